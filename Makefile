@@ -1,0 +1,34 @@
+# make repro   environment, then the whole road on the bundled data, then the metrics
+# make test    environment, then the whole suite
+# make check   format, lint, types, import direction
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONHASHSEED := 0
+
+.PHONY: setup repro check test soak
+
+setup: .venv/.ready
+
+# Pip's build of the project itself needs no network of its own: setuptools is pinned too.
+.venv/.ready: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) found; try: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+repro: setup
+	reprise check
+	dvc repro
+	reprise metrics
+
+check: setup
+	ruff format --check .
+	ruff check .
+	mypy
+	pytest tests/test_imports.py
+
+test: setup
+	pytest -n 2 -m 'not soak'
+
+soak: setup
+	pytest -m soak
