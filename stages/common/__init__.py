@@ -1,0 +1,1 @@
+"""Small single-purpose modules that more than one stage imports."""

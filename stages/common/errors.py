@@ -1,0 +1,74 @@
+"""What a user's mistake looks like: the value, what is allowed, and what to edit.
+
+`UserError` is for what a user can mend; `assert` is for our own invariants.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MAX_ALLOWED_SHOWN = 12
+MAX_VALUE_LENGTH = 80
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake.
+
+    `key` is the dotted key to edit (`train.optimizer.lr`) in `file`; `line` is looked up from
+    the two when the problem is shown. `value` is what stands there, already as text.
+    """
+
+    message: str
+    key: str | None = None
+    value: str | None = None
+    allowed: tuple[str, ...] = ()
+    suggestion: str | None = None
+    file: str = "params.yaml"
+    line: int | None = None
+
+
+class UserError(ValueError):
+    """One or more mistakes of the user's, shown on one screen without a traceback."""
+
+    def __init__(self, *problems: Problem | str) -> None:
+        self.problems = [Problem(p) if isinstance(p, str) else p for p in problems]
+        super().__init__("\n".join(format_problem(p) for p in self.problems))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` most looks like, or is the beginning of, or None."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    close += [name for name in by_lower if len(word) > 2 and name.startswith(word.lower())]
+    return by_lower[close[0]] if close else None
+
+
+def wrong_name(message: str, name: str, allowed: Iterable[str], key: str | None = None) -> Problem:
+    """The problem of a name that is not among the allowed ones, with the nearest of them."""
+    names = tuple(allowed)
+    return Problem(
+        message, key=key, value=name, allowed=names, suggestion=did_you_mean(name, names)
+    )
+
+
+def shorten(value: object) -> str:
+    """`value` as text that fits a line."""
+    text = str(value)
+    return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 1] + "…"
+
+
+def format_problem(problem: Problem) -> str:
+    """The problem as two to five lines: what, where to edit, what is allowed, did you mean."""
+    lines = [problem.message]
+    if problem.key is not None:
+        place = problem.file if problem.line is None else f"{problem.file}:{problem.line}"
+        shown = "" if problem.value is None else f": {shorten(problem.value)}"
+        lines.append(f"  edit     {place}  {problem.key}{shown}")
+    if problem.allowed:
+        shown = ", ".join(problem.allowed[:MAX_ALLOWED_SHOWN])
+        rest = len(problem.allowed) - MAX_ALLOWED_SHOWN
+        lines.append(f"  allowed  {shown}" + (f", and {rest} more" if rest > 0 else ""))
+    if problem.suggestion is not None:
+        lines.append(f"  did you mean '{problem.suggestion}'?")
+    return "\n".join(lines)

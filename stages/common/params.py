@@ -1,0 +1,104 @@
+"""A stage's view of `params.yaml`: only the keys that `dvc.yaml` declares for it.
+
+What a stage could read without declaring it would change its outputs without a rerun; so it
+can't read it.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from stages.common.errors import Problem, UserError
+from stages.common.validate import subtree, validate
+from stages.common.yamlfile import read_yaml
+
+PARAMS = Path("params.yaml")
+VERSIONS = Path("stages/versions.yaml")
+DVC_FILE = Path("dvc.yaml")
+TEMPLATE = re.compile(r"\$\{([^}]+)\}")
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Params:
+    """The declared part of `params.yaml`, section by section, typed and validated."""
+
+    def __init__(self, stage: str, tree: Mapping[str, Any]) -> None:
+        self._stage = stage
+        self._tree = tree
+
+    @property
+    def seed(self) -> int:
+        """The seed of weights and order."""
+        seed = self._part("seed")
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            message = "the seed must be a whole number, 0 or more"
+            raise UserError(Problem(message, key="seed", value=str(seed)))
+        return seed
+
+    def section(self, name: str, model: type[Model], **known: object) -> Model:
+        """The section `name` as a `model`; `known` adds keys that the stage knows better.
+
+        Raises UserError with every mistake in the section.
+        """
+        part = self._part(name)
+        if known and isinstance(part, Mapping):
+            part = {**part, **known}
+        return validate(model, part, at=name)
+
+    def part(self, name: str) -> Mapping[str, Any]:
+        """The declared part of section `name` as it stands in the file."""
+        part = self._part(name)
+        assert isinstance(part, Mapping)
+        return part
+
+    def _part(self, name: str) -> object:
+        assert name in self._tree, (
+            f"stage '{self._stage}' reads '{name}', which dvc.yaml does not declare for it"
+        )
+        return self._tree[name]
+
+
+def declared(stage: str, file: Path) -> list[str]:
+    """The keys of `file` that `dvc.yaml` lists under `params:` of `stage`."""
+    keys: list[str] = []
+    for entry in subtree(read_yaml(DVC_FILE), f"stages.{stage}")["params"]:  # type: ignore[index]
+        if isinstance(entry, str) and file == PARAMS:
+            keys.append(entry)
+        elif isinstance(entry, Mapping):
+            keys += entry.get(str(file)) or []
+    return keys
+
+
+def declared_deps(stage: str) -> list[Path]:
+    """The paths that `dvc.yaml` lists under `deps:` of `stage`, with `${...}` filled in."""
+    tree = read_yaml(PARAMS)
+    deps: list[str] = subtree(read_yaml(DVC_FILE), f"stages.{stage}")["deps"]  # type: ignore[index]
+    return [Path(TEMPLATE.sub(lambda match: str(subtree(tree, match[1])), dep)) for dep in deps]
+
+
+def read_params(stage: str) -> Params:
+    """What `params.yaml` says to `stage`.
+
+    Raises UserError when the file is no YAML or a declared key is not in it.
+    """
+    tree = read_yaml(PARAMS)
+    cut: dict[str, Any] = {}
+    missing: list[Problem] = []
+    for key in declared(stage, PARAMS):
+        try:
+            value = subtree(tree, key)
+        except KeyError:
+            missing.append(Problem(f"the key '{key}' is missing", key=key))
+            continue
+        *parents, last = key.split(".")
+        node = cut
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    if missing:
+        raise UserError(*missing)
+    return Params(stage, cut)

@@ -1,0 +1,83 @@
+"""From scores to what a person reads: the class with its probabilities, or the value in units."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import nn
+
+from stages.common.arrays import Array
+from stages.common.batches import take, to_batch
+from stages.common.encode import check_columns, encode, row_keys
+from stages.common.model import load_model
+from stages.common.schema import Schema, Statistics, read_schema, read_statistics
+
+ROWS_AT_A_TIME = 4096
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model with the preparation that it was trained under.
+
+    predictor = load_predictor()
+    predictor.predict(polars.read_parquet("new.parquet"))
+    """
+
+    model: nn.Module
+    schema: Schema
+    statistics: Statistics
+
+    @torch.inference_mode()
+    def scores(self, arrays: dict[str, Array]) -> npt.NDArray[np.float64]:
+        """The model's output for encoded rows: (rows, outputs) float64."""
+        batch = to_batch(arrays, self.statistics)
+        num_rows = len(next(iter(batch.values())))
+        parts = [self.model(take(batch, rows)).double().numpy() for rows in _slices(num_rows)]
+        return np.concatenate(parts)
+
+    def decode(self, scores: npt.NDArray[np.float64]) -> pl.DataFrame:
+        """`prediction`, and for classes `probability_<class>` each, a row for each of `scores`."""
+        target = self.schema.target
+        if target.classes is None:
+            moments = self.statistics.target
+            assert moments is not None
+            values = scores[:, 0] * moments.deviation + moments.mean
+            return pl.DataFrame({"prediction": values})
+        chances = probabilities(scores)
+        names = pl.Series("prediction", target.classes)
+        columns = {f"probability_{name}": chances[:, i] for i, name in enumerate(target.classes)}
+        return pl.DataFrame({"prediction": names[chances.argmax(axis=1)], **columns})
+
+    def predict(self, table: pl.DataFrame, key: str = "infer.input") -> pl.DataFrame:
+        """The row key, then the prediction, for each row of a raw table.
+
+        Raises UserError when a column is missing or holds what it did not hold in training;
+        `key` is the parameter that named the table.
+        """
+        check_columns(table, self.schema, key)
+        arrays = encode(table, self.schema, self.statistics, key)
+        keys = pl.Series(self.schema.key or "row", row_keys(table, self.schema, key))
+        return self.decode(self.scores(arrays)).insert_column(0, keys)
+
+
+def load_predictor(data: Path | str = "data") -> Predictor:
+    """The trained model in `data/train` with the schema and statistics in `data/prepare`."""
+    prepared = Path(data) / "prepare"
+    model = load_model(Path(data) / "train")
+    return Predictor(model, read_schema(prepared), read_statistics(prepared))
+
+
+def probabilities(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Softmax over the last axis: (rows, classes) float64, each row sums to 1."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _slices(num_rows: int) -> Iterator[slice]:
+    for start in range(0, num_rows, ROWS_AT_A_TIME):
+        yield slice(start, start + ROWS_AT_A_TIME)

@@ -1,0 +1,55 @@
+"""How every stage starts and ends: `run_stage("train", train)`."""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from stages.common.errors import UserError, format_problem
+from stages.common.imports import check_imports
+from stages.common.outputs import stage_outputs
+from stages.common.params import Params, read_params
+from stages.common.versions import check_versions
+from stages.common.yamlfile import with_line
+
+Work = Callable[[Params, Path], None]
+
+
+def run_stage(stage: str, work: Work) -> None:
+    """Run `work(params, folder)`; what it writes into `folder` becomes `data/<stage>`.
+
+    Ends the process with 1 and one screen of text on a user's mistake; the outputs are then
+    what they were before. Must be called from the repository's root, as DVC does.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        with stage_outputs(stage) as folder:
+            check_versions(stage)
+            check_imports(stage)
+            work(read_params(stage), folder)
+            # Once more: what the work has imported since.
+            check_imports(stage)
+    except UserError as error:
+        _fail(stage, error)
+    except OSError as error:
+        # A full disk or a folder that can't be written is the user's to mend, not ours.
+        name = f" {error.filename}" if error.filename else ""
+        _fail(stage, UserError(f"{error.strerror or error}{name}"), error)
+    except KeyboardInterrupt:
+        print(f"\n{stage}: interrupted; the last outputs are back in place", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(stage: str, error: UserError, cause: BaseException | None = None) -> NoReturn:
+    print(f"\n{stage} stopped", file=sys.stderr)
+    for problem in error.problems:
+        print(format_problem(with_line(problem)), file=sys.stderr)
+    for note in getattr(cause or error, "__notes__", []):
+        print(note, file=sys.stderr)
+    sys.exit(1)
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(143)

@@ -1,0 +1,67 @@
+"""Tables from files: CSV, TSV, Parquet, JSON lines."""
+
+from pathlib import Path
+
+import polars as pl
+
+from stages.common.errors import Problem, UserError
+
+SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+# Texts that public tables use for 'no value'.
+NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "?"]
+
+
+def read_table(path: Path, key: str) -> pl.DataFrame:
+    """The table in a file, all rows and columns; `key` is the parameter that names the file.
+
+    In CSV and TSV, blanks around a field are no part of it, and empty fields and the usual words
+    for 'no value' are nulls. Raises UserError when the file is missing, empty, damaged or of
+    another kind.
+    """
+    if path.is_dir():
+        raise UserError(_problem(f"{path} is a folder; a table is one file", path, key))
+    if not path.exists():
+        raise UserError(_problem(f"the file {path} does not exist", path, key))
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(_problem(f"{path}: not a kind of table that can be read", path, key))
+    if path.stat().st_size == 0:
+        raise UserError(_problem(f"{path} is empty", path, key))
+    try:
+        table = _read(path, suffix)
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        reason = str(error).split("\n")[0][:200]
+        raise UserError(_problem(f"cannot read {path}: {reason}", path, key)) from None
+    if table.height == 0:
+        raise UserError(_problem(f"{path} has a header but no rows", path, key))
+    return table
+
+
+def _read(path: Path, suffix: str) -> pl.DataFrame:
+    if suffix == ".parquet":
+        return pl.read_parquet(path)
+    if suffix in (".jsonl", ".ndjson"):
+        return pl.read_ndjson(path, infer_schema_length=None)
+    separator = "\t" if suffix == ".tsv" else ","
+    table = pl.read_csv(path, separator=separator, null_values=NULLS, infer_schema_length=None)
+    table = table.rename(lambda name: name.strip())
+    return table.with_columns(_strip(column) for column in table.iter_columns())
+
+
+def _strip(column: pl.Series) -> pl.Series:
+    """Texts without the blanks around them; where these hid a number or a gap, it is one."""
+    if column.dtype != pl.String:
+        return column
+    texts = column.str.strip_chars()
+    if (texts == column).all():
+        return column
+    texts = texts.set(texts.is_in(NULLS), None)
+    for kind in (pl.Int64, pl.Float64):
+        values = texts.cast(kind, strict=False)
+        if values.null_count() == texts.null_count() < texts.len():
+            return values
+    return texts
+
+
+def _problem(message: str, path: Path, key: str) -> Problem:
+    return Problem(message, key=key, value=str(path), allowed=SUFFIXES)
