@@ -1,0 +1,1 @@
+"""One file a model. Each stands alone: libraries and `stages.common` only."""
