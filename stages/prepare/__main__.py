@@ -1,0 +1,90 @@
+"""From a raw table to split, encoded, memory-mapped arrays: `python -m stages.prepare`.
+
+Reads `prepare.source`; writes `data/prepare/{train,validation,test}/*.npy`, `schema.json`,
+`statistics.json`, `expectations.json` and `expectations.html`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from stages.common.arrays import Array
+from stages.common.encode import as_category, as_numeric, encode, encode_codes, row_keys
+from stages.common.params import Params
+from stages.common.schema import Schema, Statistics, write_record
+from stages.common.stage import run_stage
+from stages.common.tables import read_table
+from stages.prepare.columns import SOURCE, find_schema
+from stages.prepare.expectations import check_expectations
+from stages.prepare.fit import fit_schema, fit_statistics
+from stages.prepare.params import PrepareParams
+from stages.prepare.split import split_rows
+
+
+def prepare(params: Params, out: Path) -> None:
+    """Validate, describe, split, fit on train, encode, write."""
+    section = params.section("prepare", PrepareParams)
+    table = read_table(Path(section.source), SOURCE)
+    check_expectations(table, Path(section.expectations), section.source, out)
+
+    schema = find_schema(table, section)
+    keys = row_keys(table, schema, "prepare.key")
+    classes = _classes(table, schema)
+    rows = split_rows(keys, classes, section.split)
+
+    train = table[rows["train"]]
+    schema = fit_schema(schema, train)
+    statistics = fit_statistics(schema, train)
+    write_record(out / "schema.json", schema)
+    write_record(out / "statistics.json", statistics)
+
+    for split, numbers in rows.items():
+        part = table[numbers]
+        arrays = encode(part, schema, statistics, SOURCE)
+        arrays["target"] = _target(part, schema, statistics)
+        arrays["key"] = keys[numbers]
+        (out / split).mkdir()
+        for name, array in arrays.items():
+            np.save(out / split / f"{name}.npy", array)
+    print(_summary(section.source, table, schema, {name: len(n) for name, n in rows.items()}))
+
+
+def _classes(table: pl.DataFrame, schema: Schema) -> Array | None:
+    """Codes from 0 in the order of the schema's classes, (rows,) int64; None for regression."""
+    if schema.target.classes is None:
+        return None
+    names = as_category(pl.Series("class", schema.target.classes)).to_list()
+    codes = encode_codes(table[schema.target.name], names, SOURCE)
+    assert codes.min() > 0
+    return np.asarray(codes - 1)
+
+
+def _target(table: pl.DataFrame, schema: Schema, statistics: Statistics) -> Array:
+    """What the loss compares with: class codes int64, or standardised values float32. (rows,)."""
+    classes = _classes(table, schema)
+    if classes is not None:
+        return classes
+    assert statistics.target is not None
+    values = as_numeric(table[schema.target.name], SOURCE).to_numpy()
+    return ((values - statistics.target.mean) / statistics.target.deviation).astype(np.float32)
+
+
+def _summary(source: str, table: pl.DataFrame, schema: Schema, sizes: dict[str, int]) -> str:
+    kinds = ", ".join(
+        f"{len(schema.of_kind(kind))} {kind}"
+        for kind in ("numeric", "boolean", "categorical", "image")
+        if schema.of_kind(kind)
+    )
+    target = schema.target
+    what = f"{len(target.classes)} classes" if target.classes is not None else "a value"
+    rows = ", ".join(f"{name} {count}" for name, count in sizes.items())
+    return (
+        f"{source}: {table.height} rows; columns: {kinds}\n"
+        f"{target.task} of '{target.name}' ({what})\n"
+        f"rows: {rows}"
+    )
+
+
+if __name__ == "__main__":
+    run_stage("prepare", prepare)

@@ -1,0 +1,133 @@
+"""The suite's expectations, run on the table by Great Expectations; the page of the results.
+
+A critical one that is not met stops the stage; a warning is printed.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from stages.common.errors import Problem, UserError
+from stages.common.files import write_json
+from stages.common.yamlfile import find_line
+from stages.prepare.outcome import Outcome, read_outcome
+from stages.prepare.page import render
+from stages.prepare.sentences import sentence
+from stages.prepare.suite import Rule, build_expectations, is_nested, read_suite
+
+# Outside the stage's outputs, which a failure rolls back.
+FAILED_PAGE = Path(".reprise/expectations.html")
+MAX_FAILURES_SHOWN = 5
+MAX_WARNINGS_SHOWN = 10
+MAX_EXAMPLES_PRINTED = 3
+
+
+def check_expectations(table: pl.DataFrame, suite: Path, source: str, folder: Path) -> None:
+    """Hold `table`, read from `source`, to `suite`; write expectations.json and .html.
+
+    Prints a line for each warning. Raises UserError for a suite that is wrong, and when
+    something critical is not met; the page is then `.reprise/expectations.html`.
+    """
+    rules = read_suite(suite)
+    outcomes = _run(table, rules, suite) if rules else []
+    warned = [outcome for outcome in outcomes if outcome.status == "warning"]
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    for outcome in warned[:MAX_WARNINGS_SHOWN]:
+        line = find_line(suite, str(outcome.rule.number))
+        print(f"warning  {suite}:{line}  {_one_line(outcome)}")
+    if len(warned) > MAX_WARNINGS_SHOWN:
+        print(f"warning  and {len(warned) - MAX_WARNINGS_SHOWN} more")
+    page = render(table, outcomes, source, str(suite))
+    if failed:
+        FAILED_PAGE.parent.mkdir(exist_ok=True)
+        FAILED_PAGE.write_text(page, encoding="utf-8")
+        raise _stop(failed, len(outcomes), suite, source)
+    # The page of an earlier failure would now tell what is no longer so.
+    FAILED_PAGE.unlink(missing_ok=True)
+    (folder / "expectations.html").write_text(page, encoding="utf-8")
+    counts = {
+        "rows": table.height,
+        "columns": table.width,
+        "expectations": len(outcomes),
+        "passed": len(outcomes) - len(warned),
+        "warnings": len(warned),
+    }
+    write_json(folder / "expectations.json", counts)
+
+
+def _run(table: pl.DataFrame, rules: list[Rule], suite: Path) -> list[Outcome]:
+    """The outcome of each rule, in their order."""
+    with warnings.catch_warnings():
+        # Deprecations between it and its own libraries, none of them the user's to mend.
+        warnings.simplefilter("ignore")
+        # Seconds of import: only a suite that holds something waits for it.
+        import great_expectations as gx
+        from great_expectations.expectations import registry
+
+        names = sorted(registry.list_registered_expectation_implementations())
+        classes = {name: registry.get_expectation_impl(name) for name in names}
+        expectations = build_expectations(rules, classes, table, suite)
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+        asset = context.data_sources.add_pandas("pandas").add_dataframe_asset("table")
+        batch = asset.add_batch_definition_whole_dataframe("whole").get_batch(
+            {"dataframe": _to_pandas(table)}
+        )
+        whole = gx.ExpectationSuite(name="suite", expectations=expectations)
+        # SUMMARY: counts, and the first rows that offend, which the table then tells about.
+        results = batch.validate(whole, result_format="SUMMARY").results
+    by_number = {result.expectation_config.meta["number"]: result for result in results}
+    assert len(by_number) == len(rules)
+    return [read_outcome(rule, by_number[rule.number], table) for rule in rules]
+
+
+def _to_pandas(table: pl.DataFrame) -> Any:
+    """`table` as a pandas frame with every column and row in place.
+
+    Arrays, records and bytes become a hash of their content: enough to tell what is missing
+    and what stands twice, which is all that a suite may ask of them.
+    """
+    frame = pl.DataFrame([_flatten(column) for column in table.iter_columns()]).to_pandas()
+    for column in table.iter_columns():
+        # With gaps, pandas turns whole numbers into float64, and so two long ids into one.
+        if column.dtype.is_integer() and column.null_count():
+            with_gaps = column.to_pandas(use_pyarrow_extension_array=True)
+            frame[column.name] = with_gaps.astype(str(column.dtype))
+    return frame
+
+
+def _flatten(column: pl.Series) -> pl.Series:
+    if is_nested(column.dtype):
+        return column.hash().cast(pl.String).set(column.is_null(), None)
+    if isinstance(column.dtype, pl.Categorical | pl.Enum):
+        return column.cast(pl.String)
+    if isinstance(column.dtype, pl.Decimal):
+        return column.cast(pl.Float64)
+    return column
+
+
+def _one_line(outcome: Outcome) -> str:
+    """What was expected and what was found instead."""
+    text = outcome.rule.description or sentence(outcome.rule, "'{}'".format, str)
+    text += f": {outcome.finding}"
+    if outcome.examples:
+        text += f", such as {', '.join(outcome.examples[:MAX_EXAMPLES_PRINTED])}"
+    return text
+
+
+def _stop(failed: list[Outcome], total: int, suite: Path, source: str) -> UserError:
+    problems: list[Problem | str] = [
+        f"{source} does not meet {len(failed)} critical of the {total} expectations in {suite}"
+    ]
+    for outcome in failed[:MAX_FAILURES_SHOWN]:
+        key, value = f"{outcome.rule.number}.type", outcome.rule.type
+        problems.append(Problem(_one_line(outcome), key=key, value=value, file=str(suite)))
+    if len(failed) > MAX_FAILURES_SHOWN:
+        problems.append(f"and {len(failed) - MAX_FAILURES_SHOWN} more")
+    problems.append(
+        f"all of them, and every column at a glance: {FAILED_PAGE}\n"
+        f"correct {source} (prepare.source), or say in {suite} what you really expect"
+    )
+    return UserError(*problems)

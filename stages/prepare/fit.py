@@ -1,0 +1,59 @@
+"""What is learnt from the train split alone: gaps, categories, means and deviations."""
+
+import numpy as np
+import polars as pl
+
+from stages.common.arrays import Array
+from stages.common.encode import as_boolean, as_category, as_numeric, image_array
+from stages.common.errors import Problem, UserError
+from stages.common.schema import Feature, Moments, Schema, Statistics
+
+SOURCE = "prepare.source"
+
+
+def fit_schema(schema: Schema, train: pl.DataFrame) -> Schema:
+    """`schema` with each feature's gaps and categories as the train rows have them."""
+    features = [_fit_feature(feature, train[feature.name]) for feature in schema.features]
+    return schema.model_copy(update={"features": features})
+
+
+def _fit_feature(feature: Feature, column: pl.Series) -> Feature:
+    if feature.kind == "numeric":
+        gaps = as_numeric(column, SOURCE).null_count() > 0
+        return feature.model_copy(update={"missing": gaps})
+    if feature.kind == "boolean":
+        gaps = as_boolean(column, SOURCE).null_count() > 0
+        return feature.model_copy(update={"missing": gaps})
+    if feature.kind == "categorical":
+        categories = as_category(column).drop_nulls().unique().sort().to_list()
+        return feature.model_copy(update={"categories": categories})
+    return feature
+
+
+def fit_statistics(schema: Schema, train: pl.DataFrame) -> Statistics:
+    """Means and deviations (population, float64) over the train rows."""
+    numeric = {f.name: _moments(train[f.name]) for f in schema.of_kind("numeric")}
+    image = []
+    for feature in schema.of_kind("image"):
+        image = _channel_moments(image_array(train[feature.name], feature, SOURCE))
+    regression = schema.target.task == "regression"
+    target = _moments(train[schema.target.name]) if regression else None
+    return Statistics(numeric=numeric, image=image, target=target)
+
+
+def _moments(column: pl.Series) -> Moments:
+    values = as_numeric(column, SOURCE).drop_nulls().to_numpy()
+    if values.size == 0:
+        message = f"the column '{column.name}' has no value in the train split: exclude it"
+        key = f"prepare.columns.{column.name}"
+        raise UserError(Problem(message, key=key, allowed=("exclude",)))
+    return Moments(mean=float(values.mean()), deviation=float(values.std()) or 1.0)
+
+
+def _channel_moments(images: Array) -> list[Moments]:
+    """One entry a channel of (rows, channels, height, width), summed exactly in float64."""
+    moments = []
+    for channel in range(images.shape[1]):
+        values = images[:, channel].astype(np.float64)
+        moments.append(Moments(mean=float(values.mean()), deviation=float(values.std()) or 1.0))
+    return moments

@@ -1,0 +1,182 @@
+"""What is expected of a table: our YAML, checked in full before anything of it runs.
+
+    - {type: expect_column_values_to_be_between, column: age, min_value: 0, severity: critical}
+
+`type` and the arguments are Great Expectations' own; `severity` is `critical` (stops the stage)
+or `warning` (is reported); `description` replaces our sentence about it.
+"""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from stages.common.errors import Problem, UserError, shorten, wrong_name
+from stages.common.validate import validate_all
+from stages.common.yamlfile import read_yaml
+
+# Great Expectations' bookkeeping, and what is ours to set.
+_NOT_FOR_SUITES = (
+    *("id", "meta", "notes", "result_format", "catch_exceptions", "rendered_content", "windows"),
+    *("batch_id", "condition_parser", "library_metadata"),
+)
+# What can be said of arrays and records: whether there is one, and whether it is another's.
+FOR_NESTED = (
+    "expect_column_to_exist",
+    "expect_column_values_to_not_be_null",
+    "expect_column_values_to_be_null",
+    "expect_column_proportion_of_non_null_values_to_be_between",
+    "expect_column_values_to_be_unique",
+    "expect_column_unique_value_count_to_be_between",
+    "expect_column_proportion_of_unique_values_to_be_between",
+    "expect_compound_columns_to_be_unique",
+)
+
+
+class _Entry(BaseModel):
+    """An entry of the file; its other keys are the expectation's arguments."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    type: str
+    severity: Literal["critical", "warning"]
+    description: str | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One expectation of the suite; `number` is its place there, from 0."""
+
+    number: int
+    type: str
+    severity: Literal["critical", "warning"]
+    arguments: dict[str, Any]
+    description: str | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it is about; none when it is about the whole table."""
+        return [name for _, name in self.named_columns()]
+
+    def named_columns(self) -> list[tuple[str, str]]:
+        """The columns that it is about, each with its key (`column`, `column_list.0`)."""
+        named = [(key, self.arguments.get(key)) for key in ("column", "column_A", "column_B")]
+        several = self.arguments.get("column_list")
+        # There it is the table's columns that are stated, and any name is right.
+        if isinstance(several, list) and self.type != "expect_table_columns_to_match_ordered_list":
+            named += [(f"column_list.{place}", name) for place, name in enumerate(several)]
+        return [(key, name) for key, name in named if isinstance(name, str)]
+
+
+def read_suite(path: Path) -> list[Rule]:
+    """The rules of a suite in its order; types and arguments are not looked at yet.
+
+    Raises UserError with everything that is no rule.
+    """
+    content = read_yaml(path)
+    if content is None:
+        content = []
+    if not isinstance(content, list):
+        kind = type(content).__name__
+        raise UserError(f"{path}:1: a suite is a list of expectations ([] for none), not a {kind}")
+    problems: list[Problem] = []
+    rules: list[Rule] = []
+    for number, item in enumerate(content):
+        wrong, entry = validate_all(_Entry, item, at=str(number), file=str(path))
+        problems += wrong
+        if entry is not None:
+            arguments = {k: _as_argument(v) for k, v in (entry.model_extra or {}).items()}
+            rules.append(Rule(number, entry.type, entry.severity, arguments, entry.description))
+    if problems:
+        raise UserError(*problems)
+    return rules
+
+
+def build_expectations(
+    rules: list[Rule], classes: Mapping[str, Any], table: pl.DataFrame, path: Path
+) -> list[Any]:
+    """One object of Great Expectations' classes for each rule.
+
+    `classes` is its registry, name to class. Raises UserError with all that is wrong in the
+    suite: unknown types, arguments and columns, and values that an argument can't take.
+    """
+    problems: list[Problem] = []
+    built: list[Any] = []
+    for rule in rules:
+        wrong = _check_names(rule, classes) or _check_columns(rule, table)
+        if not wrong:
+            try:
+                # Results come back in another order; the number finds their place again.
+                built.append(classes[rule.type](**rule.arguments, meta={"number": rule.number}))
+            except ValueError as error:
+                wrong = _explain(rule, error)
+        problems += [replace(problem, file=str(path)) for problem in wrong]
+    if problems:
+        raise UserError(*problems)
+    return built
+
+
+def is_nested(dtype: pl.DataType) -> bool:
+    """Whether values are arrays, records or bytes, which pandas has no column type for."""
+    return isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary)
+
+
+def _as_argument(value: Any) -> Any:
+    """`value` with dates as times, 0:00 of their day, as columns of dates reach pandas."""
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        return datetime.datetime.combine(value, datetime.time.min)
+    return [_as_argument(item) for item in value] if isinstance(value, list) else value
+
+
+def _check_names(rule: Rule, classes: Mapping[str, Any]) -> list[Problem]:
+    if rule.type not in classes:
+        message = f"Great Expectations has no expectation '{rule.type}'"
+        problem = wrong_name(message, rule.type, classes, f"{rule.number}.type")
+        # Sixty names are no help; the nearest one is.
+        return [replace(problem, allowed=())]
+    known = [name for name in classes[rule.type].__fields__ if name not in _NOT_FOR_SUITES]
+    problems = []
+    for name, value in rule.arguments.items():
+        if name not in known:
+            message = f"'{rule.type}' has no argument '{name}'"
+            problem = wrong_name(message, name, known, f"{rule.number}.{name}")
+            problems.append(replace(problem, value=shorten(value)))
+    return problems
+
+
+def _check_columns(rule: Rule, table: pl.DataFrame) -> list[Problem]:
+    problems = []
+    for argument, name in rule.named_columns():
+        key = f"{rule.number}.{argument}"
+        kind = table.schema.get(name)
+        if kind is None and rule.type != "expect_column_to_exist":
+            message = f"the table has no column '{name}'"
+            problems.append(wrong_name(message, name, table.columns, key))
+        elif kind is not None and is_nested(kind) and rule.type not in FOR_NESTED:
+            message = f"'{name}' holds {kind}: '{rule.type}' can say nothing about it"
+            problems.append(Problem(message, key, name, allowed=FOR_NESTED))
+    return problems
+
+
+def _explain(rule: Rule, error: ValueError) -> list[Problem]:
+    """The validation error of a class of Great Expectations, one problem an argument."""
+    problems: dict[str, Problem] = {}
+    for detail in error.errors() if hasattr(error, "errors") else []:
+        name, message = str(detail["loc"][0]), detail["msg"]
+        if name in rule.arguments:
+            value = shorten(rule.arguments[name])
+            problem = Problem(f"'{name}': {message}", f"{rule.number}.{name}", value)
+        else:
+            if detail["type"] == "value_error.missing":
+                message = f"the argument '{name}' is missing"
+            problem = Problem(f"'{rule.type}': {message}", f"{rule.number}.type", rule.type)
+        # An argument of several types is complained about once for each: the first will do.
+        problems.setdefault(name, problem)
+    if len(problems) > 1:
+        # What is wrong with the arguments together may well come of the one that is wrong.
+        problems.pop("__root__", None)
+    return list(problems.values()) or [Problem(str(error), f"{rule.number}.type", rule.type)]
