@@ -1,0 +1,185 @@
+"""What TensorBoard shows of a training; also rebuilds it: `python -m stages.train.board`.
+
+Event files carry the time and a process id, so they are no output: they lie under
+`data/tensorboard`, which git and DVC ignore. A run that DVC restored has none; its scalars are
+then written anew from `history.csv`.
+"""
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from stages.common.batches import Batch, take
+from stages.common.files import read_csv, read_json
+from stages.common.model import ModelSpec
+from stages.common.schema import Target
+from stages.train.loop import Data, Epoch, Result
+from stages.train.params import TrainParams
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+RUNS = Path("data/tensorboard")
+NUM_HISTOGRAMS = 20
+NUM_IMAGES = 64
+NUM_ROWS = 10
+MAX_PR_CURVES = 20
+
+
+def run_folder(spec: ModelSpec, params: TrainParams, seed: int) -> Path:
+    """Where the events of a recipe lie: the same recipe replaces its own, another stands beside."""
+    recipe = json.dumps([spec.model_dump(), params.model_dump(), seed], sort_keys=True)
+    return RUNS / f"{spec.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+
+
+class Board:
+    """The events of one training."""
+
+    def __init__(
+        self,
+        writer: "SummaryWriter",
+        spec: ModelSpec,
+        params: TrainParams,
+        seed: int,
+        metric: str,
+    ) -> None:
+        self._writer = writer
+        self._spec = spec
+        self._params = params
+        self._seed = seed
+        self._metric = metric
+
+    def write_start(self, model: nn.Module, data: Data) -> None:
+        """The graph and a sample of what goes in."""
+        sample = take(data.train.batch, slice(0, NUM_IMAGES))
+        with warnings.catch_warnings():
+            # Tracing warns of everything that it turns into a constant, and that it is deprecated.
+            warnings.simplefilter("ignore")
+            self._writer.add_graph(model, (take(sample, slice(0, 2)),), use_strict_trace=False)
+        if "image" in sample:
+            images = sample["image"]
+            low, high = images.min(), images.max()
+            scaled = (images - low) / (high - low).clamp(min=1e-6)
+            framed = nn.functional.pad(scaled, (1, 1, 1, 1), value=0.5)
+            self._writer.add_images("inputs/image", framed)
+        if table := _sample_table(sample):
+            self._writer.add_text("inputs", table)
+
+    def write_epoch(self, epoch: Epoch, model: nn.Module | None = None) -> None:
+        """Scalars of an epoch; weight histograms of about twenty epochs of a training."""
+        number = epoch.epoch
+        self._writer.add_scalar("loss/train", epoch.train_loss, number)
+        self._writer.add_scalar("loss/validation", epoch.validation_loss, number)
+        self._writer.add_scalar(f"{self._metric}/validation", epoch.metric, number)
+        self._writer.add_scalar("learning_rate", epoch.learning_rate, number)
+        self._writer.add_scalar("gradient_norm", epoch.gradient_norm, number)
+        if model is not None and number % max(1, self._params.epochs // NUM_HISTOGRAMS) == 0:
+            for name, weight in model.named_parameters():
+                self._writer.add_histogram(f"weights/{name}", weight.detach().cpu(), number)
+
+    @torch.inference_mode()
+    def write_end(self, result: Result, model: nn.Module, data: Data, target: Target) -> None:
+        """Precision-recall curves on validation, and the hyper-parameters with their result."""
+        if target.classes is not None:
+            model.eval()
+            chances = model(data.validation.batch).softmax(dim=1).cpu()
+            codes = data.validation.target.cpu()
+            for code, name in enumerate(target.classes[:MAX_PR_CURVES]):
+                self._writer.add_pr_curve(f"{target.name}/{name}", codes == code, chances[:, code])
+        assert result.best is not None
+        self.write_hyper_parameters(result.best)
+
+    def write_hyper_parameters(self, best: Epoch) -> None:
+        """The row of the HParams page: what was chosen, and the best epoch's validation metrics."""
+        chosen = {
+            "seed": self._seed,
+            "model": self._spec.name,
+            **_flat(self._spec.arguments, "build.model"),
+            **_flat(self._params.model_dump(), "train"),
+        }
+        metrics = {
+            "best/validation_loss": best.validation_loss,
+            f"best/validation_{self._metric}": best.metric,
+        }
+        # Without a name torch makes a run of its own below this one for them.
+        self._writer.add_hparams(chosen, metrics, run_name=".")
+
+
+@contextmanager
+def open_board(spec: ModelSpec, params: TrainParams, seed: int, metric: str) -> Iterator[Board]:
+    """A board whose events replace those of the last training of the same recipe."""
+    # A second to import: after the arguments have been checked, and in one process alone.
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    folder = run_folder(spec, params, seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder)) as writer:
+        yield Board(writer, spec, params, seed, metric)
+
+
+def _sample_table(batch: Batch) -> str:
+    """The first rows of the columns that are no image, as a Markdown table."""
+    columns = [kind for kind in ("numeric", "boolean", "categorical") if kind in batch]
+    if not columns:
+        return ""
+    names = [f"{kind} {i}" for kind in columns for i in range(batch[kind].shape[1])]
+    lines = ["|".join(names), "|".join("---" for _ in names)]
+    for row in range(min(NUM_ROWS, len(batch[columns[0]]))):
+        values = [v for kind in columns for v in batch[kind][row].tolist()]
+        lines.append("|".join(f"{value:.4g}" for value in values))
+    return "\n".join(f"|{line}|" for line in lines)
+
+
+def _flat(tree: dict[str, Any], prefix: str) -> dict[str, bool | int | float | str]:
+    """Dotted paths to plain values; what TensorBoard can't show becomes text."""
+    flat: dict[str, bool | int | float | str] = {}
+    for name, value in tree.items():
+        path = f"{prefix}.{name}"
+        if isinstance(value, dict):
+            flat |= _flat(value, path)
+        else:
+            flat[path] = value if isinstance(value, bool | int | float | str) else str(value)
+    return flat
+
+
+def rebuild() -> None:
+    """Write the scalars of the training in `data/train` anew, unless its events are there."""
+    from stages.common.params import read_params
+    from stages.train.fit import read_recipe
+
+    params = read_params("train")
+    section, spec, _, _ = read_recipe(params)
+    history = Path("data/train/history.csv")
+    if not history.exists() or run_folder(spec, section, params.seed).exists():
+        return
+    rows = [{k: float(v) for k, v in row.items()} for row in read_csv(history)]
+    metric = next(name for name in rows[0] if name not in Epoch.__annotations__)
+    epochs = [
+        Epoch(
+            epoch=int(row["epoch"]),
+            learning_rate=row["learning_rate"],
+            gradient_norm=row["gradient_norm"],
+            train_loss=row["train_loss"],
+            validation_loss=row["validation_loss"],
+            metric=row[metric],
+        )
+        for row in rows
+    ]
+    with open_board(spec, section, params.seed, metric.removeprefix("validation_")) as board:
+        for epoch in epochs:
+            board.write_epoch(epoch)
+        number = read_json(Path("data/train/metrics.json"))["best_epoch"]
+        board.write_hyper_parameters(epochs[number - 1])
+    print(f"rebuilt {run_folder(spec, section, params.seed)} from {history}")
+
+
+if __name__ == "__main__":
+    rebuild()

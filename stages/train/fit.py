@@ -1,0 +1,107 @@
+"""A training from files to files: load, train, write. Every process of a training runs it."""
+
+from pathlib import Path
+
+import torch
+
+from stages.common.files import rounded, write_csv, write_json
+from stages.common.model import ModelSpec, read_spec, save_model
+from stages.common.overrides import Overrides
+from stages.common.params import Params
+from stages.common.schema import Schema, read_schema, read_statistics
+from stages.common.yamlfile import read_yaml
+from stages.train.board import open_board
+from stages.train.loop import Data, Epoch, Result, train
+from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
+from stages.train.params import TrainParams
+from stages.train.progress import show_progress
+from stages.train.recipe import (
+    BUILT,
+    PREPARED,
+    load_data,
+    load_weights,
+    override_model,
+    override_train,
+)
+
+BEST = Path("data/tune/best.yaml")
+
+
+def read_recipe(params: Params) -> tuple[TrainParams, ModelSpec, Schema, Overrides]:
+    """What to train and how: `params.yaml` and `model.json`, with the winner of tune on top."""
+    overrides: Overrides = read_yaml(BEST) or {}
+    section = override_train(params.part("train"), overrides)
+    schema = read_schema(PREPARED)
+    return section, override_model(read_spec(BUILT), overrides, schema), schema, overrides
+
+
+def fit(params: Params, out: Path, world: World) -> None:
+    """Train the recipe and write model, history, metrics and plots into `out` (rank 0 writes)."""
+    compute_deterministically()
+    section, spec, schema, overrides = read_recipe(params)
+    statistics = read_statistics(PREPARED)
+    device = choose_device()
+    model = load_weights(spec, params.seed)
+    num_weights = sum(weight.numel() for weight in model.parameters())
+    threads = choose_threads(num_weights, section.batch_size, world)
+    data = load_data(schema, statistics, device)
+    processes = f"{world.size} process" + ("es" if world.size > 1 else "")
+    print(f"{spec.name}: {num_weights:,} weights on {device}; {processes}; {threads}")
+    for path, value in overrides.items():
+        print(f"from tune: {path} = {value}")
+
+    if world.rank > 0:
+        train(model.to(device), data, section, params.seed, world, lambda _epoch, _model: None)
+        return
+    advance, close = show_progress(section.epochs, data.metric)
+    model.to(device)
+    with open_board(spec, section, params.seed, data.metric) as board:
+        board.write_start(model, data)
+
+        def watch(epoch: Epoch, model: torch.nn.Module) -> None:
+            advance(epoch)
+            board.write_epoch(epoch, model)
+
+        try:
+            result = train(model, data, section, params.seed, world, watch)
+        finally:
+            close()
+        model.load_state_dict(result.weights)
+        board.write_end(result, model, data, schema.target)
+    _write(out, spec, result, data, section)
+
+
+def _write(out: Path, spec: ModelSpec, result: Result, data: Data, section: TrainParams) -> None:
+    best = result.best
+    assert best is not None
+    save_model(out, spec, result.weights, "model.safetensors")
+    write_json(
+        out / "metrics.json",
+        {
+            "best_epoch": best.epoch,
+            "train_loss": rounded(best.train_loss),
+            "validation_loss": rounded(best.validation_loss),
+            f"validation_{data.metric}": rounded(best.metric),
+        },
+    )
+    names = ("learning_rate", "gradient_norm", "train_loss", "validation_loss")
+    write_csv(
+        out / "history.csv",
+        ("epoch", *names, f"validation_{data.metric}"),
+        [(e.epoch, *(repr(getattr(e, n)) for n in names), repr(e.metric)) for e in result.history],
+    )
+    write_csv(
+        out / "plots" / "loss.csv",
+        ("epoch", "train", "validation"),
+        [(e.epoch, rounded(e.train_loss), rounded(e.validation_loss)) for e in result.history],
+    )
+    write_csv(
+        out / "plots" / "metric.csv",
+        ("epoch", "validation"),
+        [(e.epoch, rounded(e.metric)) for e in result.history],
+    )
+    stopped = "" if len(result.history) == section.epochs else " (stopped early)"
+    print(
+        f"best epoch {best.epoch} of {len(result.history)}{stopped}: validation loss "
+        f"{best.validation_loss:.4f}, {data.metric} {best.metric:.4f}"
+    )

@@ -1,0 +1,235 @@
+"""The loop. `train` goes over the epochs, `train_epoch` over the steps; nothing is hidden.
+
+Rows lie on the device already (`stages.common.batches`), so a batch is a slice by a
+permutation, and nothing in a step waits for the device: losses and norms are summed there and
+read once an epoch.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from stages.common.batches import Batch, take
+from stages.common.errors import Problem, UserError
+from stages.train.machine import World
+from stages.train.optimizers import STEPWISE, make_loss, make_optimizer, make_schedule
+from stages.train.params import TrainParams
+
+EVALUATION_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows to train or validate on, on the device: features by kind, and the target (rows,)."""
+
+    batch: Batch
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Both splits and what the target is. `deviation` turns a standardised error into units."""
+
+    train: Split
+    validation: Split
+    task: str
+    deviation: float = 1.0
+
+    @property
+    def metric(self) -> str:
+        """The validation metric that is reported beside the loss."""
+        return "accuracy" if self.task == "classification" else "rmse"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of `history.csv`. `metric` is accuracy, or RMSE in the target's units."""
+
+    epoch: int
+    learning_rate: float
+    gradient_norm: float
+    train_loss: float
+    validation_loss: float
+    metric: float
+
+
+@dataclass
+class Result:
+    """The history so far and the weights of the best epoch."""
+
+    history: list[Epoch] = field(default_factory=list)
+    best: Epoch | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class DivergedError(UserError):
+    """The loss is no number any more."""
+
+
+def train(
+    model: nn.Module,
+    data: Data,
+    params: TrainParams,
+    seed: int,
+    world: World,
+    watch: Callable[[Epoch, nn.Module], None],
+) -> Result:
+    """Train `model` in place on its device; return the history and the best epoch's weights.
+
+    `watch` is called after every epoch and may end the training by raising. The same seed
+    gives the same bits for one world size, and the same numbers within rounding for any other.
+    Raises UserError for names that don't fit, DivergedError when the loss is no number.
+    """
+    direction = watched_direction(params, data)
+    sign = 1 if direction == "min" else -1
+    loss_of = make_loss(params, data.task)
+    optimizer = make_optimizer(model, params)
+    steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
+    schedule = make_schedule(optimizer, params, steps_per_epoch, direction)
+    network = DistributedDataParallel(model) if world.size > 1 else model
+
+    torch.manual_seed(seed)
+    result = Result()
+    for epoch in range(1, params.epochs + 1):
+        learning_rate = optimizer.param_groups[0]["lr"]
+        rows = batches(len(data.train), params.batch_size, seed, epoch)
+        loss, norm = train_epoch(
+            network, data.train, rows, loss_of, optimizer, schedule, params, world
+        )
+        validation_loss, metric = validate(model, data.validation, loss_of, data, world)
+        done = Epoch(epoch, learning_rate, norm, loss, validation_loss, metric)
+        _stop_when_diverged(done)
+
+        result.history.append(done)
+        watched = watched_value(done, params)
+        if result.best is None or sign * watched < sign * watched_value(result.best, params):
+            result.best = done
+            result.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        watch(done, model)
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(watched)
+        elif not isinstance(schedule, STEPWISE):
+            schedule.step()
+        patience = params.early_stopping.patience
+        if patience is not None and epoch - result.best.epoch >= patience:
+            break
+    return result
+
+
+def train_epoch(
+    network: nn.Module,
+    split: Split,
+    batches: Iterator[Tensor],
+    loss_of: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: LRScheduler,
+    params: TrainParams,
+    world: World,
+) -> tuple[float, float]:
+    """One epoch of steps; returns the mean loss over rows and the mean gradient norm over steps."""
+    network.train()
+    limit = math.inf if params.clip_norm is None else params.clip_norm
+    weights = list(network.parameters())
+    device = split.target.device
+    total_loss = torch.zeros((), dtype=torch.float64, device=device)
+    total_norm = torch.zeros((), dtype=torch.float64, device=device)
+    num_steps = 0
+    for global_rows in batches:
+        rows, share = shard(global_rows.to(device), world)
+
+        optimizer.zero_grad()
+        scores = network(take(split.batch, rows))
+        loss = loss_of(fit_to_target(scores, split.target), split.target[rows]) * share
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(weights, limit)
+        optimizer.step()
+
+        if isinstance(schedule, STEPWISE):
+            schedule.step()
+        total_loss += loss.detach() * (len(global_rows) / world.size)
+        total_norm += norm
+        num_steps += 1
+    return world.sum(total_loss).item() / len(split), total_norm.item() / num_steps
+
+
+def batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+    """Row numbers batch by batch: all rows once, in an order that seed and epoch alone decide."""
+    # torch's CPU generator uses 32 bits of a seed: mix both numbers into as many.
+    mixed = np.random.SeedSequence([seed, epoch]).generate_state(1)[0]
+    generator = torch.Generator().manual_seed(int(mixed))
+    order = torch.randperm(num_rows, generator=generator)
+    for start in range(0, num_rows, batch_size):
+        yield order[start : start + batch_size]
+
+
+def shard(rows: Tensor, world: World) -> tuple[Tensor, float]:
+    """This process's rows of a batch, and its factor on their mean loss.
+
+    With it, the mean of the gradients over processes (as DistributedDataParallel takes it) is
+    the gradient of the whole batch's mean loss, however unevenly the rows divide.
+    """
+    if world.size == 1:
+        return rows, 1.0
+    mine = rows[world.rank :: world.size]
+    if len(mine) == 0:
+        # Every process must take part in every step; this one does so with no weight.
+        return rows[:1], 0.0
+    return mine, len(mine) * world.size / len(rows)
+
+
+def fit_to_target(scores: Tensor, target: Tensor) -> Tensor:
+    """Scores as the loss takes them: (rows,) beside real values, (rows, classes) beside codes."""
+    return scores.squeeze(1) if target.is_floating_point() else scores
+
+
+@torch.inference_mode()
+def validate(
+    model: nn.Module, split: Split, loss_of: nn.Module, data: Data, world: World
+) -> tuple[float, float]:
+    """Mean loss over rows and the metric of the task, over all processes' shares of the split."""
+    model.eval()
+    totals = torch.zeros(2, dtype=torch.float64, device=split.target.device)
+    for start in range(world.rank * EVALUATION_ROWS, len(split), world.size * EVALUATION_ROWS):
+        rows = slice(start, start + EVALUATION_ROWS)
+        target = split.target[rows]
+        scores = fit_to_target(model(take(split.batch, rows)), target)
+        totals[0] += loss_of(scores, target) * len(target)
+        if data.task == "classification":
+            totals[1] += (scores.argmax(1) == target).sum()
+        else:
+            totals[1] += (scores - target).square().sum()
+    loss, metric = (world.sum(totals) / len(split)).tolist()
+    return loss, metric if data.task == "classification" else math.sqrt(metric) * data.deviation
+
+
+def watched_direction(params: TrainParams, data: Data) -> str:
+    """'min' or 'max': what better means for `early_stopping.metric`. Raises UserError."""
+    name = params.early_stopping.metric
+    if name not in ("loss", data.metric):
+        message = f"there is no validation metric '{name}' for {data.task}"
+        key, allowed = "train.early_stopping.metric", ("loss", data.metric)
+        raise UserError(Problem(message, key, name, allowed))
+    return "max" if name == "accuracy" else "min"
+
+
+def watched_value(epoch: Epoch, params: TrainParams) -> float:
+    """The validation metric that picks the best epoch."""
+    return epoch.validation_loss if params.early_stopping.metric == "loss" else epoch.metric
+
+
+def _stop_when_diverged(epoch: Epoch) -> None:
+    if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
+        message = (
+            f"the loss is not a number any more in epoch {epoch.epoch}; try a tenth of the "
+            "learning rate, or clip the gradients (train.clip_norm)"
+        )
+        raise DivergedError(Problem(message, key="train.optimizer.lr"))

@@ -1,0 +1,85 @@
+"""What belongs to the machine, not to the result's parameters: device, processes, threads.
+
+    REPRISE_DEVICE=cpu      the device; else a GPU when there is one
+    PET_NPROC_PER_NODE=2    the processes, as torchrun reads it; else one a GPU
+    REPRISE_THREADS=4       the threads of a process; else chosen by the rule below
+
+The thread count decides in which order sums are taken, and so the last bits: it follows from
+sizes alone, never from a stopwatch.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from stages.common.errors import UserError
+
+# Below this many weight-times-row products a step, a second thread costs more than it brings.
+SMALL_STEP = 20_000_000
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together, and which of them this is."""
+
+    rank: int = 0
+    size: int = 1
+
+    def sum(self, values: Tensor) -> Tensor:
+        """`values` summed over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+
+def num_processes() -> int:
+    """How many processes this machine trains with. Raises UserError for a wrong number."""
+    asked = os.environ.get("PET_NPROC_PER_NODE")
+    if asked is None or asked in ("gpu", "auto"):
+        gpus = torch.cuda.device_count() if _device_name() == "cuda" else 0
+        return max(1, gpus)
+    if not asked.isdigit() or int(asked) < 1:
+        raise UserError(f"PET_NPROC_PER_NODE is '{asked}': it must be a whole number, 1 or more")
+    return int(asked)
+
+
+def _device_name() -> str:
+    return os.environ.get("REPRISE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_device() -> torch.device:
+    """The device of this process. Raises UserError when `REPRISE_DEVICE` is none."""
+    name = _device_name()
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"REPRISE_DEVICE is '{name}', which can't be used: {reason}") from None
+    return device
+
+
+def choose_threads(num_weights: int, batch_size: int, world: World) -> str:
+    """Set the threads of this process by the rule above; return the choice in words."""
+    asked = os.environ.get("REPRISE_THREADS")
+    if asked is not None:
+        if not asked.isdigit() or int(asked) < 1:
+            raise UserError(f"REPRISE_THREADS is '{asked}': it must be a whole number, 1 or more")
+        threads, why = int(asked), "REPRISE_THREADS"
+    elif num_weights * batch_size < SMALL_STEP:
+        threads, why = 1, f"a step of {num_weights * batch_size / 1e6:.1f}M products is small"
+    else:
+        threads, why = max(1, (os.cpu_count() or 1) // world.size), "all cores"
+    torch.set_num_threads(threads)
+    return f"threads: {threads} ({why})"
+
+
+def compute_deterministically() -> None:
+    """Ask torch for algorithms that give the same bits every time."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)

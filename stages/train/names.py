@@ -1,0 +1,106 @@
+"""The names that `params.yaml` may use for losses, optimizers and schedules: PyTorch's own.
+
+What can't be said in YAML, or doesn't fit the loop, is refused with the reason and what to
+use in its place.
+"""
+
+import inspect
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel
+from torch.optim.lr_scheduler import LRScheduler
+
+from stages.common.errors import Problem, UserError, wrong_name
+from stages.common.section import Named
+from stages.common.signature import arguments_model
+from stages.common.validate import validate
+
+Kind = Literal["loss", "optimizer", "schedule"]
+
+REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
+CLASSIFICATION_LOSSES = ("CrossEntropyLoss", "MultiMarginLoss")
+
+# The loop averages a loss over the rows of the whole batch, whatever the number of processes,
+# so how to reduce is not the user's to choose; class weights are tensors, which YAML can't say.
+_HIDDEN = {
+    "loss": {"reduction", "reduce", "size_average", "weight", "ignore_index"},
+    "optimizer": {"params", "foreach", "fused", "capturable", "differentiable", "maximize"},
+    "schedule": {"optimizer", "last_epoch", "epochs", "steps_per_epoch", "mode"},
+}
+
+# Lengths that only the run knows, and the peak that optimizer.lr already says.
+FILLED = {"T_max", "total_steps", "max_lr"}
+
+_REFUSED = {
+    "BCELoss": "two classes are two outputs here; CrossEntropyLoss is the same loss for them",
+    "BCEWithLogitsLoss": (
+        "two classes are two outputs here; CrossEntropyLoss is the same loss for them"
+    ),
+    "NLLLoss": "it wants log-probabilities and models here give scores; use CrossEntropyLoss",
+    "LBFGS": "it calls the loss several times a step, which the loop does not; use Adam or SGD",
+    "SparseAdam": "it needs sparse gradients, which no model here has; use Adam",
+    "Muon": "it takes matrices only, and every model has biases; use AdamW",
+    "LambdaLR": "it takes a Python function; use LinearLR, StepLR or OneCycleLR",
+    "MultiplicativeLR": "it takes a Python function; use ExponentialLR",
+    "SequentialLR": "it takes other schedules; use OneCycleLR for a warm-up with a decay",
+    "ChainedScheduler": "it takes other schedules; use OneCycleLR for a warm-up with a decay",
+    "CyclicLR": "it takes a length in steps that has no good default; use OneCycleLR",
+}
+
+
+def allowed(kind: Kind) -> dict[str, type]:
+    """The classes of torch that `kind` may name, by name, sorted."""
+    if kind == "loss":
+        names = sorted(REGRESSION_LOSSES + CLASSIFICATION_LOSSES)
+        return {name: getattr(torch.nn, name) for name in names}
+    if kind == "optimizer":
+        return _subclasses(torch.optim, torch.optim.Optimizer)
+    return _subclasses(torch.optim.lr_scheduler, LRScheduler)
+
+
+def _subclasses(module: Any, base: type) -> dict[str, type]:
+    found = {
+        name: member
+        for name, member in vars(module).items()
+        if inspect.isclass(member) and issubclass(member, base) and member is not base
+    }
+    return {
+        name: member
+        for name, member in sorted(found.items())
+        if name not in _REFUSED and not name.startswith("_")
+    }
+
+
+def refused(kind: Kind) -> dict[str, str]:
+    """The names that torch has for `kind` but that can't be used here, with the reason."""
+    module = {"loss": torch.nn, "optimizer": torch.optim, "schedule": torch.optim.lr_scheduler}
+    return {name: why for name, why in _REFUSED.items() if name in vars(module[kind])}
+
+
+def arguments_of(kind: Kind, name: str) -> type[BaseModel]:
+    """The arguments that may stand beside `name`, as a model."""
+    return arguments_model(allowed(kind)[name], hidden=_HIDDEN[kind], filled=FILLED)
+
+
+def resolve(kind: Kind, named: Named) -> tuple[type, dict[str, Any]]:
+    """The class that `train.<kind>.name` means and its checked arguments.
+
+    Raises UserError for an unknown or refused name and for arguments that the class doesn't take.
+    """
+    key = f"train.{kind}.name"
+    classes = allowed(kind)
+    if named.name in refused(kind):
+        message = f"{named.name} can't be used as train.{kind}: {_REFUSED[named.name]}"
+        raise UserError(Problem(message, key, named.name, tuple(classes)))
+    if named.name not in classes:
+        where = {"loss": "nn", "optimizer": "optim", "schedule": "optim.lr_scheduler"}[kind]
+        known = [*classes, *_REFUSED]
+        problem = wrong_name(
+            f"torch.{where} has no {kind} '{named.name}' that fits", named.name, known, key
+        )
+        raise UserError(
+            Problem(problem.message, key, named.name, tuple(classes), problem.suggestion)
+        )
+    checked = validate(arguments_of(kind, named.name), named.arguments, at=f"train.{kind}")
+    return classes[named.name], checked.model_dump(exclude_unset=True)

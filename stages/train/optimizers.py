@@ -1,0 +1,90 @@
+"""From names in `params.yaml` to torch's loss, optimizer and schedule."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+from stages.common.errors import Problem, UserError
+from stages.train.names import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, resolve
+from stages.train.params import TrainParams
+
+# Schedules that are meant to move with every step; torch's others move with every epoch.
+STEPWISE = (OneCycleLR,)
+
+
+def make_loss(params: TrainParams, task: str) -> nn.Module:
+    """The loss, as a mean over rows. Raises UserError when it isn't one for the task."""
+    loss_class, arguments = resolve("loss", params.loss)
+    fitting = REGRESSION_LOSSES if task == "regression" else CLASSIFICATION_LOSSES
+    if params.loss.name not in fitting:
+        message = f"{params.loss.name} is no loss for {task}, which the target asks for"
+        raise UserError(Problem(message, "train.loss.name", params.loss.name, fitting))
+    loss: nn.Module = loss_class(**arguments)
+    return loss
+
+
+def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
+    """The optimizer over two groups: weight decay spares biases and norms (one-dimensional)."""
+    optimizer_class, arguments = resolve("optimizer", params.optimizer)
+    taken = inspect.signature(optimizer_class).parameters
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    vectors = [weight for weight in model.parameters() if weight.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors}]
+    if "weight_decay" in taken:
+        groups[1]["weight_decay"] = 0.0
+    if "fused" in taken:
+        arguments["fused"] = True
+    try:
+        optimizer: torch.optim.Optimizer = optimizer_class(
+            [group for group in groups if group["params"]], **arguments
+        )
+    except (ValueError, TypeError) as error:
+        raise UserError(Problem(str(error), key="train.optimizer")) from None
+    return optimizer
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, params: TrainParams, steps_per_epoch: int, direction: str
+) -> LRScheduler:
+    """The schedule, with the lengths that only the run knows filled in.
+
+    `direction` is 'min' or 'max': what better means for the metric that a plateau watches.
+    """
+    schedule_class, arguments = resolve("schedule", params.schedule)
+    taken = inspect.signature(schedule_class).parameters
+    if "T_max" in taken:
+        arguments.setdefault("T_max", params.epochs)
+    if issubclass(schedule_class, OneCycleLR):
+        arguments.setdefault("total_steps", params.epochs * steps_per_epoch)
+        arguments.setdefault("max_lr", optimizer.param_groups[0]["lr"])
+        if not {"momentum", "betas"} & set(optimizer.defaults):
+            arguments.setdefault("cycle_momentum", False)
+    if issubclass(schedule_class, ReduceLROnPlateau):
+        arguments["mode"] = direction
+    try:
+        schedule: LRScheduler = schedule_class(optimizer, **arguments)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(Problem(str(error), key="train.schedule")) from None
+    return schedule
+
+
+def check_names(params: TrainParams, task: str) -> None:
+    """Stop at every wrong name or argument at once, before any data is loaded.
+
+    Raises UserError with all of them.
+    """
+    problems: list[Problem] = []
+    for check in (
+        lambda: make_loss(params, task),
+        lambda: resolve("optimizer", params.optimizer),
+        lambda: resolve("schedule", params.schedule),
+    ):
+        try:
+            check()
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)

@@ -1,0 +1,51 @@
+"""What a training starts from: parameters with tune's winner on top, the model, the data."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from stages.common.arrays import load_arrays
+from stages.common.batches import to_batch, to_target
+from stages.common.model import ModelSpec, make_model, make_spec, read_spec
+from stages.common.overrides import Overrides, apply_overrides
+from stages.common.schema import Schema, Statistics
+from stages.common.section import Named
+from stages.common.validate import validate
+from stages.train.loop import Data, Split
+from stages.train.params import TrainParams
+
+PREPARED = Path("data/prepare")
+BUILT = Path("data/build")
+
+
+def override_train(tree: Mapping[str, Any], overrides: Overrides) -> TrainParams:
+    """The section `train` with the overrides of `train.*` set. Raises UserError."""
+    return validate(TrainParams, apply_overrides(tree, overrides, "train"), at="train")
+
+
+def override_model(spec: ModelSpec, overrides: Overrides, schema: Schema) -> ModelSpec:
+    """`spec` with the overrides of `build.model.*` set. Raises UserError."""
+    model = {"name": spec.name, **spec.arguments}
+    changed = apply_overrides({"model": model}, overrides, "build")["model"]
+    return spec if changed == model else make_spec(Named(**changed), schema)
+
+
+def load_data(schema: Schema, statistics: Statistics, device: torch.device) -> Data:
+    """The train and validation splits on the device."""
+    splits: dict[str, Split] = {}
+    for name in ("train", "validation"):
+        arrays = load_arrays(PREPARED / name)
+        splits[name] = Split(to_batch(arrays, statistics, device), to_target(arrays, device))
+    deviation = 1.0 if statistics.target is None else statistics.target.deviation
+    return Data(splits["train"], splits["validation"], schema.target.task, deviation=deviation)
+
+
+def load_weights(spec: ModelSpec, seed: int) -> torch.nn.Module:
+    """The model with build's weights; with new ones if tune's winner is another architecture."""
+    model = make_model(spec, seed)
+    if spec == read_spec(BUILT):
+        model.load_state_dict(load_file(BUILT / "weights.safetensors"))
+    return model

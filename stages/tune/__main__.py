@@ -1,0 +1,50 @@
+"""From a search space to the best overrides: `python -m stages.tune`.
+
+Reads the arrays of `data/prepare` and the model of `data/build`; writes `data/tune/best.yaml`
+(overrides of `build.model.*` and `train.*`; empty when the values of `params.yaml` are best),
+`trials.csv` and plots. With `tune.trials: 0` it passes through.
+"""
+
+from pathlib import Path
+
+from stages.common.fingerprint import fingerprint
+from stages.common.overrides import Overrides
+from stages.common.params import Params
+from stages.common.stage import run_stage
+from stages.train.optimizers import check_names
+from stages.train.recipe import override_model, override_train
+from stages.tune.params import TuneParams, check_space
+from stages.tune.results import write_nothing, write_results
+from stages.tune.study import search
+from stages.tune.trial import current_values, make_objective, read_start
+
+
+def tune(params: Params, out: Path) -> None:
+    """Check the space, search, write the winner and the trials."""
+    section = params.section("tune", TuneParams)
+    start = read_start(params, section.epochs)
+
+    def check(overrides: Overrides) -> None:
+        check_names(override_train(start.train, overrides), start.schema.target.task)
+        override_model(start.spec, overrides, start.schema)
+
+    check({})
+    check_space(section, check)
+    if section.trials == 0 or not section.space:
+        write_nothing(out)
+        print("no trials: train takes the values of params.yaml")
+        return
+
+    # A search that was killed goes on; a finished one leaves nothing to go on from, so that a
+    # forced rerun really searches.
+    journal = Path(".reprise/tune") / f"{fingerprint('tune')}.journal"
+    objective, direction = make_objective(start)
+    study = search(
+        section, current_values(start, section), direction, start.seed, journal, objective
+    )
+    write_results(out, study, section)
+    journal.unlink()
+
+
+if __name__ == "__main__":
+    run_stage("tune", tune)

@@ -1,0 +1,100 @@
+"""The section `tune` of `params.yaml`, and what its search space may hold."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from stages.common.errors import Problem, UserError
+from stages.common.overrides import Overrides
+from stages.common.section import Section
+
+Number = int | float
+TUNABLE = ("build.model.", "train.")
+_NOT_TUNABLE = {
+    "train.epochs": "the epochs of a trial are tune.epochs",
+    "build.model.name": "only the file of the model that it names is a dependency; "
+    "try models one by one",
+}
+
+
+class Range(Section):
+    """The numbers from `low` to `high`, both included; whole ones when both are whole."""
+
+    low: Number
+    high: Number
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ascend(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range needs low above 0, not {self.low}")
+        return self
+
+
+Choice = bool | int | float | str | list[int] | list[float] | None
+Choices = Annotated[list[Choice], Field(min_length=2)]
+
+
+def _tag(values: object) -> str:
+    """Which of the two is meant, so that a mistake is told in its terms alone."""
+    return "range" if isinstance(values, dict | Range) else "choices"
+
+
+Values = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_tag)
+]
+
+
+class TuneParams(Section):
+    """How to search. `space` is keyed by parameter path, such as `train.optimizer.lr`."""
+
+    trials: Annotated[int, Field(ge=0)]
+    epochs: Annotated[int, Field(ge=1)]
+    sampler: Literal["tpe", "random", "grid"]
+    pruner: Literal["none", "median", "hyperband"]
+    space: dict[str, Values]
+
+
+def check_space(params: TuneParams, check: Callable[[Overrides], object]) -> None:
+    """Stop unless every value of the space is one that the parameter takes.
+
+    `check` raises UserError for overrides that make no valid recipe. Raises UserError with all
+    that is wrong, at the key in `tune.space`.
+    """
+    problems: list[Problem] = []
+    for path, values in params.space.items():
+        key = f"tune.space.{path}"
+        if not path.startswith(TUNABLE) or path in _NOT_TUNABLE:
+            reason = _NOT_TUNABLE.get(path, "it is neither of the model nor of the training")
+            message = f"'{path}' can't be tuned: {reason}"
+            problems.append(Problem(message, key=key, allowed=("build.model.*", "train.*")))
+            continue
+        if params.sampler == "grid" and isinstance(values, Range):
+            message = f"a grid needs a list of values for '{path}', not a range"
+            problems.append(Problem(message, key=key))
+            continue
+        for value in examples(values):
+            try:
+                check({path: value})
+            except UserError as error:
+                problems += [_at(problem, key, path, value) for problem in error.problems]
+                break
+            except (KeyError, TypeError):
+                message = f"there is no parameter '{path}'"
+                problems.append(Problem(message, key=key))
+                break
+    if problems:
+        raise UserError(*problems)
+
+
+def examples(values: Range | list[Any]) -> list[Any]:
+    """The values of a list; of a range both ends, which stand for what lies between."""
+    return [values.low, values.high] if isinstance(values, Range) else values
+
+
+def _at(problem: Problem, key: str, path: str, value: object) -> Problem:
+    message = f"'{path}' can't be {value!r}: {problem.message}"
+    return Problem(message, key, None, problem.allowed, problem.suggestion)

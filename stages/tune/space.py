@@ -1,0 +1,41 @@
+"""The search space in Optuna's words: what a trial is told, and what it suggests."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import optuna
+
+from stages.common.overrides import Overrides
+from stages.tune.params import Range, TuneParams, examples
+
+
+def suggest(trial: optuna.Trial, params: TuneParams, paths: Iterable[str]) -> Overrides:
+    """A value for each of `paths`. Choices are tried by their place in the list."""
+    overrides: Overrides = {}
+    for path in paths:
+        values = params.space[path]
+        if not isinstance(values, Range):
+            overrides[path] = values[trial.suggest_categorical(path, range(len(values)))]
+        elif isinstance(values.low, int) and isinstance(values.high, int):
+            overrides[path] = trial.suggest_int(path, values.low, values.high, log=values.log)
+        else:
+            overrides[path] = trial.suggest_float(path, values.low, values.high, log=values.log)
+    return overrides
+
+
+def as_suggested(current: Overrides, params: TuneParams) -> dict[str, Any]:
+    """What `suggest` has to be told for `current` to come out, for the paths where it can."""
+    told: dict[str, Any] = {}
+    for path, value in current.items():
+        values = params.space[path]
+        if isinstance(values, Range):
+            if isinstance(value, int | float) and values.low <= value <= values.high:
+                told[path] = value
+        elif value in values:
+            told[path] = values.index(value)
+    return told
+
+
+def grid(params: TuneParams) -> dict[str, list[int]]:
+    """The space as Optuna's grid: the places in each list."""
+    return {path: list(range(len(examples(values)))) for path, values in params.space.items()}

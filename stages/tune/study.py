@@ -1,0 +1,134 @@
+"""The search: Optuna, one trial after another, in a journal so that a kill loses little.
+
+What a sampler draws follows from the seed and the trial's number alone, and a trial that was cut
+short is done again under its number: a search that was killed ends as one that was not.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from stages.common.errors import Problem, UserError
+from stages.common.overrides import Overrides
+from stages.tune.params import TuneParams
+from stages.tune.space import as_suggested, grid, suggest
+
+# Overrides and a function to report each epoch's metric to; returns the best epoch's.
+Objective = Callable[[Overrides, Callable[[int, float], None]], float]
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def search(
+    params: TuneParams,
+    current: Overrides,
+    direction: str,
+    seed: int,
+    journal: Path,
+    objective: Objective,
+) -> optuna.Study:
+    """Run the trials that the journal doesn't hold yet; return the study with all of them.
+
+    Trial 0 runs the values of `params.yaml`: `current` are those that the space has paths for.
+    `direction` is 'minimize' or 'maximize'.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        study_name="tune",
+        storage=JournalStorage(JournalFileBackend(str(journal))),
+        direction=direction,
+        pruner=_pruner(params),
+        load_if_exists=True,
+    )
+    num_trials = params.trials
+    if params.sampler == "grid":
+        num_trials = min(num_trials, 1 + math.prod(len(v) for v in grid(params).values()))
+    told = as_suggested(current, params)
+    for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(stale.number, state=TrialState.FAIL)
+    if done := len(finished(study)):
+        print(f"going on after {done} trials of an earlier run")
+
+    for number in range(done, num_trials):
+        study.sampler = _sampler(params, seed + number)
+        if number == 0:
+            study.enqueue_trial(told)
+        study.optimize(
+            lambda trial, number=number: _run(trial, number, params, told, objective),
+            n_trials=1,
+        )
+        print(_line(finished(study)[-1], number, num_trials), flush=True)
+    return study
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that count, in order; not those that were cut short and done again."""
+    trials: list[FrozenTrial] = study.get_trials(deepcopy=False, states=FINISHED)
+    return trials
+
+
+def _run(
+    trial: optuna.Trial,
+    number: int,
+    params: TuneParams,
+    told: dict[str, object],
+    objective: Objective,
+) -> float:
+    overrides = suggest(trial, params, told if number == 0 else params.space)
+    trial.set_user_attr("overrides", {} if number == 0 else overrides)
+
+    def report(epoch: int, value: float) -> None:
+        trial.report(value, epoch)
+        # The trial that all others are compared with is never cut short.
+        if number > 0 and trial.should_prune():
+            raise optuna.TrialPruned
+
+    return objective({} if number == 0 else overrides, report)
+
+
+def winner(study: optuna.Study) -> FrozenTrial:
+    """The best complete trial, the first of equals. Raises UserError when there is none."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
+        message = "not one trial could be trained to its end; see their lines above"
+        raise UserError(Problem(message, key="tune.space"))
+    sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
+    return min(complete, key=lambda trial: sign * float(trial.value or 0.0))
+
+
+def importances(study: optuna.Study) -> dict[str, float]:
+    """How much of the result each parameter explains, most first; empty with too few trials."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    values = {trial.value for trial in complete}
+    if len(complete) < 4 or len(values) < 2:
+        return {}
+    return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
+
+
+def _sampler(params: TuneParams, seed: int) -> optuna.samplers.BaseSampler:
+    if params.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if params.sampler == "grid":
+        return optuna.samplers.GridSampler(grid(params), seed=seed)
+    return optuna.samplers.TPESampler(seed=seed)
+
+
+def _pruner(params: TuneParams) -> optuna.pruners.BasePruner:
+    if params.pruner == "median":
+        return optuna.pruners.MedianPruner()
+    if params.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner(max_resource=params.epochs)
+    return optuna.pruners.NopPruner()
+
+
+def _line(trial: FrozenTrial, number: int, num_trials: int) -> str:
+    overrides = trial.user_attrs["overrides"]
+    tried = ", ".join(f"{path} {value}" for path, value in overrides.items()) or "as in params.yaml"
+    value = "pruned" if trial.state == TrialState.PRUNED else f"{trial.value:.5f}"
+    return f"trial {number + 1}/{num_trials}  {value}  {tried}"

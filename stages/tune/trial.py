@@ -1,0 +1,95 @@
+"""One trial: the training loop itself, on the recipe with the trial's overrides."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from torch import nn
+
+from stages.common.model import ModelSpec, read_spec
+from stages.common.overrides import Overrides
+from stages.common.params import Params
+from stages.common.schema import Schema, read_schema, read_statistics
+from stages.common.validate import subtree
+from stages.train.loop import (
+    DivergedError,
+    Epoch,
+    train,
+    watched_direction,
+    watched_value,
+)
+from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
+from stages.train.recipe import (
+    BUILT,
+    PREPARED,
+    load_data,
+    load_weights,
+    override_model,
+    override_train,
+)
+from stages.tune.params import TuneParams
+from stages.tune.study import Objective
+
+
+@dataclass(frozen=True)
+class Start:
+    """What all trials start from. `train` is the section `train`, its epochs those of a trial."""
+
+    train: Mapping[str, Any]
+    spec: ModelSpec
+    schema: Schema
+    seed: int
+
+
+def read_start(params: Params, num_epochs: int) -> Start:
+    """The recipe of `params.yaml` and `model.json`; a trial has a budget of its own."""
+    train_tree = {**params.part("train"), "epochs": num_epochs}
+    return Start(train_tree, read_spec(BUILT), read_schema(PREPARED), params.seed)
+
+
+def current_values(start: Start, params: TuneParams) -> Overrides:
+    """The values that the paths of the space have without a search; unset arguments have none."""
+    tree = {
+        "train": start.train,
+        "build": {"model": {"name": start.spec.name, **start.spec.arguments}},
+    }
+    current: Overrides = {}
+    for path in params.space:
+        try:
+            current[path] = subtree(tree, path)
+        except KeyError:
+            continue
+    return current
+
+
+def make_objective(start: Start) -> tuple[Objective, str]:
+    """A function that trains with overrides and returns the best epoch's watched metric.
+
+    Beside it, 'minimize' or 'maximize'.
+    """
+    compute_deterministically()
+    device = choose_device()
+    data = load_data(start.schema, read_statistics(PREPARED), device)
+    recipe = override_train(start.train, {})
+    direction = f"{watched_direction(recipe, data)}imize"
+
+    def objective(overrides: Overrides, report: Callable[[int, float], None]) -> float:
+        recipe = override_train(start.train, overrides)
+        spec = override_model(start.spec, overrides, start.schema)
+        model = load_weights(spec, start.seed).to(device)
+        num_weights = sum(weight.numel() for weight in model.parameters())
+        choose_threads(num_weights, recipe.batch_size, World())
+
+        def watch(epoch: Epoch, _: nn.Module) -> None:
+            report(epoch.epoch, watched_value(epoch, recipe))
+
+        try:
+            result = train(model, data, recipe, start.seed, World(), watch)
+        except DivergedError:
+            # A learning rate that is too high says something too: the search goes on without it.
+            raise optuna.TrialPruned("diverged") from None
+        assert result.best is not None
+        return watched_value(result.best, recipe)
+
+    return objective, direction
