@@ -1,0 +1,1 @@
+"""From a trained model and the test split to metrics, predictions and plots."""

@@ -1,0 +1,63 @@
+"""From the trained model and the test split to metrics, predictions, plots.
+
+    python -m stages.evaluate
+
+Reads `data/prepare/test` and `data/train`; writes `data/evaluate/metrics.json`,
+`predictions.parquet` (row key, target, prediction, probabilities) and plots.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from stages.common.arrays import Array, load_arrays
+from stages.common.files import write_json
+from stages.common.params import Params
+from stages.common.predict import Predictor, load_predictor
+from stages.common.stage import run_stage
+from stages.evaluate.metrics import compute_metrics
+from stages.evaluate.params import EvaluateParams
+from stages.evaluate.plots import write_plots
+
+
+def evaluate(params: Params, out: Path) -> None:
+    """Predict the test rows, measure, write."""
+    names = params.section("evaluate", EvaluateParams).metrics
+    predictor = load_predictor()
+    arrays = load_arrays(Path("data/prepare/test"))
+    table = predictor.decode(predictor.scores(arrays))
+
+    target, predicted = _compared(predictor, arrays, table)
+    metrics = compute_metrics(names, predictor.schema.target.task, target, predicted)
+    write_json(out / "metrics.json", metrics)
+    write_plots(out / "plots", predictor.schema.target.classes, target, predicted)
+
+    key = pl.Series(predictor.schema.key or "row", np.array(arrays["key"]))
+    actual = pl.Series("target", _actual(predictor, target))
+    table.insert_column(0, actual).insert_column(0, key).write_parquet(
+        out / "predictions.parquet", compression="zstd", statistics=True
+    )
+    print(f"{table.height} test rows: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+
+
+def _compared(
+    predictor: Predictor, arrays: dict[str, Array], table: pl.DataFrame
+) -> tuple[Array, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+    """Class codes and probabilities, or values and predicted values in the target's units."""
+    target = np.array(arrays["target"])
+    if predictor.schema.target.classes is not None:
+        return target, table.select(pl.selectors.starts_with("probability_")).to_numpy()
+    moments = predictor.statistics.target
+    assert moments is not None
+    values = target.astype(np.float64) * moments.deviation + moments.mean
+    return values, table["prediction"].to_numpy()
+
+
+def _actual(predictor: Predictor, target: Array) -> pl.Series | Array:
+    classes = predictor.schema.target.classes
+    return target if classes is None else pl.Series(classes)[target.astype(np.int64)]
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", evaluate)

@@ -1,0 +1,91 @@
+"""The usual metrics under their usual names, from scikit-learn.
+
+Classification metrics take class codes (rows,) and probabilities (rows, classes); regression
+metrics take values (rows,) in the target's units. All return one number.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.errors import Problem, UserError, did_you_mean
+from stages.common.files import rounded
+
+Codes = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def compute_metrics(
+    names: list[str], task: str, target: npt.NDArray[np.generic], predicted: Floats
+) -> dict[str, float]:
+    """The metrics `names` in that order.
+
+    `target` (rows,) are class codes or values; `predicted` are probabilities (rows, classes)
+    or values (rows,). Raises UserError for names that the task doesn't have.
+    """
+    known = metrics_of(task)
+    problems = []
+    for index, name in enumerate(names):
+        if name not in known:
+            key = f"evaluate.metrics.{index}"
+            message = f"there is no metric '{name}' for {task}"
+            problems.append(Problem(message, key, name, tuple(known), did_you_mean(name, known)))
+    if problems:
+        raise UserError(*problems)
+    return {name: rounded(float(known[name](target, predicted))) for name in names}
+
+
+def metrics_of(task: str) -> dict[str, Callable[..., float]]:
+    """All metrics of a task by name."""
+    return _classification() if task == "classification" else _regression()
+
+
+def _regression() -> dict[str, Callable[..., float]]:
+    from sklearn import metrics as sk
+
+    return {
+        "rmse": sk.root_mean_squared_error,
+        "mae": sk.mean_absolute_error,
+        "median_absolute_error": sk.median_absolute_error,
+        "max_error": sk.max_error,
+        "mape": sk.mean_absolute_percentage_error,
+        "r2": sk.r2_score,
+        "explained_variance": sk.explained_variance_score,
+    }
+
+
+def _classification() -> dict[str, Callable[..., float]]:
+    from sklearn import metrics as sk
+
+    def on_classes(metric: Callable[..., float], **options: object) -> Callable[..., float]:
+        return lambda target, chances: metric(target, chances.argmax(axis=1), **options)
+
+    return {
+        "accuracy": on_classes(sk.accuracy_score),
+        "balanced_accuracy": on_classes(sk.balanced_accuracy_score),
+        "f1_macro": on_classes(sk.f1_score, average="macro", zero_division=0.0),
+        "f1_weighted": on_classes(sk.f1_score, average="weighted", zero_division=0.0),
+        "precision_macro": on_classes(sk.precision_score, average="macro", zero_division=0.0),
+        "recall_macro": on_classes(sk.recall_score, average="macro", zero_division=0.0),
+        "matthews_corrcoef": on_classes(sk.matthews_corrcoef),
+        "cohen_kappa": on_classes(sk.cohen_kappa_score),
+        "log_loss": lambda y, p: sk.log_loss(y, p, labels=np.arange(p.shape[1])),
+        # Of two classes the squared error of one probability, of more the sum over all.
+        "brier": lambda y, p: sk.brier_score_loss(y, p, labels=np.arange(p.shape[1])),
+        "roc_auc": _roc_auc,
+        "average_precision": lambda y, p: sk.average_precision_score(
+            np.eye(p.shape[1])[y][:, 1:] if p.shape[1] == 2 else np.eye(p.shape[1])[y],
+            p[:, 1:] if p.shape[1] == 2 else p,
+        ),
+    }
+
+
+def _roc_auc(target: Codes, chances: Floats) -> float:
+    """Area under the ROC curve; of several classes, the mean of each against the rest."""
+    from sklearn.metrics import roc_auc_score
+
+    if chances.shape[1] == 2:
+        return float(roc_auc_score(target, chances[:, 1]))
+    labels = np.arange(chances.shape[1])
+    return float(roc_auc_score(target, chances, multi_class="ovr", labels=labels))
