@@ -1,0 +1,1 @@
+"""Orchestration: git, DVC and the `reprise` command. Never imports torch."""

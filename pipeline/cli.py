@@ -1,0 +1,105 @@
+"""The command `reprise`. Each subcommand imports what it needs, so that all start quickly."""
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from stages.common.errors import UserError, format_problem
+from stages.common.yamlfile import with_line
+
+
+def stop_at_mistakes(command: Callable[..., None]) -> Callable[..., None]:
+    """Run `command` in the repository's root; a user's mistake ends it with 1 on one screen."""
+
+    @functools.wraps(command)
+    def run(**options: object) -> None:
+        try:
+            os.chdir(_find_root())
+            command(**options)
+        except UserError as error:
+            for problem in error.problems:
+                click.echo(format_problem(with_line(problem)), err=True)
+            sys.exit(1)
+
+    return run
+
+
+def _find_root() -> Path:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").exists() and (folder / "stages").is_dir():
+            return folder
+    raise UserError(f"{here} is not inside a Reprise repository: there is no dvc.yaml with stages/")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="reprise", prog_name="reprise")
+def main() -> None:
+    """Look after the road that `dvc repro` runs."""
+
+
+@main.command()
+@stop_at_mistakes
+def check() -> None:
+    """Validate the whole of params.yaml and the files that it names."""
+    from pipeline.check import check_params
+
+    check_params()
+    click.echo("params.yaml is fine")
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--force", is_flag=True, help="Give up edits of params.yaml that no commit holds.")
+@stop_at_mistakes
+def recipe(name: str | None, force: bool) -> None:  # noqa: FBT001
+    """List the recipes, or show the difference to NAME and write it to params.yaml."""
+    from pipeline.recipe import list_recipes, write_recipe
+
+    if name is not None:
+        write_recipe(name, force=force)
+        return
+    for known, what in list_recipes().items():
+        click.echo(f"{known:20}  {what}")
+
+
+@main.command()
+@stop_at_mistakes
+def metrics() -> None:
+    """Show the metrics of the last run, and the gates."""
+    from pipeline.metrics import show_metrics
+
+    show_metrics()
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 when out of date.")
+@stop_at_mistakes
+def deps(check: bool) -> None:  # noqa: FBT001
+    """Write the code and libraries of each stage into dvc.yaml and stages/versions.yaml."""
+    from pipeline.deps import derive, out_of_date, write
+
+    derived = derive()
+    changed = out_of_date(derived)
+    if check and changed:
+        names = " and ".join(str(path) for path in changed)
+        raise UserError(f"{names} don't hold what the code imports: run 'reprise deps'")
+    write({path: derived[path] for path in changed})
+    for path in changed:
+        click.echo(f"wrote {path}")
+    if not changed:
+        click.echo("the dependencies are up to date")
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 when out of date.")
+@stop_at_mistakes
+def schema(check: bool) -> None:  # noqa: FBT001
+    """Write stages/params.schema.json, with which an editor completes params.yaml."""
+    command = [sys.executable, "-m", "stages.schema", *(["--check"] if check else [])]
+    sys.exit(subprocess.run(command, check=False).returncode)

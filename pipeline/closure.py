@@ -1,0 +1,154 @@
+"""What code a module runs: the closure of its imports, from the syntax trees, file by file.
+
+Nothing is imported, so a stage's libraries cost no time here. Imports inside functions count,
+parent packages count, relative ones are resolved.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+from stages.common.errors import Problem, UserError
+
+PROJECT = ("stages", "pipeline")
+# The one place that imports by a name from params.yaml; what it can reach is the zoo.
+LOADER = Path("stages/common/model.py")
+DYNAMIC = ("import_module", "__import__", "run_module", "run_path")
+# A library that another one's module stands for.
+BEHIND = {"torch.utils.tensorboard": "tensorboard"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """An import statement: the dotted name, and where it stands."""
+
+    name: str
+    file: Path
+    line: int
+
+
+@dataclass(frozen=True)
+class Closure:
+    """The project's files that a module runs, sorted, and the imports of libraries in them."""
+
+    files: tuple[Path, ...]
+    libraries: tuple[Import, ...]
+
+
+def find_closure(*modules: str) -> Closure:
+    """The closure of `modules` of the project in the current folder, themselves included.
+
+    Raises UserError for an import that leads nowhere or whose name is not a constant.
+    """
+    files: set[Path] = set()
+    libraries: list[Import] = []
+    waiting = [Import(module, Path(), 0) for module in modules]
+    while waiting:
+        found = waiting.pop()
+        for file in _files_of(found):
+            if file in files:
+                continue
+            files.add(file)
+            for statement in read_imports(file):
+                if statement.name.split(".")[0] in PROJECT:
+                    waiting.append(statement)
+                else:
+                    libraries.append(statement)
+    return Closure(tuple(sorted(files)), tuple(libraries))
+
+
+def _files_of(found: Import) -> list[Path]:
+    """The file of a module and the `__init__` files above it."""
+    parts = found.name.split(".")
+    parents = [Path(*parts[:size], "__init__.py") for size in range(1, len(parts))]
+    path = Path(*parts)
+    own = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not own.is_file():
+        where = f"{found.file}:{found.line}: " if found.line else ""
+        raise UserError(f"{where}there is no module '{found.name}'")
+    return [file for file in (*parents, own) if file.is_file()]
+
+
+def read_imports(file: Path) -> Iterator[Import]:
+    """Every import in a file, absolute; of `from a import b`, `a.b` when that is a module.
+
+    Raises UserError for syntax errors and for dynamic imports whose name is not a constant.
+    """
+    try:
+        tree = ast.parse(file.read_bytes(), filename=str(file))
+    except SyntaxError as error:
+        raise UserError(f"{file}:{error.lineno}: {error.msg}") from None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, file, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, file)
+            yield Import(base, file, node.lineno)
+            for alias in node.names:
+                inner = Path(*base.split("."), alias.name)
+                if inner.with_suffix(".py").is_file() or (inner / "__init__.py").is_file():
+                    yield Import(f"{base}.{alias.name}", file, node.lineno)
+        elif isinstance(node, ast.Call) and _called(node) in DYNAMIC:
+            name = node.args[0] if node.args else None
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                yield Import(name.value, file, node.lineno)
+            elif file != LOADER:
+                raise UserError(
+                    f"{file}:{node.lineno}: an import whose name is not a constant: what it runs "
+                    f"can't be among a stage's dependencies; only {LOADER} may, for the zoo"
+                )
+
+
+def _absolute(node: ast.ImportFrom, file: Path) -> str:
+    if node.level == 0:
+        return node.module or ""
+    package = file.parent.parts[: len(file.parent.parts) - node.level + 1]
+    return ".".join((*package, *((node.module,) if node.module else ())))
+
+
+def _called(node: ast.Call) -> str:
+    function = node.func
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def canonical(name: str) -> str:
+    """A library's name as package indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def name_libraries(imports: tuple[Import, ...], pinned: dict[str, str]) -> set[str]:
+    """The libraries that `imports` belong to, by canonical name; Python's own are left out.
+
+    Raises UserError for those that `pinned` (library to version) does not hold.
+    """
+    distributions = packages_distributions()
+    names: set[str] = set()
+    problems: dict[str, Problem] = {}
+    for statement in imports:
+        first = statement.name.split(".")[0]
+        if first in sys.stdlib_module_names:
+            continue
+        # A namespace such as `ruamel` belongs to several: the one that the import spells.
+        holders = {canonical(name) for name in distributions.get(first, [first])}
+        spelt = {name for name in holders if f"{canonical(statement.name)}-".startswith(f"{name}-")}
+        chosen = spelt or holders
+        behind = {BEHIND[name] for name in BEHIND if f"{statement.name}.".startswith(f"{name}.")}
+        for name in chosen | behind:
+            if name in pinned:
+                names.add(name)
+            else:
+                place = f"{statement.file}:{statement.line}"
+                problems[name] = Problem(
+                    f"{place}: imports '{first}', but constraints.txt does not pin '{name}'; add "
+                    "it there and to pyproject.toml, then 'make setup'"
+                )
+    if problems:
+        raise UserError(*problems.values())
+    return names

@@ -1,0 +1,107 @@
+"""A name with the arguments of what it names, checked against `stages/params.schema.json`."""
+
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from stages.common.errors import Problem, UserError, shorten, wrong_name
+from stages.common.files import md5, read_json
+from stages.common.params import VERSIONS
+from stages.common.validate import subtree
+from stages.common.yamlfile import read_yaml
+
+SCHEMA = Path("stages/params.schema.json")
+ZOO = Path("stages/zoo/models")
+_TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "a text",
+    "boolean": "true or false",
+    "array": "a list",
+    "null": "null",
+}
+
+
+def read_schema() -> dict[str, Any]:
+    """The schema, made anew first when what it was made from has changed (a few seconds).
+
+    Raises UserError when it can't be made: a file of the zoo with a mistake in it.
+    """
+    schema = read_json(SCHEMA) if SCHEMA.exists() else {}
+    if not _is_current(schema.get("x-sources", {})):
+        command = [sys.executable, "-m", "stages.schema"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            reason = "\n  ".join(done.stderr.strip().splitlines()[-4:])
+            raise UserError(f"{SCHEMA} can't be made from the models of the zoo:\n  {reason}")
+        print(done.stdout, end="")
+        schema = read_json(SCHEMA)
+    assert isinstance(schema, dict)
+    return schema
+
+
+def _is_current(sources: Mapping[str, str]) -> bool:
+    files = {path: digest for path, digest in sources.items() if path != "torch"}
+    zoo = {str(path) for path in ZOO.glob("[!_]*.py")}
+    return (
+        zoo == {path for path in files if Path(path).parent == ZOO}
+        and sources.get("torch") == str(read_yaml(VERSIONS).get("torch"))
+        and all(Path(path).is_file() and md5(Path(path)) == d for path, d in files.items())
+    )
+
+
+def check_named(tree: Mapping[str, Any], at: str, schema: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with `tree`, which stands at `at`: its name, or the name's arguments."""
+    section, kind = at.split(".")
+    part = subtree(schema, f"$defs.{section.title()}Params.properties.{kind}")
+    assert isinstance(part, Mapping)
+    name = tree.get("name")
+    if not isinstance(name, str):
+        return []  # pydantic has said so
+    names = part["properties"]["name"]["enum"]
+    refused = part.get("x-refused", {})
+    if name in refused:
+        message = f"{name} can't be used as {at}: {refused[name]}"
+        return [Problem(message, f"{at}.name", name, tuple(names))]
+    if name not in names:
+        problem = wrong_name(f"there is no {kind} '{name}'", name, [*names, *refused], f"{at}.name")
+        return [Problem(problem.message, problem.key, name, tuple(names), problem.suggestion)]
+    case = next(
+        c["then"] for c in part["allOf"] if c["then"]["properties"]["name"]["const"] == name
+    )
+    validator = Draft202012Validator(schema).evolve(schema=case)
+    return [p for error in validator.iter_errors(tree) for p in _problems(error, name, at)]
+
+
+def _problems(error: ValidationError, name: str, at: str) -> Iterable[Problem]:
+    key = ".".join([at, *map(str, error.absolute_path)])
+    value = "null" if error.instance is None else shorten(error.instance)
+    if error.validator == "additionalProperties":
+        known = [word for word in error.schema["properties"] if word != "name"]
+        for word in error.instance:
+            if word not in error.schema["properties"]:
+                found = wrong_name(f"{name} takes no '{word}'", word, known, f"{key}.{word}")
+                yield replace(found, value=shorten(error.instance[word]))
+    elif error.validator == "required":
+        for word in error.validator_value:
+            if word not in error.instance:
+                yield Problem(f"{name} needs '{word}'", key=f"{key}.{word}")
+    elif error.validator == "enum":
+        allowed = [str(word) for word in error.validator_value]
+        yield wrong_name(f"'{value}' is not allowed here", value, allowed, key)
+    elif error.validator in ("type", "anyOf"):
+        types = _type_names(error.schema)
+        yield Problem(f"{key.split('.')[-1]} must be {' or '.join(types)}", key=key, value=value)
+    else:
+        yield Problem(error.message, key=key, value=value)
+
+
+def _type_names(schema: Mapping[str, Any]) -> list[str]:
+    parts = schema.get("anyOf", [schema])
+    return [_TYPES.get(str(part.get("type")), str(part.get("type"))) for part in parts]

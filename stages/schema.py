@@ -1,0 +1,139 @@
+"""`stages/params.schema.json`: what `params.yaml` may hold, for editors and `reprise check`.
+
+    python -m stages.schema            # writes it
+    python -m stages.schema --check    # stops with 1 when it is out of date
+
+It holds the typed sections, each model of the zoo with its arguments, and each loss, optimizer
+and schedule of torch with those of its signature. `x-sources` are the files and versions that
+it was made from.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from pydantic import BaseModel, create_model
+
+from stages.build.params import BuildParams
+from stages.common.files import md5
+from stages.common.model import ZOO, arguments_class
+from stages.evaluate.metrics import metrics_of
+from stages.evaluate.params import GatedEvaluateParams
+from stages.infer.params import InferParams
+from stages.prepare.params import PrepareParams
+from stages.train.names import Kind, allowed, arguments_of, refused
+from stages.train.params import TrainParams
+from stages.tune.params import TuneParams
+
+SCHEMA = Path("stages/params.schema.json")
+SOURCES = (
+    *(f"stages/{s}/params.py" for s in ("prepare", "build", "tune", "train", "evaluate", "infer")),
+    "stages/zoo/models/[!_]*.py",
+    "stages/common/section.py",
+    "stages/common/signature.py",
+    "stages/evaluate/metrics.py",
+    "stages/train/names.py",
+    "stages/schema.py",
+)
+
+
+def make_schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of `params.yaml`."""
+    root = create_model(
+        "params",
+        seed=(int, ...),
+        prepare=(PrepareParams, ...),
+        build=(BuildParams, ...),
+        tune=(TuneParams, ...),
+        train=(TrainParams, ...),
+        evaluate=(GatedEvaluateParams, ...),
+        infer=(InferParams, ...),
+    )
+    schema = root.model_json_schema()
+    schema["additionalProperties"] = False
+    schema["properties"]["seed"]["minimum"] = 0
+    parts = schema["$defs"]
+    del parts["Named"]
+
+    models = sorted(path.stem for path in ZOO.glob("[!_]*.py"))
+    parts["BuildParams"]["properties"]["model"] = _named(
+        {name: arguments_class(name) for name in models}, {}, parts
+    )
+    for kind in get_args(Kind):
+        names = {name: arguments_of(kind, name) for name in allowed(kind)}
+        parts["TrainParams"]["properties"][kind] = _named(names, refused(kind), parts)
+    metrics = {task: list(metrics_of(task)) for task in ("classification", "regression")}
+    items = parts["GatedEvaluateParams"]["properties"]["metrics"]["items"]
+    items["enum"] = [*metrics["classification"], *metrics["regression"]]
+    items["x-tasks"] = metrics
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "params.yaml",
+        "$comment": "Written by `reprise schema`.",
+        "x-sources": {**{str(path): md5(path) for path in source_files()}, "torch": _torch()},
+        **_tidy(schema),
+    }
+
+
+def _tidy(node: Any) -> Any:
+    """`node` without the titles that repeat a key and the nulls that stand for 'no default'."""
+    if isinstance(node, list):
+        return [_tidy(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {k: _tidy(v) for k, v in node.items() if k != "title" or not isinstance(v, str)}
+    if kept.get("default", ...) is None:
+        del kept["default"]
+    return kept
+
+
+def source_files() -> list[Path]:
+    """The files that the schema follows from."""
+    return sorted({path for pattern in SOURCES for path in Path().glob(pattern)})
+
+
+def _torch() -> str:
+    return torch.__version__.split("+")[0]
+
+
+def _named(
+    names: Mapping[str, type[BaseModel]], refused: Mapping[str, str], parts: dict[str, Any]
+) -> dict[str, Any]:
+    """A name, and beside it the arguments of what it names; their own parts go to `parts`."""
+    cases = []
+    for name, model in names.items():
+        arguments = model.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
+        inner = arguments.pop("$defs", {})
+        parts.update({f"{name}.{part}": content for part, content in inner.items()})
+        properties = {"name": {"const": name}, **arguments.pop("properties", {})}
+        described = {k: v for k, v in arguments.items() if k not in ("type", "required")}
+        required = ["name", *arguments.get("required", [])]
+        case = {**described, "properties": properties, "required": required}
+        cases.append({"if": {"properties": {"name": {"const": name}}}, "then": case})
+    named: dict[str, Any] = {
+        "type": "object",
+        "properties": {"name": {"enum": list(names)}},
+        "required": ["name"],
+        "allOf": cases,
+    }
+    return named | ({"x-refused": dict(refused)} if refused else {})
+
+
+def main() -> None:
+    """Write the schema, or compare it with what is there."""
+    text = json.dumps(make_schema(), indent=1, ensure_ascii=False) + "\n"
+    if not SCHEMA.exists() or SCHEMA.read_text(encoding="utf-8") != text:
+        if sys.argv[1:] == ["--check"]:
+            print(f"{SCHEMA} is out of date; 'reprise schema' writes it")
+            sys.exit(1)
+        temporary = SCHEMA.with_suffix(".writing")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(SCHEMA)
+        print(f"wrote {SCHEMA}")
+
+
+if __name__ == "__main__":
+    main()
