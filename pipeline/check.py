@@ -32,6 +32,10 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "evaluate": GatedEvaluateParams,
     "infer": InferParams,
 }
+RESTORE = (
+    "if 'dvc repro' has stopped at this and removed outputs: mend it and run it again; they come "
+    "back from the cache"
+)
 # What stands beside a name depends on the name.
 NAMED = {"build": ("model",), "train": ("loss", "optimizer", "schedule")}
 
@@ -57,7 +61,9 @@ def check_params() -> None:
         problems += _check_tune(typed["tune"], tree, schema)
     problems += check_paths(tree)
     if problems:
-        raise UserError(*problems)
+        error = UserError(*problems)
+        error.add_note(RESTORE)
+        raise error
 
 
 def _check_top(tree: Mapping[str, Any]) -> list[Problem]:

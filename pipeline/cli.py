@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from stages.common.errors import UserError, format_problem
-from stages.common.yamlfile import with_line
+from stages.common.yamlfile import with_place
 
 
 def stop_at_mistakes(command: Callable[..., None]) -> Callable[..., None]:
@@ -23,7 +23,9 @@ def stop_at_mistakes(command: Callable[..., None]) -> Callable[..., None]:
             command(**options)
         except UserError as error:
             for problem in error.problems:
-                click.echo(format_problem(with_line(problem)), err=True)
+                click.echo(format_problem(with_place(problem)), err=True)
+            for note in getattr(error, "__notes__", []):
+                click.echo(note, err=True)
             sys.exit(1)
 
     return run

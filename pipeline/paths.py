@@ -12,11 +12,6 @@ from stages.common.params import DVC_FILE, TEMPLATE
 from stages.common.validate import subtree
 from stages.common.yamlfile import read_yaml
 
-RESTORE = (
-    "has 'dvc repro' removed outputs already? Mend this and run it again: they come back from "
-    "the cache"
-)
-
 
 def check_paths(tree: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with the paths that `dvc.yaml` takes from `tree`, each mistake once."""
@@ -43,10 +38,10 @@ def _check_path(dep: str, key: str, tree: Mapping[str, Any]) -> Problem | None:
     if key == "build.model.name":
         return None  # the schema has said so, with the models there are
     if Path(f"{path}.dvc").exists():
-        message = f"{path} has not been fetched: run 'dvc pull {path}'\n  {RESTORE}"
+        message = f"{path} has not been fetched: run 'dvc pull {path}'"
         return Problem(message, key, value)
     folder = path.parent
     beside = sorted(str(p) for p in folder.glob("[!.]*")) if folder.is_dir() else []
     what = f"the file {path} does not exist" if folder.is_dir() else f"there is no folder {folder}"
     suggestion = did_you_mean(str(path), beside)
-    return Problem(f"{what}\n  {RESTORE}", key, value, tuple(beside), suggestion)
+    return Problem(what, key, value, tuple(beside), suggestion)

@@ -4,6 +4,7 @@ So `optimizer: {name: AdamW, lrr: 1e-3}` is an error before any work starts, wit
 that AdamW does take, and an editor completes them.
 """
 
+import collections.abc
 import inspect
 import types
 import typing
@@ -41,13 +42,16 @@ def arguments_model(
 
 
 def _hints(target: type) -> dict[str, Any]:
-    """The annotations of the constructor; those that name what is not there to import drop out."""
+    """The annotations of the constructor; those that name what is not there to import drop out.
+
+    Torch imports some names of `collections.abc` for type checkers alone.
+    """
     constructor = inspect.unwrap(target.__init__)  # type: ignore[misc]
     hints: dict[str, Any] = {}
     for name, annotation in getattr(constructor, "__annotations__", {}).items():
         holder = types.SimpleNamespace(__annotations__={name: annotation})
         try:
-            hints |= typing.get_type_hints(holder, globalns=constructor.__globals__)
+            hints |= typing.get_type_hints(holder, constructor.__globals__, vars(collections.abc))
         except NameError:
             hints[name] = object
     return hints

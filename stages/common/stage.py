@@ -12,7 +12,7 @@ from stages.common.imports import check_imports
 from stages.common.outputs import stage_outputs
 from stages.common.params import Params, read_params
 from stages.common.versions import check_versions
-from stages.common.yamlfile import with_line
+from stages.common.yamlfile import with_place
 
 Work = Callable[[Params, Path], None]
 
@@ -45,7 +45,7 @@ def run_stage(stage: str, work: Work) -> None:
 def _fail(stage: str, error: UserError, cause: BaseException | None = None) -> NoReturn:
     print(f"\n{stage} stopped", file=sys.stderr)
     for problem in error.problems:
-        print(format_problem(with_line(problem)), file=sys.stderr)
+        print(format_problem(with_place(problem)), file=sys.stderr)
     for note in getattr(cause or error, "__notes__", []):
         print(note, file=sys.stderr)
     sys.exit(1)

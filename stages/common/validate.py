@@ -65,11 +65,11 @@ def _problem(
 def _location(tree: object, parts: tuple[str | int, ...], kind: str) -> tuple[str, ...]:
     """`parts` as keys of the file, without the tags of unions, which pydantic puts between."""
     found: list[str] = []
+    node: Any = tree
     for part in parts:
-        if isinstance(tree, Mapping) and part in tree:
-            tree = tree[part]
-        elif isinstance(tree, list) and isinstance(part, int):
-            tree = tree[part]
+        in_list = isinstance(node, list) and isinstance(part, int)
+        if in_list or (isinstance(node, Mapping) and part in node):
+            node = node[part]
         elif not (kind == "missing" and part is parts[-1]):
             continue
         found.append(str(part))

@@ -31,8 +31,11 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: not valid YAML: {error}") from None
 
 
-def find_line(path: Path, key: str) -> int | None:
-    """The line (from 1) of the dotted `key` in a YAML file, or of its nearest parent there."""
+def find_place(path: Path, key: str) -> tuple[int | None, str | None]:
+    """The line (from 1) of the dotted `key` in a YAML file, and its value if that is one word.
+
+    Of a key that is not there, the line of its nearest parent.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
     from ruamel.yaml.error import YAMLError
@@ -40,7 +43,7 @@ def find_line(path: Path, key: str) -> int | None:
     try:
         node = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError):
-        return None
+        return None, None
     line: int | None = None
     rest = key
     while rest and isinstance(node, CommentedMap | CommentedSeq):
@@ -60,13 +63,15 @@ def find_line(path: Path, key: str) -> int | None:
                 break
         else:
             break
-    return line
+    shown = not rest and not isinstance(node, CommentedMap | CommentedSeq)
+    return line, "null" if shown and node is None else str(node) if shown else None
 
 
-def with_line(problem: Problem) -> Problem:
-    """`problem` with the line of its key looked up in its file."""
+def with_place(problem: Problem) -> Problem:
+    """`problem` with the line of its key looked up in its file, and the value that stands there."""
     if problem.key is None or problem.line is not None:
         return problem
     from dataclasses import replace
 
-    return replace(problem, line=find_line(Path(problem.file), problem.key))
+    line, value = find_place(Path(problem.file), problem.key)
+    return replace(problem, line=line, value=value if problem.value is None else problem.value)

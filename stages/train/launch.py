@@ -3,17 +3,22 @@
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-from stages.common.errors import UserError
+from stages.common.errors import Problem, UserError
+from stages.common.files import read_json, write_json
 
 STOP_SECONDS = 30
+# What the processes tell of a user's mistake, in the folder that a failure throws away.
+PROBLEMS = "problems.json"
 
 
 def launch(num_processes: int, out: Path) -> None:
     """Train in `num_processes` processes that write into `out`; whatever ends us ends them.
 
-    Raises UserError when one of them failed; what it said stands above.
+    Raises the UserError that the processes met, and one of its own when one of them failed; what
+    it said then stands above.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={num_processes}", "-m", "stages.train.worker", str(out)]
@@ -30,7 +35,15 @@ def launch(num_processes: int, out: Path) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
         raise
+    if (out / PROBLEMS).exists():
+        problems = read_json(out / PROBLEMS)
+        raise UserError(*(Problem(**{**p, "allowed": tuple(p["allowed"])}) for p in problems))
     if code != 0:
         raise UserError(
             f"training in {num_processes} processes failed (torchrun: {code}); see above"
         )
+
+
+def hand_over(error: UserError, out: Path) -> None:
+    """Leave a user's mistake for `launch` to raise: torchrun would bury it under tracebacks."""
+    write_json(out / PROBLEMS, [asdict(problem) for problem in error.problems])

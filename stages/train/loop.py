@@ -18,7 +18,14 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from stages.common.batches import Batch, take
 from stages.common.errors import Problem, UserError
 from stages.train.machine import World
-from stages.train.optimizers import STEPWISE, make_loss, make_optimizer, make_schedule
+from stages.train.optimizers import (
+    STEPWISE,
+    make_loss,
+    make_optimizer,
+    make_schedule,
+    metric_of,
+    watched_direction,
+)
 from stages.train.params import TrainParams
 
 EVALUATION_ROWS = 4096
@@ -47,7 +54,7 @@ class Data:
     @property
     def metric(self) -> str:
         """The validation metric that is reported beside the loss."""
-        return "accuracy" if self.task == "classification" else "rmse"
+        return metric_of(self.task)
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def train(
     gives the same bits for one world size, and the same numbers within rounding for any other.
     Raises UserError for names that don't fit, DivergedError when the loss is no number.
     """
-    direction = watched_direction(params, data)
+    direction = watched_direction(params, data.task)
     sign = 1 if direction == "min" else -1
     loss_of = make_loss(params, data.task)
     optimizer = make_optimizer(model, params)
@@ -209,16 +216,6 @@ def validate(
             totals[1] += (scores - target).square().sum()
     loss, metric = (world.sum(totals) / len(split)).tolist()
     return loss, metric if data.task == "classification" else math.sqrt(metric) * data.deviation
-
-
-def watched_direction(params: TrainParams, data: Data) -> str:
-    """'min' or 'max': what better means for `early_stopping.metric`. Raises UserError."""
-    name = params.early_stopping.metric
-    if name not in ("loss", data.metric):
-        message = f"there is no validation metric '{name}' for {data.task}"
-        key, allowed = "train.early_stopping.metric", ("loss", data.metric)
-        raise UserError(Problem(message, key, name, allowed))
-    return "max" if name == "accuracy" else "min"
 
 
 def watched_value(epoch: Epoch, params: TrainParams) -> float:

@@ -16,13 +16,24 @@ STEPWISE = (OneCycleLR,)
 
 
 def make_loss(params: TrainParams, task: str) -> nn.Module:
-    """The loss, as a mean over rows. Raises UserError when it isn't one for the task."""
+    """The loss, as a mean over rows.
+
+    Raises UserError when it isn't one for the task, and for values that it does not take.
+    """
     loss_class, arguments = resolve("loss", params.loss)
     fitting = REGRESSION_LOSSES if task == "regression" else CLASSIFICATION_LOSSES
     if params.loss.name not in fitting:
         message = f"{params.loss.name} is no loss for {task}, which the target asks for"
         raise UserError(Problem(message, "train.loss.name", params.loss.name, fitting))
-    loss: nn.Module = loss_class(**arguments)
+    row = (torch.zeros(1), torch.zeros(1))
+    if task == "classification":
+        row = (torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))
+    try:
+        loss: nn.Module = loss_class(**arguments)
+        # Some values are looked at only when the loss is computed.
+        loss(*row)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(Problem(str(error), key="train.loss")) from None
     return loss
 
 
@@ -58,7 +69,12 @@ def make_schedule(
     if "T_max" in taken:
         arguments.setdefault("T_max", params.epochs)
     if issubclass(schedule_class, OneCycleLR):
-        arguments.setdefault("total_steps", params.epochs * steps_per_epoch)
+        num_steps = params.epochs * steps_per_epoch
+        arguments["total_steps"] = arguments.get("total_steps") or num_steps
+        if arguments["total_steps"] < num_steps:
+            message = f"the training has {num_steps} steps; leave it out to fit the cycle to them"
+            value = str(arguments["total_steps"])
+            raise UserError(Problem(message, key="train.schedule.total_steps", value=value))
         arguments.setdefault("max_lr", optimizer.param_groups[0]["lr"])
         if not {"momentum", "betas"} & set(optimizer.defaults):
             arguments.setdefault("cycle_momentum", False)
@@ -71,16 +87,32 @@ def make_schedule(
     return schedule
 
 
-def check_names(params: TrainParams, task: str) -> None:
-    """Stop at every wrong name or argument at once, before any data is loaded.
+def metric_of(task: str) -> str:
+    """The validation metric that is reported beside the loss."""
+    return "accuracy" if task == "classification" else "rmse"
 
-    Raises UserError with all of them.
+
+def watched_direction(params: TrainParams, task: str) -> str:
+    """'min' or 'max': what better means for `early_stopping.metric`. Raises UserError."""
+    name = params.early_stopping.metric
+    allowed = ("loss", metric_of(task))
+    if name not in allowed:
+        message = f"there is no validation metric '{name}' for {task}"
+        raise UserError(Problem(message, "train.early_stopping.metric", name, allowed))
+    return "max" if name == "accuracy" else "min"
+
+
+def check_names(params: TrainParams, task: str) -> None:
+    """Stop at every wrong name, argument or value before any data is loaded.
+
+    Raises UserError with all names and arguments that are wrong.
     """
     problems: list[Problem] = []
     for check in (
         lambda: make_loss(params, task),
         lambda: resolve("optimizer", params.optimizer),
         lambda: resolve("schedule", params.schedule),
+        lambda: watched_direction(params, task),
     ):
         try:
             check()
@@ -88,3 +120,23 @@ def check_names(params: TrainParams, task: str) -> None:
             problems += error.problems
     if problems:
         raise UserError(*problems)
+    _rehearse(params)
+
+
+def _rehearse(params: TrainParams) -> None:
+    """Two steps on nothing: an argument of the right type may still have a value that fails."""
+    weights = nn.ParameterList([torch.zeros(2, 2), torch.zeros(2)])
+    optimizer = make_optimizer(weights, params)
+    schedule = make_schedule(optimizer, params, 1, "min")
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    try:
+        for _ in range(min(2, params.epochs)):
+            optimizer.step()
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(0.0)
+            else:
+                schedule.step()
+    except (ValueError, TypeError, ArithmeticError) as error:
+        message = f"{params.schedule.name} can't take a step with these arguments: {error}"
+        raise UserError(Problem(message, key="train.schedule")) from None

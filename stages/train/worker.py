@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from stages.common.errors import UserError
 from stages.common.params import read_params
 from stages.train.fit import fit
+from stages.train.launch import hand_over
 from stages.train.machine import World, choose_device
 
 
@@ -22,7 +24,14 @@ def main() -> None:
     if world.rank > 0:
         # All print the same; one is enough.
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    fit(read_params("train"), Path(sys.argv[1]), world)
+    out = Path(sys.argv[1])
+    try:
+        fit(read_params("train"), out, world)
+    except UserError as error:
+        # All processes meet the same one.
+        if world.rank == 0:
+            hand_over(error, out)
+        return
     dist.barrier()
     dist.destroy_process_group()
 

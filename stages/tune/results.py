@@ -26,10 +26,9 @@ def write_results(out: Path, study: optuna.Study, params: TuneParams) -> None:
     best: float | None = None
     better = min if study.direction == optuna.study.StudyDirection.MINIMIZE else max
     for number, trial in enumerate(finished(study)):
-        overrides = trial.user_attrs["overrides"]
         complete = trial.state == TrialState.COMPLETE
         value = trial.value if complete else None
-        tried = [overrides.get(path, "") for path in paths]
+        tried = [trial.user_attrs["tried"].get(path, "") for path in paths]
         state = "complete" if complete else "pruned"
         rows.append((number, state, "" if value is None else repr(value), *tried))
         if value is not None:

@@ -1,6 +1,8 @@
 """The search space in Optuna's words: what a trial is told, and what it suggests."""
 
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
 import optuna
@@ -29,13 +31,21 @@ def as_suggested(current: Overrides, params: TuneParams) -> dict[str, Any]:
     for path, value in current.items():
         values = params.space[path]
         if isinstance(values, Range):
-            if isinstance(value, int | float) and values.low <= value <= values.high:
+            whole = isinstance(values.low, int) and isinstance(values.high, int)
+            number = isinstance(value, int if whole else int | float)
+            if number and values.low <= value <= values.high:
                 told[path] = value
         elif value in values:
             told[path] = values.index(value)
     return told
 
 
-def grid(params: TuneParams) -> dict[str, list[int]]:
-    """The space as Optuna's grid: the places in each list."""
-    return {path: list(range(len(examples(values)))) for path, values in params.space.items()}
+def grid(params: TuneParams, apart: Mapping[str, Any], seed: int) -> list[dict[str, int]]:
+    """All points of the space but `apart`, in an order of the seed's: the place in each list.
+
+    So the first few of a large grid are spread over it.
+    """
+    places = [range(len(examples(values))) for values in params.space.values()]
+    points = [dict(zip(params.space, point, strict=True)) for point in product(*places)]
+    random.Random(seed).shuffle(points)
+    return [point for point in points if point != apart]

@@ -1,10 +1,10 @@
 """The search: Optuna, one trial after another, in a journal so that a kill loses little.
 
-What a sampler draws follows from the seed and the trial's number alone, and a trial that was cut
-short is done again under its number: a search that was killed ends as one that was not.
+What a sampler draws follows from the seed, the trial's number and the trials before it, and a
+trial that was cut short is done again under its number: a search that was killed ends as one that
+was not.
 """
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from stages.tune.space import as_suggested, grid, suggest
 
 # Overrides and a function to report each epoch's metric to; returns the best epoch's.
 Objective = Callable[[Overrides, Callable[[int, float], None]], float]
+_NAME = "tune"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -38,37 +39,62 @@ def search(
     `direction` is 'minimize' or 'maximize'.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        study_name="tune",
-        storage=JournalStorage(JournalFileBackend(str(journal))),
-        direction=direction,
-        pruner=_pruner(params),
-        load_if_exists=True,
-    )
-    num_trials = params.trials
-    if params.sampler == "grid":
-        num_trials = min(num_trials, 1 + math.prod(len(v) for v in grid(params).values()))
+    study = _open(journal, direction, params)
     told = as_suggested(current, params)
-    for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(stale.number, state=TrialState.FAIL)
+    queue = [told, *(grid(params, told, seed) if params.sampler == "grid" else ())]
+    num_trials = min(params.trials, len(queue)) if params.sampler == "grid" else params.trials
     if done := len(finished(study)):
         print(f"going on after {done} trials of an earlier run")
 
     for number in range(done, num_trials):
         study.sampler = _sampler(params, seed + number)
-        if number == 0:
-            study.enqueue_trial(told)
+        if number < len(queue):
+            study.enqueue_trial(queue[number])
         study.optimize(
-            lambda trial, number=number: _run(trial, number, params, told, objective),
+            lambda trial, number=number: _run(trial, number, params, current, objective),
             n_trials=1,
         )
         print(_line(finished(study)[-1], number, num_trials), flush=True)
     return study
 
 
+def _open(journal: Path, direction: str, params: TuneParams) -> optuna.Study:
+    """The study of a journal, without what a killed search left half done in it.
+
+    Its finished trials are copied, so that they have the numbers that they have in a search
+    that was never killed: pruners look at them.
+    """
+
+    def create(path: Path) -> optuna.Study:
+        return optuna.create_study(
+            study_name=_NAME,
+            storage=_storage(path),
+            direction=direction,
+            pruner=_pruner(params),
+            load_if_exists=True,
+        )
+
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    if journal.exists():
+        # Optuna would wait half a minute for the lock of a process that is gone.
+        journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+        copy = journal.with_name(f"{journal.name}.copy")
+        copy.unlink(missing_ok=True)
+        try:
+            kept = finished(optuna.load_study(study_name=_NAME, storage=_storage(journal)))
+        except KeyError:
+            kept = []
+        create(copy).add_trials(kept)
+        copy.replace(journal)
+    return create(journal)
+
+
+def _storage(journal: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(journal)))
+
+
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count, in order; not those that were cut short and done again."""
+    """The trials that came to an end, in order."""
     trials: list[FrozenTrial] = study.get_trials(deepcopy=False, states=FINISHED)
     return trials
 
@@ -77,11 +103,14 @@ def _run(
     trial: optuna.Trial,
     number: int,
     params: TuneParams,
-    told: dict[str, object],
+    current: Overrides,
     objective: Objective,
 ) -> float:
-    overrides = suggest(trial, params, told if number == 0 else params.space)
-    trial.set_user_attr("overrides", {} if number == 0 else overrides)
+    told = as_suggested(current, params)
+    suggested = suggest(trial, params, told if number == 0 else params.space)
+    overrides = suggested if number > 0 else {}
+    trial.set_user_attr("overrides", overrides)
+    trial.set_user_attr("tried", overrides or current)
 
     def report(epoch: int, value: float) -> None:
         trial.report(value, epoch)
@@ -89,7 +118,7 @@ def _run(
         if number > 0 and trial.should_prune():
             raise optuna.TrialPruned
 
-    return objective({} if number == 0 else overrides, report)
+    return objective(overrides, report)
 
 
 def winner(study: optuna.Study) -> FrozenTrial:
@@ -112,11 +141,10 @@ def importances(study: optuna.Study) -> dict[str, float]:
 
 
 def _sampler(params: TuneParams, seed: int) -> optuna.samplers.BaseSampler:
-    if params.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    if params.sampler == "grid":
-        return optuna.samplers.GridSampler(grid(params), seed=seed)
-    return optuna.samplers.TPESampler(seed=seed)
+    if params.sampler == "tpe":
+        return optuna.samplers.TPESampler(seed=seed)
+    # A grid's trials are all in the queue; it draws nothing.
+    return optuna.samplers.RandomSampler(seed=seed)
 
 
 def _pruner(params: TuneParams) -> optuna.pruners.BasePruner:

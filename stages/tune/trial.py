@@ -16,10 +16,10 @@ from stages.train.loop import (
     DivergedError,
     Epoch,
     train,
-    watched_direction,
     watched_value,
 )
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
+from stages.train.optimizers import watched_direction
 from stages.train.recipe import (
     BUILT,
     PREPARED,
@@ -72,7 +72,7 @@ def make_objective(start: Start) -> tuple[Objective, str]:
     device = choose_device()
     data = load_data(start.schema, read_statistics(PREPARED), device)
     recipe = override_train(start.train, {})
-    direction = f"{watched_direction(recipe, data)}imize"
+    direction = f"{watched_direction(recipe, start.schema.target.task)}imize"
 
     def objective(overrides: Overrides, report: Callable[[int, float], None]) -> float:
         recipe = override_train(start.train, overrides)

@@ -1,0 +1,151 @@
+"""`reprise check`: all mistakes of `params.yaml` at once, before anything runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from stages.common.yamlfile import read_yaml
+from tests.conftest import ROOT, Project
+
+SCHEMA = json.loads((ROOT / "stages/params.schema.json").read_text(encoding="utf-8"))
+
+# Old text of params.yaml, new text, and what the screen must say.
+MISTAKES = [
+    ("seed: 0 ", "seed: -1 ", ["params.yaml:5  seed: -1", "0 or more"]),
+    ("\nseed: 0 ", "\n# no ", ["section 'seed' is missing"]),
+    ("\ninfer:", "\ninferr:", ["unknown section 'inferr'", "did you mean 'infer'?", "'infer' is"]),
+    ("task: auto ", "task: clasification ", ["prepare.task", "did you mean 'classification'?"]),
+    ("  key: id ", "  # key ", ["the key 'prepare.key' is missing"]),
+    ("validation: 0.15", "validation: 0.9", ["leave no rows to train on", "prepare.split"]),
+    ("columns: {}", "columns: {a: number}", ["prepare.columns.a", "numeric"]),
+    ("width: 64,", "widht: 64,", ["cnn takes no 'widht'", "did you mean 'width'?"]),
+    ("channels: [16, 32]", "channels: []", ["build.model.channels"]),
+    ("name: cnn", "name: resnet", ["no model 'resnet'", "cnn, linear, mlp"]),
+    ("lr: 3e-3", "lr: fast", ["lr must be a number", "train.optimizer.lr: fast"]),
+    ("lr: 3e-3", "betas: [0.9]", ["train.optimizer.betas"]),
+    ("name: AdamW", "name: LBFGS", ["LBFGS can't be used", "several times a step"]),
+    ("name: AdamW", "name: adamw", ["no optimizer 'adamw'", "did you mean 'AdamW'?"]),
+    ("name: CosineAnnealingLR", "name: StepLR", ["StepLR needs 'step_size'"]),
+    ("[accuracy, f1_macro", "[acuracy, f1_macro", ["no metric 'acuracy'", "gates on ['accuracy']"]),
+    ("minimum: 0.95", "min: 0.95", ["evaluate.gates.accuracy.min", "did you mean 'minimum'?"]),
+    ("{minimum: 0.95}", "{}", ["a gate needs a minimum or a maximum"]),
+    ("low: 1e-4", "low: 1", ["low (1) must be below high (0.1)"]),
+    ("[32, 64, 128]", "[32, many]", ["tune.space.build.model.width", "can't be 'many'"]),
+    ("build.model.width: [32", "build.model.depth: [32", ["cnn takes no 'depth'"]),
+    ("build.model.width: [32", "prepare.split.seed: [32", ["can't be tuned"]),
+    ("train.optimizer.lr: {", "train.epochs: {", ["the epochs of a trial are tune.epochs"]),
+    ("sampler: tpe", "sampler: grid", ["a grid needs a list of values"]),
+    ("raw/digits.parquet", "raw/digit.parquet", ["does not exist", "'data/raw/digits.parquet'?"]),
+    ("raw/digits_new.parquet", "row/new.parquet", ["there is no folder data/row", "infer.input"]),
+    ("patience: 8}", "patience: 8", ["params.yaml:", "not valid YAML"]),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "says"), MISTAKES)
+def test_a_mistake_is_named_with_its_place(
+    clone: Project, old: str, new: str, says: list[str]
+) -> None:
+    clone.edit("params.yaml", old, new)
+    done = clone.run("reprise", "check", ok=False)
+    for words in says:
+        assert words in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_all_mistakes_are_named_at_once(clone: Project) -> None:
+    clone.edit("params.yaml", "name: AdamW", "name: AdamWW")
+    clone.edit("params.yaml", "target: label", "target: 3")
+    clone.edit("params.yaml", "width: 64,", "width: wide,")
+    clone.edit("params.yaml", "raw/digits_new.parquet", "raw/gone.parquet")
+    said = clone.run("reprise", "check", ok=False).stderr
+    for key in ("train.optimizer.name", "prepare.target", "build.model.width", "infer.input"):
+        assert key in said
+
+
+def test_the_example_is_fine_from_any_folder(clone: Project) -> None:
+    inner = Project(clone.path / "stages")
+    assert "params.yaml is fine" in inner.run("reprise", "check").stdout
+    outside = Project(clone.path.parent)
+    assert "not inside a Reprise repository" in outside.run("reprise", "check", ok=False).stderr
+
+
+def test_a_new_model_is_known_at_once(clone: Project) -> None:
+    source = (clone.path / "stages/zoo/models/linear.py").read_text(encoding="utf-8")
+    source = source.replace('"""A linear model has none."""', "bias_start: float = 0.0")
+    (clone.path / "stages/zoo/models/mine.py").write_text(source, encoding="utf-8")
+    clone.edit(
+        "params.yaml",
+        "{name: cnn, channels: [16, 32], width: 64, dropout: 0.0}",
+        "{name: mine, bias: 1}",
+    )
+    clone.edit(
+        "params.yaml", "build.model.width: [32, 64, 128]", "build.model.bias_start: [0.1, 1]"
+    )
+    said = clone.run("reprise", "check", ok=False).stderr
+    assert "mine takes no 'bias'" in said
+    assert "did you mean 'bias_start'?" in said
+    clone.edit("params.yaml", "bias: 1}", "bias_start: 1}")
+    clone.run("reprise", "check")
+
+
+def test_a_model_with_a_mistake_in_it_is_named(clone: Project) -> None:
+    (clone.path / "stages/zoo/models/mine.py").write_text("def broken(:\n", encoding="utf-8")
+    said = clone.run("reprise", "check", ok=False).stderr
+    assert "mine.py" in said
+    assert "SyntaxError" in said
+
+
+def test_the_schema_for_editors_is_up_to_date(example: Project) -> None:
+    example.run("python", "-m", "stages.schema", "--check")
+
+
+def test_the_schema_takes_what_is_right_and_nothing_else() -> None:
+    validator = Draft202012Validator(SCHEMA)
+    Draft202012Validator.check_schema(SCHEMA)
+    for file in [ROOT / "params.yaml", *(ROOT / "docs/recipes").glob("*.yaml")]:
+        assert list(validator.iter_errors(read_yaml(file))) == [], file
+
+    def change(edit: Callable[[dict[str, dict[str, object]]], object]) -> bool:
+        tree = read_yaml(ROOT / "params.yaml")
+        edit(tree)
+        return validator.is_valid(tree)
+
+    assert change(lambda tree: tree["train"].update(optimizer={"name": "SGD", "lr": 0.1}))
+    assert not change(lambda tree: tree["train"].update(optimizer={"name": "SGD", "betas": 1}))
+    assert not change(lambda tree: tree["train"].update(optimizer={"name": "Sgd"}))
+    assert not change(lambda tree: tree["build"].update(model={"name": "cnn", "depth": 3}))
+    assert not change(lambda tree: tree.update(infr={}))
+    assert not change(lambda tree: tree.pop("infer"))
+    assert not change(lambda tree: tree["evaluate"].update(metrics=["acuracy"]))
+
+
+def test_a_recipe_shows_what_it_changes_and_loses_no_edits(clone: Project) -> None:
+    listed = clone.run("reprise", "recipe").stdout
+    names = [line.split()[0] for line in listed.splitlines()]
+    assert names == ["cnn", "linear_regression", "logistic_regression", "mlp"]
+    shown = clone.run("reprise", "recipe", "linear_regression").stdout
+    assert "+  source: data/raw/diabetes.parquet" in shown
+    assert "-  source: data/raw/digits.parquet" in shown
+    clone.run("reprise", "check")
+    recipe = (clone.path / "docs/recipes/linear_regression.yaml").read_bytes()
+    assert Path(clone.path / "params.yaml").read_bytes() == recipe
+
+    clone.edit("params.yaml", "\nseed: 0", "\nseed: 7")
+    said = clone.run("reprise", "recipe", "mlp", ok=False).stderr
+    assert "not committed" in said
+    clone.run("reprise", "recipe", "mlp", "--force")
+    said = clone.run("reprise", "recipe", "mpl", ok=False).stderr
+    assert "did you mean 'mlp'?" in said
+
+
+def test_metrics_are_shown_with_the_gates(clone: Project) -> None:
+    shown = clone.run("reprise", "metrics").stdout
+    assert "accuracy" in shown
+    assert "passed: at least 0.95" in shown
+    clone.edit("params.yaml", "minimum: 0.95", "minimum: 1.1")
+    assert "failed: at least 1.1" in clone.run("reprise", "metrics").stdout
+    clone.run("rm", "-r", "data/evaluate", "data/train", "data/prepare")
+    assert "run 'dvc repro'" in clone.run("reprise", "metrics", ok=False).stderr

@@ -1,0 +1,55 @@
+"""A kill at any moment: afterwards one `dvc repro` has everything back, byte for byte."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.conftest import Project, project_environment
+
+# From before DVC removes outputs to the middle of training on a slow machine.
+LATEST_SECONDS = 9.0
+EDITS = {
+    "train": ("epochs: 30", "epochs: 300"),
+    "prepare": ("split: {seed: 0", "split: {seed: 5"),
+    "evaluate": ("f1_macro, log_loss", "f1_macro, brier, log_loss"),
+}
+
+
+def kill_at_random_moments(clone: Project, num_kills: int) -> None:
+    before = clone.outputs()
+    moments = random.Random(7)
+    survived = 0
+    for number in range(num_kills):
+        old, new = EDITS[list(EDITS)[number % len(EDITS)]]
+        clone.edit("params.yaml", old, new)
+        process = subprocess.Popen(
+            ["dvc", "repro"],
+            cwd=clone.path,
+            env=project_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(moments.uniform(0.5, LATEST_SECONDS))
+        survived += process.poll() is None
+        # The whole group, as when the machine goes down.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=60)
+        clone.edit("params.yaml", new, old)
+        clone.repro()
+        assert clone.outputs() == before, f"after kill {number + 1}"
+    # A kill after the end would show nothing.
+    assert survived > num_kills // 2
+
+
+def test_a_killed_road_is_whole_after_one_repro(clone: Project) -> None:
+    kill_at_random_moments(clone, 3)
+
+
+@pytest.mark.soak
+def test_a_killed_road_is_whole_after_one_repro_every_time(clone: Project) -> None:
+    kill_at_random_moments(clone, 40)

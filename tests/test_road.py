@@ -1,0 +1,60 @@
+"""The whole road, as a user drives it: fresh clones, a remote, git and DVC clean afterwards."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import Project
+
+STAGES = ["prepare", "build", "tune", "train", "evaluate", "infer"]
+
+
+def test_after_the_road_everything_is_clean(example: Project) -> None:
+    status = example.run("dvc", "status").stdout
+    assert "up to date" in status
+    assert example.run("git", "status", "--porcelain").stdout == ""
+    done = example.run("dvc", "repro")
+    assert "Running" not in done.stdout
+    assert "is cached" not in done.stdout
+
+
+def test_two_fresh_clones_give_the_same_bytes(
+    example: Project, fresh: Callable[[str], Project]
+) -> None:
+    other = fresh("another/place".replace("/", "-"))
+    assert other.repro() == STAGES
+    ours, theirs = example.outputs(), other.outputs()
+    assert sorted(ours) == sorted(theirs)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    assert "data/train/model.safetensors" in ours
+    lock = (example.path / "dvc.lock").read_bytes()
+    assert (other.path / "dvc.lock").read_bytes() == lock
+
+
+def test_pull_from_a_remote_brings_everything(clone: Project, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    clone.run("dvc", "remote", "add", "--default", "folder", str(remote))
+    clone.commit("remote")
+    clone.run("dvc", "push")
+    far = tmp_path / "far"
+    clone.run("git", "clone", "--quiet", str(clone.path), str(far))
+    other = Project(far)
+    other.run("dvc", "pull")
+    assert other.outputs() == clone.outputs()
+    assert other.repro() == []
+    assert other.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_experiments_and_diffs_work_unmodified(clone: Project) -> None:
+    clone.run("dvc", "exp", "run", "--name", "faster", "-S", "train.optimizer.lr=0.01")
+    assert "0.01" in clone.run("dvc", "params", "diff").stdout
+    assert "validation_loss" in clone.run("dvc", "metrics", "diff", "--md").stdout
+    shown = clone.run("dvc", "exp", "show", "--csv").stdout
+    assert "faster" in shown
+    page = clone.run("dvc", "plots", "diff", "HEAD").stdout.strip().splitlines()[-1]
+    html = Path(page.removeprefix("file://")).read_text(encoding="utf-8")
+    for title in ("Loss while training", "Confusion matrix", "Calibration", "ROC"):
+        assert title in html
+    # Comments are what makes params.yaml readable; an experiment keeps them.
+    assert "# a class of torch.nn" in (clone.path / "params.yaml").read_text(encoding="utf-8")
+    clone.run("git", "checkout", "--quiet", ".")
+    assert clone.repro() == []
