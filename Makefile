@@ -3,13 +3,11 @@
 # make check   format, lint, types, import direction
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export PYTHONHASHSEED := 0
 
 .PHONY: setup repro check test soak
 
 setup: .venv/.ready
 
-# Pip's build of the project itself needs no network of its own: setuptools is pinned too.
 .venv/.ready: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) found; try: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv

@@ -5,17 +5,20 @@ A critical one that is not met stops the stage; a warning is printed.
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import polars as pl
+import polars.selectors as cs
 
 from stages.common.errors import Problem, UserError
 from stages.common.files import write_json
-from stages.common.yamlfile import find_line
 from stages.prepare.outcome import Outcome, read_outcome
 from stages.prepare.page import render
 from stages.prepare.sentences import sentence
 from stages.prepare.suite import Rule, build_expectations, is_nested, read_suite
+
+if TYPE_CHECKING:
+    import pandas
 
 # Outside the stage's outputs, which a failure rolls back.
 FAILED_PAGE = Path(".reprise/expectations.html")
@@ -33,17 +36,15 @@ def check_expectations(table: pl.DataFrame, suite: Path, source: str, folder: Pa
     rules = read_suite(suite)
     outcomes = _run(table, rules, suite) if rules else []
     warned = [outcome for outcome in outcomes if outcome.status == "warning"]
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in warned[:MAX_WARNINGS_SHOWN]:
-        line = find_line(suite, str(outcome.rule.number))
-        print(f"warning  {suite}:{line}  {_one_line(outcome)}")
+        print(f"warning  {_one_line(outcome)}")
     if len(warned) > MAX_WARNINGS_SHOWN:
-        print(f"warning  and {len(warned) - MAX_WARNINGS_SHOWN} more")
+        print(f"warning  and {len(warned) - MAX_WARNINGS_SHOWN} more of {suite}")
     page = render(table, outcomes, source, str(suite))
-    if failed:
+    if any(outcome.status == "failed" for outcome in outcomes):
         FAILED_PAGE.parent.mkdir(exist_ok=True)
         FAILED_PAGE.write_text(page, encoding="utf-8")
-        raise _stop(failed, len(outcomes), suite, source)
+        raise _stop(outcomes, suite, source)
     # The page of an earlier failure would now tell what is no longer so.
     FAILED_PAGE.unlink(missing_ok=True)
     (folder / "expectations.html").write_text(page, encoding="utf-8")
@@ -78,34 +79,33 @@ def _run(table: pl.DataFrame, rules: list[Rule], suite: Path) -> list[Outcome]:
         whole = gx.ExpectationSuite(name="suite", expectations=expectations)
         # SUMMARY: counts, and the first rows that offend, which the table then tells about.
         results = batch.validate(whole, result_format="SUMMARY").results
-    by_number = {result.expectation_config.meta["number"]: result for result in results}
-    assert len(by_number) == len(rules)
-    return [read_outcome(rule, by_number[rule.number], table) for rule in rules]
+    # They come back in another order.
+    by_place = {result.expectation_config.meta["place"]: result for result in results}
+    return [read_outcome(rule, by_place[place], table) for place, rule in enumerate(rules)]
 
 
-def _to_pandas(table: pl.DataFrame) -> Any:
+def _to_pandas(table: pl.DataFrame) -> "pandas.DataFrame":
     """`table` as a pandas frame with every column and row in place.
 
     Arrays, records and bytes become a hash of their content: enough to tell what is missing
-    and what stands twice, which is all that a suite may ask of them.
+    and what stands twice, which is all that a suite may ask of them. Numbers of more than 64 bits
+    (long ids, mostly) become texts.
     """
-    frame = pl.DataFrame([_flatten(column) for column in table.iter_columns()]).to_pandas()
+    flat = table.with_columns(
+        cs.decimal().cast(pl.Float64), cs.by_dtype(pl.Int128, pl.UInt128).cast(pl.String)
+    )
     for column in table.iter_columns():
-        # With gaps, pandas turns whole numbers into float64, and so two long ids into one.
+        if is_nested(column.dtype):
+            texts = column.hash().cast(pl.String)
+            flat = flat.with_columns(texts.set(column.is_null(), None).alias(column.name))
+    frame = flat.to_pandas()
+    for column in flat.iter_columns():
+        # With gaps, pandas turns whole numbers into float64, and so two long ids into one; by way
+        # of objects it does not.
         if column.dtype.is_integer() and column.null_count():
-            with_gaps = column.to_pandas(use_pyarrow_extension_array=True)
-            frame[column.name] = with_gaps.astype(str(column.dtype))
+            objects = column.to_pandas(use_pyarrow_extension_array=True).astype(object)
+            frame[column.name] = objects.astype(str(column.dtype))
     return frame
-
-
-def _flatten(column: pl.Series) -> pl.Series:
-    if is_nested(column.dtype):
-        return column.hash().cast(pl.String).set(column.is_null(), None)
-    if isinstance(column.dtype, pl.Categorical | pl.Enum):
-        return column.cast(pl.String)
-    if isinstance(column.dtype, pl.Decimal):
-        return column.cast(pl.Float64)
-    return column
 
 
 def _one_line(outcome: Outcome) -> str:
@@ -113,17 +113,17 @@ def _one_line(outcome: Outcome) -> str:
     text = outcome.rule.description or sentence(outcome.rule, "'{}'".format, str)
     text += f": {outcome.finding}"
     if outcome.examples:
-        text += f", such as {', '.join(outcome.examples[:MAX_EXAMPLES_PRINTED])}"
+        text += f", such as {'; '.join(outcome.examples[:MAX_EXAMPLES_PRINTED])}"
     return text
 
 
-def _stop(failed: list[Outcome], total: int, suite: Path, source: str) -> UserError:
+def _stop(outcomes: list[Outcome], suite: Path, source: str) -> UserError:
+    failed = [(place, o) for place, o in enumerate(outcomes) if o.status == "failed"]
     problems: list[Problem | str] = [
-        f"{source} does not meet {len(failed)} critical of the {total} expectations in {suite}"
+        f"{source} does not meet {suite}: {len(failed)} critical of {len(outcomes)} failed"
     ]
-    for outcome in failed[:MAX_FAILURES_SHOWN]:
-        key, value = f"{outcome.rule.number}.type", outcome.rule.type
-        problems.append(Problem(_one_line(outcome), key=key, value=value, file=str(suite)))
+    for place, outcome in failed[:MAX_FAILURES_SHOWN]:
+        problems.append(Problem(_one_line(outcome), key=f"{place}.type", file=str(suite)))
     if len(failed) > MAX_FAILURES_SHOWN:
         problems.append(f"and {len(failed) - MAX_FAILURES_SHOWN} more")
     problems.append(

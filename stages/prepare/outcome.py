@@ -1,6 +1,5 @@
 """What came of one expectation: Great Expectations' result as short text."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -44,20 +43,15 @@ def read_outcome(rule: Rule, result: Any, table: pl.DataFrame) -> Outcome:
 
 
 def share(count: int, total: int) -> str:
-    """`count` of `total` in percent; 0 and 100 only where it is none or all of them."""
-    if count in (0, total):
-        return "0 %" if count == 0 else "100 %"
-    percent = 100 * count / total
-    if percent < 0.1:
-        return "under 0.1 %"
-    return "over 99.9 %" if percent > 99.9 else f"{percent:.1f} %"
+    """`count` of `total` in percent."""
+    return f"{100 * count / total:.3g} %"
 
 
 def number(value: float) -> str:
-    """`value` to five significant digits; whole numbers in full."""
-    if isinstance(value, int) or (math.isfinite(value) and value == int(value) < 1e15):
-        return f"{int(value):,}"
-    return f"{value:.5g}"
+    """`value` in full when it is whole, else to five significant digits."""
+    if not float(value).is_integer():
+        value = float(f"{value:.5g}")
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:,g}"
 
 
 def _exception(info: Mapping[str, Any]) -> str | None:
@@ -78,8 +72,13 @@ def _finding(details: Mapping[str, Any]) -> str:
         rows = "rows with a value" if missing else "rows"
         return f"fails in {unexpected:,} of {total:,} {rows} ({share(unexpected, total)})"
     if unexpected is not None or "missing_count" in details:
-        many = [f"{unexpected:,} too many"] if unexpected else []
-        return ", ".join([*many, f"{missing:,} missing"] if missing else many)
+        surplus, lack = details.get("partial_unexpected_list"), details.get("partial_missing_list")
+        # In the order of a set: which of many are listed changes from run to run.
+        lack = sorted(lack or [], key=str) if missing == len(lack or []) else []
+        parts = [f"{unexpected:,} too many ({_plain(surplus)})"] if unexpected else []
+        if missing:
+            parts.append(f"{missing:,} missing" + (f" ({_plain(lack)})" if lack else ""))
+        return ", ".join(parts)
     mismatched = (details.get("details") or {}).get("mismatched")
     if isinstance(mismatched, list) and mismatched:
         first = mismatched[0]
@@ -109,15 +108,12 @@ def _examples(rule: Rule, details: Mapping[str, Any], table: pl.DataFrame) -> tu
     """
     rows = [int(row) for row in details.get("partial_unexpected_index_list") or []]
     if not rows:
-        missing = details.get("partial_missing_list") or []
-        # A set: its order, and which of many are listed, change from run to run.
-        missing = sorted(missing, key=str) if len(missing) == details.get("missing_count") else []
-        unexpected = [_plain(value) for value in details.get("partial_unexpected_list") or []]
-        return (*unexpected[:MAX_EXAMPLES], *(f"no {_plain(v)}" for v in missing[:MAX_EXAMPLES]))
+        return ()
     alike: dict[int, list[int]] = {}
-    for row, content in zip(rows, table.select(rule.columns)[rows].hash_rows(), strict=True):
+    contents = table.select(rule.columns.values())[rows].hash_rows()
+    for row, content in zip(rows, contents, strict=True):
         alike.setdefault(content, []).append(row)
-    shown = [name for name in rule.columns if not is_nested(table.schema[name])]
+    shown = [name for name in rule.columns.values() if not is_nested(table.schema[name])]
     return tuple(_example(table, shown, same) for same in list(alike.values())[:MAX_EXAMPLES])
 
 

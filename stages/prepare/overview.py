@@ -1,5 +1,6 @@
 """Each column at a glance: type, gaps, range or most frequent values, a small histogram."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,7 @@ def describe(column: pl.Series) -> Overview:
 
 
 def _describe_numbers(values: pl.Series) -> tuple[Facts, tuple[int, ...]]:
-    if values.dtype == pl.Decimal:
+    if values.dtype in (pl.Decimal, pl.Int128, pl.UInt128):
         values = values.cast(pl.Float64)
     array = values.to_numpy()
     finite = array[np.isfinite(array)] if values.dtype.is_float() else array
@@ -65,21 +66,23 @@ def _count_bars(values: np.ndarray[Any, Any]) -> tuple[int, ...]:
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if high == low or not np.isfinite(high - low):
         return ()
-    edges = (low, high)
-    bins = NUM_BINS
-    # Whole numbers get intervals of whole width: else some hold one more of them than others.
-    if values.dtype.kind in "iu" or (values == np.floor(values)).all():
-        width = -(-(high - low + 1) // NUM_BINS)
-        bins = int(-(-(high - low + 1) // width))
+    edges, bins = (low, high), NUM_BINS
+    # Few whole numbers get intervals of whole width: else some hold one more than others.
+    if high - low < 10 * NUM_BINS and (values == np.floor(values)).all():
+        width = math.ceil((high - low + 1) / NUM_BINS)
+        bins = math.ceil((high - low + 1) / width)
         edges = (low - 0.5, low - 0.5 + bins * width)
     return tuple(np.histogram(values, bins=bins, range=edges)[0].tolist())
 
 
 def _describe_values(values: pl.Series) -> Facts:
     counts = values.value_counts().sort("count", values.name, descending=[True, False])
+    shown = counts.head(MAX_VALUES_SHOWN).rows()
     facts = [
         (shorten(value) if value.strip() else repr(value), share(count, values.len()))
-        for value, count in counts.head(MAX_VALUES_SHOWN).rows()
+        for value, count in shown
     ]
-    rest = counts.height - len(facts)
-    return (*facts, ("others", f"{rest:,} values")) if rest else tuple(facts)
+    if counts.height > len(shown):
+        rest = values.len() - sum(count for _, count in shown)
+        facts.append((f"{counts.height - len(shown):,} more", share(rest, values.len())))
+    return tuple(facts)

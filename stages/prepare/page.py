@@ -46,6 +46,8 @@ li + li { border-top: 1px solid var(--line); }
   margin-top: .1rem; }
 .word { font-size: .85rem; color: var(--mark); white-space: nowrap; line-height: 1.75; }
 .more { grid-column: 2 / -1; font-size: .9rem; }
+.more code { display: inline-block; }
+.note { margin: .5rem 1rem; font-size: .85rem; }
 .column { grid-template-columns: minmax(9rem, 15rem) 1fr 10rem; gap: .25rem 1.25rem;
   align-items: center; }
 small { display: block; font-size: .85rem; }
@@ -101,7 +103,10 @@ def _expectations(outcomes: list[Outcome]) -> str:
         return ""
     rank = list(_STATUSES)
     items = [_item(outcome) for outcome in sorted(outcomes, key=lambda o: rank.index(o.status))]
-    return "\n".join(["<h2>Expectations</h2>", "<ul>", *items, "</ul>"])
+    lines = ["<h2>Expectations</h2>", "<ul>", *items, "</ul>"]
+    if any(outcome.examples for outcome in outcomes):
+        lines.append('<p class="soft note">Rows are counted from 0.</p>')
+    return "\n".join(lines)
 
 
 def _item(outcome: Outcome) -> str:
@@ -109,7 +114,7 @@ def _item(outcome: Outcome) -> str:
     text = escape(rule.description) if rule.description else sentence(rule, _code, _code)
     lines = [escape(outcome.finding)] if outcome.finding else []
     if outcome.examples:
-        lines.append("such as " + ", ".join(_code(example) for example in outcome.examples))
+        lines.append("such as " + " ".join(_code(example) for example in outcome.examples))
     more = f'<div class="more">{"<br>".join(lines)}</div>' if lines else ""
     mark, word = _STATUSES[outcome.status]
     return (
@@ -146,13 +151,14 @@ def _histogram(overview: Overview) -> str:
     """Bars of the same width, 100 high at the tallest; one that holds anything can be seen."""
     if not overview.bars:
         return ""
+    width = 240 / len(overview.bars)
     rects = []
     for place, count in enumerate(overview.bars):
         if count:
             height = max(3.0, round(100 * count / max(overview.bars), 1))
-            x, y = 10 * place, f"{100 - height:g}"
-            rects.append(f'<rect x="{x}" y="{y}" width="9" height="{height:g}"/>')
+            shape = f'width="{width - 1:g}" height="{height:g}"'
+            rects.append(f'<rect x="{place * width:g}" y="{100 - height:g}" {shape}/>')
     return (
-        f'<svg viewBox="0 0 {10 * len(overview.bars) - 1} 100" preserveAspectRatio="none" '
+        '<svg viewBox="0 0 240 100" preserveAspectRatio="none" '
         f'role="img" aria-label="histogram of {escape(overview.name)}">{"".join(rects)}</svg>'
     )

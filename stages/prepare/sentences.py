@@ -60,8 +60,8 @@ def sentence(rule: Rule, name: Quote, value: Quote) -> str:
     """What `rule` expects, in words; what comes from the suite goes through `name` or `value`."""
     arguments = rule.arguments
     words = defaultdict(str, {key: _items(item, value) for key, item in arguments.items()})
-    words |= {key: name(column) for key, column in rule.named_columns()}
-    words["columns"] = " and ".join(name(column) for column in rule.columns)
+    words |= {key: name(column) for key, column in rule.columns.items()}
+    words["columns"] = " and ".join(name(column) for column in rule.columns.values())
     words["greater"] = "at least" if arguments.get("or_equal") else "greater than"
     words["range"] = _range(arguments, value)
     own = rule.type.removeprefix("expect_").removeprefix("column_").replace("_", " ")

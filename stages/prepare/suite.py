@@ -8,14 +8,14 @@ or `warning` (is reported); `description` replaces our sentence about it.
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from stages.common.errors import Problem, UserError, shorten, wrong_name
+from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.validate import validate_all
 from stages.common.yamlfile import read_yaml
 
@@ -24,6 +24,7 @@ _NOT_FOR_SUITES = (
     *("id", "meta", "notes", "result_format", "catch_exceptions", "rendered_content", "windows"),
     *("batch_id", "condition_parser", "library_metadata"),
 )
+_NEEDS_DATABASE = ("like_pattern", "query_results", "other_table", "unexpected_rows")
 # What can be said of arrays and records: whether there is one, and whether it is another's.
 FOR_NESTED = (
     "expect_column_to_exist",
@@ -37,8 +38,8 @@ FOR_NESTED = (
 )
 
 
-class _Entry(BaseModel):
-    """An entry of the file; its other keys are the expectation's arguments."""
+class Rule(BaseModel):
+    """One expectation of the suite; its further keys are the arguments."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
@@ -46,30 +47,20 @@ class _Entry(BaseModel):
     severity: Literal["critical", "warning"]
     description: str | None = None
 
-
-@dataclass(frozen=True)
-class Rule:
-    """One expectation of the suite; `number` is its place there, from 0."""
-
-    number: int
-    type: str
-    severity: Literal["critical", "warning"]
-    arguments: dict[str, Any]
-    description: str | None = None
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of Great Expectations' class."""
+        return self.model_extra or {}
 
     @property
-    def columns(self) -> list[str]:
-        """The columns that it is about; none when it is about the whole table."""
-        return [name for _, name in self.named_columns()]
-
-    def named_columns(self) -> list[tuple[str, str]]:
-        """The columns that it is about, each with its key (`column`, `column_list.0`)."""
-        named = [(key, self.arguments.get(key)) for key in ("column", "column_A", "column_B")]
+    def columns(self) -> dict[str, str]:
+        """The columns that it is about, by their keys (`column`, `column_list.0`)."""
+        named = {key: self.arguments.get(key) for key in ("column", "column_A", "column_B")}
         several = self.arguments.get("column_list")
         # There it is the table's columns that are stated, and any name is right.
         if isinstance(several, list) and self.type != "expect_table_columns_to_match_ordered_list":
-            named += [(f"column_list.{place}", name) for place, name in enumerate(several)]
-        return [(key, name) for key, name in named if isinstance(name, str)]
+            named |= {f"column_list.{place}": name for place, name in enumerate(several)}
+        return {key: name for key, name in named.items() if isinstance(name, str)}
 
 
 def read_suite(path: Path) -> list[Rule]:
@@ -82,39 +73,33 @@ def read_suite(path: Path) -> list[Rule]:
         content = []
     if not isinstance(content, list):
         kind = type(content).__name__
-        raise UserError(f"{path}:1: a suite is a list of expectations ([] for none), not a {kind}")
-    problems: list[Problem] = []
-    rules: list[Rule] = []
-    for number, item in enumerate(content):
-        wrong, entry = validate_all(_Entry, item, at=str(number), file=str(path))
-        problems += wrong
-        if entry is not None:
-            arguments = {k: _as_argument(v) for k, v in (entry.model_extra or {}).items()}
-            rules.append(Rule(number, entry.type, entry.severity, arguments, entry.description))
+        raise UserError(f"{path}:1: a suite is a list of expectations ([] for none), not {kind}")
+    checked = [validate_all(Rule, item, str(at), str(path)) for at, item in enumerate(content)]
+    problems = [problem for wrong, _ in checked for problem in wrong]
     if problems:
         raise UserError(*problems)
-    return rules
+    return [rule for _, rule in checked if rule is not None]
 
 
 def build_expectations(
     rules: list[Rule], classes: Mapping[str, Any], table: pl.DataFrame, path: Path
 ) -> list[Any]:
-    """One object of Great Expectations' classes for each rule.
+    """One object of Great Expectations' classes for each rule; its `meta` holds the rule's place.
 
     `classes` is its registry, name to class. Raises UserError with all that is wrong in the
     suite: unknown types, arguments and columns, and values that an argument can't take.
     """
     problems: list[Problem] = []
     built: list[Any] = []
-    for rule in rules:
+    for place, rule in enumerate(rules):
         wrong = _check_names(rule, classes) or _check_columns(rule, table)
         if not wrong:
+            arguments = {name: _as_argument(value) for name, value in rule.arguments.items()}
             try:
-                # Results come back in another order; the number finds their place again.
-                built.append(classes[rule.type](**rule.arguments, meta={"number": rule.number}))
+                built.append(classes[rule.type](**arguments, meta={"place": place}))
             except ValueError as error:
                 wrong = _explain(rule, error)
-        problems += [replace(problem, file=str(path)) for problem in wrong]
+        problems += [replace(p, key=f"{place}.{p.key}", value=None, file=str(path)) for p in wrong]
     if problems:
         raise UserError(*problems)
     return built
@@ -133,50 +118,44 @@ def _as_argument(value: Any) -> Any:
 
 
 def _check_names(rule: Rule, classes: Mapping[str, Any]) -> list[Problem]:
-    if rule.type not in classes:
-        message = f"Great Expectations has no expectation '{rule.type}'"
-        problem = wrong_name(message, rule.type, classes, f"{rule.number}.type")
+    usable = [name for name in classes if not any(words in name for words in _NEEDS_DATABASE)]
+    if rule.type not in usable:
+        message = f"Great Expectations has no expectation '{rule.type}' for a table in memory"
         # Sixty names are no help; the nearest one is.
-        return [replace(problem, allowed=())]
+        return [replace(wrong_name(message, rule.type, usable, "type"), allowed=())]
     known = [name for name in classes[rule.type].__fields__ if name not in _NOT_FOR_SUITES]
-    problems = []
-    for name, value in rule.arguments.items():
-        if name not in known:
-            message = f"'{rule.type}' has no argument '{name}'"
-            problem = wrong_name(message, name, known, f"{rule.number}.{name}")
-            problems.append(replace(problem, value=shorten(value)))
-    return problems
+    return [
+        wrong_name(f"'{rule.type}' has no argument '{name}'", name, known, name)
+        for name in rule.arguments
+        if name not in known
+    ]
 
 
 def _check_columns(rule: Rule, table: pl.DataFrame) -> list[Problem]:
     problems = []
-    for argument, name in rule.named_columns():
-        key = f"{rule.number}.{argument}"
+    for key, name in rule.columns.items():
         kind = table.schema.get(name)
         if kind is None and rule.type != "expect_column_to_exist":
-            message = f"the table has no column '{name}'"
-            problems.append(wrong_name(message, name, table.columns, key))
+            problems.append(
+                wrong_name(f"the table has no column '{name}'", name, table.columns, key)
+            )
         elif kind is not None and is_nested(kind) and rule.type not in FOR_NESTED:
             message = f"'{name}' holds {kind}: '{rule.type}' can say nothing about it"
-            problems.append(Problem(message, key, name, allowed=FOR_NESTED))
+            problems.append(Problem(message, key, allowed=FOR_NESTED))
     return problems
 
 
-def _explain(rule: Rule, error: ValueError) -> list[Problem]:
+def _explain(rule: Rule, error: Any) -> list[Problem]:
     """The validation error of a class of Great Expectations, one problem an argument."""
     problems: dict[str, Problem] = {}
-    for detail in error.errors() if hasattr(error, "errors") else []:
-        name, message = str(detail["loc"][0]), detail["msg"]
-        if name in rule.arguments:
-            value = shorten(rule.arguments[name])
-            problem = Problem(f"'{name}': {message}", f"{rule.number}.{name}", value)
-        else:
-            if detail["type"] == "value_error.missing":
-                message = f"the argument '{name}' is missing"
-            problem = Problem(f"'{rule.type}': {message}", f"{rule.number}.type", rule.type)
+    for detail in error.errors():
+        name = str(detail["loc"][0])
+        what = "" if name == "__root__" else f"'{name}': "
+        key = name if name in rule.arguments else "type"
+        problem = Problem(f"'{rule.type}': {what}{detail['msg']}", key)
         # An argument of several types is complained about once for each: the first will do.
         problems.setdefault(name, problem)
     if len(problems) > 1:
         # What is wrong with the arguments together may well come of the one that is wrong.
         problems.pop("__root__", None)
-    return list(problems.values()) or [Problem(str(error), f"{rule.number}.type", rule.type)]
+    return list(problems.values())

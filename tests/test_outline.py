@@ -1,0 +1,178 @@
+"""docs/outline.md tells the truth: its snippets run, its links lead to what they name.
+
+And the recipes beside it are whole, valid and fit their data.
+"""
+
+import ast
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stages.build.params import BuildParams
+from stages.common.encode import check_columns
+from stages.common.tables import read_table
+from stages.common.validate import validate, validate_all
+from stages.common.yamlfile import read_yaml
+from stages.evaluate.params import GatedEvaluateParams
+from stages.infer.params import InferParams
+from stages.prepare.columns import find_schema
+from stages.prepare.fit import fit_schema
+from stages.prepare.params import PrepareParams
+from stages.train.params import TrainParams
+from tests.conftest import ROOT, Project
+
+OUTLINE = ROOT / "docs/outline.md"
+RECIPES = sorted((ROOT / "docs/recipes").glob("*.yaml"))
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[([^]]+)\]\(([^)#]*)(?:#([^)]+))?\)")
+
+# Runs each snippet as if it stood where it does in the file, so that a traceback shows its line.
+RUNNER = """
+import pathlib, re, sys
+text = pathlib.Path("docs/outline.md").read_text(encoding="utf-8")
+namespace = {"__name__": "__main__"}
+for found in re.finditer(sys.argv[1], text, re.DOTALL | re.MULTILINE):
+    above = "\\n" * text.count("\\n", 0, found.start(1))
+    exec(compile(above + found[1], "docs/outline.md", "exec"), namespace)
+"""
+
+
+def links() -> list[tuple[str, str, str | None]]:
+    """Text, file (empty: the outline itself) and anchor of every relative link."""
+    prose = PYTHON_BLOCK.sub("", OUTLINE.read_text(encoding="utf-8"))
+    return [(m[1], m[2], m[3]) for m in LINK.finditer(prose) if "://" not in m[2]]
+
+
+def test_the_snippets_run_in_order(fresh: Callable[[str], Project]) -> None:
+    project = fresh("outline")
+    done = project.run(
+        "python",
+        "-W",
+        "error",
+        "-c",
+        RUNNER,
+        PYTHON_BLOCK.pattern,
+        env={"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.stdout
+    assert project.run("git", "status", "--porcelain", "--ignored").stdout == ""
+
+
+def test_every_snippet_proves_something() -> None:
+    snippets = PYTHON_BLOCK.findall(OUTLINE.read_text(encoding="utf-8"))
+    assert len(snippets) >= 15
+    for snippet in snippets:
+        assert isinstance(ast.parse(snippet).body[-1], ast.Assert), snippet
+
+
+def test_the_contents_list_the_steps() -> None:
+    text = OUTLINE.read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    slugs = {
+        heading: re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings
+    }
+    listed = [(name, anchor) for name, file, anchor in links() if not file]
+    assert [f"{i}. {name}" for i, (name, _) in enumerate(listed, start=1)] == headings
+    assert [anchor for _, anchor in listed] == [slugs[heading] for heading in headings]
+
+
+def test_every_link_leads_to_what_it_names() -> None:
+    wrong: list[str] = []
+    num_lines = 0
+    for name, file, anchor in links():
+        if not file:
+            continue
+        target = Path(os.path.normpath(OUTLINE.parent / file))
+        if not target.exists():
+            wrong.append(f"{name}: {file} does not exist")
+        elif anchor is not None:
+            num_lines += 1
+            problem = _wrong_line(name, target, anchor)
+            wrong += [] if problem is None else [problem]
+    assert num_lines >= 25
+    assert wrong == [], "\n".join(wrong)
+
+
+def _wrong_line(name: str, target: Path, anchor: str) -> str | None:
+    """Why `name` (in backticks) is not what stands at `anchor` (L and a line) of `target`."""
+    found = re.fullmatch(r"`([\w.]+)`", name), re.fullmatch(r"L(\d+)", anchor)
+    if found[0] is None or found[1] is None or target.suffix != ".py":
+        return f"{name}: a link to a line is [`name`](file.py#L12), not #{anchor} of {target.name}"
+    lines = definitions(target)
+    symbol, line = found[0][1], int(found[1][1])
+    if symbol not in lines:
+        return f"{symbol}: {target.relative_to(ROOT)} does not define it"
+    if lines[symbol] != line:
+        return f"{symbol}: {target.relative_to(ROOT)} has it at #L{lines[symbol]}, not #L{line}"
+    return None
+
+
+def definitions(file: Path) -> dict[str, int]:
+    """The line of each function, class and name assigned at the top of `file`, and of methods."""
+    lines: dict[str, int] = {}
+
+    def collect(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                lines[prefix + node.name] = node.lineno
+            if isinstance(node, ast.ClassDef):
+                collect(node.body, f"{prefix}{node.name}.")
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+            lines.update({prefix + t.id: node.lineno for t in targets if isinstance(t, ast.Name)})
+
+    collect(ast.parse(file.read_text(encoding="utf-8")).body, "")
+    return lines
+
+
+def test_the_recipes_are_those_of_the_outline() -> None:
+    names = [recipe.stem for recipe in RECIPES]
+    assert names == ["cnn", "linear_regression", "logistic_regression", "mlp"]
+    committed = (ROOT / "params.yaml").read_bytes()
+    assert (ROOT / "docs/recipes/cnn.yaml").read_bytes() == committed
+    for recipe in RECIPES:
+        # The editor's schema, named from where params.yaml stands.
+        assert recipe.read_bytes().splitlines()[0] == committed.splitlines()[0], recipe
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_valid(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.check import SECTIONS, check_params
+
+    monkeypatch.chdir(ROOT)
+    tree = read_yaml(recipe)
+    assert list(tree) == ["seed", *SECTIONS]
+    for name, model in SECTIONS.items():
+        problems, _ = validate_all(model, tree[name], at=name, file=str(recipe))
+        assert problems == []
+    # Names, arguments, the search space and paths, as `reprise check` sees them.
+    monkeypatch.setattr("pipeline.check.PARAMS", recipe)
+    check_params()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_fits_its_data(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages.common.model import make_model, make_spec
+    from stages.evaluate.metrics import metrics_of
+    from stages.prepare.suite import read_suite
+    from stages.train.optimizers import check_names
+
+    monkeypatch.chdir(ROOT)
+    tree = read_yaml(recipe)
+    prepare = validate(PrepareParams, tree["prepare"], at="prepare")
+    table = read_table(Path(prepare.source), "prepare.source")
+    schema = fit_schema(find_schema(table, prepare), table)
+    assert read_suite(Path(prepare.expectations))
+
+    model = validate(BuildParams, tree["build"], at="build").model
+    make_model(make_spec(model, schema), seed=tree["seed"])
+    check_names(validate(TrainParams, tree["train"], at="train"), schema.target.task)
+
+    evaluate = validate(GatedEvaluateParams, tree["evaluate"], at="evaluate")
+    assert set(evaluate.metrics) <= set(metrics_of(schema.target.task))
+    assert evaluate.gates
+    new_rows = validate(InferParams, tree["infer"], at="infer").input
+    check_columns(read_table(Path(new_rows), "infer.input"), schema, "infer.input")
