@@ -1,0 +1,152 @@
+"""Small parameters, tables and trainings that several test files start from."""
+
+import contextlib
+import importlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from stages.common.outputs import stage_outputs
+from stages.common.params import read_params
+from stages.common.yamlfile import read_yaml
+from stages.prepare.params import PrepareParams
+from stages.train.loop import Data, Split
+from stages.train.params import TrainParams
+from tests.conftest import ROOT, Project
+
+
+def prepare_params(**changes: object) -> PrepareParams:
+    section = {
+        "source": "table.csv",
+        "key": None,
+        "target": "y",
+        "task": "auto",
+        "columns": {},
+        "split": {"seed": 0, "validation": 0.2, "test": 0.2},
+        "expectations": "none.yaml",
+    }
+    return PrepareParams.model_validate({**section, **changes})
+
+
+def train_params(**changes: object) -> TrainParams:
+    section = {
+        "epochs": 3,
+        "batch_size": 16,
+        "loss": {"name": "CrossEntropyLoss"},
+        "optimizer": {"name": "SGD", "lr": 0.1},
+        "schedule": {"name": "ConstantLR", "factor": 1.0},
+        "clip_norm": None,
+        "early_stopping": {"metric": "loss", "patience": None},
+    }
+    return TrainParams.model_validate({**section, **changes})
+
+
+def clusters(num_rows: int, num_classes: int = 3, seed: int = 0) -> Split:
+    """Points of four numbers around a centre for each class; not all of them separable."""
+    random = np.random.default_rng(seed)
+    target = random.integers(num_classes, size=num_rows)
+    centres = np.random.default_rng(99).normal(size=(num_classes, 4))
+    points = (centres[target] + random.normal(size=(num_rows, 4))).astype(np.float32)
+    return Split({"numeric": torch.from_numpy(points)}, torch.from_numpy(target))
+
+
+def line(num_rows: int, seed: int = 0) -> Split:
+    """Points of four numbers and a noisy linear function of them."""
+    random = np.random.default_rng(seed)
+    points = random.normal(size=(num_rows, 4))
+    target = points @ [1.0, -2.0, 0.5, 0.0] + 0.1 * random.normal(size=num_rows)
+    batch = {"numeric": torch.from_numpy(points.astype(np.float32))}
+    return Split(batch, torch.from_numpy(target.astype(np.float32)))
+
+
+def classification(num_rows: int = 50) -> Data:
+    return Data(clusters(num_rows, seed=1), clusters(30, seed=2), "classification")
+
+
+def regression(num_rows: int = 50) -> Data:
+    return Data(line(num_rows, seed=1), line(30, seed=2), "regression", deviation=2.0)
+
+
+def mixed_table(num_rows: int = 120) -> pl.DataFrame:
+    """A column of every kind but images, with gaps, and the target `y` of two classes."""
+    random = np.random.default_rng(0)
+    size = random.normal(10, 3, num_rows)
+    town = random.choice(["Bergen", "Oslo", "Tromsø"], num_rows)
+    smoker = random.random(num_rows) < 0.3
+    score = (size - 10) / 3 + (town == "Oslo") + smoker + random.normal(0, 0.5, num_rows)
+    table = pl.DataFrame(
+        {
+            "id": np.arange(1000, 1000 + num_rows),
+            "size": size,
+            "town": town,
+            "smoker": smoker,
+            "y": np.where(score > 0.5, "ill", "well"),
+        }
+    )
+    number = pl.int_range(pl.len())
+    return table.with_columns(
+        size=pl.when(number % 7 != 3).then("size"),
+        town=pl.when(number % 11 != 5).then("town"),
+        smoker=pl.when(number % 13 != 6).then("smoker"),
+    )
+
+
+def small_project(folder: Path, table: pl.DataFrame, changes: dict[str, Any]) -> Project:
+    """A folder in which stages run, on a table of the test's own; no repository.
+
+    It is a small mlp without a search that learns `y` from the other columns.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy2(ROOT / name, folder / name)
+    shutil.copytree(
+        ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (folder / "data/raw").mkdir(parents=True)
+    shutil.copy2(ROOT / "data/raw/none.expectations.yaml", folder / "data/raw")
+    table.write_parquet(folder / "data/raw/table.parquet")
+    project = Project(folder)
+    settings = {
+        "prepare.source": "data/raw/table.parquet",
+        "prepare.target": "y",
+        "prepare.expectations": "data/raw/none.expectations.yaml",
+        "build.model": {"name": "mlp", "width": 8},
+        "tune.space": {},
+        "train.epochs": 3,
+        "train.batch_size": 16,
+        "infer.input": "data/raw/table.parquet",
+    }
+    set_params(project, {**settings, **changes})
+    return project
+
+
+def run_stages(project: Project, *stages: str) -> None:
+    """Run stages in this process: what `python -m stages.X` does, without the start of a process.
+
+    What belongs to a process stays out: signals, exit codes, the check of library versions.
+    """
+    with contextlib.chdir(project.path):
+        for stage in stages:
+            work = getattr(importlib.import_module(f"stages.{stage}.__main__"), stage)
+            with stage_outputs(stage) as out:
+                work(read_params(stage), out)
+
+
+def set_params(project: Project, changes: dict[str, Any]) -> None:
+    """Set values of the project's `params.yaml` by their paths, such as `train.epochs`."""
+    from ruamel.yaml import YAML
+
+    path = project.path / "params.yaml"
+    tree = read_yaml(path)
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    with path.open("w", encoding="utf-8") as file:
+        YAML().dump(tree, file)

@@ -1,0 +1,131 @@
+"""Tables from files: four kinds of file, one table; what can't be read says so."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from stages.common.errors import UserError
+from stages.common.tables import NULLS, SUFFIXES, read_table
+
+TABLE = pl.DataFrame(
+    {
+        "id": [1, 2, 3],
+        "height": [1.5, None, -2e-3],
+        "smoker": [True, False, None],
+        "town": ["Oslo", None, "Saint-Étienne, Loire"],
+    }
+)
+
+
+def written(path: Path) -> Path:
+    """TABLE in a file of the kind that the suffix names."""
+    if path.suffix == ".parquet":
+        TABLE.write_parquet(path)
+    elif path.suffix in (".jsonl", ".ndjson"):
+        TABLE.write_ndjson(path)
+    else:
+        TABLE.write_csv(path, separator="\t" if path.suffix == ".tsv" else ",")
+    return path
+
+
+def text(folder: Path, content: str, name: str = "table.csv") -> Path:
+    path = folder / name
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def message(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read_table(path, "prepare.source")
+    (problem,) = caught.value.problems
+    # Whatever is wrong with a file: the key that names it, and what could be read in its place.
+    assert problem.key == "prepare.source"
+    assert problem.value == str(path)
+    assert problem.allowed == SUFFIXES
+    return problem.message
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".CSV"])
+def test_every_kind_of_file_gives_the_same_table(tmp_path: Path, suffix: str) -> None:
+    assert_frame_equal(read_table(written(tmp_path / f"table{suffix}"), "prepare.source"), TABLE)
+
+
+@pytest.mark.parametrize("word", NULLS)
+def test_the_words_for_no_value_are_nulls_in_numbers_and_in_texts(
+    tmp_path: Path, word: str
+) -> None:
+    table = read_table(text(tmp_path, f"a,b,c\n1,x,1\n{word},{word},2\n"), "prepare.source")
+    assert table["a"].to_list() == [1, None]
+    assert table["b"].to_list() == ["x", None]
+    assert table.dtypes == [pl.Int64, pl.String, pl.Int64]
+
+
+def test_blanks_around_a_field_are_no_part_of_it(tmp_path: Path) -> None:
+    # As the UCI's tables are written: a blank after each comma, '?' for a gap.
+    content = "age, hours, share, town\n39, 40, 0.5, Oslo \n50, ?, 2,  \n"
+    table = read_table(text(tmp_path, content), "prepare.source")
+    expected = {"age": [39, 50], "hours": [40, None], "share": [0.5, 2.0], "town": ["Oslo", None]}
+    assert_frame_equal(table, pl.DataFrame(expected))
+
+
+def test_a_type_that_shows_late_holds_for_the_whole_column(tmp_path: Path) -> None:
+    content = "a,b\n" + "1,1\n" * 5000 + "1.5,x\n"
+    table = read_table(text(tmp_path, content), "prepare.source")
+    assert table.dtypes == [pl.Float64, pl.String]
+    assert table.height == 5001
+
+
+def test_quoted_texts_keep_separators_and_line_breaks(tmp_path: Path) -> None:
+    table = read_table(text(tmp_path, 'a,b\n1,"x, y\nz"\n'), "prepare.source")
+    assert table["b"].to_list() == ["x, y\nz"]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "does not exist" in message(tmp_path / "table.csv")
+
+
+def test_a_folder_is_no_table(tmp_path: Path) -> None:
+    assert "is a folder" in message(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["table.xlsx", "table", "table.csv.gz"])
+def test_an_unknown_kind_of_file_is_refused(tmp_path: Path, name: str) -> None:
+    assert "not a kind of table" in message(text(tmp_path, "a\n1\n", name))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_empty_file_is_refused(tmp_path: Path, suffix: str) -> None:
+    assert "is empty" in message(text(tmp_path, "", f"table{suffix}"))
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    TABLE.clear().write_parquet(tmp_path / "table.parquet")
+    assert "no rows" in message(tmp_path / "table.parquet")
+    assert "no rows" in message(text(tmp_path, "a,b\n"))
+
+
+def damaged_files(folder: Path) -> dict[str, Path]:
+    whole = written(folder / "whole.parquet").read_bytes()
+    contents = {
+        "no_parquet.parquet": b"PAR1 nonsense",
+        "cut.parquet": whole[: len(whole) // 2],
+        "beginning_lost.parquet": whole[len(whole) // 2 :],
+        "ragged.csv": b"a,b\n1,2\n3,4,5\n",
+        "latin1.csv": "a,b\n1,Étienne\n".encode("latin-1"),
+        "one_name_twice.csv": b"a, a\n1,2\n",
+        "cut.jsonl": b'{"a": 1}\n{"a":',
+        "no_records.jsonl": b"[1, 2]\n",
+        "blank.jsonl": b"\n\n",
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: folder / name for name in contents}
+
+
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path: Path) -> None:
+    for name, path in damaged_files(tmp_path).items():
+        said = message(path)
+        assert said.startswith(f"cannot read {path}: "), name
+        assert "\n" not in said, name

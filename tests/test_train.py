@@ -1,0 +1,835 @@
+"""The loop and what it is made of, against loops and formulas written out here."""
+
+import copy
+import math
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from stages.common.batches import Batch
+from stages.common.errors import UserError
+from stages.common.files import read_csv, read_json
+from stages.train.board import rebuild
+from stages.train.loop import (
+    Data,
+    DivergedError,
+    Epoch,
+    Result,
+    Split,
+    batches,
+    shard,
+    train,
+    validate,
+)
+from stages.train.machine import World, choose_threads, num_processes
+from stages.train.names import REGRESSION_LOSSES, Kind, allowed, refused
+from stages.train.optimizers import check_names, make_loss, make_optimizer
+from stages.train.params import TrainParams
+from stages.train.progress import NUM_LINES, show_progress
+from tests.conftest import Project
+from tests.samples import (
+    classification,
+    mixed_table,
+    regression,
+    run_stages,
+    set_params,
+    small_project,
+    train_params,
+)
+
+# What a schedule has no default for.
+REQUIRED: dict[str, dict[str, Any]] = {
+    "CosineAnnealingWarmRestarts": {"T_0": 2},
+    "ExponentialLR": {"gamma": 0.5},
+    "MultiStepLR": {"milestones": [1, 3]},
+    "StepLR": {"step_size": 2},
+}
+KINDS: tuple[Kind, ...] = ("loss", "optimizer", "schedule")
+LOSSES, OPTIMIZERS, SCHEDULES = (list(allowed(kind)) for kind in KINDS)
+
+
+class Model(nn.Module):
+    """Two layers and a norm, smooth everywhere; or one layer."""
+
+    def __init__(self, num_outputs: int, *, hidden: bool = True) -> None:
+        super().__init__()
+        self.body = (
+            nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Tanh()) if hidden else nn.Identity()
+        )
+        self.output = nn.Linear(6 if hidden else 4, num_outputs)
+
+    def forward(self, batch: Batch) -> Tensor:
+        scores: Tensor = self.output(self.body(batch["numeric"]))
+        return scores
+
+
+def model(num_outputs: int = 3, *, hidden: bool = True) -> Model:
+    torch.manual_seed(7)
+    return Model(num_outputs, hidden=hidden)
+
+
+def run(
+    network: nn.Module,
+    data: Data,
+    params: TrainParams,
+    seed: int = 0,
+    watch: Callable[[Epoch, nn.Module], None] = lambda _epoch, _model: None,
+) -> Result:
+    return train(network, data, params, seed, World(), watch)
+
+
+def doubled(data: Data) -> Data:
+    """The data in float64, in which a loop can be compared to the last digits but two."""
+
+    def wide(split: Split) -> Split:
+        target = split.target.double() if split.target.is_floating_point() else split.target
+        return Split({kind: t.double() for kind, t in split.batch.items()}, target)
+
+    return Data(wide(data.train), wide(data.validation), data.task, data.deviation)
+
+
+def order_of(num_rows: int, seed: int, epoch: int) -> Tensor:
+    """The order that the loop promises, from seed and epoch alone."""
+    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(mixed))
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in network.state_dict().items()}
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) -> None:
+    assert sorted(ours) == sorted(theirs)
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], rtol=tolerance, atol=tolerance)
+
+
+def test_the_loop_is_the_one_of_every_course() -> None:
+    data = doubled(classification(num_rows=50))
+    params = train_params(
+        epochs=4,
+        batch_size=16,
+        optimizer={"name": "AdamW", "lr": 0.05, "weight_decay": 0.1},
+        schedule={"name": "CosineAnnealingLR"},
+        clip_norm=0.5,
+    )
+    ours, theirs = model().double(), model().double()
+    result = run(ours, data, params, seed=11)
+
+    matrices = [w for w in theirs.parameters() if w.ndim > 1]
+    vectors = [w for w in theirs.parameters() if w.ndim == 1]
+    groups = [
+        {"params": matrices, "weight_decay": 0.1},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=0.05, foreach=False)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=4)
+    x, y = data.train.batch["numeric"], data.train.target
+    for number, epoch in enumerate(result.history, start=1):
+        losses, norms = [], []
+        rate = optimizer.param_groups[0]["lr"]
+        theirs.train()
+        for rows in torch.split(order_of(50, 11, number), 16):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(theirs({"numeric": x[rows]}), y[rows])
+            loss.backward()  # type: ignore[no-untyped-call]
+            gradients = [w.grad for w in theirs.parameters() if w.grad is not None]
+            norms.append(math.sqrt(sum(g.square().sum().item() for g in gradients)))
+            for gradient in gradients:
+                gradient *= min(1.0, 0.5 / (norms[-1] + 1e-6))
+            optimizer.step()
+            losses.append(loss.item() * len(rows))
+        schedule.step()
+        with torch.no_grad():
+            scores = theirs(data.validation.batch)
+            expected = Epoch(
+                epoch=number,
+                learning_rate=rate,
+                gradient_norm=sum(norms) / len(norms),
+                train_loss=sum(losses) / 50,
+                validation_loss=F.cross_entropy(scores, data.validation.target).item(),
+                metric=(scores.argmax(1) == data.validation.target).double().mean().item(),
+            )
+        assert vars(epoch) == pytest.approx(vars(expected), rel=1e-10)
+    assert_same(weights_of(ours), weights_of(theirs), tolerance=1e-10)
+
+
+def test_gradient_descent_by_hand_gives_the_same_line() -> None:
+    data = doubled(regression(num_rows=50))
+    params = train_params(
+        epochs=3,
+        batch_size=20,
+        loss={"name": "MSELoss"},
+        optimizer={"name": "SGD", "lr": 0.05, "momentum": 0.9},
+    )
+    network = model(1, hidden=False).double()
+    w = network.output.weight.detach().numpy()[0].copy()
+    b = network.output.bias.item()
+    result = run(network, data, params, seed=3)
+
+    x, y = data.train.batch["numeric"].numpy(), data.train.target.numpy()
+    speed_w, speed_b = np.zeros(4), 0.0
+    for number, epoch in enumerate(result.history, start=1):
+        total = 0.0
+        for rows in torch.split(order_of(50, 3, number), 20):
+            error = x[rows] @ w + b - y[rows]
+            total += float((error**2).sum())
+            speed_w = 0.9 * speed_w + 2 * error @ x[rows] / len(rows)
+            speed_b = 0.9 * speed_b + 2 * float(error.mean())
+            w = w - 0.05 * speed_w
+            b = b - 0.05 * speed_b
+        assert epoch.train_loss == pytest.approx(total / 50, rel=1e-12)
+        error = data.validation.batch["numeric"].numpy() @ w + b - data.validation.target.numpy()
+        assert epoch.validation_loss == pytest.approx((error**2).mean(), rel=1e-12)
+        # The target is standardised; the error is told in its units.
+        assert epoch.metric == pytest.approx(2.0 * math.sqrt((error**2).mean()), rel=1e-12)
+    np.testing.assert_allclose(network.output.weight.detach().numpy()[0], w, rtol=1e-12)
+    assert network.output.bias.item() == pytest.approx(b, rel=1e-12)
+
+
+def test_batches_hold_every_row_once_in_an_order_of_seed_and_epoch() -> None:
+    first = [rows.tolist() for rows in batches(50, 16, seed=2, epoch=1)]
+    assert [len(rows) for rows in first] == [16, 16, 16, 2]
+    assert [row for rows in first for row in rows] == order_of(50, 2, 1).tolist()
+    torch.manual_seed(99)
+    assert [rows.tolist() for rows in batches(50, 16, seed=2, epoch=1)] == first
+    for seed, epoch in ((3, 1), (2, 2), (1, 2)):
+        assert [rows.tolist() for rows in batches(50, 16, seed=seed, epoch=epoch)] != first
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", ["ConstantLR", "OneCycleLR"])
+def test_every_optimizer_learns(name: str, schedule: str) -> None:
+    params = train_params(
+        epochs=10,
+        optimizer={"name": name, "lr": 1.0 if name == "Adadelta" else 0.02},
+        schedule={"name": schedule},
+    )
+    check_names(params, "classification")
+    history = run(model(), classification(), params).history
+    assert history[-1].train_loss < history[0].train_loss
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_learns(name: str) -> None:
+    task = "regression" if name in REGRESSION_LOSSES else "classification"
+    data = regression() if task == "regression" else classification()
+    params = train_params(epochs=10, loss={"name": name})
+    check_names(params, task)
+    network = model(1 if task == "regression" else 3)
+    history = run(network, data, params).history
+    assert history[-1].train_loss < history[0].train_loss
+    # What is reported is the mean over rows, however they were batched.
+    scores = network(data.validation.batch)
+    scores = scores.squeeze(1) if task == "regression" else scores
+    whole = getattr(nn, name)()(scores, data.validation.target).item()
+    assert history[-1].validation_loss == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_moves_the_learning_rate_as_torch_does(name: str) -> None:
+    num_epochs, steps = 6, 4
+    data = classification(num_rows=50)
+    arguments = dict(REQUIRED.get(name, {}))
+    if name == "ReduceLROnPlateau":
+        arguments["patience"] = 0
+    params = train_params(
+        epochs=num_epochs,
+        optimizer={"name": "SGD", "lr": 0.1},
+        schedule={"name": name, **arguments},
+        early_stopping={"metric": "accuracy", "patience": None},
+    )
+    check_names(params, "classification")
+    result = run(model(), data, params)
+
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    filled: dict[str, dict[str, Any]] = {
+        "CosineAnnealingLR": {"T_max": num_epochs},
+        "OneCycleLR": {"max_lr": 0.1, "total_steps": num_epochs * steps},
+        "ReduceLROnPlateau": {"mode": "max"},
+    }
+    schedule_class = getattr(torch.optim.lr_scheduler, name)
+    schedule = schedule_class(optimizer, **arguments, **filled.get(name, {}))
+    expected = []
+    for epoch in result.history:
+        expected.append(optimizer.param_groups[0]["lr"])
+        for _ in range(steps):
+            optimizer.step()
+            if name == "OneCycleLR":
+                schedule.step()
+        if name == "ReduceLROnPlateau":
+            schedule.step(epoch.metric)
+        elif name != "OneCycleLR":
+            schedule.step()
+    assert [epoch.learning_rate for epoch in result.history] == expected
+    assert len(set(expected)) > 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "base"),
+    [
+        ("optimizer", torch.optim, torch.optim.Optimizer),
+        ("schedule", torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
+    ],
+)
+def test_every_class_of_torch_is_allowed_or_refused_with_a_reason(
+    kind: Kind, module: ModuleType, base: type
+) -> None:
+    classes = {
+        name
+        for name, member in vars(module).items()
+        if isinstance(member, type) and issubclass(member, base) and not name.startswith("_")
+    } - {base.__name__}
+    assert classes == set(allowed(kind)) | set(refused(kind))
+    assert not set(allowed(kind)) & set(refused(kind))
+
+
+def mistakes(
+    changes: dict[str, object], task: str = "classification"
+) -> list[tuple[str | None, str]]:
+    """The key and the text of each problem that is found before any data is loaded."""
+    with pytest.raises(UserError) as caught:
+        check_names(train_params(**changes), task)
+    text = str(caught.value)
+    return [(problem.key, text) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in KINDS for name in refused(kind)]
+)
+def test_a_refused_name_says_why_and_what_to_use(kind: Kind, name: str) -> None:
+    ((key, text),) = mistakes({kind: {"name": name}})
+    assert key == f"train.{kind}.name"
+    reason = refused(kind)[name]
+    assert reason in text
+    # The reason names at least one that is allowed.
+    assert {word.strip(";,.") for word in reason.split()} & set(allowed(kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "meant"),
+    [
+        ("optimizer", "AdamWW", "AdamW"),
+        ("optimizer", "sgd", "SGD"),
+        ("loss", "CrossEntropy", "CrossEntropyLoss"),
+        ("schedule", "CosineAnealingLR", "CosineAnnealingLR"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_nearest(kind: str, name: str, meant: str) -> None:
+    ((key, text),) = mistakes({kind: {"name": name}})
+    assert key == f"train.{kind}.name"
+    assert f"did you mean '{meant}'?" in text
+
+
+def test_all_wrong_names_are_told_at_once() -> None:
+    found = mistakes({"loss": {"name": "X"}, "optimizer": {"name": "Y"}, "schedule": {"name": "Z"}})
+    assert [key for key, _ in found] == [
+        f"train.{k}.name" for k in ("loss", "optimizer", "schedule")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("loss", "task"), [("MSELoss", "classification"), ("CrossEntropyLoss", "regression")]
+)
+def test_a_loss_of_the_other_task_is_refused(loss: str, task: str) -> None:
+    ((key, text),) = mistakes({"loss": {"name": loss}}, task)
+    assert key == "train.loss.name"
+    assert f"no loss for {task}" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "key", "says"),
+    [
+        ("optimizer", {"name": "AdamW", "lrr": 1e-3}, "optimizer.lrr", "did you mean 'lr'?"),
+        ("optimizer", {"name": "AdamW", "momentum": 0.9}, "optimizer.momentum", "weight_decay"),
+        ("optimizer", {"name": "Rprop", "weight_decay": 0.1}, "optimizer.weight_decay", "etas"),
+        ("optimizer", {"name": "AdamW", "lr": "fast"}, "optimizer.lr", "number"),
+        ("optimizer", {"name": "AdamW", "lr": True}, "optimizer.lr", "number"),
+        ("optimizer", {"name": "AdamW", "betas": [0.9]}, "optimizer.betas", "2 items"),
+        ("optimizer", {"name": "AdamW", "amsgrad": 1}, "optimizer.amsgrad", "boolean"),
+        ("optimizer", {"name": "AdamW", "fused": True}, "optimizer.fused", "unknown key"),
+        ("optimizer", {"name": "SGD", "lr": -1.0}, "optimizer", "learning rate"),
+        ("optimizer", {"name": "SGD", "nesterov": True}, "optimizer", "momentum"),
+        ("loss", {"name": "CrossEntropyLoss", "reduction": "sum"}, "loss.reduction", "unknown key"),
+        ("loss", {"name": "CrossEntropyLoss", "label_smoothing": 2.0}, "loss", "label_smoothing"),
+        ("loss", {"name": "MultiMarginLoss", "p": 3}, "loss", "p == 1"),
+        ("schedule", {"name": "StepLR"}, "schedule.step_size", "missing"),
+        ("schedule", {"name": "StepLR", "step_size": 2.5}, "schedule.step_size", "integer"),
+        ("schedule", {"name": "StepLR", "step_size": 0}, "schedule", "can't take a step"),
+        ("schedule", {"name": "MultiStepLR", "milestones": 3}, "schedule.milestones", "list"),
+        ("schedule", {"name": "ConstantLR", "factor": 2.0}, "schedule", "between 0 and 1"),
+        ("schedule", {"name": "OneCycleLR", "total_steps": 2}, "schedule.total_steps", "3 steps"),
+        (
+            "schedule",
+            {"name": "OneCycleLR", "anneal_strategy": "x"},
+            "schedule.anneal_strategy",
+            "cos",
+        ),
+    ],
+)
+def test_arguments_are_checked_before_any_work(
+    kind: str, named: dict[str, object], key: str, says: str
+) -> None:
+    ((found, text),) = mistakes({kind: named})
+    assert found == f"train.{key}"
+    assert says in text
+
+
+def test_a_cycle_shorter_than_the_training_is_an_error() -> None:
+    params = train_params(schedule={"name": "OneCycleLR", "total_steps": 11})
+    with pytest.raises(UserError, match="the training has 12 steps"):
+        run(model(), classification(), params)
+
+
+def test_early_stopping_by_a_metric_of_the_other_task_is_an_error() -> None:
+    params = train_params(early_stopping={"metric": "rmse", "patience": 3})
+    with pytest.raises(UserError) as caught:
+        run(model(), classification(), params)
+    (problem,) = caught.value.problems
+    assert problem.key == "train.early_stopping.metric"
+    assert problem.allowed == ("loss", "accuracy")
+
+
+def test_weight_decay_spares_biases_and_norms() -> None:
+    network = model()
+    params = train_params(optimizer={"name": "AdamW", "lr": 0.1, "weight_decay": 0.3})
+    decay = {}
+    for group in make_optimizer(network, params).param_groups:
+        for weight in group["params"]:
+            decay[id(weight)] = group["weight_decay"]
+    by_name = {name: decay[id(weight)] for name, weight in network.named_parameters()}
+    assert by_name == {
+        "body.0.weight": 0.3,
+        "body.0.bias": 0.0,
+        "body.1.weight": 0.0,
+        "body.1.bias": 0.0,
+        "output.weight": 0.3,
+        "output.bias": 0.0,
+    }
+
+
+def test_weight_decay_shrinks_what_has_no_gradient() -> None:
+    data = classification(num_rows=48)
+    # Of a column of zeros the weights get no gradient, and three steps an epoch shrink them.
+    data.train.batch["numeric"][:, 0] = 0
+    network = model(hidden=False)
+    start = network.output.weight[:, 0].detach().clone()
+    run(network, data, train_params(optimizer={"name": "SGD", "lr": 0.1, "weight_decay": 0.5}))
+    torch.testing.assert_close(network.output.weight[:, 0].detach(), start * (1 - 0.05) ** 9)
+
+
+@pytest.mark.parametrize("limit", [None, 1e-3])
+def test_clipping_limits_the_step_and_reports_the_norm_before_it(limit: float | None) -> None:
+    data = classification(num_rows=50)
+    network = model()
+    start = weights_of(network)
+    result = run(network, data, train_params(epochs=1, batch_size=50, clip_norm=limit))
+    moved = math.sqrt(
+        sum((w - start[n]).square().sum().item() for n, w in weights_of(network).items())
+    )
+    norm = result.history[0].gradient_norm
+    assert norm > 0.01
+    # One step of plain gradient descent: learning rate times gradient.
+    assert moved == pytest.approx(0.1 * (norm if limit is None else limit), rel=1e-3)
+
+
+def overfitting() -> tuple[Data, TrainParams]:
+    """A training that gets worse on validation soon: there is nothing to learn."""
+    data = classification(num_rows=30)
+    noise = torch.randint(3, (30,), generator=torch.Generator().manual_seed(0))
+    params = train_params(epochs=60, optimizer={"name": "Adam", "lr": 0.05})
+    return Data(Split(data.train.batch, noise), data.validation, data.task), params
+
+
+@pytest.mark.parametrize(("metric", "better"), [("loss", min), ("accuracy", max)])
+@pytest.mark.parametrize("patience", [1, 4, None])
+def test_early_stopping_waits_and_keeps_the_best_weights(
+    metric: str, better: Callable[..., float], patience: int | None
+) -> None:
+    data, params = overfitting()
+    stopping = {"metric": metric, "patience": patience}
+    params = TrainParams.model_validate({**params.model_dump(), "early_stopping": stopping})
+    network = model()
+    seen: list[dict[str, Tensor]] = []
+    result = run(network, data, params, watch=lambda _, m: seen.append(weights_of(m)))
+    assert result.best is not None
+
+    values = [e.validation_loss if metric == "loss" else e.metric for e in result.history]
+    best = values.index(better(values))
+    assert result.best == result.history[best]
+    assert_same(result.weights, seen[best], tolerance=0.0)
+    assert best + 1 < len(values) or patience is None
+    if patience is None:
+        assert len(values) == 60
+    else:
+        assert len(values) == best + 1 + patience
+    # They are the weights that scored: not those that the model ended with.
+    network.load_state_dict(result.weights)
+    loss, accuracy = validate(network, data.validation, make_loss(params, data.task), data, World())
+    assert (loss, accuracy) == (result.best.validation_loss, result.best.metric)
+
+
+def test_a_plateau_is_one_of_the_metric_that_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = train_params(
+        epochs=5,
+        schedule={"name": "ReduceLROnPlateau", "patience": 0, "factor": 0.5},
+        early_stopping={"metric": "accuracy", "patience": None},
+    )
+    measured = iter([(1.0, 0.1), (1.0, 0.2), (1.0, 0.3), (1.0, 0.3), (1.0, 0.4)])
+    monkeypatch.setattr("stages.train.loop.validate", lambda *_: next(measured))
+    history = run(model(), classification(), params).history
+    # Accuracy is better when it is more; it was no better once, in the fourth epoch.
+    assert [epoch.learning_rate for epoch in history] == [0.1, 0.1, 0.1, 0.1, 0.05]
+
+
+def test_steps_are_taken_in_training_mode_and_validation_is_not() -> None:
+    network = model()
+    modes: list[tuple[int, bool]] = []
+    network.register_forward_hook(
+        lambda module, inputs, _: modes.append((len(inputs[0]["numeric"]), module.training))
+    )
+    run(network, classification(num_rows=50), train_params(epochs=2, batch_size=25))
+    assert modes == [(25, True), (25, True), (30, False)] * 2
+
+
+@pytest.mark.parametrize("poison", ["train", "validation"])
+def test_a_loss_that_is_no_number_stops_the_training(poison: str) -> None:
+    data = classification()
+    (data.train if poison == "train" else data.validation).batch["numeric"][3, 2] = math.nan
+    with pytest.raises(DivergedError, match="not a number any more in epoch 1"):
+        run(model(), data, train_params())
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
+    params = train_params(optimizer={"name": "AdamW", "lr": 0.01})
+    network = model()
+    network.body.append(nn.Dropout(0.5))  # type: ignore[operator]
+    results = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed + 100)
+        results.append(run(copy.deepcopy(network), classification(), params, seed=seed))
+    assert results[0].history == results[1].history
+    assert_same(results[0].weights, results[1].weights, tolerance=0.0)
+    assert results[0].history[0].train_loss != results[2].history[0].train_loss
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("num_rows", [1, 2, 7, 16])
+def test_shards_of_a_batch_average_to_its_gradient(size: int, num_rows: int) -> None:
+    data = doubled(classification())
+    network = model().double()
+    rows = torch.randperm(50)[:num_rows]
+
+    def gradient(rows: Tensor, share: float) -> Tensor:
+        scores = network({"numeric": data.train.batch["numeric"][rows]})
+        loss = F.cross_entropy(scores, data.train.target[rows]) * share
+        return torch.cat(
+            [g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]
+        )
+
+    shards = [shard(rows, World(rank, size)) for rank in range(size)]
+    mean = torch.stack([gradient(mine, share) for mine, share in shards]).mean(dim=0)
+    torch.testing.assert_close(mean, gradient(rows, 1.0), rtol=1e-10, atol=1e-12)
+    weighed = torch.cat([mine for mine, share in shards if share])
+    assert sorted(weighed.tolist()) == sorted(rows.tolist())
+
+
+TABLE = mixed_table()
+
+
+def ready(folder: Path, changes: dict[str, Any], table: pl.DataFrame = TABLE) -> Project:
+    """A project of which everything before train has run."""
+    project = small_project(folder, table, changes)
+    run_stages(project, "prepare", "build", "tune")
+    return project
+
+
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    # A value to predict, without a kink in the model: float32 then differs by rounding alone.
+    table = TABLE.with_columns(y=pl.col("size").fill_null(10.0) * 3 + pl.col("id") % 5)
+    project = ready(
+        tmp_path / "project",
+        {
+            "build.model": {"name": "linear"},
+            "train.loss": {"name": "MSELoss"},
+            "train.epochs": 4,
+            "train.early_stopping": {"metric": "rmse", "patience": 3},
+        },
+        table,
+    )
+    num_rows = len(np.load(project.path / "data/prepare/train/key.npy"))
+    # The last batch holds one row, so one of the two processes has none.
+    set_params(project, {"train.batch_size": num_rows - 1})
+    run_stages(project, "train")
+    alone = project.outputs()
+    history = read_csv(project.path / "data/train/history.csv")
+    weights = load_file(project.path / "data/train/model.safetensors")
+
+    said = project.run("python", "-m", "stages.train", env={"PET_NPROC_PER_NODE": "2"}).stdout
+    assert "2 processes" in said
+    together = project.outputs()
+    assert sorted(together) == sorted(alone)
+    assert together["data/train/model.json"] == alone["data/train/model.json"]
+    for ours, theirs in zip(
+        read_csv(project.path / "data/train/history.csv"), history, strict=True
+    ):
+        as_numbers = {name: float(value) for name, value in ours.items()}
+        expected = {name: float(value) for name, value in theirs.items()}
+        assert as_numbers == pytest.approx(expected, rel=1e-5)
+    for name, weight in load_file(project.path / "data/train/model.safetensors").items():
+        np.testing.assert_allclose(weight, weights[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_mistake_that_two_processes_meet_is_told_once(tmp_path: Path) -> None:
+    project = ready(
+        tmp_path / "project",
+        {"train.optimizer": {"name": "SGD", "lr": 1e30}, "train.clip_norm": None},
+    )
+    done = project.run("python", "-m", "stages.train", ok=False, env={"PET_NPROC_PER_NODE": "2"})
+    assert "2 processes" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("the loss is not a number any more") == 1
+    assert "train.optimizer.lr: 1e+30" in done.stderr
+    assert not list((project.path / "data/.writing").iterdir())
+
+
+def events(project: Project) -> EventAccumulator:
+    (folder,) = (project.path / "data/tensorboard").iterdir()
+    board = EventAccumulator(str(folder), size_guidance={"tensors": 0, "histograms": 0})
+    board.Reload()
+    return board
+
+
+SCALARS = {
+    "loss/train": "train_loss",
+    "loss/validation": "validation_loss",
+    "accuracy/validation": "validation_accuracy",
+    "learning_rate": "learning_rate",
+    "gradient_norm": "gradient_norm",
+}
+
+
+def assert_scalars_are_the_history(board: EventAccumulator, project: Project) -> None:
+    rows = read_csv(project.path / "data/train/history.csv")
+    for tag, column in SCALARS.items():
+        points = [(event.step, event.value) for event in board.Scalars(tag)]
+        expected = [(int(row["epoch"]), float(np.float32(row[column]))) for row in rows]
+        assert points == expected, tag
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = ready(tmp_path_factory.mktemp("trained") / "project", {})
+    run_stages(project, "train")
+    return project
+
+
+def test_tensorboard_shows_the_training(trained: Project) -> None:
+    board = events(trained)
+    tags = board.Tags()
+    assert_scalars_are_the_history(board, trained)
+    assert set(SCALARS) <= set(tags["scalars"])
+    assert sorted(tags["histograms"]) == [
+        "weights/hidden.0.bias",
+        "weights/hidden.0.weight",
+        "weights/output.bias",
+        "weights/output.weight",
+    ]
+    assert len(board.Histograms("weights/output.bias")) == 3
+    assert {"y/ill", "y/well", "inputs/text_summary"} <= set(tags["tensors"])
+    nodes = {node.name for node in board.Graph().node}
+    assert any("hidden" in name for name in nodes)
+    assert any("output" in name for name in nodes)
+
+
+def test_tensorboard_shows_hyper_parameters_with_the_best_epochs_metrics(trained: Project) -> None:
+    board = events(trained)
+    content = {tag: bytes(content) for tag, content in board.PluginTagToContent("hparams").items()}
+    assert set(content) == {
+        "_hparams_/experiment",
+        "_hparams_/session_start_info",
+        "_hparams_/session_end_info",
+    }
+    for chosen in (b"train.optimizer.lr", b"build.model.width", b"train.batch_size"):
+        assert chosen in content["_hparams_/session_start_info"]
+    metrics = read_json(trained.path / "data/train/metrics.json")
+    for name in ("validation_loss", "validation_accuracy"):
+        (event,) = board.Scalars(f"best/{name}")
+        assert event.value == pytest.approx(metrics[name], rel=1e-6)
+
+
+def test_tensorboard_shows_images_that_go_in(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    images = pl.Series(random.integers(17, size=(60, 4, 4), dtype=np.uint8).tolist())
+    table = pl.DataFrame({"id": range(60), "image": images, "y": ["a", "b", "c"] * 20})
+    project = ready(tmp_path / "images", {"build.model": {"name": "cnn", "channels": [4]}}, table)
+    run_stages(project, "train")
+    board = events(project)
+    num_rows = len(np.load(project.path / "data/prepare/train/key.npy"))
+    assert board.Tags()["images"] == ["inputs/image"]
+    (grid,) = board.Images("inputs/image")
+    # Rows of eight; each image of 4 by 4 has a frame of one pixel.
+    assert (grid.width, grid.height) == (8 * 6, math.ceil(num_rows / 8) * 6)
+    assert 32 < num_rows < 64
+
+
+def test_the_events_of_a_recipe_replace_its_own_and_stand_beside_anothers(
+    trained: Project, tmp_path: Path
+) -> None:
+    project = ready(tmp_path / "project", {"train.epochs": 1})
+    run_stages(project, "train")
+    (first,) = (project.path / "data/tensorboard").iterdir()
+    before = {file.name for file in first.iterdir()}
+    run_stages(project, "train")
+    after = {file.name for file in first.iterdir()}
+    assert len(after) == len(before)
+    assert not after & before
+    set_params(project, {"train.optimizer.lr": 0.5})
+    run_stages(project, "train")
+    runs = list((project.path / "data/tensorboard").iterdir())
+    assert len(runs) == 2
+    assert first in runs
+
+
+def test_lost_events_are_rebuilt_from_the_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = ready(tmp_path / "project", {"train.epochs": 3})
+    run_stages(project, "train")
+    monkeypatch.chdir(project.path)
+    (folder,) = Path("data/tensorboard").iterdir()
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    rebuild()
+    board = events(project)
+    assert_scalars_are_the_history(board, project)
+    metrics = read_json(Path("data/train/metrics.json"))
+    (event,) = board.Scalars("best/validation_loss")
+    assert event.value == pytest.approx(metrics["validation_loss"], rel=1e-6)
+    assert list(Path("data/tensorboard").iterdir()) == [folder]
+    written = [file.name for file in folder.iterdir()]
+    rebuild()
+    assert [file.name for file in folder.iterdir()] == written
+
+
+def test_two_trainings_in_two_places_write_the_same_bytes(trained: Project, tmp_path: Path) -> None:
+    other = ready(tmp_path / "another" / "place", {})
+    run_stages(other, "train")
+    assert other.outputs() == trained.outputs()
+
+
+def test_outputs_hold_nothing_of_the_machine(trained: Project) -> None:
+    strangers = [str(trained.path), str(Path.home()), socket.gethostname(), torch.__version__]
+    for name, content in trained.outputs().items():
+        assert not [word for word in strangers if word.encode() in content], name
+
+
+def test_what_train_writes_is_one_story(trained: Project) -> None:
+    folder = trained.path / "data/train"
+    history = read_csv(folder / "history.csv")
+    metrics = read_json(folder / "metrics.json")
+    best = min(history, key=lambda row: float(row["validation_loss"]))
+    assert metrics["best_epoch"] == int(best["epoch"])
+    for name in ("train_loss", "validation_loss", "validation_accuracy"):
+        assert metrics[name] == pytest.approx(float(best[name]), rel=1e-6)
+    for row, loss, metric in zip(
+        history,
+        read_csv(folder / "plots/loss.csv"),
+        read_csv(folder / "plots/metric.csv"),
+        strict=True,
+    ):
+        assert float(loss["train"]) == pytest.approx(float(row["train_loss"]), rel=1e-6)
+        assert float(loss["validation"]) == pytest.approx(float(row["validation_loss"]), rel=1e-6)
+        assert float(metric["validation"]) == pytest.approx(
+            float(row["validation_accuracy"]), rel=1e-6
+        )
+
+
+def test_a_winner_of_another_architecture_is_rebuilt(tmp_path: Path) -> None:
+    winner = ready(tmp_path / "winner", {"build.model": {"name": "mlp", "width": 8}})
+    (winner.path / "data/tune/best.yaml").write_text(
+        "build.model.width: 5\ntrain.optimizer.lr: 0.02\n", encoding="utf-8"
+    )
+    run_stages(winner, "train")
+    edited = ready(tmp_path / "edited", {"build.model": {"name": "mlp", "width": 5}})
+    set_params(edited, {"train.optimizer.lr": 0.02})
+    run_stages(edited, "train")
+    ours, theirs = winner.outputs(), edited.outputs()
+    of_train = [name for name in theirs if name.startswith("data/train/")]
+    assert len(of_train) == 6
+    # The same as if its values had stood in params.yaml from the start: the weights too.
+    for name in of_train:
+        assert ours[name] == theirs[name], name
+    assert read_json(winner.path / "data/train/model.json")["arguments"]["width"] == 5
+
+
+def test_a_training_starts_from_the_weights_of_build(tmp_path: Path) -> None:
+    still = {"name": "SGD", "lr": 1e-12}
+    project = ready(tmp_path / "project", {"train.epochs": 1, "train.optimizer": still})
+    built = project.path / "data/build/weights.safetensors"
+    # As pretrained ones: no seed gives them.
+    weights = {name: weight + 0.25 for name, weight in load_file(built).items()}
+    save_file(weights, built)
+    run_stages(project, "train")
+    for name, weight in load_file(project.path / "data/train/model.safetensors").items():
+        np.testing.assert_allclose(weight, weights[name], atol=1e-9)
+
+
+@pytest.mark.parametrize(("asked", "processes"), [("3", 3), ("1", 1)])
+def test_the_environment_says_how_many_processes(
+    monkeypatch: pytest.MonkeyPatch, asked: str, processes: int
+) -> None:
+    monkeypatch.setenv("PET_NPROC_PER_NODE", asked)
+    assert num_processes() == processes
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "two", ""])
+def test_a_wrong_number_of_processes_or_threads_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setenv("PET_NPROC_PER_NODE", asked)
+    monkeypatch.setenv("REPRISE_THREADS", asked)
+    with pytest.raises(UserError, match="PET_NPROC_PER_NODE"):
+        num_processes()
+    with pytest.raises(UserError, match="REPRISE_THREADS"):
+        choose_threads(10, 10, World())
+
+
+def test_threads_follow_from_sizes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        choose_threads(1000, 64, World())
+        assert torch.get_num_threads() == 1
+        monkeypatch.setattr("os.cpu_count", lambda: 8)
+        choose_threads(10_000_000, 64, World(size=2))
+        assert torch.get_num_threads() == 4
+        monkeypatch.setenv("REPRISE_THREADS", "3")
+        choose_threads(1000, 64, World())
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_away_from_a_terminal_progress_is_about_twenty_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    advance, close = show_progress(1000, "rmse")
+    for number in range(1, 1001):
+        advance(Epoch(number, 0.1, 1.0, 0.5, 0.25, 7.0))
+    close()
+    lines = capsys.readouterr().out.splitlines()
+    assert NUM_LINES <= len(lines) <= NUM_LINES + 2
+    assert lines[0].startswith("epoch    1/1000  train loss 0.5000  validation loss 0.2500  rmse 7")
+    assert lines[-1].startswith("epoch 1000/1000")
