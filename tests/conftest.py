@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,8 +144,7 @@ def fresh(tmp_path: Path) -> Callable[[str], Project]:
 
 
 @pytest.fixture(autouse=True)
-def _own_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test depends on what the caller's shell has set for the machine."""
     for name in ("REPRISE_DEVICE", "REPRISE_THREADS", "PET_NPROC_PER_NODE"):
         monkeypatch.delenv(name, raising=False)
-    return

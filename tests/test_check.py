@@ -14,7 +14,7 @@ SCHEMA = json.loads((ROOT / "stages/params.schema.json").read_text(encoding="utf
 
 # Old text of params.yaml, new text, and what the screen must say.
 MISTAKES = [
-    ("seed: 0 ", "seed: -1 ", ["params.yaml:5  seed: -1", "0 or more"]),
+    ("seed: 0 ", "seed: -1 ", ["params.yaml:6  seed: -1", "0 or more"]),
     ("\nseed: 0 ", "\n# no ", ["section 'seed' is missing"]),
     ("\ninfer:", "\ninferr:", ["unknown section 'inferr'", "did you mean 'infer'?", "'infer' is"]),
     ("task: auto ", "task: clasification ", ["prepare.task", "did you mean 'classification'?"]),

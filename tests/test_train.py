@@ -463,11 +463,11 @@ def test_early_stopping_waits_and_keeps_the_best_weights(
     network = model()
     seen: list[dict[str, Tensor]] = []
     result = run(network, data, params, watch=lambda _, m: seen.append(weights_of(m)))
-    assert result.best is not None
+    assert result.kept is not None
 
     values = [e.validation_loss if metric == "loss" else e.metric for e in result.history]
     best = values.index(better(values))
-    assert result.best == result.history[best]
+    assert result.kept == result.history[best]
     assert_same(result.weights, seen[best], tolerance=0.0)
     assert best + 1 < len(values) or patience is None
     if patience is None:
@@ -477,7 +477,19 @@ def test_early_stopping_waits_and_keeps_the_best_weights(
     # They are the weights that scored: not those that the model ended with.
     network.load_state_dict(result.weights)
     loss, accuracy = validate(network, data.validation, make_loss(params, data.task), data, World())
-    assert (loss, accuracy) == (result.best.validation_loss, result.best.metric)
+    assert (loss, accuracy) == (result.kept.validation_loss, result.kept.metric)
+
+
+def test_without_early_stopping_the_last_weights_are_kept() -> None:
+    data, params = overfitting()
+    params = TrainParams.model_validate({**params.model_dump(), "early_stopping": None})
+    network = model()
+    result = run(network, data, params)
+    losses = [epoch.validation_loss for epoch in result.history]
+    assert len(losses) == 60
+    assert min(losses) < losses[-1], "the last epoch must not be the best, else this shows nothing"
+    assert result.kept == result.history[-1]
+    assert_same(result.weights, weights_of(network), tolerance=0.0)
 
 
 def test_a_plateau_is_one_of_the_metric_that_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -665,7 +677,7 @@ def test_tensorboard_shows_hyper_parameters_with_the_best_epochs_metrics(trained
         assert chosen in content["_hparams_/session_start_info"]
     metrics = read_json(trained.path / "data/train/metrics.json")
     for name in ("validation_loss", "validation_accuracy"):
-        (event,) = board.Scalars(f"best/{name}")
+        (event,) = board.Scalars(f"kept/{name}")
         assert event.value == pytest.approx(metrics[name], rel=1e-6)
 
 
@@ -716,7 +728,7 @@ def test_lost_events_are_rebuilt_from_the_history(
     board = events(project)
     assert_scalars_are_the_history(board, project)
     metrics = read_json(Path("data/train/metrics.json"))
-    (event,) = board.Scalars("best/validation_loss")
+    (event,) = board.Scalars("kept/validation_loss")
     assert event.value == pytest.approx(metrics["validation_loss"], rel=1e-6)
     assert list(Path("data/tensorboard").iterdir()) == [folder]
     written = [file.name for file in folder.iterdir()]
@@ -741,7 +753,7 @@ def test_what_train_writes_is_one_story(trained: Project) -> None:
     history = read_csv(folder / "history.csv")
     metrics = read_json(folder / "metrics.json")
     best = min(history, key=lambda row: float(row["validation_loss"]))
-    assert metrics["best_epoch"] == int(best["epoch"])
+    assert metrics["kept_epoch"] == int(best["epoch"])
     for name in ("train_loss", "validation_loss", "validation_accuracy"):
         assert metrics[name] == pytest.approx(float(best[name]), rel=1e-6)
     for row, loss, metric in zip(

@@ -94,11 +94,11 @@ class Board:
             codes = data.validation.target.cpu()
             for code, name in enumerate(target.classes[:MAX_PR_CURVES]):
                 self._writer.add_pr_curve(f"{target.name}/{name}", codes == code, chances[:, code])
-        assert result.best is not None
-        self.write_hyper_parameters(result.best)
+        assert result.kept is not None
+        self.write_hyper_parameters(result.kept)
 
-    def write_hyper_parameters(self, best: Epoch) -> None:
-        """The row of the HParams page: what was chosen, and the best epoch's validation metrics."""
+    def write_hyper_parameters(self, kept: Epoch) -> None:
+        """The row of the HParams page: what was chosen, and the kept epoch's validation metrics."""
         chosen = {
             "seed": self._seed,
             "model": self._spec.name,
@@ -106,8 +106,8 @@ class Board:
             **_flat(self._params.model_dump(), "train"),
         }
         metrics = {
-            "best/validation_loss": best.validation_loss,
-            f"best/validation_{self._metric}": best.metric,
+            "kept/validation_loss": kept.validation_loss,
+            f"kept/validation_{self._metric}": kept.metric,
         }
         # Without a name torch makes a run of its own below this one for them.
         self._writer.add_hparams(chosen, metrics, run_name=".")
@@ -176,7 +176,7 @@ def rebuild() -> None:
     with open_board(spec, section, params.seed, metric.removeprefix("validation_")) as board:
         for epoch in epochs:
             board.write_epoch(epoch)
-        number = read_json(Path("data/train/metrics.json"))["best_epoch"]
+        number = read_json(Path("data/train/metrics.json"))["kept_epoch"]
         board.write_hyper_parameters(epochs[number - 1])
     print(f"rebuilt {run_folder(spec, section, params.seed)} from {history}")
 

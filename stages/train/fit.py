@@ -72,16 +72,16 @@ def fit(params: Params, out: Path, world: World) -> None:
 
 
 def _write(out: Path, spec: ModelSpec, result: Result, data: Data, section: TrainParams) -> None:
-    best = result.best
-    assert best is not None
+    kept = result.kept
+    assert kept is not None
     save_model(out, spec, result.weights, "model.safetensors")
     write_json(
         out / "metrics.json",
         {
-            "best_epoch": best.epoch,
-            "train_loss": rounded(best.train_loss),
-            "validation_loss": rounded(best.validation_loss),
-            f"validation_{data.metric}": rounded(best.metric),
+            "kept_epoch": kept.epoch,
+            "train_loss": rounded(kept.train_loss),
+            "validation_loss": rounded(kept.validation_loss),
+            f"validation_{data.metric}": rounded(kept.metric),
         },
     )
     names = ("learning_rate", "gradient_norm", "train_loss", "validation_loss")
@@ -100,8 +100,9 @@ def _write(out: Path, spec: ModelSpec, result: Result, data: Data, section: Trai
         ("epoch", "validation"),
         [(e.epoch, rounded(e.metric)) for e in result.history],
     )
+    which = "last" if section.early_stopping is None else "best"
     stopped = "" if len(result.history) == section.epochs else " (stopped early)"
     print(
-        f"best epoch {best.epoch} of {len(result.history)}{stopped}: validation loss "
-        f"{best.validation_loss:.4f}, {data.metric} {best.metric:.4f}"
+        f"{which} epoch {kept.epoch} of {len(result.history)}{stopped}: validation loss "
+        f"{kept.validation_loss:.4f}, {data.metric} {kept.metric:.4f}"
     )

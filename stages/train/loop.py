@@ -25,6 +25,7 @@ from stages.train.optimizers import (
     make_schedule,
     metric_of,
     watched_direction,
+    watched_metric,
 )
 from stages.train.params import TrainParams
 
@@ -71,10 +72,10 @@ class Epoch:
 
 @dataclass
 class Result:
-    """The history so far and the weights of the best epoch."""
+    """The history so far, and the epoch whose weights are kept: the best one, or the last."""
 
     history: list[Epoch] = field(default_factory=list)
-    best: Epoch | None = None
+    kept: Epoch | None = None
     weights: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -90,8 +91,9 @@ def train(
     world: World,
     watch: Callable[[Epoch, nn.Module], None],
 ) -> Result:
-    """Train `model` in place on its device; return the history and the best epoch's weights.
+    """Train `model` in place on its device; return the history and the weights to keep.
 
+    With early stopping they are those of the epoch that was best on validation.
     `watch` is called after every epoch and may end the training by raising. The same seed
     gives the same bits for one world size, and the same numbers within rounding for any other.
     Raises UserError for names that don't fit, DivergedError when the loss is no number.
@@ -118,17 +120,20 @@ def train(
 
         result.history.append(done)
         watched = watched_value(done, params)
-        if result.best is None or sign * watched < sign * watched_value(result.best, params):
-            result.best = done
+        stopping = params.early_stopping
+        best = None if result.kept is None else watched_value(result.kept, params)
+        if stopping is None or best is None or sign * watched < sign * best:
+            result.kept = done
             result.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
         watch(done, model)
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(watched)
         elif not isinstance(schedule, STEPWISE):
             schedule.step()
-        patience = params.early_stopping.patience
-        if patience is not None and epoch - result.best.epoch >= patience:
-            break
+        if stopping is not None and stopping.patience is not None:
+            assert result.kept is not None
+            if epoch - result.kept.epoch >= stopping.patience:
+                break
     return result
 
 
@@ -219,8 +224,8 @@ def validate(
 
 
 def watched_value(epoch: Epoch, params: TrainParams) -> float:
-    """The validation metric that picks the best epoch."""
-    return epoch.validation_loss if params.early_stopping.metric == "loss" else epoch.metric
+    """The value of the watched metric after an epoch."""
+    return epoch.validation_loss if watched_metric(params) == "loss" else epoch.metric
 
 
 def _stop_when_diverged(epoch: Epoch) -> None:

@@ -20,7 +20,10 @@ class EarlyStopping(Section):
 
 
 class TrainParams(Section):
-    """How to train. Names are classes of `torch.nn`, `torch.optim`, `torch.optim.lr_scheduler`."""
+    """How to train. Names are classes of `torch.nn`, `torch.optim`, `torch.optim.lr_scheduler`.
+
+    Without early stopping all epochs are trained and the last weights are kept.
+    """
 
     epochs: Positive
     batch_size: Positive
@@ -28,4 +31,4 @@ class TrainParams(Section):
     optimizer: Named
     schedule: Named
     clip_norm: Annotated[float, Field(gt=0)] | None
-    early_stopping: EarlyStopping
+    early_stopping: EarlyStopping | None

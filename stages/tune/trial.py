@@ -89,7 +89,7 @@ def make_objective(start: Start) -> tuple[Objective, str]:
         except DivergedError:
             # A learning rate that is too high says something too: the search goes on without it.
             raise optuna.TrialPruned("diverged") from None
-        assert result.best is not None
-        return watched_value(result.best, recipe)
+        assert result.kept is not None
+        return watched_value(result.kept, recipe)
 
     return objective, direction
