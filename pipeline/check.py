@@ -14,9 +14,8 @@ from pipeline.named import check_named, read_schema
 from pipeline.paths import check_paths
 from stages.build.params import BuildParams
 from stages.common.errors import Problem, UserError, shorten, wrong_name
-from stages.common.overrides import Overrides, apply_overrides
 from stages.common.params import PARAMS
-from stages.common.validate import subtree, validate_all
+from stages.common.section import Overrides, apply_overrides, subtree, validate_all
 from stages.common.yamlfile import read_yaml
 from stages.evaluate.params import GatedEvaluateParams
 from stages.infer.params import InferParams

@@ -9,7 +9,7 @@ from rich.table import Table
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.params import DVC_FILE, PARAMS
-from stages.common.validate import validate
+from stages.common.section import validate
 from stages.common.yamlfile import read_yaml
 from stages.evaluate.params import Gate, GatedEvaluateParams
 

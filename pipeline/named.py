@@ -13,7 +13,7 @@ from jsonschema.exceptions import ValidationError
 from stages.common.errors import Problem, UserError, shorten, wrong_name
 from stages.common.files import md5, read_json
 from stages.common.params import VERSIONS
-from stages.common.validate import subtree
+from stages.common.section import subtree
 from stages.common.yamlfile import read_yaml
 
 SCHEMA = Path("stages/params.schema.json")

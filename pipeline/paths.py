@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.common.errors import Problem, did_you_mean
 from stages.common.params import DVC_FILE, TEMPLATE
-from stages.common.validate import subtree
+from stages.common.section import subtree
 from stages.common.yamlfile import read_yaml
 
 

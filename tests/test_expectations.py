@@ -243,7 +243,7 @@ def test_dates_of_the_suite_compare_with_dates_of_the_table() -> None:
     [
         ("age: 0", ["suite.yaml:1", "list of expectations"]),
         ("- age", ["suite.yaml:1  0: age"]),
-        ("- {type: x", ["suite.yaml:1", "not valid YAML"]),
+        ("- {type: x", ["suite.yaml:2", "not valid YAML"]),
         (f"- {{{BETWEEN}}}\n- {{column: age}}", ["suite.yaml:2", "'1.type'", "'1.severity'"]),
         (
             f"- {{{BETWEEN.replace('critical', 'critcal')}}}",

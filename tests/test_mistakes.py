@@ -5,6 +5,9 @@ outputs and `dvc.lock` with what they were, byte for byte.
 """
 
 import os
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.conftest import Project
+from tests.conftest import Project, project_environment
 
 SCREEN_LINES = 24
 
@@ -242,12 +245,6 @@ def test_without_the_cache_metrics_come_back_from_git(clone: Project) -> None:
 
 
 def test_a_terminated_stage_brings_its_outputs_back(clone: Project) -> None:
-    import signal
-    import subprocess
-    import time
-
-    from tests.conftest import project_environment
-
     before = clone.outputs()
     clone.edit("params.yaml", "epochs: 30", "epochs: 3000")
     clone.edit("params.yaml", "patience: 8", "patience: 3000")
@@ -267,6 +264,43 @@ def test_a_terminated_stage_brings_its_outputs_back(clone: Project) -> None:
     while "epoch" not in process.stdout.readline():
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    # Less than the stop takes that is said again: TensorBoard's writer must not hold it up.
+    process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert clone.outputs() == before
+
+
+DEAF = """
+import time
+from stages.common import stage
+stage.STOP_AGAIN_SECONDS = 0.2
+def work(params, folder):
+    (folder / "half").touch()
+    for attempt in range(2):
+        try:
+            print("working", flush=True)
+            time.sleep(30)
+        except SystemExit:
+            print("lost", flush=True)
+    time.sleep(30)
+stage.check_imports = stage.check_versions = lambda stage: None
+stage.run_stage("evaluate", work)
+"""
+
+
+def test_a_stop_that_a_library_swallows_is_said_again(clone: Project) -> None:
+    before = clone.outputs()
+    process = subprocess.Popen(
+        ["python", "-c", DEAF],
+        cwd=clone.path,
+        env=project_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=20)
+    assert said.count("lost") == 2
     assert process.returncode == 143
     assert clone.outputs() == before

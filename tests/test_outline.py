@@ -13,8 +13,8 @@ import pytest
 
 from stages.build.params import BuildParams
 from stages.common.encode import check_columns
+from stages.common.section import validate, validate_all
 from stages.common.tables import read_table
-from stages.common.validate import validate, validate_all
 from stages.common.yamlfile import read_yaml
 from stages.evaluate.params import GatedEvaluateParams
 from stages.infer.params import InferParams

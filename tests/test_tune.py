@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from stages.common.errors import Problem, UserError
 from stages.common.files import read_csv, read_json
-from stages.common.overrides import Overrides
+from stages.common.section import Overrides
 from stages.common.yamlfile import read_yaml
 from stages.tune.params import TuneParams
 from stages.tune.study import finished, importances, search, winner

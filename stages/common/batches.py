@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.common.arrays import Array
-from stages.common.schema import Statistics
+from stages.common.schema import Array, Statistics
 
 Batch = dict[str, Tensor]
 # Not for a model: what it is compared with, and what names the rows.

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from stages.common.arrays import Array
 from stages.common.errors import Problem, UserError, did_you_mean
-from stages.common.schema import Feature, Schema, Statistics
+from stages.common.schema import Array, Feature, Schema, Statistics
 
 TRUE_WORDS = {"true": True, "false": False, "yes": True, "no": False, "t": True, "f": False}
 

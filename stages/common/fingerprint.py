@@ -5,7 +5,7 @@ import json
 
 from stages.common.files import md5
 from stages.common.params import PARAMS, declared, declared_deps
-from stages.common.validate import subtree
+from stages.common.section import subtree
 from stages.common.yamlfile import read_yaml
 
 

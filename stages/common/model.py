@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.files import read_json, write_json
 from stages.common.schema import Record, Schema
-from stages.common.section import Named
-from stages.common.validate import validate
+from stages.common.section import Named, validate
 
 ZOO = Path("stages/zoo/models")
 

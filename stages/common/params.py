@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from stages.common.errors import Problem, UserError
-from stages.common.validate import subtree, validate
+from stages.common.section import subtree, validate
 from stages.common.yamlfile import read_yaml
 
 PARAMS = Path("params.yaml")

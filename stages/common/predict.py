@@ -10,11 +10,10 @@ import polars as pl
 import torch
 from torch import nn
 
-from stages.common.arrays import Array
 from stages.common.batches import take, to_batch
 from stages.common.encode import check_columns, encode, row_keys
 from stages.common.model import load_model
-from stages.common.schema import Schema, Statistics, read_schema, read_statistics
+from stages.common.schema import Array, Schema, Statistics, read_schema, read_statistics
 
 ROWS_AT_A_TIME = 4096
 

@@ -1,16 +1,19 @@
-"""What the columns are: names, kinds, shapes, classes. Written by prepare, read by all others.
+"""What prepare writes and the others read: schema, statistics, and the arrays of each split.
 
-`schema.json` says what build needs, `statistics.json` what encoding and decoding need. Both
-are fitted on the train split alone, but for the list of classes.
+`schema.json` says what build needs (names, kinds, shapes, classes), `statistics.json` what
+encoding and decoding need. Both are fitted on the train split alone, but for the list of classes.
 """
 
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from stages.common.files import read_json, write_json
 
+Array = npt.NDArray[np.generic]
 FeatureKind = Literal["numeric", "boolean", "categorical", "image"]
 Class = bool | int | str
 
@@ -106,3 +109,9 @@ def read_schema(folder: Path) -> Schema:
 def read_statistics(folder: Path) -> Statistics:
     """`statistics.json` in `folder`."""
     return Statistics.model_validate(read_json(folder / "statistics.json"))
+
+
+def load_arrays(folder: Path) -> dict[str, Array]:
+    """The arrays of a split, memory-mapped and read-only."""
+    files = sorted(folder.glob("*.npy"))
+    return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}

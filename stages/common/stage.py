@@ -2,19 +2,21 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from stages.common.errors import UserError, format_problem
-from stages.common.imports import check_imports
+from stages.common.guard import check_imports, check_versions
 from stages.common.outputs import stage_outputs
 from stages.common.params import Params, read_params
-from stages.common.versions import check_versions
 from stages.common.yamlfile import with_place
 
 Work = Callable[[Params, Path], None]
+# Longer than the processes of a training are given to end.
+STOP_AGAIN_SECONDS = 40.0
 
 
 def run_stage(stage: str, work: Work) -> None:
@@ -24,8 +26,9 @@ def run_stage(stage: str, work: Work) -> None:
     what they were before. Must be called from the repository's root, as DVC does.
     """
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGALRM, _stop)
     try:
-        with stage_outputs(stage) as folder:
+        with stage_outputs(stage) as folder, _undisturbed_end():
             check_versions(stage)
             check_imports(stage)
             work(read_params(stage), folder)
@@ -52,4 +55,17 @@ def _fail(stage: str, error: UserError, cause: BaseException | None = None) -> N
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+    # What is raised inside a destructor is lost, and a library that is left in the middle may
+    # wait for itself for ever: so again, until the work has ended.
+    signal.setitimer(signal.ITIMER_REAL, STOP_AGAIN_SECONDS)
     raise SystemExit(143)
+
+
+@contextmanager
+def _undisturbed_end() -> Iterator[None]:
+    """Once the work has ended, well or not, nothing interrupts what brings the outputs back."""
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from stages.common.arrays import Array, load_arrays
 from stages.common.files import write_json
 from stages.common.params import Params
 from stages.common.predict import Predictor, load_predictor
+from stages.common.schema import Array, load_arrays
 from stages.common.stage import run_stage
 from stages.evaluate.metrics import compute_metrics
 from stages.evaluate.params import EvaluateParams

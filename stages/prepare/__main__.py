@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from stages.common.arrays import Array
 from stages.common.encode import as_category, as_numeric, encode, encode_codes, row_keys
 from stages.common.params import Params
-from stages.common.schema import Schema, Statistics, write_record
+from stages.common.schema import Array, Schema, Statistics, write_record
 from stages.common.stage import run_stage
 from stages.common.tables import read_table
 from stages.prepare.columns import SOURCE, find_schema

@@ -3,10 +3,9 @@
 import numpy as np
 import polars as pl
 
-from stages.common.arrays import Array
 from stages.common.encode import as_boolean, as_category, as_numeric, image_array
 from stages.common.errors import Problem, UserError
-from stages.common.schema import Feature, Moments, Schema, Statistics
+from stages.common.schema import Array, Feature, Moments, Schema, Statistics
 
 SOURCE = "prepare.source"
 

@@ -10,8 +10,8 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.arrays import Array
 from stages.common.errors import Problem, UserError
+from stages.common.schema import Array
 from stages.prepare.params import Split
 
 Rows = npt.NDArray[np.int64]

@@ -16,7 +16,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from stages.common.errors import Problem, UserError, wrong_name
-from stages.common.validate import validate_all
+from stages.common.section import validate_all
 from stages.common.yamlfile import read_yaml
 
 # Great Expectations' bookkeeping, and what is ours to set.

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +33,7 @@ NUM_HISTOGRAMS = 20
 NUM_IMAGES = 64
 NUM_ROWS = 10
 MAX_PR_CURVES = 20
+CLOSE_SECONDS = 2.0
 
 
 def run_folder(spec: ModelSpec, params: TrainParams, seed: int) -> Path:
@@ -121,8 +123,17 @@ def open_board(spec: ModelSpec, params: TrainParams, seed: int, metric: str) -> 
 
     folder = run_folder(spec, params, seed)
     shutil.rmtree(folder, ignore_errors=True)
-    with SummaryWriter(str(folder)) as writer:
+    writer = SummaryWriter(str(folder))
+    try:
         yield Board(writer, spec, params, seed, metric)
+    except BaseException:
+        # Stopped in the middle of handing an event over, the writer waits for its own thread for
+        # ever: give it the time that a close takes, and leave.
+        closing = Thread(target=writer.close, daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
+        raise
+    writer.close()
 
 
 def _sample_table(batch: Batch) -> str:

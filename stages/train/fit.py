@@ -6,9 +6,9 @@ import torch
 
 from stages.common.files import rounded, write_csv, write_json
 from stages.common.model import ModelSpec, read_spec, save_model
-from stages.common.overrides import Overrides
 from stages.common.params import Params
 from stages.common.schema import Schema, read_schema, read_statistics
+from stages.common.section import Overrides
 from stages.common.yamlfile import read_yaml
 from stages.train.board import open_board
 from stages.train.loop import Data, Epoch, Result, train

@@ -12,9 +12,8 @@ from pydantic import BaseModel
 from torch.optim.lr_scheduler import LRScheduler
 
 from stages.common.errors import Problem, UserError, wrong_name
-from stages.common.section import Named
+from stages.common.section import Named, validate
 from stages.common.signature import arguments_model
-from stages.common.validate import validate
 
 Kind = Literal["loss", "optimizer", "schedule"]
 

@@ -7,13 +7,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from stages.common.arrays import load_arrays
 from stages.common.batches import to_batch, to_target
 from stages.common.model import ModelSpec, make_model, make_spec, read_spec
-from stages.common.overrides import Overrides, apply_overrides
-from stages.common.schema import Schema, Statistics
-from stages.common.section import Named
-from stages.common.validate import validate
+from stages.common.schema import Schema, Statistics, load_arrays
+from stages.common.section import Named, Overrides, apply_overrides, validate
 from stages.train.loop import Data, Split
 from stages.train.params import TrainParams
 

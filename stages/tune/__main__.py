@@ -8,8 +8,8 @@ Reads the arrays of `data/prepare` and the model of `data/build`; writes `data/t
 from pathlib import Path
 
 from stages.common.fingerprint import fingerprint
-from stages.common.overrides import Overrides
 from stages.common.params import Params
+from stages.common.section import Overrides
 from stages.common.stage import run_stage
 from stages.train.optimizers import check_names
 from stages.train.recipe import override_model, override_train

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from stages.common.errors import Problem, UserError
-from stages.common.overrides import Overrides
-from stages.common.section import Section
+from stages.common.section import Overrides, Section
 
 Number = int | float
 TUNABLE = ("build.model.", "train.")

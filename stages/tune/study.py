@@ -9,13 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from stages.common.errors import Problem, UserError
-from stages.common.overrides import Overrides
+from stages.common.section import Overrides
 from stages.tune.params import TuneParams
 from stages.tune.space import as_suggested, grid, suggest
 
@@ -137,6 +136,9 @@ def importances(study: optuna.Study) -> dict[str, float]:
     values = {trial.value for trial in complete}
     if len(complete) < 4 or len(values) < 2:
         return {}
+    # Seconds to import: after the search, and not at all when there is none.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
 
 

@@ -8,10 +8,9 @@ import optuna
 from torch import nn
 
 from stages.common.model import ModelSpec, read_spec
-from stages.common.overrides import Overrides
 from stages.common.params import Params
 from stages.common.schema import Schema, read_schema, read_statistics
-from stages.common.validate import subtree
+from stages.common.section import Overrides, subtree
 from stages.train.loop import (
     DivergedError,
     Epoch,

@@ -1,0 +1,56 @@
+"""A stage runs under the libraries and with the code that `dvc.lock` will record, or not at all."""
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from stages.common.errors import UserError
+from stages.common.params import VERSIONS, declared, declared_deps
+from stages.common.yamlfile import read_yaml
+
+
+def check_versions(stage: str) -> None:
+    """Stop unless the libraries that `stage` declares are installed as `versions.yaml` says.
+
+    A build tag (`2.13.0+cpu`) is not part of the comparison: it says which machine, not which
+    code. Raises UserError.
+    """
+    pinned = read_yaml(VERSIONS)
+    wrong: list[str] = []
+    for library in declared(stage, VERSIONS):
+        try:
+            installed = version(library).split("+")[0]
+        except PackageNotFoundError:
+            installed = "not installed"
+        if installed != str(pinned.get(library)):
+            wrong.append(f"{library}: {installed}, but {VERSIONS} says {pinned.get(library)}")
+    if wrong:
+        raise UserError(
+            "this environment is not the one that the results are recorded for\n  "
+            + "\n  ".join(wrong)
+            + "\n  run 'make setup' for the pinned libraries; to move to another version, change "
+            "constraints.txt, then 'make setup' and 'reprise deps'"
+        )
+
+
+def check_imports(stage: str) -> None:
+    """Stop when this process has loaded a file of the project that `stage` does not declare.
+
+    A change of that file would not rerun the stage. Raises UserError.
+    """
+    root = Path.cwd()
+    deps = [root / dep for dep in declared_deps(stage)]
+    undeclared = []
+    for module in list(sys.modules.values()):
+        file = Path(getattr(module, "__file__", None) or "/")
+        # Only our own packages: the environment may lie inside the repository.
+        if not any(folder in file.parents for folder in (root / "stages", root / "pipeline")):
+            continue
+        if not any(file == dep or dep in file.parents for dep in deps):
+            undeclared.append(str(file.relative_to(root)))
+    if undeclared:
+        raise UserError(
+            f"the stage '{stage}' runs code that dvc.yaml does not list among its deps: "
+            + ", ".join(sorted(undeclared))
+            + "\n  run 'reprise deps', then again: a change of that code would rerun nothing"
+        )
