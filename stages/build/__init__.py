@@ -1,1 +1,0 @@
-"""From a schema and a name to a model with its first weights."""

@@ -1,1 +1,0 @@
-"""Small single-purpose modules that more than one stage imports."""

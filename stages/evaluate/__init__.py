@@ -1,1 +1,0 @@
-"""From a trained model and the test split to metrics, predictions and plots."""

@@ -1,1 +1,0 @@
-"""From a trained model and new rows to predictions."""

@@ -1,1 +1,0 @@
-"""From a raw table to split, encoded, memory-mapped arrays."""

@@ -1,1 +1,0 @@
-"""From first weights to trained ones: the loop."""

@@ -1,1 +1,0 @@
-"""From a search space to the best overrides of `build.model.*` and `train.*`."""

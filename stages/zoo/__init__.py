@@ -1,1 +1,0 @@
-"""Our own models, found by file name: `build.model.name: mlp` loads `stages/zoo/models/mlp.py`."""

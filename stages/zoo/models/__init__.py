@@ -1,1 +1,0 @@
-"""One file a model. Each stands alone: libraries and `stages.common` only."""
