@@ -1,6 +1,6 @@
 """How long the road takes, and how much of it is not the stages' own work.
 
-    python benchmarks/road.py            # about three minutes on two cores
+    python -m benchmarks.road            # about three minutes on two cores
 
 Three figures, each a ratio or a difference inside this one run:
 
@@ -11,7 +11,6 @@ Three figures, each a ratio or a difference inside this one run:
 """
 
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.conftest import copy_project
+
 STAGES = ("prepare", "build", "tune", "train", "evaluate", "infer")
 ROUNDS = 5
 
@@ -58,7 +58,8 @@ IMPORT_NAMES = {
 def main() -> None:
     """Measure all three and print them."""
     with tempfile.TemporaryDirectory() as folder:
-        project = copy_project(Path(folder) / "project")
+        (Path(folder) / "project").mkdir()
+        project = copy_project(Path(folder) / "project").path
         cold(project, Path(folder))
         no_op(project, bare_project(Path(folder) / "bare"))
         starts(project)
@@ -128,23 +129,6 @@ def timed(command: list[str], folder: Path, path_first: Path | None = None) -> f
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed\n{done.stdout}\n{done.stderr}")
     return seconds
-
-
-def copy_project(target: Path) -> Path:
-    """A fresh repository with what the working tree holds."""
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout
-    for name in filter(None, names.split("\0")):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    subprocess.run(["git", "init", "--quiet"], cwd=target, check=True)
-    return target
 
 
 def bare_project(target: Path) -> Path:
