@@ -4,8 +4,10 @@ The typed sections are those of the stages; what a name brings with it (a model,
 is checked against the generated `stages/params.schema.json`, so torch is never imported.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -31,6 +33,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "evaluate": GatedEvaluateParams,
     "infer": InferParams,
 }
+RWLOCK = Path(".dvc/tmp/rwlock")
 RESTORE = (
     "if 'dvc repro' has stopped at this and removed outputs: mend it and run it again; they come "
     "back from the cache"
@@ -45,6 +48,7 @@ def check_params() -> None:
     Raises UserError with all that is wrong in it: keys, types, names, arguments, the search
     space, and the files that `dvc.yaml` takes from it.
     """
+    _check_rwlock()
     tree = read_yaml(PARAMS)
     if not isinstance(tree, Mapping):
         raise UserError(f"{PARAMS} must be a list of sections: seed, {', '.join(SECTIONS)}")
@@ -63,6 +67,21 @@ def check_params() -> None:
         error = UserError(*problems)
         error.add_note(RESTORE)
         raise error
+
+
+def _check_rwlock() -> None:
+    """Stop at a list of DVC's running commands that a killed one left half written.
+
+    DVC does not write it atomically, and refuses every command while it can't read it.
+    """
+    if RWLOCK.exists():
+        try:
+            json.loads(RWLOCK.read_bytes())
+        except ValueError:
+            raise UserError(
+                f"{RWLOCK} is damaged: a 'dvc' was killed while it wrote this file\n"
+                f"  when no other 'dvc' runs in this folder: rm {RWLOCK}"
+            ) from None
 
 
 def _check_top(tree: Mapping[str, Any]) -> list[Problem]:

@@ -98,6 +98,15 @@ def test_a_model_with_a_mistake_in_it_is_named(clone: Project) -> None:
     assert "SyntaxError" in said
 
 
+def test_a_lock_that_a_killed_dvc_left_half_written_is_named(clone: Project) -> None:
+    (clone.path / ".dvc/tmp/rwlock").write_text("", encoding="utf-8")
+    assert "rwlock" in clone.run("dvc", "repro", ok=False).stderr.lower()
+    assert "rm .dvc/tmp/rwlock" in clone.run("reprise", "check", ok=False).stderr
+    (clone.path / ".dvc/tmp/rwlock").unlink()
+    clone.run("reprise", "check")
+    assert clone.repro() == []
+
+
 def test_the_schema_for_editors_is_up_to_date(example: Project) -> None:
     example.run("python", "-m", "stages.schema", "--check")
 
