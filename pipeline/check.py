@@ -49,9 +49,17 @@ def check_params() -> None:
     space, and the files that `dvc.yaml` takes from it.
     """
     _check_rwlock()
-    tree = read_yaml(PARAMS)
+    problems = find_problems(read_yaml(PARAMS))
+    if problems:
+        error = UserError(*problems)
+        error.add_note(RESTORE)
+        raise error
+
+
+def find_problems(tree: object) -> list[Problem]:
+    """All that is wrong with `tree`, the content of a `params.yaml`."""
     if not isinstance(tree, Mapping):
-        raise UserError(f"{PARAMS} must be a list of sections: seed, {', '.join(SECTIONS)}")
+        return [Problem(f"{PARAMS} must be a list of sections: seed, {', '.join(SECTIONS)}")]
     schema = read_schema()
     problems = _check_top(tree)
     typed: dict[str, Any] = {}
@@ -62,11 +70,7 @@ def check_params() -> None:
     problems += _check_metrics(tree, schema)
     if typed.get("tune") is not None:
         problems += _check_tune(typed["tune"], tree, schema)
-    problems += check_paths(tree)
-    if problems:
-        error = UserError(*problems)
-        error.add_note(RESTORE)
-        raise error
+    return problems + check_paths(tree)
 
 
 def _check_rwlock() -> None:
