@@ -42,8 +42,10 @@ RESTORE = (
 NAMED = {"build": ("model",), "train": ("loss", "optimizer", "schedule")}
 
 
-def check_params() -> None:
+def check_params(*, fetched: bool = True) -> None:
     """Stop unless every stage can start with this `params.yaml`.
+
+    With `fetched=False`, inputs that DVC tracks need not have been pulled.
 
     Raises UserError with all that is wrong in it: keys, types, names, arguments, the search
     space, and the files that `dvc.yaml` takes from it.
@@ -62,7 +64,7 @@ def check_params() -> None:
     problems += _check_metrics(tree, schema)
     if typed.get("tune") is not None:
         problems += _check_tune(typed["tune"], tree, schema)
-    problems += check_paths(tree)
+    problems += check_paths(tree, fetched=fetched)
     if problems:
         error = UserError(*problems)
         error.add_note(RESTORE)
