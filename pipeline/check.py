@@ -42,22 +42,24 @@ RESTORE = (
 NAMED = {"build": ("model",), "train": ("loss", "optimizer", "schedule")}
 
 
-def check_params() -> None:
+def check_params(*, fetched: bool = True) -> None:
     """Stop unless every stage can start with this `params.yaml`.
+
+    With `fetched=False`, inputs that DVC tracks need not have been pulled.
 
     Raises UserError with all that is wrong in it: keys, types, names, arguments, the search
     space, and the files that `dvc.yaml` takes from it.
     """
     _check_rwlock()
-    problems = find_problems(read_yaml(PARAMS))
+    problems = find_problems(read_yaml(PARAMS), fetched=fetched)
     if problems:
         error = UserError(*problems)
         error.add_note(RESTORE)
         raise error
 
 
-def find_problems(tree: object) -> list[Problem]:
-    """All that is wrong with `tree`, the content of a `params.yaml`."""
+def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
+    """All that is wrong with `tree`, the content of a `params.yaml`; see `check_params`."""
     if not isinstance(tree, Mapping):
         return [Problem(f"{PARAMS} must be a list of sections: seed, {', '.join(SECTIONS)}")]
     schema = read_schema()
@@ -70,7 +72,7 @@ def find_problems(tree: object) -> list[Problem]:
     problems += _check_metrics(tree, schema)
     if typed.get("tune") is not None:
         problems += _check_tune(typed["tune"], tree, schema)
-    return problems + check_paths(tree)
+    return problems + check_paths(tree, fetched=fetched)
 
 
 def _check_rwlock() -> None:

@@ -56,6 +56,34 @@ def check() -> None:
 
 
 @main.command()
+@click.argument("stages", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--check", is_flag=True, help="Only whether dvc.lock is current; exit with 1 if not.")
+@stop_at_mistakes
+def plan(stages: tuple[str, ...], as_json: bool, check: bool) -> None:  # noqa: FBT001
+    """Show what would run and why, of STAGES and what is upstream of them, or of all.
+
+    With --check it needs no data: a clone that has pulled nothing will do.
+    """
+    from pipeline.show_plan import show_plan
+
+    show_plan(stages, as_json=as_json, check=check)
+
+
+@main.command()
+@click.argument("stages", nargs=-1)
+@stop_at_mistakes
+def accept(stages: tuple[str, ...]) -> None:
+    """Take changes of comments and formatting into dvc.lock without a rerun.
+
+    Of STAGES, or of all that differ in nothing else.
+    """
+    from pipeline.accept import accept
+
+    accept(stages)
+
+
+@main.command()
 @click.argument("name", required=False)
 @click.option("--force", is_flag=True, help="Give up edits of params.yaml that no commit holds.")
 @stop_at_mistakes

@@ -5,6 +5,7 @@ what its upstream will have left: a restored one's outputs are known by their ha
 follows may be fresh; one that must run leaves its downstream waiting.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a stage would do, and why."""
+    """What a stage would do, and why; `inputs` are what its deps will hold, as far as known."""
 
     state: str
     reasons: tuple[Reason, ...]
+    inputs: Mapping[str, Content]
 
 
 @dataclass
@@ -38,11 +40,13 @@ class Forecast:
     With `lock_only` the question is whether `dvc.lock` is current: cached outputs that are not
     here count as there, nothing is taken from the cache, and what always runs is no reason.
     With `accepting`, a stage whose code differs in comments alone counts as keeping its outputs.
+    With `merging`, the stages' lock entries come from several files: see `pipeline.merge_lock`.
     """
 
     repo: Any
     lock_only: bool = False
     accepting: bool = False
+    merging: bool = False
     contents: Contents = field(init=False)
     reasons: Reasons = field(init=False)
     _left: dict[str, Content | Waiting] = field(default_factory=dict)
@@ -56,13 +60,8 @@ class Forecast:
         """What `stage` would do; everything upstream of it must have been judged before."""
         if stage.is_data_source:
             return self._judge_source(stage)
-        found: dict[str, Content] = {}
-        why = self._judge_inputs(stage, found)
-        if not any(item.hash_info for item in [*stage.deps, *stage.outs]):
-            missing = [r for r in why if r.kind == "upstream" or (r.kind == "file" and not r.new)]
-            why = [*missing, Reason("never run", "")] if stage.outs or stage.deps else why
-        else:
-            why += self._judge_command(stage)
+        why, found = self.judge_inputs(stage)
+        if _is_locked(stage):
             why += [reason for out in stage.outs for reason in self._judge_out(out)]
         state, outs = STALE, None
         if not why or (self.accepting and all(reason.kind == "comments" for reason in why)):
@@ -70,8 +69,27 @@ class Forecast:
         elif not self.lock_only:
             outs = self._restorable(stage, found, why)
             state = STALE if outs is None else RESTORABLE
-        self._leave(stage, outs)
-        return Verdict(state, tuple(dict.fromkeys(why)))
+        self.leave(stage, outs)
+        return Verdict(state, tuple(dict.fromkeys(why)), found)
+
+    def judge_inputs(self, stage: Any) -> tuple[list[Reason], dict[str, Content]]:
+        """Why its inputs or its command make `stage` stale, and what each input will hold."""
+        found: dict[str, Content] = {}
+        why = self._judge_deps(stage, found)
+        if _is_locked(stage):
+            return why + self._judge_command(stage), found
+        # All of it is new: only what stands in the way of running is worth a word.
+        why = [r for r in why if r.kind in ("upstream", "always") or r.new is None]
+        return [Reason("never run", ""), *why], found
+
+    def leave(self, stage: Any, outs: Any) -> None:
+        """Note what `stage` leaves: `outs` with their hashes, or, of None, what nobody knows."""
+        for out in stage.outs:
+            here = self._here(out) if stage.frozen and out.protocol == "local" else None
+            self._left[out.fs_path] = here or Waiting((stage.addressing,))
+        for out in outs or []:
+            if out.hash_info:
+                self._left[out.fs_path] = Content(out.hash_info, out.meta)
 
     def _judge_source(self, stage: Any) -> Verdict:
         """A `.dvc` file: `dvc repro` takes what lies there, and stops when nothing does."""
@@ -91,10 +109,9 @@ class Forecast:
             else:
                 self._left[out.fs_path] = Waiting((stage.addressing,))
                 why.append(Reason("never run", ""))
-        return Verdict(STALE if why else FRESH, tuple(why))
+        return Verdict(STALE if why else FRESH, tuple(why), {})
 
-    def _judge_inputs(self, stage: Any, found: dict[str, Content]) -> list[Reason]:
-        """Why the inputs make `stage` stale; `found` gets what each of them will hold."""
+    def _judge_deps(self, stage: Any, found: dict[str, Content]) -> list[Reason]:
         if stage.frozen:
             return []
         why = []
@@ -141,7 +158,7 @@ class Forecast:
             return self.contents.at(dep.fs_path, dep.hash_name)
         # A part of an output that is not here, or a folder around several.
         part = self._part_of(outs[0], dep) if len(outs) == 1 else None
-        if part is None and self.lock_only and dep.hash_info:
+        if part is None and self.lock_only and not self.merging and dep.hash_info:
             return Content(dep.hash_info, dep.meta)
         return part or Waiting(tuple(dict.fromkeys(out.stage.addressing for out in outs)))
 
@@ -166,9 +183,11 @@ class Forecast:
         from dvc_data.hashfile.tree import Tree
 
         left = self._left[out.fs_path]
+        assert isinstance(left, Content)
+        if not left.hash.isdir or not out.fs.isin(dep.fs_path, out.fs_path):
+            return None
         key = out.fs.relparts(dep.fs_path, out.fs_path)
         try:
-            assert isinstance(left, Content)
             tree = Tree.load(out.cache, left.hash)
         except FileNotFoundError:
             return None
@@ -186,6 +205,8 @@ class Forecast:
     def _judge_command(self, stage: Any) -> list[Reason]:
         if not stage.cmd_changed:
             return []
+        if self.merging:
+            return [Reason("command", "", None, _one_line(stage.cmd))]
         lock = Path(stage.path).with_suffix(".lock")
         entry = ((read_yaml(lock) or {}).get("stages") or {}).get(stage.name) or {}
         return [Reason("command", "", _one_line(entry.get("cmd")), _one_line(stage.cmd))]
@@ -233,14 +254,6 @@ class Forecast:
         newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime, default=None)
         return None if newest is None else runs._load_cache(key, newest.name)
 
-    def _leave(self, stage: Any, outs: Any) -> None:
-        for out in stage.outs:
-            here = self._here(out) if stage.frozen and out.protocol == "local" else None
-            self._left[out.fs_path] = here or Waiting((stage.addressing,))
-        for out in outs or []:
-            if out.hash_info:
-                self._left[out.fs_path] = Content(out.hash_info, out.meta)
-
 
 def run_key(stage: Any, found: dict[str, Content]) -> str:
     """The run-cache's key of `stage` with the inputs `found`."""
@@ -258,6 +271,12 @@ def run_key(stage: Any, found: dict[str, Content]) -> str:
             dep.hash_info, dep.meta = hash_info, meta
     assert isinstance(key, str)
     return key
+
+
+def _is_locked(stage: Any) -> bool:
+    """Whether `dvc.lock` has an entry of it; what neither reads nor writes has none to miss."""
+    items = [*stage.deps, *stage.outs]
+    return not items or any(item.hash_info for item in items)
 
 
 def _has_key(stage: Any) -> bool:

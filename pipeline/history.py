@@ -23,6 +23,8 @@ class History:
 
     # Says of a path whether DVC leaves it out of a folder (.dvcignore).
     is_ignored: Callable[[str], bool]
+    # Where to look first: nearly always it is HEAD, and a long history takes its time.
+    heads: tuple[str, ...] = ("HEAD",)
     _contents: dict[str, bytes] = field(default_factory=dict)
     _prefix: str | None = None
 
@@ -51,13 +53,12 @@ class History:
         return None
 
     def _objects_at(self, path: str, kind: str) -> Iterable[str]:
-        """The different versions of `path` that commits hold, HEAD's first."""
+        """The different versions of `path` that commits hold, those of `heads` first."""
         if self._prefix is None:
             self._prefix = (_git("rev-parse", "--show-prefix") or b"").decode().strip()
         seen: set[str] = set()
         whole = f"{self._prefix}{path}"
-        # HEAD alone first: nearly always it is that one, and a long history takes its time.
-        for commits in (["HEAD"], None):
+        for commits in (list(self.heads), None):
             if commits is None:
                 listed = _git("rev-list", "--all", "HEAD", "--full-history", "--", path) or b""
                 commits = listed.decode().split()

@@ -13,19 +13,22 @@ from stages.common.section import subtree
 from stages.common.yamlfile import read_yaml
 
 
-def check_paths(tree: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with the paths that `dvc.yaml` takes from `tree`, each mistake once."""
+def check_paths(tree: Mapping[str, Any], *, fetched: bool = True) -> list[Problem]:
+    """What is wrong with the paths that `dvc.yaml` takes from `tree`, each mistake once.
+
+    With `fetched=False`, what DVC tracks may be missing.
+    """
     problems: dict[str, Problem] = {}
     for stage in read_yaml(DVC_FILE)["stages"].values():
         for dep in stage.get("deps", []):
             for key in TEMPLATE.findall(str(dep)):
-                problem = _check_path(str(dep), key, tree)
+                problem = _check_path(str(dep), key, tree, fetched=fetched)
                 if problem is not None:
                     problems[key] = problem
     return list(problems.values())
 
 
-def _check_path(dep: str, key: str, tree: Mapping[str, Any]) -> Problem | None:
+def _check_path(dep: str, key: str, tree: Mapping[str, Any], *, fetched: bool) -> Problem | None:
     try:
         value = subtree(tree, key)
     except KeyError:
@@ -38,6 +41,8 @@ def _check_path(dep: str, key: str, tree: Mapping[str, Any]) -> Problem | None:
     if key == "build.model.name":
         return None  # the schema has said so, with the models there are
     if Path(f"{path}.dvc").exists():
+        if not fetched:
+            return None
         message = f"{path} has not been fetched: run 'dvc pull {path}'"
         return Problem(message, key, value)
     folder = path.parent

@@ -14,7 +14,7 @@ from pipeline.forecast import FRESH, Forecast
 from pipeline.reasons import Reason, describe
 from stages.common.errors import UserError, wrong_name
 
-__all__ = ["Reason", "StagePlan", "active_graph", "describe", "in_order", "make_plan"]
+__all__ = ["Reason", "StagePlan", "active_graph", "describe", "in_order", "make_plan", "named"]
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,22 @@ def in_order(repo: Any, graph: Any, targets: Sequence[str]) -> list[Any]:
     place = {stage: index for index, stage in enumerate(repo.index.stages)}
     chosen = set(graph)
     if targets:
-        named = [stage for target in targets for stage in _named(target, list(place))]
-        chosen = set(named).union(*(nx.descendants(graph, stage) for stage in named))
+        asked = named(targets, list(place))
+        chosen = set(asked).union(*(nx.descendants(graph, stage) for stage in asked))
     reverse = graph.subgraph(chosen).reverse()
     return list(nx.lexicographical_topological_sort(reverse, key=place.__getitem__))
 
 
-def _named(target: str, stages: Sequence[Any]) -> list[Any]:
-    """The stage of that name, or all that a `foreach` or `matrix` of that name makes."""
-    found = [s for s in stages if s.addressing == target or s.addressing.startswith(f"{target}@")]
-    if not found:
-        names = [stage.addressing for stage in stages]
-        raise UserError(wrong_name(f"there is no stage '{target}'", target, names))
+def named(targets: Sequence[str], stages: Sequence[Any]) -> list[Any]:
+    """The stages of these names; of a `foreach` or `matrix`, all that it makes.
+
+    Raises UserError for a target that names no stage.
+    """
+    found: list[Any] = []
+    for target in targets:
+        fit = [s for s in stages if f"{s.addressing}@".startswith(f"{target}@")]
+        if not fit:
+            names = [stage.addressing for stage in stages]
+            raise UserError(wrong_name(f"there is no stage '{target}'", target, names))
+        found += [stage for stage in fit if stage not in found]
     return found

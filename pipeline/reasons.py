@@ -38,7 +38,7 @@ def describe(reason: Reason) -> str:
             return f"{what} is missing"
         return f"{what} {'is new' if old is None else 'is gone' if new is None else 'changed'}"
     if reason.kind == "comments":
-        return f"{what}: only comments or formatting"
+        return f"only comments: {what}"
     if reason.kind == "command":
         return f"command: {_value(old)} → {_value(new)}"
     if reason.kind == "upstream":
@@ -106,6 +106,8 @@ class Reasons:
     repo: Any
     contents: Contents
     history: History = field(init=False)
+    # Paths whose locked version no commit holds.
+    lost: set[str] = field(default_factory=set)
     _known: dict[tuple[str, str], list[Reason]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -124,6 +126,8 @@ class Reasons:
         now = self.contents.files(dep.fs_path, shown, dep.hash_name)
         # A folder that became a file, or the other way round, has no files in common.
         changes = compare(locked, now, self.history) if dep.hash_name == "md5" else None
+        if changes is None:
+            self.lost.add(shown)
         if not changes:
             return [Reason("file", shown, old, new)]
         if len(changes) > MAX_FILES and any(change.kind != "comments" for change in changes):

@@ -1,20 +1,24 @@
 """Small DVC projects of `sh` stages, made in a second where the road takes twenty."""
 
+import atexit
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 
 from tests.conftest import ROOT, Project
 
-# Reads its inputs, writes its outputs; `make` stands in for the work of a stage.
+# Comments in the code reach no output, as it is with real stages.
 DVC_YAML = """\
 stages:
   first:
-    cmd: cat stages/one.py raw.txt > out/first.txt && echo ${first.text} >> out/first.txt
+    cmd: cat raw.txt > out/first.txt && echo ${first.text} >> out/first.txt
     deps: [raw.txt, stages/one.py]
     params: [first]
     outs: [out/first.txt]
   second:
     cmd:
-      - cat out/first.txt stages/code/a.py | grep -v '^#' > out/second.txt
+      - (cat out/first.txt; grep -o 'return [0-9]' stages/code/a.py) > out/second.txt
       - wc -c < out/second.txt > out/size.json
     deps: [out/first.txt, stages/code]
     params: [second]
@@ -28,7 +32,7 @@ stages:
 """
 PARAMS = """\
 first: {text: hello}
-second: {size: 3, deep: {list: [1, 2]}}
+second: {number: 3, deep: {list: [1, 2]}}
 """
 
 
@@ -57,9 +61,18 @@ def tiny_project(folder: Path, dvc_yaml: str = DVC_YAML, params: str = PARAMS) -
     return project
 
 
-def reproduced(folder: Path, **options: str) -> Project:
+def reproduced(folder: Path) -> Project:
     """`tiny_project` after `dvc repro`, committed."""
-    project = tiny_project(folder, **options)
+    shutil.copytree(_reproduced(), folder, dirs_exist_ok=True)
+    return Project(folder)
+
+
+@functools.cache
+def _reproduced() -> Path:
+    """One for all tests of this process; they take copies."""
+    folder = Path(tempfile.mkdtemp(prefix="tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    project = tiny_project(folder)
     project.repro()
     project.commit("reproduced")
-    return project
+    return folder
