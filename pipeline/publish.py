@@ -98,14 +98,17 @@ def _output_paths(folder: Path) -> list[str]:
 
 def find_same(workspace: Workspace, deployment: str, commit: str) -> str | None:
     """A branch of this deployment with the same files on top of the same revision, or None."""
-    folder = workspace.path
+    folder, remote = workspace.path, workspace.remote
+    # Another run may have ended since this one has begun.
+    refs = f"refs/heads/reprise/{deployment}/*:refs/remotes/{remote}/reprise/{deployment}/*"
+    git(folder, "fetch", "--quiet", remote, f"+{refs}", seconds=TRANSFER_SECONDS)
     tree = git(folder, "rev-parse", f"{commit}^{{tree}}")
-    pattern = f"refs/remotes/{workspace.remote}/reprise/{deployment}/"
+    pattern = f"refs/remotes/{remote}/reprise/{deployment}/"
     listed = git(folder, "for-each-ref", "--format=%(refname)%00%(tree)%00%(parent)", pattern)
     for line in listed.splitlines():
         name, its_tree, parents = line.split("\0")
         if its_tree == tree and parents.split() == [workspace.commit]:
-            return name.removeprefix(f"refs/remotes/{workspace.remote}/")
+            return name.removeprefix(f"refs/remotes/{remote}/")
     return None
 
 

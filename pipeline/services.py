@@ -1,4 +1,4 @@
-"""Processes that outlive the command which starts them: started, recorded, found again, ended.
+"""Processes that outlive the command which starts them: started, recorded, found again.
 
 `.reprise/up.json` records each with its start time, so that a process which has got the same id
 since is never taken for it. Each also carries `REPRISE_UP=NAME:FOLDER` in its environment, and
@@ -7,12 +7,11 @@ so do its children: what a killed `reprise up` has started and not yet recorded 
 
 import fcntl
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,9 +27,6 @@ LOGS = HOME / "logs"
 MARK = "REPRISE_UP"
 POLL_SECONDS = 0.2
 LOCK_SECONDS = 150
-KILL_ROUNDS = 25
-# A child whose parent has ended is given this long to notice by itself, before it is told.
-ORPHAN_SECONDS = 5.0
 NUM_LINES_SHOWN = 15
 
 
@@ -136,7 +132,7 @@ def launch(
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
-                env={**environment, MARK: _mark(name)},
+                env={**environment, MARK: mark_of(name)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -182,68 +178,8 @@ def failed(name: str, how: str) -> str:
     return "\n".join([f"{name} {how}; the last lines of {log_file(name)}:", *shown])
 
 
-def end(name: str, record: Service | None, grace_seconds: float) -> None:
-    """End a service with all its children: SIGTERM, a bounded wait, SIGKILL.
-
-    The topmost process is told first, so that each can end its own children in order (a run
-    keeps a leash on its stages); who is left without a parent among them is told later.
-    Raises UserError if something survives.
-    """
-    known: set[psutil.Process] = set()
-    told: set[psutil.Process] = set()
-    begin = time.monotonic()
-    leader = find_process(record) if record is not None else None
-    while (running := _family(name, record, known)) and time.monotonic() - begin < grace_seconds:
-        pids = {process.pid for process in running}
-        late = leader is None or time.monotonic() - begin > ORPHAN_SECONDS
-        for process in running - told:
-            with suppress(psutil.Error):
-                if process == leader or (late and process.ppid() not in pids):
-                    process.terminate()
-                    told.add(process)
-        time.sleep(POLL_SECONDS)
-    for _ in range(KILL_ROUNDS):
-        running = _family(name, record, known)
-        if not running:
-            return
-        for process in running:
-            with suppress(psutil.Error):
-                process.kill()
-        time.sleep(POLL_SECONDS)
-    pids_left = ", ".join(str(process.pid) for process in running)
-    raise UserError(f"{name} does not end, not even when killed: process {pids_left}")
-
-
-def _family(name: str, record: Service | None, known: set[psutil.Process]) -> set[psutil.Process]:
-    """The service's running processes: by its record, by its mark, and all their children.
-
-    `known` remembers those once seen, whose parent may be gone by now.
-    """
-    leader = find_process(record) if record is not None else None
-    found = {*known, *marked(name), *([leader] if leader is not None else [])}
-    for process in tuple(found):
-        with suppress(psutil.Error):
-            found.update(process.children(recursive=True))
-    known.update(found)
-    running = set()
-    for process in found:
-        with suppress(psutil.Error):
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                running.add(process)
-    return running
-
-
-def marked(name: str) -> list[psutil.Process]:
-    """The running processes that carry the service's mark of this folder."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get(MARK) == _mark(name) and process.pid != os.getpid():
-                found.append(process)
-    return found
-
-
-def _mark(name: str) -> str:
+def mark_of(name: str) -> str:
+    """What the service's processes of this folder carry in their environment."""
     return f"{name}:{Path.cwd().resolve()}"
 
 
