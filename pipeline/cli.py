@@ -133,3 +133,31 @@ def schema(check: bool) -> None:  # noqa: FBT001
     """Write stages/params.schema.json, with which an editor completes params.yaml."""
     command = [sys.executable, "-m", "stages.schema", *(["--check"] if check else [])]
     sys.exit(subprocess.run(command, check=False).returncode)
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of Prefect's server and UI.")
+@click.option("--tensorboard-port", type=click.IntRange(1, 65535), help="Port of TensorBoard.")
+@click.option("--no-worker", is_flag=True, help="No worker: deployments don't run here.")
+@click.option("--no-tensorboard", is_flag=True, help="No TensorBoard.")
+@stop_at_mistakes
+def up(
+    port: int | None,
+    tensorboard_port: int | None,
+    no_worker: bool,  # noqa: FBT001
+    no_tensorboard: bool,  # noqa: FBT001
+) -> None:
+    """Start Prefect's server and UI, a worker and TensorBoard on this machine."""
+    from pipeline.up import Wanted
+    from pipeline.up import up as start
+
+    start(Wanted(port, tensorboard_port, not no_worker, not no_tensorboard))
+
+
+@main.command()
+@stop_at_mistakes
+def down() -> None:
+    """End all that `reprise up` has started here."""
+    from pipeline.up import down as end_all
+
+    end_all()
