@@ -50,7 +50,6 @@ def check_params(*, fetched: bool = True) -> None:
     Raises UserError with all that is wrong in it: keys, types, names, arguments, the search
     space, and the files that `dvc.yaml` takes from it.
     """
-    _check_rwlock()
     problems = find_problems(read_yaml(PARAMS), fetched=fetched)
     if problems:
         error = UserError(*problems)
@@ -75,7 +74,7 @@ def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
     return problems + check_paths(tree, fetched=fetched)
 
 
-def _check_rwlock() -> None:
+def check_rwlock() -> None:
     """Stop at a list of DVC's running commands that a killed one left half written.
 
     DVC does not write it atomically, and refuses every command while it can't read it.

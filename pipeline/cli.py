@@ -49,8 +49,9 @@ def main() -> None:
 @stop_at_mistakes
 def check() -> None:
     """Validate the whole of params.yaml and the files that it names."""
-    from pipeline.check import check_params
+    from pipeline.check import check_params, check_rwlock
 
+    check_rwlock()
     check_params()
     click.echo("params.yaml is fine")
 
@@ -96,6 +97,28 @@ def recipe(name: str | None, force: bool) -> None:  # noqa: FBT001
         return
     for known, what in list_recipes().items():
         click.echo(f"{known:20}  {what}")
+
+
+@main.command()
+@click.argument("stages", nargs=-1)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Edit params.yaml.")
+@click.option("--force", is_flag=True, help="Run the stages even when nothing has changed.")
+@click.option("--parallel", type=click.IntRange(min=1), help="Stages at once; else one a core.")
+@click.option("--wait", is_flag=True, help="Wait for a run that is going in this folder.")
+@stop_at_mistakes
+def run(
+    stages: tuple[str, ...],
+    settings: tuple[str, ...],
+    force: bool,  # noqa: FBT001
+    parallel: int | None,
+    wait: bool,  # noqa: FBT001
+) -> None:
+    """Run STAGES and what they need, or all, as a Prefect flow."""
+    from pipeline.run import run as run_stages
+
+    num = parallel or os.cpu_count() or 1
+    if not run_stages(stages, settings, force=force, parallel=num, wait=wait):
+        sys.exit(1)
 
 
 @main.command()
