@@ -53,7 +53,15 @@ class View:
 
     def note(self, text: str) -> None:
         """Say something about the run as a whole."""
-        self._console.print(Text(text, style="yellow"))
+        self._print(Text(text, style="yellow"))
+
+    def _print(self, row: Text) -> None:
+        try:
+            self._console.print(row)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read along has left (`| head`): no reason for a stage to fail.
+            self._console.quiet = True
 
     def started(self, name: str) -> None:
         """A stage is at work from now on."""
@@ -62,7 +70,7 @@ class View:
 
     def line(self, name: str, text: str) -> None:
         """A line that a stage has printed."""
-        self._console.print(Text.assemble((f"{name:{self._width}} │ ", "dim"), text))
+        self._print(Text.assemble((f"{name:{self._width}} │ ", "dim"), text))
 
     def ended(self, name: str, state: str, seconds: float | None) -> None:
         """A stage has ended, or need not run."""
@@ -70,5 +78,4 @@ class View:
             self._since.pop(name, None)
         took = "" if seconds is None else f" in {seconds:.1f} s"
         row = Text.assemble((f"{name:{self._width}} │ ", "dim"), (f"{state}{took}", COLOURS[state]))
-        self._console.print(row)
-        sys.stdout.flush()
+        self._print(row)
