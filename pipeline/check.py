@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from pipeline.named import check_named, read_schema
 from pipeline.paths import check_paths
+from pipeline.zoo import ZOO, check_alone
 from stages.build.params import BuildParams
 from stages.common.errors import Problem, UserError, shorten, wrong_name
 from stages.common.params import PARAMS
@@ -70,7 +71,7 @@ def find_problems(tree: object) -> list[Problem]:
     problems += _check_metrics(tree, schema)
     if typed.get("tune") is not None:
         problems += _check_tune(typed["tune"], tree, schema)
-    return problems + check_paths(tree)
+    return problems + check_models(tree) + check_paths(tree)
 
 
 def _check_rwlock() -> None:
@@ -151,6 +152,19 @@ def _check_tune(
         check_space(section, check)
     except UserError as error:
         return error.problems
+    return []
+
+
+def check_models(tree: Mapping[str, Any]) -> list[Problem]:
+    """Imports of the named model that a model may not have: its stages would stop at them."""
+    name = _find(tree, "build.model.name")
+    file = ZOO / f"{name}.py"
+    if not isinstance(name, str) or not file.is_file():
+        return []  # said elsewhere
+    try:
+        check_alone(file)
+    except UserError as error:
+        return [replace(p, key="build.model.name", value=name) for p in error.problems]
     return []
 
 
