@@ -11,7 +11,7 @@ from stages.common.files import read_json
 from stages.common.params import DVC_FILE, PARAMS
 from stages.common.section import validate
 from stages.common.yamlfile import read_yaml
-from stages.evaluate.params import Gate, GatedEvaluateParams
+from stages.evaluate.params import Gate, GatedEvaluateParams, check_gates
 
 EVALUATE = "evaluate"
 
@@ -21,7 +21,10 @@ def show_metrics() -> None:
 
     Raises UserError when nothing has run yet.
     """
-    gates = validate(GatedEvaluateParams, read_yaml(PARAMS)["evaluate"], at="evaluate").gates
+    section = validate(GatedEvaluateParams, read_yaml(PARAMS)["evaluate"], at="evaluate")
+    if problems := check_gates(section):
+        raise UserError(*problems)
+    gates = section.gates
     table = Table()
     table.add_column("stage")
     table.add_column("metric")
