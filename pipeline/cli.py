@@ -83,6 +83,15 @@ def accept(stages: tuple[str, ...]) -> None:
     accept(stages)
 
 
+@main.command("merge-lock")
+@stop_at_mistakes
+def merge_lock() -> None:
+    """Resolve the conflicts of dvc.lock, and of metrics and plots, in a merge or rebase."""
+    from pipeline.merge_lock import merge_lock
+
+    merge_lock()
+
+
 @main.command()
 @click.argument("name", required=False)
 @click.option("--force", is_flag=True, help="Give up edits of params.yaml that no commit holds.")
