@@ -1,0 +1,104 @@
+"""Values of `params.yaml` set from outside: `reprise run --set train.epochs=3`.
+
+Nothing is written unless the whole file is right with them.
+"""
+
+import difflib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pipeline.check import find_problems
+from stages.common.errors import Problem, UserError, shorten, wrong_name
+from stages.common.params import PARAMS
+from stages.common.yamlfile import read_yaml
+
+
+def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
+    """`train.epochs=3` as {'train.epochs': 3}; the value is read as YAML.
+
+    Raises UserError for what is no `key=value`.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set takes key=value, such as train.epochs=3, not '{setting}'")
+        try:
+            overrides[key.strip()] = YAML(typ="safe").load(text)
+        except YAMLError:
+            raise UserError(f"--set {setting}: '{text}' is not valid YAML") from None
+    return overrides
+
+
+def apply_overrides_to_file(overrides: Mapping[str, Any], source: str = "--set") -> list[str]:
+    """Set values in `params.yaml` by their dotted keys; return the difference, line by line.
+
+    Comments and layout stay. `source` is where the user said it, for messages.
+    Raises UserError, with nothing written, for keys that do not exist and for values that are
+    not right where they would stand.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
+
+    before = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
+    read_yaml(PARAMS)  # says what is wrong with a file that is no YAML
+    yaml = YAML()
+    yaml.width = 4096
+    yaml.preserve_quotes = True
+    # Its own class: the parent's table of types is shared by all. Else null is written as nothing.
+    yaml.Representer = type("Representer", (RoundTripRepresenter,), {})
+    yaml.representer.add_representer(
+        type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    tree = yaml.load(before)
+    unknown = [problem for key in overrides if (problem := _set(tree, key, overrides[key], source))]
+    if unknown:
+        raise UserError(*unknown)
+    text = io.StringIO()
+    yaml.dump(tree, text)
+    problems = find_problems(YAML(typ="safe").load(text.getvalue()))
+    if problems:
+        raise UserError(*(_placed(problem, overrides, source) for problem in problems))
+    after = text.getvalue()
+    if after != before:
+        temporary = PARAMS.with_suffix(".writing")
+        temporary.write_text(after, encoding="utf-8")
+        temporary.replace(PARAMS)
+    names = (f"{PARAMS} before", f"{PARAMS} after")
+    return list(
+        difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=0)
+    )
+
+
+def _set(tree: Any, key: str, value: object, source: str) -> Problem | None:
+    """Set one value in place, or say why its key leads nowhere.
+
+    The last part of a key may be new: an argument that a name takes. The check of the whole
+    file says whether it does.
+    """
+    parents, _, last = key.rpartition(".")
+    node, at = tree, ""
+    for part in filter(None, parents.split(".")):
+        if not isinstance(node, Mapping) or part not in node:
+            known = [f"{at}{name}" for name in node] if isinstance(node, Mapping) else []
+            problem = wrong_name(f"there is no key '{at}{part}'", f"{at}{part}", known, key)
+            return replace(problem, value=shorten(value), file=source)
+        node, at = node[part], f"{at}{part}."
+    if not isinstance(node, Mapping):
+        return Problem(f"'{parents}' has no keys of its own", key, shorten(value), file=source)
+    node[last] = value  # type: ignore[index]
+    return None
+
+
+def _placed(problem: Problem, overrides: Mapping[str, Any], source: str) -> Problem:
+    """The problem, told of where the user said it when it is about an override."""
+    about = problem.key or ""
+    ours = any(
+        f"{about}.".startswith(f"{key}.") or f"{key}.".startswith(f"{about}.") for key in overrides
+    )
+    return replace(problem, file=source) if about and ours else problem

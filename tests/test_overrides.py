@@ -1,0 +1,83 @@
+"""`--set key=value`: the file changes there and nowhere else, or not at all."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.overrides import apply_overrides_to_file, parse_overrides
+from stages.common.errors import UserError
+from stages.common.yamlfile import read_yaml
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the check looks at, as the current one; its params.yaml."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy2(ROOT / name, tmp_path / name)
+    for name in ("stages", "data/raw"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "params.yaml"
+
+
+def test_a_value_is_read_as_yaml() -> None:
+    settings = ["train.epochs=3", "train.optimizer.lr=1e-3", "prepare.key=null", "a.b=[1, x]"]
+    assert parse_overrides(settings) == {
+        "train.epochs": 3,
+        "train.optimizer.lr": 0.001,
+        "prepare.key": None,
+        "a.b": [1, "x"],
+    }
+    for wrong in ("train.epochs", "=3", "train.epochs=[1"):
+        with pytest.raises(UserError):
+            parse_overrides([wrong])
+
+
+def test_one_line_changes_and_comments_stay(params: Path) -> None:
+    before = params.read_text(encoding="utf-8").splitlines()
+    shown = apply_overrides_to_file({"train.epochs": 3})
+    after = params.read_text(encoding="utf-8").splitlines()
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    assert changed == [("  epochs: 30", "  epochs: 3")]
+    assert "-  epochs: 30" in shown
+    assert "+  epochs: 3" in shown
+
+
+def test_an_argument_that_the_name_takes_may_be_new(params: Path) -> None:
+    apply_overrides_to_file({"train.optimizer.betas": [0.9, 0.99], "train.early_stopping": None})
+    tree = read_yaml(params)
+    assert tree["train"]["optimizer"]["betas"] == [0.9, 0.99]
+    assert tree["train"]["early_stopping"] is None
+    assert "early_stopping: null" in params.read_text(encoding="utf-8")
+
+
+def test_nothing_to_change_writes_nothing(params: Path) -> None:
+    stamp = params.stat().st_mtime_ns
+    assert apply_overrides_to_file({"train.epochs": 30}) == []
+    assert params.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"train.epoch": 3}, ("unknown key 'epoch'", "--set  train.epoch: 3", "'epochs'?")),
+        ({"trian.epochs": 3}, ("there is no key 'trian'", "did you mean 'train'?")),
+        ({"train.epochs": "many"}, ("train.epochs", "many", "whole number")),
+        ({"train.epochs.x": 3}, ("'train.epochs' has no keys of its own",)),
+        ({"train.optimizer.lrr": 3}, ("AdamW takes no 'lrr'", "did you mean 'lr'?")),
+        ({"build.model.name": "cnnn"}, ("cnnn", "did you mean 'cnn'?")),
+        ({"prepare.source": "data/raw/digit.parquet"}, ("does not exist", "digits.parquet")),
+        ({"train.epochs": 3, "seed": -1}, ("from 0 to 4294967295", "--set  seed")),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(
+    params: Path, overrides: dict[str, object], says: tuple[str, ...]
+) -> None:
+    before = params.read_bytes()
+    with pytest.raises(UserError) as caught:
+        apply_overrides_to_file(overrides)
+    for words in says:
+        assert words in str(caught.value)
+    assert params.read_bytes() == before
