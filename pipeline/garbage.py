@@ -16,12 +16,13 @@ from typing import Any
 
 import psutil
 
+from pipeline.cacheshare import CHECKPOINTS, checkpoints_folder
+from pipeline.check import RWLOCK, check_rwlock
+from pipeline.folder import LOCK as RUN_LOCK
+from pipeline.workspace import WORKSPACES
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
 
-WORKSPACES = Path(".reprise/workspaces")
-CHECKPOINTS = Path(".reprise/checkpoints")
-RWLOCK = Path(".dvc/tmp/rwlock")
 DAY = 24 * 3600
 
 
@@ -46,7 +47,10 @@ def find_garbage(repo: Any, days: int) -> Garbage:
     _refuse_running()
     oldest = time.time() - days * DAY
     garbage = Garbage()
-    for kind in (WORKSPACES, CHECKPOINTS):
+    # Those of scheduled runs lie beside the cache where that lies elsewhere.
+    shared = checkpoints_folder(Path(repo.root_dir), Path(repo.cache.legacy.path))
+    kinds = {kind.resolve(): kind for kind in (shared, WORKSPACES, CHECKPOINTS)}
+    for kind in kinds.values():
         folders = [path for path in sorted(kind.glob("*")) if path.is_dir()]
         garbage.folders += [path for path in folders if newest(path) < oldest and is_free(path)]
     needed = _needed_by_git(repo)
@@ -69,13 +73,19 @@ def find_garbage(repo: Any, days: int) -> Garbage:
 
 
 def _refuse_running() -> None:
-    """Stop while a stage runs: DVC gives its lock away meanwhile, and only lists the paths."""
-    try:
-        listed = json.loads(RWLOCK.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    """Stop while anything runs: what it needs next is written nowhere yet.
+
+    DVC gives its lock away while a stage runs, and then only lists the paths that it uses.
+    """
+    at_work = [folder for folder in WORKSPACES.glob("*") if folder.is_dir()]
+    for folder in (RUN_LOCK.with_suffix(""), *at_work):
+        if not is_free(folder):
+            what = "a run" if folder not in at_work else f"the run in {folder}"
+            raise UserError(f"{what} is going: try again when it has ended")
+    check_rwlock()
+    if not RWLOCK.exists():
         return
-    except ValueError:
-        raise UserError(f"{RWLOCK} is damaged: 'reprise check' says what to do") from None
+    listed = json.loads(RWLOCK.read_text(encoding="utf-8"))
     holders = list(listed.get("write", {}).values())
     holders += [holder for readers in listed.get("read", {}).values() for holder in readers]
     for holder in holders:

@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.dvcrepo import locked, open_repo
-from pipeline.garbage import CHECKPOINTS, Garbage, find_garbage, holding
+from pipeline.garbage import Garbage, find_garbage, holding
+from pipeline.workspace import WORKSPACES
 from stages.common.errors import UserError
 
 MAX_OUTPUTS = 12
@@ -65,7 +66,7 @@ def to_table(garbage: Garbage, days: int) -> Table:
         what = f"entries of DVC's run-cache, over {days} days old"
         rows.append((what, len(garbage.entries), size_of(garbage.entries)))
     for folder in garbage.folders:
-        kind = "checkpoint" if folder.parent == CHECKPOINTS else "workspace"
+        kind = "workspace" if folder.parent == WORKSPACES else "checkpoint"
         rows.append((f"{kind} {folder.name}", 1, size_of([folder])))
     table = Table(show_footer=True)
     table.add_column("what", "together", overflow="fold", ratio=1)

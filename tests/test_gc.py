@@ -84,6 +84,10 @@ def test_what_a_workspace_needs_stays(tmp_path: Path) -> None:
     run_with(workspace, "scheduled")
     make_old(tmp_path / ".dvc/cache/runs")
     assert "nothing to free" in project.run("reprise", "gc").stdout
+    with workspace.path.with_name("run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        said = project.run("reprise", "gc", ok=False).stderr
+        assert "the run in .reprise/workspaces/run is going" in said
     # From inside it, the cache is somebody else's.
     said = workspace.run("reprise", "gc", ok=False).stderr
     assert "lies outside this repository" in said
