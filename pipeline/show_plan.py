@@ -98,9 +98,9 @@ def sum_up(plans: Sequence[StagePlan]) -> list[str]:
         "would come from the cache": [plan for plan in plans if plan.state == RESTORABLE],
     }
     lines = [f"{what}: {_names(group)}" for what, group in groups.items() if group]
-    kinds = {reason.kind for plan in stale for reason in plan.reasons}
-    if "comments" in kinds:
-        lines.append("only comments or formatting: 'reprise accept' takes them without a rerun")
+    # Of a stage with other reasons too, or behind one, nothing can be accepted.
+    if any({reason.kind for reason in plan.reasons} == {"comments"} for plan in stale):
+        lines.append("'reprise accept' takes changes of comments alone, without a rerun")
     news = [
         reason.new or "" for plan in stale for reason in plan.reasons if reason.kind == "output"
     ]
