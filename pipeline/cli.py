@@ -84,6 +84,31 @@ def accept(stages: tuple[str, ...]) -> None:
     accept(stages)
 
 
+@main.command("merge-lock")
+@stop_at_mistakes
+def merge_lock() -> None:
+    """Resolve the conflicts of dvc.lock, and of metrics and plots, in a merge or rebase."""
+    from pipeline.merge_lock import merge_lock
+
+    merge_lock()
+
+
+@main.command()
+@click.option("--days", default=30, show_default=True, type=click.IntRange(min=0))
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--dry", is_flag=True, help="Only show it.")
+@click.option("--shared", is_flag=True, help="Also in a cache that lies outside the repository.")
+@stop_at_mistakes
+def gc(days: int, yes: bool, dry: bool, shared: bool) -> None:  # noqa: FBT001
+    """Free what no branch, tag, workspace or recent run needs, after showing it.
+
+    Outputs of runs of the last DAYS days stay, so that going back to them runs nothing.
+    """
+    from pipeline.gc import collect
+
+    collect(days, yes=yes, dry=dry, shared=shared)
+
+
 @main.command()
 @click.argument("name", required=False)
 @click.option("--force", is_flag=True, help="Give up edits of params.yaml that no commit holds.")

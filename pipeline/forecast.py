@@ -206,7 +206,7 @@ class Forecast:
         if not stage.cmd_changed:
             return []
         if self.merging:
-            return [Reason("command", "", None, _one_line(stage.cmd))]
+            return [Reason("command", "", new=_one_line(stage.cmd))]
         lock = Path(stage.path).with_suffix(".lock")
         entry = ((read_yaml(lock) or {}).get("stages") or {}).get(stage.name) or {}
         return [Reason("command", "", _one_line(entry.get("cmd")), _one_line(stage.cmd))]

@@ -4,7 +4,9 @@ One process, no lock, nothing written: it works while a stage runs, and in a clo
 nothing.
 """
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +44,7 @@ def make_plan(targets: Sequence[str] = (), *, lock_only: bool = False) -> list[S
     and for project files that DVC can't read.
     """
     seconds = read_seconds()
-    with open_repo() as repo:
+    with _no_garbage(), open_repo() as repo:
         graph = active_graph(repo)
         order = in_order(repo, graph, targets)
         forecast = Forecast(repo, lock_only=lock_only)
@@ -65,6 +67,21 @@ def make_plan(targets: Sequence[str] = (), *, lock_only: bool = False) -> list[S
                 )
             )
     return plans
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Look for no cycles meanwhile: of DVC's many small objects none is garbage yet.
+
+    At 500 stages that is a third of the time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def active_graph(repo: Any) -> Any:

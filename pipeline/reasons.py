@@ -11,7 +11,6 @@ from stages.common.errors import shorten
 
 # Of more changed files in one folder, the folder is named with their number.
 MAX_FILES = 8
-MAX_COMMAND = 60
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,27 @@ def describe(reason: Reason) -> str:
     if reason.kind == "comments":
         return f"only comments: {what}"
     if reason.kind == "command":
-        return f"command: {_value(old)} → {_value(new)}"
+        if old is None:
+            return "command changed"
+        before, after = _differing_words(old, str(new))
+        return f"command: {_value(before)} → {_value(after)}"
     if reason.kind == "upstream":
         return f"upstream {what}"
     if reason.kind == "output":
         return f"{what} is {new}"
     return {"never run": "never run", "always": "always runs"}[reason.kind]
+
+
+def _differing_words(old: str, new: str) -> tuple[str, str]:
+    """Both commands without the words that they begin and end with in common."""
+    before, after = old.split(), new.split()
+    shortest = min(len(before), len(after))
+    pairs = list(zip(before, after, strict=False))
+    start = next((i for i, (a, b) in enumerate(pairs) if a != b), shortest)
+    ends = list(zip(before[start:][::-1], after[start:][::-1], strict=False))
+    end = next((i for i, (a, b) in enumerate(ends) if a != b), len(ends))
+    cut = [" ".join(words[start : len(words) - end]) or "nothing" for words in (before, after)]
+    return cut[0], cut[1]
 
 
 def _value(text: str | None) -> str:

@@ -16,6 +16,7 @@ from pipeline.plan import Reason, StagePlan, describe, make_plan
 from stages.common.errors import UserError
 
 MAX_LINES = 6
+MAX_NAMES = 10
 COLOURS = {FRESH: "green", RESTORABLE: "cyan", STALE: "yellow"}
 
 
@@ -96,14 +97,10 @@ def sum_up(plans: Sequence[StagePlan]) -> list[str]:
         "would run if what is upstream changes": waiting,
         "would come from the cache": [plan for plan in plans if plan.state == RESTORABLE],
     }
-    lines = [
-        f"{what}: {', '.join(plan.name for plan in group)}"
-        for what, group in groups.items()
-        if group
-    ]
-    kinds = {reason.kind for plan in stale for reason in plan.reasons}
-    if "comments" in kinds:
-        lines.append("only comments or formatting: 'reprise accept' takes them without a rerun")
+    lines = [f"{what}: {_names(group)}" for what, group in groups.items() if group]
+    # Of a stage with other reasons too, or behind one, nothing can be accepted.
+    if any({reason.kind for reason in plan.reasons} == {"comments"} for plan in stale):
+        lines.append("'reprise accept' takes changes of comments alone, without a rerun")
     news = [
         reason.new or "" for plan in stale for reason in plan.reasons if reason.kind == "output"
     ]
@@ -113,6 +110,12 @@ def sum_up(plans: Sequence[StagePlan]) -> list[str]:
     if any(new == "missing" for new in news) and sources:
         lines.append(f"bring back what is missing first: dvc pull {' '.join(sources)}")
     return lines or ["nothing would run"]
+
+
+def _names(plans: Sequence[StagePlan]) -> str:
+    names = [plan.name for plan in plans]
+    rest = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def format_seconds(seconds: float | None) -> str:

@@ -22,7 +22,7 @@ def test_comments_are_accepted_and_nothing_runs(tiny: Project) -> None:
     tiny.edit("stages/one.py", "X = 1", "X=1  # one")
     shown = tiny.run("reprise", "plan").stdout
     assert "only comments: stages/code/a.py" in shown
-    assert "'reprise accept' takes them without a rerun" in shown
+    assert "'reprise accept' takes changes of comments alone" in shown
     assert "accepted: first, second" in tiny.run("reprise", "accept").stdout
     assert tiny.repro() == []
     assert (tiny.path / "out/second.txt").read_bytes() == outputs

@@ -40,6 +40,7 @@ def test_the_shell_commands_run(clone: Project) -> None:
         for line in block.splitlines()
         if line.startswith(("dvc ", "reprise "))
     ]
+    commands += ["reprise plan", "reprise plan --check", "reprise accept", "reprise gc --yes"]
     commands += ["reprise check", "reprise recipe", "reprise recipe linear_regression"]
     commands += ["reprise metrics", "reprise deps --check", "reprise schema --check"]
     commands += ["dvc plots show", "dvc exp show --csv", "python -m stages.train.board"]
