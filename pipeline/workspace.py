@@ -105,7 +105,7 @@ def remove_dead(folder: Path, say: Say, *, num_kept: int = NUM_FAILED_KEPT) -> N
                 failed.append((path.stat().st_mtime, path))
             else:
                 _remove(path.with_suffix(""))
-                say(f"removed the workspace of a run that was killed: {path.stem}")
+                say(f"removed the workspace of a run that was stopped: {path.stem}")
     for _, path in sorted(failed, reverse=True)[num_kept:]:
         lock = _try_lock(path)
         if lock is not None:

@@ -222,7 +222,7 @@ def test_a_run_that_is_stopped_may_still_save_a_checkpoint(tiny: Project) -> Non
         stage.kill()
     with open_workspace(tiny.path, "next", None, said.append):
         assert not workspace.path.exists()
-    assert "removed the workspace of a run that was killed: stopped" in said
+    assert "removed the workspace of a run that was stopped: stopped" in said
 
 
 @contextlib.contextmanager
