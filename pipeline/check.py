@@ -14,12 +14,19 @@ from pydantic import BaseModel
 
 from pipeline.named import check_named, read_schema
 from pipeline.paths import check_paths
+from pipeline.zoo import ZOO, check_alone
 from stages.build.params import BuildParams
-from stages.common.errors import Problem, UserError, shorten, wrong_name
+from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.params import PARAMS
-from stages.common.section import Overrides, apply_overrides, subtree, validate_all
+from stages.common.section import (
+    Overrides,
+    apply_overrides,
+    check_seed,
+    subtree,
+    validate_all,
+)
 from stages.common.yamlfile import read_yaml
-from stages.evaluate.params import GatedEvaluateParams
+from stages.evaluate.params import GatedEvaluateParams, check_gates
 from stages.infer.params import InferParams
 from stages.prepare.params import PrepareParams
 from stages.train.params import TrainParams
@@ -40,24 +47,31 @@ RESTORE = (
 )
 # What stands beside a name depends on the name.
 NAMED = {"build": ("model",), "train": ("loss", "optimizer", "schedule")}
+# What depends on the task, by its key.
+OF_TASK = {
+    "evaluate.metrics": "metric",
+    "train.loss.name": "loss",
+    "train.early_stopping.metric": "metric to watch",
+}
 
 
-def check_params() -> None:
+def check_params(*, fetched: bool = True) -> None:
     """Stop unless every stage can start with this `params.yaml`.
+
+    With `fetched=False`, inputs that DVC tracks need not have been pulled.
 
     Raises UserError with all that is wrong in it: keys, types, names, arguments, the search
     space, and the files that `dvc.yaml` takes from it.
     """
-    _check_rwlock()
-    problems = find_problems(read_yaml(PARAMS))
+    problems = find_problems(read_yaml(PARAMS), fetched=fetched)
     if problems:
         error = UserError(*problems)
         error.add_note(RESTORE)
         raise error
 
 
-def find_problems(tree: object) -> list[Problem]:
-    """All that is wrong with `tree`, the content of a `params.yaml`."""
+def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
+    """All that is wrong with `tree`, the content of a `params.yaml`; see `check_params`."""
     if not isinstance(tree, Mapping):
         return [Problem(f"{PARAMS} must be a list of sections: seed, {', '.join(SECTIONS)}")]
     schema = read_schema()
@@ -67,13 +81,21 @@ def find_problems(tree: object) -> list[Problem]:
         if name in tree:
             found, typed[name] = _check_section(name, tree[name], schema)
             problems += found
-    problems += _check_metrics(tree, schema)
+    of_task = _check_task(tree, schema)
+    problems += of_task
+    gated = typed.get("evaluate")
+    # A metric that is misspelt is no reason to doubt the gate that spells it rightly.
+    if gated is not None and not any(p.key.startswith("evaluate.") for p in of_task if p.key):
+        problems += check_gates(gated)
     if typed.get("tune") is not None:
         problems += _check_tune(typed["tune"], tree, schema)
-    return problems + check_paths(tree)
+    problems += check_models(tree)
+    told = {problem.key for problem in problems}
+    found = check_paths(tree, fetched=fetched)
+    return problems + [problem for problem in found if problem.key not in told]
 
 
-def _check_rwlock() -> None:
+def check_rwlock() -> None:
     """Stop at a list of DVC's running commands that a killed one left half written.
 
     DVC does not write it atomically, and refuses every command while it can't read it.
@@ -98,11 +120,8 @@ def _check_top(tree: Mapping[str, Any]) -> list[Problem]:
     problems += [
         Problem(f"the section '{name}' is missing", key=name) for name in known if name not in tree
     ]
-    seed = tree.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        message = "the seed must be a whole number, 0 or more"
-        problems.append(Problem(message, key="seed", value=shorten(seed)))
-    return problems
+    seed = check_seed(tree.get("seed", 0))
+    return problems if seed is None else [*problems, seed]
 
 
 def _check_section(
@@ -116,41 +135,71 @@ def _check_section(
     return problems, section
 
 
-def _check_metrics(tree: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Problem]:
-    """Names of metrics; those of the task where `prepare.task` says which."""
-    by_task = schema["$defs"]["GatedEvaluateParams"]["properties"]["metrics"]["items"]["x-tasks"]
-    names, task = _find(tree, "evaluate.metrics"), _find(tree, "prepare.task")
-    tasks = [task] if task in by_task else list(by_task)
-    known = [metric for each in tasks for metric in by_task[each]]
-    what = f" for {task}" if task in by_task else ""
-    return [
-        wrong_name(f"there is no metric '{name}'{what}", name, known, f"evaluate.metrics.{index}")
-        for index, name in enumerate(names if isinstance(names, list) else [])
-        if isinstance(name, str) and name not in known
-    ]
+def _check_task(tree: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Problem]:
+    """Names that a task has or has not: those of all tasks unless `prepare.task` says which."""
+    by_task: Mapping[str, Mapping[str, list[str]]] = schema["x-tasks"]
+    task = _find(tree, "prepare.task")
+    problems = []
+    for place, kind in OF_TASK.items():
+        everywhere = [name for names in by_task[place].values() for name in names]
+        known = by_task[place].get(str(task), everywhere)
+        what = "" if known is everywhere else f" for {task}"
+        found = _find(tree, place)
+        if isinstance(found, list):
+            names = {f"{place}.{index}": name for index, name in enumerate(found)}
+        else:
+            # Of a name that no task has, the check of the section tells.
+            names = {place: found} if found in everywhere else {}
+        for key, name in names.items():
+            if isinstance(name, str) and name not in known:
+                problems.append(wrong_name(f"there is no {kind} '{name}'{what}", name, known, key))
+    return problems
 
 
 def _check_tune(
     section: TuneParams, tree: Mapping[str, Any], schema: Mapping[str, Any]
 ) -> list[Problem]:
     """The search space: each of its values in the place of what it would replace."""
+    recipe = {
+        name: tree[name] for name in ("build", "train") if isinstance(tree.get(name), Mapping)
+    }
+    before = {name: _check_section(name, part, schema)[0] for name, part in recipe.items()}
+    known = [problem for found in before.values() for problem in found] + _check_task(tree, schema)
 
     def check(overrides: Overrides) -> None:
-        for name in ("build", "train"):
-            changed = apply_overrides(tree[name], overrides, name)
-            found = [
-                problem
-                for problem in _check_section(name, changed, schema)[0]
-                # What is wrong without the override has been said at its own key.
-                if problem.key is not None and any(problem.key.startswith(p) for p in overrides)
-            ]
-            if found:
-                raise UserError(*found)
+        (path,) = overrides
+        name = path.split(".")[0]
+        if name not in recipe:
+            return  # said of the section
+        try:
+            changed = apply_overrides(recipe[name], overrides, name)
+        except (KeyError, TypeError):
+            if before[name]:
+                return  # its parents may be what is wrong there
+            raise
+        after = _check_section(name, changed, schema)[0]
+        after += _check_task({**tree, name: changed}, schema)
+        # What is wrong without the override has been said at its own key.
+        if found := [problem for problem in after if problem not in known]:
+            raise UserError(*found)
 
     try:
         check_space(section, check)
     except UserError as error:
         return error.problems
+    return []
+
+
+def check_models(tree: Mapping[str, Any]) -> list[Problem]:
+    """Imports of the named model that a model may not have: its stages would stop at them."""
+    name = _find(tree, "build.model.name")
+    file = ZOO / f"{name}.py"
+    if not isinstance(name, str) or not file.is_file():
+        return []  # said elsewhere
+    try:
+        check_alone(file)
+    except UserError as error:
+        return [replace(p, key="build.model.name", value=name) for p in error.problems]
     return []
 
 

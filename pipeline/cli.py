@@ -49,10 +49,39 @@ def main() -> None:
 @stop_at_mistakes
 def check() -> None:
     """Validate the whole of params.yaml and the files that it names."""
-    from pipeline.check import check_params
+    from pipeline.check import check_params, check_rwlock
 
+    check_rwlock()
     check_params()
     click.echo("params.yaml is fine")
+
+
+@main.command()
+@click.argument("stages", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--check", is_flag=True, help="Only whether dvc.lock is current; exit with 1 if not.")
+@stop_at_mistakes
+def plan(stages: tuple[str, ...], as_json: bool, check: bool) -> None:  # noqa: FBT001
+    """Show what would run and why, of STAGES and what is upstream of them, or of all.
+
+    With --check it needs no data: a clone that has pulled nothing will do.
+    """
+    from pipeline.show_plan import show_plan
+
+    show_plan(stages, as_json=as_json, check=check)
+
+
+@main.command()
+@click.argument("stages", nargs=-1)
+@stop_at_mistakes
+def accept(stages: tuple[str, ...]) -> None:
+    """Take changes of comments and formatting into dvc.lock without a rerun.
+
+    Of STAGES, or of all that differ in nothing else.
+    """
+    from pipeline.accept import accept
+
+    accept(stages)
 
 
 @main.command()
@@ -68,6 +97,28 @@ def recipe(name: str | None, force: bool) -> None:  # noqa: FBT001
         return
     for known, what in list_recipes().items():
         click.echo(f"{known:20}  {what}")
+
+
+@main.command()
+@click.argument("stages", nargs=-1)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Edit params.yaml.")
+@click.option("--force", is_flag=True, help="Run the stages even when nothing has changed.")
+@click.option("--parallel", type=click.IntRange(min=1), help="Stages at once; else one a core.")
+@click.option("--wait", is_flag=True, help="Wait for a run that is going in this folder.")
+@stop_at_mistakes
+def run(
+    stages: tuple[str, ...],
+    settings: tuple[str, ...],
+    force: bool,  # noqa: FBT001
+    parallel: int | None,
+    wait: bool,  # noqa: FBT001
+) -> None:
+    """Run STAGES and what they need, or all, as a Prefect flow."""
+    from pipeline.run import run as run_stages
+
+    num = parallel or os.cpu_count() or 1
+    if not run_stages(stages, settings, force=force, parallel=num, wait=wait):
+        sys.exit(1)
 
 
 @main.command()

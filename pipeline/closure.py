@@ -5,9 +5,10 @@ parent packages count, relative ones are resolved.
 """
 
 import ast
+import functools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -123,12 +124,18 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """The installed libraries by the modules that they bring; a second to find out."""
+    return packages_distributions()
+
+
 def name_libraries(imports: tuple[Import, ...], pinned: dict[str, str]) -> set[str]:
     """The libraries that `imports` belong to, by canonical name; Python's own are left out.
 
     Raises UserError for those that `pinned` (library to version) does not hold.
     """
-    distributions = packages_distributions()
+    distributions = _distributions()
     names: set[str] = set()
     problems: dict[str, Problem] = {}
     for statement in imports:

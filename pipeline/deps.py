@@ -1,8 +1,9 @@
 """The code and the libraries of each stage, as dependencies in `dvc.yaml`.
 
 A stage `python -m stages.X` depends on its own folder, on every other file of its import
-closure, and on the versions of the libraries that these import. Models of the zoo stay out but
-for the one that `build.model.name` names, so that a new one reruns nothing.
+closure, and on the versions of the libraries that these import. A stage with a model depends on
+the file that `build.model.name` names and on all that a model may import, so that another model
+in the zoo reruns nothing.
 """
 
 import io
@@ -14,11 +15,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from pipeline.closure import LOADER, Closure, canonical, find_closure, name_libraries
+from pipeline.zoo import ZOO, check_alone, find_allowed, model_files
 from stages.common.errors import UserError
 from stages.common.params import DVC_FILE, VERSIONS
 
 CONSTRAINTS = Path("constraints.txt")
-ZOO = Path("stages/zoo/models")
 NAMED_MODEL = f"{ZOO}/${{build.model.name}}.py"
 HEAD = "# Written by `reprise deps` from constraints.txt: the libraries that the stages import.\n"
 _COMMAND = re.compile(r"python -m (stages\.(\w+))$")
@@ -27,12 +28,14 @@ _COMMAND = re.compile(r"python -m (stages\.(\w+))$")
 def derive() -> dict[Path, str]:
     """What `dvc.yaml` and `stages/versions.yaml` must hold, by path.
 
-    Raises UserError for imports that can't be followed and libraries that are not pinned.
+    Raises UserError for imports that can't be followed, libraries that are not pinned, and models
+    that import what they may not.
     """
     pinned = read_pins()
     yaml = _yaml()
     tree = yaml.load(DVC_FILE.read_text(encoding="utf-8"))
-    zoo = find_closure(*(f"stages.zoo.models.{path.stem}" for path in ZOO.glob("[!_]*.py")))
+    check_alone(*model_files())
+    of_models = find_allowed()
     used: set[str] = set()
     for name, stage in tree["stages"].items():
         match = _COMMAND.match(str(stage.get("cmd", "")).strip())
@@ -42,9 +45,9 @@ def derive() -> dict[Path, str]:
             raise UserError(f"{DVC_FILE}: the stage '{name}' runs {match[1]}; give both one name")
         closure = find_closure(f"{match[1]}.__main__")
         if LOADER in closure.files:
-            files = {file for file in zoo.files if file.parent != ZOO or file.stem == "__init__"}
             closure = Closure(
-                tuple(sorted({*closure.files, *files})), closure.libraries + zoo.libraries
+                tuple(sorted({*closure.files, *of_models.files})),
+                closure.libraries + of_models.libraries,
             )
         libraries = name_libraries(closure.libraries, pinned)
         used |= libraries

@@ -10,14 +10,16 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from stages.common.errors import Problem, UserError, shorten, wrong_name
+from pipeline.zoo import ZOO, model_files
+from stages.common.errors import Problem, UserError, shorten, wrong_name, wrong_value
 from stages.common.files import md5, read_json
 from stages.common.params import VERSIONS
 from stages.common.section import subtree
 from stages.common.yamlfile import read_yaml
 
 SCHEMA = Path("stages/params.schema.json")
-ZOO = Path("stages/zoo/models")
+# Where a check makes it anew: a check writes nothing that git tracks.
+OWN_SCHEMA = Path(".reprise/params.schema.json")
 _TYPES = {
     "integer": "a whole number",
     "number": "a number",
@@ -26,29 +28,48 @@ _TYPES = {
     "array": "a list",
     "null": "null",
 }
+# What a bound means: must ….
+_BOUNDS = {
+    "exclusiveMaximum": "be less than {:g}",
+    "exclusiveMinimum": "be greater than {:g}",
+    "maxItems": "have at most {} item{}",
+    "maximum": "be at most {}",
+    "minItems": "have at least {} item{}",
+    "minimum": "be at least {}",
+}
 
 
 def read_schema() -> dict[str, Any]:
-    """The schema, made anew first when what it was made from has changed (a few seconds).
+    """The schema; when what it was made from has changed, a new one from `.reprise/`.
 
-    Raises UserError when it can't be made: a file of the zoo with a mistake in it.
+    The new one is made once, which takes a few seconds. Raises UserError when it can't be: a
+    file of the zoo with a mistake in it.
     """
-    schema = read_json(SCHEMA) if SCHEMA.exists() else {}
-    if not _is_current(schema.get("x-sources", {})):
-        command = [sys.executable, "-m", "stages.schema"]
+    schema = _read(SCHEMA)
+    if schema is not None:
+        return schema
+    print(f"note: {SCHEMA} is out of date for editors: 'reprise schema' writes it", file=sys.stderr)
+    schema = _read(OWN_SCHEMA)
+    if schema is None:
+        command = [sys.executable, "-m", "stages.schema", str(OWN_SCHEMA)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             reason = "\n  ".join(done.stderr.strip().splitlines()[-4:])
             raise UserError(f"{SCHEMA} can't be made from the models of the zoo:\n  {reason}")
-        print(done.stdout, end="")
-        schema = read_json(SCHEMA)
-    assert isinstance(schema, dict)
+        schema = read_json(OWN_SCHEMA)
+    assert schema is not None
     return schema
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The schema in a file, if it is there and up to date."""
+    schema: dict[str, Any] = read_json(path) if path.exists() else {}
+    return schema if _is_current(schema.get("x-sources", {})) else None
 
 
 def _is_current(sources: Mapping[str, str]) -> bool:
     files = {path: digest for path, digest in sources.items() if path != "torch"}
-    zoo = {str(path) for path in ZOO.glob("[!_]*.py")}
+    zoo = {str(path) for path in model_files()}
     return (
         zoo == {path for path in files if Path(path).parent == ZOO}
         and sources.get("torch") == str(read_yaml(VERSIONS).get("torch"))
@@ -97,7 +118,11 @@ def _problems(error: ValidationError, name: str, at: str) -> Iterable[Problem]:
         yield wrong_name(f"'{value}' is not allowed here", value, allowed, key)
     elif error.validator in ("type", "anyOf"):
         types = _type_names(error.schema)
-        yield Problem(f"{key.split('.')[-1]} must be {' or '.join(types)}", key=key, value=value)
+        yield wrong_value(f"be {' or '.join(types)}", key, error.instance)
+    elif error.validator in _BOUNDS:
+        bound = error.validator_value
+        must = _BOUNDS[error.validator].format(bound, "" if bound == 1 else "s")
+        yield wrong_value(must, key, error.instance)
     else:
         yield Problem(error.message, key=key, value=value)
 

@@ -3,7 +3,7 @@
 DVC stops at one that leads nowhere with a bare 'No such file', and has removed outputs by then.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,28 @@ from stages.common.params import DVC_FILE, TEMPLATE
 from stages.common.section import subtree
 from stages.common.yamlfile import read_yaml
 
+Stages = Mapping[str, Mapping[str, Any]]
 
-def check_paths(tree: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with the paths that `dvc.yaml` takes from `tree`, each mistake once."""
+
+def check_paths(tree: Mapping[str, Any], *, fetched: bool = True) -> list[Problem]:
+    """What is wrong with the paths that `dvc.yaml` takes from `tree`, each mistake once.
+
+    With `fetched=False`, what DVC tracks may be missing.
+    """
     problems: dict[str, Problem] = {}
-    for stage in read_yaml(DVC_FILE)["stages"].values():
-        for dep in stage.get("deps", []):
-            for key in TEMPLATE.findall(str(dep)):
-                problem = _check_path(str(dep), key, tree)
+    stages: Stages = read_yaml(DVC_FILE)["stages"]
+    for name, stage in stages.items():
+        for dep in map(str, stage.get("deps", [])):
+            for key in TEMPLATE.findall(dep):
+                problem = _check_path(dep, key, tree, name, stages, fetched=fetched)
                 if problem is not None:
                     problems[key] = problem
     return list(problems.values())
 
 
-def _check_path(dep: str, key: str, tree: Mapping[str, Any]) -> Problem | None:
+def _check_path(
+    dep: str, key: str, tree: Mapping[str, Any], stage: str, stages: Stages, *, fetched: bool
+) -> Problem | None:
     try:
         value = subtree(tree, key)
     except KeyError:
@@ -33,11 +41,24 @@ def _check_path(dep: str, key: str, tree: Mapping[str, Any]) -> Problem | None:
     if not isinstance(value, str) or not value:
         return None
     path = Path(dep.replace(f"${{{key}}}", value))
-    if path.exists() or TEMPLATE.search(str(path)) is not None:
+    if TEMPLATE.search(str(path)) is not None:
+        return None
+    makers = [
+        name for name, other in stages.items() if any(_overlap(path, o) for o in _outs(other))
+    ]
+    later = set(makers) & _downstream(stage, stages)
+    if later:
+        message = f"{path} holds what the stage '{min(later)}' writes, which comes after '{stage}'"
+        if later == {stage}:
+            message = f"{path} holds what the stage '{stage}' itself writes"
+        return Problem(f"{message}: take a file that no stage writes", key, value)
+    if path.exists() or makers:
         return None
     if key == "build.model.name":
         return None  # the schema has said so, with the models there are
     if Path(f"{path}.dvc").exists():
+        if not fetched:
+            return None
         message = f"{path} has not been fetched: run 'dvc pull {path}'"
         return Problem(message, key, value)
     folder = path.parent
@@ -45,3 +66,29 @@ def _check_path(dep: str, key: str, tree: Mapping[str, Any]) -> Problem | None:
     what = f"the file {path} does not exist" if folder.is_dir() else f"there is no folder {folder}"
     suggestion = did_you_mean(str(path), beside)
     return Problem(what, key, value, tuple(beside), suggestion)
+
+
+def _outs(stage: Mapping[str, Any]) -> Iterator[Path]:
+    """All that a stage writes."""
+    for kind in ("outs", "metrics", "plots"):
+        for entry in stage.get(kind, []):
+            yield Path(next(iter(entry)) if isinstance(entry, Mapping) else str(entry))
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Whether they are one path, or one lies in the other."""
+    here, there = one.resolve(), other.resolve()
+    return here == there or here in there.parents or there in here.parents
+
+
+def _downstream(stage: str, stages: Stages) -> set[str]:
+    """A stage and those that need what it writes, by the paths that no parameter changes."""
+    found, waiting = {stage}, [stage]
+    while waiting:
+        outs = list(_outs(stages[waiting.pop()]))
+        for name, other in stages.items():
+            deps = [Path(str(dep)) for dep in other.get("deps", []) if "${" not in str(dep)]
+            if name not in found and any(_overlap(dep, out) for dep in deps for out in outs):
+                found.add(name)
+                waiting.append(name)
+    return found

@@ -17,7 +17,8 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Failed
 
 from pipeline.data import fetch_data, has_tracked_data, push_data, update_imports_of
-from pipeline.flow import Outcome, run_road
+from pipeline.flow import run_road
+from pipeline.outcome import Outcome
 from pipeline.overrides import apply_overrides_to_file
 from pipeline.publish import publish
 from pipeline.workspace import Workspace, open_workspace

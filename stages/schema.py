@@ -2,10 +2,11 @@
 
     python -m stages.schema            # writes it
     python -m stages.schema --check    # stops with 1 when it is out of date
+    python -m stages.schema FILE       # writes it elsewhere
 
 It holds the typed sections, each model of the zoo with its arguments, and each loss, optimizer
-and schedule of torch with those of its signature. `x-sources` are the files and versions that
-it was made from.
+and schedule of torch with those of its signature. `x-tasks` are the names that each task has,
+`x-sources` the files and versions that it was made from.
 """
 
 import json
@@ -20,11 +21,13 @@ from pydantic import BaseModel, create_model
 from stages.build.params import BuildParams
 from stages.common.files import md5
 from stages.common.model import ZOO, arguments_class
+from stages.common.section import Seed
 from stages.evaluate.metrics import metrics_of
 from stages.evaluate.params import GatedEvaluateParams
 from stages.infer.params import InferParams
 from stages.prepare.params import PrepareParams
-from stages.train.names import Kind, allowed, arguments_of, refused
+from stages.train.names import Kind, allowed, arguments_of, losses_of, refused
+from stages.train.optimizers import metric_of
 from stages.train.params import TrainParams
 from stages.tune.params import TuneParams
 
@@ -36,6 +39,7 @@ SOURCES = (
     "stages/common/signature.py",
     "stages/evaluate/metrics.py",
     "stages/train/names.py",
+    "stages/train/optimizers.py",
     "stages/schema.py",
 )
 
@@ -44,7 +48,7 @@ def make_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of `params.yaml`."""
     root = create_model(
         "params",
-        seed=(int, ...),
+        seed=(Seed, ...),
         prepare=(PrepareParams, ...),
         build=(BuildParams, ...),
         tune=(TuneParams, ...),
@@ -54,7 +58,6 @@ def make_schema() -> dict[str, Any]:
     )
     schema = root.model_json_schema()
     schema["additionalProperties"] = False
-    schema["properties"]["seed"]["minimum"] = 0
     parts = schema["$defs"]
     del parts["Named"]
 
@@ -65,16 +68,28 @@ def make_schema() -> dict[str, Any]:
     for kind in get_args(Kind):
         names = {name: arguments_of(kind, name) for name in allowed(kind)}
         parts["TrainParams"]["properties"][kind] = _named(names, refused(kind), parts)
-    metrics = {task: list(metrics_of(task)) for task in ("classification", "regression")}
+    tasks = _names_by_task()
     items = parts["GatedEvaluateParams"]["properties"]["metrics"]["items"]
-    items["enum"] = [*metrics["classification"], *metrics["regression"]]
-    items["x-tasks"] = metrics
+    items["enum"] = [name for names in tasks["evaluate.metrics"].values() for name in names]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "params.yaml",
         "$comment": "Written by `reprise schema`.",
+        "x-tasks": tasks,
         "x-sources": {**{str(path): md5(path) for path in source_files()}, "torch": _torch()},
         **_tidy(schema),
+    }
+
+
+def _names_by_task() -> dict[str, dict[str, list[str]]]:
+    """The names that a task has, by the key where they stand."""
+    metrics = {task: list(metrics_of(task)) for task in ("classification", "regression")}
+    watched = {task: ["loss", metric_of(task)] for task in metrics}
+    losses = {task: list(losses_of(task)) for task in metrics}
+    return {
+        "evaluate.metrics": metrics,
+        "train.loss.name": losses,
+        "train.early_stopping.metric": watched,
     }
 
 
@@ -124,15 +139,18 @@ def _named(
 
 def main() -> None:
     """Write the schema, or compare it with what is there."""
+    check = sys.argv[1:] == ["--check"]
+    path = Path(sys.argv[1]) if sys.argv[1:] and not check else SCHEMA
     text = json.dumps(make_schema(), indent=1, ensure_ascii=False) + "\n"
-    if not SCHEMA.exists() or SCHEMA.read_text(encoding="utf-8") != text:
-        if sys.argv[1:] == ["--check"]:
-            print(f"{SCHEMA} is out of date; 'reprise schema' writes it")
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if check:
+            print(f"{path} is out of date; 'reprise schema' writes it")
             sys.exit(1)
-        temporary = SCHEMA.with_suffix(".writing")
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_suffix(".writing")
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(SCHEMA)
-        print(f"wrote {SCHEMA}")
+        temporary.replace(path)
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

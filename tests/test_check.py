@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from ruamel.yaml import YAML
 
+from pipeline.check import find_problems
+from pipeline.paths import check_paths
+from stages.common.errors import Problem
 from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT, Project
 
@@ -14,7 +18,7 @@ SCHEMA = json.loads((ROOT / "stages/params.schema.json").read_text(encoding="utf
 
 # Old text of params.yaml, new text, and what the screen must say.
 MISTAKES = [
-    ("seed: 0 ", "seed: -1 ", ["params.yaml:6  seed: -1", "0 or more"]),
+    ("seed: 0 ", "seed: -1 ", ["params.yaml:6  seed: -1", "from 0 to"]),
     ("\nseed: 0 ", "\n# no ", ["section 'seed' is missing"]),
     ("\ninfer:", "\ninferr:", ["unknown section 'inferr'", "did you mean 'infer'?", "'infer' is"]),
     ("task: auto ", "task: clasification ", ["prepare.task", "did you mean 'classification'?"]),
@@ -29,7 +33,7 @@ MISTAKES = [
     ("name: AdamW", "name: LBFGS", ["LBFGS can't be used", "several times a step"]),
     ("name: AdamW", "name: adamw", ["no optimizer 'adamw'", "did you mean 'AdamW'?"]),
     ("name: CosineAnnealingLR", "name: StepLR", ["StepLR needs 'step_size'"]),
-    ("[accuracy, f1_macro", "[acuracy, f1_macro", ["no metric 'acuracy'", "gates on ['accuracy']"]),
+    ("[accuracy, f1_macro", "[acuracy, f1_macro", ["no metric 'acuracy'", "evaluate.metrics.0"]),
     ("minimum: 0.95", "min: 0.95", ["evaluate.gates.accuracy.min", "did you mean 'minimum'?"]),
     ("{minimum: 0.95}", "{}", ["a gate needs a minimum or a maximum"]),
     ("low: 1e-4", "low: 1", ["low (1) must be below high (0.1)"]),
@@ -42,6 +46,128 @@ MISTAKES = [
     ("raw/digits_new.parquet", "row/new.parquet", ["there is no folder data/row", "infer.input"]),
     ("patience: 8}", "patience: 8", ["params.yaml:", "not valid YAML"]),
 ]
+
+
+# The same, without the start of a process: (key, what it must say) of every problem there is.
+LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
+    (
+        "train.optimizer.lr: {low: 1e-4, high: 1e-1, log: true}",
+        "train.schedule.name: [StepLR, CosineAnnealingLR]",
+        [("tune.space.train.schedule.name", "'StepLR': StepLR needs 'step_size'")],
+    ),
+    (
+        "train.optimizer.lr: {low: 1e-4, high: 1e-1, log: true}",
+        "train.optimizer.name: [AdamW, Rprop]",
+        [("tune.space.train.optimizer.name", "Rprop takes no 'weight_decay'")],
+    ),
+    (
+        "task: auto ",
+        "task: regression ",
+        [
+            ("evaluate.metrics.0", "no metric 'accuracy' for regression"),
+            ("evaluate.metrics.1", "no metric 'f1_macro' for regression"),
+            ("evaluate.metrics.2", "no metric 'log_loss' for regression"),
+            ("evaluate.metrics.3", "no metric 'roc_auc' for regression"),
+            ("train.loss.name", "no loss 'CrossEntropyLoss' for regression"),
+        ],
+    ),
+    ("source: data/raw/digits.parquet", "source: data", [("prepare.source", "kind of table")]),
+    ("source: data/raw/digits.parquet", "source: data/raw", [("prepare.source", ".parquet, .csv")]),
+    ("raw/digits_new.parquet", "raw/digits_new.xlsx", [("infer.input", "not a kind of table")]),
+    (
+        "raw/digits_new.parquet",
+        "infer/predictions.parquet",
+        [("infer.input", "the stage 'infer' itself writes")],
+    ),
+    (
+        "raw/digits.parquet",
+        "evaluate/predictions.parquet",
+        [("prepare.source", "the stage 'evaluate' writes, which comes after 'prepare'")],
+    ),
+    (
+        "raw/digits.expectations.yaml",
+        "train",
+        [("prepare.expectations", "the stage 'train' writes")],
+    ),
+    ("seed: 0 ", "seed: 4294967296 ", [("seed", "from 0 to 4294967295")]),
+    ("seed: 0,", "seed: 4294967296,", [("prepare.split.seed", "be at most 4294967295")]),
+    ("accuracy: {", "acuracy: {", [("evaluate.gates.acuracy", "no 'acuracy' among")]),
+    ("{name: cnn, channels: [16, 32], width: 64, dropout: 0.0}", "cnn", [("build.model", "{name")]),
+    ("{minimum: 0.95}", "0.95", [("evaluate.gates.accuracy", "must be keys with values")]),
+    ("[accuracy, f1_macro, log_loss, roc_auc]", "[]", [("evaluate.metrics", "at least 1 item")]),
+    ("epochs: 30", "epochs: 1.5", [("train.epochs", "epochs must be a whole number")]),
+    ("channels: [16, 32]", "channels: []", [("build.model.channels", "have at least 1 item")]),
+    ("dropout: 0.0", "dropout: 1.0", [("build.model.dropout", "must be less than 1")]),
+    ("[32, 64, 128]", "[[1, a], 3]", [("tune.space.build.model.width.0.1", "must be a number")]),
+]
+JARGON = ("valid", "Input", "instance of", "validation,", "dictionary", "should")
+
+
+def problems_of(text: str, monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+    """What the check finds in a `params.yaml` of this text."""
+    monkeypatch.chdir(ROOT)
+    return find_problems(YAML(typ="safe").load(text))
+
+
+@pytest.mark.parametrize(("old", "new", "says"), LONELY)
+def test_a_mistake_is_said_once_in_our_words(
+    old: str, new: str, says: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    problems = problems_of(text.replace(old, new), monkeypatch)
+    assert sorted(str(problem.key) for problem in problems) == [key for key, _ in says]
+    for key, words in says:
+        (problem,) = [problem for problem in problems if problem.key == key]
+        assert words in problem.message
+        assert not any(word in problem.message for word in JARGON)
+
+
+@pytest.mark.parametrize(
+    ("task", "loss", "wrong"),
+    [("classification", "MSELoss", ["train.loss.name"]), ("classification", "MultiMarginLoss", [])],
+)
+def test_a_loss_fits_the_task_that_is_named(
+    task: str, loss: str, wrong: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    text = text.replace("task: auto", f"task: {task}").replace("CrossEntropyLoss", loss)
+    problems = problems_of(text, monkeypatch)
+    assert [problem.key for problem in problems] == wrong
+    assert all("CrossEntropyLoss" in problem.allowed for problem in problems)
+
+
+@pytest.mark.parametrize("section", ["prepare", "build", "tune", "train", "evaluate", "infer"])
+def test_a_missing_section_is_all_that_is_said(
+    section: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    tree = read_yaml(ROOT / "params.yaml")
+    without = {name: part for name, part in tree.items() if name != section}
+    assert [problem.key for problem in find_problems(without)] == [section]
+    assert [problem.key for problem in find_problems({**tree, section: None})] == [section]
+
+
+def test_a_missing_part_is_all_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for key in ("train.optimizer", "train.loss", "train.schedule", "build.model", "prepare.split"):
+        tree = read_yaml(ROOT / "params.yaml")
+        section, part = key.split(".")
+        del tree[section][part]
+        assert [problem.key for problem in find_problems(tree)] == [key]
+
+
+def test_what_another_stage_makes_may_be_an_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
+    stages["fetch"] = {"cmd": "curl", "outs": [{"data/fetched/new.csv": {"cache": False}}]}
+    with Path("dvc.yaml").open("w", encoding="utf-8") as file:
+        YAML().dump({"stages": stages}, file)
+    tree = {"prepare": {"source": "data/fetched/new.csv"}, "infer": {"input": "data/fetched/n.csv"}}
+    (problem,) = check_paths(tree)
+    assert problem.key == "infer.input"
 
 
 @pytest.mark.parametrize(("old", "new", "says"), MISTAKES)
@@ -88,7 +214,13 @@ def test_a_new_model_is_known_at_once(clone: Project) -> None:
     assert "mine takes no 'bias'" in said
     assert "did you mean 'bias_start'?" in said
     clone.edit("params.yaml", "bias: 1}", "bias_start: 1}")
-    clone.run("reprise", "check")
+    done = clone.run("reprise", "check")
+    # It has seen the new file, and written nothing that git tracks.
+    assert "out of date for editors: 'reprise schema' writes it" in done.stderr
+    changed = clone.run("git", "status", "--porcelain").stdout.split()
+    assert changed == ["M", "params.yaml", "??", "stages/zoo/models/mine.py"]
+    clone.run("reprise", "schema")
+    assert clone.run("reprise", "check").stderr == ""
 
 
 def test_a_model_with_a_mistake_in_it_is_named(clone: Project) -> None:

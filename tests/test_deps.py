@@ -1,12 +1,16 @@
 """The import closure, and what of it stands in `dvc.yaml`."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from pipeline.check import check_models
 from pipeline.closure import find_closure, name_libraries
 from pipeline.deps import derive, out_of_date, read_pins
 from stages.common.errors import UserError
+from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT, Project
 
 
@@ -123,6 +127,60 @@ def test_a_stage_refuses_to_run_code_that_it_does_not_declare(clone: Project) ->
     assert "stages/evaluate/params.py" in said
     assert "reprise deps" in said
     assert clone.outputs() == before
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's code in a folder of its own, as the current one."""
+    for name in ("dvc.yaml", "params.yaml", "constraints.txt"):
+        shutil.copy2(ROOT / name, tmp_path / name)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=ignored)
+    shutil.copytree(ROOT / "data/raw", tmp_path / "data/raw")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def add_model(project: Path, code: str) -> None:
+    """A model `mine`: the linear one, after `code`."""
+    linear = (project / "stages/zoo/models/linear.py").read_text(encoding="utf-8")
+    (project / "stages/zoo/models/mine.py").write_text(f"{code}\n{linear}", encoding="utf-8")
+
+
+def test_a_new_model_changes_no_dependency(project: Path) -> None:
+    names = ("math", "numpy", "torch.nn.functional", "stages.common.schema")
+    add_model(project, "\n".join(f"import {name}" for name in names))
+    assert out_of_date(derive()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("from stages.zoo.models.mlp import Model as Base", "mine.py:1: imports 'stages.zoo.mode"),
+        (
+            "\nfrom . import mlp",
+            "mine.py:2: imports 'stages.zoo.models.mlp', but a model stands al",
+        ),
+        ("import stages.common.tables", "mine.py:1: imports 'stages.common.tables', but a model"),
+        ("from stages.train import loop", "mine.py:1: imports 'stages.train.loop', but a model"),
+        ("import polars", "mine.py:1: imports 'polars', which no stage with a model declares"),
+        ("import torch.utils.tensorboard", "mine.py:1: imports 'torch.utils.tensorboard', which"),
+    ],
+)
+def test_what_a_model_may_not_import_is_refused_with_its_place(
+    project: Path, code: str, says: str
+) -> None:
+    add_model(project, code)
+    with pytest.raises(UserError, match=re.escape(says)) as caught:
+        derive()
+    assert len(caught.value.problems) == 1
+    # A model that nothing names stops no run; once named, the check says so beforehand.
+    tree = read_yaml(Path("params.yaml"))
+    assert check_models(tree) == []
+    tree["build"]["model"] = {"name": "mine"}
+    (problem,) = check_models(tree)
+    assert problem.key == "build.model.name"
+    assert says in problem.message
 
 
 def test_comments_and_stages_of_ones_own_stay(clone: Project) -> None:

@@ -298,6 +298,14 @@ def test_all_mistakes_of_a_suite_are_said_at_once() -> None:
     assert "suite.yaml:4  2.minimum" in said
 
 
+def test_mistakes_of_every_kind_are_said_at_once() -> None:
+    wrong = BETWEEN.replace("critical", "critcal").replace("age", "agee")
+    said = screen("column: age", wrong, BETWEEN.replace("min_value", "minimum"))
+    for place in ("2  0.type", "2  0.severity", "3  1.severity", "3  1.column", "4  2.minimum"):
+        assert f"suite.yaml:{place}" in said, said
+    assert said.index("0.type") < said.index("1.column") < said.index("2.minimum")
+
+
 def test_nothing_can_be_said_of_what_is_inside_an_image() -> None:
     table = pl.DataFrame({"image": np.zeros((3, 2, 2), dtype=np.uint8)})
     said = screen(about("mean_to_be_between", "image", ", min_value: 1"), table=table)

@@ -86,7 +86,7 @@ MISTAKES = {
         source("x.parquet", b"PAR1 nonsense"), ("cannot read", "x.parquet", "prepare.source")
     ),
     "another kind of file": Mistake(
-        source("x.xlsx", b"PK"), ("not a kind of table", ".parquet", ".csv")
+        source("x.xlsx", b"PK"), ("not a kind of table", ".parquet, .csv")
     ),
     "missing target": Mistake(
         params("target: label", "target: labl"),
@@ -114,7 +114,7 @@ MISTAKES = {
         params("patience: 8", "patient: 8"), ("unknown key 'patient'", "did you mean 'patience'?")
     ),
     "wrong type": Mistake(
-        params("batch_size: 64", "batch_size: many"), ("train.batch_size", "many", "integer")
+        params("batch_size: 64", "batch_size: many"), ("train.batch_size", "many", "whole number")
     ),
     "unknown optimizer": Mistake(
         params("name: AdamW", "name: AdamWW"), ("AdamWW", "train.optimizer.name", "'AdamW'?")

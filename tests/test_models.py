@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stages.build.summary import check_gradients, probe_batch, summarise
 from stages.common.errors import Problem, UserError
+from stages.common.layers import Dropout
 from stages.common.model import ModelSpec, load_model, make_model, make_spec, save_model
 from stages.common.predict import load_predictor
 from stages.common.schema import Feature, Schema, Target
@@ -153,7 +154,7 @@ def test_cnn_is_blocks_of_convolution_norm_relu_and_pooling() -> None:
 def test_dropout_sets_its_share_of_the_hidden_units_to_zero_in_training_alone(name: str) -> None:
     model = make_model(spec_of({"name": name, "width": 4096, "dropout": 0.25}, IMAGES), seed=0)
     seen: list[Tensor] = []
-    dropout = next(module for module in model.modules() if isinstance(module, nn.Dropout))
+    dropout = next(module for module in model.modules() if isinstance(module, Dropout))
     dropout.register_forward_hook(lambda _, inputs, output: seen.extend([inputs[0], output]))
     torch.manual_seed(0)
     model.train()(rows_of(IMAGES))

@@ -165,7 +165,9 @@ def test_a_recipe_fits_its_data(recipe: Path, monkeypatch: pytest.MonkeyPatch) -
     prepare = validate(PrepareParams, tree["prepare"], at="prepare")
     table = read_table(Path(prepare.source), "prepare.source")
     schema = fit_schema(find_schema(table, prepare), table)
-    assert read_suite(Path(prepare.expectations))
+    rules, problems = read_suite(Path(prepare.expectations))
+    assert rules
+    assert problems == []
 
     model = validate(BuildParams, tree["build"], at="build").model
     make_model(make_spec(model, schema), seed=tree["seed"])

@@ -19,7 +19,7 @@ from pipeline.register import ZOMBIES, ensure_automation
 from pipeline.server import request
 from pipeline.workspace import WORKSPACES
 from tests.conftest import Project, project_environment
-from tests.tiny import branches, make_tiny, snapshot
+from tests.remotes import branches, make_tiny, snapshot
 
 WAIT_SECONDS = 120.0
 # In a process of its own, as a worker runs it; the parameters come as JSON.

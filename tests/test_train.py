@@ -3,6 +3,8 @@
 import copy
 import math
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +19,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stages.common.batches import Batch
+from stages.common.batches import Batch, take
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
+from stages.common.layers import Dropout, share_masks
+from stages.common.model import ModelSpec, make_model
 from stages.train.board import rebuild
 from stages.train.loop import (
     Data,
@@ -37,7 +41,7 @@ from stages.train.names import REGRESSION_LOSSES, Kind, allowed, refused
 from stages.train.optimizers import check_names, make_loss, make_optimizer
 from stages.train.params import TrainParams
 from stages.train.progress import NUM_LINES, show_progress
-from tests.conftest import Project
+from tests.conftest import ROOT, Project, project_environment
 from tests.samples import (
     classification,
     mixed_table,
@@ -357,7 +361,7 @@ def test_a_loss_of_the_other_task_is_refused(loss: str, task: str) -> None:
         ("optimizer", {"name": "AdamW", "lr": "fast"}, "optimizer.lr", "number"),
         ("optimizer", {"name": "AdamW", "lr": True}, "optimizer.lr", "number"),
         ("optimizer", {"name": "AdamW", "betas": [0.9]}, "optimizer.betas", "2 items"),
-        ("optimizer", {"name": "AdamW", "amsgrad": 1}, "optimizer.amsgrad", "boolean"),
+        ("optimizer", {"name": "AdamW", "amsgrad": 1}, "optimizer.amsgrad", "true or false"),
         ("optimizer", {"name": "AdamW", "fused": True}, "optimizer.fused", "unknown key"),
         ("optimizer", {"name": "SGD", "lr": -1.0}, "optimizer", "learning rate"),
         ("optimizer", {"name": "SGD", "nesterov": True}, "optimizer", "momentum"),
@@ -365,7 +369,7 @@ def test_a_loss_of_the_other_task_is_refused(loss: str, task: str) -> None:
         ("loss", {"name": "CrossEntropyLoss", "label_smoothing": 2.0}, "loss", "label_smoothing"),
         ("loss", {"name": "MultiMarginLoss", "p": 3}, "loss", "p == 1"),
         ("schedule", {"name": "StepLR"}, "schedule.step_size", "missing"),
-        ("schedule", {"name": "StepLR", "step_size": 2.5}, "schedule.step_size", "integer"),
+        ("schedule", {"name": "StepLR", "step_size": 2.5}, "schedule.step_size", "whole number"),
         ("schedule", {"name": "StepLR", "step_size": 0}, "schedule", "can't take a step"),
         ("schedule", {"name": "MultiStepLR", "milestones": 3}, "schedule.milestones", "list"),
         ("schedule", {"name": "ConstantLR", "factor": 2.0}, "schedule", "between 0 and 1"),
@@ -550,11 +554,150 @@ def test_shards_of_a_batch_average_to_its_gradient(size: int, num_rows: int) -> 
             [g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]
         )
 
-    shards = [shard(rows, World(rank, size)) for rank in range(size)]
-    mean = torch.stack([gradient(mine, share) for mine, share in shards]).mean(dim=0)
+    shards = [shard(len(rows), World(rank, size)) for rank in range(size)]
+    mean = torch.stack([gradient(rows[mine], share) for mine, share in shards]).mean(dim=0)
     torch.testing.assert_close(mean, gradient(rows, 1.0), rtol=1e-10, atol=1e-12)
-    weighed = torch.cat([mine for mine, share in shards if share])
+    weighed = torch.cat([rows[mine] for mine, share in shards if share])
     assert sorted(weighed.tolist()) == sorted(rows.tolist())
+
+
+SPECS = {
+    "mlp": ModelSpec(
+        name="mlp",
+        arguments={"width": 16, "layers": 2, "dropout": 0.3},
+        inputs={"numeric": [36]},
+        num_outputs=3,
+    ),
+    "cnn": ModelSpec(
+        name="cnn",
+        arguments={"channels": [4, 8], "width": 16, "dropout": 0.3},
+        inputs={"image": [1, 6, 6]},
+        num_outputs=3,
+    ),
+}
+
+
+def pixels(kind: str, num_rows: int = 45) -> Data:
+    """Random images of three classes in float64, as a model of `kind` takes them."""
+
+    def split(seed: int) -> Split:
+        random = torch.Generator().manual_seed(seed)
+        images = torch.randn(num_rows, 1, 6, 6, generator=random, dtype=torch.float64)
+        batch = {"numeric": images.flatten(1)} if kind == "mlp" else {"image": images}
+        return Split(batch, torch.randint(3, (num_rows,), generator=random))
+
+    return Data(split(1), split(2), "classification")
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("kind", SPECS)
+def test_dropout_does_not_depend_on_the_number_of_processes(kind: str, size: int) -> None:
+    split = pixels(kind).train
+    network = make_model(SPECS[kind], seed=4).double().train()
+    masks = share_masks(network, torch.device("cpu"))
+    masks.begin_epoch(seed=9, epoch=2)
+
+    def gradient(rows: Tensor, world: World, step: int) -> Tensor:
+        mine, share = shard(len(rows), world)
+        masks.begin_step(step, len(rows), mine)
+        scores = network(take(split.batch, rows[mine]))
+        loss = F.cross_entropy(scores, split.target[rows[mine]]) * share
+        return torch.cat(
+            [g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]
+        )
+
+    # The last batch has fewer rows than there are processes.
+    for step, rows in enumerate(torch.split(torch.randperm(45), 22)):
+        alone = gradient(rows, World(), step)
+        together = [gradient(rows, World(rank, size), step) for rank in range(size)]
+        torch.testing.assert_close(torch.stack(together).mean(dim=0), alone, rtol=1e-10, atol=1e-12)
+
+
+def test_dropout_is_a_function_of_seed_epoch_and_step() -> None:
+    ones, layer = torch.ones(8, 100), Dropout(0.3).train()
+    masks = share_masks(layer, ones.device)
+
+    def drawn(seed: int, epoch: int, step: int) -> list[Tensor]:
+        masks.begin_epoch(seed, epoch)
+        masks.begin_step(step, 8, slice(None))
+        torch.manual_seed(len(found))
+        return [layer(ones), layer(ones)]
+
+    found: list[Tensor] = []
+    for key in ((0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1)):
+        first, again = drawn(*key), drawn(*key)
+        assert all(map(torch.equal, first, again))
+        found += first
+    assert len({mask.numpy().tobytes() for mask in found}) == 8
+    for mask in found:
+        assert mask.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
+        assert mask.mean().item() == pytest.approx(1, abs=0.15)
+    assert torch.equal(layer.eval()(ones), ones)
+    assert Dropout(0.0).train()(ones) is ones
+    with pytest.raises(ValueError, match="rows first"):
+        layer.train()(ones.T)
+    # Outside of a training it is torch's own.
+    masks.end_epoch()
+    torch.manual_seed(1)
+    ours = layer(ones.T)
+    torch.manual_seed(1)
+    assert torch.equal(ours, F.dropout(ones.T, 0.3))
+
+
+def test_no_model_of_the_zoo_has_layers_that_see_how_a_batch_is_divided() -> None:
+    for file in (ROOT / "stages/zoo/models").glob("*.py"):
+        code = file.read_text(encoding="utf-8")
+        assert "nn.Dropout" not in code, f"{file}: stages.common.layers.Dropout"
+        assert "BatchNorm" not in code, f"{file}: layer or group norm"
+
+
+# Trains as one of two processes; leaves the weights of both models and what an epoch measured.
+ONE_OF_TWO = """
+import sys, torch, torch.distributed as dist
+from stages.common.model import make_model
+from stages.train.loop import train
+from stages.train.machine import World
+from tests.samples import train_params
+from tests.test_train import DROPPED, SPECS, pixels
+rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
+results = {}
+for kind, spec in SPECS.items():
+    model = make_model(spec, 4).double()
+    done = train(model, pixels(kind), train_params(**DROPPED), 9, World(rank, 2), lambda *_: None)
+    results[kind] = [vars(epoch) for epoch in done.history], model.state_dict()
+if rank == 0:
+    torch.save(results, out)
+dist.destroy_process_group()
+"""
+DROPPED: dict[str, Any] = {"epochs": 4, "batch_size": 22, "optimizer": {"name": "SGD", "lr": 0.3}}
+
+
+def test_two_processes_drop_the_same_units_as_one(tmp_path: Path) -> None:
+    out, store = tmp_path / "results.pt", tmp_path / "store"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_TWO, str(rank), str(store), str(out)],
+            cwd=ROOT,
+            env={**project_environment(), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    for kind, (history, weights) in torch.load(out).items():
+        network = make_model(SPECS[kind], seed=4).double()
+        alone = run(network, pixels(kind), train_params(**DROPPED), seed=9)
+        assert len(history) == 4
+        for ours, theirs in zip(history, alone.history, strict=True):
+            assert ours == pytest.approx(vars(theirs), rel=1e-10)
+        assert_same(weights, weights_of(network), tolerance=1e-10)
+        # Something must have been dropped, else this shows nothing.
+        still = make_model(
+            SPECS[kind].model_copy(update={"arguments": {**SPECS[kind].arguments, "dropout": 0.0}}),
+            seed=4,
+        ).double()
+        whole = run(still, pixels(kind), train_params(**DROPPED), seed=9)
+        assert abs(whole.history[0].train_loss - alone.history[0].train_loss) > 1e-6
 
 
 TABLE = mixed_table()

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from stages.common.errors import Problem, UserError
 from stages.common.files import read_csv, read_json
-from stages.common.section import Overrides
+from stages.common.section import MAX_SEED, Overrides
 from stages.common.yamlfile import read_yaml
 from stages.tune.params import TuneParams
 from stages.tune.study import finished, importances, search, winner
@@ -210,6 +210,12 @@ def test_hyperband_trains_few_trials_to_the_end(tmp_path: Path) -> None:
     params = tune_params(sampler="random", pruner="hyperband", trials=30)
     trials = trials_of(params, tmp_path / "journal")
     assert 5 <= sum(trial.state == TrialState.PRUNED for trial in trials) <= 25
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_the_largest_seed_serves_every_trial(tmp_path: Path, sampler: str) -> None:
+    params = tune_params(sampler=sampler, space={WIDTH: [8, 16, 32]}, trials=3)
+    assert len(trials_of(params, tmp_path / "journal", seed=MAX_SEED)) == 3
 
 
 def test_the_first_of_equals_wins(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pipeline.publish import Published, publish
 from pipeline.workspace import WORKSPACES, Workspace, open_workspace
 from stages.common.errors import UserError
 from tests.conftest import Project
-from tests.tiny import branches, make_tiny, snapshot
+from tests.remotes import branches, make_tiny, snapshot
 
 RAN = {"count": "ran", "double": "ran"}
 

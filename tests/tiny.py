@@ -1,83 +1,78 @@
-"""A DVC project of two `sh` stages with a bare git remote and a DVC remote, made in a second."""
+"""Small DVC projects of `sh` stages, made in a second where the road takes twenty."""
 
-import hashlib
-import subprocess
+import atexit
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 
-STAGES = """\
+# Comments in the code reach no output, as it is with real stages.
+DVC_YAML = """\
 stages:
-  count:
-    cmd: sh count.sh
-    deps: [source.txt, count.sh]
-    outs: [counted.txt]
-    metrics: [metrics.json: {cache: false}]
-  double:
-    cmd: cat counted.txt counted.txt > doubled.txt
-    deps: [counted.txt]
-    outs: [doubled.txt]
+  first:
+    cmd: cat raw.txt > out/first.txt && echo ${first.text} >> out/first.txt
+    deps: [raw.txt, stages/one.py]
+    params: [first]
+    outs: [out/first.txt]
+  second:
+    cmd:
+      - (cat out/first.txt; grep -o 'return [0-9]' stages/code/a.py) > out/second.txt
+      - wc -c < out/second.txt > out/size.json
+    deps: [out/first.txt, stages/code]
+    params: [second]
+    outs: [out/second.txt]
+    metrics: [{out/size.json: {cache: false}}]
+    meta: {retries: 2}
+  third:
+    cmd: cp out/second.txt out/third.txt
+    deps: [out/second.txt]
+    outs: [out/third.txt]
 """
-COUNT = """\
-set -e
-test ! -e broken.txt
-cp source.txt counted.txt
-echo '{"lines": '$(grep -c . source.txt)'}' > metrics.json
+PARAMS = """\
+first: {text: hello}
+second: {number: 3, deep: {list: [1, 2]}}
 """
-IGNORED = "/.reprise/\n__pycache__/\n/counted.txt\n/doubled.txt\n"
 
 
-def make_tiny(folder: Path, *, origin: bool = True, store: bool = True) -> Project:
-    """The project in `folder`, its remotes beside it as `origin.git` and `store`."""
-    folder.mkdir(parents=True)
+def tiny_project(folder: Path, dvc_yaml: str = DVC_YAML, params: str = PARAMS) -> Project:
+    """A committed project of three stages in a row, not yet run."""
     project = Project(folder)
-    project.run("git", "init", "--quiet", "--initial-branch", "main")
-    (folder / ".dvc").mkdir()
-    (folder / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
-    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n", encoding="utf-8")
-    files = {"dvc.yaml": STAGES, "count.sh": COUNT, "source.txt": "one\n", ".gitignore": IGNORED}
+    files = {
+        "dvc.yaml": dvc_yaml,
+        "params.yaml": params,
+        "raw.txt": "raw\n",
+        "stages/one.py": '"""One."""\nX = 1\n',
+        "stages/code/a.py": "def a():\n    return 1\n",
+        "stages/code/b.py": "def b():\n    return 2\n",
+        "out/.gitignore": "",
+        ".gitignore": "/.reprise/\n",
+        ".dvcignore": "__pycache__\n",
+        ".dvc/config": (ROOT / ".dvc/config").read_text(encoding="utf-8"),
+        ".dvc/.gitignore": (ROOT / ".dvc/.gitignore").read_text(encoding="utf-8"),
+    }
     for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    if store:
-        # From the folder of the configuration, as people write it.
-        url = "    remote = store\n['remote \"store\"']\n    url = ../../store\n"
-        with (folder / ".dvc/config").open("a", encoding="utf-8") as config:
-            config.write(url)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    project.run("git", "init", "--quiet", "--initial-branch", "main")
     project.commit("start")
-    if origin:
-        bare = folder.parent / "origin.git"
-        project.run("git", "init", "--quiet", "--bare", "--initial-branch", "main", str(bare))
-        project.run("git", "remote", "add", "origin", "../origin.git")
-        project.run("git", "push", "--quiet", "origin", "main")
     return project
 
 
-def snapshot(folder: Path) -> dict[str, str]:
-    """Every file of a working folder with its hash, git's head, index and status with it.
-
-    But for what belongs to runs, and what a fetch may add to git.
-    """
-    apart = {".git", ".reprise"}
-    files = {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and path.relative_to(folder).parts[0] not in apart
-        # Its cache is shared on purpose.
-        and not path.is_relative_to(folder / ".dvc/cache")
-        and not path.is_relative_to(folder / ".dvc/tmp")
-    }
-    for name in ("HEAD", "index", "config"):
-        files[f".git/{name}"] = hashlib.sha256((folder / ".git" / name).read_bytes()).hexdigest()
-    command = ["git", "--no-optional-locks", "status", "--porcelain"]
-    files["git status"] = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=True
-    ).stdout
-    return files
+def reproduced(folder: Path) -> Project:
+    """`tiny_project` after `dvc repro`, committed."""
+    shutil.copytree(_reproduced(), folder, dirs_exist_ok=True)
+    return Project(folder)
 
 
-def branches(folder: Path) -> dict[str, str]:
-    """The branches of a repository with their commits."""
-    command = ["git", "for-each-ref", "--format=%(refname:short) %(objectname)", "refs/heads"]
-    listed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    return dict(line.split() for line in listed.stdout.splitlines())
+@functools.cache
+def _reproduced() -> Path:
+    """One for all tests of this process; they take copies."""
+    folder = Path(tempfile.mkdtemp(prefix="tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    project = tiny_project(folder)
+    project.repro()
+    project.commit("reproduced")
+    return folder

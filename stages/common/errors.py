@@ -52,6 +52,22 @@ def wrong_name(message: str, name: str, allowed: Iterable[str], key: str | None 
     )
 
 
+def wrong_value(
+    must: str,
+    key: str,
+    value: object,
+    file: str = "params.yaml",
+    allowed: Iterable[str] = (),
+) -> Problem:
+    """The problem of a value that is not what it `must` be: 'be a number', 'have 2 items'."""
+    parts = key.split(".")
+    # A place in a list says little without the list.
+    name = ".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:])
+    name = f"item {name}" if name.isdigit() else name
+    shown = "null" if value is None else shorten(value)
+    return Problem(f"{name} must {must}", key, shown, tuple(allowed), file=file)
+
+
 def shorten(value: object) -> str:
     """`value` as text that fits a line."""
     text = str(value)

@@ -52,5 +52,5 @@ def check_imports(stage: str) -> None:
         raise UserError(
             f"the stage '{stage}' runs code that dvc.yaml does not list among its deps: "
             + ", ".join(sorted(undeclared))
-            + "\n  run 'reprise deps', then again: a change of that code would rerun nothing"
+            + "\n  a change there would rerun nothing; 'reprise deps' lists it, or says why not"
         )

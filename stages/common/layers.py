@@ -1,9 +1,89 @@
-"""Layers that more than one model of the zoo starts with."""
+"""Layers that models of the zoo are made of, beside torch's own."""
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+# An odd number that spreads the steps of an epoch over all seeds (2**64 over the golden ratio).
+_SPREAD = 0x9E3779B97F4A7C15
+
+
+def share_masks(model: nn.Module, device: torch.device) -> "Masks":
+    """New masks for all `Dropout` layers of `model`, which then draw from them in a training."""
+    masks = Masks(device)
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.masks = masks
+    return masks
+
+
+class Masks:
+    """What dropout draws in a step: masks for the whole batch, and of these our own rows.
+
+    They follow from seed, epoch, step and the order of the layers, so neither the number of
+    processes nor the steps before change them.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._generator = torch.Generator(device)
+        self._first_seed = 0
+        self._num_rows = 0
+        self._mine = slice(None)
+
+    def begin_epoch(self, seed: int, epoch: int) -> None:
+        """Fix the seeds of the steps of an epoch."""
+        # The last number keeps them apart from those of the order of rows.
+        mixed = np.random.SeedSequence([seed, epoch, 1])
+        self._first_seed = int(mixed.generate_state(1, np.uint64)[0])
+
+    def begin_step(self, step: int, num_rows: int, mine: slice) -> None:
+        """Draw for a batch of `num_rows` from here on; `mine` are the rows of this process."""
+        self._generator.manual_seed((self._first_seed + step * _SPREAD) % 2**64)
+        self._num_rows, self._mine = num_rows, mine
+
+    def end_epoch(self) -> None:
+        """Leave dropout to torch until the next step begins."""
+        self._num_rows = 0
+
+    def apply(self, values: Tensor, p: float) -> Tensor:
+        """`values` (our rows, …) with a share `p` of them zero and the others scaled up for it.
+
+        Raises ValueError when the rows of the batch are not the first dimension.
+        """
+        if self._num_rows == 0:
+            return nn.functional.dropout(values, p)
+        mask = values.new_empty(self._num_rows, *values.shape[1:])
+        mask = mask.bernoulli_(1 - p, generator=self._generator)[self._mine]
+        if len(mask) != len(values):
+            message = f"Dropout takes the batch's {len(mask)} rows first, not {len(values)}"
+            raise ValueError(message)
+        return values * mask.div_(1 - p)
+
+
+class Dropout(nn.Module):
+    """torch's Dropout, but that in a training the number of processes does not change it.
+
+    Of `values` (rows, …) a share `p` becomes zero while training, anew in each step.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.masks: Masks | None = None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`values` with some of them zero in training mode, and as they are in evaluation."""
+        if not self.training or self.p == 0:
+            return values
+        if self.masks is None:
+            return nn.functional.dropout(values, self.p)
+        return self.masks.apply(values, self.p)
+
+    def extra_repr(self) -> str:
+        """What stands between the brackets when the model is printed."""
+        return f"p={self.p}"
 
 
 class Flatten(nn.Module):

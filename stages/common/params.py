@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from stages.common.errors import Problem, UserError
-from stages.common.section import subtree, validate
+from stages.common.section import check_seed, subtree, validate
 from stages.common.yamlfile import read_yaml
 
 PARAMS = Path("params.yaml")
@@ -34,9 +34,10 @@ class Params:
     def seed(self) -> int:
         """The seed of weights and order."""
         seed = self._part("seed")
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            message = "the seed must be a whole number, 0 or more"
-            raise UserError(Problem(message, key="seed", value=str(seed)))
+        problem = check_seed(seed)
+        if problem is not None:
+            raise UserError(problem)
+        assert isinstance(seed, int)
         return seed
 
     def section(self, name: str, model: type[Model], **known: object) -> Model:

@@ -5,16 +5,42 @@ Unknown keys and wrong types are errors, told in our words with the key to edit.
 
 import copy
 import typing
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.common.errors import Problem, UserError, shorten, wrong_name
+from stages.common.errors import Problem, UserError, shorten, wrong_name, wrong_value
 
 Model = TypeVar("Model", bound=BaseModel)
 # Values by the path of their parameter: what tune tries, and what train takes from its winner.
 Overrides = dict[str, Any]
+# The largest that NumPy's generators take, and so Optuna's; torch's take it too.
+MAX_SEED = 2**32 - 1
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+
+# What each of pydantic's complaints about a type and about a bound means: must be ….
+_TYPES = {
+    "bool_type": "true or false",
+    "dict_type": "keys with values",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": "keys with values",
+    "none_required": "null",
+    "string_type": "a text",
+}
+_BOUNDS = {
+    "greater_than": "be greater than {gt:g}",
+    "greater_than_equal": "be at least {ge:g}",
+    "less_than": "be less than {lt:g}",
+    "less_than_equal": "be at most {le}",
+    "string_too_short": "not be empty",
+    "too_long": "have at most {max_length} items",
+    "too_short": "have at least {min_length} item{s}",
+}
 
 
 class Section(BaseModel):
@@ -57,18 +83,51 @@ def validate_all(
     try:
         return [], model.model_validate(tree)
     except ValidationError as error:
-        return [_problem(model, tree, dict(e), at, file) for e in error.errors()], None
+        return list(_problems(model, tree, map(dict, error.errors()), at, file)), None
 
 
-def _problem(
-    model: type[BaseModel], tree: object, error: dict[str, Any], at: str, file: str
+def check_seed(value: object) -> Problem | None:
+    """What is wrong with the seed of `params.yaml`, or nothing."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEED:
+        return None
+    return wrong_value(f"be a whole number from 0 to {MAX_SEED}", "seed", value)
+
+
+def _problems(
+    model: type[BaseModel], tree: object, errors: Iterable[dict[str, Any]], at: str, file: str
+) -> Iterable[Problem]:
+    """One problem for each place, though pydantic complains once for each type of a union."""
+    places: dict[str, list[dict[str, Any]]] = {}
+    for error in errors:
+        location = _location(tree, error["loc"], error["type"])
+        places.setdefault(".".join(part for part in (at, *location) if part), []).append(error)
+    for key, found in places.items():
+        if not all(error["type"] in _TYPES for error in found):
+            yield from (_problem(model, e, key, file) for e in found if e["type"] not in _TYPES)
+        elif not any(other.startswith(f"{key}.") for other in places):
+            yield _wrong_type(model, found, key, file)
+
+
+def _wrong_type(
+    model: type[BaseModel], found: list[dict[str, Any]], key: str, file: str
 ) -> Problem:
-    location = _location(tree, error["loc"], error["type"])
-    key = ".".join(part for part in (at, *location) if part)
+    kinds = list(dict.fromkeys(_TYPES[error["type"]] for error in found))
+    if "a number" in kinds and "a whole number" in kinds:
+        kinds.remove("a whole number")
+    first = found[0]
+    fields: list[str] = []
+    if first["type"] == "model_type":
+        fields = _field_names(model, first["loc"])
+        if first["ctx"]["class_name"] == Named.__name__:
+            kinds, fields = ["a name with its arguments: {name: …, …}"], []
+    return wrong_value(f"be {' or '.join(kinds)}", key, first["input"], file, fields)
+
+
+def _problem(model: type[BaseModel], error: dict[str, Any], key: str, file: str) -> Problem:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        known = _field_names(model, error["loc"][:-1])
-        problem = wrong_name(f"unknown key '{location[-1]}'", location[-1], known, key)
+        known, name = _field_names(model, error["loc"][:-1]), str(error["loc"][-1])
+        problem = wrong_name(f"unknown key '{name}'", name, known, key)
         return Problem(
             problem.message,
             key,
@@ -86,6 +145,9 @@ def _problem(
         )
         named = wrong_name(f"'{value}' is not allowed here", value, allowed, key)
         return Problem(named.message, key, value, allowed, named.suggestion, file)
+    if kind in _BOUNDS:
+        plural = "" if context.get("min_length") == 1 else "s"
+        return wrong_value(_BOUNDS[kind].format(**context, s=plural), key, error["input"], file)
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return Problem(message, key=key, value=value, file=file)
 

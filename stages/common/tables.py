@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 
 from stages.common.errors import Problem, UserError
+from stages.common.tablefile import SUFFIXES
 
-SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 # Texts that public tables use for 'no value'.
 NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "?"]
 

@@ -1,13 +1,10 @@
 """The section `infer` of `params.yaml`."""
 
-from typing import Annotated
-
-from pydantic import Field
-
 from stages.common.section import Section
+from stages.common.tablefile import TableFile
 
 
 class InferParams(Section):
     """The new rows: one file, as `prepare.source`, without the target."""
 
-    input: Annotated[str, Field(min_length=1)]
+    input: TableFile

@@ -33,8 +33,8 @@ def check_expectations(table: pl.DataFrame, suite: Path, source: str, folder: Pa
     Prints a line for each warning. Raises UserError for a suite that is wrong, and when
     something critical is not met; the page is then `.reprise/expectations.html`.
     """
-    rules = read_suite(suite)
-    outcomes = _run(table, rules, suite) if rules else []
+    rules, problems = read_suite(suite)
+    outcomes = _run(table, rules, problems, suite) if rules else []
     warned = [outcome for outcome in outcomes if outcome.status == "warning"]
     for outcome in warned[:MAX_WARNINGS_SHOWN]:
         print(f"warning  {_one_line(outcome)}")
@@ -58,8 +58,10 @@ def check_expectations(table: pl.DataFrame, suite: Path, source: str, folder: Pa
     write_json(folder / "expectations.json", counts)
 
 
-def _run(table: pl.DataFrame, rules: list[Rule], suite: Path) -> list[Outcome]:
-    """The outcome of each rule, in their order."""
+def _run(
+    table: pl.DataFrame, rules: list[Rule | None], problems: list[Problem], suite: Path
+) -> list[Outcome]:
+    """The outcome of each rule, in their order. Raises UserError for a suite that is wrong."""
     with warnings.catch_warnings():
         # Deprecations between it and its own libraries, none of them the user's to mend.
         warnings.simplefilter("ignore")
@@ -69,7 +71,7 @@ def _run(table: pl.DataFrame, rules: list[Rule], suite: Path) -> list[Outcome]:
 
         names = sorted(registry.list_registered_expectation_implementations())
         classes = {name: registry.get_expectation_impl(name) for name in names}
-        expectations = build_expectations(rules, classes, table, suite)
+        expectations = build_expectations(rules, problems, classes, table, suite)
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = {"globally": False, "metric_calculations": False}
         asset = context.data_sources.add_pandas("pandas").add_dataframe_asset("table")
@@ -81,7 +83,8 @@ def _run(table: pl.DataFrame, rules: list[Rule], suite: Path) -> list[Outcome]:
         results = batch.validate(whole, result_format="SUMMARY").results
     # They come back in another order.
     by_place = {result.expectation_config.meta["place"]: result for result in results}
-    return [read_outcome(rule, by_place[place], table) for place, rule in enumerate(rules)]
+    whole_rules = [rule for rule in rules if rule is not None]
+    return [read_outcome(rule, by_place[place], table) for place, rule in enumerate(whole_rules)]
 
 
 def _to_pandas(table: pl.DataFrame) -> "pandas.DataFrame":

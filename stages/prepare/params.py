@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stages.common.section import Section
+from stages.common.section import Section, Seed
+from stages.common.tablefile import TableFile
 
 Kind = Literal["numeric", "boolean", "categorical", "image", "exclude"]
 Task = Literal["auto", "regression", "classification"]
@@ -14,7 +15,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class Split(Section):
     """How rows are divided. Which rows is decided by `seed` and each row's key alone."""
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     validation: Share
     test: Share
 
@@ -30,7 +31,7 @@ class Split(Section):
 class PrepareParams(Section):
     """What to read, what to predict, how to split."""
 
-    source: Annotated[str, Field(min_length=1)]
+    source: TableFile
     key: str | None
     target: str
     task: Task

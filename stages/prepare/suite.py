@@ -7,7 +7,7 @@ or `warning` (is reported); `description` replaces our sentence about it.
 """
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -63,10 +63,11 @@ class Rule(BaseModel):
         return {key: name for key, name in named.items() if isinstance(name, str)}
 
 
-def read_suite(path: Path) -> list[Rule]:
-    """The rules of a suite in its order; types and arguments are not looked at yet.
+def read_suite(path: Path) -> tuple[list[Rule | None], list[Problem]]:
+    """The rules of a suite in its order, and what is wrong with them so far.
 
-    Raises UserError with everything that is no rule.
+    Types and arguments are not looked at yet; so that they can be, a rule with a mistake stands
+    there as well, and None only for what has no type. Raises UserError for what is no list.
     """
     content = read_yaml(path)
     if content is None:
@@ -74,24 +75,35 @@ def read_suite(path: Path) -> list[Rule]:
     if not isinstance(content, list):
         kind = type(content).__name__
         raise UserError(f"{path}:1: a suite is a list of expectations ([] for none), not {kind}")
-    checked = [validate_all(Rule, item, str(at), str(path)) for at, item in enumerate(content)]
-    problems = [problem for wrong, _ in checked for problem in wrong]
-    if problems:
-        raise UserError(*problems)
-    return [rule for _, rule in checked if rule is not None]
+    rules: list[Rule | None] = []
+    problems: list[Problem] = []
+    for place, item in enumerate(content):
+        wrong, rule = validate_all(Rule, item, str(place), str(path))
+        problems += wrong
+        if rule is None and isinstance(item, Mapping) and isinstance(item.get("type"), str):
+            rule = Rule.model_construct(**{**item, "severity": "critical", "description": None})
+        rules.append(rule)
+    return rules, problems
 
 
 def build_expectations(
-    rules: list[Rule], classes: Mapping[str, Any], table: pl.DataFrame, path: Path
+    rules: Sequence[Rule | None],
+    problems: list[Problem],
+    classes: Mapping[str, Any],
+    table: pl.DataFrame,
+    path: Path,
 ) -> list[Any]:
     """One object of Great Expectations' classes for each rule; its `meta` holds the rule's place.
 
-    `classes` is its registry, name to class. Raises UserError with all that is wrong in the
-    suite: unknown types, arguments and columns, and values that an argument can't take.
+    `classes` is its registry, name to class. Raises UserError with `problems`, those known so
+    far, and all else that is wrong in the suite: unknown types, arguments and columns, and
+    values that an argument can't take.
     """
-    problems: list[Problem] = []
+    problems = list(problems)
     built: list[Any] = []
     for place, rule in enumerate(rules):
+        if rule is None:
+            continue
         wrong = _check_names(rule, classes) or _check_columns(rule, table)
         if not wrong:
             arguments = {name: _as_argument(value) for name, value in rule.arguments.items()}
@@ -101,7 +113,7 @@ def build_expectations(
                 wrong = _explain(rule, error)
         problems += [replace(p, key=f"{place}.{p.key}", value=None, file=str(path)) for p in wrong]
     if problems:
-        raise UserError(*problems)
+        raise UserError(*sorted(problems, key=lambda p: int((p.key or "0").split(".")[0])))
     return built
 
 

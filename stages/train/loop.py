@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from stages.common.batches import Batch, take
 from stages.common.errors import Problem, UserError
+from stages.common.layers import Masks, share_masks
 from stages.train.machine import World
 from stages.train.optimizers import (
     STEPWISE,
@@ -106,14 +107,18 @@ def train(
     schedule = make_schedule(optimizer, params, steps_per_epoch, direction)
     network = DistributedDataParallel(model) if world.size > 1 else model
 
+    # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
     torch.manual_seed(seed)
+    masks = share_masks(model, data.train.target.device)
     result = Result()
     for epoch in range(1, params.epochs + 1):
         learning_rate = optimizer.param_groups[0]["lr"]
         rows = batches(len(data.train), params.batch_size, seed, epoch)
+        masks.begin_epoch(seed, epoch)
         loss, norm = train_epoch(
-            network, data.train, rows, loss_of, optimizer, schedule, params, world
+            network, data.train, rows, masks, loss_of, optimizer, schedule, params, world
         )
+        masks.end_epoch()
         validation_loss, metric = validate(model, data.validation, loss_of, data, world)
         done = Epoch(epoch, learning_rate, norm, loss, validation_loss, metric)
         _stop_when_diverged(done)
@@ -141,6 +146,7 @@ def train_epoch(
     network: nn.Module,
     split: Split,
     batches: Iterator[Tensor],
+    masks: Masks,
     loss_of: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: LRScheduler,
@@ -156,7 +162,9 @@ def train_epoch(
     total_norm = torch.zeros((), dtype=torch.float64, device=device)
     num_steps = 0
     for global_rows in batches:
-        rows, share = shard(global_rows.to(device), world)
+        mine, share = shard(len(global_rows), world)
+        rows = global_rows[mine].to(device)
+        masks.begin_step(num_steps, len(global_rows), mine)
 
         optimizer.zero_grad()
         scores = network(take(split.batch, rows))
@@ -183,19 +191,19 @@ def batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> Iterator[T
         yield order[start : start + batch_size]
 
 
-def shard(rows: Tensor, world: World) -> tuple[Tensor, float]:
-    """This process's rows of a batch, and its factor on their mean loss.
+def shard(num_rows: int, world: World) -> tuple[slice, float]:
+    """Which rows of a batch are this process's, and its factor on their mean loss.
 
     With it, the mean of the gradients over processes (as DistributedDataParallel takes it) is
     the gradient of the whole batch's mean loss, however unevenly the rows divide.
     """
     if world.size == 1:
-        return rows, 1.0
-    mine = rows[world.rank :: world.size]
-    if len(mine) == 0:
+        return slice(None), 1.0
+    if world.rank >= num_rows:
         # Every process must take part in every step; this one does so with no weight.
-        return rows[:1], 0.0
-    return mine, len(mine) * world.size / len(rows)
+        return slice(1), 0.0
+    mine = slice(world.rank, num_rows, world.size)
+    return mine, len(range(num_rows)[mine]) * world.size / num_rows
 
 
 def fit_to_target(scores: Tensor, target: Tensor) -> Tensor:

@@ -48,6 +48,11 @@ _REFUSED = {
 }
 
 
+def losses_of(task: str) -> tuple[str, ...]:
+    """The losses that fit a task."""
+    return REGRESSION_LOSSES if task == "regression" else CLASSIFICATION_LOSSES
+
+
 def allowed(kind: Kind) -> dict[str, type]:
     """The classes of torch that `kind` may name, by name, sorted."""
     if kind == "loss":

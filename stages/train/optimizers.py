@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from stages.common.errors import Problem, UserError
-from stages.train.names import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, resolve
+from stages.train.names import losses_of, resolve
 from stages.train.params import TrainParams
 
 # Schedules that are meant to move with every step; torch's others move with every epoch.
@@ -21,7 +21,7 @@ def make_loss(params: TrainParams, task: str) -> nn.Module:
     Raises UserError when it isn't one for the task, and for values that it does not take.
     """
     loss_class, arguments = resolve("loss", params.loss)
-    fitting = REGRESSION_LOSSES if task == "regression" else CLASSIFICATION_LOSSES
+    fitting = losses_of(task)
     if params.loss.name not in fitting:
         message = f"{params.loss.name} is no loss for {task}, which the target asks for"
         raise UserError(Problem(message, "train.loss.name", params.loss.name, fitting))

@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from stages.common.errors import Problem, UserError
-from stages.common.section import Overrides
+from stages.common.section import MAX_SEED, Overrides
 from stages.tune.params import TuneParams
 from stages.tune.space import as_suggested, grid, suggest
 
@@ -46,7 +46,7 @@ def search(
         print(f"going on after {done} trials of an earlier run")
 
     for number in range(done, num_trials):
-        study.sampler = _sampler(params, seed + number)
+        study.sampler = _sampler(params, (seed + number) % (MAX_SEED + 1))
         if number < len(queue):
             study.enqueue_trial(queue[number])
         study.optimize(

@@ -6,6 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.common.errors import Problem, UserError
+from stages.common.layers import Dropout
 from stages.common.section import Section
 
 MAX_GROUPS = 8
@@ -55,7 +56,7 @@ class Model(nn.Module):
             nn.Flatten(),
             nn.Linear(before * height * width, arguments.width),
             nn.ReLU(),
-            nn.Dropout(arguments.dropout),
+            Dropout(arguments.dropout),
         )
         self.output = nn.Linear(arguments.width, num_outputs)
 

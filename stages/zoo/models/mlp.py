@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.common.layers import Flatten
+from stages.common.layers import Dropout, Flatten
 from stages.common.section import Section
 
 
@@ -29,7 +29,7 @@ class Model(nn.Module):
         sizes = [self.flatten.width] + [arguments.width] * arguments.layers
         hidden: list[nn.Module] = []
         for before, after in pairwise(sizes):
-            hidden += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(arguments.dropout)]
+            hidden += [nn.Linear(before, after), nn.ReLU(), Dropout(arguments.dropout)]
         self.hidden = nn.Sequential(*hidden)
         self.output = nn.Linear(arguments.width, num_outputs)
 
