@@ -10,6 +10,8 @@ from pipeline.services import MARK, POLL_SECONDS, Service, find_process, mark_of
 from stages.common.errors import UserError
 
 KILL_ROUNDS = 25
+# With no child left to end, a service only waits for somebody: a worker for a server that is gone.
+ALONE_SECONDS = 10.0
 # Shares of the grace period after which a service is told although it still has children, and
 # a process although its parent's end should have told it.
 LEADER_SHARE, ORPHAN_SHARE = 0.8, 0.1
@@ -25,11 +27,14 @@ def end(name: str, record: Service | None, grace_seconds: float) -> None:
     """
     known: set[psutil.Process] = set()
     told: set[psutil.Process] = set()
-    begin = time.monotonic()
+    begin = busy = time.monotonic()
     leader = find_process(record) if record is not None else None
     while running := _family(name, record, known):
-        seconds = time.monotonic() - begin
-        if seconds > grace_seconds:
+        now = time.monotonic()
+        seconds = now - begin
+        if running != {leader}:
+            busy = now
+        if seconds > grace_seconds or now - busy > ALONE_SECONDS:
             break
         for process in running - told:
             with suppress(psutil.Error):

@@ -1,16 +1,19 @@
 """What a Prefect server must know of this repository: work pool, deployments, one automation.
 
-All of it may be said again: what is there already is left or brought up to date.
+All of it may be said again: what is there already is left or brought up to date. `reprise up`
+does it for its own server; `python -m pipeline.register` for the one that PREFECT_API_URL names.
 """
 
 import hashlib
+import os
 import subprocess
+import sys
 import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.server import request
+from pipeline.server import ensure_server, request
 from pipeline.services import HOME, python
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
@@ -173,3 +176,20 @@ def _refused(url: str, what: str, error: OSError) -> str:
     if isinstance(error, urllib.error.HTTPError):
         text += f": {error.read().decode(errors='replace')[:300]}"
     return f"the Prefect server at {url} does not take {what}: {text}"
+
+
+def main() -> None:
+    """Register everything with the configured server."""
+    try:
+        url = ensure_server()
+        ensure_pool(url)
+        ensure_automation(url)
+        ensure_deployments(url, {**os.environ, "PREFECT_API_URL": url})
+    except UserError as error:
+        sys.exit(str(error))
+    names = ", ".join(deployment["name"] for deployment in read_deployments(url))
+    print(f"{url} knows work pool '{POOL}' and deployments {names}")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import ssl
+import time
 import tomllib
 import urllib.error
 import urllib.parse
@@ -18,7 +19,9 @@ from typing import Any
 from stages.common.errors import UserError
 
 URL = "PREFECT_API_URL"
-ANSWER_SECONDS = 3.0
+HEALTH_SECONDS, ANSWER_SECONDS = 3.0, 15.0
+# As long as Prefect's own client, about, goes on asking a server that is busy.
+BUSY_WAITS_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 NEEDS_NO_SERVER = "'dvc repro' runs the road without any server"
 
 
@@ -110,7 +113,7 @@ def _read_toml(path: Path, *keys: str) -> Any:
 def answers(url: str) -> bool:
     """Whether a Prefect API is at `url`: one request, a few seconds at most."""
     try:
-        request(url, "/health")
+        _ask(url, "/health", None, None, HEALTH_SECONDS)
     except urllib.error.HTTPError as error:
         # It asks for a name, or a proxy does; Prefect's client has what it takes.
         return error.code < 500
@@ -124,8 +127,20 @@ def answers(url: str) -> bool:
 def request(url: str, path: str, body: object = None, *, method: str | None = None) -> Any:
     """The JSON that the API at `url` answers; with a body it is a POST.
 
+    Asks again while the server is busy: SQLite lets one write at a time.
     Raises urllib's errors, OSError, and ValueError for an answer that is no JSON.
     """
+    for wait_seconds in BUSY_WAITS_SECONDS:
+        try:
+            return _ask(url, path, body, method, ANSWER_SECONDS)
+        except urllib.error.HTTPError as error:
+            if error.code not in (429, 503):
+                raise
+            time.sleep(wait_seconds)
+    return _ask(url, path, body, method, ANSWER_SECONDS)
+
+
+def _ask(url: str, path: str, body: object, method: str | None, seconds: float) -> Any:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **_authorization()}
     asked = urllib.request.Request(  # noqa: S310
@@ -135,7 +150,7 @@ def request(url: str, path: str, body: object = None, *, method: str | None = No
     local = urllib.parse.urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
     handlers = [urllib.request.ProxyHandler({})] if local else []
     opener = urllib.request.build_opener(*handlers)
-    with opener.open(asked, timeout=ANSWER_SECONDS) as answer:
+    with opener.open(asked, timeout=seconds) as answer:
         text = answer.read()
     return json.loads(text) if text else None
 

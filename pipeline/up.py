@@ -38,6 +38,7 @@ from pipeline.services import (
     wait_until,
     write_records,
 )
+from pipeline.workspace import WORKSPACES, remove_dead
 from stages.common.errors import UserError
 
 # A server's first start builds its database; on a busy machine that has taken 20 s.
@@ -101,6 +102,8 @@ def down() -> None:
             write_records(records)
             if runs:
                 ended.append(name)
+        if WORKSPACES.is_dir():
+            remove_dead(WORKSPACES.resolve(), click.echo)
     click.echo(f"ended: {', '.join(ended)}" if ended else "nothing is up")
 
 

@@ -10,11 +10,13 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 from pipeline.cacheshare import share_cache
 from pipeline.git import TRANSFER_SECONDS, git, try_git
@@ -60,7 +62,7 @@ def open_workspace(base: Path, name: str, revision: str | None, say: Say) -> Ite
         lock, path = _claim(folder, _as_file_name(name))
     except OSError as error:
         raise UserError(f"cannot write under {folder}: {error.strerror or error}") from None
-    keep = False
+    keep = ended = False
     try:
         try:
             workspace = _fill(base.resolve(), path, revision, say)
@@ -71,11 +73,16 @@ def open_workspace(base: Path, name: str, revision: str | None, say: Say) -> Ite
         except Exception:
             keep = True
             raise
+        except BaseException:
+            # The run is being stopped: its stages may still be saving a checkpoint in there.
+            # The next run, or 'reprise down', removes it.
+            ended = True
+            raise
     finally:
         if keep:
             _write(lock, FAILED)
             say(f"the workspace is kept for a look: {path}")
-        else:
+        elif not ended:
             _remove(path)
         lock.close()
 
@@ -83,6 +90,7 @@ def open_workspace(base: Path, name: str, revision: str | None, say: Say) -> Ite
 def remove_dead(folder: Path, say: Say, *, num_kept: int = NUM_FAILED_KEPT) -> None:
     """Remove the workspaces of runs that have ended, but for the last failed ones."""
     failed: list[tuple[float, Path]] = []
+    used = _working_folders()
     for path in {
         *folder.glob("*.lock"),
         *(p.with_name(f"{p.name}.lock") for p in _folders(folder)),
@@ -91,17 +99,28 @@ def remove_dead(folder: Path, say: Say, *, num_kept: int = NUM_FAILED_KEPT) -> N
         if lock is None:
             continue
         with lock:
+            if any(cwd.is_relative_to(path.with_suffix("")) for cwd in used):
+                continue  # its stages are still ending
             if lock.read() == FAILED and path.with_suffix("").exists():
                 failed.append((path.stat().st_mtime, path))
             else:
                 _remove(path.with_suffix(""))
-                say(f"removed the workspace of a run that was killed: {path.stem}")
+                say(f"removed the workspace of a run that was stopped: {path.stem}")
     for _, path in sorted(failed, reverse=True)[num_kept:]:
         lock = _try_lock(path)
         if lock is not None:
             with lock:
                 _remove(path.with_suffix(""))
                 say(f"removed the workspace of an older failed run: {path.stem}")
+
+
+def _working_folders() -> set[Path]:
+    """The folders in which the processes of this machine work, as far as this user may know."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            found.add(Path(process.cwd()))
+    return found
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -1,7 +1,6 @@
 """Deployments, with a real Prefect server and worker: each run in a clone of its own."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,8 @@ print(json.dumps([[state.type.name, state.message] for state in states]))
 
 def environment_of(project: Project, url: str) -> dict[str, str]:
     own = {"PREFECT_API_URL": url, "REPRISE_BASE": str(project.path)}
-    return {**project_environment(), **own, "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    own |= {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+    return {**project_environment(), **own}
 
 
 def run_flows(
@@ -61,8 +61,9 @@ def worker(project: Project, url: str, pool: str, log: Path) -> Iterator[psutil.
     try:
         yield psutil.Process(process.pid)
     finally:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.terminate()
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.terminate()
         process.terminate()
         process.wait(30)
 
@@ -218,7 +219,6 @@ def test_a_run_that_was_killed_with_its_worker_crashes_by_its_silence(
     (project.path / "sleeper.py").write_text(SLEEPER)
     ensure_automation(prefect_server)
     pool, log = f"pool-{uuid.uuid4().hex[:8]}", tmp_path / "log"
-    os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"
     with deployed(prefect_server, pool, "sleeper.py:sleeper") as deployment:
         with worker(project, prefect_server, pool, log) as process:
             request(prefect_server, f"/deployments/{deployment}/create_flow_run", {})

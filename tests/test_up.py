@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -342,3 +343,20 @@ def test_a_wrong_prefect_yaml(
     folder.edit("prefect.yaml", old, new)
     with pytest.raises(UserError, match=said):
         ensure_deployments(prefect_server, launch.environment(prefect_server))
+
+
+def test_the_automations_of_the_documentation_are_accepted(prefect_server: str) -> None:
+    text = (ROOT / "docs/orchestration.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 2
+    environment = {**project_environment(), "PREFECT_API_URL": prefect_server}
+    subprocess.run([sys.executable, "-c", "\n".join(blocks)], env=environment, check=True)
+    found = request(prefect_server, "/automations/filter", {})
+    by_name = {automation["name"]: automation for automation in found}
+    told = by_name["tell the team about failed runs"]
+    assert told["actions"][0]["type"] == "call-webhook"
+    silent = by_name["crash runs that have fallen silent"]
+    for key in ("after", "expect", "for_each"):
+        assert sorted(silent["trigger"][key]) == sorted(ZOMBIES["trigger"][key])
+    for automation in (told, silent):
+        request(prefect_server, f"/automations/{automation['id']}", method="DELETE")

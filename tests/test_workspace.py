@@ -209,6 +209,22 @@ def test_workspaces_of_dead_runs_are_removed_and_the_last_failed_ones_kept(tiny:
     assert there == {"failed-2", "failed-3", "failed-4"}
 
 
+def test_a_run_that_is_stopped_may_still_save_a_checkpoint(tiny: Project) -> None:
+    said: list[str] = []
+    with (
+        pytest.raises(SystemExit),
+        open_workspace(tiny.path, "stopped", None, said.append) as workspace,
+    ):
+        raise SystemExit(143)
+    with subprocess.Popen(["sleep", "60"], cwd=workspace.path / ".dvc") as stage:
+        with open_workspace(tiny.path, "next", None, said.append):
+            assert (workspace.path / ".reprise/checkpoints").is_dir()
+        stage.kill()
+    with open_workspace(tiny.path, "next", None, said.append):
+        assert not workspace.path.exists()
+    assert "removed the workspace of a run that was stopped: stopped" in said
+
+
 @contextlib.contextmanager
 def living(project: Project, code: str, name: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
@@ -240,7 +256,7 @@ def test_a_push_that_another_has_overtaken_goes_on_top(tiny: Project) -> None:
         repro(workspace)
         theirs = push_from_elsewhere(tiny, "reprise/nightly/run", "REVIEW.md", "looks good\n")
         published = publish(workspace, "nightly", RAN, said.append)
-    assert any("somebody else" in line and "fetch first" in line for line in said), said
+    assert any("somebody else ([rejected]" in line for line in said), said
     listed = origin.run("git", "log", "--format=%H", "reprise/nightly/run").stdout.split()
     assert listed[:2] == [published.commit, theirs]
     assert origin.run("git", "show", "reprise/nightly/run:REVIEW.md").stdout == "looks good\n"
