@@ -1,17 +1,23 @@
 """How long the orchestration takes beside the stages' own work.
 
-    python -m benchmarks.orchestration        # about two minutes on two cores
+    python -m benchmarks.orchestration        # about five minutes on two cores
 
 - plan: `reprise plan` on this project after its road, and on a generated project of 500 stages
-  that share 20 code files; beside them `dvc status` on this project, for the machine's mood.
+  that share 20 code files; beside them `dvc status` on this project, for the machine's mood;
+- flow: `reprise run` against a running server, with nothing to do (its wall time, and inside the
+  flow as Prefect has it) and for the whole road, in turns with `dvc repro`;
+- side by side: two independent stages of ten seconds, from the flow's first state to its last.
 """
 
 import hashlib
+import json
+import statistics
 import subprocess
 import tempfile
 from pathlib import Path
 
 from benchmarks.road import in_turns, timed
+from pipeline.server import request
 from tests.conftest import copy_project
 
 MANY = 500
@@ -24,6 +30,7 @@ def main() -> None:
     """Measure all and print it."""
     with tempfile.TemporaryDirectory() as folder:
         plans(Path(folder))
+        flows(Path(folder))
 
 
 def plans(folder: Path) -> None:
@@ -50,6 +57,47 @@ def plans(folder: Path) -> None:
     print(
         f"reprise plan at {MANY} stages: {fresh:.2f} s, all of them stale {changed:.2f} s (bar: 6)"
     )
+
+
+def flows(folder: Path) -> None:
+    """Time `reprise run` beside `dvc repro`, and two stages beside each other."""
+    project = folder / "project"
+    timed(["reprise", "up", "--no-worker", "--no-tensorboard"], project)
+    try:
+        no_op, bare = in_turns(
+            lambda: timed(["reprise", "run"], project), lambda: timed(["dvc", "repro"], project)
+        )
+        inside = last_flow_seconds(project)
+        print(f"\nreprise run with nothing to do: {no_op:.2f} s (bar: 6), dvc repro {bare:.2f} s")
+        print(f"  inside the flow: {inside:.2f} s (bar: 3)")
+        pairs = [
+            (
+                timed(["reprise", "run", "--force"], project),
+                timed(["dvc", "repro", "--force"], project),
+            )
+            for _ in range(3)
+        ]
+        ours, dvc = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
+        print(f"the whole road: reprise run {ours:.1f} s, dvc repro {dvc:.1f} s: ", end="")
+        print(f"{ours - dvc:+.1f} s (bar: +8)")
+        lines = ["stages:"]
+        for name in ("left", "right"):
+            lines += [f"  {name}:", "    cmd: sleep 10", "    always_changed: true"]
+        (project / "dvc.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        timed(["reprise", "run"], project)
+        print(f"two stages of ten seconds: {last_flow_seconds(project):.1f} s (bar: 14)")
+    finally:
+        timed(["reprise", "down"], project)
+
+
+def last_flow_seconds(project: Path) -> float:
+    """From the first state to the last of the newest flow run, as the server has it."""
+    services = json.loads((project / ".reprise/up.json").read_text(encoding="utf-8"))["services"]
+    address = next(each["address"] for each in services if each["name"] == "server")
+    body = {"sort": "START_TIME_DESC", "limit": 1}
+    (run,) = request(f"{address}/api", "/flow_runs/filter", body)
+    seconds: float = run["total_run_time"]
+    return seconds
 
 
 def many_stages(target: Path) -> Path:

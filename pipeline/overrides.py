@@ -91,8 +91,19 @@ def _set(tree: Any, key: str, value: object, source: str) -> Problem | None:
         node, at = node[part], f"{at}{part}."
     if not isinstance(node, Mapping):
         return Problem(f"'{parents}' has no keys of its own", key, shorten(value), file=source)
-    node[last] = value  # type: ignore[index]
+    node[last] = _in_one_line(value)  # type: ignore[index]
     return None
+
+
+def _in_one_line(value: object) -> object:
+    """A list or a map as the file writes them, in brackets."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    if not isinstance(value, list | dict):
+        return value
+    node = CommentedMap(value) if isinstance(value, dict) else CommentedSeq(value)
+    node.fa.set_flow_style()
+    return node
 
 
 def _placed(problem: Problem, overrides: Mapping[str, Any], source: str) -> Problem:

@@ -1,5 +1,6 @@
 """`reprise run`: the flow in this terminal, from the overrides to the table at the end."""
 
+import atexit
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ def run(
     os.environ["PREFECT_API_URL"] = url
     # The lines of the stages are shown by our own view; the server has the logs as well.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
     outcome = _run_flow(url, stages, force=force, parallel=parallel, wait=wait)
     show_outcome(outcome)
     return not outcome.failed and not outcome.cancelled
@@ -55,6 +57,8 @@ def _run_flow(
         # A plain RuntimeError is what Prefect raises when it finds no server.
         if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
             raise
+        # At its exit Prefect would go on for minutes offering its events to a server that is gone.
+        atexit.register(os._exit, 1)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"the Prefect server at {url} did not take the run: {reason}\n"

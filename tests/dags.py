@@ -18,6 +18,13 @@ from tests.conftest import Project, copy_project, project_environment
 
 # What the issue allows from a kill to the end of the last process.
 END_SECONDS = 15.0
+# A worker under torchrun, deaf to SIGTERM as real ones can be while they wait for each other.
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("working", flush=True)
+time.sleep(300)
+"""
 
 
 def make_dag(folder: Path, stages: Mapping[str, Mapping[str, Any]]) -> Project:
@@ -79,12 +86,13 @@ def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> float:
 
 
 def family(project: Project) -> list[str]:
-    """The command lines of the living processes that run stages of this project."""
+    """The command lines of the living processes that run stages of this project or its clones."""
     found = []
     for process in psutil.process_iter():
         try:
             variables = process.environ()
-            ours = variables.get("DVC_ROOT", variables.get("PATH_OF_TEST")) == str(project.path)
+            root = variables.get("DVC_ROOT", variables.get("PATH_OF_TEST", ""))
+            ours = f"{root}/".startswith(f"{project.path}/")
             if ours and process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
                 found.append(" ".join(process.cmdline()))
         except psutil.Error:

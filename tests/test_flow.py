@@ -2,7 +2,12 @@
 
 import os
 import signal
+import socket
+import threading
 import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -10,6 +15,7 @@ import pytest
 
 from tests.conftest import Project
 from tests.dags import (
+    DEAF,
     END_SECONDS,
     ask,
     family,
@@ -21,14 +27,6 @@ from tests.dags import (
     task_states,
     wait_until,
 )
-
-# A worker under torchrun, deaf to SIGTERM as real ones can be while they wait for each other.
-TORCHRUN = """
-import signal, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("working", flush=True)
-time.sleep(300)
-"""
 
 
 def run(
@@ -168,7 +166,7 @@ def end_a_run(url: str, tmp_path: Path, how: str, *, torchrun: bool, **env: str)
     project = make_dag(
         tmp_path / "dag", {"long": {"cmd": f"({command})"}, "next": {"after": ["long"]}}
     )
-    (project.path / "deaf.py").write_text(TORCHRUN)
+    (project.path / "deaf.py").write_text(DEAF)
     word = "deaf.py" if torchrun else "sleep 300"
     with started(project, url, **env) as process:
         # The launcher and both workers, or the three sleeps.
@@ -245,6 +243,63 @@ def test_without_a_server_it_says_what_to_do(tmp_path: Path) -> None:
     assert "http://127.0.0.1:9/api" in done.stderr
     assert "reprise up" in done.stderr
     assert "dvc repro" in done.stderr
+
+
+@contextmanager
+def proxy(url: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Another address of the server, and a function after which nothing answers there."""
+    target = urllib.parse.urlsplit(url)
+    listener = socket.create_server(("127.0.0.1", 0))
+    pairs: list[socket.socket] = []
+
+    def forward(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection((target.hostname, target.port))
+                pairs.extend((near, far))
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=forward, args=ends, daemon=True).start()
+
+    def close() -> None:
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        for end in (listener, *pairs):
+            end.close()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}{target.path}", close
+    finally:
+        close()
+
+
+def test_a_server_that_is_lost_in_the_middle_costs_no_result(
+    prefect_server: str, tmp_path: Path
+) -> None:
+    wait = "touch here; while ! test -e go; do sleep 0.1; done"
+    project = make_dag(
+        tmp_path / "dag", {"long": {"cmd": f"({wait})"}, "next": {"after": ["long"]}}
+    )
+    env = {"PREFECT_CLIENT_MAX_RETRIES": "0"}
+    with proxy(prefect_server) as (url, lose), started(project, url, **env) as process:
+        wait_until(lambda: (project.path / "here").exists())
+        lose()
+        (project.path / "go").touch()
+        said, _ = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert "did not take the run" in said
+    assert "'dvc repro' needs no server" in said
+    assert "Traceback" not in said
+    assert project.repro() == [], "all that ended is in dvc.lock"
 
 
 def test_wrong_meta_and_unknown_stages_are_said_before_anything_runs(

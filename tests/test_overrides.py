@@ -51,6 +51,10 @@ def test_an_argument_that_the_name_takes_may_be_new(params: Path) -> None:
     assert tree["train"]["optimizer"]["betas"] == [0.9, 0.99]
     assert tree["train"]["early_stopping"] is None
     assert "early_stopping: null" in params.read_text(encoding="utf-8")
+    apply_overrides_to_file({"build.model.channels": [8, 8], "prepare.columns": {"id": "exclude"}})
+    text = params.read_text(encoding="utf-8")
+    assert "channels: [8, 8]" in text
+    assert "columns: {id: exclude}" in text
 
 
 def test_nothing_to_change_writes_nothing(params: Path) -> None:

@@ -19,6 +19,7 @@ from pipeline.register import ZOMBIES, ensure_automation
 from pipeline.server import request
 from pipeline.workspace import WORKSPACES
 from tests.conftest import Project, project_environment
+from tests.dags import DEAF, END_SECONDS, family
 from tests.remotes import branches, make_tiny, snapshot
 
 WAIT_SECONDS = 120.0
@@ -47,13 +48,15 @@ def run_flows(
 
 
 @contextmanager
-def worker(project: Project, url: str, pool: str, log: Path) -> Iterator[psutil.Process]:
+def worker(
+    project: Project, url: str, pool: str, log: Path, **variables: str
+) -> Iterator[psutil.Process]:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start", "--pool", pool]
     with log.open("wb") as output:
         process = subprocess.Popen(
             # One run at a time: the second is to find what the first has left.
             [*command, "--type", "process", "--install-policy", "never", "--limit", "1"],
-            env=environment_of(project, url),
+            env={**environment_of(project, url), **variables},
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -199,6 +202,48 @@ def test_overrides_at_a_revision_are_on_the_branch(
     assert message.startswith("run: evaluate\n")
     assert "evaluate: accuracy 0.9971" in message
     assert snapshot(project.path) == before
+
+
+def kill_the_worker(url: str, tmp_path: Path, command: str, **variables: str) -> None:
+    """A SIGKILL to the worker in the middle of a stage that has started `command`."""
+    project = make_tiny(tmp_path / "tiny")
+    (project.path / "flows.py").write_text("from pipeline.scheduled import scheduled\n")
+    (project.path / "deaf.py").write_text(DEAF)
+    count = (project.path / "count.sh").read_text()
+    (project.path / "count.sh").write_text(f"({command})\n")
+    project.commit("a long one")
+    project.run("git", "push", "--quiet", "origin", "main")
+    pool, log = f"pool-{uuid.uuid4().hex[:8]}", tmp_path / "log"
+    with deployed(url, pool, "flows.py:scheduled") as deployment:
+        with worker(project, url, pool, log, **variables) as process:
+            request(url, f"/deployments/{deployment}/create_flow_run", {})
+            word = command.split()[-1]
+            wait_for(lambda: sum(word in line for line in family(project)) >= 3, log)
+            process.kill()
+            start = time.monotonic()
+            wait_for(lambda: family(project) == [], log)
+            wait_for(lambda: runs_of(url, deployment, "CRASHED"), log)
+            assert time.monotonic() - start < END_SECONDS
+        (project.path / "count.sh").write_text(count)
+        project.commit("a short one")
+        project.run("git", "push", "--quiet", "origin", "main")
+        with worker(project, url, pool, log):
+            request(url, f"/deployments/{deployment}/create_flow_run", {})
+            wait_for(lambda: runs_of(url, deployment, "COMPLETED"), log)
+
+
+def test_nothing_is_left_of_a_run_whose_worker_is_killed(
+    prefect_server: str, tmp_path: Path
+) -> None:
+    kill_the_worker(prefect_server, tmp_path, "sleep 300 & setsid sleep 300 & sleep 300")
+
+
+@pytest.mark.soak
+def test_nothing_is_left_of_torchrun_when_its_worker_is_killed(
+    prefect_server: str, tmp_path: Path
+) -> None:
+    torchrun = "python -m torch.distributed.run --standalone --nproc-per-node=2"
+    kill_the_worker(prefect_server, tmp_path, f"{torchrun} $REPRISE_BASE/deaf.py")
 
 
 SLEEPER = """\
