@@ -6,7 +6,7 @@ from tests.conftest import ROOT, Project
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Made by the road or by a person who follows the text; not in a fresh clone.
-MADE = ("data/infer/", "data/prepare/", "data/tensorboard")
+MADE = (".reprise/", "data/infer/", "data/prepare/", "data/tensorboard")
 
 
 def test_every_file_that_it_names_exists() -> None:
@@ -32,7 +32,7 @@ def test_every_key_that_it_names_is_in_params() -> None:
         subtree(params, key)
 
 
-def test_the_shell_commands_run(clone: Project) -> None:
+def test_the_shell_commands_run(clone: Project, prefect_server: str) -> None:
     blocks = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
     commands = [
         line.split("#")[0].strip()
@@ -49,7 +49,7 @@ def test_the_shell_commands_run(clone: Project) -> None:
         assert f"{command.split()[0]} {command.split()[1]}" in README
         # A recipe takes the place of params.yaml, and refuses to while edits would be lost.
         clone.commit("before the next command")
-        clone.run(*command.split())
+        clone.run(*command.split(), env={"PREFECT_API_URL": prefect_server})
 
 
 def test_the_python_snippet_runs(clone: Project) -> None:
