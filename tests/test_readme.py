@@ -1,6 +1,7 @@
 """README tells the truth: its commands run, and every file that it names is there."""
 
 import re
+from pathlib import Path
 
 from tests.conftest import ROOT, Project
 
@@ -32,7 +33,7 @@ def test_every_key_that_it_names_is_in_params() -> None:
         subtree(params, key)
 
 
-def test_the_shell_commands_run(clone: Project) -> None:
+def test_the_shell_commands_run(clone: Project, tmp_path: Path) -> None:
     blocks = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
     commands = [
         line.split("#")[0].strip()
@@ -40,7 +41,9 @@ def test_the_shell_commands_run(clone: Project) -> None:
         for line in block.splitlines()
         if line.startswith(("dvc ", "reprise "))
     ]
-    commands += ["reprise check", "reprise recipe", "reprise recipe linear_regression"]
+    commands += ["dvc repro infer", f"dvc remote add --default NAME {tmp_path / 'remote'}"]
+    commands += ["dvc push", "reprise check"]
+    commands += ["reprise recipe", "reprise recipe linear_regression"]
     commands += ["reprise metrics", "reprise deps --check", "reprise schema --check"]
     commands += ["dvc plots show", "dvc exp show --csv", "python -m stages.train.board"]
     assert any(command.startswith("dvc exp run -S") for command in commands)
@@ -49,6 +52,7 @@ def test_the_shell_commands_run(clone: Project) -> None:
         # A recipe takes the place of params.yaml, and refuses to while edits would be lost.
         clone.commit("before the next command")
         clone.run(*command.split())
+    assert any(file.is_file() for file in (tmp_path / "remote").rglob("*"))
 
 
 def test_the_python_snippet_runs(clone: Project) -> None:
