@@ -5,7 +5,7 @@ is checked against the generated `stages/params.schema.json`, so torch is never 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ RESTORE = (
     "if 'dvc repro' has stopped at this and removed outputs: mend it and run it again; they come "
     "back from the cache"
 )
+UNSEEN = ("size", "nfiles")
 # What stands beside a name depends on the name.
 NAMED = {"build": ("model",), "train": ("loss", "optimizer", "schedule")}
 # What depends on the task, by its key.
@@ -55,26 +56,27 @@ OF_TASK = {
 }
 
 
-def check_params() -> None:
+def check_params(*, fetched: bool = True) -> None:
     """Stop unless every stage can start with this `params.yaml`.
+
+    With `fetched=False`, inputs that DVC tracks need not have been pulled.
 
     Raises UserError with all that is wrong in it: keys, types, names, arguments, the search
     space, and the files that `dvc.yaml` takes from it.
     """
-    _check_rwlock()
-    problems = find_problems(read_yaml(PARAMS))
+    problems = find_problems(read_yaml(PARAMS), fetched=fetched)
     if problems:
         error = UserError(*problems)
         error.add_note(RESTORE)
         raise error
 
 
-def find_problems(tree: object) -> list[Problem]:
-    """All that is wrong with `tree`, the content of a `params.yaml`."""
+def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
+    """All that is wrong with `tree`, the content of a `params.yaml`; see `check_params`."""
     if not isinstance(tree, Mapping):
         return [Problem(f"{PARAMS} must be a list of sections: seed, {', '.join(SECTIONS)}")]
     schema = read_schema()
-    problems = _check_top(tree)
+    problems = _check_top(tree) + _check_keys(tree)
     typed: dict[str, Any] = {}
     for name in SECTIONS:
         if name in tree:
@@ -90,10 +92,11 @@ def find_problems(tree: object) -> list[Problem]:
         problems += _check_tune(typed["tune"], tree, schema)
     problems += check_models(tree)
     told = {problem.key for problem in problems}
-    return problems + [problem for problem in check_paths(tree) if problem.key not in told]
+    found = check_paths(tree, fetched=fetched)
+    return problems + [problem for problem in found if problem.key not in told]
 
 
-def _check_rwlock() -> None:
+def check_rwlock() -> None:
     """Stop at a list of DVC's running commands that a killed one left half written.
 
     DVC does not write it atomically, and refuses every command while it can't read it.
@@ -120,6 +123,26 @@ def _check_top(tree: Mapping[str, Any]) -> list[Problem]:
     ]
     seed = check_seed(tree.get("seed", 0))
     return problems if seed is None else [*problems, seed]
+
+
+def _check_keys(tree: object, at: str = "") -> list[Problem]:
+    """Keys that DVC's run-cache leaves out of account, as it does the sizes of files.
+
+    With another value, it would bring back the outputs of the first.
+    """
+    problems: list[Problem] = []
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(tree, Mapping):
+        items = tree.items()
+    elif isinstance(tree, list):
+        items = enumerate(tree)
+    for name, value in items:
+        key = f"{at}.{name}" if at else str(name)
+        if name in UNSEEN:
+            message = f"no key can be named '{name}': DVC's cache would not see its value change"
+            problems.append(Problem(message, key=key))
+        problems += _check_keys(value, key)
+    return problems
 
 
 def _check_section(

@@ -49,10 +49,64 @@ def main() -> None:
 @stop_at_mistakes
 def check() -> None:
     """Validate the whole of params.yaml and the files that it names."""
-    from pipeline.check import check_params
+    from pipeline.check import check_params, check_rwlock
 
+    check_rwlock()
     check_params()
     click.echo("params.yaml is fine")
+
+
+@main.command()
+@click.argument("stages", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--check", is_flag=True, help="Only whether dvc.lock is current; exit with 1 if not.")
+@stop_at_mistakes
+def plan(stages: tuple[str, ...], as_json: bool, check: bool) -> None:  # noqa: FBT001
+    """Show what would run and why, of STAGES and what is upstream of them, or of all.
+
+    With --check it needs no data: a clone that has pulled nothing will do.
+    """
+    from pipeline.show_plan import show_plan
+
+    show_plan(stages, as_json=as_json, check=check)
+
+
+@main.command()
+@click.argument("stages", nargs=-1)
+@stop_at_mistakes
+def accept(stages: tuple[str, ...]) -> None:
+    """Take changes of comments and formatting into dvc.lock without a rerun.
+
+    Of STAGES, or of all that differ in nothing else.
+    """
+    from pipeline.accept import accept
+
+    accept(stages)
+
+
+@main.command("merge-lock")
+@stop_at_mistakes
+def merge_lock() -> None:
+    """Resolve the conflicts of dvc.lock, and of metrics and plots, in a merge or rebase."""
+    from pipeline.merge_lock import merge_lock
+
+    merge_lock()
+
+
+@main.command()
+@click.option("--days", default=30, show_default=True, type=click.IntRange(min=0))
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--dry", is_flag=True, help="Only show it.")
+@click.option("--shared", is_flag=True, help="Also in a cache that lies outside the repository.")
+@stop_at_mistakes
+def gc(days: int, yes: bool, dry: bool, shared: bool) -> None:  # noqa: FBT001
+    """Free what no branch, tag, workspace or recent run needs, after showing it.
+
+    Outputs of runs of the last DAYS days stay, so that going back to them runs nothing.
+    """
+    from pipeline.gc import collect
+
+    collect(days, yes=yes, dry=dry, shared=shared)
 
 
 @main.command()
@@ -68,6 +122,28 @@ def recipe(name: str | None, force: bool) -> None:  # noqa: FBT001
         return
     for known, what in list_recipes().items():
         click.echo(f"{known:20}  {what}")
+
+
+@main.command()
+@click.argument("stages", nargs=-1)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Edit params.yaml.")
+@click.option("--force", is_flag=True, help="Run the stages even when nothing has changed.")
+@click.option("--parallel", type=click.IntRange(min=1), help="Stages at once; else one a core.")
+@click.option("--wait", is_flag=True, help="Wait for a run that is going in this folder.")
+@stop_at_mistakes
+def run(
+    stages: tuple[str, ...],
+    settings: tuple[str, ...],
+    force: bool,  # noqa: FBT001
+    parallel: int | None,
+    wait: bool,  # noqa: FBT001
+) -> None:
+    """Run STAGES and what they need, or all, as a Prefect flow."""
+    from pipeline.run import run as run_stages
+
+    num = parallel or os.cpu_count() or 1
+    if not run_stages(stages, settings, force=force, parallel=num, wait=wait):
+        sys.exit(1)
 
 
 @main.command()
@@ -105,3 +181,31 @@ def schema(check: bool) -> None:  # noqa: FBT001
     """Write stages/params.schema.json, with which an editor completes params.yaml."""
     command = [sys.executable, "-m", "stages.schema", *(["--check"] if check else [])]
     sys.exit(subprocess.run(command, check=False).returncode)
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of Prefect's server and UI.")
+@click.option("--tensorboard-port", type=click.IntRange(1, 65535), help="Port of TensorBoard.")
+@click.option("--no-worker", is_flag=True, help="No worker: deployments don't run here.")
+@click.option("--no-tensorboard", is_flag=True, help="No TensorBoard.")
+@stop_at_mistakes
+def up(
+    port: int | None,
+    tensorboard_port: int | None,
+    no_worker: bool,  # noqa: FBT001
+    no_tensorboard: bool,  # noqa: FBT001
+) -> None:
+    """Start Prefect's server and UI, a worker and TensorBoard on this machine."""
+    from pipeline.up import Wanted
+    from pipeline.up import up as start
+
+    start(Wanted(port, tensorboard_port, not no_worker, not no_tensorboard))
+
+
+@main.command()
+@stop_at_mistakes
+def down() -> None:
+    """End all that `reprise up` has started here."""
+    from pipeline.up import down as end_all
+
+    end_all()

@@ -13,7 +13,7 @@ from stages.common.section import validate
 from stages.common.yamlfile import read_yaml
 from stages.evaluate.params import Gate, GatedEvaluateParams, check_gates
 
-EVALUATE = Path("data/evaluate/metrics.json")
+EVALUATE = "evaluate"
 
 
 def show_metrics() -> None:
@@ -21,7 +21,6 @@ def show_metrics() -> None:
 
     Raises UserError when nothing has run yet.
     """
-    stages = read_yaml(DVC_FILE)["stages"]
     section = validate(GatedEvaluateParams, read_yaml(PARAMS)["evaluate"], at="evaluate")
     if problems := check_gates(section):
         raise UserError(*problems)
@@ -31,18 +30,25 @@ def show_metrics() -> None:
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("gate")
-    for name, stage in stages.items():
-        files = [path for path in map(_path_of, stage.get("metrics", [])) if path.exists()]
-        rows = [(path, *item) for path in files for item in read_json(path).items()]
-        for index, (path, metric, value) in enumerate(rows):
-            gate = gates.get(metric) if path == EVALUATE else None
+    for name, metrics in read_metrics().items():
+        for index, (metric, value) in enumerate(metrics.items()):
+            gate = gates.get(metric) if name == EVALUATE else None
             shown = "" if index else name
             table.add_row(shown, metric, format_value(value), judge(value, gate) if gate else "")
-        if rows:
-            table.add_section()
+        table.add_section()
     if not table.rows:
         raise UserError("no stage has written metrics yet: run 'dvc repro'")
     Console().print(table)
+
+
+def read_metrics() -> dict[str, dict[str, Any]]:
+    """The metrics that the stages of `dvc.yaml` have written, by stage."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, stage in (read_yaml(DVC_FILE).get("stages") or {}).items():
+        for path in map(_path_of, stage.get("metrics", [])):
+            if path.suffix == ".json" and path.exists():
+                found.setdefault(name, {}).update(read_json(path))
+    return found
 
 
 def _path_of(entry: Any) -> Path:

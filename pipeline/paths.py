@@ -15,21 +15,24 @@ from stages.common.yamlfile import read_yaml
 Stages = Mapping[str, Mapping[str, Any]]
 
 
-def check_paths(tree: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with the paths that `dvc.yaml` takes from `tree`, each mistake once."""
+def check_paths(tree: Mapping[str, Any], *, fetched: bool = True) -> list[Problem]:
+    """What is wrong with the paths that `dvc.yaml` takes from `tree`, each mistake once.
+
+    With `fetched=False`, what DVC tracks may be missing.
+    """
     problems: dict[str, Problem] = {}
     stages: Stages = read_yaml(DVC_FILE)["stages"]
     for name, stage in stages.items():
         for dep in map(str, stage.get("deps", [])):
             for key in TEMPLATE.findall(dep):
-                problem = _check_path(dep, key, tree, name, stages)
+                problem = _check_path(dep, key, tree, name, stages, fetched=fetched)
                 if problem is not None:
                     problems[key] = problem
     return list(problems.values())
 
 
 def _check_path(
-    dep: str, key: str, tree: Mapping[str, Any], stage: str, stages: Stages
+    dep: str, key: str, tree: Mapping[str, Any], stage: str, stages: Stages, *, fetched: bool
 ) -> Problem | None:
     try:
         value = subtree(tree, key)
@@ -54,6 +57,8 @@ def _check_path(
     if key == "build.model.name":
         return None  # the schema has said so, with the models there are
     if Path(f"{path}.dvc").exists():
+        if not fetched:
+            return None
         message = f"{path} has not been fetched: run 'dvc pull {path}'"
         return Problem(message, key, value)
     folder = path.parent

@@ -1,6 +1,7 @@
 """One prepared example for the whole session: a clone in which `dvc repro` has run.
 
 Tests that change something take a copy of it (`clone`); nothing writes into the repository.
+One Prefect server, too, for those that ask for it (`prefect_server`).
 """
 
 import fcntl
@@ -8,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # What a command of a test may take before it counts as hanging.
 TIMEOUT_SECONDS = 300
+SERVER_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Project:
 
 def project_environment() -> dict[str, str]:
     """The tests' own interpreter first on PATH, a git identity, nothing that changes results."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("REPRISE_", "PET_", "GIT_"))}
+    foreign = ("REPRISE_", "PET_", "GIT_", "PREFECT_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign) or k == "PREFECT_HOME"}
     return {
         **kept,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -143,8 +147,47 @@ def fresh(tmp_path: Path) -> Callable[[str], Project]:
     return make
 
 
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
+    """The API's address of a Prefect server of the tests' own, shared by all workers.
+
+    Give it to a process or to `monkeypatch` as PREFECT_API_URL. It ends with the session: a
+    process of its own watches pytest's, and ends the server when that is gone.
+    """
+    base = tmp_path_factory.getbasetemp()
+    alone = worker_id == "master"
+    folder = (base if alone else base.parent) / "prefect_server"
+    folder.mkdir(exist_ok=True)
+    url, log = folder / "url", folder / "server.log"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not url.exists():
+            watched = os.getpid() if alone else os.getppid()
+            with log.open("ab") as output:
+                server = subprocess.Popen(
+                    [sys.executable, "-m", "tests.watched_server", str(watched), str(folder)],
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            until = time.monotonic() + SERVER_SECONDS
+            while not url.exists() and server.poll() is None and time.monotonic() < until:
+                time.sleep(0.1)
+            assert url.exists(), f"no Prefect server:\n{log.read_text(errors='replace')[-4000:]}"
+            # It is waited for by nobody here: it outlives this worker.
+            server.returncode = 0
+    return url.read_text()
+
+
 @pytest.fixture(autouse=True)
-def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on what the caller's shell has set for the machine."""
+def _own_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No test depends on what the caller's shell or home has set for the machine or Prefect."""
     for name in ("REPRISE_DEVICE", "REPRISE_THREADS", "PET_NPROC_PER_NODE"):
         monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path_factory.getbasetemp() / "prefect_home"))

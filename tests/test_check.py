@@ -51,6 +51,11 @@ MISTAKES = [
 # The same, without the start of a process: (key, what it must say) of every problem there is.
 LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
     (
+        "columns: {}",
+        "columns: {size: numeric}",
+        [("prepare.columns.size", "DVC's cache would not see its value change")],
+    ),
+    (
         "train.optimizer.lr: {low: 1e-4, high: 1e-1, log: true}",
         "train.schedule.name: [StepLR, CosineAnnealingLR]",
         [("tune.space.train.schedule.name", "'StepLR': StepLR needs 'step_size'")],

@@ -25,7 +25,18 @@ EDGES = {
     "pipeline": ("stages.common", *(f"stages.{stage}.params" for stage in STAGES)),
 }
 FORBIDDEN = {"stages": ("prefect", "dvc", "pipeline"), "pipeline": ("torch", "polars", "optuna")}
-HEAVY = ("torch", "polars", "optuna", "sklearn", "great_expectations", "tensorboard", "dvc")
+HEAVY = (
+    "torch",
+    "polars",
+    "optuna",
+    "sklearn",
+    "great_expectations",
+    "tensorboard",
+    "dvc",
+    "prefect",
+)
+# What Prefect runs; the command loads it only for a run.
+FLOWS = ("artifacts", "flow", "outcome", "scheduled", "stage_task")
 
 
 def edges() -> Iterator[tuple[str, str, str]]:
@@ -80,7 +91,7 @@ def test_the_command_starts_without_heavy_libraries() -> None:
     names = ", ".join(
         f"pipeline.{file.stem}"
         for file in sorted(Path("pipeline").glob("*.py"))
-        if file.stem != "_"
+        if file.stem not in FLOWS
     )
     code = f"import sys, {names}; print([n for n in {HEAVY} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -41,6 +41,7 @@ def test_the_shell_commands_run(clone: Project, tmp_path: Path) -> None:
         for line in block.splitlines()
         if line.startswith(("dvc ", "reprise "))
     ]
+    commands += ["reprise plan", "reprise plan --check", "reprise accept", "reprise gc --yes"]
     commands += ["dvc repro infer", f"dvc remote add --default NAME {tmp_path / 'remote'}"]
     commands += ["dvc push", "reprise check"]
     commands += ["reprise recipe", "reprise recipe linear_regression"]

@@ -2,8 +2,9 @@
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -17,6 +18,8 @@ from stages.common.yamlfile import with_place
 Work = Callable[[Params, Path], None]
 # Longer than the processes of a training are given to end.
 STOP_AGAIN_SECONDS = 40.0
+# Where `reprise plan` finds how long each stage took.
+SECONDS = Path(".reprise/seconds")
 
 
 def run_stage(stage: str, work: Work) -> None:
@@ -25,6 +28,7 @@ def run_stage(stage: str, work: Work) -> None:
     Ends the process with 1 and one screen of text on a user's mistake; the outputs are then
     what they were before. Must be called from the repository's root, as DVC does.
     """
+    started = time.monotonic()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGALRM, _stop)
     try:
@@ -34,6 +38,7 @@ def run_stage(stage: str, work: Work) -> None:
             work(read_params(stage), folder)
             # Once more: what the work has imported since.
             check_imports(stage)
+        _note_seconds(stage, time.monotonic() - started)
     except UserError as error:
         _fail(stage, error)
     except OSError as error:
@@ -43,6 +48,15 @@ def run_stage(stage: str, work: Work) -> None:
     except KeyboardInterrupt:
         print(f"\n{stage}: interrupted; the last outputs are back in place", file=sys.stderr)
         sys.exit(130)
+
+
+def _note_seconds(stage: str, seconds: float) -> None:
+    # The outputs are in place: that the time can't be written is no failure of the stage.
+    with suppress(OSError):
+        SECONDS.mkdir(parents=True, exist_ok=True)
+        temporary = SECONDS / f".{stage}"
+        temporary.write_text(f"{seconds:.3f}\n", encoding="utf-8")
+        temporary.replace(SECONDS / stage)
 
 
 def _fail(stage: str, error: UserError, cause: BaseException | None = None) -> NoReturn:

@@ -5,10 +5,17 @@ writes `data/train/model.safetensors`, `model.json`, `history.csv`, `metrics.jso
 The loop stands in `loop.py`; `fit.py` is what goes in and comes out of it.
 """
 
+import sys
 from pathlib import Path
 
 from stages.common.params import Params
 from stages.common.stage import run_stage
+from stages.train.checkpoint import (
+    PREEMPTED,
+    hold_checkpoints,
+    key_of,
+    list_checkpoints,
+)
 from stages.train.fit import fit, read_recipe
 from stages.train.launch import launch
 from stages.train.machine import World, num_processes
@@ -20,10 +27,18 @@ def train(params: Params, out: Path) -> None:
     section, _, schema, _ = read_recipe(params)
     check_names(section, schema.target.task)
     processes = num_processes()
-    if processes == 1:
-        fit(params, out, World())
-    else:
-        launch(processes, out)
+    with hold_checkpoints(key_of(processes)) as checkpoints:
+        try:
+            if processes == 1:
+                fit(params, out, World(), checkpoints)
+            else:
+                launch(processes, out, checkpoints)
+        except SystemExit:
+            # Told to stop (SIGTERM): whoever did may run us again.
+            if not list_checkpoints(checkpoints):
+                raise
+            print("preempted: the next run goes on from the last checkpoint", file=sys.stderr)
+            sys.exit(PREEMPTED)
 
 
 if __name__ == "__main__":

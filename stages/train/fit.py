@@ -1,5 +1,6 @@
 """A training from files to files: load, train, write. Every process of a training runs it."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from stages.common.schema import Schema, read_schema, read_statistics
 from stages.common.section import Overrides
 from stages.common.yamlfile import read_yaml
 from stages.train.board import open_board
+from stages.train.checkpoint import Saver, history_of, load_checkpoint, unpack
 from stages.train.loop import Data, Epoch, Result, train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
 from stages.train.params import TrainParams
@@ -35,8 +37,11 @@ def read_recipe(params: Params) -> tuple[TrainParams, ModelSpec, Schema, Overrid
     return section, override_model(read_spec(BUILT), overrides, schema), schema, overrides
 
 
-def fit(params: Params, out: Path, world: World) -> None:
-    """Train the recipe and write model, history, metrics and plots into `out` (rank 0 writes)."""
+def fit(params: Params, out: Path, world: World, checkpoints: Path | None) -> None:
+    """Train the recipe and write model, history, metrics and plots into `out` (rank 0 writes).
+
+    It goes on from what lies in the folder `checkpoints`, and keeps its own there.
+    """
     compute_deterministically()
     section, spec, schema, overrides = read_recipe(params)
     statistics = read_statistics(PREPARED)
@@ -50,20 +55,26 @@ def fit(params: Params, out: Path, world: World) -> None:
     for path, value in overrides.items():
         print(f"from tune: {path} = {value}")
 
-    if world.rank > 0:
-        train(model.to(device), data, section, params.seed, world, lambda _epoch, _model: None)
-        return
-    advance, close = show_progress(section.epochs, data.metric)
     model.to(device)
+    saved = load_checkpoint(checkpoints)
+    restore = None if saved is None else partial(unpack, saved)
+    if world.rank > 0:
+        train(model, data, section, params.seed, world, lambda _epoch, _model: None, restore)
+        return
+    save = None if checkpoints is None else Saver(checkpoints)
+    advance, close = show_progress(section.epochs, data.metric)
     with open_board(spec, section, params.seed, data.metric) as board:
         board.write_start(model, data)
+        for epoch in history_of(saved):
+            advance(epoch)
+            board.write_epoch(epoch)
 
         def watch(epoch: Epoch, model: torch.nn.Module) -> None:
             advance(epoch)
             board.write_epoch(epoch, model)
 
         try:
-            result = train(model, data, section, params.seed, world, watch)
+            result = train(model, data, section, params.seed, world, watch, restore, save)
         finally:
             close()
         model.load_state_dict(result.weights)

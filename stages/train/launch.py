@@ -14,14 +14,17 @@ STOP_SECONDS = 30
 PROBLEMS = "problems.json"
 
 
-def launch(num_processes: int, out: Path) -> None:
+def launch(num_processes: int, out: Path, checkpoints: Path | None) -> None:
     """Train in `num_processes` processes that write into `out`; whatever ends us ends them.
+
+    They go on from the checkpoints in that folder, and keep theirs there.
 
     Raises the UserError that the processes met, and one of its own when one of them failed; what
     it said then stands above.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={num_processes}", "-m", "stages.train.worker", str(out)]
+    command += [] if checkpoints is None else [str(checkpoints)]
     # Without it a restarted group often waits for a store that has gone.
     environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     environment.setdefault("OMP_NUM_THREADS", "1")

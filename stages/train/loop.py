@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from stages.common.batches import Batch, take
@@ -91,12 +92,16 @@ def train(
     seed: int,
     world: World,
     watch: Callable[[Epoch, nn.Module], None],
+    restore: Callable[[nn.Module, Optimizer, LRScheduler], Result] | None = None,
+    save: Callable[[Result, nn.Module, Optimizer, LRScheduler], None] | None = None,
 ) -> Result:
     """Train `model` in place on its device; return the history and the weights to keep.
 
     With early stopping they are those of the epoch that was best on validation.
     `watch` is called after every epoch and may end the training by raising. The same seed
     gives the same bits for one world size, and the same numbers within rounding for any other.
+    `save` is handed, after every epoch, all that the next one depends on; with a `restore` that
+    puts it back the training goes on from there, and ends with the same bits.
     Raises UserError for names that don't fit, DivergedError when the loss is no number.
     """
     direction = watched_direction(params, data.task)
@@ -110,8 +115,10 @@ def train(
     # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
     torch.manual_seed(seed)
     masks = share_masks(model, data.train.target.device)
-    result = Result()
-    for epoch in range(1, params.epochs + 1):
+    result = Result() if restore is None else restore(model, optimizer, schedule)
+    for epoch in range(len(result.history) + 1, params.epochs + 1):
+        if is_out_of_patience(result, params):
+            break
         learning_rate = optimizer.param_groups[0]["lr"]
         rows = batches(len(data.train), params.batch_size, seed, epoch)
         masks.begin_epoch(seed, epoch)
@@ -135,10 +142,8 @@ def train(
             schedule.step(watched)
         elif not isinstance(schedule, STEPWISE):
             schedule.step()
-        if stopping is not None and stopping.patience is not None:
-            assert result.kept is not None
-            if epoch - result.kept.epoch >= stopping.patience:
-                break
+        if save is not None:
+            save(result, model, optimizer, schedule)
     return result
 
 
@@ -148,7 +153,7 @@ def train_epoch(
     batches: Iterator[Tensor],
     masks: Masks,
     loss_of: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     schedule: LRScheduler,
     params: TrainParams,
     world: World,
@@ -229,6 +234,14 @@ def validate(
             totals[1] += (scores - target).square().sum()
     loss, metric = (world.sum(totals) / len(split)).tolist()
     return loss, metric if data.task == "classification" else math.sqrt(metric) * data.deviation
+
+
+def is_out_of_patience(result: Result, params: TrainParams) -> bool:
+    """Whether the kept epoch is as far back as early stopping waits for a better one."""
+    stopping = params.early_stopping
+    if stopping is None or stopping.patience is None or result.kept is None:
+        return False
+    return len(result.history) - result.kept.epoch >= stopping.patience
 
 
 def watched_value(epoch: Epoch, params: TrainParams) -> float:

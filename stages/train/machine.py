@@ -46,6 +46,11 @@ def num_processes() -> int:
     return int(asked)
 
 
+def device_kind() -> str:
+    """'cpu', 'cuda', …: what the processes of this machine train on."""
+    return _device_name().partition(":")[0]
+
+
 def _device_name() -> str:
     return os.environ.get("REPRISE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 

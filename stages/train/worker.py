@@ -24,9 +24,9 @@ def main() -> None:
     if world.rank > 0:
         # All print the same; one is enough.
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    out = Path(sys.argv[1])
+    out, checkpoints = Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None
     try:
-        fit(read_params("train"), out, world)
+        fit(read_params("train"), out, world, checkpoints)
     except UserError as error:
         # All processes meet the same one.
         if world.rank == 0:

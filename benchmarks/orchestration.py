@@ -1,0 +1,108 @@
+"""How long the orchestration takes beside the stages' own work.
+
+    python -m benchmarks.orchestration        # about two minutes on two cores
+
+- plan: `reprise plan` on this project after its road, and on a generated project of 500 stages
+  that share 20 code files; beside them `dvc status` on this project, for the machine's mood.
+"""
+
+import hashlib
+import subprocess
+import tempfile
+from pathlib import Path
+
+from benchmarks.road import in_turns, timed
+from tests.conftest import copy_project
+
+MANY = 500
+CODE_FILES = 20
+# Every tenth begins a chain anew.
+CHAIN = 10
+
+
+def main() -> None:
+    """Measure all and print it."""
+    with tempfile.TemporaryDirectory() as folder:
+        plans(Path(folder))
+
+
+def plans(folder: Path) -> None:
+    """Time `reprise plan`: fresh here and at 500 stages, and there with code that all use."""
+    (folder / "project").mkdir()
+    project = copy_project(folder / "project").path
+    timed(["dvc", "repro"], project)
+    many = many_stages(folder / "many")
+    plan = ["reprise", "plan"]
+    ours, dvc = in_turns(lambda: timed(plan, project), lambda: timed(["dvc", "status"], project))
+    print(
+        f"\nreprise plan: {ours:.2f} s (bar: 1.5); dvc status {dvc:.2f} s: {ours / dvc:.2f} times"
+    )
+    code = many / "stages/code0.py"
+    text = code.read_text(encoding="utf-8")
+
+    def stale() -> float:
+        code.write_text(f"{text}Y = 1\n", encoding="utf-8")
+        seconds = timed(plan, many)
+        code.write_text(text, encoding="utf-8")
+        return seconds
+
+    fresh, changed = in_turns(lambda: timed(plan, many), stale)
+    print(
+        f"reprise plan at {MANY} stages: {fresh:.2f} s, all of them stale {changed:.2f} s (bar: 6)"
+    )
+
+
+def many_stages(target: Path) -> Path:
+    """A project of 500 stages as after `dvc repro`, which would take ten minutes to run."""
+    cache = target / ".dvc/cache/files/md5"
+    for part in ("stages", "out"):
+        (target / part).mkdir(parents=True)
+    subprocess.run(["git", "init", "--quiet"], cwd=target, check=True)
+    timed(["dvc", "init", "--quiet"], target)
+    code = {f"stages/code{number}.py": f"X = {number}\n" for number in range(CODE_FILES)}
+    for name, text in code.items():
+        (target / name).write_text(text, encoding="utf-8")
+    params, stages, lock = ["seed: 0"], ["stages:"], ["schema: '2.0'", "stages:"]
+    for number in range(MANY):
+        name, content = f"stage{number}", f"{number}\n"
+        inputs = {f"out/{number - 1}.txt": f"{number - 1}\n"} if number % CHAIN else {}
+        inputs |= dict(sorted(code.items()))
+        params.append(f"{name}: {{rate: 0.1, epochs: 3, widths: [1, 2, 3]}}")
+        command = f"    cmd: echo {number} > out/{number}.txt"
+        stages += [f"  {name}:", command, f"    deps: [{', '.join(inputs)}]"]
+        stages += [f"    params: [seed, {name}]", f"    outs: [out/{number}.txt]"]
+        lock += [f"  {name}:", command, "    deps:"]
+        for path, text in inputs.items():
+            lock += locked(path, text)
+        lock += ["    params:", "      params.yaml:", "        seed: 0", f"        {name}:"]
+        lock += ["          rate: 0.1", "          epochs: 3", "          widths: [1, 2, 3]"]
+        lock += ["    outs:", *locked(f"out/{number}.txt", content)]
+        (target / f"out/{number}.txt").write_text(content, encoding="utf-8")
+        digest = md5(content)
+        (cache / digest[:2]).mkdir(parents=True, exist_ok=True)
+        (cache / digest[:2] / digest[2:]).write_text(content, encoding="utf-8")
+    for file, lines in {"params.yaml": params, "dvc.yaml": stages, "dvc.lock": lock}.items():
+        (target / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (target / "out/.gitignore").write_text("/*.txt\n", encoding="utf-8")
+    subprocess.run(["git", "add", "--all"], cwd=target, check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=b", "-c", "user.email=b@example.org", "commit", "-qm", "many"],
+        cwd=target,
+        check=True,
+    )
+    return target
+
+
+def locked(path: str, text: str) -> list[str]:
+    """The lines of `dvc.lock` for a file."""
+    head = f"    - path: {path}"
+    return [head, "      hash: md5", f"      md5: {md5(text)}", f"      size: {len(text)}"]
+
+
+def md5(text: str) -> str:
+    """The MD5 of a text, as DVC names its content."""
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Take changes of comments and formatting into `dvc.lock` without a rerun.
+
+The syntax tree of every changed file is that of the version which `dvc.lock` knows, found by its
+hash in git's history; all else must be as it was. Then a rerun would give the same outputs.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.dvcrepo import locked, open_repo
+from pipeline.forecast import FRESH, Forecast, Verdict
+from pipeline.plan import active_graph, in_order, named
+from pipeline.reasons import describe
+from stages.common.errors import Problem, UserError
+
+
+def accept(targets: Sequence[str]) -> None:
+    """Accept the stages `targets`, or every stage that differs in comments alone.
+
+    Raises UserError, and changes nothing, when one of `targets` differs in more, or when no
+    stage can be accepted although some are stale.
+    """
+    with open_repo() as repo, locked(repo):
+        order = in_order(repo, active_graph(repo), ())
+        forecast = Forecast(repo, accepting=True)
+        verdicts = {stage: forecast.judge(stage) for stage in order}
+        stale = {stage: verdict for stage, verdict in verdicts.items() if verdict.state != FRESH}
+        chosen = named(targets, order) if targets else list(stale)
+        ready = [stage for stage in chosen if stage in stale and _only_comments(stale[stage])]
+        refused = [stage for stage in chosen if stage in stale and stage not in ready]
+        problems = [_refuse(stage, stale[stage], forecast) for stage in refused]
+        if problems and (targets or not ready):
+            raise UserError(*problems)
+        for stage in ready:
+            _take(stage, verdicts[stage])
+        for stage in ready:
+            _save_run(repo, stage)
+        _write_locks(ready)
+    for problem in problems:
+        click.echo(problem.message)
+    if ready:
+        click.echo(f"accepted: {', '.join(s.addressing for s in ready)}; commit dvc.lock with it")
+    else:
+        click.echo("nothing to accept: no code has changed")
+
+
+def _only_comments(verdict: Verdict) -> bool:
+    return all(reason.kind == "comments" for reason in verdict.reasons)
+
+
+def _refuse(stage: Any, verdict: Verdict, forecast: Forecast) -> Problem:
+    lines = [f"{stage.addressing} must run:"]
+    for reason in verdict.reasons:
+        if reason.kind == "comments":
+            continue
+        lost = reason.kind == "file" and reason.what in forecast.reasons.lost
+        why = ", and no commit has the version that dvc.lock knows" if lost else ""
+        lines.append(f"  {describe(reason)}{why}")
+    return Problem("\n".join(lines))
+
+
+def _take(stage: Any, verdict: Verdict) -> None:
+    """Put the inputs that were judged into the stage; not what lies there a moment later."""
+    for dep in stage.deps:
+        content = verdict.inputs.get(dep.def_path)
+        # Parameters, which are equal, stay as they are: shared values would become YAML aliases.
+        if content is not None and content.meta is not None:
+            dep.hash_info, dep.meta = content.hash, content.meta
+
+
+def _save_run(repo: Any, stage: Any) -> None:
+    """Let the run-cache know these outputs under the new inputs, as DVC does after a run."""
+    if all(out.use_cache or out.metric or out.plot for out in stage.outs):
+        repo.stage_cache.save(stage)
+
+
+def _write_locks(stages: Sequence[Any]) -> None:
+    """Write the stages' entries into their lock files, each file whole or not at all."""
+    from dvc.stage.serialize import to_lockfile
+    from dvc.utils.serialize import parse_yaml_for_update
+
+    files: dict[Path, Any] = {}
+    for stage in stages:
+        path = Path(stage.path).with_suffix(".lock")
+        if path not in files:
+            files[path] = parse_yaml_for_update(path.read_text(encoding="utf-8"), str(path))
+        files[path]["stages"].update(to_lockfile(stage))
+    for path, content in files.items():
+        write_lock(path, content)
+
+
+def write_lock(path: Path, content: Any) -> None:
+    """Write a lock file as DVC formats it: whole, or it stays as it was."""
+    from dvc.utils.serialize import dumps_yaml
+
+    temporary = path.with_suffix(".lock.writing")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(dumps_yaml(content))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

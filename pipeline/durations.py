@@ -1,0 +1,28 @@
+"""How long each stage took last time: `.reprise/seconds/<stage>`, one number a file."""
+
+import os
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+SECONDS = Path(".reprise/seconds")
+
+
+def read_seconds() -> dict[str, float]:
+    """The seconds of each stage's last successful run, as far as this folder has seen one."""
+    seconds: dict[str, float] = {}
+    for path in SECONDS.glob("[!.]*"):
+        try:
+            seconds[unquote(path.name)] = float(path.read_text(encoding="utf-8"))
+        except ValueError:
+            # It is only shown to a person; the next run writes it anew.
+            continue
+    return seconds
+
+
+def note_seconds(stage: str, seconds: float) -> None:
+    """Keep how long `stage` took; several at once don't disturb each other."""
+    SECONDS.mkdir(parents=True, exist_ok=True)
+    path = SECONDS / quote(stage, safe="@ ")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(f"{seconds:.3f}\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,160 @@
+"""The road as a Prefect flow: `reprise run` and every deployment come through here.
+
+One task a stage, under the stage's name, each in a state of its own at the end: Ran, Restored
+(from DVC's cache), Unchanged, Failed, or Skipped because a stage before it failed. DVC is the
+only cache: Prefect keeps no results.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from queue import Empty, Queue
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+from prefect.utilities.annotations import allow_failure
+
+from pipeline.artifacts import publish_plan, publish_results
+from pipeline.execute import Leashes
+from pipeline.folder import hold_folder
+from pipeline.keeper import keep
+from pipeline.lockfile import keep_order, locked_stages
+from pipeline.meta import StageMeta, read_meta
+from pipeline.outcome import Outcome
+from pipeline.plan import StagePlan, make_plan
+from pipeline.stage_task import StageTask
+from pipeline.view import View
+
+POLL_SECONDS = 2.0
+
+
+def run_flow(
+    stages: Sequence[str], *, force: bool, parallel: int, wait: bool, view: View
+) -> Outcome:
+    """Run stages in the current folder as a flow run of its own; see `run_road`."""
+    outcomes: list[Outcome] = []
+
+    @flow(name="reprise", persist_result=False)
+    def road(stages: list[str], force: bool, parallel: int) -> State[Any]:  # noqa: FBT001
+        outcomes.append(run_road(stages, force=force, parallel=parallel, wait=wait, view=view))
+        return outcomes[0].as_state()
+
+    state = road(list(stages), force, parallel, return_state=True)
+    if not outcomes:
+        state.result(raise_on_failure=True)
+    return outcomes[0]
+
+
+def run_road(
+    stages: Sequence[str],
+    *,
+    force: bool,
+    parallel: int,
+    wait: bool = False,
+    view: View | None = None,
+) -> Outcome:
+    """Run the stages that are stale, as tasks of the current flow run, in the current folder.
+
+    `stages` are run with what they need; none means all. `force` runs them even when fresh.
+    Raises UserError before anything runs: unknown stages, a broken `dvc.yaml`, wrong `meta:`,
+    another run in this folder.
+    """
+    run = str(flow_run.id)
+    view = view or View(live=False)
+    leashes = Leashes(run)
+    grace = leashes.grace_seconds
+    worker = "PREFECT__FLOW_RUN_ID" in os.environ
+    view.note(f"run {flow_run.name}: {flow_run.ui_url}")
+    with hold_folder(run, grace, view.note, wait=wait), keep(run, run, grace, worker=worker):
+        plan = make_plan(stages)
+        metas = {each.name: read_meta(each.name, each.meta) for each in plan}
+        publish_plan(plan)
+        before = locked_stages()
+        outcome = Outcome(plan)
+        with view.shown(plan):
+            try:
+                _run_stages(outcome, metas, leashes, view, force=force, parallel=parallel)
+            finally:
+                leashes.end_all()
+        keep_order([each.name for each in plan], before)
+        publish_results()
+        return outcome
+
+
+def _run_stages(
+    outcome: Outcome,
+    metas: dict[str, StageMeta],
+    leashes: Leashes,
+    view: View,
+    *,
+    force: bool,
+    parallel: int,
+) -> None:
+    """Start each stage when those before it have ended, at most `parallel` at a time."""
+    waiting = {each.name: each for each in outcome.plan}
+    futures: dict[str, PrefectFuture[Any]] = {}
+    running: set[str] = set()
+    ended: Queue[str] = Queue()
+    while waiting or running:
+        # By tasks, not by states: a stage that failed may be about to be tried again.
+        unfinished = waiting.keys() | running
+        ready = [each for each in waiting.values() if unfinished.isdisjoint(each.upstream)]
+        for each in ready[: parallel - len(running)]:
+            del waiting[each.name]
+            running.add(each.name)
+            body = StageTask(each, metas[each.name], outcome, leashes, view, force)
+            before = [allow_failure(futures[name]) for name in _shown_before(each, outcome)]
+            future = body.as_task().submit(wait_for=before)
+            future.add_done_callback(partial(_note_end, ended, each.name))
+            futures[each.name] = future
+        try:
+            name = ended.get(timeout=POLL_SECONDS)
+        except Empty:
+            outcome.cancelled = outcome.cancelled or is_cancelled(view)
+            if outcome.cancelled:
+                waiting.clear()
+                leashes.end_all()
+            continue
+        running.discard(name)
+        if name not in outcome.states:
+            # Its task ended without running it: Prefect itself refused.
+            outcome.states[name] = "failed"
+
+
+def _shown_before(plan: StagePlan, outcome: Outcome) -> list[str]:
+    """The stages that a task is drawn after: those upstream, or what failed before a skipped one.
+
+    Prefect lets no task follow one that ended as Cancelled, as the skipped do.
+    """
+    by_name = {each.name: each for each in outcome.plan}
+    names: list[str] = []
+    for name in plan.upstream:
+        if outcome.states.get(name) == "skipped":
+            names += _shown_before(by_name[name], outcome)
+        elif name in by_name:
+            names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def _note_end(ended: Queue[str], name: str, _future: PrefectFuture[Any]) -> None:
+    ended.put(name)
+
+
+def is_cancelled(view: View) -> bool:
+    """Whether somebody has asked Prefect to cancel the current flow run."""
+    try:
+        with get_client(sync_client=True, httpx_settings={"timeout": POLL_SECONDS}) as client:
+            state = client.read_flow_run(UUID(str(flow_run.id))).state
+    except ObjectNotFound:
+        return True  # deleted in the UI
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        view.note(f"Prefect's server does not answer ({error or type(error).__name__}); going on")
+        return False
+    return state is not None and (state.is_cancelling() or state.is_cancelled())

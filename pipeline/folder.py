@@ -1,0 +1,103 @@
+"""One run at a time in a working folder; what an earlier one left behind is ended first."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.processes import end_run, find_processes, wait_for_end
+from stages.common.errors import UserError
+
+LOCK = Path(".reprise/run.lock")
+RWLOCK = Path(".dvc/tmp/rwlock")
+RWLOCK_GUARD = Path(".dvc/tmp/rwlock.lock")
+
+
+@contextmanager
+def hold_folder(
+    run: str, grace_seconds: float, say: Callable[[str], None], *, wait: bool = False
+) -> Iterator[None]:
+    """Hold the current folder for the run of this id; the kernel lets it go however we end.
+
+    Ends the processes of an earlier run that was killed, and mends the lock file that its DVC
+    may have left half written. Raises UserError when another run is going and `wait` is False.
+    """
+    LOCK.parent.mkdir(exist_ok=True)
+    with LOCK.open("a+", encoding="utf-8") as file:
+        _lock(file, say, wait=wait)
+        left = _holder(file).get("run")
+        if left is not None:
+            _end_left(str(left), grace_seconds, say)
+        _mend_rwlock(say)
+        _write(file, {"run": run, "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        yield
+        _write(file, {})
+
+
+def _lock(file: IO[str], say: Callable[[str], None], *, wait: bool) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _holder(file)
+        who = f"a run (process {holder.get('pid', '?')}, since {holder.get('since', '?')})"
+        if not wait:
+            raise UserError(
+                f"{who} is going in this folder\n"
+                "  'reprise run --wait' starts when it has ended; to end it: Ctrl-C there, or "
+                f"kill {holder.get('pid', 'PID')}"
+            ) from None
+        say(f"waiting for {who} in this folder to end")
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _holder(file: IO[str]) -> dict[str, Any]:
+    file.seek(0)
+    try:
+        content = json.loads(file.read() or "{}")
+    except ValueError:
+        return {}  # killed while it wrote
+    return content if isinstance(content, dict) else {}
+
+
+def _write(file: IO[str], content: dict[str, Any]) -> None:
+    file.seek(0)
+    file.truncate()
+    json.dump(content, file)
+    file.flush()
+
+
+def _end_left(run: str, grace_seconds: float, say: Callable[[str], None]) -> None:
+    """Wait for the leashes of a killed run to do their work, and do it for those that are dead."""
+    if not find_processes(run):
+        return
+    say("a run before this one was killed: waiting for what it started to end")
+    if not wait_for_end(run, grace_seconds):
+        num_ended = end_run(run, grace_seconds)
+        say(f"ended {num_ended} processes that it left behind")
+
+
+def _mend_rwlock(say: Callable[[str], None]) -> None:
+    """Remove DVC's list of running commands when a killed one has left it half written.
+
+    DVC does not write it atomically, and refuses every command while it can't read it. Whoever
+    changes the list holds its guard; so with the guard in hand nobody is writing.
+    """
+    if not RWLOCK.exists():
+        return
+    with RWLOCK_GUARD.open("a") as guard:
+        try:
+            # As zc.lockfile does, which DVC uses.
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        try:
+            json.loads(RWLOCK.read_bytes())
+        except ValueError:
+            RWLOCK.unlink()
+            say(f"removed {RWLOCK}, which a killed DVC had left half written")
+        except FileNotFoundError:
+            pass

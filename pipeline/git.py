@@ -1,0 +1,88 @@
+"""Runs git: never waits for a password, never takes another repository's environment for this one.
+
+Whatever it says goes through `hide_secrets` before anybody sees it: addresses of remotes may hold
+tokens.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from stages.common.errors import UserError
+
+TIMEOUT_SECONDS = 120.0
+# For what goes over a network.
+TRANSFER_SECONDS = 1800.0
+NUM_LINES_SHOWN = 12
+# Set inside a git hook, where they name the repository of the hook.
+_OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR")
+_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def git(
+    folder: Path,
+    *arguments: str,
+    seconds: float = TIMEOUT_SECONDS,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """What `git ARGUMENTS` prints in `folder`, without the last line's end.
+
+    Raises UserError with what git says when it fails or takes too long.
+    """
+    done = try_git(folder, *arguments, seconds=seconds, env=env)
+    if done.returncode != 0:
+        raise UserError(_said(arguments, folder, done))
+    return done.stdout.rstrip("\n")
+
+
+def try_git(
+    folder: Path,
+    *arguments: str,
+    seconds: float = TIMEOUT_SECONDS,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """As `git`, for a command that may fail.
+
+    Raises UserError when there is no git, or when it takes too long.
+    """
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env={**_environment(), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"'git {arguments[0]}' did not end within {seconds:.0f} s") from None
+    except OSError as error:
+        raise UserError(f"cannot run git in {folder}: {error.strerror or error}") from None
+
+
+def hide_secrets(text: str) -> str:
+    """`text` without the user names and passwords of the addresses in it."""
+    return _USER_IN_ADDRESS.sub("***@", text)
+
+
+def names_of(text: str) -> list[str]:
+    """The entries of what a git command with `-z` has printed."""
+    return [name for name in text.split("\0") if name]
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+    # Messages are compared with; a lock of somebody's index is never taken just to look.
+    return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+
+
+def _said(arguments: tuple[str, ...], folder: Path, done: subprocess.CompletedProcess[str]) -> str:
+    text = hide_secrets(done.stderr.strip() or done.stdout.strip())
+    lines = [f"  {line}" for line in text.splitlines()[-NUM_LINES_SHOWN:]]
+    # Not the whole command: an argument may be an address.
+    return "\n".join([f"'git {arguments[0]}' failed in {folder}:", *lines])

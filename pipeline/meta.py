@@ -1,0 +1,64 @@
+"""How a stage is run: the keys of its `meta:` in `dvc.yaml`.
+
+train:
+  cmd: …
+  meta:
+    retries: 2                  # after a failure; none else
+    retry_delay_seconds: 30
+    timeout_seconds: 3600
+    tags: [gpu]                 # in Prefect
+    concurrency: 1              # of this stage at once, over all runs of the server
+    concurrency: {name: gpu, limit: 2}      # or shared by every stage that names it
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from stages.common.errors import Problem, UserError, did_you_mean
+from stages.common.params import DVC_FILE
+from stages.common.section import Section, validate_all
+
+
+class Concurrency(Section):
+    """How many stages that share `name` run at once on one Prefect server."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    limit: int = Field(ge=1)
+
+
+class StageMeta(Section):
+    """What `meta:` says about running the stage; nothing is retried or limited without it."""
+
+    retries: int = Field(0, ge=0)
+    retry_delay_seconds: float = Field(0, ge=0)
+    timeout_seconds: float | None = Field(None, gt=0)
+    tags: list[str] = Field(default_factory=list)
+    concurrency: int | Concurrency | None = None
+
+
+def read_meta(stage: str, tree: Mapping[str, Any]) -> StageMeta:
+    """The stage's `meta:`; keys that are not ours are left to whoever put them there.
+
+    Raises UserError for wrong values, and for keys that look like a misspelt one of ours.
+    """
+    at = f"stages.{stage}.meta"
+    problems = [
+        Problem(f"unknown key '{key}'", f"{at}.{key}", str(value), (), meant, str(DVC_FILE))
+        for key, value in tree.items()
+        if key not in StageMeta.model_fields
+        and (meant := did_you_mean(key, StageMeta.model_fields))
+    ]
+    known = {key: value for key, value in tree.items() if key in StageMeta.model_fields}
+    found, meta = validate_all(StageMeta, known, at=at, file=str(DVC_FILE))
+    if problems or meta is None:
+        raise UserError(*problems, *found)
+    return meta
+
+
+def limit_of(stage: str, meta: StageMeta) -> Concurrency | None:
+    """The limit that the stage shares with others, or with itself in other runs."""
+    if isinstance(meta.concurrency, int):
+        return Concurrency(name=f"reprise-{stage}", limit=meta.concurrency)
+    return meta.concurrency

@@ -1,0 +1,195 @@
+"""What a Prefect server must know of this repository: work pool, deployments, one automation.
+
+All of it may be said again: what is there already is left or brought up to date. `reprise up`
+does it for its own server; `python -m pipeline.register` for the one that PREFECT_API_URL names.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import urllib.error
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.server import ensure_server, request
+from pipeline.services import HOME, python
+from stages.common.errors import UserError
+from stages.common.yamlfile import read_yaml
+
+POOL = "reprise"
+# In a worker's environment: the repository in which it starts every run (`prefect.yaml`).
+BASE = "REPRISE_BASE"
+DEPLOYMENTS = Path("prefect.yaml")
+FLOW = Path("pipeline/scheduled.py")
+REGISTERED = HOME / "prefect" / "registered"
+DEPLOY_SECONDS = 120
+# Three heartbeats of 30 s, as the worker's environment asks for.
+SILENT_SECONDS = 90
+_RUN = "prefect.flow-run"
+# One heartbeat, then nothing: neither another one nor an end (or a rest) that explains it.
+_EXPECTED = (
+    "heartbeat",
+    "Completed",
+    "Failed",
+    "Cancelled",
+    "Crashed",
+    "TimedOut",
+    "Paused",
+    "Suspended",
+    "AwaitingRetry",
+)
+ZOMBIES: dict[str, Any] = {
+    "name": "reprise: crash runs that have fallen silent",
+    "description": (
+        "A flow run whose process was killed with its worker stays 'Running' for ever; this "
+        f"marks it as crashed when it has sent no heartbeat for {SILENT_SECONDS} s. "
+        "Registered by 'reprise up'."
+    ),
+    "enabled": True,
+    "trigger": {
+        "type": "event",
+        "posture": "Proactive",
+        "match": {"prefect.resource.id": f"{_RUN}.*"},
+        "for_each": ["prefect.resource.id"],
+        "after": [f"{_RUN}.heartbeat"],
+        "expect": [f"{_RUN}.{name}" for name in _EXPECTED],
+        "threshold": 1,
+        "within": SILENT_SECONDS,
+    },
+    "actions": [
+        {
+            "type": "change-flow-run-state",
+            "state": "CRASHED",
+            "message": f"no heartbeat for {SILENT_SECONDS} s: its process is gone",
+        }
+    ],
+}
+
+
+def ensure_pool(url: str) -> None:
+    """Make the work pool unless it is there.
+
+    Raises UserError when the server refuses.
+    """
+    try:
+        request(url, "/work_pools/", {"name": POOL, "type": "process"})
+    except urllib.error.HTTPError as error:
+        if error.code != 409:  # there is one already
+            raise UserError(_refused(url, f"the work pool '{POOL}'", error)) from None
+    except OSError as error:
+        raise UserError(_refused(url, f"the work pool '{POOL}'", error)) from None
+
+
+def ensure_automation(url: str) -> None:
+    """Make the automation that marks silent runs as crashed; an older form of it is replaced.
+
+    One that somebody has switched off stays off.
+    Raises UserError when the server refuses.
+    """
+    try:
+        named = {"automations": {"name": {"any_": [ZOMBIES["name"]]}}}
+        found = request(url, "/automations/filter", named)
+        if not found:
+            request(url, "/automations/", ZOMBIES)
+        elif not _is_current(found[0]):
+            changed = {**ZOMBIES, "enabled": found[0]["enabled"]}
+            request(url, f"/automations/{found[0]['id']}", changed, method="PUT")
+    except OSError as error:
+        raise UserError(_refused(url, "the automation for silent runs", error)) from None
+
+
+def _is_current(automation: Mapping[str, Any]) -> bool:
+    trigger = automation["trigger"]
+    wanted = ZOMBIES["trigger"]
+    return (
+        sorted(trigger["expect"]) == sorted(wanted["expect"])
+        and float(trigger["within"]) == wanted["within"]
+        and automation["description"] == ZOMBIES["description"]
+    )
+
+
+def read_deployments(url: str) -> list[dict[str, Any]]:
+    """What the server knows of the deployments of `prefect.yaml`, by name.
+
+    Raises UserError for a damaged `prefect.yaml` and when the server refuses.
+    """
+    wanted = _names()
+    try:
+        body = {"deployments": {"name": {"any_": wanted}}}
+        found: list[dict[str, Any]] = request(url, "/deployments/filter", body) if wanted else []
+    except OSError as error:
+        raise UserError(_refused(url, "the deployments", error)) from None
+    return sorted(found, key=lambda deployment: wanted.index(deployment["name"]))
+
+
+def ensure_deployments(url: str, environment: Mapping[str, str]) -> None:
+    """Register the deployments of `prefect.yaml`, if it has changed or the server lacks one.
+
+    What somebody has changed in Prefect's UI, such as a schedule switched on, therefore stays
+    until the file changes.
+    Raises UserError with what Prefect says when it does not accept the file.
+    """
+    names = _names()
+    digest = hashlib.sha256(url.encode() + DEPLOYMENTS.read_bytes() + FLOW.read_bytes()).hexdigest()
+    known = {deployment["name"] for deployment in read_deployments(url)}
+    same = REGISTERED.exists() and REGISTERED.read_text(encoding="utf-8") == digest
+    if same and known >= set(names):
+        return
+    # Each worker is to fill in its own: here it would be written into the deployment for all.
+    kept = {key: value for key, value in environment.items() if key != BASE}
+    try:
+        done = subprocess.run(
+            [*python("prefect"), "--no-prompt", "deploy", "--all"],
+            env=kept,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=DEPLOY_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        message = f"'prefect deploy --all' did not end within {DEPLOY_SECONDS} s"
+        raise UserError(message) from None
+    if done.returncode != 0:
+        lines = [f"  {line}" for line in done.stdout.splitlines() if line.strip()]
+        what = f"Prefect does not accept {DEPLOYMENTS}:"
+        raise UserError("\n".join([what, *lines[-15:]]))
+    REGISTERED.parent.mkdir(parents=True, exist_ok=True)
+    REGISTERED.write_text(digest, encoding="utf-8")
+
+
+def _names() -> list[str]:
+    content = read_yaml(DEPLOYMENTS)
+    listed = content.get("deployments") if isinstance(content, dict) else None
+    names: list[Any] = [entry.get("name") for entry in listed or [] if isinstance(entry, dict)]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{DEPLOYMENTS} must have a list 'deployments' with a name in each entry")
+    return names
+
+
+def _refused(url: str, what: str, error: OSError) -> str:
+    text = str(error)
+    if isinstance(error, urllib.error.HTTPError):
+        text += f": {error.read().decode(errors='replace')[:300]}"
+    return f"the Prefect server at {url} does not take {what}: {text}"
+
+
+def main() -> None:
+    """Register everything with the configured server."""
+    try:
+        url = ensure_server()
+        ensure_pool(url)
+        ensure_automation(url)
+        ensure_deployments(url, {**os.environ, "PREFECT_API_URL": url})
+    except UserError as error:
+        sys.exit(str(error))
+    names = ", ".join(deployment["name"] for deployment in read_deployments(url))
+    print(f"{url} knows work pool '{POOL}' and deployments {names}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""`reprise run`: the flow in this terminal, from the overrides to the table at the end."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.check import check_params
+from pipeline.metrics import format_value, read_metrics
+from pipeline.overrides import apply_overrides_to_file, parse_overrides
+from pipeline.server import ensure_server
+from stages.common.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.outcome import Outcome
+
+
+def run(
+    stages: Sequence[str], settings: Sequence[str], *, force: bool, parallel: int, wait: bool
+) -> bool:
+    """Run stages as a Prefect flow; show how each ended; say whether all is well.
+
+    Raises UserError for what the user can mend, most of it before anything runs.
+    """
+    overrides = parse_overrides(settings)
+    if overrides:
+        for line in apply_overrides_to_file(overrides):
+            click.secho(line, fg={"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
+    check_params()
+    url = ensure_server()
+    os.environ["PREFECT_API_URL"] = url
+    # The lines of the stages are shown by our own view; the server has the logs as well.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    outcome = _run_flow(url, stages, force=force, parallel=parallel, wait=wait)
+    show_outcome(outcome)
+    return not outcome.failed and not outcome.cancelled
+
+
+def _run_flow(
+    url: str, stages: Sequence[str], *, force: bool, parallel: int, wait: bool
+) -> "Outcome":
+    import httpx
+    from prefect.exceptions import PrefectException
+
+    from pipeline.flow import run_flow
+    from pipeline.view import View
+
+    try:
+        return run_flow(stages, force=force, parallel=parallel, wait=wait, view=View(live=True))
+    except (httpx.HTTPError, PrefectException, RuntimeError) as error:
+        # A plain RuntimeError is what Prefect raises when it finds no server.
+        if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"the Prefect server at {url} did not take the run: {reason}\n"
+            "  stages that have ended are in dvc.lock, and nothing else is lost\n"
+            "  see .reprise/logs/ and the disk's free space; 'reprise down' and 'reprise up' start "
+            "it anew; 'dvc repro' needs no server"
+        ) from None
+
+
+def show_outcome(outcome: "Outcome") -> None:
+    """Print the last lines of what failed, then a row a stage: state, seconds, metrics."""
+    from pipeline.view import COLOURS
+
+    console = Console(highlight=False)
+    for name, state in outcome.states.items():
+        end = outcome.ends.get(name)
+        if state == "failed" and end is not None:
+            console.print(
+                Text(f"\n{name} failed ({end.reason}); its last lines:", style="bold red")
+            )
+            for line in end.tail:
+                console.print(Text(f"  {line}"), soft_wrap=True)
+    metrics = read_metrics()
+    table = Table()
+    for column, justify in (("stage", "left"), ("state", "left"), ("seconds", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("metrics")
+    for each in outcome.plan:
+        state = outcome.states.get(each.name, "not started")
+        end = outcome.ends.get(each.name)
+        seconds = "" if end is None else f"{end.seconds:.1f}"
+        shown = Text(state, style=COLOURS.get(state, ""))
+        table.add_row(each.name, shown, seconds, _in_words(metrics.get(each.name, {})))
+    console.print(table)
+    if outcome.cancelled:
+        console.print("cancelled: every process of the run has ended")
+
+
+def _in_words(metrics: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {format_value(value)}" for name, value in metrics.items())

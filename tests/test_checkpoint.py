@@ -1,0 +1,229 @@
+"""A training that is killed goes on from its checkpoint and ends with the same bytes."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from stages.common.layers import Dropout
+from stages.train.checkpoint import (
+    PREEMPTED,
+    Saver,
+    hold_checkpoints,
+    key_of,
+    load_checkpoint,
+    pack,
+    unpack,
+)
+from stages.train.loop import Result, train
+from stages.train.machine import World
+from stages.train.params import TrainParams
+from tests.conftest import Project, project_environment
+from tests.samples import classification, mixed_table, run_stages, small_project, train_params
+
+DATA = classification()
+RECIPES = {
+    "plateau": {
+        "optimizer": {"name": "AdamW", "lr": 0.05},
+        "schedule": {"name": "ReduceLROnPlateau", "patience": 1},
+        "early_stopping": {"metric": "accuracy", "patience": 3},
+    },
+    "one cycle": {
+        "optimizer": {"name": "SGD", "lr": 0.1, "momentum": 0.9},
+        "schedule": {"name": "OneCycleLR", "max_lr": 0.2},
+        "clip_norm": 0.5,
+    },
+    "cosine": {
+        "optimizer": {"name": "Adam", "lr": 0.02},
+        "schedule": {"name": "CosineAnnealingLR"},
+    },
+}
+
+
+class Drops(nn.Module):
+    """Dropout of the zoo, and torch's own, which draws from the global generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, last = nn.Linear(4, 16), nn.Linear(16, 3)
+        self.layers = nn.Sequential(first, nn.ReLU(), Dropout(0.3), nn.Dropout(0.2), last)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        scores: torch.Tensor = self.layers(batch["numeric"])
+        return scores
+
+
+def run(params: TrainParams, **hooks: Any) -> Result:
+    torch.manual_seed(3)
+    return train(Drops(), DATA, params, 7, World(), lambda *_: None, **hooks)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_going_on_after_any_epoch_gives_the_same_bits(recipe: str, tmp_path: Path) -> None:
+    params = train_params(epochs=8, **RECIPES[recipe])
+    packed: list[Any] = []
+
+    def save(*state: Any) -> None:
+        torch.save(pack(*state), tmp_path / "one.pt")
+        packed.append(torch.load(tmp_path / "one.pt", weights_only=True))
+
+    whole = run(params, save=save)
+    assert len(packed) == len(whole.history) > 3
+    for saved in (packed[0], packed[2], packed[-1]):
+        rest = run(params, restore=partial(unpack, saved))
+        assert rest.history == whole.history
+        assert rest.kept == whole.kept
+        for name, weight in whole.weights.items():
+            assert torch.equal(rest.weights[name], weight)
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(train_params(epochs=5), save=Saver(tmp_path, seconds_between=0))
+    first, second = sorted(tmp_path.iterdir())
+    assert [first.name, second.name] == ["00000004.pt", "00000005.pt"]
+    second.write_bytes(second.read_bytes()[:1000])
+    saved = load_checkpoint(tmp_path)
+    assert saved is not None
+    assert len(saved["history"]) == 4
+    assert "can't be read" in capsys.readouterr().out
+
+
+def test_checkpoints_are_held_by_one_run_and_gone_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with hold_checkpoints("key") as mine, hold_checkpoints("key") as other:
+        assert mine is not None
+        assert other is None
+        assert "another run trains the very same" in capsys.readouterr().out
+    assert not mine.exists()
+    with pytest.raises(RuntimeError), hold_checkpoints("key") as mine:
+        raise RuntimeError
+    assert mine.exists()
+
+
+@contextmanager
+def training(project: Project, **variables: str) -> "Iterator[subprocess.Popen[str]]":
+    with subprocess.Popen(
+        ["python", "-m", "stages.train"],
+        cwd=project.path,
+        env={**project_environment(), "REPRISE_CHECKPOINT_SECONDS": "0", **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A small project with dropout, trained without interruption."""
+    changes = {
+        "train.epochs": 150,
+        "train.early_stopping": {"metric": "loss", "patience": None},
+        "build.model": {"name": "mlp", "width": 8, "dropout": 0.2},
+    }
+    project = small_project(tmp_path_factory.mktemp("trained"), mixed_table(400), changes)
+    run_stages(project, "prepare", "build", "tune")
+    project.run("python", "-m", "stages.train")
+    return project
+
+
+def kill_and_go_on(trained: Project, num_kills: int, seed: int, **variables: str) -> None:
+    """Kill a training at random moments; when it ends at last its outputs are the same bytes."""
+    folder = trained.path / "data/train"
+    before = {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()}
+    moments = random.Random(seed)
+    resumed = killed = 0
+    while killed < num_kills:
+        with training(trained, **variables) as process:
+            assert process.stdout is not None
+            said = ""
+            # From the first sign of the loop on: what comes before it has nothing to lose.
+            for line in process.stdout:
+                said += line
+                if line.startswith("epoch"):
+                    break
+            time.sleep(moments.uniform(0.0, 0.6))
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                killed += 1
+        resumed += "goes on from" in said
+    with training(trained, **variables) as process:
+        said = process.communicate(timeout=120)[0]
+        assert process.returncode == 0, said
+    resumed += "goes on from" in said
+    assert resumed >= num_kills // 2
+    after = {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()}
+    assert after == before
+    left = [p.name for p in (trained.path / ".reprise/checkpoints").iterdir() if p.is_dir()]
+    assert left == [], "a training that has ended leaves nothing to go on from"
+
+
+def test_a_killed_training_ends_with_the_same_bytes(trained: Project) -> None:
+    kill_and_go_on(trained, 2, seed=1)
+
+
+@pytest.mark.soak
+def test_a_killed_training_ends_with_the_same_bytes_every_time(trained: Project) -> None:
+    kill_and_go_on(trained, 20, seed=2)
+
+
+@pytest.mark.soak
+def test_two_killed_processes_end_with_the_same_bytes_every_time(
+    trained: Project, tmp_path: Path
+) -> None:
+    trained.run("python", "-m", "stages.train", env={"PET_NPROC_PER_NODE": "2"})
+    kill_and_go_on(trained, 20, seed=3, PET_NPROC_PER_NODE="2")
+    trained.run("python", "-m", "stages.train")
+
+
+def test_told_to_stop_it_says_that_it_can_go_on(trained: Project) -> None:
+    with training(trained) as process:
+        assert process.stdout is not None
+        # At the second line the first epochs have been saved.
+        lines = (line for line in process.stdout if line.startswith("epoch"))
+        assert next(lines) < next(lines)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[0]
+        assert process.returncode == PREEMPTED, said
+    assert "the next run goes on from the last checkpoint" in said
+    assert "goes on from" in trained.run("python", "-m", "stages.train").stdout
+
+
+def test_another_recipe_never_goes_on_from_this_one(
+    trained: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.path)
+    keys = {key_of(1), key_of(2)}
+    text = (trained.path / "params.yaml").read_text(encoding="utf-8")
+    versions = (trained.path / "stages/versions.yaml").read_text(encoding="utf-8")
+    try:
+        (trained.path / "params.yaml").write_text(text.replace("150", "151"), encoding="utf-8")
+        keys.add(key_of(1))
+        (trained.path / "params.yaml").write_text(text, encoding="utf-8")
+        moved = versions.replace("torch: 2", "torch: 3")
+        (trained.path / "stages/versions.yaml").write_text(moved, encoding="utf-8")
+        keys.add(key_of(1))
+    finally:
+        (trained.path / "params.yaml").write_text(text, encoding="utf-8")
+        (trained.path / "stages/versions.yaml").write_text(versions, encoding="utf-8")
+    monkeypatch.setenv("REPRISE_THREADS", "17")
+    assert len(keys | {key_of(1)}) == 5
