@@ -199,6 +199,18 @@ def test_every_unknown_column_is_told_at_once() -> None:
     assert [p.key for p in found] == ["prepare.target", "prepare.key", "prepare.columns.w"]
 
 
+@pytest.mark.parametrize("name", ["prediction", "target", "probability_ill"])
+def test_the_key_can_not_be_named_as_what_stands_beside_it(name: str) -> None:
+    table = pl.DataFrame({name: [1, 2, 3, 4], "x": [0.5, 1.5, 2.5, 3.5], "y": [1.0, 2.0, 3.0, 4.0]})
+    with pytest.raises(UserError, match=f"'{name}' stands beside the key in predictions") as caught:
+        find_schema(table, prepare_params(key=name))
+    (problem,) = caught.value.problems
+    assert problem.key == "prepare.key"
+    # As the target, or as any other column, it may be called so.
+    assert find_schema(table, prepare_params()).features[0].name == name
+    assert find_schema(table, prepare_params(target=name)).target.name == name
+
+
 def test_the_key_can_not_be_the_target() -> None:
     assert problem({"x": [1] * 20}, key="y").key == "prepare.key"
 

@@ -285,6 +285,28 @@ def test_keys_are_the_key_column_or_the_rows_numbers() -> None:
     assert row_keys(words, by_id, KEY).tolist() == ["a", "b", "cc", "d"]
 
 
+@pytest.mark.parametrize("kind", [pl.UInt64, pl.Int128])
+def test_keys_of_more_than_63_bits_keep_every_digit(kind: type[pl.DataType]) -> None:
+    by_id = one_feature(Feature(name="age", kind="numeric"), key="id")
+    small = MIXED.with_columns(pl.col("id").cast(kind))
+    assert row_keys(small, by_id, KEY).tolist() == [7, 3, 9, 4]
+    hashes = [2**63 - 1, 2**63, 2**64 - 1, 3]
+    wide = MIXED.with_columns(id=pl.Series(hashes, dtype=kind))
+    assert row_keys(wide, by_id, KEY).tolist() == [str(number) for number in hashes]
+
+
+def test_a_number_that_float32_can_not_hold_names_its_column() -> None:
+    feature = Feature(name="age", kind="numeric")
+    table = pl.DataFrame({"age": [1.0, -1e300]})
+    statistics = Statistics(numeric={"age": Moments(mean=0, deviation=1)}, image=[], target=None)
+    said = message(lambda: encode(table, one_feature(feature), statistics, KEY))
+    assert "the column 'age' holds numbers too large to compute with, such as -1e+300" in said
+    for column in ([1e300, -1e300, 1.0], [1e308, 1e308, 1.0]):
+        train = pl.DataFrame({"age": column, "y": ["ill", "well", "ill"]})
+        with pytest.raises(UserError, match=r"the column 'age' holds .* such as 1e\+30"):
+            fit_statistics(one_feature(feature), train)
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_rows_are_encoded_one_by_one_as_they_are_together(size: int) -> None:
     table = mixed_table()

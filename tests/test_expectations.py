@@ -17,6 +17,7 @@ import pytest
 from stages.common.errors import UserError, format_problem
 from stages.common.yamlfile import read_yaml, with_place
 from stages.prepare.expectations import FAILED_PAGE, MAX_FAILURES_SHOWN, check_expectations
+from stages.prepare.overview import describe
 from stages.prepare.sentences import sentence
 from stages.prepare.suite import Rule
 from tests.conftest import ROOT, Project
@@ -311,6 +312,15 @@ def test_nothing_can_be_said_of_what_is_inside_an_image() -> None:
     said = screen(about("mean_to_be_between", "image", ", min_value: 1"), table=table)
     assert "'image' holds Array(UInt8, shape=(2, 2))" in said
     assert "expect_column_values_to_be_unique" in said
+
+
+def test_the_page_shows_numbers_of_any_size() -> None:
+    # Hash ids lie closer together than float64 can tell, and some numbers have 300 digits.
+    hashes = pl.Series("hash", [2**63 + number for number in range(5)], dtype=pl.UInt64)
+    assert describe(hashes).bars == ()
+    assert describe(hashes).facts[0] == ("min", "9,223,372,036,854,775,808")
+    huge = describe(pl.Series([1e300, -1e300, 1e308, 1e308]))
+    assert huge.facts == (("min", "-1e+300"), ("mean", "inf"), ("max", "1e+308"))
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_it_shows() -> None:

@@ -5,6 +5,7 @@ outputs and `dvc.lock` with what they were, byte for byte.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -242,6 +243,19 @@ def test_without_the_cache_metrics_come_back_from_git(clone: Project) -> None:
     clone.edit("params.yaml", "lr: 3e-3", "lr: 1e30")
     clone.run("dvc", "repro", ok=False)
     assert clone.outputs() == before
+
+
+def test_what_was_never_here_is_not_called_lost(clone: Project) -> None:
+    # As in a fresh clone: dvc.lock names outputs that nobody has fetched yet.
+    shutil.rmtree(clone.path / ".dvc/cache")
+    for name in ("model.safetensors", "model.json", "history.csv"):
+        (clone.path / "data/train" / name).unlink()
+    clone.edit("params.yaml", "batch_size: 64", "batch_size: many")
+    said = clone.run("python", "-m", "stages.train", ok=False).stderr
+    assert "nothing is lost if this clone never had them" in said
+    assert "data/train/model.safetensors" in said
+    assert "data/train/metrics.json" not in said
+    assert "dvc pull" in said
 
 
 def test_a_terminated_stage_brings_its_outputs_back(clone: Project) -> None:

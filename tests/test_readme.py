@@ -1,6 +1,7 @@
 """README tells the truth: its commands run, and every file that it names is there."""
 
 import re
+from pathlib import Path
 
 from tests.conftest import ROOT, Project
 
@@ -32,7 +33,7 @@ def test_every_key_that_it_names_is_in_params() -> None:
         subtree(params, key)
 
 
-def test_the_shell_commands_run(clone: Project, prefect_server: str) -> None:
+def test_the_shell_commands_run(clone: Project, prefect_server: str, tmp_path: Path) -> None:
     blocks = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
     commands = [
         line.split("#")[0].strip()
@@ -41,7 +42,9 @@ def test_the_shell_commands_run(clone: Project, prefect_server: str) -> None:
         if line.startswith(("dvc ", "reprise "))
     ]
     commands += ["reprise plan", "reprise plan --check", "reprise accept", "reprise gc --yes"]
-    commands += ["reprise check", "reprise recipe", "reprise recipe linear_regression"]
+    commands += ["dvc repro infer", f"dvc remote add --default NAME {tmp_path / 'remote'}"]
+    commands += ["dvc push", "reprise check"]
+    commands += ["reprise recipe", "reprise recipe linear_regression"]
     commands += ["reprise metrics", "reprise deps --check", "reprise schema --check"]
     commands += ["dvc plots show", "dvc exp show --csv", "python -m stages.train.board"]
     assert any(command.startswith("dvc exp run -S") for command in commands)
@@ -50,6 +53,7 @@ def test_the_shell_commands_run(clone: Project, prefect_server: str) -> None:
         # A recipe takes the place of params.yaml, and refuses to while edits would be lost.
         clone.commit("before the next command")
         clone.run(*command.split(), env={"PREFECT_API_URL": prefect_server})
+    assert any(file.is_file() for file in (tmp_path / "remote").rglob("*"))
 
 
 def test_the_python_snippet_runs(clone: Project) -> None:

@@ -47,6 +47,22 @@ def message(path: Path) -> str:
     return problem.message
 
 
+@pytest.mark.parametrize(
+    ("header", "twice"),
+    [
+        ("a,b,a", "'a'"),
+        ("a, b ,b", "'b'"),
+        ('"a",a,b', "'a'"),
+        ("a,,", "'' (no name)"),
+        ("a,b,b_duplicated_0,b", "'b'"),
+    ],
+)
+def test_columns_of_one_name_are_an_error(tmp_path: Path, header: str, twice: str) -> None:
+    rows = ",".join(str(number) for number in range(header.count(",") + 1))
+    said = message(text(tmp_path, f"{header}\n{rows}\n"))
+    assert f"has more than one column named {twice}" in said
+
+
 @pytest.mark.parametrize("suffix", [*SUFFIXES, ".CSV"])
 def test_every_kind_of_file_gives_the_same_table(tmp_path: Path, suffix: str) -> None:
     assert_frame_equal(read_table(written(tmp_path / f"table{suffix}"), "prepare.source"), TABLE)

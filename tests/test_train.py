@@ -2,6 +2,7 @@
 
 import copy
 import math
+import shutil
 import socket
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from stages.train.loop import (
     train,
     validate,
 )
-from stages.train.machine import World, choose_threads, num_processes
+from stages.train.machine import World, choose_device, choose_threads, num_processes
 from stages.train.names import REGRESSION_LOSSES, Kind, allowed, refused
 from stages.train.optimizers import check_names, make_loss, make_optimizer
 from stages.train.params import TrainParams
@@ -858,7 +859,7 @@ def test_the_events_of_a_recipe_replace_its_own_and_stand_beside_anothers(
 
 
 def test_lost_events_are_rebuilt_from_the_history(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = ready(tmp_path / "project", {"train.epochs": 3})
     run_stages(project, "train")
@@ -877,6 +878,16 @@ def test_lost_events_are_rebuilt_from_the_history(
     written = [file.name for file in folder.iterdir()]
     rebuild()
     assert [file.name for file in folder.iterdir()] == written
+    assert "has its events already" in capsys.readouterr().out
+    # A folder alone, as a killed start leaves it, shows nothing.
+    for name in written:
+        (folder / name).unlink()
+    rebuild()
+    assert_scalars_are_the_history(events(project), project)
+    Path("data/train/history.csv").unlink()
+    shutil.rmtree(folder)
+    rebuild()
+    assert "there is no data/train/history.csv" in capsys.readouterr().out
 
 
 def test_two_trainings_in_two_places_write_the_same_bytes(trained: Project, tmp_path: Path) -> None:
@@ -960,6 +971,15 @@ def test_a_wrong_number_of_processes_or_threads_is_an_error(
         num_processes()
     with pytest.raises(UserError, match="REPRISE_THREADS"):
         choose_threads(10, 10, World())
+
+
+@pytest.mark.parametrize("name", ["meta", "nowhere", "cuda:99"])
+def test_a_device_that_can_not_compute_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("REPRISE_DEVICE", name)
+    with pytest.raises(UserError, match=f"REPRISE_DEVICE is '{name}', which can't be used"):
+        choose_device()
 
 
 def test_threads_follow_from_sizes_alone(monkeypatch: pytest.MonkeyPatch) -> None:

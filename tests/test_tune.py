@@ -214,7 +214,7 @@ def test_hyperband_trains_few_trials_to_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
 def test_the_largest_seed_serves_every_trial(tmp_path: Path, sampler: str) -> None:
-    params = tune_params(sampler=sampler, space={WIDTH: [8, 16, 32]}, trials=3)
+    params = tune_params(sampler=sampler, space={LR: [1e-3, 0.1], WIDTH: [8, 16]}, trials=3)
     assert len(trials_of(params, tmp_path / "journal", seed=MAX_SEED)) == 3
 
 

@@ -16,6 +16,8 @@ import polars as pl
 from stages.common.errors import Problem, UserError, did_you_mean
 from stages.common.schema import Array, Feature, Schema, Statistics
 
+# The largest number of float32, in which a model computes.
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 TRUE_WORDS = {"true": True, "false": False, "yes": True, "no": False, "t": True, "f": False}
 
 
@@ -73,10 +75,27 @@ def _encode_numeric(
         values = as_numeric(table[feature.name], key)
         moments = statistics.numeric[feature.name]
         scaled = (values - moments.mean) / moments.deviation
+        if not fits_float32(scaled):
+            raise too_large(values, key)
         columns.append(scaled.fill_null(0.0).to_numpy())
         if feature.missing:
             gaps.append(values.is_null().to_numpy())
     return _stack(columns + gaps, np.float32)
+
+
+def fits_float32(scaled: pl.Series) -> bool:
+    """Whether float32 can hold every value of a float64 column."""
+    return bool((scaled.abs() <= MAX_FLOAT32).all())
+
+
+def too_large(values: pl.Series, key: str) -> UserError:
+    """The mistake of a column whose standardised `values` float32 can't hold."""
+    largest = max(values.drop_nulls(), key=abs)
+    message = (
+        f"the column '{values.name}' holds numbers too large to compute with, such as "
+        f"{largest:g}; correct them in the file"
+    )
+    return UserError(Problem(message, key=key))
 
 
 def _stack(columns: Sequence[Array], dtype: type[np.generic]) -> Array:
@@ -219,6 +238,7 @@ def _number_type(column: pl.Series) -> pl.DataType:
 def row_keys(table: pl.DataFrame, schema: Schema, key: str) -> Array:
     """What names each row: the key column (int64 or text), or the row's number from 0.
 
+    Whole numbers that int64 does not hold, hashes mostly, are kept digit by digit as text.
     Raises UserError when a key is missing or stands twice.
     """
     if schema.key is None:
@@ -233,5 +253,7 @@ def row_keys(table: pl.DataFrame, schema: Schema, key: str) -> Array:
         message = f"the key column '{schema.key}' names more than one row with: {examples}"
         raise UserError(Problem(message, key=key))
     if column.dtype.is_integer():
-        return column.cast(pl.Int64).to_numpy()
+        narrow = column.cast(pl.Int64, strict=False)
+        if narrow.null_count() == 0:
+            return narrow.to_numpy()
     return np.array(column.cast(pl.String).to_list(), dtype=np.str_)

@@ -42,10 +42,12 @@ def stage_outputs(stage: str) -> Iterator[Path]:
     except BaseException as error:
         lost = restore(stage)
         if lost:
+            # Whether they were here before DVC removed them, nothing tells any more.
             error.add_note(
-                "recorded in dvc.lock, but neither in DVC's cache nor in git, so not brought back: "
+                "dvc.lock names outputs that neither DVC's cache nor git has: "
                 + ", ".join(lost)
-                + "\n  'dvc pull' fetches what a remote has of them"
+                + "\n  nothing is lost if this clone never had them; 'dvc pull' fetches what a "
+                "remote has of them"
             )
         raise
 

@@ -37,12 +37,23 @@ def read_table(path: Path, key: str) -> pl.DataFrame:
     return table
 
 
+def _stop_at_twins(path: Path, separator: str) -> None:
+    """Stop at columns of one name, which polars would rename without a word."""
+    first = pl.read_csv(path, separator=separator, has_header=False, n_rows=1, infer_schema=False)
+    names = [str(name or "").strip() for name in first.row(0)]
+    twins = [repr(name) for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twins:
+        shown = ", ".join(twins[:5]).replace("''", "'' (no name)")
+        raise ValueError(f"it has more than one column named {shown}")
+
+
 def _read(path: Path, suffix: str) -> pl.DataFrame:
     if suffix == ".parquet":
         return pl.read_parquet(path)
     if suffix in (".jsonl", ".ndjson"):
         return pl.read_ndjson(path, infer_schema_length=None)
     separator = "\t" if suffix == ".tsv" else ","
+    _stop_at_twins(path, separator)
     table = pl.read_csv(path, separator=separator, null_values=NULLS, infer_schema_length=None)
     table = table.rename(lambda name: name.strip())
     return table.with_columns(_strip(column) for column in table.iter_columns())

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from stages.common.encode import as_category, as_numeric, encode, encode_codes, row_keys
+from stages.common.encode import (
+    as_category,
+    as_numeric,
+    encode,
+    encode_codes,
+    fits_float32,
+    row_keys,
+    too_large,
+)
 from stages.common.params import Params
 from stages.common.schema import Array, Schema, Statistics, write_record
 from stages.common.stage import run_stage
@@ -65,8 +73,11 @@ def _target(table: pl.DataFrame, schema: Schema, statistics: Statistics) -> Arra
     if classes is not None:
         return classes
     assert statistics.target is not None
-    values = as_numeric(table[schema.target.name], SOURCE).to_numpy()
-    return ((values - statistics.target.mean) / statistics.target.deviation).astype(np.float32)
+    values = as_numeric(table[schema.target.name], SOURCE)
+    scaled = (values - statistics.target.mean) / statistics.target.deviation
+    if not fits_float32(scaled):
+        raise too_large(values, SOURCE)
+    return scaled.to_numpy().astype(np.float32)
 
 
 def _summary(source: str, table: pl.DataFrame, schema: Schema, sizes: dict[str, int]) -> str:

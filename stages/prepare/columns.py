@@ -55,6 +55,10 @@ def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
         if name not in table.columns:
             message = f"{params.source} has no column '{name}'"
             problems.append(wrong_name(message, name, table.columns, key))
+    if params.key in ("prediction", "target") or str(params.key).startswith("probability_"):
+        message = f"a column '{params.key}' stands beside the key in predictions.parquet"
+        message += ": rename the key in the file, or leave it out (null)"
+        problems.append(Problem(message, key="prepare.key", value=params.key))
     if params.key == params.target:
         problems.append(Problem("the key can't be the target", key="prepare.key"))
     if problems:

@@ -1,9 +1,17 @@
 """What is learnt from the train split alone: gaps, categories, means and deviations."""
 
+import math
+
 import numpy as np
 import polars as pl
 
-from stages.common.encode import as_boolean, as_category, as_numeric, image_array
+from stages.common.encode import (
+    as_boolean,
+    as_category,
+    as_numeric,
+    image_array,
+    too_large,
+)
 from stages.common.errors import Problem, UserError
 from stages.common.schema import Array, Feature, Moments, Schema, Statistics
 
@@ -41,12 +49,18 @@ def fit_statistics(schema: Schema, train: pl.DataFrame) -> Statistics:
 
 
 def _moments(column: pl.Series) -> Moments:
-    values = as_numeric(column, SOURCE).drop_nulls().to_numpy()
+    numbers = as_numeric(column, SOURCE).drop_nulls()
+    values = numbers.to_numpy()
     if values.size == 0:
         message = f"the column '{column.name}' has no value in the train split: exclude it"
         key = f"prepare.columns.{column.name}"
         raise UserError(Problem(message, key=key, allowed=("exclude",)))
-    return Moments(mean=float(values.mean()), deviation=float(values.std()) or 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = float(values.mean()), float(values.std()) or 1.0
+    # Not finite where the sum of the values, or of their squares, is too large.
+    if not math.isfinite(mean + deviation):
+        raise too_large(numbers, SOURCE)
+    return Moments(mean=mean, deviation=deviation)
 
 
 def _channel_moments(images: Array) -> list[Moments]:

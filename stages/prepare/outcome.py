@@ -48,7 +48,9 @@ def share(count: int, total: int) -> str:
 
 
 def number(value: float) -> str:
-    """`value` in full when it is whole, else to five significant digits."""
+    """`value` in full when it is whole and no giant, else to five significant digits."""
+    if isinstance(value, float) and abs(value) >= 1e15:
+        return f"{value:.5g}"
     if not float(value).is_integer():
         value = float(f"{value:.5g}")
     return f"{int(value):,}" if float(value).is_integer() else f"{value:,g}"

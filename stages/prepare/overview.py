@@ -54,7 +54,9 @@ def _describe_numbers(values: pl.Series) -> tuple[Facts, tuple[int, ...]]:
     finite = array[np.isfinite(array)] if values.dtype.is_float() else array
     facts = []
     if finite.size:
-        ends = ("min", finite.min()), ("mean", finite.mean(dtype=np.float64)), ("max", finite.max())
+        with np.errstate(over="ignore"):
+            mean = finite.mean(dtype=np.float64)
+        ends = ("min", finite.min()), ("mean", mean), ("max", finite.max())
         facts = [(name, number(value.item())) for name, value in ends]
     if finite.size < array.size:
         facts.append(("infinite", number(array.size - finite.size)))
@@ -72,6 +74,8 @@ def _count_bars(values: np.ndarray[Any, Any]) -> tuple[int, ...]:
         width = math.ceil((high - low + 1) / NUM_BINS)
         bins = math.ceil((high - low + 1) / width)
         edges = (low - 0.5, low - 0.5 + bins * width)
+    if (np.diff(np.linspace(*edges, bins + 1)) <= 0).any():
+        return ()  # hash ids, mostly: float64 has no numbers between them
     return tuple(np.histogram(values, bins=bins, range=edges)[0].tolist())
 
 

@@ -169,7 +169,12 @@ def rebuild() -> None:
     params = read_params("train")
     section, spec, _, _ = read_recipe(params)
     history = Path("data/train/history.csv")
-    if not history.exists() or run_folder(spec, section, params.seed).exists():
+    folder = run_folder(spec, section, params.seed)
+    if any(folder.glob("events.out.tfevents.*")):
+        print(f"{folder} has its events already")
+        return
+    if not history.exists():
+        print(f"there is no {history}: 'dvc repro train' or 'dvc pull' brings it")
         return
     rows = [{k: float(v) for k, v in row.items()} for row in read_csv(history)]
     metric = next(name for name in rows[0] if name not in Epoch.__annotations__)
@@ -189,7 +194,7 @@ def rebuild() -> None:
             board.write_epoch(epoch)
         number = read_json(Path("data/train/metrics.json"))["kept_epoch"]
         board.write_hyper_parameters(epochs[number - 1])
-    print(f"rebuilt {run_folder(spec, section, params.seed)} from {history}")
+    print(f"rebuilt {folder} from {history}")
 
 
 if __name__ == "__main__":

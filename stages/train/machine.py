@@ -62,7 +62,8 @@ def choose_device() -> torch.device:
         device = torch.device(name)
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.empty(1, device=device)
+        # Read back: the device 'meta' takes tensors, but holds no numbers.
+        torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"REPRISE_DEVICE is '{name}', which can't be used: {reason}") from None
