@@ -12,12 +12,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pipeline.meta import read_metas
 from pipeline.named import check_named, read_schema
 from pipeline.paths import check_paths
 from pipeline.zoo import ZOO, check_alone
 from stages.build.params import BuildParams
 from stages.common.errors import Problem, UserError, wrong_name
-from stages.common.params import PARAMS
+from stages.common.params import DVC_FILE, PARAMS
 from stages.common.section import (
     Overrides,
     apply_overrides,
@@ -62,9 +63,9 @@ def check_params(*, fetched: bool = True) -> None:
     With `fetched=False`, inputs that DVC tracks need not have been pulled.
 
     Raises UserError with all that is wrong in it: keys, types, names, arguments, the search
-    space, and the files that `dvc.yaml` takes from it.
+    space, and the files that `dvc.yaml` takes from it; and with what is wrong in its `meta:`.
     """
-    problems = find_problems(read_yaml(PARAMS), fetched=fetched)
+    problems = find_problems(read_yaml(PARAMS), fetched=fetched) + _check_meta()
     if problems:
         error = UserError(*problems)
         error.add_note(RESTORE)
@@ -94,6 +95,17 @@ def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
     told = {problem.key for problem in problems}
     found = check_paths(tree, fetched=fetched)
     return problems + [problem for problem in found if problem.key not in told]
+
+
+def _check_meta() -> list[Problem]:
+    """What is wrong with how `dvc.yaml` says that stages are run."""
+    stages = read_yaml(DVC_FILE)["stages"]
+    try:
+        # A `foreach` or `matrix` stage says it once for all.
+        read_metas({n: s.get("do", s).get("meta") or {} for n, s in stages.items()})
+    except UserError as error:
+        return error.problems
+    return []
 
 
 def check_rwlock() -> None:

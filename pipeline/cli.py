@@ -27,6 +27,10 @@ def stop_at_mistakes(command: Callable[..., None]) -> Callable[..., None]:
             for note in getattr(error, "__notes__", []):
                 click.echo(note, err=True)
             sys.exit(1)
+        except OSError as error:
+            # A full disk or a folder that can't be written is the user's to mend, not ours.
+            click.echo(f"{error.strerror or error}: {error.filename or Path.cwd()}", err=True)
+            sys.exit(1)
 
     return run
 

@@ -1,6 +1,8 @@
 """How long each stage took last time: `.reprise/seconds/<stage>`, one number a file."""
 
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -20,9 +22,15 @@ def read_seconds() -> dict[str, float]:
 
 
 def note_seconds(stage: str, seconds: float) -> None:
-    """Keep how long `stage` took; several at once don't disturb each other."""
-    SECONDS.mkdir(parents=True, exist_ok=True)
+    """Keep how long `stage` took, unless it has just noted so itself (`stages.common.stage`).
+
+    Several at once don't disturb each other; that it can't be written is no failure.
+    """
     path = SECONDS / quote(stage, safe="@ ")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(f"{seconds:.3f}\n", encoding="utf-8")
-    temporary.replace(path)
+    with suppress(OSError):
+        if path.exists() and path.stat().st_mtime > time.time() - seconds:
+            return
+        SECONDS.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(f"{seconds:.3f}\n", encoding="utf-8")
+        temporary.replace(path)

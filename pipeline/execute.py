@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline import leash
 from pipeline.processes import RUN_VARIABLE, STAGE_VARIABLE, end_run
+from stages.common.errors import UserError
 
 # Longer than a checkpoint takes; with what follows it stays below fifteen seconds.
 GRACE_SECONDS = 10.0
@@ -30,7 +31,7 @@ _SAYS = {
     "unchanged": re.compile(r"^(Stage )?'.*' didn't change, skipping"),
 }
 _EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)$")
-_BUSY = re.compile(r"' is busy, it is being blocked by|Unable to acquire lock")
+_BUSY = re.compile(r"' is busy, it is being blocked by")
 # What DVC says to a person who typed the command.
 _CHATTER = re.compile(
     r"^$|^To track the changes with git, run:|^\s+git add |^To enable auto staging, run:|"
@@ -48,6 +49,7 @@ class StageEnd:
     code: int
     tail: tuple[str, ...]
     reason: str = ""
+    timed_out: bool = False
 
 
 class Leashes:
@@ -55,12 +57,21 @@ class Leashes:
 
     def __init__(self, run: str) -> None:
         self.run = run
-        self.grace_seconds = float(os.environ.get("REPRISE_GRACE_SECONDS", GRACE_SECONDS))
+        self.grace_seconds = read_grace_seconds()
         self._lock = threading.Lock()
-        self._held: set[subprocess.Popen[str]] = set()
-        self.ended = False
+        self._held: set[subprocess.Popen[bytes]] = set()
+        self._end = threading.Event()
 
-    def start(self, stage: str, command: list[str]) -> subprocess.Popen[str] | None:
+    @property
+    def ended(self) -> bool:
+        """Whether the run is being ended."""
+        return self._end.is_set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait that long, or until the run is being ended."""
+        self._end.wait(seconds)
+
+    def start(self, stage: str, command: list[str]) -> subprocess.Popen[bytes] | None:
         """Start the command of a stage on a leash; None when the run is being ended."""
         with self._lock:
             if self.ended:
@@ -71,31 +82,44 @@ class Leashes:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=stage_environment(self.run, stage),
-                text=True,
-                errors="replace",
                 start_new_session=True,
             )
             self._held.add(process)
             return process
 
-    def let_go(self, process: subprocess.Popen[str]) -> None:
+    def let_go(self, process: subprocess.Popen[bytes]) -> None:
         """End one command and everything that it started; returns at once."""
         assert process.stdin is not None
         with contextlib.suppress(OSError):
             process.stdin.close()
 
-    def forget(self, process: subprocess.Popen[str]) -> None:
-        """The command has ended and its leash too."""
+    def forget(self, process: subprocess.Popen[bytes]) -> None:
+        """Hold the leash no longer: the command has ended, or else it is ended now."""
+        if process.poll() is None:
+            self.let_go(process)
+            process.wait()
         with self._lock:
             self._held.discard(process)
 
     def end_all(self) -> None:
         """Let every leash go, and let none start from now on; returns at once."""
         with self._lock:
-            self.ended = True
+            self._end.set()
             held = list(self._held)
         for process in held:
             self.let_go(process)
+
+
+def read_grace_seconds() -> float:
+    """The time that a stage has to end by itself once it is told to. Raises UserError."""
+    text = os.environ.get("REPRISE_GRACE_SECONDS", str(GRACE_SECONDS))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UserError(f"REPRISE_GRACE_SECONDS is '{text}': it must be seconds, 0 or more")
+    return seconds
 
 
 def stage_environment(run: str, stage: str) -> dict[str, str]:
@@ -119,33 +143,32 @@ def run_stage(
 ) -> StageEnd:
     """Run one stage to its end; `say` gets each line of it.
 
-    A stage that was preempted (exit code 75) goes on at once. One that met a lock of DVC's which
-    a dead process still held tries once more.
+    A stage that was preempted (exit code 75) goes on at once. One that met DVC's lock on a path,
+    which a process that has ended may still hold, tries once more. The time is for all tries.
     """
     preemptions, busy, start = 0, 0, time.monotonic()
+    limit = threading.TIMEOUT_MAX if timeout_seconds is None else timeout_seconds
     while True:
-        end = _run_once(name, leashes, say, force=force, timeout_seconds=timeout_seconds)
-        said = "\n".join(end.tail)
+        left = max(0.0, start + limit - time.monotonic())
+        end = _run_once(name, leashes, say, left, force=force)
+        end = replace(end, seconds=time.monotonic() - start)
+        if end.timed_out:
+            return replace(end, reason=f"no end after {limit:g} s (meta.timeout_seconds)")
         if leashes.ended or end.state != "failed":
-            return replace(end, seconds=time.monotonic() - start)
+            return end
         if end.code == PREEMPTED and preemptions < MAX_PREEMPTIONS:
             preemptions += 1
             say(f"preempted (exit code {PREEMPTED}): running it again")
-        elif _BUSY.search(said) and not busy:
+        elif _BUSY.search("\n".join(end.tail)) and not busy:
             busy += 1
-            say("DVC's lock was held by a process that has ended: trying once more")
-            time.sleep(BUSY_WAIT_SECONDS)
+            say("DVC found one of its paths locked: trying once more")
+            leashes.wait(BUSY_WAIT_SECONDS)
         else:
-            return replace(end, seconds=time.monotonic() - start)
+            return end
 
 
 def _run_once(
-    name: str,
-    leashes: Leashes,
-    say: Callable[[str], None],
-    *,
-    force: bool,
-    timeout_seconds: float | None,
+    name: str, leashes: Leashes, say: Callable[[str], None], limit_seconds: float, *, force: bool
 ) -> StageEnd:
     dvc = str(Path(sys.executable).parent / "dvc")
     # Before the subcommand: without it parallel stages fail at each other's locks.
@@ -159,7 +182,7 @@ def _run_once(
         timed_out.set()
         leashes.let_go(process)
 
-    timer = threading.Timer(timeout_seconds or threading.TIMEOUT_MAX, stop)
+    timer = threading.Timer(min(limit_seconds, threading.TIMEOUT_MAX), stop)
     timer.daemon = True
     timer.start()
     try:
@@ -167,22 +190,21 @@ def _run_once(
     finally:
         timer.cancel()
         leashes.forget(process)
-    if end.code == -signal.SIGKILL:
+    if process.returncode == -signal.SIGKILL:
         num_left = end_run(leashes.run, leashes.grace_seconds, name)
         return replace(end, reason=f"its leash was killed; ended the {num_left} processes it held")
-    if end.state == "failed" and timed_out.is_set():
-        return replace(end, reason=f"no end after {timeout_seconds:g} s (meta.timeout_seconds)")
-    return end
+    return replace(end, timed_out=end.state == "failed" and timed_out.is_set())
 
 
-def _follow(process: subprocess.Popen[str], say: Callable[[str], None]) -> StageEnd:
+def _follow(process: subprocess.Popen[bytes], say: Callable[[str], None]) -> StageEnd:
     """Read a stage's lines until its leash has ended."""
     tail: deque[str] = deque(maxlen=NUM_TAIL_LINES)
     state, exited = "unchanged", None
     assert process.stdout is not None
     for raw in process.stdout:
         # A progress bar rewrites its line: the last state of it is the line.
-        line = raw.rstrip("\n").rpartition("\r")[2].rstrip()
+        text = raw.decode("utf-8", errors="replace").rstrip("\r\n")
+        line = text.rpartition("\r")[2].rstrip()
         state = next((s for s, pattern in _SAYS.items() if pattern.match(line)), state)
         match = _EXITED.search(line)
         exited = int(match[1]) if match else exited

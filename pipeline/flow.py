@@ -5,8 +5,9 @@ One task a stage, under the stage's name, each in a state of its own at the end:
 only cache: Prefect keeps no results.
 """
 
-import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from queue import Empty, Queue
 from typing import Any
@@ -16,17 +17,17 @@ import httpx
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound, PrefectException, PrefectHTTPStatusError
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.utilities.annotations import allow_failure
 
 from pipeline.artifacts import publish_plan, publish_results
-from pipeline.execute import Leashes
-from pipeline.folder import hold_folder
+from pipeline.execute import Leashes, read_grace_seconds
+from pipeline.folder import GaveUpError, hold_folder
 from pipeline.keeper import keep
 from pipeline.lockfile import keep_order, locked_stages
-from pipeline.meta import StageMeta, read_meta
+from pipeline.meta import StageMeta, read_metas
 from pipeline.outcome import Outcome
 from pipeline.plan import StagePlan, make_plan
 from pipeline.stage_task import StageTask
@@ -36,14 +37,24 @@ POLL_SECONDS = 2.0
 
 
 def run_flow(
-    stages: Sequence[str], *, force: bool, parallel: int, wait: bool, view: View
+    stages: Sequence[str],
+    *,
+    force: bool,
+    parallel: int,
+    wait: bool,
+    view: View,
+    edit: Callable[[], None],
 ) -> Outcome:
     """Run stages in the current folder as a flow run of its own; see `run_road`."""
     outcomes: list[Outcome] = []
 
     @flow(name="reprise", persist_result=False)
     def road(stages: list[str], force: bool, parallel: int) -> State[Any]:  # noqa: FBT001
-        outcomes.append(run_road(stages, force=force, parallel=parallel, wait=wait, view=view))
+        view.note(f"run {flow_run.name}: {flow_run.ui_url}")
+        with keep(str(flow_run.id), read_grace_seconds()):
+            outcomes.append(
+                run_road(stages, force=force, parallel=parallel, wait=wait, view=view, edit=edit)
+            )
         return outcomes[0].as_state()
 
     state = road(list(stages), force, parallel, return_state=True)
@@ -59,33 +70,50 @@ def run_road(
     parallel: int,
     wait: bool = False,
     view: View | None = None,
+    edit: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Run the stages that are stale, as tasks of the current flow run, in the current folder.
 
     `stages` are run with what they need; none means all. `force` runs them even when fresh.
+    `edit` may change files once the folder is ours. A keeper must be there (`pipeline.keeper`).
     Raises UserError before anything runs: unknown stages, a broken `dvc.yaml`, wrong `meta:`,
     another run in this folder.
     """
-    run = str(flow_run.id)
     view = view or View(live=False)
-    leashes = Leashes(run)
-    grace = leashes.grace_seconds
-    worker = "PREFECT__FLOW_RUN_ID" in os.environ
-    view.note(f"run {flow_run.name}: {flow_run.ui_url}")
-    with hold_folder(run, grace, view.note, wait=wait), keep(run, run, grace, worker=worker):
-        plan = make_plan(stages)
-        metas = {each.name: read_meta(each.name, each.meta) for each in plan}
-        publish_plan(plan)
-        before = locked_stages()
-        outcome = Outcome(plan)
-        with view.shown(plan):
-            try:
-                _run_stages(outcome, metas, leashes, view, force=force, parallel=parallel)
-            finally:
-                leashes.end_all()
-        keep_order([each.name for each in plan], before)
-        publish_results()
-        return outcome
+    leashes = Leashes(str(flow_run.id))
+    try:
+        with hold_folder(
+            leashes.run,
+            leashes.grace_seconds,
+            view.note,
+            wait=wait,
+            cancelled=partial(is_cancelled, view),
+        ):
+            make_plan(stages)  # before the edit: a name that is no stage's stops it
+            edit()
+            plan = make_plan(stages)
+            metas = read_metas({each.name: each.meta for each in plan})
+            _publish(partial(publish_plan, plan), view)
+            before = locked_stages()
+            outcome = Outcome(plan)
+            with view.shown(plan):
+                try:
+                    _run_stages(outcome, metas, leashes, view, force=force, parallel=parallel)
+                finally:
+                    leashes.end_all()
+            keep_order([each.name for each in plan], before)
+            _publish(publish_results, view)
+            return outcome
+    except GaveUpError:
+        return Outcome([], cancelled=True)
+
+
+def _publish(publish: Callable[[], None], view: View) -> None:
+    """Show something in Prefect; what it says is no reason to give up what the stages did."""
+    try:
+        publish()
+    except (httpx.HTTPError, PrefectException) as error:
+        view.note(f"Prefect's server did not take the plan or the results: {error}")
 
 
 def _run_stages(
@@ -102,6 +130,7 @@ def _run_stages(
     futures: dict[str, PrefectFuture[Any]] = {}
     running: set[str] = set()
     ended: Queue[str] = Queue()
+    polled = time.monotonic()
     while waiting or running:
         # By tasks, not by states: a stage that failed may be about to be tried again.
         unfinished = waiting.keys() | running
@@ -114,18 +143,17 @@ def _run_stages(
             future = body.as_task().submit(wait_for=before)
             future.add_done_callback(partial(_note_end, ended, each.name))
             futures[each.name] = future
-        try:
-            name = ended.get(timeout=POLL_SECONDS)
-        except Empty:
+        if time.monotonic() - polled > POLL_SECONDS:
+            polled = time.monotonic()
             outcome.cancelled = outcome.cancelled or is_cancelled(view)
             if outcome.cancelled:
                 waiting.clear()
                 leashes.end_all()
-            continue
-        running.discard(name)
-        if name not in outcome.states:
-            # Its task ended without running it: Prefect itself refused.
-            outcome.states[name] = "failed"
+        with suppress(Empty):
+            name = ended.get(timeout=POLL_SECONDS)
+            running.discard(name)
+            # Without a state its task has ended without running it: Prefect itself refused.
+            outcome.states.setdefault(name, "failed")
 
 
 def _shown_before(plan: StagePlan, outcome: Outcome) -> list[str]:

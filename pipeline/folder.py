@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,21 +14,32 @@ from stages.common.errors import UserError
 
 LOCK = Path(".reprise/run.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")
+WAIT_SECONDS = 1.0
 RWLOCK_GUARD = Path(".dvc/tmp/rwlock.lock")
+
+
+class GaveUpError(Exception):
+    """The run was cancelled while it waited for the folder."""
 
 
 @contextmanager
 def hold_folder(
-    run: str, grace_seconds: float, say: Callable[[str], None], *, wait: bool = False
+    run: str,
+    grace_seconds: float,
+    say: Callable[[str], None],
+    *,
+    wait: bool = False,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """Hold the current folder for the run of this id; the kernel lets it go however we end.
 
     Ends the processes of an earlier run that was killed, and mends the lock file that its DVC
-    may have left half written. Raises UserError when another run is going and `wait` is False.
+    may have left half written. Raises UserError when another run is going and `wait` is False,
+    GaveUpError when `cancelled()` becomes true while it waits.
     """
     LOCK.parent.mkdir(exist_ok=True)
     with LOCK.open("a+", encoding="utf-8") as file:
-        _lock(file, say, wait=wait)
+        _lock(file, say, cancelled, wait=wait)
         left = _holder(file).get("run")
         if left is not None:
             _end_left(str(left), grace_seconds, say)
@@ -38,7 +49,9 @@ def hold_folder(
         _write(file, {})
 
 
-def _lock(file: IO[str], say: Callable[[str], None], *, wait: bool) -> None:
+def _lock(
+    file: IO[str], say: Callable[[str], None], cancelled: Callable[[], bool], *, wait: bool
+) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -51,7 +64,13 @@ def _lock(file: IO[str], say: Callable[[str], None], *, wait: bool) -> None:
                 f"kill {holder.get('pid', 'PID')}"
             ) from None
         say(f"waiting for {who} in this folder to end")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            time.sleep(WAIT_SECONDS)
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            if cancelled():
+                raise GaveUpError from None
 
 
 def _holder(file: IO[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -20,69 +20,78 @@ from pipeline.processes import RUN_VARIABLE, end_run, wait_for_end
 LOG = Path(".reprise/logs/keeper.log")
 # What the flow may take beyond the grace period of its stages to end by itself.
 FLOW_SECONDS = 3.0
+# What a keeper that is sent home may take to go.
+HOME_SECONDS = 5.0
 
 
 @contextmanager
-def keep(run: str, flow_run_id: str, grace_seconds: float, *, worker: bool) -> Iterator[None]:
-    """Have a keeper for this process from now on; a normal end of the block sends it home.
+def keep(run: str, grace_seconds: float) -> Iterator[None]:
+    """Have a keeper for the flow run `run` from now on; a normal end of the block sends it home.
 
-    With `worker`, the parent of this process is the worker whose end must be ours.
+    What this process starts meanwhile (git, DVC) carries the run's id. Under a worker, our
+    parent, the end of the worker is the run's end.
     """
     LOG.parent.mkdir(parents=True, exist_ok=True)
-    parent = os.getppid() if worker else 0
-    # -P: the package as this process has it, not a folder of that name in the working folder.
-    command = [sys.executable, "-P", "-m", "pipeline.keeper", run, flow_run_id]
-    command += [str(grace_seconds), str(os.getpid()), str(parent)]
     environment = {k: v for k, v in os.environ.items() if k != RUN_VARIABLE}
+    # By descriptors: a process id may be another's by the time it is looked at.
+    watched = [os.pidfd_open(os.getpid())]
+    if "PREFECT__FLOW_RUN_ID" in os.environ:
+        watched.append(os.pidfd_open(os.getppid()))
     theirs, ours = os.pipe()
+    # -P: the package as this process has it, not a folder of that name in the working folder.
+    command = [sys.executable, "-P", "-m", "pipeline.keeper", run, str(grace_seconds)]
     with LOG.open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
-            command,
+            [*command, *map(str, watched)],
             stdin=theirs,
             stdout=log,
             stderr=log,
             env=environment,
+            pass_fds=watched,
             start_new_session=True,
         )
-    os.close(theirs)
-    # Not in a `finally`: after an error the pipe stays open until this process has ended, and
+    for descriptor in (theirs, *watched):
+        os.close(descriptor)
+    before = os.environ.get(RUN_VARIABLE)
+    os.environ[RUN_VARIABLE] = run
+    try:
+        yield
+    finally:
+        os.environ.pop(RUN_VARIABLE)
+        if before is not None:
+            os.environ[RUN_VARIABLE] = before
+    # Not in the `finally`: after an error the pipe stays open until this process has ended, and
     # the keeper then looks whether Prefect has heard of it.
-    yield
-    os.write(ours, b".")
+    with suppress(OSError):
+        os.write(ours, b".")
     os.close(ours)
-    process.wait()
+    try:
+        process.wait(HOME_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def main() -> None:
     """Wait for the end; then end what is left of the run, and report it."""
-    run, flow_run_id, grace, flow_pid, parent_pid = sys.argv[1:]
-    grace_seconds = float(grace)
-    flow = os.pidfd_open(int(flow_pid))
-    watched: list[int] = [0]
-    if parent_pid != "0":
-        try:
-            watched.append(os.pidfd_open(int(parent_pid)))
-        except ProcessLookupError:
-            _end_flow(flow, grace_seconds)
-            watched = [0]
-    ready, _, _ = select.select(watched, [], [])
+    run, grace_seconds = sys.argv[1], float(sys.argv[2])
+    flow, *worker = map(int, sys.argv[3:])
+    ready, _, _ = select.select([0, *worker], [], [])
     if 0 not in ready:
         _end_flow(flow, grace_seconds)
     if os.read(0, 1):
         return  # a normal end
-    why = "the worker was killed" if 0 not in ready else "the process of the flow was killed"
-    report(flow_run_id, f"{why}; its stages have been ended")
     if not wait_for_end(run, grace_seconds):
         end_run(run, grace_seconds)
+    why = "the worker was killed" if 0 not in ready else "the process of the flow was killed"
+    report(run, f"{why}; everything that the run had started has ended")
 
 
 def _end_flow(flow: int, grace_seconds: float) -> None:
     """SIGTERM, so that the flow ends its stages and reports itself; SIGKILL if it does not."""
     for number, seconds in ((signal.SIGTERM, grace_seconds + FLOW_SECONDS), (signal.SIGKILL, 5.0)):
-        try:
+        with suppress(ProcessLookupError):
             signal.pidfd_send_signal(flow, number)
-        except ProcessLookupError:
-            return
         if select.select([flow], [], [], seconds)[0]:
             return
 

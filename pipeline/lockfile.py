@@ -25,10 +25,11 @@ def locked_stages() -> list[str]:
 def outputs_unchanged(stage: str, upstream: Sequence[str]) -> bool:
     """Whether each input of `stage` that `upstream` writes is the one it is recorded with.
 
-    False where that can't be told from the file: the folder of an input is another's output.
+    False where that can't be told from the file: the folder of an input is another's output, or
+    a `.dvc` file is upstream.
     """
     locked = _read()
-    if stage not in locked:
+    if stage not in locked or not all(name in locked for name in upstream):
         return False
     written = {
         out["path"]: out.get("md5")
@@ -64,8 +65,11 @@ def keep_order(stages: Sequence[str], before: Sequence[str]) -> None:
     placed = [by_name[next(turn) if name in new else name] for name in names]
     temporary = LOCK.with_suffix(".writing")
     with DVC_LOCK.open("a", encoding="utf-8") as lock:
-        # As DVC locks it; should something else have written meanwhile, its order stands.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        # As DVC locks it. While something else writes or has written, its order stands.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
         if LOCK.read_text(encoding="utf-8") == text:
             temporary.write_text(head + "".join(placed), encoding="utf-8")
             temporary.replace(LOCK)

@@ -57,6 +57,30 @@ def read_meta(stage: str, tree: Mapping[str, Any]) -> StageMeta:
     return meta
 
 
+def read_metas(trees: Mapping[str, Mapping[str, Any]]) -> dict[str, StageMeta]:
+    """The `meta:` of each stage, by name.
+
+    Raises UserError with all that is wrong in them, and for one limit with two numbers.
+    """
+    metas: dict[str, StageMeta] = {}
+    limits: dict[str, Concurrency] = {}
+    problems: list[Problem] = []
+    for name, tree in trees.items():
+        try:
+            metas[name] = read_meta(name, tree)
+        except UserError as error:
+            problems += error.problems
+            continue
+        limit = limit_of(name, metas[name])
+        if limit is not None and limits.setdefault(limit.name, limit) != limit:
+            message = f"the limit '{limit.name}' is {limits[limit.name].limit} at another stage"
+            key = f"stages.{name}.meta.concurrency"
+            problems.append(Problem(message, key, str(limit.limit), file=str(DVC_FILE)))
+    if problems:
+        raise UserError(*problems)
+    return metas
+
+
 def limit_of(stage: str, meta: StageMeta) -> Concurrency | None:
     """The limit that the stage shares with others, or with itself in other runs."""
     if isinstance(meta.concurrency, int):

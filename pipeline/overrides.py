@@ -42,6 +42,19 @@ def apply_overrides_to_file(overrides: Mapping[str, Any], source: str = "--set")
     Raises UserError, with nothing written, for keys that do not exist and for values that are
     not right where they would stand.
     """
+    before, after = preview_overrides(overrides, source)
+    if after != before:
+        temporary = PARAMS.with_suffix(".writing")
+        temporary.write_text(after, encoding="utf-8")
+        temporary.replace(PARAMS)
+    names = (f"{PARAMS} before", f"{PARAMS} after")
+    return list(
+        difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=0)
+    )
+
+
+def preview_overrides(overrides: Mapping[str, Any], source: str) -> tuple[str, str]:
+    """The text of `params.yaml` now, and with the overrides. Raises UserError as above."""
     from ruamel.yaml import YAML
     from ruamel.yaml.representer import RoundTripRepresenter
 
@@ -64,15 +77,7 @@ def apply_overrides_to_file(overrides: Mapping[str, Any], source: str = "--set")
     problems = find_problems(YAML(typ="safe").load(text.getvalue()))
     if problems:
         raise UserError(*(_placed(problem, overrides, source) for problem in problems))
-    after = text.getvalue()
-    if after != before:
-        temporary = PARAMS.with_suffix(".writing")
-        temporary.write_text(after, encoding="utf-8")
-        temporary.replace(PARAMS)
-    names = (f"{PARAMS} before", f"{PARAMS} after")
-    return list(
-        difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=0)
-    )
+    return before, text.getvalue()
 
 
 def _set(tree: Any, key: str, value: object, source: str) -> Problem | None:

@@ -2,7 +2,7 @@
 
 import atexit
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,12 +12,14 @@ from rich.text import Text
 
 from pipeline.check import check_params
 from pipeline.metrics import format_value, read_metrics
-from pipeline.overrides import apply_overrides_to_file, parse_overrides
+from pipeline.overrides import apply_overrides_to_file, parse_overrides, preview_overrides
 from pipeline.server import ensure_server
 from stages.common.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.outcome import Outcome
+
+SOURCE = "--set"
 
 
 def run(
@@ -29,21 +31,34 @@ def run(
     """
     overrides = parse_overrides(settings)
     if overrides:
-        for line in apply_overrides_to_file(overrides):
-            click.secho(line, fg={"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
-    check_params()
+        preview_overrides(overrides, SOURCE)
+    else:
+        check_params()
     url = ensure_server()
     os.environ["PREFECT_API_URL"] = url
     # The lines of the stages are shown by our own view; the server has the logs as well.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
-    outcome = _run_flow(url, stages, force=force, parallel=parallel, wait=wait)
+
+    def edit() -> None:
+        """Once no other run is going in this folder, whose stages would see it."""
+        for line in apply_overrides_to_file(overrides, SOURCE) if overrides else []:
+            click.secho(line, fg={"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
+        check_params()
+
+    outcome = _run_flow(url, stages, edit, force=force, parallel=parallel, wait=wait)
     show_outcome(outcome)
     return not outcome.failed and not outcome.cancelled
 
 
 def _run_flow(
-    url: str, stages: Sequence[str], *, force: bool, parallel: int, wait: bool
+    url: str,
+    stages: Sequence[str],
+    edit: Callable[[], None],
+    *,
+    force: bool,
+    parallel: int,
+    wait: bool,
 ) -> "Outcome":
     import httpx
     from prefect.exceptions import PrefectException
@@ -52,7 +67,9 @@ def _run_flow(
     from pipeline.view import View
 
     try:
-        return run_flow(stages, force=force, parallel=parallel, wait=wait, view=View(live=True))
+        return run_flow(
+            stages, force=force, parallel=parallel, wait=wait, view=View(live=True), edit=edit
+        )
     except (httpx.HTTPError, PrefectException, RuntimeError) as error:
         # A plain RuntimeError is what Prefect raises when it finds no server.
         if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):

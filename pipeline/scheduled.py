@@ -16,8 +16,12 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import deployment, flow_run
 from prefect.states import Failed
 
+from pipeline.check import check_params
 from pipeline.data import fetch_data, has_tracked_data, push_data, update_imports_of
+from pipeline.execute import read_grace_seconds
 from pipeline.flow import run_road
+from pipeline.keeper import keep
+from pipeline.named import SCHEMA
 from pipeline.outcome import Outcome
 from pipeline.overrides import apply_overrides_to_file
 from pipeline.publish import publish
@@ -45,6 +49,7 @@ def scheduled(
     outcomes: list[Outcome] = []
     try:
         with (
+            keep(str(flow_run.id), read_grace_seconds()),
             open_workspace(Path.cwd(), str(flow_run.name), revision, _say) as workspace,
             _inside(workspace.path),
         ):
@@ -90,6 +95,8 @@ def _prepare(folder: Path, overrides: dict[str, Any]) -> None:
     fetch_data(folder, _say)
     if lines is None:
         lines = apply_overrides_to_file(overrides, "overrides")
+    if SCHEMA.exists():  # an old revision has none
+        check_params()
     for line in lines:
         _say(line)
 

@@ -38,6 +38,7 @@ class StageTask:
     leashes: Leashes
     view: View
     force: bool
+    tries: int = 0
 
     def as_task(self) -> Any:
         """The Prefect task, under the stage's name, with the retries and tags of its meta."""
@@ -49,8 +50,8 @@ class StageTask:
             name=self.plan.name,
             task_run_name=self.plan.name.replace("{", "{{").replace("}", "}}"),
             tags=set(self.meta.tags),
+            # The delay is ours: Prefect's can't be interrupted, and would outlive a cancel.
             retries=self.meta.retries,
-            retry_delay_seconds=self.meta.retry_delay_seconds,
             retry_condition_fn=lambda *_: not self.leashes.ended,
             cache_policy=NO_CACHE,
             persist_result=False,
@@ -68,6 +69,9 @@ class StageTask:
             states[name] = "unchanged"
             self.view.ended(name, "unchanged", None)
             return Completed(name="Unchanged", message="nothing that it depends on has changed")
+        if self.tries > 0:
+            self.leashes.wait(self.meta.retry_delay_seconds)
+        self.tries += 1
         logger = get_run_logger()
 
         def say(line: str) -> None:
@@ -100,10 +104,13 @@ class StageTask:
 
     def _is_fresh(self) -> bool:
         """By the plan, or because what ran before it has written the same bytes again."""
-        if self.plan.state == "fresh":
+        upstream = self.plan.upstream
+        # An import, say, may have brought what no plan could know.
+        moved = any(self.outcome.states.get(name, "unchanged") == "ran" for name in upstream)
+        if self.plan.state == "fresh" and not moved:
             return True
         kinds = {reason.kind for reason in self.plan.reasons}
-        return kinds == {"upstream"} and outputs_unchanged(self.plan.name, self.plan.upstream)
+        return kinds <= {"upstream"} and outputs_unchanged(self.plan.name, upstream)
 
 
 @contextmanager

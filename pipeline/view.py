@@ -59,8 +59,9 @@ class View:
         try:
             self._console.print(row)
             sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever read along has left (`| head`): no reason for a stage to fail.
+        except OSError:
+            # Whoever read along has left (`| head`), or the disk of a log is full: no reason for
+            # a stage to fail.
             self._console.quiet = True
 
     def started(self, name: str) -> None:

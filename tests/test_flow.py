@@ -128,7 +128,11 @@ def test_a_preempted_stage_goes_on_and_a_slow_one_is_ended(
         tmp_path / "dag",
         {
             "preempted": {"cmd": "if ! test -e saved; then touch saved; exit 75; fi"},
-            "slow": {"cmd": "sleep 300", "meta": {"timeout_seconds": 2}},
+            # It says that it can go on, but its time is up.
+            "slow": {
+                "cmd": "trap 'exit 75' TERM; sleep 300 & wait",
+                "meta": {"timeout_seconds": 2},
+            },
             "limited": {
                 "meta": {"concurrency": {"name": "one-at-a-time", "limit": 1}, "tags": ["x"]}
             },
@@ -206,6 +210,38 @@ def test_one_run_at_a_time_in_a_folder(prefect_server: str, tmp_path: Path) -> N
             assert second.wait(30) == 0
 
 
+def test_a_cancel_does_not_wait_for_a_retry(prefect_server: str, tmp_path: Path) -> None:
+    meta = {"retries": 1, "retry_delay_seconds": 600}
+    broken = {"cmd": "echo tried >> tries && false", "meta": meta}
+    project = make_dag(tmp_path / "dag", {"broken": broken})
+    with started(project, prefect_server) as process:
+        wait_until(lambda: (project.path / "tries").exists())
+        flow_run = going_in(project)
+        wait_until(
+            lambda: (
+                "AwaitingRetry" in str(task_states(prefect_server, flow_run))
+                or "Retrying" in str(task_states(prefect_server, flow_run))
+            )
+        )
+        state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+        ask(prefect_server, f"/flow_runs/{flow_run}/set_state", state)
+        process.wait(30)
+    assert state_of(prefect_server, flow_run) == "CANCELLED"
+    assert (project.path / "tries").read_text() == "tried\n"
+
+
+def test_a_refused_run_leaves_params_as_they_are(prefect_server: str, tmp_path: Path) -> None:
+    project = make_dag(tmp_path / "dag", {"long": {"cmd": "(touch here; sleep 300)"}})
+    before = (project.path / "params.yaml").read_bytes()
+    with started(project, prefect_server) as process:
+        wait_until(lambda: (project.path / "here").exists())
+        env = {"PREFECT_API_URL": prefect_server}
+        project.run("reprise", "run", "--set", "train.epochs=3", ok=False, env=env)
+        process.terminate()
+    project.run("reprise", "run", "--set", "train.epochs=3", "nostage", ok=False, env=env)
+    assert (project.path / "params.yaml").read_bytes() == before
+
+
 def test_survivors_of_a_killed_leash_are_ended_by_the_next_run(
     prefect_server: str, tmp_path: Path
 ) -> None:
@@ -221,7 +257,7 @@ def test_survivors_of_a_killed_leash_are_ended_by_the_next_run(
     rwlock = project.path / ".dvc/tmp/rwlock"
     rwlock.write_text('{"write": {')
     project.edit("dvc.yaml", "sleep 300", "true")
-    said, states = run(project, prefect_server)
+    said, states = run(project, prefect_server, REPRISE_GRACE_SECONDS="1")
     assert states == {"long": "Ran"}
     assert "removed .dvc/tmp/rwlock" in said
     assert family(project) == []
@@ -310,6 +346,7 @@ def test_wrong_meta_and_unknown_stages_are_said_before_anything_runs(
     said = project.run("reprise", "run", ok=False, env=env).stderr
     assert "unknown key 'retires'" in said
     assert "did you mean 'retries'?" in said
+    project.edit("dvc.yaml", "retires", "retries")
     said = project.run("reprise", "run", "tow", ok=False, env=env).stderr
     assert "did you mean 'two'?" in said
     assert not (project.path / "one.out").exists()
