@@ -1,8 +1,9 @@
 """How long each stage took last time: `.reprise/seconds/<stage>`, one number a file."""
 
-import os
 from pathlib import Path
 from urllib.parse import quote, unquote
+
+from pipeline.atomic import write_whole
 
 SECONDS = Path(".reprise/seconds")
 
@@ -22,7 +23,4 @@ def read_seconds() -> dict[str, float]:
 def note_seconds(stage: str, seconds: float) -> None:
     """Keep how long `stage` took; several at once don't disturb each other."""
     SECONDS.mkdir(parents=True, exist_ok=True)
-    path = SECONDS / quote(stage, safe="@ ")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(f"{seconds:.3f}\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(SECONDS / quote(stage, safe="@ "), f"{seconds:.3f}\n")
