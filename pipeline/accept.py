@@ -4,14 +4,12 @@ The syntax tree of every changed file is that of the version which `dvc.lock` kn
 hash in git's history; all else must be as it was. Then a rerun would give the same outputs.
 """
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.dvcrepo import locked, open_repo
+from pipeline.dvcrepo import locked, open_repo, write_locks
 from pipeline.forecast import FRESH, Forecast, Verdict
 from pipeline.plan import active_graph, in_order, named
 from pipeline.reasons import describe
@@ -39,7 +37,7 @@ def accept(targets: Sequence[str]) -> None:
             _take(stage, verdicts[stage])
         for stage in ready:
             _save_run(repo, stage)
-        _write_locks(ready)
+        write_locks(ready)
     for problem in problems:
         click.echo(problem.message)
     if ready:
@@ -76,30 +74,3 @@ def _save_run(repo: Any, stage: Any) -> None:
     """Let the run-cache know these outputs under the new inputs, as DVC does after a run."""
     if all(out.use_cache or out.metric or out.plot for out in stage.outs):
         repo.stage_cache.save(stage)
-
-
-def _write_locks(stages: Sequence[Any]) -> None:
-    """Write the stages' entries into their lock files, each file whole or not at all."""
-    from dvc.stage.serialize import to_lockfile
-    from dvc.utils.serialize import parse_yaml_for_update
-
-    files: dict[Path, Any] = {}
-    for stage in stages:
-        path = Path(stage.path).with_suffix(".lock")
-        if path not in files:
-            files[path] = parse_yaml_for_update(path.read_text(encoding="utf-8"), str(path))
-        files[path]["stages"].update(to_lockfile(stage))
-    for path, content in files.items():
-        write_lock(path, content)
-
-
-def write_lock(path: Path, content: Any) -> None:
-    """Write a lock file as DVC formats it: whole, or it stays as it was."""
-    from dvc.utils.serialize import dumps_yaml
-
-    temporary = path.with_suffix(".lock.writing")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(dumps_yaml(content))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

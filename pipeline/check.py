@@ -7,11 +7,11 @@ is checked against the generated `stages/params.schema.json`, so torch is never 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from pipeline.folder import RWLOCK
 from pipeline.meta import read_metas
 from pipeline.named import check_named, read_schema
 from pipeline.paths import check_paths
@@ -41,7 +41,6 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "evaluate": GatedEvaluateParams,
     "infer": InferParams,
 }
-RWLOCK = Path(".dvc/tmp/rwlock")
 RESTORE = (
     "if 'dvc repro' has stopped at this and removed outputs: mend it and run it again; they come "
     "back from the cache"

@@ -1,17 +1,14 @@
 """Moves data between a run's clone, the DVC cache and the DVC remote, with DVC's own commands."""
 
-import subprocess
 from pathlib import Path
 
-from pipeline.git import git, hide_secrets, names_of
-from pipeline.services import python
+from pipeline.git import git, names_of
+from pipeline.programs import run_program
 from pipeline.workspace import Say
-from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
 
 # Large data takes its time; a connection that hangs does not take for ever.
-TRANSFER_SECONDS = 6 * 3600.0
-NUM_LINES_SHOWN = 15
+DATA_SECONDS = 6 * 3600.0
 
 
 def default_remote(folder: Path) -> str | None:
@@ -82,23 +79,4 @@ def dvc(folder: Path, *arguments: str) -> str:
 
     Raises UserError with its last lines when it fails or takes too long.
     """
-    try:
-        done = subprocess.run(
-            [*python("dvc"), *arguments],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=TRANSFER_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        hours = TRANSFER_SECONDS / 3600
-        raise UserError(f"'dvc {arguments[0]}' did not end within {hours:.0f} hours") from None
-    if done.returncode != 0:
-        lines = [line for line in hide_secrets(done.stdout).splitlines() if line.strip()]
-        shown = "\n".join(f"  {line}" for line in lines[-NUM_LINES_SHOWN:])
-        raise UserError(f"'dvc {' '.join(arguments)}' failed:\n{shown}")
-    return done.stdout
+    return run_program("dvc", *arguments, seconds=DATA_SECONDS, folder=folder)

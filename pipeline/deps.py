@@ -14,6 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from pipeline.atomic import write_whole
 from pipeline.closure import LOADER, Closure, canonical, find_closure, name_libraries
 from pipeline.zoo import ZOO, check_alone, find_allowed, model_files
 from stages.common.errors import UserError
@@ -71,9 +72,7 @@ def out_of_date(derived: dict[Path, str]) -> list[Path]:
 def write(files: dict[Path, str]) -> None:
     """Write each file whole, or leave it as it was."""
     for path, text in files.items():
-        temporary = path.with_suffix(".writing")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, text)
 
 
 def read_pins() -> dict[str, str]:

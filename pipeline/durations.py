@@ -1,10 +1,11 @@
 """How long each stage took last time: `.reprise/seconds/<stage>`, one number a file."""
 
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
+
+from pipeline.atomic import write_whole
 
 SECONDS = Path(".reprise/seconds")
 
@@ -31,6 +32,4 @@ def note_seconds(stage: str, seconds: float) -> None:
         if path.exists() and path.stat().st_mtime > time.time() - seconds:
             return
         SECONDS.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(f"{seconds:.3f}\n", encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, f"{seconds:.3f}\n")

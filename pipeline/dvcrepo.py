@@ -1,18 +1,20 @@
-"""DVC as a library: its repository opened without its lock, its errors told as a user's mistakes.
+"""DVC as a library: its repository opened without its lock, its lock files written whole, its
+errors told as a user's mistakes.
 
 Whoever only looks takes no lock, so that it works while a stage runs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.atomic import write_whole
+from pipeline.lockfile import LOCK
 from stages.common.errors import UserError
 from stages.common.params import DVC_FILE, PARAMS
 from stages.common.yamlfile import read_yaml
 
-LOCK = Path("dvc.lock")
 _CONFLICT = b"<<<<<<< "
 
 
@@ -43,6 +45,28 @@ def locked(repo: Any) -> Iterator[None]:
         raise UserError(
             "another dvc or reprise command holds DVC's lock: try again when it has ended"
         ) from None
+
+
+def write_locks(stages: Sequence[Any]) -> None:
+    """Write the stages' entries into their lock files, each file whole or not at all."""
+    from dvc.stage.serialize import to_lockfile
+    from dvc.utils.serialize import parse_yaml_for_update
+
+    files: dict[Path, Any] = {}
+    for stage in stages:
+        path = Path(stage.path).with_suffix(".lock")
+        if path not in files:
+            files[path] = parse_yaml_for_update(path.read_text(encoding="utf-8"), str(path))
+        files[path]["stages"].update(to_lockfile(stage))
+    for path, content in files.items():
+        write_lock(path, content)
+
+
+def write_lock(path: Path, content: Any) -> None:
+    """Write a lock file as DVC formats it: whole, or it stays as it was."""
+    from dvc.utils.serialize import dumps_yaml
+
+    write_whole(path, dumps_yaml(content))
 
 
 def told(error: Exception) -> UserError:

@@ -1,15 +1,15 @@
 """Ends a service with all that it has started, gently first, and surely."""
 
-import os
-import time
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 
 import psutil
 
-from pipeline.services import MARK, POLL_SECONDS, Service, find_process, mark_of
+from pipeline.processes import end_all, find_marked, is_alive
+from pipeline.services import MARK, Service, find_process, mark_of
 from stages.common.errors import UserError
 
-KILL_ROUNDS = 25
 # With no child left to end, a service only waits for somebody: a worker for a server that is gone.
 ALONE_SECONDS = 10.0
 # Shares of the grace period after which a service is told although it still has children, and
@@ -20,38 +20,15 @@ LEADER_SHARE, ORPHAN_SHARE = 0.8, 0.1
 def end(name: str, record: Service | None, grace_seconds: float) -> None:
     """End a service with all its children: SIGTERM, a bounded wait, SIGKILL.
 
-    A worker's runs are told before it, so that they and it can report their end. Who has lost
-    its parent is told only a while later: it may be about to end its own children in order (a
-    run keeps a leash on its stages).
     Raises UserError if something survives.
     """
-    known: set[psutil.Process] = set()
-    told: set[psutil.Process] = set()
-    begin = busy = time.monotonic()
     leader = find_process(record) if record is not None else None
-    while running := _family(name, record, known):
-        now = time.monotonic()
-        seconds = now - begin
-        if running != {leader}:
-            busy = now
-        if seconds > grace_seconds or now - busy > ALONE_SECONDS:
-            break
-        for process in running - told:
-            with suppress(psutil.Error):
-                if _is_due(process, running, leader, seconds / grace_seconds):
-                    process.terminate()
-                    told.add(process)
-        time.sleep(POLL_SECONDS)
-    for _ in range(KILL_ROUNDS):
-        running = _family(name, record, known)
-        if not running:
-            return
-        for process in running:
-            with suppress(psutil.Error):
-                process.kill()
-        time.sleep(POLL_SECONDS)
-    pids_left = ", ".join(str(process.pid) for process in running)
-    raise UserError(f"{name} does not end, not even when killed: process {pids_left}")
+    known: set[psutil.Process] = set()
+    family = partial(_family, name, record, known)
+    left = end_all(family, grace_seconds, _Turns(leader, grace_seconds).choose)
+    if left:
+        pids = ", ".join(str(process.pid) for process in left)
+        raise UserError(f"{name} does not end, not even when killed: process {pids}")
 
 
 def _is_due(
@@ -81,19 +58,37 @@ def _family(name: str, record: Service | None, known: set[psutil.Process]) -> se
         with suppress(psutil.Error):
             found.update(process.children(recursive=True))
     known.update(found)
-    running = set()
-    for process in found:
-        with suppress(psutil.Error):
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                running.add(process)
-    return running
+    return {process for process in found if is_alive(process)}
 
 
-def marked(name: str) -> list[psutil.Process]:
+def marked(name: str) -> set[psutil.Process]:
     """The running processes that carry the service's mark of this folder."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get(MARK) == mark_of(name) and process.pid != os.getpid():
-                found.append(process)
-    return found
+    return find_marked({MARK: mark_of(name)})
+
+
+@dataclass
+class _Turns:
+    """Whom to tell when.
+
+    A worker's runs are told before it, so that they and it can report their end. Who has lost
+    its parent is told only a while later: it may be about to end its own children in order (a
+    run keeps a leash on its stages).
+    """
+
+    leader: psutil.Process | None
+    grace_seconds: float
+    # When the service was last seen with a child.
+    busy: float = 0.0
+
+    def choose(self, running: set[psutil.Process], seconds: float) -> set[psutil.Process] | None:
+        """Those whose turn it is after `seconds`; None when only the service itself is left."""
+        if running != {self.leader}:
+            self.busy = seconds
+        if seconds - self.busy > ALONE_SECONDS:
+            return None
+        due = set()
+        for process in running:
+            with suppress(psutil.Error):
+                if _is_due(process, running, self.leader, seconds / self.grace_seconds):
+                    due.add(process)
+        return due

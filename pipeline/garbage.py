@@ -1,25 +1,25 @@
 """What DVC's cache and `.reprise` hold that nothing needs any more.
 
-Needed are the outputs that any branch, tag, experiment, the working folder or a kept workspace
-names, and those of run-cache entries that are recent. A run-cache entry stays as long as all its
-outputs do, so none ever points at one that is gone.
+Needed are the outputs that any branch (of remotes too, as last fetched), tag, experiment, the
+working folder or a kept workspace names, and those of run-cache entries that are recent. A
+run-cache entry stays as long as all its outputs do, so none ever points at one that is gone.
 """
 
-import fcntl
 import json
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from pipeline.cacheshare import CHECKPOINTS, checkpoints_folder
-from pipeline.check import RWLOCK, check_rwlock
+from pipeline.check import check_rwlock
 from pipeline.folder import LOCK as RUN_LOCK
-from pipeline.workspace import WORKSPACES
+from pipeline.folder import RWLOCK
+from pipeline.git import git
+from pipeline.locks import is_free, lock_of
+from pipeline.processes import find_by_id
+from pipeline.workspace import WORKSPACES, find_project
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
 
@@ -52,11 +52,14 @@ def find_garbage(repo: Any, days: int) -> Garbage:
     kinds = {kind.resolve(): kind for kind in (shared, WORKSPACES, CHECKPOINTS)}
     for kind in kinds.values():
         folders = [path for path in sorted(kind.glob("*")) if path.is_dir()]
-        garbage.folders += [path for path in folders if newest(path) < oldest and is_free(path)]
+        garbage.folders += [
+            path for path in folders if newest(path) < oldest and is_free(lock_of(path))
+        ]
     needed = _needed_by_git(repo)
     for folder in sorted(WORKSPACES.glob("*")):
-        if folder not in garbage.folders and (folder / ".dvc").is_dir():
-            needed |= _needed_by_workspace(folder)
+        project = find_project(Path(repo.root_dir), folder)
+        if folder not in garbage.folders and (project / ".dvc").is_dir():
+            needed |= _needed_by_workspace(project)
     entries = {path: _read_entry(repo, path) for path in _entries(repo)}
     for path, outs in entries.items():
         if path.stat().st_mtime >= oldest:
@@ -77,10 +80,9 @@ def _refuse_running() -> None:
 
     DVC gives its lock away while a stage runs, and then only lists the paths that it uses.
     """
-    at_work = [folder for folder in WORKSPACES.glob("*") if folder.is_dir()]
-    for folder in (RUN_LOCK.with_suffix(""), *at_work):
-        if not is_free(folder):
-            what = "a run" if folder not in at_work else f"the run in {folder}"
+    runs = {lock_of(f): f"the run in {f}" for f in WORKSPACES.glob("*") if f.is_dir()}
+    for lock, what in {RUN_LOCK: "a run", **runs}.items():
+        if not is_free(lock):
             raise UserError(f"{what} is going: try again when it has ended")
     check_rwlock()
     if not RWLOCK.exists():
@@ -89,27 +91,25 @@ def _refuse_running() -> None:
     holders = list(listed.get("write", {}).values())
     holders += [holder for readers in listed.get("read", {}).values() for holder in readers]
     for holder in holders:
-        if _is_alive(int(holder["pid"])):
+        if find_by_id(int(holder["pid"])) is not None:
             raise UserError(
                 f"a stage is running (process {holder['pid']}: {holder['cmd']}): "
                 "try again when it has ended"
             )
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
 def _needed_by_git(repo: Any) -> set[str]:
-    """Every hash that the working folder, a branch, a tag, an experiment or HEAD names."""
+    """Every hash that the working folder, a branch, a tag, an experiment or HEAD names.
+
+    Of the branches of remotes too: without a DVC remote, what somebody has pushed to one has its
+    outputs nowhere but here.
+    """
     from dvc.exceptions import DvcException
 
     needed: set[str] = set()
-    head = ["HEAD"] if _has_commits(repo) else []
-    revisions = repo.brancher(revs=head, all_branches=True, all_tags=True, all_experiments=True)
+    listed = git(Path(repo.root_dir), "for-each-ref", "--format=%(refname)", "refs/remotes")
+    named = [*(["HEAD"] if _has_commits(repo) else []), *listed.split()]
+    revisions = repo.brancher(revs=named, all_branches=True, all_tags=True, all_experiments=True)
     revision = "workspace"
     try:
         for revision in revisions:  # noqa: B007, for the message
@@ -117,7 +117,8 @@ def _needed_by_git(repo: Any) -> set[str]:
     except DvcException as error:
         raise UserError(
             f"cannot read what '{revision}' needs: {error}\n"
-            "  mend or delete that branch or tag; until then nothing is freed"
+            "  mend or delete that branch or tag ('git fetch --prune' forgets those that a remote "
+            "has no more); until then nothing is freed"
         ) from None
     return needed
 
@@ -193,25 +194,3 @@ def _objects(repo: Any) -> Iterator[tuple[str, Path]]:
 def newest(folder: Path) -> float:
     """When anything in `folder` was last changed."""
     return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
-
-
-def is_free(folder: Path) -> bool:
-    """Whether no process holds the lock of `folder`."""
-    with holding(folder) as held:
-        return held
-
-
-@contextmanager
-def holding(folder: Path) -> Iterator[bool]:
-    """Hold `<folder>.lock`, as whoever works in `folder` does; False when somebody does."""
-    path = folder.with_name(f"{folder.name}.lock")
-    if not path.exists():
-        yield True
-        return
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True

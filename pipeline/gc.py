@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.dvcrepo import locked, open_repo
-from pipeline.garbage import Garbage, find_garbage, holding
-from pipeline.workspace import WORKSPACES
+from pipeline.garbage import Garbage, find_garbage
+from pipeline.locks import hold, lock_of
+from pipeline.workspace import WORKSPACES, remove
 from stages.common.errors import UserError
 
 MAX_OUTPUTS = 12
@@ -117,11 +118,23 @@ def _free(garbage: Garbage) -> int:
         path.unlink(missing_ok=True)
         _prune(path.parent)
     for folder in garbage.folders:
-        with holding(folder) as held:
-            if held:
-                freed += size_of([folder])
-                shutil.rmtree(folder)
+        size = size_of([folder])
+        if remove(folder) if folder.parent == WORKSPACES else _remove_checkpoints(folder):
+            freed += size
     return freed
+
+
+def _remove_checkpoints(folder: Path) -> bool:
+    """Remove them unless a training holds them.
+
+    Their lock file stays: a training that is about to lock it would hold one that is gone.
+    """
+    lock = hold(lock_of(folder))
+    if lock is None:
+        return False
+    with lock:
+        shutil.rmtree(folder)
+    return True
 
 
 def _prune(folder: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stages.common.errors import UserError
 
@@ -47,17 +48,33 @@ def try_git(
 
     Raises UserError when there is no git, or when it takes too long.
     """
+    text = {"encoding": "utf-8", "errors": "surrogateescape"}
+    return _run(folder, arguments, seconds, env or {}, stdin=subprocess.DEVNULL, **text)
+
+
+def try_git_bytes(
+    folder: Path, *arguments: str, given: bytes = b"", seconds: float = TIMEOUT_SECONDS
+) -> subprocess.CompletedProcess[bytes]:
+    """As `try_git`, for content: what goes in (`given`) and comes out is not taken for text."""
+    return _run(folder, arguments, seconds, {}, input=given)
+
+
+def _run(
+    folder: Path,
+    arguments: tuple[str, ...],
+    seconds: float,
+    env: Mapping[str, str],
+    **options: Any,
+) -> subprocess.CompletedProcess[Any]:
     try:
         return subprocess.run(
             ["git", *arguments],
             cwd=folder,
-            env={**_environment(), **(env or {})},
-            stdin=subprocess.DEVNULL,
+            env={**_environment(), **env},
             capture_output=True,
-            text=True,
-            errors="surrogateescape",
             timeout=seconds,
             check=False,
+            **options,
         )
     except subprocess.TimeoutExpired:
         raise UserError(f"'git {arguments[0]}' did not end within {seconds:.0f} s") from None

@@ -2,9 +2,15 @@
 
 import hashlib
 import json
-import subprocess
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.git import try_git_bytes
+
+# All commits that have touched a file may be many.
+SEARCH_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -55,15 +61,15 @@ class History:
     def _objects_at(self, path: str, kind: str) -> Iterable[str]:
         """The different versions of `path` that commits hold, those of `heads` first."""
         if self._prefix is None:
-            self._prefix = (_git("rev-parse", "--show-prefix") or b"").decode().strip()
+            self._prefix = _git("rev-parse", "--show-prefix").decode().strip()
         seen: set[str] = set()
         whole = f"{self._prefix}{path}"
         for commits in (list(self.heads), None):
             if commits is None:
-                listed = _git("rev-list", "--all", "HEAD", "--full-history", "--", path) or b""
+                listed = _git("rev-list", "--all", "HEAD", "--full-history", "--", path)
                 commits = listed.decode().split()
             asked = "".join(f"{commit}:{whole}\n" for commit in commits)
-            found = _git("cat-file", "--batch-check", given=asked.encode()) or b""
+            found = _git("cat-file", "--batch-check", given=asked.encode())
             for line in found.decode(errors="replace").splitlines():
                 name, _, rest = line.partition(" ")
                 if f"{rest} ".startswith(f"{kind} ") and name not in seen:
@@ -71,7 +77,7 @@ class History:
                     yield name
 
     def _list(self, tree: str, path: str) -> list[tuple[str, str, int]]:
-        listed = _git("ls-tree", "--full-tree", "-r", "-l", "-z", tree) or b""
+        listed = _git("ls-tree", "--full-tree", "-r", "-l", "-z", tree)
         files = []
         for entry in filter(None, listed.decode().split("\0")):
             head, _, name = entry.partition("\t")
@@ -83,7 +89,7 @@ class History:
 
     def _read(self, blob: str) -> bytes:
         if blob not in self._contents:
-            self._contents[blob] = _git("cat-file", "blob", blob) or b""
+            self._contents[blob] = _git("cat-file", "blob", blob)
         return self._contents[blob]
 
 
@@ -97,9 +103,9 @@ def folder_md5(path: str, files: dict[str, bytes]) -> str:
     return f"{hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest()}.dir"
 
 
-def _git(*arguments: str, given: bytes | None = None) -> bytes | None:
-    try:
-        done = subprocess.run(["git", *arguments], input=given, capture_output=True, check=False)
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None
+def _git(*arguments: str, given: bytes = b"") -> bytes:
+    """What git prints: nothing where it has nothing, such as outside a repository."""
+    if shutil.which("git") is None:
+        return b""
+    done = try_git_bytes(Path.cwd(), *arguments, given=given, seconds=SEARCH_SECONDS)
+    return done.stdout if done.returncode == 0 else b""

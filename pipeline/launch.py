@@ -15,9 +15,10 @@ import click
 
 from pipeline.endings import end
 from pipeline.ports import HOST, choose_port
+from pipeline.programs import python
 from pipeline.register import BASE, POOL
 from pipeline.server import URL, answers, request
-from pipeline.services import HOME, Service, launch, python
+from pipeline.services import HOME, Service, launch
 from stages.common.errors import UserError
 
 SERVER_PORT = 4200

@@ -4,8 +4,6 @@ Each stage's entry comes from the side whose inputs are those of the merged tree
 fits, the stage must run. Metrics and plots, which lie in git, come from the same side.
 """
 
-import os
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +16,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.accept import write_lock
-from pipeline.dvcrepo import LOCK, locked, open_repo
+from pipeline.atomic import write_whole
+from pipeline.dvcrepo import locked, open_repo, write_lock
 from pipeline.forecast import Forecast
+from pipeline.git import git, names_of, try_git
 from pipeline.history import History, Locked
+from pipeline.lockfile import LOCK
 from pipeline.plan import active_graph, in_order
 from pipeline.reasons import describe
 from stages.common.errors import UserError
 
+HERE = Path()
 # Git's name of the other side, by what is going on.
 OTHERS = ("MERGE_HEAD", "REBASE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD")
 
@@ -43,7 +44,8 @@ def merge_lock() -> None:
     """Resolve the conflicts of `dvc.lock` and of metrics and plots, and `git add` them.
 
     Raises UserError, and changes nothing, when `dvc.lock` has no conflict, and while other files
-    still have some.
+    still have some; and with what git says when it does not take a file: then this can be run
+    again.
     """
     conflicts = _conflicts()
     locks = [path for path in conflicts if path.name == LOCK.name]
@@ -52,7 +54,7 @@ def merge_lock() -> None:
             f"{LOCK} has no conflict: this resolves one during a merge, rebase or cherry-pick"
         )
     _refuse_others(conflicts, [*locks, *_tracked_outputs(locks)])
-    other = next((name for name in OTHERS if _git("rev-parse", "-q", "--verify", name)), "theirs")
+    other = next(filter(_is_going_on, OTHERS), "theirs")
     sides = {"HEAD": _read_side(locks, 2), other: _read_side(locks, 3)}
     with _locks_from(sides["HEAD"]), open_repo() as repo, locked(repo):
         choices = _choose(repo, sides)
@@ -61,14 +63,26 @@ def merge_lock() -> None:
         lost = _bring_outputs(choices, history, conflicts)
         for lock in locks:
             write_lock(lock, _merged(lock, choices, sides))
-    _git("add", "--", *(str(path) for path in locks))
+    _add(*locks)
     _show(choices, lost)
 
 
 def _conflicts() -> list[Path]:
     """The files with conflicts, relative to the current folder."""
-    listed = _git("ls-files", "--unmerged", "-z", "--", ".")
-    return sorted({Path(entry.split("\t")[1]) for entry in listed.split("\0") if entry})
+    listed = names_of(git(HERE, "ls-files", "--unmerged", "-z", "--", "."))
+    return sorted({Path(entry.split("\t")[1]) for entry in listed})
+
+
+def _is_going_on(other: str) -> bool:
+    return try_git(HERE, "rev-parse", "-q", "--verify", other).returncode == 0
+
+
+def _add(*paths: Path) -> None:
+    try:
+        git(HERE, "add", "--all", "--", *map(str, paths))
+    except UserError as error:
+        error.add_note("mend that, then run 'reprise merge-lock' again")
+        raise
 
 
 def _refuse_others(conflicts: list[Path], ours: list[Path]) -> None:
@@ -95,8 +109,14 @@ def _read_side(locks: list[Path], number: int) -> dict[Path, Any]:
     """The lock files of one side of the conflict; a side may not have had one."""
     from dvc.utils.serialize import parse_yaml_for_update
 
-    texts = {lock: _git("cat-file", "blob", f":{number}:./{lock}") for lock in locks}
+    texts = {lock: _staged(lock, number) or "" for lock in locks}
     return {lock: parse_yaml_for_update(text, str(lock)) for lock, text in texts.items()}
+
+
+def _staged(path: Path, number: int) -> str | None:
+    """The content of a file on one side of its conflict, None where that side has none."""
+    done = try_git(HERE, "cat-file", "blob", f":{number}:./{path}")
+    return done.stdout if done.returncode == 0 else None
 
 
 @contextmanager
@@ -161,26 +181,32 @@ def _bring_outputs(choices: list[Choice], history: History, conflicts: list[Path
                 continue  # what lies there is judged by DVC as ever
             if files is None:
                 lost.append(str(path))
-                _git("checkout", "--ours", "--", *map(str, unmerged))
+                _take_ours(unmerged)
             else:
                 _place(path, files)
-            _git("add", "--all", "--", str(path))
+            _add(path)
     return lost
+
+
+def _take_ours(paths: list[Path]) -> None:
+    for path in paths:
+        if _staged(path, 2) is None:
+            path.unlink(missing_ok=True)  # HEAD has none
+        else:
+            git(HERE, "checkout", "--ours", "--", str(path))
 
 
 def _place(path: Path, files: Mapping[str, bytes]) -> None:
     if path.is_dir():
-        tracked = _git("ls-files", "-z", "--", str(path)).split("\0")
-        for name in {n for n in tracked if n} - files.keys():
+        tracked = names_of(git(HERE, "ls-files", "-z", "--", str(path)))
+        for name in set(tracked) - files.keys():
             Path(name).unlink(missing_ok=True)
     for name, content in files.items():
         file = Path(name)
         if file.is_file() and file.read_bytes() == content:
             continue
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        temporary.write_bytes(content)
-        temporary.replace(file)
+        write_whole(file, content)
 
 
 def _merged(lock: Path, choices: list[Choice], sides: Mapping[str, Mapping[Path, Any]]) -> Any:
@@ -213,8 +239,3 @@ def _show(choices: list[Choice], lost: list[str]) -> None:
     stale = [choice.stage.addressing for choice in choices if choice.why]
     click.echo(f"dvc.lock is resolved; {len(stale)} of {len(choices)} stages must run")
     click.echo("next: dvc checkout, dvc repro, git add, and commit (or go on with the rebase)")
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, check=False)
-    return done.stdout.decode() if done.returncode == 0 else ""

@@ -41,13 +41,16 @@ def show_metrics() -> None:
     Console().print(table)
 
 
-def read_metrics() -> dict[str, dict[str, Any]]:
-    """The metrics that the stages of `dvc.yaml` have written, by stage."""
+def read_metrics(folder: Path = Path()) -> dict[str, dict[str, Any]]:
+    """The metrics that the stages of the `dvc.yaml` in `folder` have written, by stage."""
     found: dict[str, dict[str, Any]] = {}
-    for name, stage in (read_yaml(DVC_FILE).get("stages") or {}).items():
-        for path in map(_path_of, stage.get("metrics", [])):
-            if path.suffix == ".json" and path.exists():
-                found.setdefault(name, {}).update(read_json(path))
+    for name, stage in (read_yaml(folder / DVC_FILE).get("stages") or {}).items():
+        for entry in stage.get("metrics", []) if isinstance(stage, dict) else []:
+            path = folder / _path_of(entry)
+            content = read_json(path) if path.suffix == ".json" and path.is_file() else None
+            # A metric may be a bare number, which has no name.
+            if isinstance(content, dict):
+                found.setdefault(name, {}).update(content)
     return found
 
 

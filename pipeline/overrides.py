@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pipeline.atomic import write_whole
 from pipeline.check import find_problems
 from stages.common.errors import Problem, UserError, shorten, wrong_name
 from stages.common.params import PARAMS
@@ -44,9 +45,7 @@ def apply_overrides_to_file(overrides: Mapping[str, Any], source: str = "--set")
     """
     before, after = preview_overrides(overrides, source)
     if after != before:
-        temporary = PARAMS.with_suffix(".writing")
-        temporary.write_text(after, encoding="utf-8")
-        temporary.replace(PARAMS)
+        write_whole(PARAMS, after)
     names = (f"{PARAMS} before", f"{PARAMS} after")
     return list(
         difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=0)

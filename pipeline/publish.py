@@ -7,15 +7,13 @@ and none either when a run before has left the same result for the same revision
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.git import TRANSFER_SECONDS, git, hide_secrets, names_of, try_git
+from pipeline.lockfile import LOCK
+from pipeline.metrics import format_value, read_metrics
 from pipeline.workspace import Say, Workspace
 from stages.common.errors import UserError
-from stages.common.files import read_json
-from stages.common.params import DVC_FILE
 from stages.common.yamlfile import read_yaml
 
 MAX_PUSHES = 5
@@ -29,18 +27,7 @@ IDENTITY = {
 _OVERTAKEN = re.compile(r"fetch first|non-fast-forward|stale info|cannot lock ref|failed to update")
 
 
-@dataclass(frozen=True)
-class Published:
-    """The branch that holds the results and where it is: 'origin' or 'base'; None: no commit."""
-
-    branch: str | None
-    where: str | None = None
-    commit: str | None = None
-
-
-def publish(
-    workspace: Workspace, deployment: str, states: Mapping[str, str], say: Say
-) -> Published:
+def publish(workspace: Workspace, deployment: str, states: Mapping[str, str], say: Say) -> None:
     """Commit what the run has changed in its clone and push it.
 
     Raises UserError, with the commit kept on a branch of the repository, when it can't be pushed.
@@ -49,7 +36,7 @@ def publish(
     paths = changed_paths(folder)
     if not paths:
         say(f"nothing differs from {workspace.revision}: no commit")
-        return Published(None)
+        return
     git(folder, "add", "--all", "--", *(f":(top,literal){path}" for path in paths))
     message = describe(workspace, deployment, states)
     identity = _identity(folder)
@@ -60,12 +47,12 @@ def publish(
     same = find_same(workspace, deployment, commit)
     if same is not None:
         say(f"{same} holds the same results for {workspace.commit[:10]} already: no new branch")
-        return Published(None)
+        return
     branch = f"reprise/{deployment}/{workspace.name}"
     commit = _push(workspace, branch, commit, identity, say)
     where = "the repository itself" if workspace.remote == "base" else workspace.remote
+    _note_branch(workspace, branch, commit, say)
     say(f"results are on branch {branch} of {where}: {commit[:10]}, {', '.join(paths)}")
-    return Published(branch, workspace.remote, commit)
 
 
 def changed_paths(folder: Path) -> list[str]:
@@ -91,7 +78,7 @@ def changed_paths(folder: Path) -> list[str]:
 
 
 def _output_paths(folder: Path) -> list[str]:
-    lock = folder / "dvc.lock"
+    lock = folder / LOCK
     stages = (read_yaml(lock).get("stages") or {}) if lock.exists() else {}
     return [str(out["path"]) for stage in stages.values() for out in stage.get("outs", [])]
 
@@ -121,25 +108,10 @@ def describe(workspace: Workspace, deployment: str, states: Mapping[str, str]) -
     lines = [f"{deployment}: {ran}", ""]
     lines.append(f"Run {workspace.name} at {workspace.revision} ({workspace.commit[:10]}).")
     lines += [f"{state}: {', '.join(stages)}" for state, stages in by_state.items()]
-    for stage, metrics in _metrics_of(workspace.path).items():
-        shown = ", ".join(f"{name} {_format(value)}" for name, value in metrics.items())
+    for stage, metrics in read_metrics(workspace.path).items():
+        shown = ", ".join(f"{name} {format_value(value)}" for name, value in metrics.items())
         lines += ["", f"{stage}: {shown}"]
     return "\n".join(lines) + "\n"
-
-
-def _metrics_of(folder: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for name, stage in (read_yaml(folder / DVC_FILE).get("stages") or {}).items():
-        for entry in stage.get("metrics", []) if isinstance(stage, dict) else []:
-            path = folder / (next(iter(entry)) if isinstance(entry, dict) else entry)
-            content = read_json(path) if path.suffix == ".json" and path.is_file() else None
-            if isinstance(content, dict):
-                found.setdefault(name, {}).update(content)
-    return found
-
-
-def _format(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _identity(folder: Path) -> dict[str, str]:
@@ -201,6 +173,20 @@ def _try_push(
         f"cannot push {branch} to {remote}:\n"
         + "\n".join(f"  {line}" for line in text.splitlines()[-8:])
     )
+
+
+def _note_branch(workspace: Workspace, branch: str, commit: str, say: Say) -> None:
+    """Let the repository know a branch of origin, as a push from there would have done.
+
+    What `reprise gc` keeps is what the repository knows.
+    """
+    if workspace.remote != "origin":
+        return
+    noted = f"+{commit}:refs/remotes/origin/{branch}"
+    done = try_git(workspace.path, "push", "--quiet", "base", noted)
+    if done.returncode != 0:
+        what = f"{workspace.base} does not know {branch} before its next 'git fetch'"
+        say(f"{what}: {hide_secrets(done.stderr.strip())}")
 
 
 def _keep_locally(workspace: Workspace, branch: str, commit: str) -> str:

@@ -1,11 +1,12 @@
 """Whole recipes to start from: `docs/recipes/NAME.yaml` becomes `params.yaml`."""
 
 import difflib
-import subprocess
 from pathlib import Path
 
 import click
 
+from pipeline.atomic import write_whole
+from pipeline.git import try_git
 from stages.common.errors import UserError, did_you_mean
 from stages.common.params import PARAMS
 
@@ -51,9 +52,7 @@ def write_recipe(name: str, *, force: bool) -> None:
     ):
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[0])
         click.secho(line, fg=colour)
-    temporary = PARAMS.with_suffix(".writing")
-    temporary.write_text(new, encoding="utf-8")
-    temporary.replace(PARAMS)
+    write_whole(PARAMS, new)
     click.echo(f"\n{PARAMS} is the recipe {name} now: run 'dvc repro'")
 
 
@@ -61,6 +60,5 @@ def _is_kept(text: str) -> bool:
     """Whether git's last commit or a recipe holds this very text."""
     if any(path.read_text(encoding="utf-8") == text for path in RECIPES.glob("*.yaml")):
         return True
-    command = ["git", "show", f"HEAD:./{PARAMS}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = try_git(Path.cwd(), "show", f"HEAD:./{PARAMS}")
     return done.returncode == 0 and done.stdout == text

@@ -6,15 +6,16 @@ does it for its own server; `python -m pipeline.register` for the one that PREFE
 
 import hashlib
 import os
-import subprocess
 import sys
 import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.atomic import write_whole
+from pipeline.programs import run_program
 from pipeline.server import ensure_server, request
-from pipeline.services import HOME, python
+from pipeline.services import HOME
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
 
@@ -139,27 +140,17 @@ def ensure_deployments(url: str, environment: Mapping[str, str]) -> None:
         return
     # Each worker is to fill in its own: here it would be written into the deployment for all.
     kept = {key: value for key, value in environment.items() if key != BASE}
-    try:
-        done = subprocess.run(
-            [*python("prefect"), "--no-prompt", "deploy", "--all"],
-            env=kept,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=DEPLOY_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        message = f"'prefect deploy --all' did not end within {DEPLOY_SECONDS} s"
-        raise UserError(message) from None
-    if done.returncode != 0:
-        lines = [f"  {line}" for line in done.stdout.splitlines() if line.strip()]
-        what = f"Prefect does not accept {DEPLOYMENTS}:"
-        raise UserError("\n".join([what, *lines[-15:]]))
+    run_program(
+        "prefect",
+        "--no-prompt",
+        "deploy",
+        "--all",
+        seconds=DEPLOY_SECONDS,
+        env=kept,
+        failed=f"Prefect does not accept {DEPLOYMENTS}",
+    )
     REGISTERED.parent.mkdir(parents=True, exist_ok=True)
-    REGISTERED.write_text(digest, encoding="utf-8")
+    write_whole(REGISTERED, digest)
 
 
 def _names() -> list[str]:

@@ -26,14 +26,7 @@ NEEDS_NO_SERVER = "'dvc repro' runs the road without any server"
 
 
 def find_server() -> str | None:
-    """The address of the Prefect API to use, or None.
-
-    That which the user has configured (whether it answers or not), else that of `reprise up`
-    while it answers.
-    """
-    configured = configured_server()
-    if configured is not None:
-        return configured[0]
+    """The address of the Prefect API of `reprise up` while it answers, else None."""
     from pipeline.services import read_alive
 
     server = read_alive().get("server")

@@ -5,10 +5,8 @@ since is never taken for it. Each also carries `REPRISE_UP=NAME:FOLDER` in its e
 so do its children: what a killed `reprise up` has started and not yet recorded is found by that.
 """
 
-import fcntl
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +15,10 @@ from pathlib import Path
 
 import psutil
 
+from pipeline.atomic import write_whole
+from pipeline.locks import hold
 from pipeline.ports import HOST
+from pipeline.processes import find_by_id
 from stages.common.errors import UserError
 
 HOME = Path(".reprise")
@@ -55,20 +56,12 @@ def one_at_a_time() -> Iterator[None]:
     """
     try:
         HOME.mkdir(exist_ok=True)
-        file = LOCK.open("a")
+        file = hold(LOCK, wait_seconds=LOCK_SECONDS)
     except OSError as error:
         raise UserError(f"cannot write under {HOME}: {error.strerror or error}") from None
+    if file is None:
+        raise UserError("another 'reprise up' or 'reprise down' of this folder does not end")
     with file:
-        until = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    message = "another 'reprise up' or 'reprise down' of this folder does not end"
-                    raise UserError(message) from None
-                time.sleep(POLL_SECONDS)
         yield
 
 
@@ -98,23 +91,15 @@ def write_records(services: Mapping[str, Service]) -> None:
         if not services:
             STATE.unlink(missing_ok=True)
             return
-        temporary = STATE.with_suffix(".writing")
         content = {"services": [asdict(service) for service in services.values()]}
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(STATE)
+        write_whole(STATE, json.dumps(content, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {STATE}: {error.strerror or error}") from None
 
 
 def find_process(service: Service) -> psutil.Process | None:
     """The service's process if it runs, and not another that has got its id."""
-    try:
-        process = psutil.Process(service.pid)
-        # The system keeps the time in steps, and says it relative to its own start.
-        same = abs(process.create_time() - service.started) < 1.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
-        return None
+    return find_by_id(service.pid, service.started)
 
 
 def launch(
@@ -151,18 +136,15 @@ def launch(
     return Service(name, process.pid, started, port, address)
 
 
-def wait_until(
-    service: Service, ready: Callable[[], bool], seconds: float, also: Sequence[Service] = ()
-) -> None:
+def wait_until(service: Service, ready: Callable[[], bool], seconds: float) -> None:
     """Wait until `ready()`.
 
     Raises UserError, with the last lines of its log, when the service ends or takes too long.
     """
     until = time.monotonic() + seconds
     while not ready():
-        for watched in (service, *also):
-            if find_process(watched) is None:
-                raise UserError(failed(watched.name, "ended at its start"))
+        if find_process(service) is None:
+            raise UserError(failed(service.name, "ended at its start"))
         if time.monotonic() > until:
             raise UserError(failed(service.name, f"was not ready after {seconds:.0f} s"))
         time.sleep(POLL_SECONDS)
@@ -181,8 +163,3 @@ def failed(name: str, how: str) -> str:
 def mark_of(name: str) -> str:
     """What the service's processes of this folder carry in their environment."""
     return f"{name}:{Path.cwd().resolve()}"
-
-
-def python(*module: str) -> list[str]:
-    """The command that runs a module with this interpreter."""
-    return [sys.executable, "-m", *module]

@@ -39,7 +39,7 @@ from pipeline.services import (
     write_records,
 )
 from pipeline.workspace import WORKSPACES, remove_dead
-from stages.common.errors import UserError
+from stages.common.errors import Problem, UserError
 
 # A server's first start builds its database; on a busy machine that has taken 20 s.
 START_SECONDS = 90.0
@@ -89,22 +89,30 @@ def start_server_alone() -> str:
 def down() -> None:
     """End all that `reprise up` has started here, children included; fine when there is nothing.
 
-    Raises UserError when something can't be ended; it stays recorded then.
+    Raises UserError when something can't be ended, after all else has been; it stays recorded.
     """
     with one_at_a_time():
         records = read_records()
-        ended = []
+        ended: list[str] = []
+        problems: list[Problem] = []
         for name, grace_seconds in GRACE_SECONDS.items():
             record = records.get(name)
             runs = (record is not None and find_process(record) is not None) or marked(name)
-            end(name, record, grace_seconds)
-            records.pop(name, None)
-            write_records(records)
+            try:
+                end(name, record, grace_seconds)
+                records.pop(name, None)
+                write_records(records)
+            except UserError as error:
+                problems += error.problems
+                continue
             if runs:
                 ended.append(name)
         if WORKSPACES.is_dir():
             remove_dead(WORKSPACES.resolve(), click.echo)
-    click.echo(f"ended: {', '.join(ended)}" if ended else "nothing is up")
+    if ended or not problems:
+        click.echo(f"ended: {', '.join(ended)}" if ended else "nothing is up")
+    if problems:
+        raise UserError(*problems)
 
 
 def _start(wanted: Wanted) -> tuple[dict[str, Service], list[str]]:
@@ -137,11 +145,15 @@ def _start(wanted: Wanted) -> tuple[dict[str, Service], list[str]]:
             ensure_deployments(url, environment(url))
         for service in started:
             _wait(service, url)
-    except BaseException:
+    except BaseException as reason:
         for service in reversed(started):
-            end(service.name, service, GRACE_SECONDS[service.name])
-            services.pop(service.name)
-            write_records(services)
+            try:
+                end(service.name, service, GRACE_SECONDS[service.name])
+                services.pop(service.name)
+                write_records(services)
+            except UserError as error:
+                # The others are to be ended, and the reason said, all the same.
+                reason.add_note(str(error))
         raise
     return services, [service.name for service in started]
 

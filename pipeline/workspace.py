@@ -5,8 +5,6 @@ lies there with a lock that is free belongs to a run that has ended or was kille
 share the DVC cache of the repository that they are made from, and its checkpoints.
 """
 
-import fcntl
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ import psutil
 
 from pipeline.cacheshare import share_cache
 from pipeline.git import TRANSFER_SECONDS, git, try_git
+from pipeline.locks import hold, lock_of
 from pipeline.revision import resolve_revision
 from stages.common.errors import UserError
 
@@ -91,11 +90,8 @@ def remove_dead(folder: Path, say: Say, *, num_kept: int = NUM_FAILED_KEPT) -> N
     """Remove the workspaces of runs that have ended, but for the last failed ones."""
     failed: list[tuple[float, Path]] = []
     used = _working_folders()
-    for path in {
-        *folder.glob("*.lock"),
-        *(p.with_name(f"{p.name}.lock") for p in _folders(folder)),
-    }:
-        lock = _try_lock(path)
+    for path in {*folder.glob("*.lock"), *map(lock_of, _folders(folder))}:
+        lock = hold(path)
         if lock is None:
             continue
         with lock:
@@ -107,11 +103,25 @@ def remove_dead(folder: Path, say: Say, *, num_kept: int = NUM_FAILED_KEPT) -> N
                 _remove(path.with_suffix(""))
                 say(f"removed the workspace of a run that was stopped: {path.stem}")
     for _, path in sorted(failed, reverse=True)[num_kept:]:
-        lock = _try_lock(path)
-        if lock is not None:
-            with lock:
-                _remove(path.with_suffix(""))
-                say(f"removed the workspace of an older failed run: {path.stem}")
+        if remove(path.with_suffix("")):
+            say(f"removed the workspace of an older failed run: {path.stem}")
+
+
+def remove(path: Path) -> bool:
+    """Remove a workspace with its lock file; False, with nothing done, while a process is in it."""
+    lock = hold(lock_of(path))
+    if lock is None:
+        return False
+    with lock:
+        if any(cwd.is_relative_to(path.resolve()) for cwd in _working_folders()):
+            return False
+        _remove(path)
+    return not path.exists()
+
+
+def find_project(base: Path, clone: Path) -> Path:
+    """Where in a clone the project of `base` lies, which may be below git's root."""
+    return clone / git(base, "rev-parse", "--show-prefix")
 
 
 def _working_folders() -> set[Path]:
@@ -137,7 +147,7 @@ def _claim(folder: Path, name: str) -> tuple[IO[str], Path]:
     """A folder's name that nobody has, and its lock."""
     for number in range(1, MAX_NAMES_TRIED + 1):
         path = folder / (name if number == 1 else f"{name}-{number}")
-        lock = _try_lock(folder / f"{path.name}.lock")
+        lock = hold(lock_of(path))
         if lock is None:
             continue
         if path.exists():
@@ -146,21 +156,6 @@ def _claim(folder: Path, name: str) -> tuple[IO[str], Path]:
         _write(lock, RUNNING)
         return lock, path
     raise UserError(f"{folder} has {MAX_NAMES_TRIED} workspaces named {name}: remove some")
-
-
-def _try_lock(path: Path) -> IO[str] | None:
-    """The lock file, locked, or None if a living process holds it."""
-    file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Another may have removed it between the two steps: that lock is worth nothing.
-        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            file.seek(0)
-            return file
-    except BlockingIOError:
-        pass
-    file.close()
-    return None
 
 
 def _write(lock: IO[str], text: str) -> None:
@@ -174,11 +169,10 @@ def _remove(path: Path) -> None:
     """Remove a workspace; its lock file goes last, so that a rest is found again."""
     shutil.rmtree(path, ignore_errors=True)
     if not path.exists():
-        path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+        lock_of(path).unlink(missing_ok=True)
 
 
 def _fill(base: Path, path: Path, revision: str | None, say: Say) -> Workspace:
-    prefix = git(base, "rev-parse", "--show-prefix")
     # On one file system git links the objects: nothing is copied. A template's hooks stay out.
     arguments = ["--no-checkout", "--origin", "base", "--template="]
     git(
@@ -194,7 +188,7 @@ def _fill(base: Path, path: Path, revision: str | None, say: Say) -> Workspace:
     shown, commit = resolve_revision(base, path, remote, revision)
     git(path, "checkout", "--quiet", "--detach", commit)
     say(f"workspace {path.name}: {shown} at {commit[:10]}")
-    project = path / prefix
+    project = find_project(base, path)
     if not (project / ".dvc").is_dir():
         raise UserError(f"{shown} ({commit[:10]}) has no DVC project: there is no .dvc in it")
     share_cache(base, project)

@@ -1,11 +1,13 @@
 """`reprise accept`: comments and formatting go into dvc.lock without a rerun, nothing else does."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from pipeline.accept import accept
 from pipeline.changes import same_code
+from pipeline.history import History, Locked
 from stages.common.errors import UserError
 from tests.conftest import Project
 from tests.tiny import reproduced
@@ -89,6 +91,15 @@ def test_a_lock_that_another_command_holds_is_waited_for_and_then_named(tiny: Pr
     code = "from dvc.repo import Repo\nimport subprocess\nwith Repo().lock:\n    "
     code += "print(subprocess.run(['reprise', 'accept'], capture_output=True, text=True).stderr)"
     assert "another dvc or reprise command" in tiny.run("python", "-c", code).stdout
+
+
+def test_history_is_that_of_this_repository_inside_a_hook_of_another(
+    tiny: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tiny.path)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    raw = Locked("raw.txt", hashlib.md5(b"raw\n").hexdigest(), 4, None)
+    assert History(lambda _: False).find(raw) == {"raw.txt": b"raw\n"}
 
 
 def test_what_counts_as_the_same_code() -> None:

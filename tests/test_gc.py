@@ -2,10 +2,16 @@
 
 import fcntl
 import os
+import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
+from pipeline.dvcrepo import locked, open_repo
+from pipeline.garbage import find_garbage
 from tests.conftest import Project, project_environment
 from tests.tiny import reproduced, tiny_project
 
@@ -66,6 +72,7 @@ def test_old_workspaces_and_checkpoints_go_unless_somebody_holds_them(tmp_path: 
     for folder in (*old, tmp_path / ".reprise/checkpoints/young"):
         folder.mkdir(parents=True)
         (folder / "file").write_text("x", encoding="utf-8")
+    (tmp_path / ".reprise/workspaces/a.lock").touch()
     make_old(*old)
     with (tmp_path / ".reprise/checkpoints/c.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -73,6 +80,7 @@ def test_old_workspaces_and_checkpoints_go_unless_somebody_holds_them(tmp_path: 
     assert "workspace a" in shown
     assert "checkpoint b" in shown
     assert [folder.exists() for folder in old] == [False, False, True]
+    assert not (tmp_path / ".reprise/workspaces/a.lock").exists()
     assert (tmp_path / ".reprise/checkpoints/young").exists()
 
 
@@ -92,6 +100,35 @@ def test_what_a_workspace_needs_stays(tmp_path: Path) -> None:
     said = workspace.run("reprise", "gc", ok=False).stderr
     assert "lies outside this repository" in said
     assert "reprise gc --shared" in said
+
+
+def test_what_a_branch_of_a_remote_or_a_workspace_below_gits_root_needs_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = reproduced(tmp_path / "below")
+    shutil.move(project.path / ".git", tmp_path)
+    project.commit("below")
+    lock = project.path / "dvc.lock"
+    text = lock.read_text(encoding="utf-8")
+    pushed, kept, unknown = "a" * 32, "b" * 32, "c" * 32
+    for digest in (pushed, kept, unknown):
+        path = project.path / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+        path.parent.mkdir(parents=True)
+        path.touch()
+    last = re.findall(r"md5: (\w{32})$", text, flags=re.MULTILINE)[-1]
+    # Somebody has pushed a branch that this repository has only fetched.
+    lock.write_text(text.replace(last, pushed), encoding="utf-8")
+    project.commit("pushed")
+    project.run("git", "update-ref", "refs/remotes/origin/theirs", "HEAD")
+    project.run("git", "reset", "--quiet", "--hard", "HEAD~")
+    workspace = project.path / ".reprise/workspaces/failed"
+    project.run("git", "clone", "--quiet", str(tmp_path), str(workspace))
+    (workspace / "below/dvc.lock").write_text(text.replace(last, kept), encoding="utf-8")
+    monkeypatch.chdir(project.path)
+    with open_repo() as repo, locked(repo):
+        objects = find_garbage(repo, 30).objects
+    freed = [f"{path.parent.name}{path.name}" for group in objects.values() for path in group]
+    assert freed == [unknown]
 
 
 def test_it_asks_and_it_stops_while_a_stage_runs(tmp_path: Path) -> None:

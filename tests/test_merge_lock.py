@@ -66,6 +66,13 @@ def test_each_entry_from_the_side_that_fits(tmp_path: Path) -> None:
     project.run("git", "merge", "longer", ok=False)
     assert "dvc.lock" in project.run("git", "ls-files", "--unmerged").stdout
     assert "reprise merge-lock" in project.run("reprise", "plan", ok=False).stderr
+    # Another git is at work, or has been killed: nothing is resolved, whatever was written.
+    (project.path / ".git/index.lock").touch()
+    refused = project.run("reprise", "merge-lock", ok=False)
+    assert "index.lock': File exists" in refused.stderr
+    assert "then run 'reprise merge-lock' again" in refused.stderr
+    assert "resolved" not in refused.stdout
+    (project.path / ".git/index.lock").unlink()
     said = project.run("reprise", "merge-lock").stdout
     assert "1 of 3 stages must run" in said
     rows = [line.split("│")[1:3] for line in said.splitlines() if line.startswith("│")]

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import launch, up
+from pipeline import endings, launch, up
 from pipeline.ports import choose_port
 from pipeline.register import (
     POOL,
@@ -27,7 +27,7 @@ from pipeline.register import (
     ensure_pool,
     read_deployments,
 )
-from pipeline.server import answers, ensure_server, find_server, request
+from pipeline.server import answers, configured_server, ensure_server, find_server, request
 from pipeline.services import MARK, STATE, Service, read_records, write_records
 from stages.common.errors import UserError
 from tests.conftest import ROOT, Project, project_environment
@@ -183,22 +183,22 @@ def test_a_server_alone_when_one_is_needed(
 def test_what_the_user_has_configured_comes_first(
     folder: Project, prefect_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert find_server() is None
+    assert configured_server() is None
     home = tmp_path / "home"
     home.mkdir()
     (home / "profiles.toml").write_text(
         'active = "team"\n[profiles.team]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n'
     )
     monkeypatch.setenv("PREFECT_HOME", str(home))
-    assert find_server() == "http://127.0.0.1:9/api"
+    assert configured_server() == ("http://127.0.0.1:9/api", "Prefect's profile 'team'")
     with pytest.raises(UserError, match="does not answer") as error:
         ensure_server()
     for advice in ("Prefect's profile 'team'", "unset PREFECT_API_URL", "reprise up", "dvc repro"):
         assert advice in str(error.value)
     (folder.path / ".env").write_text("PREFECT_API_URL='http://127.0.0.1:10/api'\n")
-    assert find_server() == "http://127.0.0.1:10/api"
+    assert configured_server() == ("http://127.0.0.1:10/api", ".env")
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)
-    assert ensure_server() == find_server() == prefect_server
+    assert ensure_server() == prefect_server
     assert of(folder) == []
 
 
@@ -255,6 +255,32 @@ def test_a_process_that_has_got_a_recorded_id_is_never_ended(folder: Project) ->
     # Damaged by a full disk, say.
     Path(".reprise/up.json").write_text('{"services": [{"na')
     assert folder.run("reprise", "down").stdout == "nothing is up\n"
+
+
+def test_down_ends_the_others_when_one_does_not_end(
+    folder: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def end(name: str, record: Service | None, grace_seconds: float) -> None:
+        if name == "worker":
+            raise UserError("worker does not end")
+        endings.end(name, record, grace_seconds)
+
+    monkeypatch.setattr(up, "end", end)
+    Path(".reprise").mkdir()
+    with subprocess.Popen(["sleep", "60"]) as worker, subprocess.Popen(["sleep", "60"]) as server:
+        started = {"worker": worker, "server": server}
+        began = {name: psutil.Process(p.pid).create_time() for name, p in started.items()}
+        write_records({name: Service(name, p.pid, began[name]) for name, p in started.items()})
+        try:
+            with pytest.raises(UserError, match="worker does not end"):
+                up.down()
+            assert worker.poll() is None
+            assert server.wait(1) == -signal.SIGTERM
+        finally:
+            worker.kill()
+            server.kill()
+    assert capsys.readouterr().out == "ended: server\n"
+    assert list(read_records()) == ["worker"]
 
 
 def test_a_server_that_can_not_start_says_why(
