@@ -1,14 +1,14 @@
 """One run at a time in a working folder; what an earlier one left behind is ended first."""
 
-import fcntl
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.locks import hold
 from pipeline.processes import end_run, find_processes, wait_for_end
 from stages.common.errors import UserError
 
@@ -38,9 +38,8 @@ def hold_folder(
     GaveUpError when `cancelled()` becomes true while it waits.
     """
     LOCK.parent.mkdir(exist_ok=True)
-    with LOCK.open("a+", encoding="utf-8") as file:
-        _lock(file, say, cancelled, wait=wait)
-        left = _holder(file).get("run")
+    with _lock(say, cancelled, wait=wait) as file:
+        left = _read(file).get("run")
         if left is not None:
             _end_left(str(left), grace_seconds, say)
         _mend_rwlock(say)
@@ -49,31 +48,28 @@ def hold_folder(
         _write(file, {})
 
 
-def _lock(
-    file: IO[str], say: Callable[[str], None], cancelled: Callable[[], bool], *, wait: bool
-) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = _holder(file)
+def _lock(say: Callable[[str], None], cancelled: Callable[[], bool], *, wait: bool) -> IO[str]:
+    """The lock file, held."""
+    file = hold(LOCK)
+    if file is None:
+        with LOCK.open(encoding="utf-8") as other:
+            holder = _read(other)
         who = f"a run (process {holder.get('pid', '?')}, since {holder.get('since', '?')})"
         if not wait:
             raise UserError(
                 f"{who} is going in this folder\n"
                 "  'reprise run --wait' starts when it has ended; to end it: Ctrl-C there, or "
                 f"kill {holder.get('pid', 'PID')}"
-            ) from None
+            )
         say(f"waiting for {who} in this folder to end")
-        while True:
-            time.sleep(WAIT_SECONDS)
-            with suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            if cancelled():
-                raise GaveUpError from None
+    while file is None:
+        if cancelled():
+            raise GaveUpError
+        file = hold(LOCK, wait_seconds=WAIT_SECONDS)
+    return file
 
 
-def _holder(file: IO[str]) -> dict[str, Any]:
+def _read(file: IO[str]) -> dict[str, Any]:
     file.seek(0)
     try:
         content = json.loads(file.read() or "{}")
@@ -107,12 +103,10 @@ def _mend_rwlock(say: Callable[[str], None]) -> None:
     """
     if not RWLOCK.exists():
         return
-    with RWLOCK_GUARD.open("a") as guard:
-        try:
-            # As zc.lockfile does, which DVC uses.
-            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
+    guard = hold(RWLOCK_GUARD)  # as zc.lockfile does, which DVC uses
+    if guard is None:
+        return
+    with guard:
         try:
             json.loads(RWLOCK.read_bytes())
         except ValueError:

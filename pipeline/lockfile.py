@@ -1,11 +1,12 @@
 """`dvc.lock` as the flow looks at it: which stages it has, and in which order."""
 
-import fcntl
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.atomic import write_whole
+from pipeline.locks import hold
 from stages.common.yamlfile import read_yaml
 
 LOCK = Path("dvc.lock")
@@ -63,16 +64,12 @@ def keep_order(stages: Sequence[str], before: Sequence[str]) -> None:
     by_name = dict(zip(names, blocks, strict=True))
     turn = iter(ordered)
     placed = [by_name[next(turn) if name in new else name] for name in names]
-    temporary = LOCK.with_suffix(".writing")
-    with DVC_LOCK.open("a", encoding="utf-8") as lock:
-        # As DVC locks it. While something else writes or has written, its order stands.
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        if LOCK.read_text(encoding="utf-8") == text:
-            temporary.write_text(head + "".join(placed), encoding="utf-8")
-            temporary.replace(LOCK)
+    # As DVC locks it. While something else writes or has written, its order stands.
+    held = hold(DVC_LOCK)
+    if held is not None:
+        with held:
+            if LOCK.read_text(encoding="utf-8") == text:
+                write_whole(LOCK, head + "".join(placed))
 
 
 def _split(text: str) -> list[str]:
