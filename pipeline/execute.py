@@ -17,8 +17,8 @@ from pipeline import leash
 from pipeline.processes import RUN_VARIABLE, STAGE_VARIABLE, end_run
 from stages.common.errors import UserError
 
-# Longer than a checkpoint takes; with what follows it stays below fifteen seconds.
-GRACE_SECONDS = 10.0
+# Longer than a checkpoint takes; with all that follows it stays well below fifteen seconds.
+GRACE_SECONDS = 8.0
 NUM_TAIL_LINES = 15
 # A stage that was told to stop and has saved where it was (EX_TEMPFAIL).
 PREEMPTED = 75

@@ -33,7 +33,7 @@ from pipeline.plan import StagePlan, make_plan
 from pipeline.stage_task import StageTask
 from pipeline.view import View
 
-POLL_SECONDS = 2.0
+POLL_SECONDS = 1.0
 
 
 def run_flow(
