@@ -60,6 +60,13 @@ def average_precision(hits: npt.NDArray[np.bool_], scores: Floats) -> float:
     return total
 
 
+def calibration_error(target: Codes, chances: Floats) -> float:
+    """The distance of what was said from what came, in each tenth; rows count equally."""
+    said, right = chances.max(axis=1), chances.argmax(axis=1) == target
+    tenths = [(said >= k / 10) & (said < (k + 1) / 10 if k < 9 else True) for k in range(10)]
+    return sum(abs((said[t] - right[t]).sum()) for t in tenths) / len(said)
+
+
 def classification_by_hand(target: Codes, chances: Floats) -> dict[str, float]:
     table = confusion(target, chances)
     right, actual, taken, n = table.diagonal(), table.sum(1), table.sum(0), table.sum()
@@ -83,6 +90,7 @@ def classification_by_hand(target: Codes, chances: Floats) -> dict[str, float]:
         "cohen_kappa": (agreement - by_chance) / (1 - by_chance),
         "log_loss": -np.log(chances[np.arange(len(target)), target]).mean(),
         "brier": squares.mean() / (2 if chances.shape[1] == 2 else 1),
+        "ece": calibration_error(target, chances),
         "roc_auc": np.mean([area_under_roc(target == c, chances[:, c]) for c in asked]),
         "average_precision": np.mean(
             [average_precision(target == c, chances[:, c]) for c in asked]
@@ -349,6 +357,11 @@ def test_metrics_are_those_of_the_predictions(classified: Project) -> None:
     metrics = read_json(classified.path / "data/evaluate/metrics.json")
     assert list(metrics) == list(CLASSIFICATION)
     assert metrics == pytest.approx(classification_by_hand(target, chances), rel=1e-6)
+    found = read_json(classified.path / "data/evaluate/intervals.json")
+    assert (found["level"], found["rows"]) == (0.95, len(target))
+    assert {name: entry["value"] for name, entry in found["metrics"].items()} == metrics
+    for name, entry in found["metrics"].items():
+        assert name == "ece" or entry["low"] <= entry["value"] <= entry["high"], name
 
 
 def test_a_value_is_measured_in_the_targets_units(tmp_path: Path) -> None:

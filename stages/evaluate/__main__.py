@@ -3,9 +3,10 @@
     python -m stages.evaluate
 
 Reads `data/prepare/test` and `data/train`; writes `data/evaluate/metrics.json`,
-`predictions.parquet` (row key, target, prediction, probabilities) and plots.
+`intervals.json`, `predictions.parquet` (row key, target, prediction, probabilities) and plots.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from stages.common.params import Params
 from stages.common.predict import Predictor, load_predictor
 from stages.common.schema import Array, load_arrays
 from stages.common.stage import run_stage
-from stages.evaluate.metrics import compute_metrics
+from stages.evaluate.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.plots import write_plots
 
@@ -29,8 +30,9 @@ def evaluate(params: Params, out: Path) -> None:
     table = predictor.decode(predictor.scores(arrays))
 
     target, predicted = _compared(predictor, arrays, table)
-    metrics = compute_metrics(names, predictor.schema.target.task, target, predicted)
-    write_json(out / "metrics.json", metrics)
+    intervals = find_intervals(names, predictor.schema.target.task, target, predicted)
+    write_json(out / "metrics.json", {name: found.value for name, found in intervals.items()})
+    write_json(out / "intervals.json", _described(intervals, table.height))
     write_plots(out / "plots", predictor.schema.target.classes, target, predicted)
 
     key = pl.Series(predictor.schema.key or "row", np.array(arrays["key"]))
@@ -38,7 +40,13 @@ def evaluate(params: Params, out: Path) -> None:
     table.insert_column(0, actual).insert_column(0, key).write_parquet(
         out / "predictions.parquet", compression="zstd", statistics=True
     )
-    print(f"{table.height} test rows: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+    shown = (f"{name} {found.value:.4f}" for name, found in intervals.items())
+    print(f"{table.height} test rows: {', '.join(shown)}")
+
+
+def _described(intervals: dict[str, Interval], num_rows: int) -> dict[str, object]:
+    metrics = {name: asdict(interval) for name, interval in intervals.items()}
+    return {"level": LEVEL, "resamples": RESAMPLES, "rows": num_rows, "metrics": metrics}
 
 
 def _compared(

@@ -11,9 +11,15 @@ import numpy.typing as npt
 
 from stages.common.errors import Problem, UserError, did_you_mean
 from stages.common.files import rounded
+from stages.evaluate.weighted import Codes, Floats, calibration_error
 
-Codes = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+# Of all others, more is better.
+LESS_IS_BETTER = frozenset(
+    (
+        *("log_loss", "brier", "ece"),
+        *("rmse", "mae", "median_absolute_error", "max_error", "mape"),
+    )
+)
 
 
 def compute_metrics(
@@ -73,6 +79,7 @@ def _classification() -> dict[str, Callable[..., float]]:
         "log_loss": lambda y, p: sk.log_loss(y, p, labels=np.arange(p.shape[1])),
         # Of two classes the squared error of one probability, of more the sum over all.
         "brier": lambda y, p: sk.brier_score_loss(y, p, labels=np.arange(p.shape[1])),
+        "ece": lambda y, p: calibration_error(p.argmax(axis=1) == y, p.max(axis=1)),
         "roc_auc": _roc_auc,
         "average_precision": lambda y, p: sk.average_precision_score(
             np.eye(p.shape[1])[y][:, 1:] if p.shape[1] == 2 else np.eye(p.shape[1])[y],

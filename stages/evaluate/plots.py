@@ -12,10 +12,9 @@ import numpy.typing as npt
 
 from stages.common.files import rounded, write_csv
 from stages.common.schema import Class
+from stages.evaluate.weighted import CALIBRATION_BINS, Floats
 
-Floats = npt.NDArray[np.float64]
 NUM_POINTS = 200
-NUM_BINS = 10
 MAX_RESIDUALS = 2000
 
 COLUMNS = {
@@ -73,8 +72,8 @@ def _curves(hits: Floats, chances: Floats) -> dict[str, Iterator[tuple[object, .
 
 def _calibration(right: npt.NDArray[np.bool_], chances: Floats) -> Iterator[tuple[object, ...]]:
     """Of the rows predicted with about this probability, the share that was right."""
-    bins = np.minimum((chances * NUM_BINS).astype(int), NUM_BINS - 1)
-    for number in range(NUM_BINS):
+    bins = np.minimum((chances * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    for number in range(CALIBRATION_BINS):
         inside = bins == number
         if inside.any():
             yield rounded(float(chances[inside].mean())), rounded(float(right[inside].mean()))
