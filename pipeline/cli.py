@@ -151,6 +151,19 @@ def run(
 
 
 @main.command()
+@click.option("--base", metavar="REV", help="A branch, tag or commit; else where this one began.")
+@click.option("--output", default=".", metavar="FOLDER", help="Where both files go.")
+@stop_at_mistakes
+def report(base: str | None, output: str) -> None:
+    """Write report.md and report.html: what a change did, for a pull request."""
+    from pipeline.report import make_report
+    from pipeline.report_files import write_report
+
+    for path in write_report(make_report(base), Path(output)):
+        click.echo(f"wrote {path}")
+
+
+@main.command()
 @stop_at_mistakes
 def metrics() -> None:
     """Show the metrics of the last run, and the gates."""

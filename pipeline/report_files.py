@@ -1,0 +1,164 @@
+"""`report.md` and `report.html`: the page is one file, with its pictures inside, for any width."""
+
+import csv
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from pipeline.report import Report, as_text
+from pipeline.report_text import ONE_SEED, PAIRED, as_markdown, other_metrics, paired_rows, verdict
+
+WIDTH, HEIGHT, MARGIN = 420, 220, 36
+CURVES = ("data/train/plots/loss.csv", "data/train/plots/metric.csv")
+CONFUSION = "data/evaluate/plots/confusion.csv"
+MAX_CLASSES = 30
+HEAD = (
+    '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    "<title>What this change did</title>"
+)
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --before: #b36b00; --after: #0a66c2; }
+@media (prefers-color-scheme: dark) { :root { --before: #f0a848; --after: #6cb2ff; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
+td, th { border: 1px solid var(--line); padding: .3rem .6rem; text-align: left; }
+td.number, td.interval { white-space: nowrap; }
+td.number, .matrix td { text-align: right; font-variant-numeric: tabular-nums; }
+.better { color: #1a7f37; } .worse { color: #d1242f; } .noise { opacity: .7; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; } svg { max-width: 100%; height: auto; }
+.before { stroke: var(--before); } .after { stroke: var(--after); }
+path { fill: none; stroke-width: 2; } .axis { stroke: var(--line); } text { fill: currentColor; }
+.key-before { color: var(--before); } .key-after { color: var(--after); }
+"""
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write both files into `folder`, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, text in (("report.md", as_markdown(report)), ("report.html", as_page(report))):
+        temporary = folder / f".{name}.writing"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / name)
+        written.append(folder / name)
+    return written
+
+
+def as_page(report: Report) -> str:
+    """The report as one HTML file that loads nothing."""
+    parts = [f"<h1>{escape(verdict(report))}</h1>"]
+    parts.append(f"<p>Compared with {escape(report.base)} (<code>{report.commit[:10]}</code>).</p>")
+    parts += [f"<p>{escape(line)}</p>" for line in report.missing]
+    if report.comparison and report.comparison["why_not"] is None:
+        parts += [_table(PAIRED, paired_rows(report)), f"<p>{ONE_SEED}</p>"]
+    sections: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = [
+        ("Other metrics", ("stage", "metric", "before", "after"), other_metrics(report)),
+        (
+            "Parameters",
+            ("parameter", "before", "after"),
+            [(key, as_text(was), as_text(now)) for key, (was, now) in report.params.items()],
+        ),
+        (
+            "Stages with other inputs",
+            ("stage", "what changed"),
+            [(change.stage, ", ".join(change.why)) for change in report.changes],
+        ),
+        ("Columns", ("column",), [(column,) for column in report.columns]),
+    ]
+    for title, columns, rows in sections:
+        if rows:
+            parts += [f"<h2>{title}</h2>", _table(columns, rows)]
+    flips = report.comparison.get("flips") if report.comparison else None
+    if flips is not None:
+        parts.append(
+            f"<h2>Rows that flipped</h2><p>{flips['fixed']} became right, {flips['broken']} became "
+            f"wrong (McNemar's exact test: p = {flips['mcnemar_p']:.3g}).</p>"
+        )
+        rows = [(kind, *row) for kind, listed in flips["examples"].items() for row in listed]
+        if rows:
+            parts.append(_table(("", "row", "target", "before", "after"), rows))
+    parts += _pictures(report)
+    body = "".join(parts)
+    return (
+        f'<!doctype html><html lang="en"><head>{HEAD}<style>{STYLE}</style></head>{body}</html>\n'
+    )
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _cell(text: str) -> str:
+    first = text.split(" ")[0]
+    kind = first if first in ("better", "worse", "noise") else ""
+    kind = "interval" if " to " in text and text[:1] in "+-" else kind
+    kind = "number" if text.lstrip("+-−").replace(".", "").isdigit() else kind
+    return f'<td class="{kind}">{escape(text).replace("`", "")}</td>'
+
+
+def _pictures(report: Report) -> list[str]:
+    parts = []
+    curves = [_curve(path, *report.curves[path]) for path in CURVES if path in report.curves]
+    if any(curves):
+        key = '<span class="key-before">before</span>, <span class="key-after">after</span>'
+        parts.append(f"<h2>Training</h2><p>On validation, epoch by epoch: {key}.</p>")
+        parts.append(f'<div class="pictures">{"".join(curves)}</div>')
+    sides = [_matrix(text) for text in report.curves.get(CONFUSION, (None, None))]
+    if all(sides):
+        titles = [
+            f"<div><h3>{t}</h3>{m}</div>" for t, m in zip(("Before", "After"), sides, strict=True)
+        ]
+        parts.append(f'<h2>Confusion</h2><div class="pictures">{"".join(titles)}</div>')
+    return parts
+
+
+def _points(text: str | None) -> list[tuple[float, float]]:
+    rows = csv.DictReader(io.StringIO(text or ""))
+    return [(float(row["epoch"]), float(row["validation"])) for row in rows]
+
+
+def _curve(path: str, before: str | None, after: str | None) -> str:
+    """One plot of both sides' validation curve, drawn as SVG."""
+    sides = {"before": _points(before), "after": _points(after)}
+    points = [point for side in sides.values() for point in side]
+    if not points:
+        return ""
+    (left, right), (low, high) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
+
+    def place(x: float, y: float) -> str:
+        across = MARGIN + (x - left) / ((right - left) or 1) * (WIDTH - 2 * MARGIN)
+        up = HEIGHT - MARGIN - (y - low) / ((high - low) or 1) * (HEIGHT - 2 * MARGIN)
+        return f"{across:.1f},{up:.1f}"
+
+    lines = "".join(
+        f'<path class="{name}" d="M{" L".join(place(*point) for point in side)}"/>'
+        for name, side in sides.items()
+        if side
+    )
+    bottom, top = HEIGHT - MARGIN, MARGIN
+    axes = f'<path class="axis" d="M{MARGIN},{top} V{bottom} H{WIDTH - MARGIN}"/>'
+    words = [(4, top, f"{high:.3g}"), (4, bottom, f"{low:.3g}"), (MARGIN, 16, Path(path).stem)]
+    words += [(MARGIN, HEIGHT - 12, f"epoch {left:g}"), (WIDTH - 56, HEIGHT - 12, f"{right:g}")]
+    texts = "".join(f'<text x="{x}" y="{y}" font-size="12">{t}</text>' for x, y, t in words)
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img">{axes}{lines}{texts}</svg>'
+    )
+
+
+def _matrix(text: str | None) -> str:
+    """How often each class was taken for which: actual down, predicted across."""
+    pairs = [(row["actual"], row["predicted"]) for row in csv.DictReader(io.StringIO(text or ""))]
+    names = sorted({name for pair in pairs for name in pair}, key=lambda n: (len(n), n))
+    if not names or len(names) > MAX_CLASSES:
+        return ""
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    body = "".join(
+        f"<tr><th>{escape(actual)}</th>"
+        + "".join(f"<td>{pairs.count((actual, name)) or ''}</td>" for name in names)
+        + "</tr>"
+        for actual in names
+    )
+    return f'<table class="matrix"><tr><th></th>{head}</tr>{body}</table>'

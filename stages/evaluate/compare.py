@@ -1,0 +1,123 @@
+"""Two predictions of the same rows, compared: better, worse, or noise.
+
+    python -m stages.evaluate.compare BEFORE.parquet AFTER.parquet METRIC…
+
+Prints JSON; `reprise report` starts it. Both files are `predictions.parquet` of the stage
+evaluate, of two revisions. Rows are joined by their key; the statement is about these two
+trained models on rows like these, not about the luck of training them.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from stages.evaluate.bootstrap import Interval, paired_differences
+from stages.evaluate.weighted import Floats
+
+from stages.evaluate.metrics import LESS_IS_BETTER, compute_metrics
+
+PROBABILITY = "probability_"
+# With fewer of them shared, the two test splits are different ones.
+MIN_SHARED = 0.5
+NUM_EXAMPLES = 20
+
+
+def compare(before: pl.DataFrame, after: pl.DataFrame, names: list[str]) -> dict[str, Any]:
+    """What `after` does to each metric of `names`, and to which rows.
+
+    The tables have the row key first, then `target`, `prediction` and, for classes, the
+    probability of each. `why_not` says why they can't be compared row by row, else it is None.
+    """
+    key = after.columns[0]
+    counts = {"before": before.height, "after": after.height}
+    if before.columns != after.columns:
+        return {"rows": counts, "why_not": "the key, the target or its classes differ"}
+    both = after.join(before, on=key, how="inner", suffix=" before", maintain_order="left")
+    same = both.filter(pl.col("target").eq_missing(pl.col("target before")))
+    counts |= {"shared": both.height, "relabelled": both.height - same.height}
+    if same.height < MIN_SHARED * max(before.height, after.height):
+        return {"rows": counts, "why_not": "splits differ: fewer than half of the rows are shared"}
+    old = same.select(pl.col(f"{name} before").alias(name) for name in after.columns[1:])
+    new = same.select(after.columns[1:])
+    classes = [n.removeprefix(PROBABILITY) for n in new.columns if n.startswith(PROBABILITY)]
+    task = "classification" if classes else "regression"
+    target = _codes(new["target"], classes) if classes else new["target"].to_numpy()
+    sides = [_predicted(side) for side in (old, new)]
+    differences = paired_differences(names, task, target, *sides)
+    values = [compute_metrics(names, task, target, side) for side in sides]
+    found: dict[str, Any] = {
+        "rows": counts,
+        "why_not": None,
+        "metrics": {
+            name: {
+                "before": values[0][name],
+                "after": values[1][name],
+                **asdict(differences[name]),
+                "mark": mark(name, differences[name]),
+            }
+            for name in names
+        },
+    }
+    if classes:
+        found["flips"] = find_flips(same, key)
+    return found
+
+
+def mark(name: str, difference: Interval) -> str:
+    """'better' or 'worse' where the interval leaves 0 out, 'noise' where not, '' without one."""
+    if difference.low is None or difference.high is None:
+        return ""
+    if difference.low <= 0 <= difference.high:
+        return "noise"
+    return "better" if (difference.value > 0) != (name in LESS_IS_BETTER) else "worse"
+
+
+def find_flips(same: pl.DataFrame, key: str) -> dict[str, Any]:
+    """The rows whose prediction became right or wrong, and McNemar's exact test of their numbers.
+
+    Under the null hypothesis that both models are equally often right, a row that only one of
+    them gets right is the one's or the other's with equal chance (McNemar, Psychometrika 12,
+    1947; the exact form is a binomial test).
+    """
+    from scipy.stats import binomtest
+
+    right = pl.col("prediction") == pl.col("target")
+    was_right = pl.col("prediction before") == pl.col("target")
+    fixed, broken = same.filter(right & ~was_right), same.filter(~right & was_right)
+    moved = fixed.height + broken.height
+    shown = [key, "target", "prediction before", "prediction"]
+    return {
+        "fixed": fixed.height,
+        "broken": broken.height,
+        "mcnemar_p": float(binomtest(fixed.height, moved).pvalue) if moved else 1.0,
+        "examples": {
+            name: rows.sort(key).head(NUM_EXAMPLES).select(pl.col(shown).cast(pl.String)).rows()
+            for name, rows in (("fixed", fixed), ("broken", broken))
+        },
+    }
+
+
+def _codes(target: pl.Series, classes: list[str]) -> npt.NDArray[np.int64]:
+    numbers = {name: code for code, name in enumerate(classes)}
+    return np.array([numbers[str(name)] for name in target], dtype=np.int64)
+
+
+def _predicted(side: pl.DataFrame) -> Floats:
+    chances = side.select(pl.selectors.starts_with(PROBABILITY))
+    return chances.to_numpy() if chances.width else side["prediction"].to_numpy()
+
+
+def main() -> None:
+    """Compare the files that the command line names."""
+    before, after, *names = sys.argv[1:]
+    tables = [pl.read_parquet(Path(name)) for name in (before, after)]
+    print(json.dumps(compare(tables[0], tables[1], names), ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

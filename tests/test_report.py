@@ -1,0 +1,164 @@
+"""The report on a change: what is better, worse or noise, on a page and in a comment."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import binomtest
+
+from pipeline.report import Change, find_changes
+from stages.evaluate.compare import compare
+from tests.conftest import ROOT, Project
+
+
+def predictions(right: list[bool], sure: float = 0.9) -> pl.DataFrame:
+    """A table as evaluate writes it: rows of two classes, right or not."""
+    target = ["a" if row % 2 else "b" for row in range(len(right))]
+    other = {"a": "b", "b": "a"}
+    predicted = [t if r else other[t] for t, r in zip(target, right, strict=True)]
+    chance = [sure if p == "a" else 1 - sure for p in predicted]
+    return pl.DataFrame(
+        {
+            "id": np.arange(len(right)),
+            "target": target,
+            "prediction": predicted,
+            "probability_a": chance,
+            "probability_b": [1 - c for c in chance],
+        }
+    )
+
+
+def test_a_real_difference_is_marked_and_a_small_one_is_noise() -> None:
+    before = predictions([row % 5 > 0 for row in range(400)])
+    better = predictions([row % 20 > 0 for row in range(400)])
+    found = compare(before, better, ["accuracy", "log_loss"])
+    assert found["why_not"] is None
+    assert {m["mark"] for m in found["metrics"].values()} == {"better"}
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(0.15)
+    assert found["metrics"]["log_loss"]["value"] < 0
+    worse = compare(better, before, ["accuracy", "log_loss"])
+    assert {m["mark"] for m in worse["metrics"].values()} == {"worse"}
+    # As many rows fixed as broken, but one.
+    moved = [row % 5 > 0 for row in range(400)]
+    moved[0], moved[5], moved[1] = True, True, False
+    assert (
+        compare(before, predictions(moved), ["accuracy"])["metrics"]["accuracy"]["mark"] == "noise"
+    )
+
+
+def test_the_rows_that_flipped_and_mcnemar() -> None:
+    before = predictions([True] * 90 + [False] * 10)
+    after = predictions([False] * 3 + [True] * 97)
+    flips = compare(before, after, ["accuracy"])["flips"]
+    assert (flips["fixed"], flips["broken"]) == (10, 3)
+    assert flips["mcnemar_p"] == pytest.approx(binomtest(10, 13).pvalue)
+    assert [row[0] for row in flips["examples"]["broken"]] == ["0", "1", "2"]
+    assert compare(before, before, ["accuracy"])["flips"]["mcnemar_p"] == 1.0
+
+
+def test_rows_are_joined_by_key_and_other_splits_are_not_compared() -> None:
+    before = predictions([row % 3 > 0 for row in range(100)])
+    shuffled = before.sample(fraction=1.0, shuffle=True, seed=1)
+    found = compare(before, shuffled, ["accuracy"])
+    assert found["metrics"]["accuracy"]["value"] == 0.0
+    assert found["flips"]["fixed"] == found["flips"]["broken"] == 0
+    elsewhere = before.with_columns(id=pl.col("id") + 60)
+    assert "fewer than half of the rows" in compare(before, elsewhere, ["accuracy"])["why_not"]
+    assert (
+        "classes differ" in compare(before, before.drop("probability_b"), ["accuracy"])["why_not"]
+    )
+    relabelled = before.with_columns(
+        target=pl.when(pl.col("id") < 5).then(pl.lit("a")).otherwise("target")
+    )
+    assert compare(before, relabelled, ["accuracy"])["rows"]["relabelled"] == 3
+
+
+def test_values_are_compared_as_well() -> None:
+    random = np.random.default_rng(0)
+    target = random.normal(size=300)
+    before = pl.DataFrame(
+        {"row": np.arange(300), "target": target, "prediction": target + random.normal(0, 1, 300)}
+    )
+    after = before.with_columns(prediction=target + random.normal(0, 0.5, 300))
+    found = compare(before, after, ["rmse", "r2"])
+    assert {m["mark"] for m in found["metrics"].values()} == {"better"}
+    assert "flips" not in found
+
+
+def test_what_changed_for_a_stage() -> None:
+    before = {
+        "train": {
+            "cmd": "x",
+            "deps": [{"path": "a", "md5": "1"}],
+            "params": {"params.yaml": {"train": {"lr": 1, "epochs": 2}}},
+        },
+        "gone": {"cmd": "y"},
+    }
+    after = {
+        "train": {
+            "cmd": "z",
+            "deps": [{"path": "a", "md5": "2"}],
+            "params": {
+                "params.yaml": {"train": {"lr": 3, "epochs": 2}},
+                "stages/versions.yaml": {"torch": "2.14.0"},
+            },
+        },
+        "new": {"cmd": "y"},
+    }
+    assert find_changes(before, after) == (
+        Change("train", ("its command", "`train.lr`", 'torch none → "2.14.0"', "`a`")),
+        Change("new", ("new",)),
+        Change("gone", ("removed",)),
+    )
+
+
+def test_the_report_of_a_branch(clone: Project, tmp_path: Path) -> None:
+    clone.run("git", "switch", "--quiet", "--create", "shorter")
+    clone.edit("params.yaml", "epochs: 30", "epochs: 1")
+    clone.repro()
+    clone.commit("one epoch")
+    said = clone.run("reprise", "report").stdout
+    assert said == "wrote report.md\nwrote report.html\n"
+    text = (clone.path / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("### Worse: accuracy")
+    assert "merge base with main" in text
+    assert "| `train.epochs` | 30 | 1 |" in text
+    assert "| train | `train.epochs` |" in text
+    assert "One seed:" in text
+    page = (clone.path / "report.html").read_text(encoding="utf-8")
+    # It loads nothing, and its pictures are inside.
+    assert "http" not in page
+    assert "src=" not in page
+    assert page.count("<svg") == 2
+    assert page.count('class="matrix"') == 2
+    assert clone.run("git", "status", "--porcelain").stdout == ""
+
+    # Nothing pulled: it says so, and gives what it can.
+    far = Project(tmp_path / "far")
+    clone.run("git", "clone", "--quiet", str(clone.path), str(far.path))
+    far.run("reprise", "report", "--base", "origin/main", "--output", "pages")
+    text = (far.path / "pages/report.md").read_text(encoding="utf-8")
+    assert "No verdict" in text
+    assert "dvc fetch --all-branches" in text
+    assert "| train | kept_epoch |" in text
+    said = far.run("reprise", "report", "--base", "nowhere", ok=False).stderr
+    assert "there is no revision 'nowhere'" in said
+
+
+def test_it_can_be_asked_for_by_hand(tmp_path: Path) -> None:
+    before, after = predictions([True] * 20), predictions([True] * 19 + [False])
+    before.write_parquet(tmp_path / "before.parquet")
+    after.write_parquet(tmp_path / "after.parquet")
+    files = [str(tmp_path / "before.parquet"), str(tmp_path / "after.parquet")]
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.evaluate.compare", *files, "accuracy"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert json.loads(done.stdout)["flips"]["broken"] == 1
