@@ -41,7 +41,13 @@ def test_the_shell_commands_run(clone: Project, prefect_server: str, tmp_path: P
         for line in block.splitlines()
         if line.startswith(("dvc ", "reprise "))
     ]
-    commands += ["reprise plan", "reprise plan --check", "reprise accept", "reprise gc --yes"]
+    commands += [
+        "reprise report",
+        "reprise plan",
+        "reprise plan --check",
+        "reprise accept",
+        "reprise gc --yes",
+    ]
     commands += ["dvc repro infer", f"dvc remote add --default NAME {tmp_path / 'remote'}"]
     commands += ["dvc push", "reprise check"]
     commands += ["reprise recipe", "reprise recipe linear_regression"]

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from stages.evaluate.bootstrap import Interval, paired_differences
-from stages.evaluate.weighted import Floats
 
+from stages.evaluate.bootstrap import Interval, paired_differences
 from stages.evaluate.metrics import LESS_IS_BETTER, compute_metrics
+from stages.evaluate.weighted import Floats
 
 PROBABILITY = "probability_"
 # With fewer of them shared, the two test splits are different ones.
@@ -47,9 +47,9 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, names: list[str]) -> dict
     classes = [n.removeprefix(PROBABILITY) for n in new.columns if n.startswith(PROBABILITY)]
     task = "classification" if classes else "regression"
     target = _codes(new["target"], classes) if classes else new["target"].to_numpy()
-    sides = [_predicted(side) for side in (old, new)]
-    differences = paired_differences(names, task, target, *sides)
-    values = [compute_metrics(names, task, target, side) for side in sides]
+    was, now = _predicted(old), _predicted(new)
+    differences = paired_differences(names, task, target, was, now)
+    values = [compute_metrics(names, task, target, side) for side in (was, now)]
     found: dict[str, Any] = {
         "rows": counts,
         "why_not": None,
