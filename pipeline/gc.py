@@ -13,7 +13,7 @@ from rich.table import Table
 from pipeline.dvcrepo import locked, open_repo
 from pipeline.garbage import Garbage, find_garbage
 from pipeline.locks import hold, lock_of
-from pipeline.workspace import WORKSPACES, remove
+from pipeline.workspace import WORKSPACES, remove_workspace
 from stages.common.errors import UserError
 
 MAX_OUTPUTS = 12
@@ -119,7 +119,8 @@ def _free(garbage: Garbage) -> int:
         _prune(path.parent)
     for folder in garbage.folders:
         size = size_of([folder])
-        if remove(folder) if folder.parent == WORKSPACES else _remove_checkpoints(folder):
+        remove = remove_workspace if folder.parent == WORKSPACES else _remove_checkpoints
+        if remove(folder):
             freed += size
     return freed
 

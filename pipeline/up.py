@@ -145,7 +145,7 @@ def _start(wanted: Wanted) -> tuple[dict[str, Service], list[str]]:
             ensure_deployments(url, environment(url))
         for service in started:
             _wait(service, url)
-    except BaseException as reason:
+    except BaseException:
         for service in reversed(started):
             try:
                 end(service.name, service, GRACE_SECONDS[service.name])
@@ -153,7 +153,7 @@ def _start(wanted: Wanted) -> tuple[dict[str, Service], list[str]]:
                 write_records(services)
             except UserError as error:
                 # The others are to be ended, and the reason said, all the same.
-                reason.add_note(str(error))
+                click.echo(str(error), err=True)
         raise
     return services, [service.name for service in started]
 

@@ -103,11 +103,11 @@ def remove_dead(folder: Path, say: Say, *, num_kept: int = NUM_FAILED_KEPT) -> N
                 _remove(path.with_suffix(""))
                 say(f"removed the workspace of a run that was stopped: {path.stem}")
     for _, path in sorted(failed, reverse=True)[num_kept:]:
-        if remove(path.with_suffix("")):
+        if remove_workspace(path.with_suffix("")):
             say(f"removed the workspace of an older failed run: {path.stem}")
 
 
-def remove(path: Path) -> bool:
+def remove_workspace(path: Path) -> bool:
     """Remove a workspace with its lock file; False, with nothing done, while a process is in it."""
     lock = hold(lock_of(path))
     if lock is None:
