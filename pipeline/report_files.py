@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from pipeline.atomic import write_whole
 from pipeline.report import Report, as_text
 from pipeline.report_text import ONE_SEED, PAIRED, as_markdown, other_metrics, paired_rows, verdict
 
@@ -38,9 +39,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, text in (("report.md", as_markdown(report)), ("report.html", as_page(report))):
-        temporary = folder / f".{name}.writing"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+        write_whole(folder / name, text)
         written.append(folder / name)
     return written
 
