@@ -217,7 +217,7 @@ def kill_the_worker(url: str, tmp_path: Path, command: str, **variables: str) ->
     with deployed(url, pool, "flows.py:scheduled") as deployment:
         with worker(project, url, pool, log, **variables) as process:
             request(url, f"/deployments/{deployment}/create_flow_run", {})
-            word = command.split()[-1]
+            word = Path(command.split()[-1]).name
             wait_for(lambda: sum(word in line for line in family(project)) >= 3, log)
             process.kill()
             start = time.monotonic()
