@@ -65,10 +65,10 @@ def test_each_column_is_cut_by_its_own_values() -> None:
         ("smoker", "false"): ~pl.col("smoker"),
         ("smoker", "true"): pl.col("smoker"),
         ("smoker", "(missing)"): pl.col("smoker").is_null(),
-        ("size", f"up to {q1:.4g}"): pl.col("size") <= q1,
-        ("size", f"{q1:.4g} to {q2:.4g}"): (pl.col("size") > q1) & (pl.col("size") <= q2),
-        ("size", f"{q2:.4g} to {q3:.4g}"): (pl.col("size") > q2) & (pl.col("size") <= q3),
-        ("size", f"above {q3:.4g}"): pl.col("size") > q3,
+        ("size", f"up to {q1:.3f}"): pl.col("size") <= q1,
+        ("size", f"{q1:.3f} to {q2:.3f}"): (pl.col("size") > q1) & (pl.col("size") <= q2),
+        ("size", f"{q2:.3f} to {q3:.3f}"): (pl.col("size") > q2) & (pl.col("size") <= q3),
+        ("size", f"above {q3:.3f}"): pl.col("size") > q3,
         ("size", "(missing)"): pl.col("size").is_null(),
         ("town", "Bergen"): pl.col("town") == "Bergen",
         ("town", "Oslo"): pl.col("town") == "Oslo",
@@ -145,3 +145,21 @@ def test_the_worst_is_not_a_small_one(metric: str, worst: str) -> None:
     assert found is not None
     assert found.label == worst
     assert find_worst(metric, slices[2:]) is None
+
+
+@pytest.mark.parametrize(("metric", "worst"), [("roc_auc", "wide"), ("rmse", "narrow")])
+def test_the_worst_is_surely_bad(metric: str, worst: str) -> None:
+    slices = [
+        Slice("x", "wide", 60, Interval(0.7, 0.1, 0.79)),
+        Slice("x", "narrow", 300, Interval(0.76, 0.72, 0.81)),
+        Slice("x", "all right", 60, Interval(1.0)),
+    ]
+    found = find_worst(metric, slices)
+    assert found is not None
+    assert found.label == worst
+
+
+def test_zero_is_called_so() -> None:
+    gains = np.where(np.arange(120) % 4 == 0, 7688.0 + np.arange(120), 0.0)
+    train = table().with_columns(size=gains)
+    assert [label for _, label in sliced(train, train, ["size"])] == ["up to 0", "above 0"]

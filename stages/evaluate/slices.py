@@ -4,6 +4,7 @@ Categories and booleans are slices as they are. Numbers are cut at the quartiles
 rows, so that the slices of two models on the same data are the same.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -87,10 +88,21 @@ def write_slices(path: Path, name: str, slices: Sequence[Slice]) -> None:
 
 
 def find_worst(name: str, slices: Sequence[Slice]) -> Slice | None:
-    """The slice with the worst value of the metric `name`, of those that are not small."""
+    """The slice that is the worst even at the better end of its interval, small ones apart.
+
+    By the values alone it would be one of those with the fewest rows. Those without an interval
+    count where there are no others, as with `max_error`.
+    """
     judged = [s for s in slices if not s.small and np.isfinite(s.metric.value)]
-    sign = 1 if name in LESS_IS_BETTER else -1
-    return max(judged, key=lambda s: sign * s.metric.value, default=None)
+    less = name in LESS_IS_BETTER
+
+    def at_best(s: Slice) -> float:
+        end = s.metric.low if less else s.metric.high
+        value = s.metric.value if end is None else end
+        return value if less else -value
+
+    known = [s for s in judged if s.metric.low is not None]
+    return max(known or judged, key=at_best, default=None)
 
 
 def cut(
@@ -184,9 +196,15 @@ def _quartiles(
     if len(different) <= len(QUARTILES) + 1:
         # A number that takes few values: the middles between them are the edges.
         edges = (different[1:] + different[:-1]) / 2
-        named = [f"{value * deviation + mean:.4g}" for value in different]
+        named = [_in_units(value, mean, deviation) for value in different]
         return named, np.searchsorted(edges, values)
     edges = np.unique(np.quantile(seen, QUARTILES, method="lower"))
-    marks = [f"{edge * deviation + mean:.4g}" for edge in edges]
+    marks = [_in_units(edge, mean, deviation) for edge in edges]
     between = [f"{low} to {high}" for low, high in pairwise(marks)]
     return [f"up to {marks[0]}", *between, f"above {marks[-1]}"], np.searchsorted(edges, values)
+
+
+def _in_units(scaled: float, mean: float, deviation: float) -> str:
+    """A standardised value as it was, to a thousandth of the deviation: 0 for what float32 left."""
+    digits = 3 - math.floor(math.log10(deviation))
+    return f"{round(scaled * deviation + mean, digits) + 0.0:.6g}"
