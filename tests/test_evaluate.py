@@ -200,7 +200,7 @@ def test_a_gate_has_a_bound(section: dict[str, Any], says: str) -> None:
 
 def test_the_stage_takes_no_gates() -> None:
     # They judge a run; were they part of what the stage reads, a gate would rerun it.
-    assert set(EvaluateParams.model_fields) == {"metrics"}
+    assert set(EvaluateParams.model_fields) == {"metrics", "slices"}
 
 
 def plots(

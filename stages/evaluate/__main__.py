@@ -3,7 +3,8 @@
     python -m stages.evaluate
 
 Reads `data/prepare/test` and `data/train`; writes `data/evaluate/metrics.json`,
-`intervals.json`, `predictions.parquet` (row key, target, prediction, probabilities) and plots.
+`intervals.json`, `slices.csv`, `predictions.parquet` (row key, target, prediction,
+probabilities) and plots. The train rows say where numbers are cut into slices.
 """
 
 from dataclasses import asdict
@@ -20,28 +21,48 @@ from stages.common.stage import run_stage
 from stages.evaluate.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.plots import write_plots
+from stages.evaluate.slices import Slice, cut, find_worst, measure_slices, write_slices
 
 
 def evaluate(params: Params, out: Path) -> None:
     """Predict the test rows, measure, write."""
-    names = params.section("evaluate", EvaluateParams).metrics
+    section = params.section("evaluate", EvaluateParams)
+    names = section.metrics
     predictor = load_predictor()
-    arrays = load_arrays(Path("data/prepare/test"))
+    schema = predictor.schema
+    train, arrays = (load_arrays(Path("data/prepare") / split) for split in ("train", "test"))
+    parts = list(cut(section.slices, schema, predictor.statistics, train, arrays))
     table = predictor.decode(predictor.scores(arrays))
 
     target, predicted = _compared(predictor, arrays, table)
-    intervals = find_intervals(names, predictor.schema.target.task, target, predicted)
-    write_json(out / "metrics.json", {name: found.value for name, found in intervals.items()})
+    intervals = find_intervals(names, schema.target.task, target, predicted)
+    slices = measure_slices(names[0], schema, parts, target, predicted)
+    worst = find_worst(names[0], slices)
+    metrics = {name: found.value for name, found in intervals.items()}
+    write_json(out / "metrics.json", metrics | _of_worst(names[0], worst))
+    write_slices(out / "slices.csv", names[0], slices)
     write_json(out / "intervals.json", _described(intervals, table.height))
-    write_plots(out / "plots", predictor.schema.target.classes, target, predicted)
+    write_plots(out / "plots", schema.target.classes, target, predicted)
 
-    key = pl.Series(predictor.schema.key or "row", np.array(arrays["key"]))
+    key = pl.Series(schema.key or "row", np.array(arrays["key"]))
     actual = pl.Series("target", _actual(predictor, target))
     table.insert_column(0, actual).insert_column(0, key).write_parquet(
         out / "predictions.parquet", compression="zstd", statistics=True
     )
     shown = (f"{name} {found.value:.4f}" for name, found in intervals.items())
     print(f"{table.height} test rows: {', '.join(shown)}")
+    if worst is not None:
+        what, value = f"{worst.column} {worst.label}", worst.metric.value
+        print(f"worst slice: {what} ({worst.rows} rows): {names[0]} {value:.4f}")
+
+
+def _of_worst(name: str, worst: Slice | None) -> dict[str, float]:
+    """The worst slice as metrics: its value, and the interval where there is one."""
+    if worst is None:
+        return {}
+    interval = worst.metric
+    ends = {"": interval.value, "_low": interval.low, "_high": interval.high}
+    return {f"worst_slice_{name}{e}": value for e, value in ends.items() if value is not None}
 
 
 def _described(intervals: dict[str, Interval], num_rows: int) -> dict[str, object]:

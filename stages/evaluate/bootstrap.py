@@ -58,15 +58,20 @@ def find_intervals(
     """
     values = compute_metrics(list(names), task, target, predicted)
     drawn = resample(_functions(names, task, target, predicted), len(target), resamples)
-    found: dict[str, Interval] = {}
-    for name, value in values.items():
-        if name == "accuracy":
-            found[name] = Interval(value, *wilson(value, len(target)), "wilson")
-            continue
-        ends = _ends(drawn[name]) if name in drawn else None
-        known = ends is not None and ends[0] < ends[1]
-        found[name] = Interval(value, *ends, "bootstrap") if ends and known else Interval(value)
-    return found
+    return {
+        name: interval_of(name, value, len(target), drawn.get(name))
+        for name, value in values.items()
+    }
+
+
+def interval_of(name: str, value: float, num_rows: int, drawn: Floats | None) -> Interval:
+    """The interval of a metric from its value in each resample; see `find_intervals`."""
+    if name == "accuracy":
+        return Interval(value, *wilson(value, num_rows), "wilson")
+    ends = None if drawn is None else _ends(drawn)
+    if ends is None or ends[0] == ends[1]:
+        return Interval(value)
+    return Interval(value, *ends, "bootstrap")
 
 
 def paired_differences(

@@ -34,13 +34,13 @@ class Gate(Section):
 
 
 class EvaluateParams(Section):
-    """Which metrics to compute on the test split."""
+    """Which metrics to compute on the test split, and by which columns to slice it (None: all)."""
 
     metrics: Annotated[list[str], Field(min_length=1)]
+    slices: list[str] | None
 
 
-class GatedEvaluateParams(Section):
+class GatedEvaluateParams(EvaluateParams):
     """The whole section; `gates` judge a run and change no output: the stage never reads them."""
 
-    metrics: Annotated[list[str], Field(min_length=1)]
     gates: dict[str, Gate]
