@@ -17,10 +17,10 @@ def stop_at_mistakes(command: Callable[..., None]) -> Callable[..., None]:
     """Run `command` in the repository's root; a user's mistake ends it with 1 on one screen."""
 
     @functools.wraps(command)
-    def run(**options: object) -> None:
+    def run(*arguments: object, **options: object) -> None:
         try:
             os.chdir(_find_root())
-            command(**options)
+            command(*arguments, **options)
         except UserError as error:
             for problem in error.problems:
                 click.echo(format_problem(with_place(problem)), err=True)
@@ -41,6 +41,12 @@ def _find_root() -> Path:
         if (folder / "dvc.yaml").exists() and (folder / "stages").is_dir():
             return folder
     raise UserError(f"{here} is not inside a Reprise repository: there is no dvc.yaml with stages/")
+
+
+@stop_at_mistakes
+def _run_module(name: str, *arguments: str) -> None:
+    """Run code of the stages as a process, so that torch is not loaded here; end as it ends."""
+    sys.exit(subprocess.run([sys.executable, "-m", name, *arguments], check=False).returncode)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -161,6 +167,17 @@ def report(base: str | None, output: str) -> None:
 
     for path in write_report(make_report(base), Path(output)):
         click.echo(f"wrote {path}")
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@click.option("--output", type=click.Path(), help="Parquet, CSV, TSV or JSON lines; else CSV here.")
+def predict(file: str, output: str | None) -> None:
+    """Predict the rows of FILE with the trained model."""
+    # Paths are meant from where the command was given; it runs in the repository's root.
+    paths = [str(Path(file).absolute())]
+    paths += [] if output is None else ["--output", str(Path(output).absolute())]
+    _run_module("stages.infer.predict", *paths)
 
 
 @main.command()

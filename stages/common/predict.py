@@ -12,6 +12,7 @@ from torch import nn
 
 from stages.common.batches import take, to_batch
 from stages.common.encode import check_columns, encode, row_keys
+from stages.common.files import md5
 from stages.common.model import load_model
 from stages.common.schema import Array, Schema, Statistics, read_schema, read_statistics
 
@@ -29,6 +30,8 @@ class Predictor:
     model: nn.Module
     schema: Schema
     statistics: Statistics
+    # The MD5 of the weights, as `dvc.lock` names them.
+    model_md5: str = ""
 
     @torch.inference_mode()
     def scores(self, arrays: dict[str, Array]) -> npt.NDArray[np.float64]:
@@ -66,8 +69,10 @@ class Predictor:
 def load_predictor(data: Path | str = "data") -> Predictor:
     """The trained model in `data/train` with the schema and statistics in `data/prepare`."""
     prepared = Path(data) / "prepare"
-    model = load_model(Path(data) / "train")
-    return Predictor(model, read_schema(prepared), read_statistics(prepared))
+    trained = Path(data) / "train"
+    weights = md5(trained / "model.safetensors")
+    model = load_model(trained)
+    return Predictor(model, read_schema(prepared), read_statistics(prepared), weights)
 
 
 def probabilities(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """Tables from files: CSV, TSV, Parquet, JSON lines."""
 
+import csv
 from pathlib import Path
 
 import polars as pl
@@ -18,18 +19,10 @@ def read_table(path: Path, key: str) -> pl.DataFrame:
     for 'no value' are nulls. Raises UserError when the file is missing, empty, damaged or of
     another kind.
     """
-    if path.is_dir():
-        raise UserError(_problem(f"{path} is a folder; a table is one file", path, key))
-    if not path.exists():
-        raise UserError(_problem(f"the file {path} does not exist", path, key))
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UserError(_problem(f"{path}: not a kind of table that can be read", path, key))
-    if path.stat().st_size == 0:
-        raise UserError(_problem(f"{path} is empty", path, key))
+    check_file(path, key)
     try:
-        table = _read(path, suffix)
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        table = _read(path, path.suffix.lower())
+    except (pl.exceptions.PolarsError, csv.Error, OSError, ValueError) as error:
         reason = str(error).split("\n")[0][:200]
         raise UserError(_problem(f"cannot read {path}: {reason}", path, key)) from None
     if table.height == 0:
@@ -37,14 +30,31 @@ def read_table(path: Path, key: str) -> pl.DataFrame:
     return table
 
 
-def _stop_at_twins(path: Path, separator: str) -> None:
-    """Stop at columns of one name, which polars would rename without a word."""
-    first = pl.read_csv(path, separator=separator, has_header=False, n_rows=1, infer_schema=False)
-    names = [str(name or "").strip() for name in first.row(0)]
+def check_file(path: Path, key: str) -> None:
+    """Raise UserError unless `path` is a file with something in it, of a kind that can be read."""
+    if path.is_dir():
+        raise UserError(_problem(f"{path} is a folder; a table is one file", path, key))
+    if not path.exists():
+        raise UserError(_problem(f"the file {path} does not exist", path, key))
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(_problem(f"{path}: not a kind of table that can be read", path, key))
+    if path.stat().st_size == 0:
+        raise UserError(_problem(f"{path} is empty", path, key))
+
+
+def check_twins(path: Path, separator: str) -> list[str]:
+    """The names in the header of a CSV file, as they stand there.
+
+    Raises ValueError at columns of one name, which polars would rename without a word.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file, delimiter=separator), [])
+    names = [name.strip() for name in header]
     twins = [repr(name) for name in dict.fromkeys(names) if names.count(name) > 1]
     if twins:
         shown = ", ".join(twins[:5]).replace("''", "'' (no name)")
         raise ValueError(f"it has more than one column named {shown}")
+    return header
 
 
 def _read(path: Path, suffix: str) -> pl.DataFrame:
@@ -53,7 +63,7 @@ def _read(path: Path, suffix: str) -> pl.DataFrame:
     if suffix in (".jsonl", ".ndjson"):
         return pl.read_ndjson(path, infer_schema_length=None)
     separator = "\t" if suffix == ".tsv" else ","
-    _stop_at_twins(path, separator)
+    check_twins(path, separator)
     table = pl.read_csv(path, separator=separator, null_values=NULLS, infer_schema_length=None)
     table = table.rename(lambda name: name.strip())
     return table.with_columns(_strip(column) for column in table.iter_columns())

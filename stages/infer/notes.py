@@ -1,24 +1,130 @@
-"""What a person should know of new rows that could be predicted all the same."""
+"""What a person should know of new rows that could be predicted all the same: gaps, drift.
 
+A column of numbers drifts when the mean of the new rows lies more than 0.25 of the training's
+standard deviation from the training's mean, and by more than four standard errors, so that few
+rows alone are no drift. Its spread does when the deviation is 1.5 times that of the training, or
+less than its 1.5th part, in 100 rows or more. A column of categories drifts when more than 5 % of
+the rows hold a value that training has not seen. Images are looked at channel by channel. How
+often each known category and each truth occurs is not compared: training keeps no record of it.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
 import polars as pl
 
 from stages.common.encode import as_category, as_numeric
-from stages.common.schema import Schema
+from stages.common.schema import Array, Feature, Moments, Schema, Statistics
+
+MAX_SHIFT = 0.25
+MIN_ERRORS = 4.0
+MAX_SPREAD = 1.5
+MIN_ROWS_OF_SPREAD = 100
+MAX_UNSEEN = 0.05
+NUM_SHOWN = 5
+# More are only counted: what is kept must not grow with the file.
+MAX_KEPT = 1000
 
 
-def notes_on(table: pl.DataFrame, schema: Schema) -> list[str]:
-    """A line for each column with gaps or categories that the train split did not have."""
-    notes = []
-    for feature in schema.features:
-        column = table[feature.name]
-        if feature.kind == "numeric" and not feature.missing:
-            gaps = as_numeric(column, "infer.input").null_count()
-            if gaps:
-                notes.append(f"'{feature.name}' is empty in {gaps} rows: taken as the train mean")
-        if feature.kind == "categorical":
-            texts = as_category(column).drop_nulls()
-            new = texts.filter(~texts.is_in(feature.categories or [])).unique().sort()
-            if new.len():
-                shown = ", ".join(repr(text) for text in new.head(5))
-                notes.append(f"'{feature.name}' has {new.len()} values unseen in training: {shown}")
-    return notes
+@dataclass
+class Sums:
+    """Of values relative to the training's mean, in its deviations: how many, sum, squares."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, values: Array, moments: Moments) -> None:
+        """Take `values`, of any shape and without gaps, in."""
+        scaled = (values.astype(np.float64) - moments.mean) / moments.deviation
+        self.count += scaled.size
+        self.total += float(scaled.sum())
+        self.squares += float((scaled**2).sum())
+
+    def drift(self, num_rows: int) -> list[str]:
+        """What is to be said of the mean and of the spread; `num_rows` are independent."""
+        if self.count == 0 or not math.isfinite(self.squares):
+            return []
+        shift = self.total / self.count
+        spread = math.sqrt(max(0.0, self.squares / self.count - shift**2))
+        said = []
+        if abs(shift) > MAX_SHIFT and abs(shift) * math.sqrt(num_rows) > MIN_ERRORS:
+            said.append(f"its mean is {abs(shift):.2g} deviations {_way(shift)} that of training")
+        wide = spread > MAX_SPREAD or spread < 1 / MAX_SPREAD
+        if wide and num_rows >= MIN_ROWS_OF_SPREAD:
+            said.append(f"it spreads {spread:.2g} times as wide as in training")
+        return said
+
+
+@dataclass
+class Notes:
+    """Collects, chunk by chunk, what `lines` then says of all the rows together."""
+
+    schema: Schema
+    statistics: Statistics
+    num_rows: int = 0
+    gaps: dict[str, int] = field(default_factory=dict)
+    sums: dict[str, Sums] = field(default_factory=dict)
+    unseen: dict[str, set[str]] = field(default_factory=dict)
+    unseen_rows: dict[str, int] = field(default_factory=dict)
+
+    def add(self, table: pl.DataFrame, arrays: dict[str, Array]) -> None:
+        """Take in rows that were encoded, with their arrays."""
+        self.num_rows += table.height
+        for feature in self.schema.features:
+            column = table[feature.name]
+            if feature.kind == "numeric":
+                values = as_numeric(column, feature.name)
+                self.gaps[feature.name] = self.gaps.get(feature.name, 0) + values.null_count()
+                sums = self.sums.setdefault(feature.name, Sums())
+                sums.add(values.drop_nulls().to_numpy(), self.statistics.numeric[feature.name])
+            if feature.kind == "categorical":
+                self._add_categories(column, feature)
+            if feature.kind == "image":
+                for channel, moments in enumerate(self.statistics.image):
+                    sums = self.sums.setdefault(_channel(feature, channel), Sums())
+                    sums.add(arrays["image"][:, channel], moments)
+
+    def _add_categories(self, column: pl.Series, feature: Feature) -> None:
+        texts = as_category(column).drop_nulls()
+        new = texts.filter(~texts.is_in(feature.categories or []))
+        self.unseen_rows[feature.name] = self.unseen_rows.get(feature.name, 0) + new.len()
+        kept = self.unseen.setdefault(feature.name, set())
+        kept.update(new.unique().sort().head(MAX_KEPT - len(kept)))
+
+    def lines(self) -> list[str]:
+        """A line for each thing to know, in the order of the columns."""
+        lines = []
+        for feature in self.schema.features:
+            name = feature.name
+            if gaps := 0 if feature.missing else self.gaps.get(name, 0):
+                lines.append(f"note: '{name}' is empty in {gaps} rows: taken as the train mean")
+            if rows := self.unseen_rows.get(name, 0):
+                values = sorted(self.unseen[name])
+                many = f"{len(values)}" + (" or more" if len(values) == MAX_KEPT else "")
+                shown = ", ".join(repr(text) for text in values[:NUM_SHOWN])
+                word = "drift" if rows > MAX_UNSEEN * self.num_rows else "note"
+                lines.append(
+                    f"{word}: '{name}' has {many} values unseen in training, in {rows} of "
+                    f"{self.num_rows} rows: {shown}"
+                )
+            for channel, sums in enumerate(self._sums_of(feature)):
+                where = f", channel {channel}" if feature.kind == "image" else ""
+                rows = self.num_rows - self.gaps.get(name, 0)
+                lines += [f"drift: '{name}'{where}: {said}" for said in sums.drift(rows)]
+        return lines
+
+    def _sums_of(self, feature: Feature) -> list[Sums]:
+        if feature.kind == "image":
+            named = [_channel(feature, number) for number in range(len(self.statistics.image))]
+            return [self.sums[name] for name in named if name in self.sums]
+        return [self.sums[feature.name]] if feature.name in self.sums else []
+
+
+def _channel(feature: Feature, number: int) -> str:
+    return f"{feature.name}\n{number}"
+
+
+def _way(shift: float) -> str:
+    return "above" if shift > 0 else "below"

@@ -1,0 +1,178 @@
+"""New rows from a file, some thousands at a time: CSV, TSV, Parquet, JSON lines.
+
+A file of any length takes the memory of one chunk. What is no row at all, such as a line with a
+field too many, is handed on as damaged and does not stop the others.
+"""
+
+import csv as std_csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from stages.common.encode import check_columns
+from stages.common.errors import Problem, UserError
+from stages.common.schema import Schema
+from stages.common.tables import check_file, check_twins
+from stages.infer.texts import read_texts
+
+CHUNK_ROWS = 16_384
+CSV_BLOCK_BYTES = 4 << 20
+CANNOT_READ = (pa.ArrowException, pl.exceptions.PolarsError, std_csv.Error)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A row that is not predicted: its number in the file from 0, its key, where, and why."""
+
+    row: int
+    reason: str
+    column: str = ""
+    key: object = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of the file: `table` holds the model's columns, `rows` (rows,) their numbers from 0.
+
+    `damaged` are those that stand among them and could not be read.
+    """
+
+    table: pl.DataFrame
+    rows: npt.NDArray[np.int64]
+    damaged: list[Damage] = field(default_factory=list)
+
+
+def read_chunks(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
+    """The columns of `schema` in the file, in its order; `key` is the parameter that names it.
+
+    Raises UserError when the file can't be read, has no rows, or lacks a column.
+    """
+    check_file(path, key)
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        chunks = _of_parquet(path, schema, key)
+    elif suffix in (".jsonl", ".ndjson"):
+        chunks = _of_json_lines(path, schema, key)
+    else:
+        chunks = _of_csv(path, schema, key, "\t" if suffix == ".tsv" else ",")
+    num_rows = 0
+    try:
+        for chunk in chunks:
+            num_rows += chunk.table.height + len(chunk.damaged)
+            yield chunk
+    except (*CANNOT_READ, OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = str(error).split("\n")[0][:200]
+        raise UserError(Problem(f"cannot read {path}: {reason}", key, str(path))) from None
+    if num_rows == 0:
+        raise UserError(Problem(f"{path} has no rows", key, str(path)))
+
+
+def needed_columns(schema: Schema) -> list[str]:
+    """The key's column, if there is one, and those of the features."""
+    return [*([] if schema.key is None else [schema.key]), *(f.name for f in schema.features)]
+
+
+def _of_parquet(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
+    names = needed_columns(schema)
+    with parquet.ParquetFile(path) as file:
+        check_columns(pl.DataFrame(schema=file.schema_arrow.names), schema, key)
+        start = 0
+        for batch in file.iter_batches(CHUNK_ROWS, columns=names, use_threads=False):
+            table = pl.DataFrame(pl.from_arrow(batch)).select(names)
+            yield Chunk(table, np.arange(start, start + table.height))
+            start += table.height
+
+
+def _of_csv(path: Path, schema: Schema, key: str, separator: str) -> Iterator[Chunk]:
+    header = check_twins(path, separator)
+    check_columns(pl.DataFrame(schema=[name.strip() for name in header]), schema, key)
+    wanted = [name for name in header if name.strip() in needed_columns(schema)]
+    damaged: list[Damage] = []
+
+    def set_aside(line: csv.InvalidRow) -> str:
+        # Its number counts from 1, the header included.
+        reason = f"it has {line.actual_columns} fields, and the header {line.expected_columns}"
+        damaged.append(Damage(line.number - 2, reason))
+        return "skip"
+
+    reader = csv.open_csv(
+        path,
+        csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES),
+        csv.ParseOptions(
+            delimiter=separator, newlines_in_values=True, invalid_row_handler=set_aside
+        ),
+        csv.ConvertOptions(
+            include_columns=wanted, column_types=dict.fromkeys(wanted, pa.large_string())
+        ),
+    )
+    start = 0
+    with reader:
+        for batch in reader:
+            whole = pl.DataFrame(pl.from_arrow(batch)).rename(lambda name: name.strip())
+            for table in whole.iter_slices(CHUNK_ROWS):
+                rows, here = _numbered(start, table.height, damaged)
+                start += table.height + len(here)
+                yield Chunk(read_texts(table, schema), rows, here)
+    if damaged:
+        yield Chunk(pl.DataFrame(schema=needed_columns(schema)), np.arange(0), damaged)
+
+
+def _numbered(
+    start: int, height: int, damaged: list[Damage]
+) -> tuple[npt.NDArray[np.int64], list[Damage]]:
+    """The numbers of the next `height` whole rows; takes the damaged before their end out."""
+    rows = np.arange(start, start + height)
+    here: list[Damage] = []
+    while damaged and (height == 0 or damaged[0].row <= rows[-1]):
+        here.append(damaged.pop(0))
+        rows += rows >= here[-1].row
+    return rows, here
+
+
+def _of_json_lines(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
+    names = needed_columns(schema)
+    start = 0
+    with path.open("rb") as file:
+        while lines := list(islice(file, CHUNK_ROWS)):
+            numbers = np.arange(start, start + len(lines))
+            start += len(lines)
+            full = [index for index, line in enumerate(lines) if line.strip()]
+            for chunk in _of_lines([lines[i] for i in full], numbers[full]):
+                table = chunk.table
+                if numbers[0] == 0 and table.height:
+                    check_columns(table, schema, key)
+                absent = [name for name in names if name not in table.columns]
+                # A column that no row of these has is empty in all of them.
+                table = table.with_columns(
+                    pl.Series(name, [None] * table.height) for name in absent
+                )
+                yield Chunk(table.select(names), chunk.rows, chunk.damaged)
+
+
+def _of_lines(lines: list[bytes], rows: npt.NDArray[np.int64]) -> Iterator[Chunk]:
+    """The lines as one table, or, where some are no records or don't fit together, as several."""
+    if not lines:
+        return
+    try:
+        table = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None)
+        if table.height != len(lines):
+            raise ValueError("not a record a line")
+        yield Chunk(table, rows)
+    except (pl.exceptions.PolarsError, ValueError):
+        if len(lines) == 1:
+            damage = Damage(int(rows[0]), "the line is no JSON record")
+            yield Chunk(pl.DataFrame(), rows[:0], [damage])
+            return
+        half = len(lines) // 2
+        yield from _of_lines(lines[:half], rows[:half])
+        yield from _of_lines(lines[half:], rows[half:])

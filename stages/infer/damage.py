@@ -1,0 +1,87 @@
+"""Rows that the model can't be given: found one by one, the others stay together."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+
+import polars as pl
+
+from stages.common.encode import encode
+from stages.common.errors import UserError, shorten
+from stages.common.schema import Array, Feature, Schema, Statistics
+from stages.infer.chunks import Chunk, Damage
+
+_MUST = {"numeric": "a number that can be computed with", "boolean": "true or false"}
+
+
+def encode_whole(
+    chunk: Chunk, schema: Schema, statistics: Statistics, key: str
+) -> tuple[Chunk, dict[str, Array]]:
+    """The rows of `chunk` that can be encoded, with their arrays; the others join `damaged`.
+
+    A row without a key is damaged too: nothing would name its prediction.
+    """
+    found = {} if schema.key is None else _without_key(chunk, schema.key)
+    arrays: dict[str, Array] | None = None
+    if not found:
+        with suppress(UserError):
+            arrays = _encode(chunk.table, schema, statistics, key)
+    if arrays is not None:
+        return chunk, arrays
+    for feature in schema.features:
+        one = schema.model_copy(update={"features": [feature]})
+        check = partial(_encode, schema=one, statistics=statistics, key=key)
+        for index in _failing(chunk.table.select(feature.name), check):
+            if index not in found:
+                found[index] = _damage(chunk, index, feature, schema.key)
+    kept = [index for index in range(chunk.table.height) if index not in found]
+    table = chunk.table[kept]
+    damaged = sorted([*chunk.damaged, *found.values()], key=lambda each: each.row)
+    return Chunk(table, chunk.rows[kept], damaged), _encode(table, schema, statistics, key)
+
+
+def _encode(
+    table: pl.DataFrame, schema: Schema, statistics: Statistics, key: str
+) -> dict[str, Array]:
+    return encode(table, schema, statistics, key) if table.height else {}
+
+
+def _without_key(chunk: Chunk, name: str) -> dict[int, Damage]:
+    gaps = chunk.table[name].is_null().arg_true()
+    return {i: Damage(int(chunk.rows[i]), "it has no key", name) for i in gaps}
+
+
+def _failing(
+    table: pl.DataFrame, check: Callable[[pl.DataFrame], object], start: int = 0
+) -> Iterator[int]:
+    """The numbers of the rows for which `check` stops: of each half that it stops for."""
+    if table.height == 0:
+        return
+    try:
+        check(table)
+    except UserError:
+        if table.height == 1:
+            yield start
+            return
+        half = table.height // 2
+        yield from _failing(table[:half], check, start)
+        yield from _failing(table[half:], check, start + half)
+
+
+def _damage(chunk: Chunk, index: int, feature: Feature, key: str | None) -> Damage:
+    value = chunk.table[feature.name][index]
+    if isinstance(value, pl.Series):
+        value = value.to_list()
+    if feature.kind == "image":
+        channels, height, width = feature.shape or []
+        shape = {
+            "HW": (height, width),
+            "CHW": (channels, height, width),
+            "HWC": (height, width, channels),
+        }[feature.layout or "HW"]
+        must = f"an array of numbers of shape {shape}"
+    else:
+        must = _MUST.get(feature.kind, "a category")
+    named = None if key is None else chunk.table[key][index]
+    reason = f"{shorten(repr(value))} is not {must}"
+    return Damage(int(chunk.rows[index]), reason, feature.name, named)

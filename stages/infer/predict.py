@@ -1,0 +1,85 @@
+"""A file of new rows to predictions, outside the road: `python -m stages.infer.predict FILE`.
+
+Without `--output`, they go to the terminal as CSV, and all else that is said to standard error.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from stages.common.errors import Problem, UserError, format_problem
+from stages.common.predict import Predictor, load_predictor
+from stages.common.tablefile import SUFFIXES
+from stages.infer.write import Outcome, describe, write_predictions
+
+
+def main() -> None:
+    """Predict, or end with 1 and one screen of text."""
+    parser = argparse.ArgumentParser(prog="reprise predict")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    try:
+        predict(options.file, options.output)
+    except UserError as error:
+        for problem in error.problems:
+            # The file is named on the command line, not in params.yaml.
+            plain = Problem(problem.message, allowed=problem.allowed, suggestion=problem.suggestion)
+            print(format_problem(plain), file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever reads has seen enough; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def predict(source: Path, target: Path | None) -> None:
+    """Predict the rows of `source`; what is written to `target` appears whole or not at all."""
+    if target is None:
+        say(source, write_predictions(source, None, None, find_predictor(), "FILE"), None)
+        return
+    if target.suffix.lower() not in SUFFIXES:
+        message = f"{target}: not a kind of table that can be written"
+        raise UserError(Problem(message, allowed=SUFFIXES))
+    if not target.parent.is_dir():
+        raise UserError(f"the folder {target.parent} does not exist")
+    rejected = target.with_name(f"{target.stem}.rejected.csv")
+    whole, apart = (file.with_name(f".writing-{file.name}") for file in (target, rejected))
+    try:
+        outcome = write_predictions(source, whole, apart, find_predictor(), "FILE")
+        whole.replace(target)
+        if outcome.num_damaged:
+            apart.replace(rejected)
+        else:
+            rejected.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from None
+    finally:
+        whole.unlink(missing_ok=True)
+        apart.unlink(missing_ok=True)
+    say(source, outcome, rejected)
+
+
+def find_predictor() -> Predictor:
+    """The trained model of `data/`. Raises UserError when nothing is trained here."""
+    try:
+        return load_predictor()
+    except FileNotFoundError as error:
+        message = (
+            f"there is no {error.filename}: 'dvc repro' trains a model, 'dvc pull' fetches one"
+        )
+        raise UserError(message) from None
+
+
+def say(source: Path, outcome: Outcome, rejected: Path | None) -> None:
+    """On standard error: notes, how many rows, which were set aside and why."""
+    lines = [*outcome.notes, f"{source}: {outcome.num_predicted} rows predicted"]
+    if outcome.num_damaged:
+        where = "" if rejected is None else f" in {rejected}"
+        lines.append(f"{outcome.num_damaged} rows set aside{where}, such as:")
+        lines += [f"  {describe(damage)}" for damage in outcome.examples]
+    print("\n".join(lines), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

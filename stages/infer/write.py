@@ -1,0 +1,137 @@
+"""Predictions to a file or to the terminal, and what was set aside to a file of its own."""
+
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import polars as pl
+from pyarrow import parquet
+
+from stages.common.predict import Predictor
+from stages.infer.chunks import Damage
+from stages.infer.notes import Notes
+from stages.infer.stream import KeysDifferError, predict_file
+
+Write = Callable[[pl.DataFrame], None]
+# Of a prediction's file: Parquet's own metadata names the model under this word.
+MODEL = "model_md5"
+NUM_SHOWN = 10
+
+
+@dataclass
+class Outcome:
+    """What became of the rows of a file; `examples` are the first that were set aside."""
+
+    num_predicted: int = 0
+    num_damaged: int = 0
+    examples: list[Damage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def write_predictions(
+    source: Path, target: Path | None, rejected: Path | None, predictor: Predictor, key: str
+) -> Outcome:
+    """Predict the rows of `source` into `target` (None: CSV, here); others go into `rejected`.
+
+    `key` is the parameter that names the source. Raises UserError as `predict_file`.
+    """
+    try:
+        return _write(source, target, rejected, predictor, key, text_keys=target is None)
+    except KeysDifferError:
+        return _write(source, target, rejected, predictor, key, text_keys=True)
+
+
+def _write(
+    source: Path,
+    target: Path | None,
+    rejected: Path | None,
+    predictor: Predictor,
+    key: str,
+    *,
+    text_keys: bool,
+) -> Outcome:
+    outcome = Outcome()
+    notes = Notes(predictor.schema, predictor.statistics)
+    with ExitStack() as stack:
+        write = stack.enter_context(_open_target(target, predictor.model_md5))
+        note = stack.enter_context(_open_rejected(rejected))
+        for part in predict_file(source, predictor, notes, key, text_keys=text_keys):
+            if part.predictions.height:
+                write(part.predictions)
+            for damage in part.damaged:
+                note(damage)
+            outcome.num_predicted += part.predictions.height
+            outcome.num_damaged += len(part.damaged)
+            outcome.examples += part.damaged[: NUM_SHOWN - len(outcome.examples)]
+    outcome.notes = notes.lines()
+    return outcome
+
+
+def describe(damage: Damage) -> str:
+    """A row that was set aside, on one line."""
+    key = "" if damage.key is None else f" (key {damage.key})"
+    column = f"'{damage.column}': " if damage.column else ""
+    return f"row {damage.row}{key}: {column}{damage.reason}"
+
+
+@contextmanager
+def _open_target(target: Path | None, model_md5: str) -> Iterator[Write]:
+    if target is None:
+        yield _csv(sys.stdout, ",")
+    elif target.suffix.lower() == ".parquet":
+        with _open_parquet(target, model_md5) as write:
+            yield write
+    else:
+        with target.open("w", encoding="utf-8", newline="") as file:
+            if target.suffix.lower() in (".jsonl", ".ndjson"):
+                yield lambda frame: print(frame.write_ndjson(), end="", file=file)
+            else:
+                yield _csv(file, "\t" if target.suffix.lower() == ".tsv" else ",")
+
+
+@contextmanager
+def _open_parquet(target: Path, model_md5: str) -> Iterator[Write]:
+    with ExitStack() as stack:
+        writers: list[parquet.ParquetWriter] = []
+
+        def write(frame: pl.DataFrame) -> None:
+            table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+            table = table.replace_schema_metadata({MODEL: model_md5})
+            if not writers:
+                writer = parquet.ParquetWriter(target, table.schema, compression="zstd")
+                writers.append(stack.enter_context(writer))
+            writers[0].write_table(table)
+
+        yield write
+
+
+def _csv(file: TextIO, separator: str) -> Write:
+    header = True
+
+    def write(frame: pl.DataFrame) -> None:
+        nonlocal header
+        file.write(frame.write_csv(separator=separator, include_header=header))
+        header = False
+
+    return write
+
+
+@contextmanager
+def _open_rejected(path: Path | None) -> Iterator[Callable[[Damage], None]]:
+    """A CSV file with a row for each that was set aside: its number from 0, key, column, reason."""
+    if path is None:
+        yield lambda _: None
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("row", "key", "column", "reason"))
+
+        def write(damage: Damage) -> None:
+            key = "" if damage.key is None else damage.key
+            writer.writerow((damage.row, key, damage.column, damage.reason))
+
+        yield write
