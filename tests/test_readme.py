@@ -7,7 +7,7 @@ from tests.conftest import ROOT, Project
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Made by the road or by a person who follows the text; not in a fresh clone.
-MADE = (".reprise/", "data/infer/", "data/prepare/", "data/tensorboard")
+MADE = (".reprise/", "data/evaluate/", "data/infer/", "data/prepare/", "data/tensorboard")
 
 
 def test_every_file_that_it_names_exists() -> None:

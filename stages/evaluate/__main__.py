@@ -3,8 +3,9 @@
     python -m stages.evaluate
 
 Reads `data/prepare/test` and `data/train`; writes `data/evaluate/metrics.json`,
-`intervals.json`, `slices.csv`, `classes.csv`, `mistakes.csv`, `predictions.parquet` (row key,
-target, prediction, probabilities) and plots. The train rows say where numbers are cut into slices.
+`intervals.json`, `slices.csv`, `classes.csv`, `mistakes.csv`, `card.md`,
+`predictions.parquet` (row key, target, prediction, probabilities) and plots. The train rows say
+where numbers are cut into slices.
 """
 
 from dataclasses import asdict
@@ -13,18 +14,25 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from stages.common.files import write_json
+from stages.common.files import read_json, write_json
 from stages.common.params import Params
 from stages.common.predict import Predictor, load_predictor
 from stages.common.schema import Array, load_arrays
 from stages.common.stage import run_stage
 from stages.evaluate.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
+from stages.evaluate.card import write_card
 from stages.evaluate.importance import write_importance
 from stages.evaluate.mistakes import write_classes, write_mistakes
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.plots import write_plots
 from stages.evaluate.slices import Slice, cut, find_worst, measure_slices, write_slices
 from stages.evaluate.weighted import Floats
+
+LINEAGE = (
+    *(Path("data/train") / name for name in ("model.safetensors", "model.json")),
+    *(Path("data/prepare") / name for name in ("schema.json", "statistics.json")),
+    *(Path("data/prepare/test") / name for name in ("key.npy", "target.npy")),
+)
 
 
 def evaluate(params: Params, out: Path) -> None:
@@ -54,6 +62,10 @@ def evaluate(params: Params, out: Path) -> None:
         return _compared(predictor, predictor.decode(predictor.scores(changed)))
 
     write_importance(out / "plots/importance.csv", names[0], schema, arrays, target, score)
+
+    sizes = {"train": len(train["key"]), "test": len(arrays["key"])}
+    model = read_json(Path("data/train/model.json"))
+    write_card(out / "card.md", schema, model, sizes, intervals, slices, LINEAGE)
 
     actual = pl.Series("target", _actual(predictor, target))
     keys = pl.Series(key, np.array(arrays["key"]))
