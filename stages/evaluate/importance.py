@@ -1,0 +1,75 @@
+"""What the model goes by: how much worse it is when a column is shuffled over the test rows.
+
+Permutation importance (Breiman, 'Random Forests', Machine Learning 45, 2001). Columns that say
+the same stand in for one another, so that each of them may look unimportant.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.files import rounded, write_csv
+from stages.common.schema import Array, Feature, Schema
+from stages.evaluate.bootstrap import SEED
+from stages.evaluate.metrics import LESS_IS_BETTER, compute_metrics
+from stages.evaluate.weighted import Floats
+
+REPEATS = 5
+# Evenly spaced test rows: each column costs `REPEATS` predictions of them.
+MAX_ROWS = 5000
+COLUMNS = ("column", "importance", "deviation")
+
+Score = Callable[[dict[str, Array]], Floats]
+
+
+def write_importance(
+    path: Path,
+    name: str,
+    schema: Schema,
+    arrays: Mapping[str, Array],
+    target: Array,
+    score: Score,
+) -> None:
+    """A line for each column but images: how much worse the metric `name` is without it.
+
+    That is the mean and the standard deviation over five shuffles, in the metric's units; the
+    most important first. `score` gives for `arrays` what `compute_metrics` takes. A model of
+    images alone has none.
+    """
+    step = -(-len(target) // MAX_ROWS)
+    thin = {kind: np.array(array[::step]) for kind, array in arrays.items()}
+    features = [feature for feature in schema.features if feature.kind != "image"]
+    lines: list[tuple[str, float, float]] = []
+    if features:
+        random = np.random.Generator(np.random.PCG64(SEED))
+        sign = 1 if name in LESS_IS_BETTER else -1
+
+        def measure(changed: dict[str, Array]) -> float:
+            found = compute_metrics([name], schema.target.task, target[::step], score(changed))
+            return found[name] * sign
+
+        before = measure(thin)
+        for feature in features:
+            worse = []
+            for _ in range(REPEATS):
+                order = random.permutation(len(thin["key"]))
+                worse.append(measure(_shuffled(feature, schema, thin, order)) - before)
+            mean, deviation = float(np.mean(worse)), float(np.std(worse))
+            lines.append((feature.name, rounded(mean), rounded(deviation)))
+    lines.sort(key=lambda line: -line[1])
+    write_csv(path, COLUMNS, lines)
+
+
+def _shuffled(
+    feature: Feature, schema: Schema, arrays: Mapping[str, Array], order: Array
+) -> dict[str, Array]:
+    """`arrays` with one column in another order, where its gaps are with it."""
+    features = schema.of_kind(feature.kind)
+    places = [features.index(feature)]
+    if feature.missing:
+        with_gaps = [other for other in features if other.missing]
+        places.append(len(features) + with_gaps.index(feature))
+    changed = arrays[feature.kind].copy()
+    changed[:, places] = changed[order][:, places]
+    return {**arrays, feature.kind: changed}
