@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pipeline.outcome import Outcome
 
 SOURCE = "--set"
+ENDED_WELL = ("ran", "restored", "unchanged")
+# As the shell counts: 128 and the number of SIGINT.
+INTERRUPTED = 130
 
 
 def run(
@@ -39,6 +43,7 @@ def run(
     # The lines of the stages are shown by our own view; the server has the logs as well.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
 
     def edit() -> None:
         """Once no other run is going in this folder, whose stages would see it."""
@@ -70,6 +75,9 @@ def _run_flow(
         return run_flow(
             stages, force=force, parallel=parallel, wait=wait, view=View(live=True), edit=edit
         )
+    except KeyboardInterrupt:
+        click.echo("interrupted: every process of the run has ended; stages that had are kept")
+        sys.exit(INTERRUPTED)
     except (httpx.HTTPError, PrefectException, RuntimeError) as error:
         # A plain RuntimeError is what Prefect raises when it finds no server.
         if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
@@ -107,8 +115,10 @@ def show_outcome(outcome: "Outcome") -> None:
         state = outcome.states.get(each.name, "not started")
         end = outcome.ends.get(each.name)
         seconds = "" if end is None else f"{end.seconds:.1f}"
+        # What lies there of a stage that did not end well is of the run before.
+        shown_metrics = metrics.get(each.name, {}) if state in ENDED_WELL else {}
         shown = Text(state, style=COLOURS.get(state, ""))
-        table.add_row(each.name, shown, seconds, _in_words(metrics.get(each.name, {})))
+        table.add_row(each.name, shown, seconds, _in_words(shown_metrics))
     console.print(table)
     if outcome.cancelled:
         console.print("cancelled: every process of the run has ended")

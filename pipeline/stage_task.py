@@ -70,7 +70,9 @@ class StageTask:
             self.view.ended(name, "unchanged", None)
             return Completed(name="Unchanged", message="nothing that it depends on has changed")
         if self.tries > 0:
-            self.leashes.wait(self.meta.retry_delay_seconds)
+            delay = self.meta.retry_delay_seconds
+            self.view.line(name, f"try {self.tries + 1} of {self.meta.retries + 1} in {delay:g} s")
+            self.leashes.wait(delay)
         self.tries += 1
         logger = get_run_logger()
 

@@ -70,7 +70,8 @@ def _slices(name: str, slices: Sequence[Slice]) -> str:
     if not judged:
         return "None were judged."
     lines = [(s.column, s.label, f"{s.rows:,}", *_numbers(s.metric)) for s in judged[:MAX_SLICES]]
-    said = f"The worst by the better end of the interval of {name}; `slices.csv` has all {len(slices)}.\n\n"
+    said = f"The worst by the better end of the interval of {name}; "
+    said += f"`slices.csv` has all {len(slices)}.\n\n"
     return said + _table(("column", "slice", "rows", name, "low", "high"), lines)
 
 
