@@ -13,8 +13,7 @@ from typing import Any
 from stages.common.files import md5
 from stages.common.schema import Schema
 from stages.evaluate.bootstrap import LEVEL, Interval
-from stages.evaluate.metrics import LESS_IS_BETTER
-from stages.evaluate.slices import SMALL_ROWS, Slice
+from stages.evaluate.slices import SMALL_ROWS, Slice, worst_first
 
 TEMPLATE = Path(__file__).with_suffix(".md")
 MAX_CLASSES = 20
@@ -67,14 +66,14 @@ def _classes(schema: Schema) -> str:
 
 
 def _slices(name: str, slices: Sequence[Slice]) -> str:
-    """The lowest or, where less is better, highest values of slices that are not small."""
-    judged = [s for s in slices if not s.small and s.metric.low is not None]
+    judged = worst_first(name, slices)
     if not judged:
         return "None were judged."
-    judged.sort(key=lambda s: s.metric.value, reverse=name in LESS_IS_BETTER)
     lines = [(s.column, s.label, f"{s.rows:,}", *_numbers(s.metric)) for s in judged[:MAX_SLICES]]
-    said = f"The worst by {name}; `slices.csv` has all {len(slices)}.\n\n"
-    return said + _table(("column", "slice", "rows", name, "low", "high"), lines)
+    said = f"The worst by the better end of the interval of {name}; `slices.csv` has all"
+    return f"{said} {len(slices)}.\n\n" + _table(
+        ("column", "slice", "rows", name, "low", "high"), lines
+    )
 
 
 def _numbers(interval: Interval) -> tuple[str, ...]:

@@ -88,9 +88,14 @@ def write_slices(path: Path, name: str, slices: Sequence[Slice]) -> None:
 
 
 def find_worst(name: str, slices: Sequence[Slice]) -> Slice | None:
-    """The slice that is the worst even at the better end of its interval, small ones apart.
+    """The first of `worst_first`, if there is one."""
+    return next(iter(worst_first(name, slices)), None)
 
-    By the values alone it would be one of those with the fewest rows. Those without an interval
+
+def worst_first(name: str, slices: Sequence[Slice]) -> list[Slice]:
+    """The slices by the better end of their intervals, the worst first, small ones apart.
+
+    By the values alone those with the fewest rows would come first. Those without an interval
     count where there are no others, as with `max_error`.
     """
     judged = [s for s in slices if not s.small and np.isfinite(s.metric.value)]
@@ -102,7 +107,7 @@ def find_worst(name: str, slices: Sequence[Slice]) -> Slice | None:
         return value if less else -value
 
     known = [s for s in judged if s.metric.low is not None]
-    return max(known or judged, key=at_best, default=None)
+    return sorted(known or judged, key=at_best, reverse=True)
 
 
 def cut(
