@@ -41,7 +41,8 @@ def test_every_key_that_it_names_is_in_params() -> None:
 
 
 def test_the_shell_commands_run(clone: Project, prefect_server: str, tmp_path: Path) -> None:
-    blocks = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
+    found = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+    blocks = [text for language, text in found if not language]
     commands = [
         line.split("#")[0].strip()
         for block in blocks

@@ -1,0 +1,136 @@
+"""The model with its preparation as ONNX: used without the project, and equal to the model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from stages.common.encode import encode
+from stages.common.errors import UserError
+from stages.common.files import read_json
+from stages.common.predict import Predictor, load_predictor
+from stages.common.schema import Feature, Moments, Schema, Statistics, Target
+from stages.infer.bundle import export
+from stages.infer.verify import verify
+from tests.conftest import Project, project_environment
+from tests.samples import mixed_table, run_stages, small_project
+
+KEY = "infer.input"
+IMAGES = np.random.default_rng(3).integers(0, 17, (120, 2, 3), dtype=np.uint8)
+TABLE = mixed_table().with_columns(picture=pl.Series(IMAGES, dtype=pl.Array(pl.UInt8, (2, 3))))
+
+# A process that knows onnxruntime and NumPy alone: JSON of raw columns in, predictions out.
+ALONE = """
+import json, sys
+import numpy, onnxruntime
+signature = json.load(open(sys.argv[1] + "/signature.json"))
+session = onnxruntime.InferenceSession(sys.argv[1] + "/model.onnx")
+columns = json.load(sys.stdin)
+types = {"float64": numpy.float64, "float32": numpy.float32, "string": object}
+feeds = {
+    each["name"]: numpy.array(columns[each["column"]], dtype=types[each["type"]])
+    for each in signature["inputs"]
+}
+names, chances = session.run(None, feeds)
+assert not {"torch", "stages", "polars", "onnx", "pydantic"} & set(sys.modules)
+print(json.dumps([names.tolist(), chances.tolist()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = small_project(tmp_path_factory.mktemp("onnx") / "p", TABLE, {"prepare.key": "id"})
+    run_stages(made, "prepare", "build", "tune", "train", "infer")
+    return made
+
+
+def test_it_is_used_without_the_project_for_all_kinds_of_columns(
+    project: Project, tmp_path: Path
+) -> None:
+    predictor = load_predictor(project.path / "data")
+    # Gaps, a category that training has not seen, infinity.
+    table = TABLE.with_columns(
+        town=pl.when(pl.col("id") != 1001).then("town").otherwise(pl.lit("Paris")),
+        size=pl.when(pl.col("id") != 1002).then("size").otherwise(float("inf")),
+    )
+    columns = {
+        "size": table["size"].fill_null(float("nan")).to_list(),
+        "smoker": table["smoker"].cast(pl.Float64).fill_null(float("nan")).to_list(),
+        "town": table["town"].fill_null("").to_list(),
+        "picture": IMAGES.tolist(),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(project.path / "data/infer")],
+        input=json.dumps(columns),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=project_environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    names, chances = json.loads(done.stdout)
+    expected = predictor.predict(table)
+    assert names == expected["prediction"].to_list()
+    np.testing.assert_allclose(chances, expected[:, 2:].to_numpy(), atol=1e-6)
+
+
+def test_the_file_holds_no_path_and_the_signature_every_column(project: Project) -> None:
+    content = (project.path / "data/infer/model.onnx").read_bytes()
+    assert str(project.path.parent).encode() not in content
+    assert b"stages/" not in content
+    assert b".py" not in content
+    signature = read_json(project.path / "data/infer/signature.json")
+    assert [i["kind"] for i in signature["inputs"]] == [
+        "numeric",
+        "categorical",
+        "boolean",
+        "image",
+    ]
+    assert signature["inputs"][3]["shape"] == ["rows", 2, 3]
+    assert signature["classes"] == ["ill", "well"]
+
+
+class Weighted(torch.nn.Module):
+    """The sum of a row's numbers, or, if `branches`, of two where there are two rows or fewer."""
+
+    def __init__(self, *, branches: bool) -> None:
+        super().__init__()
+        self.branches = branches
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        numbers = batch["numeric"]
+        if self.branches and len(numbers) <= 2:
+            numbers = 2 * numbers
+        return numbers.sum(dim=1, keepdim=True)
+
+
+def regression(*, branches: bool) -> tuple[Predictor, pl.DataFrame]:
+    # A column may have the name of an output.
+    features = [Feature(name=name, kind="numeric") for name in ("a", "prediction")]
+    schema = Schema(key=None, features=features, target=Target(name="y", task="regression"))
+    moments = {
+        "a": Moments(mean=1e6, deviation=1e3),
+        "prediction": Moments(mean=0.0, deviation=2.0),
+    }
+    statistics = Statistics(numeric=moments, image=[], target=Moments(mean=50.0, deviation=5.0))
+    table = pl.DataFrame({"a": [1e6, 1.001e6, None, 1e6 + 1], "prediction": [0.0, 2.0, 4.0, 6.0]})
+    return Predictor(Weighted(branches=branches), schema, statistics), table
+
+
+def test_a_value_comes_out_in_the_targets_units() -> None:
+    predictor, table = regression(branches=False)
+    arrays = encode(table, predictor.schema, predictor.statistics, KEY)
+    assert verify(export(predictor, arrays), predictor, table, KEY) < 1e-6
+    assert export(predictor, arrays) == export(predictor, arrays)
+
+
+def test_a_model_that_comes_out_as_another_one_stops() -> None:
+    predictor, table = regression(branches=True)
+    arrays = encode(table, predictor.schema, predictor.statistics, KEY)
+    with pytest.raises(UserError, match="as ONNX differs from the model by"):
+        verify(export(predictor, arrays), predictor, table, KEY)
