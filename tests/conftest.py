@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -62,13 +63,15 @@ class Project:
         path.write_text(text.replace(old, new), encoding="utf-8")
 
     def outputs(self) -> dict[str, bytes]:
-        """Every output of every stage with its bytes."""
+        """Every output of every stage with its bytes; not what a killed DVC has left beside them."""
         data = self.path / "data"
         apart = {"raw", "tensorboard", ".writing"}
         return {
             str(file.relative_to(self.path)): file.read_bytes()
             for file in sorted(data.rglob("*"))
-            if file.is_file() and file.relative_to(data).parts[0] not in apart
+            if file.is_file()
+            and file.relative_to(data).parts[0] not in apart
+            and not fnmatch(file.name, ".*.tmp")
         }
 
     def commit(self, message: str) -> None:
