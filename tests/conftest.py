@@ -63,7 +63,7 @@ class Project:
         path.write_text(text.replace(old, new), encoding="utf-8")
 
     def outputs(self) -> dict[str, bytes]:
-        """Every output of every stage with its bytes; not what a killed DVC has left beside them."""
+        """Every output of every stage with its bytes; not what a killed DVC has left beside it."""
         data = self.path / "data"
         apart = {"raw", "tensorboard", ".writing"}
         return {
