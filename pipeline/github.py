@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.archive import read_member
+from pipeline.comment import MARKER, Found, Source, compose, put_comment
 from pipeline.comment_text import one_line
 from pipeline.rest import Api, RefusedError, ask, download, pages
 from stages.common.errors import UserError
@@ -18,6 +19,8 @@ ARTIFACT = "reprise-report"
 REPORT_FILE = "report.md"
 MAX_ARCHIVE_BYTES = 10_000_000
 MAX_REPORT_BYTES = 1_000_000
+# Ends of a run after which there is nothing to tell: another takes its place, or it never began.
+NO_ENDS = ("cancelled", "skipped", "stale", "action_required")
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,33 @@ class Run:
     url: str
 
 
-@dataclass(frozen=True)
-class Found:
-    """A report, or why there is none; and the address of the artifact that it came in."""
+def post(api: Api, repository: str, run_id: int, author: str) -> str:
+    """Post what a run of the workflow found on its pull request; what was done, as a line.
 
-    text: str | None
-    why_not: str | None = None
-    url: str | None = None
+    `author` is the account that the token belongs to. Raises UserError, and what `ask` raises.
+    """
+    run = read_run(api, repository, run_id)
+    if run.event != "pull_request" or run.conclusion in NO_ENDS:
+        return f"nothing to post: a run of {one_line(run.event)} that ended as {run.conclusion}"
+    number = find_pull_request(api, repository, run)
+    if number is None:
+        return (
+            f"nothing to post: no open pull request has {run.head_sha[:10]} as its head "
+            "(it is closed, or its branch has moved on)"
+        )
+    failed = find_failed_steps(api, repository, run)
+    is_fork = run.head_repository != repository
+    source = Source(run.url, run.head_sha, run.conclusion, failed, is_fork)
+    thread = f"/repos/{repository}/issues/{number}/comments"
+    one = f"/repos/{repository}/issues/comments"
+    return put_comment(
+        lambda: find_comment(api, thread, author),
+        lambda body: str(ask(api, "POST", thread, {"body": body})["html_url"]),
+        lambda comment, body: str(
+            ask(api, "PATCH", f"{one}/{comment}", {"body": body})["html_url"]
+        ),
+        compose(fetch_report(api, repository, run), source),
+    )
 
 
 def read_run(api: Api, repository: str, run_id: int) -> Run:
@@ -110,34 +133,20 @@ def find_failed_steps(api: Api, repository: str, run: Run) -> list[str]:
     """The names of the run's steps that failed, in their order. Raises what `ask` raises."""
     jobs = pages(api, f"/repos/{repository}/actions/runs/{run.id}/jobs", "jobs")
     return [
-        one_line(step["name"], 80)
+        str(step["name"])
         for job in jobs
         for step in job.get("steps") or ()
         if step.get("conclusion") == "failure"
     ]
 
 
-def find_comment(
-    api: Api, repository: str, number: int, author: str, marker: str
-) -> tuple[int, str] | None:
+def find_comment(api: Api, thread: str, author: str) -> tuple[int, str] | None:
     """The id and the text of the comment that `author` wrote and marked, or None.
 
     Somebody else's with the same mark is none of ours. Raises what `ask` raises.
     """
-    for comment in pages(api, f"/repos/{repository}/issues/{number}/comments"):
+    for comment in pages(api, thread):
         ours = (comment.get("user") or {}).get("login") == author
-        if ours and (comment.get("body") or "").startswith(marker):
+        if ours and (comment.get("body") or "").startswith(MARKER):
             return int(comment["id"]), comment["body"]
     return None
-
-
-def create_comment(api: Api, repository: str, number: int, body: str) -> str:
-    """Write a new comment; its address. Raises what `ask` raises."""
-    path = f"/repos/{repository}/issues/{number}/comments"
-    return str(ask(api, "POST", path, {"body": body})["html_url"])
-
-
-def update_comment(api: Api, repository: str, comment: int, body: str) -> str:
-    """Replace the text of a comment; its address. Raises what `ask` raises."""
-    path = f"/repos/{repository}/issues/comments/{comment}"
-    return str(ask(api, "PATCH", path, {"body": body})["html_url"])

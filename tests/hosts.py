@@ -1,4 +1,4 @@
-"""A server on loopback that speaks the part of GitHub's API that the comment needs."""
+"""Servers on loopback that speak the part of GitHub's and GitLab's API that the comment needs."""
 
 import io
 import json
@@ -47,9 +47,93 @@ class Host:
     asked: list[str] = field(default_factory=list)
     file_headers: list[dict[str, str]] = field(default_factory=list)
 
+    def allows(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request has the token."""
+        return headers.get("Authorization") == f"Bearer {TOKEN}"
+
+    def answer(self, method: str, path: str, query: Mapping[str, list[str]], body: Any) -> Any:
+        """What GitHub answers: JSON, or a status for a refusal."""
+        base = f"/repos/{self.repository}"
+        if path == f"{base}/actions/runs/41":
+            return self.run
+        if path == f"{base}/pulls":
+            owner, branch = query["head"][0].split(":", 1)
+            assert query["state"] == ["open"]
+            return _page(
+                [
+                    each
+                    for each in self.pulls
+                    if each["head"]["repo"]["owner"]["login"] == owner
+                    and each["head"]["ref"] == branch
+                ],
+                query,
+            )
+        if path == f"{base}/actions/runs/41/artifacts":
+            return {"artifacts": _page(self.artifacts, query)}
+        if path == f"{base}/actions/runs/41/jobs":
+            return {"jobs": _page(self.jobs, query)}
+        if path == f"{base}/issues/7/comments" and method == "GET":
+            return _page(self.comments, query)
+        if path == f"{base}/issues/7/comments":
+            if len(body["body"]) > 65_536:
+                return 422
+            self.comments.append(comment(len(self.comments) + 1000, body["body"]))
+            return {"html_url": f"https://github.example/c/{self.comments[-1]['id']}"}
+        found = re.fullmatch(rf"{base}/issues/comments/(\d+)", path)
+        if found is not None and method == "PATCH":
+            (ours,) = [each for each in self.comments if each["id"] == int(found[1])]
+            ours["body"] = body["body"]
+            return {"html_url": f"https://github.example/c/{found[1]}"}
+        return 404
+
     def texts(self) -> list[str]:
         """The bodies of the bot's comments."""
         return [each["body"] for each in self.comments if each["user"]["login"] == BOT]
+
+
+@dataclass
+class GitLabHost:
+    """Project 3 with its merge requests; what is asked of it is kept as in `Host`."""
+
+    url: str = ""
+    files_url: str = ""
+    requests: dict[int, dict[str, Any]] = field(default_factory=dict)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    content: bytes = b"### Better: accuracy."
+    answers: list[tuple[str, str, int, dict[str, str]]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    file_headers: list[dict[str, str]] = field(default_factory=list)
+
+    def allows(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request has the token."""
+        return headers.get("PRIVATE-TOKEN") == TOKEN
+
+    def answer(self, method: str, path: str, query: Mapping[str, list[str]], body: Any) -> Any:
+        """What GitLab answers: JSON, or a status for a refusal."""
+        if path == "/user":
+            return {"username": "project_3_bot"}
+        if path == "/projects/3/merge_requests":
+            assert query["state"] == ["opened"]
+            return _page([{"iid": iid} for iid in self.requests], query)
+        if re.fullmatch(r"/projects/\d+/pipelines/\d+/jobs", path):
+            return _page(self.jobs, query)
+        found = re.fullmatch(r"/projects/3/merge_requests/(\d+)(/notes)?(?:/(\d+))?", path)
+        if found is None:
+            return 404
+        iid = int(found[1])
+        if found[2] is None:
+            return self.requests[iid]
+        notes = self.notes.setdefault(iid, [])
+        if method == "GET":
+            return _page(notes, query)
+        if method == "POST":
+            author = {"username": "project_3_bot"}
+            notes.append({"id": len(notes) + 500, "body": body["body"], "author": author})
+            return notes[-1]
+        (ours,) = [note for note in notes if note["id"] == int(found[3])]
+        ours["body"] = body["body"]
+        return ours
 
 
 def make_host(repository: str = "team/model", head: str | None = None) -> Host:
@@ -86,7 +170,7 @@ def comment(number: int, body: str, login: str = BOT) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(host: Host) -> Iterator[Host]:
+def serving(host: Any) -> Iterator[None]:
     """The host's API and, at another address, its files; both end with the block."""
     servers = [_server(_api_handler(host)), _server(_files_handler(host))]
     host.url, host.files_url = (f"http://127.0.0.1:{each.server_port}" for each in servers)
@@ -97,7 +181,7 @@ def serving(host: Host) -> Iterator[Host]:
     for thread in threads:
         thread.start()
     try:
-        yield host
+        yield
     finally:
         for server, thread in zip(servers, threads, strict=True):
             server.shutdown()
@@ -115,42 +199,7 @@ def _page(entries: list[Any], query: Mapping[str, list[str]]) -> list[Any]:
     return entries[(page - 1) * size : page * size]
 
 
-def _answer(host: Host, method: str, path: str, query: Mapping[str, list[str]], body: Any) -> Any:
-    """What GitHub answers: JSON, or a status for a refusal."""
-    base = f"/repos/{host.repository}"
-    if path == f"{base}/actions/runs/41":
-        return host.run
-    if path == f"{base}/pulls":
-        owner, branch = query["head"][0].split(":", 1)
-        assert query["state"] == ["open"]
-        return _page(
-            [
-                each
-                for each in host.pulls
-                if each["head"]["repo"]["owner"]["login"] == owner and each["head"]["ref"] == branch
-            ],
-            query,
-        )
-    if path == f"{base}/actions/runs/41/artifacts":
-        return {"artifacts": _page(host.artifacts, query)}
-    if path == f"{base}/actions/runs/41/jobs":
-        return {"jobs": _page(host.jobs, query)}
-    if path == f"{base}/issues/7/comments" and method == "GET":
-        return _page(host.comments, query)
-    if path == f"{base}/issues/7/comments":
-        if len(body["body"]) > 65_536:
-            return 422
-        host.comments.append(comment(len(host.comments) + 1000, body["body"]))
-        return {"html_url": f"https://github.example/c/{host.comments[-1]['id']}"}
-    found = re.fullmatch(rf"{base}/issues/comments/(\d+)", path)
-    if found is not None and method == "PATCH":
-        (ours,) = [each for each in host.comments if each["id"] == int(found[1])]
-        ours["body"] = body["body"]
-        return {"html_url": f"https://github.example/c/{found[1]}"}
-    return 404
-
-
-def _api_handler(host: Host) -> type[BaseHTTPRequestHandler]:
+def _api_handler(host: Any) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             parts = urlsplit(self.path)
@@ -170,19 +219,19 @@ def _api_handler(host: Host) -> type[BaseHTTPRequestHandler]:
                 if planned[2] > 0:
                     self.say({"message": "planned"}, planned[2], planned[3])
                     return
-            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            if not host.allows(self.headers):
                 self.say({"message": "Bad credentials"}, 401)
                 return
-            if parts.path.endswith("/zip"):
+            if parts.path.endswith(("/zip", "/report.md")):
                 self.say(None, 302, {"Location": f"{host.files_url}/artifact.zip"})
                 return
-            said = _answer(host, self.command, parts.path, parse_qs(parts.query), body)
+            said = host.answer(self.command, parts.path, parse_qs(parts.query), body)
             if planned is not None:
                 self.close_connection = True
                 return
             self.say(*(({"message": "no"}, said) if isinstance(said, int) else (said, 200)))
 
-        do_GET = do_POST = do_PATCH = answer  # noqa: N815
+        do_GET = do_POST = do_PATCH = do_PUT = answer  # noqa: N815
 
         def say(self, said: object, status: int, headers: Mapping[str, str] | None = None) -> None:
             content = json.dumps(said).encode()
@@ -199,7 +248,7 @@ def _api_handler(host: Host) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _files_handler(host: Host) -> type[BaseHTTPRequestHandler]:
+def _files_handler(host: Any) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             host.file_headers.append({name.lower(): value for name, value in self.headers.items()})

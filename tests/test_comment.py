@@ -11,6 +11,7 @@ from markdown_it import MarkdownIt
 
 from pipeline import post_comment, rest
 from pipeline.archive import read_member
+from pipeline.comment import MARKER
 from pipeline.comment_text import BREAK, MAX_COMMENT_BYTES, cut, make_safe, one_line
 from tests.conftest import ROOT
 from tests.hosts import BOT, SHA, TOKEN, Host, archive, comment, make_host, pull, serving
@@ -65,9 +66,9 @@ def test_the_token_reaches_the_api_alone(post: Post, capsys: pytest.CaptureFixtu
 
 def test_it_looks_through_all_pages_and_leaves_others_comments(post: Post) -> None:
     host = make_host()
-    theirs = comment(1, f"{post_comment.MARKER}\n\nI am the report", "mallory")
+    theirs = comment(1, f"{MARKER}\n\nI am the report", "mallory")
     host.comments = [theirs, *[comment(n, "talk", "ann") for n in range(2, 203)]]
-    host.comments.append(comment(203, f"{post_comment.MARKER}\n\nold"))
+    host.comments.append(comment(203, f"{MARKER}\n\nold"))
     assert post(host) == 0
     assert theirs["body"].endswith("I am the report")
     assert len(host.comments) == 203
@@ -291,7 +292,7 @@ def test_a_cut_leaves_no_title_alone_and_nothing_open() -> None:
         "[log in](https://evil.example) [log in][x] [log in]: https://evil.example",
         "![x](https://evil.example/pixel.png)",
         "<img src=https://evil.example> <a href='//evil.example'>x</a> <https://evil.example>",
-        f"{post_comment.MARKER} <!-- hidden",
+        f"{MARKER} <!-- hidden",
         "<details open>x <summary>y",
         "</details> x </details>",
         "/merge",
@@ -344,7 +345,7 @@ def test_it_runs_without_any_library() -> None:
         text=True,
     )
     assert done.returncode == 1
-    assert done.stderr == "GITHUB_REPOSITORY is not set: it comes from the job's environment\n"
+    assert done.stderr == "GITHUB_TOKEN is not set: it comes from the job's environment\n"
 
 
 def test_names_of_the_bot_and_the_commit_are_what_the_tests_use() -> None:
