@@ -55,13 +55,14 @@ def post(api: Api, repository: str, run_id: int, author: str) -> str:
     is_fork = run.head_repository != repository
     source = Source(run.url, run.head_sha, run.conclusion, failed, is_fork)
     thread = f"/repos/{repository}/issues/{number}/comments"
-    one = f"/repos/{repository}/issues/comments"
+
+    def write(method: str, path: str, body: str) -> str:
+        return str(ask(api, method, path, {"body": body})["html_url"])
+
     return put_comment(
         lambda: find_comment(api, thread, author),
-        lambda body: str(ask(api, "POST", thread, {"body": body})["html_url"]),
-        lambda comment, body: str(
-            ask(api, "PATCH", f"{one}/{comment}", {"body": body})["html_url"]
-        ),
+        lambda body: write("POST", thread, body),
+        lambda known, body: write("PATCH", f"/repos/{repository}/issues/comments/{known}", body),
         compose(fetch_report(api, repository, run), source),
     )
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import click
 import pytest
+from ruamel.yaml import YAML
 
+from pipeline import gitlab
 from pipeline.cli import main
+from pipeline.comment_text import make_safe
 from tests.conftest import ROOT, Project
 from tests.workflow import FOLDER, Job, all_steps, read_pins, read_workflow
 
@@ -90,6 +93,18 @@ def test_every_command_and_option_is_there(path: Path) -> None:
         assert {word for word in words if word.startswith("--")} <= options, name
 
 
+def test_the_example_for_gitlab_fits_its_poster() -> None:
+    page = (ROOT / "docs/review.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(stages:.*?)```", page, flags=re.DOTALL)
+    jobs = YAML(typ="safe").load(example)
+    assert all(isinstance(line, str) for line in jobs[gitlab.JOB]["script"])
+    assert gitlab.REPORT_PATH in jobs[gitlab.JOB]["artifacts"]["paths"]
+    assert jobs[gitlab.JOB]["artifacts"]["when"] == "always"
+    assert jobs["comment"]["script"] == ["python3 -m pipeline.post_comment gitlab"]
+    (rule,) = jobs["comment"]["rules"]
+    assert "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH" in rule["if"]
+
+
 def test_the_gate_is_last_and_after_the_report_was_kept() -> None:
     names = [step["name"] for step in all_steps(BUILD)]
     assert names[-3:] == ["Report", "Keep the report", "Gate"]
@@ -147,6 +162,8 @@ def test_the_steps_run_in_a_clean_clone(checkout: Project) -> None:
     assert "Compared with before/main" in text
     assert "| `evaluate.metrics` |" in text
     assert (checkout.path / ".reprise/summary").read_text() == text
+    # The comment takes nothing from an honest report.
+    assert make_safe(text) == text.strip()
     assert checkout.run("git", "status", "--porcelain").stdout == ""
 
 
