@@ -81,6 +81,9 @@ def _setting(name: str) -> str:
     value = os.environ.get(name, "").strip()
     if not value:
         raise UserError(f"{name} is not set: it comes from the job's environment")
+    if not (value.isascii() and value.isprintable()):
+        # Python would say which, and with it a token.
+        raise UserError(f"{name} has a character in it that no header or address may have")
     return value
 
 

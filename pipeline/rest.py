@@ -69,7 +69,7 @@ def ask(api: Api, method: str, path: str, body: Mapping[str, Any] | None = None)
 def pages(api: Api, path: str, key: str | None = None, **query: str) -> Iterator[Any]:
     """The entries of a list that comes in pages; `key` names the list where it is in an object.
 
-    Raises what `ask` raises.
+    Raises what `ask` raises, UserError when it has no end within `MAX_PAGES`.
     """
     for page in range(1, MAX_PAGES + 1):
         asked = urllib.parse.urlencode({**query, "per_page": NUM_PER_PAGE, "page": page})
@@ -78,6 +78,7 @@ def pages(api: Api, path: str, key: str | None = None, **query: str) -> Iterator
         yield from entries
         if len(entries) < NUM_PER_PAGE:
             return
+    raise UserError(f"{path} has more than {MAX_PAGES * NUM_PER_PAGE:,} entries")
 
 
 def download(api: Api, path: str, limit_bytes: int) -> bytes:

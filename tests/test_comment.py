@@ -200,6 +200,16 @@ def test_a_wrong_token(post: Post, capsys: pytest.CaptureFixture[str]) -> None:
     assert "a-wrong-one" not in error
     assert post(host, "") == 1
     assert "GITHUB_TOKEN is not set" in capsys.readouterr().err
+    assert post(host, "two\nlines") == 1
+    assert capsys.readouterr().err.startswith("GITHUB_TOKEN has a character in it")
+
+
+def test_a_list_without_end_is_left(post: Post, capsys: pytest.CaptureFixture[str]) -> None:
+    host = make_host()
+    host.comments = [comment(n, "talk", "ann") for n in range(5100)]
+    assert post(host) == 1
+    assert "has more than 5,000 entries" in capsys.readouterr().err
+    assert len(host.comments) == 5100
 
 
 def test_it_waits_as_long_as_a_rate_limit_asks(

@@ -9,7 +9,7 @@ import click
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import gitlab
+from pipeline import github, gitlab
 from pipeline.cli import main
 from pipeline.comment_text import make_safe
 from tests.conftest import ROOT, Project
@@ -20,6 +20,7 @@ FILES = sorted(FOLDER.glob("*.yml"))
 # What the workflow names and is not in the command yet.
 COMING = {"gate"} - set(main.commands)
 SETUP = ("Build the environment",)
+FETCH = "Fetch DVC's cache"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -91,6 +92,22 @@ def test_every_command_and_option_is_there(path: Path) -> None:
         known = main.commands[name]
         options = {o for p in known.params if isinstance(p, click.Option) for o in p.opts}
         assert {word for word in words if word.startswith("--")} <= options, name
+
+
+def test_the_page_names_steps_and_variables_as_they_are() -> None:
+    page = (ROOT / "docs/review.md").read_text(encoding="utf-8")
+    names = {step["name"] for step in all_steps(BUILD)}
+    (table,) = re.findall(r"\| step \| what to do \|\n\|---\|---\|\n((?:\|.*\n)+)", page)
+    assert {row.split(" | ")[0].removeprefix("| ") for row in table.splitlines()} <= names
+    assert f"- name: {FETCH}\n" in page
+    variables = set(re.findall(r"vars\.(\w+)", (FOLDER / BUILD).read_text(encoding="utf-8")))
+    assert variables
+    for name in variables:
+        assert f"variable `{name}`" in page
+    assert f"`{github.ARTIFACT}`" in page
+    kept = next(step for step in all_steps(BUILD) if step["name"] == "Keep the report")
+    assert kept["with"]["name"] == github.ARTIFACT
+    assert f"/{github.REPORT_FILE}" in kept["with"]["path"]
 
 
 def test_the_example_for_gitlab_fits_its_poster() -> None:
@@ -179,8 +196,8 @@ def test_what_fails_is_told_and_the_report_is_made_all_the_same(
         ends, job = run_steps(checkout)
     finally:
         store.with_name("elsewhere").rename(store)
-    assert "::warning::" in job.said["Fetch DVC's cache"]
-    assert ends["Fetch DVC's cache"] == "success"
+    assert "::warning::" in job.said[FETCH]
+    assert ends[FETCH] == "success"
     assert ends["Is params.yaml right"] == "skipped"
     assert [name for name, end in ends.items() if end == "failure"] == ["Is dvc.lock current"]
     assert "train" in job.said["Is dvc.lock current"]
