@@ -77,14 +77,7 @@ def make_report(asked: str | None) -> Report:
     if not LOCK.exists():
         raise UserError("there is no dvc.lock: run 'dvc repro' first")
     before, after = _locked(_at(commit, str(LOCK)) or ""), _locked(LOCK.read_text("utf-8"))
-    missing: list[str] = []
-    comparison: Mapping[str, Any] = {}
-    files = [
-        _cached(before, PREDICTIONS, f"the predictions of {base}", missing),
-        _cached(after, PREDICTIONS, "the predictions of the working folder", missing),
-    ]
-    if files[0] is not None and files[1] is not None:
-        comparison = _compare(files[0], files[1])
+    comparison, missing = compare_with(base, commit)
     schemas = [_cached(side, SCHEMA, "the schema", []) for side in (before, after)]
     return Report(
         base=base,
@@ -97,6 +90,21 @@ def make_report(asked: str | None) -> Report:
         columns=_columns(schemas[0], schemas[1]),
         missing=tuple(missing),
     )
+
+
+def compare_with(base: str, commit: str) -> tuple[Mapping[str, Any], list[str]]:
+    """What `stages.evaluate.compare` finds, and why not where predictions are missing."""
+    if not LOCK.exists():
+        raise UserError("there is no dvc.lock: run 'dvc repro' first")
+    before, after = _locked(_at(commit, str(LOCK)) or ""), _locked(LOCK.read_text("utf-8"))
+    missing: list[str] = []
+    files = [
+        _cached(before, PREDICTIONS, f"the predictions of {base}", missing),
+        _cached(after, PREDICTIONS, "the predictions of the working folder", missing),
+    ]
+    if files[0] is None or files[1] is None:
+        return {}, missing
+    return _compare(files[0], files[1]), missing
 
 
 def find_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
