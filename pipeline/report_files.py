@@ -7,8 +7,9 @@ from html import escape
 from pathlib import Path
 
 from pipeline.atomic import write_whole
-from pipeline.report import Report, as_text
-from pipeline.report_text import ONE_SEED, PAIRED, as_markdown, other_metrics, paired_rows, verdict
+from pipeline.report import Report
+from pipeline.report_sections import Section, gate_section, make_sections
+from pipeline.report_text import NUM_ROWS_OPEN, ONE_SEED, PAIRED, as_markdown, paired_rows, verdict
 
 WIDTH, HEIGHT, MARGIN = 420, 220, 36
 CURVES = ("data/train/plots/loss.csv", "data/train/plots/metric.csv")
@@ -51,37 +52,29 @@ def as_page(report: Report) -> str:
     parts += [f"<p>{escape(line)}</p>" for line in report.missing]
     if report.comparison and report.comparison["why_not"] is None:
         parts += [_table(PAIRED, paired_rows(report)), f"<p>{ONE_SEED}</p>"]
-    sections: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = [
-        ("Other metrics", ("stage", "metric", "before", "after"), other_metrics(report)),
-        (
-            "Parameters",
-            ("parameter", "before", "after"),
-            [(key, as_text(was), as_text(now)) for key, (was, now) in report.params.items()],
-        ),
-        (
-            "Stages with other inputs",
-            ("stage", "what changed"),
-            [(change.stage, ", ".join(change.why)) for change in report.changes],
-        ),
-        ("Columns", ("column",), [(column,) for column in report.columns]),
-    ]
-    for title, columns, rows in sections:
-        if rows:
-            parts += [f"<h2>{title}</h2>", _table(columns, rows)]
-    flips = report.comparison.get("flips") if report.comparison else None
-    if flips is not None:
-        parts.append(
-            f"<h2>Rows that flipped</h2><p>{flips['fixed']} became right, {flips['broken']} became "
-            f"wrong (McNemar's exact test: p = {flips['mcnemar_p']:.3g}).</p>"
-        )
-        rows = [(kind, *row) for kind, listed in flips["examples"].items() for row in listed]
-        if rows:
-            parts.append(_table(("", "row", "target", "before", "after"), rows))
+    for section in make_sections(report):
+        parts += _section(section)
     parts += _pictures(report)
+    gates = gate_section(report)
+    if gates is not None:
+        parts += _section(gates)
     body = "".join(parts)
     return (
         f'<!doctype html><html lang="en"><head>{HEAD}<style>{STYLE}</style></head>{body}</html>\n'
     )
+
+
+def _section(section: Section) -> list[str]:
+    """A section under its title; a long table is folded."""
+    parts = [f"<h2>{escape(section.title)}</h2>"]
+    parts += [f"<p>{escape(section.text)}</p>"] if section.text else []
+    if section.rows:
+        table = _table(section.columns, section.rows)
+        if len(section.rows) > NUM_ROWS_OPEN:
+            head = f"<summary>{len(section.rows)} rows</summary>"
+            table = f"<details>{head}{table}</details>"
+        parts.append(table)
+    return parts
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

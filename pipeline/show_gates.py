@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.base import find_base
 from pipeline.gates import (
     EVALUATE,
     FAIL,
@@ -22,7 +23,7 @@ from pipeline.gates import (
     read_gates,
 )
 from pipeline.metrics import format_value, read_metrics
-from pipeline.report import compare_with, find_base
+from pipeline.report import compare_with
 
 COLOURS = {PASS: "green", FAIL: "red", INCONCLUSIVE: "yellow"}
 EXIT_FAIL, EXIT_INCONCLUSIVE = 1, 2

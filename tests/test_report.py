@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy.stats import binomtest
 
-from pipeline.report import Change, find_changes
+from pipeline.report_changes import Change, find_changes
 from stages.evaluate.compare import compare
 from tests.conftest import ROOT, Project
 
