@@ -112,6 +112,18 @@ def judge_differences(
     return verdicts
 
 
+def judge_all(
+    gates: Mapping[str, Gate],
+    metrics: Mapping[str, Any],
+    comparison: Mapping[str, Any],
+    missing: Iterable[str],
+) -> list[Verdict]:
+    """Both, metric by metric; arguments as those of `judge_differences`."""
+    verdicts = judge_values(gates, metrics)
+    verdicts += judge_differences(gates, metrics, comparison, missing)
+    return sorted(verdicts, key=lambda verdict: list(gates).index(verdict.metric))
+
+
 def difference_of(name: str, comparison: Mapping[str, Any]) -> Difference:
     """The difference that gates go by: its interval is chosen here and nowhere else."""
     found, rows = comparison["metrics"][name], comparison["rows"]
@@ -134,7 +146,8 @@ def judge(metric: str, value: float, margin: float, found: Difference) -> Verdic
     sign = -1 if found.less_is_better else 1
     gain = sign * found.value
     worst, best = sorted((sign * found.low, sign * found.high))
-    why = f"difference {found.value:+.4g}, 95 %: {found.low:+.4g} to {found.high:+.4g}"
+    low, high = _signed(found.low), _signed(found.high)
+    why = f"difference {_signed(found.value)}, 95 %: {low} to {high}"
     if worst >= -margin:
         return Verdict(metric, value, bound, PASS, why)
     if best < -margin:
@@ -158,6 +171,11 @@ def overall(verdicts: Iterable[Verdict]) -> str:
 
 def _bound(margin: float) -> str:
     return f"not worse by {margin:g}"
+
+
+def _signed(value: float) -> str:
+    """A difference as the report shows it."""
+    return f"{value:+.4f}" if abs(value) < 1000 else f"{value:+.4g}"
 
 
 def _rough(number: int) -> int:

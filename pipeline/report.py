@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.base import find_base, parse, text_at
 from pipeline.dvcrepo import open_repo
-from pipeline.gates import EVALUATE, Verdict, judge_differences, judge_values, read_gates
+from pipeline.gates import EVALUATE, Verdict, judge_all, read_gates
 from pipeline.metrics import read_metrics
 from pipeline.report_changes import Change, changed_params, find_changes
 from pipeline.report_data import compare_data, compare_slices
@@ -59,7 +59,7 @@ def make_report(asked: str | None) -> Report:
     before, after = _locked(text_at(commit, str(LOCK))), _locked(LOCK.read_text("utf-8"))
     comparison, missing = compare_with(base, commit)
     gates, now = read_gates(), read_metrics().get(EVALUATE, {})
-    verdicts = judge_values(gates, now) + judge_differences(gates, now, comparison, missing)
+    verdicts = judge_all(gates, now, comparison, missing)
     data = compare_data(before, after, base, missing)
     paired = bool(comparison) and comparison["why_not"] is None
     slices = compare_slices(before, after, missing) if paired else {}

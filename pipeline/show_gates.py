@@ -16,7 +16,7 @@ from pipeline.gates import (
     INCONCLUSIVE,
     PASS,
     Verdict,
-    judge_differences,
+    judge_all,
     judge_values,
     needs_base,
     overall,
@@ -43,7 +43,7 @@ def show_gates(asked: str | None, *, strict: bool, as_json: bool) -> int:
         base, commit = find_base(asked)
     if base is not None and commit is not None and needs_base(gates):
         comparison, missing = compare_with(base, commit)
-        verdicts += judge_differences(gates, metrics, comparison, missing)
+        verdicts = judge_all(gates, metrics, comparison, missing)
     result = overall(verdicts)
     if as_json:
         listed = [asdict(verdict) for verdict in verdicts]
