@@ -28,6 +28,18 @@ def find_base(asked: str | None) -> tuple[str, str]:
     raise UserError(f"none of {', '.join(BRANCHES)} is here: name the base with --base")
 
 
+def fetch_command(commit: str | None) -> str:
+    """What brings the outputs of a commit, or of the working folder (None), into DVC's cache.
+
+    DVC fetches for branches of the clone's own: where none is at the commit, one has to be made.
+    """
+    if commit is None:
+        return "'dvc fetch'"
+    own = try_git(HERE, "for-each-ref", "--points-at", commit, "refs/heads").stdout.strip()
+    make = "" if own else f"git branch base {commit[:10]} && "
+    return f"'{make}dvc fetch --all-branches'"
+
+
 def text_at(commit: str, path: str) -> str | None:
     """The text of a file at a commit, or None."""
     done = try_git(HERE, "show", f"{commit}:./{path}")

@@ -97,7 +97,7 @@ def judge_differences(
     Without a comparison (`missing` says why), or where the rows can't be paired, nothing can be
     told: that is inconclusive, never passed.
     """
-    why_not = "; ".join(missing) or comparison.get("why_not")
+    why_not = next(iter(missing), None) or comparison.get("why_not")
     verdicts = []
     for name, gate in gates.items():
         margin = gate.not_worse_by

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.base import find_base, parse, text_at
+from pipeline.base import fetch_command, find_base, parse, text_at
 from pipeline.dvcrepo import open_repo
 from pipeline.gates import EVALUATE, Verdict, judge_all, read_gates
 from pipeline.metrics import read_metrics
@@ -60,7 +60,7 @@ def make_report(asked: str | None) -> Report:
     comparison, missing = compare_with(base, commit)
     gates, now = read_gates(), read_metrics().get(EVALUATE, {})
     verdicts = judge_all(gates, now, comparison, missing)
-    data = compare_data(before, after, base, missing)
+    data = compare_data(before, after, base, commit, missing)
     paired = bool(comparison) and comparison["why_not"] is None
     slices = compare_slices(before, after, missing) if paired else {}
     return Report(
@@ -85,8 +85,8 @@ def compare_with(base: str, commit: str) -> tuple[Mapping[str, Any], list[str]]:
     before, after = _locked(text_at(commit, str(LOCK))), _locked(LOCK.read_text("utf-8"))
     missing: list[str] = []
     files = [
-        _cached(before, PREDICTIONS, f"the predictions of {base}", missing),
-        _cached(after, PREDICTIONS, "the predictions of the working folder", missing),
+        _cached(before, PREDICTIONS, f"the predictions of {base}", missing, commit),
+        _cached(after, PREDICTIONS, "the predictions of the working folder", missing, None),
     ]
     if files[0] is None or files[1] is None:
         return {}, missing
@@ -102,8 +102,13 @@ def _locked(text: str | None) -> dict[str, Any]:
     return parse(text).get("stages") or {}
 
 
-def _cached(locked: Mapping[str, Any], path: str, what: str, missing: list[str]) -> Path | None:
-    """The file in DVC's cache that a lock names; else None, and why it is missing."""
+def _cached(
+    locked: Mapping[str, Any], path: str, what: str, missing: list[str], commit: str | None
+) -> Path | None:
+    """The file in DVC's cache that the lock of `commit` names; else None, and why it is missing.
+
+    No commit means the working folder.
+    """
     outs = [out for entry in locked.values() for out in entry.get("outs", [])]
     digest = next((out.get("md5") for out in outs if out["path"] == path), None)
     if digest is None:
@@ -112,7 +117,7 @@ def _cached(locked: Mapping[str, Any], path: str, what: str, missing: list[str])
     with open_repo() as repo:
         file = Path(repo.cache.local.oid_to_path(digest))
     if not file.exists():
-        missing.append(f"{what} are not in DVC's cache: 'dvc fetch --all-branches' brings them")
+        missing.append(f"{what} are not in DVC's cache: {fetch_command(commit)} brings them")
         return None
     return file
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.base import fetch_command
 from pipeline.dvcrepo import open_repo
 from stages.common.params import PARAMS
 from stages.common.yamlfile import read_yaml
@@ -22,17 +23,22 @@ PREDICTIONS = "data/evaluate/predictions.parquet"
 Locked = Mapping[str, Any]
 
 
-def compare_data(before: Locked, after: Locked, base: str, missing: list[str]) -> dict[str, Any]:
+def compare_data(
+    before: Locked, after: Locked, base: str, commit: str, missing: list[str]
+) -> dict[str, Any]:
     """What `stages.evaluate.changed_data` prints; {"same": True} where nothing can differ.
 
-    `before` and `after` are the stages of both `dvc.lock`. Empty where files are not in DVC's
-    cache: `missing` then says so, and what brings them.
+    `before` and `after` are the stages of both `dvc.lock`, that of `commit` and ours. Empty where
+    files are not in DVC's cache: `missing` then says so, and what brings them.
     """
     digests = [_digests(side) for side in (before, after)]
     if digests[0] == digests[1] and len(digests[0]) == len(PARTS):
         return {"same": True}
-    names = (f"the prepared data of {base}", "the prepared data of the working folder")
-    sides = [_find(side, what, missing) for side, what in zip(digests, names, strict=True)]
+    what = "the prepared data of"
+    sides = [
+        _find(digests[0], f"{what} {base}", missing, commit),
+        _find(digests[1], f"{what} the working folder", missing, None),
+    ]
     if sides[0] is None or sides[1] is None:
         return {}
     files = {"before": sides[0], "after": sides[1]}
@@ -43,7 +49,7 @@ def compare_slices(before: Locked, after: Locked, missing: list[str]) -> dict[st
     """What `stages.evaluate.worse_slices` prints of two predictions that are both in the cache."""
     section = read_yaml(PARAMS)["evaluate"]
     # That the working folder's data is not here has been said where the data was compared.
-    prepared = _find(_digests(after), "", [])
+    prepared = _find(_digests(after), "", [], None)
     if prepared is None:
         return {}
     with open_repo() as repo:
@@ -71,7 +77,9 @@ def _digests(locked: Locked) -> dict[str, str]:
     return {part: outs[PREPARED + part] for part in PARTS if PREPARED + part in outs}
 
 
-def _find(digests: Mapping[str, str], what: str, missing: list[str]) -> dict[str, Any] | None:
+def _find(
+    digests: Mapping[str, str], what: str, missing: list[str], commit: str | None
+) -> dict[str, Any] | None:
     """The files in DVC's cache, those of a folder by their names in it; None where one is not."""
     if len(digests) < len(PARTS):
         missing.append(f"{what}: dvc.lock does not name all of {PREPARED}; run 'dvc repro' there")
@@ -89,9 +97,8 @@ def _find(digests: Mapping[str, str], what: str, missing: list[str]) -> dict[str
             else:
                 found[part], paths = str(path), [path]
             if not all(file.exists() for file in paths):
-                missing.append(
-                    f"{what} is not in DVC's cache: 'dvc fetch --all-branches' brings it"
-                )
+                how = fetch_command(commit)
+                missing.append(f"{what} is not in DVC's cache: {how} brings it")
                 return None
     return found
 

@@ -35,7 +35,8 @@ td, th { border: 1px solid var(--line); padding: .3rem .6rem; text-align: left; 
 td, th { white-space: nowrap; } td.long { white-space: normal; min-width: 18rem; }
 @media (max-width: 40rem) {
   body { margin: 1rem auto; } h1 { font-size: 1.5rem; } table { font-size: .75rem; }
-  td, th { padding: .2rem .3rem; }
+  td, th { padding: .2rem .3rem; } th, td.interval { white-space: normal; }
+  td.long { min-width: 12rem; }
 }
 td.number, .matrix td { text-align: right; font-variant-numeric: tabular-nums; }
 .better, .pass { color: var(--good); } .worse, .fail { color: var(--bad); }
@@ -98,6 +99,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _cell(text: str) -> str:
     first = text.split(" ")[0]
     kind = first if first in WORDS else "long" if len(text) > MAX_SHORT else ""
+    kind = "interval" if " to " in text and text[:1] in "+-" else kind
     kind = "number" if text.lstrip("+-× ").replace(".", "").replace(",", "").isdigit() else kind
     return f'<td class="{kind}">{escape(text).replace("`", "")}</td>'
 
