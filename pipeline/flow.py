@@ -107,14 +107,14 @@ def run_road(
                 finally:
                     leashes.end_all()
             keep_order([each.name for each in plan], before)
-            outcome.verdicts = _judge(outcome)
+            outcome.verdicts = judge_run(outcome)
             _publish(publish_results, view)
             return outcome
     except GaveUpError:
         return Outcome([], cancelled=True)
 
 
-def _judge(outcome: Outcome) -> list[Verdict]:
+def judge_run(outcome: Outcome) -> list[Verdict]:
     """What the gates say to this run: nothing where evaluate has no metrics of it.
 
     A stage that is unchanged has; one that was not asked for, or did not end well, has not.
