@@ -184,9 +184,24 @@ def predict(file: str, output: str | None) -> None:
 @stop_at_mistakes
 def metrics() -> None:
     """Show the metrics of the last run, and the gates."""
-    from pipeline.metrics import show_metrics
+    from pipeline.show_metrics import show_metrics
 
     show_metrics()
+
+
+@main.command()
+@click.option("--base", metavar="REV", help="A branch, tag or commit; else where this one began.")
+@click.option("--strict", is_flag=True, help="Exit with 2 when a gate is inconclusive.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@stop_at_mistakes
+def gate(base: str | None, strict: bool, as_json: bool) -> None:  # noqa: FBT001
+    """Judge the last run by evaluate.gates; exit with 1 when a gate fails.
+
+    Only gates against another revision (not_worse_by) look at the base.
+    """
+    from pipeline.show_gates import show_gates
+
+    sys.exit(show_gates(base, strict=strict, as_json=as_json))
 
 
 @main.command()

@@ -1,8 +1,9 @@
 """The road as a Prefect flow: `reprise run` and every deployment come through here.
 
 One task a stage, under the stage's name, each in a state of its own at the end: Ran, Restored
-(from DVC's cache), Unchanged, Failed, or Skipped because a stage before it failed. DVC is the
-only cache: Prefect keeps no results.
+(from DVC's cache), Unchanged, Failed, or Skipped because a stage before it failed. When all have
+ended, `evaluate.gates` judge the values of evaluate's metrics; a gate that fails makes the run
+Failed and takes nothing back. DVC is the only cache: Prefect keeps no results.
 """
 
 import time
@@ -25,10 +26,12 @@ from prefect.utilities.annotations import allow_failure
 from pipeline.artifacts import publish_plan, publish_results
 from pipeline.execute import Leashes, read_grace_seconds
 from pipeline.folder import GaveUpError, hold_folder
+from pipeline.gates import EVALUATE, Verdict, judge_values, read_gates
 from pipeline.keeper import keep
 from pipeline.lockfile import keep_order, locked_stages
 from pipeline.meta import StageMeta, read_metas
-from pipeline.outcome import Outcome
+from pipeline.metrics import read_metrics
+from pipeline.outcome import ENDED_WELL, Outcome
 from pipeline.plan import StagePlan, make_plan
 from pipeline.stage_task import StageTask
 from pipeline.view import View
@@ -93,6 +96,8 @@ def run_road(
             edit()
             plan = make_plan(stages)
             metas = read_metas({each.name: each.meta for each in plan})
+            if EVALUATE in (each.name for each in plan):
+                read_gates()  # a wrong one is no reason to fail after hours of training
             _publish(partial(publish_plan, plan), view)
             before = locked_stages()
             outcome = Outcome(plan)
@@ -102,10 +107,21 @@ def run_road(
                 finally:
                     leashes.end_all()
             keep_order([each.name for each in plan], before)
+            outcome.verdicts = judge_run(outcome)
             _publish(publish_results, view)
             return outcome
     except GaveUpError:
         return Outcome([], cancelled=True)
+
+
+def judge_run(outcome: Outcome) -> list[Verdict]:
+    """What the gates say to this run: nothing where evaluate has no metrics of it.
+
+    A stage that is unchanged has; one that was not asked for, or did not end well, has not.
+    """
+    if outcome.cancelled or outcome.states.get(EVALUATE) not in ENDED_WELL:
+        return []
+    return judge_values(read_gates(), read_metrics().get(EVALUATE, {}))
 
 
 def _publish(publish: Callable[[], None], view: View) -> None:

@@ -6,7 +6,7 @@ and none either when a run before has left the same result for the same revision
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.git import TRANSFER_SECONDS, git, hide_secrets, names_of, try_git
@@ -27,8 +27,14 @@ IDENTITY = {
 _OVERTAKEN = re.compile(r"fetch first|non-fast-forward|stale info|cannot lock ref|failed to update")
 
 
-def publish(workspace: Workspace, deployment: str, states: Mapping[str, str], say: Say) -> None:
-    """Commit what the run has changed in its clone and push it.
+def publish(
+    workspace: Workspace,
+    deployment: str,
+    states: Mapping[str, str],
+    say: Say,
+    notes: Sequence[str] = (),
+) -> None:
+    """Commit what the run has changed in its clone and push it; `notes` go into the message.
 
     Raises UserError, with the commit kept on a branch of the repository, when it can't be pushed.
     """
@@ -38,7 +44,7 @@ def publish(workspace: Workspace, deployment: str, states: Mapping[str, str], sa
         say(f"nothing differs from {workspace.revision}: no commit")
         return
     git(folder, "add", "--all", "--", *(f":(top,literal){path}" for path in paths))
-    message = describe(workspace, deployment, states)
+    message = describe(workspace, deployment, states, notes)
     identity = _identity(folder)
     # A worker has nobody who could unlock a key for a signature.
     arguments = ["--quiet", "--no-gpg-sign", "--no-verify", "--message", message]
@@ -99,8 +105,10 @@ def find_same(workspace: Workspace, deployment: str, commit: str) -> str | None:
     return None
 
 
-def describe(workspace: Workspace, deployment: str, states: Mapping[str, str]) -> str:
-    """The commit's message: the stages by how they ended, and the metrics of all."""
+def describe(
+    workspace: Workspace, deployment: str, states: Mapping[str, str], notes: Sequence[str]
+) -> str:
+    """The commit's message: the stages by how they ended, the notes, and the metrics of all."""
     by_state: dict[str, list[str]] = {}
     for stage, state in states.items():
         by_state.setdefault(state, []).append(stage)
@@ -108,6 +116,7 @@ def describe(workspace: Workspace, deployment: str, states: Mapping[str, str]) -
     lines = [f"{deployment}: {ran}", ""]
     lines.append(f"Run {workspace.name} at {workspace.revision} ({workspace.commit[:10]}).")
     lines += [f"{state}: {', '.join(stages)}" for state, stages in by_state.items()]
+    lines += notes
     for stage, metrics in read_metrics(workspace.path).items():
         shown = ", ".join(f"{name} {format_value(value)}" for name, value in metrics.items())
         lines += ["", f"{stage}: {shown}"]

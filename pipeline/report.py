@@ -13,31 +13,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.base import fetch_command, find_base, parse, text_at
 from pipeline.dvcrepo import open_repo
-from pipeline.git import git, try_git
+from pipeline.gates import EVALUATE, Verdict, judge_all, read_gates
 from pipeline.metrics import read_metrics
+from pipeline.report_changes import Change, changed_params, find_changes
+from pipeline.report_data import compare_data, compare_slices
 from stages.common.errors import UserError
-from stages.common.params import DVC_FILE, PARAMS, VERSIONS
+from stages.common.params import DVC_FILE, PARAMS
 from stages.common.yamlfile import read_yaml
 
 LOCK = Path("dvc.lock")
-HERE = Path()
 PREDICTIONS = "data/evaluate/predictions.parquet"
-SCHEMA = "data/prepare/schema.json"
-BRANCHES = ("origin/HEAD", "main", "master")
-
-
-@dataclass(frozen=True)
-class Change:
-    """A stage whose entry in `dvc.lock` differs, and in what."""
-
-    stage: str
-    why: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that the pages show. `comparison` is what `stages.evaluate.compare` prints."""
+    """All that the pages show.
+
+    `comparison`, `data` and `slices` are what `stages.evaluate.compare`, `changed_data` and
+    `worse_slices` print; they are empty where their files are not here, as `missing` says.
+    """
 
     base: str
     commit: str
@@ -46,26 +42,10 @@ class Report:
     changes: tuple[Change, ...]
     comparison: Mapping[str, Any]
     curves: Mapping[str, tuple[str | None, str | None]]
-    columns: tuple[str, ...] = ()
-    missing: tuple[str, ...] = field(default=())
-
-
-def find_base(asked: str | None) -> tuple[str, str]:
-    """The base revision as the user knows it, and its commit.
-
-    Without a name it is where this branch has left the default one. Raises UserError.
-    """
-    for name in [asked] if asked is not None else BRANCHES:
-        done = try_git(HERE, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
-        if done.returncode != 0:
-            continue
-        commit = done.stdout.strip()
-        if asked is not None:
-            return name, commit
-        return f"merge base with {name}", git(HERE, "merge-base", "HEAD", commit)
-    if asked is not None:
-        raise UserError(f"there is no revision '{asked}'\n  --base takes a branch, tag or commit")
-    raise UserError(f"none of {', '.join(BRANCHES)} is here: name the base with --base")
+    data: Mapping[str, Any] = field(default_factory=dict)
+    slices: Mapping[str, Any] = field(default_factory=dict)
+    gates: tuple[Verdict, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def make_report(asked: str | None) -> Report:
@@ -76,56 +56,41 @@ def make_report(asked: str | None) -> Report:
     base, commit = find_base(asked)
     if not LOCK.exists():
         raise UserError("there is no dvc.lock: run 'dvc repro' first")
-    before, after = _locked(_at(commit, str(LOCK)) or ""), _locked(LOCK.read_text("utf-8"))
-    missing: list[str] = []
-    comparison: Mapping[str, Any] = {}
-    files = [
-        _cached(before, PREDICTIONS, f"the predictions of {base}", missing),
-        _cached(after, PREDICTIONS, "the predictions of the working folder", missing),
-    ]
-    if files[0] is not None and files[1] is not None:
-        comparison = _compare(files[0], files[1])
-    schemas = [_cached(side, SCHEMA, "the schema", []) for side in (before, after)]
+    before, after = _locked(text_at(commit, str(LOCK))), _locked(LOCK.read_text("utf-8"))
+    comparison, missing = compare_with(base, commit)
+    gates, now = read_gates(), read_metrics().get(EVALUATE, {})
+    verdicts = judge_all(gates, now, comparison, missing)
+    data = compare_data(before, after, base, commit, missing)
+    paired = bool(comparison) and comparison["why_not"] is None
+    slices = compare_slices(before, after, missing) if paired else {}
     return Report(
         base=base,
         commit=commit,
         metrics=_metrics(commit),
-        params=_params(commit),
+        params=changed_params(parse(text_at(commit, str(PARAMS))), read_yaml(PARAMS)),
         changes=find_changes(before, after),
         comparison=comparison,
-        curves={path: (_at(commit, path), _now(path)) for path in _plots()},
-        columns=_columns(schemas[0], schemas[1]),
+        curves={path: (text_at(commit, path), _now(path)) for path in _plots()},
+        data=data,
+        slices=slices,
+        gates=tuple(verdicts),
         missing=tuple(missing),
     )
 
 
-def find_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
-    """The stages whose recorded inputs differ, in the order of `dvc.lock`, and why."""
-    changes = []
-    for name, entry in after.items():
-        old = before.get(name)
-        if old is None:
-            changes.append(Change(name, ("new",)))
-            continue
-        why = [] if old.get("cmd") == entry.get("cmd") else ["its command"]
-        sides = [_flat(side.get("params", {}).get(PARAMS.name, {})) for side in (old, entry)]
-        why += [f"`{key}`" for key in _differing(*sides)]
-        sides = [_flat(side.get("params", {}).get(str(VERSIONS), {})) for side in (old, entry)]
-        why += [
-            f"{k} {as_text(was)} → {as_text(now)}" for k, (was, now) in _differing(*sides).items()
-        ]
-        hashes = [{dep["path"]: dep.get("md5") for dep in e.get("deps", [])} for e in (old, entry)]
-        why += [f"`{path}`" for path in _differing(hashes[0], hashes[1])]
-        if why:
-            changes.append(Change(name, tuple(why)))
-    changes += [Change(name, ("removed",)) for name in before if name not in after]
-    return tuple(changes)
-
-
-def _at(commit: str, path: str) -> str | None:
-    """The text of a file at a commit, or None."""
-    done = try_git(HERE, "show", f"{commit}:./{path}")
-    return done.stdout if done.returncode == 0 else None
+def compare_with(base: str, commit: str) -> tuple[Mapping[str, Any], list[str]]:
+    """What `stages.evaluate.compare` finds, and why not where predictions are missing."""
+    if not LOCK.exists():
+        raise UserError("there is no dvc.lock: run 'dvc repro' first")
+    before, after = _locked(text_at(commit, str(LOCK))), _locked(LOCK.read_text("utf-8"))
+    missing: list[str] = []
+    files = [
+        _cached(before, PREDICTIONS, f"the predictions of {base}", missing, commit),
+        _cached(after, PREDICTIONS, "the predictions of the working folder", missing, None),
+    ]
+    if files[0] is None or files[1] is None:
+        return {}, missing
+    return _compare(files[0], files[1]), missing
 
 
 def _now(path: str) -> str | None:
@@ -133,19 +98,17 @@ def _now(path: str) -> str | None:
     return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
-def _locked(text: str) -> dict[str, Any]:
-    return _parse(text).get("stages") or {}
+def _locked(text: str | None) -> dict[str, Any]:
+    return parse(text).get("stages") or {}
 
 
-def _parse(text: str) -> dict[str, Any]:
-    from ruamel.yaml import YAML
+def _cached(
+    locked: Mapping[str, Any], path: str, what: str, missing: list[str], commit: str | None
+) -> Path | None:
+    """The file in DVC's cache that the lock of `commit` names; else None, and why it is missing.
 
-    content = YAML(typ="safe").load(text)
-    return content if isinstance(content, dict) else {}
-
-
-def _cached(locked: Mapping[str, Any], path: str, what: str, missing: list[str]) -> Path | None:
-    """The file in DVC's cache that a lock names; else None, and why it is missing."""
+    No commit means the working folder.
+    """
     outs = [out for entry in locked.values() for out in entry.get("outs", [])]
     digest = next((out.get("md5") for out in outs if out["path"] == path), None)
     if digest is None:
@@ -154,7 +117,7 @@ def _cached(locked: Mapping[str, Any], path: str, what: str, missing: list[str])
     with open_repo() as repo:
         file = Path(repo.cache.local.oid_to_path(digest))
     if not file.exists():
-        missing.append(f"{what} are not in DVC's cache: 'dvc fetch --all-branches' brings them")
+        missing.append(f"{what} are not in DVC's cache: {fetch_command(commit)} brings them")
         return None
     return file
 
@@ -174,10 +137,10 @@ def _metrics(commit: str) -> dict[str, dict[str, tuple[Any, Any]]]:
     """Every metric of both sides, by stage: (before, after); None where it is not there."""
     found: dict[str, dict[str, tuple[Any, Any]]] = {}
     old: dict[str, dict[str, Any]] = {}
-    for name, stage in (_parse(_at(commit, str(DVC_FILE)) or "").get("stages") or {}).items():
+    for name, stage in (parse(text_at(commit, str(DVC_FILE))).get("stages") or {}).items():
         for entry in stage.get("metrics", []):
             path = next(iter(entry)) if isinstance(entry, dict) else entry
-            text = _at(commit, path)
+            text = text_at(commit, path)
             if text is not None and path.endswith(".json"):
                 old.setdefault(name, {}).update(json.loads(text))
     new = read_metrics()
@@ -187,29 +150,6 @@ def _metrics(commit: str) -> dict[str, dict[str, tuple[Any, Any]]]:
     return found
 
 
-def _params(commit: str) -> dict[str, tuple[Any, Any]]:
-    old, new = _parse(_at(commit, str(PARAMS)) or ""), read_yaml(PARAMS)
-    return _differing(_flat(old), _flat(new))
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {
-        key: (old.get(key), new.get(key))
-        for key in {**old, **new}
-        if old.get(key) != new.get(key) or (key in old) != (key in new)
-    }
-
-
 def _plots() -> list[str]:
     """The plots that lie in git, by path."""
     paths: list[str] = []
@@ -217,22 +157,3 @@ def _plots() -> list[str]:
         for entry in stage.get("plots", []):
             paths.append(next(iter(entry)) if isinstance(entry, dict) else entry)
     return [path for path in paths if path.endswith(".csv")]
-
-
-def _columns(before: Path | None, after: Path | None) -> tuple[str, ...]:
-    """The columns that came, went, or changed their kind."""
-    if before is None or after is None or before == after:
-        return ()
-    sides = []
-    for path in (before, after):
-        schema = json.loads(path.read_text(encoding="utf-8"))
-        sides.append({column["name"]: column.get("kind") for column in schema["features"]})
-    return tuple(
-        f"`{name}`: {as_text(was)} → {as_text(now)}"
-        for name, (was, now) in _differing(sides[0], sides[1]).items()
-    )
-
-
-def as_text(value: object) -> str:
-    """A value of `params.yaml` or a lock, as YAML would say it on one line."""
-    return "none" if value is None else json.dumps(value, ensure_ascii=False, default=str)

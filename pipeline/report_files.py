@@ -7,26 +7,40 @@ from html import escape
 from pathlib import Path
 
 from pipeline.atomic import write_whole
-from pipeline.report import Report, as_text
-from pipeline.report_text import ONE_SEED, PAIRED, as_markdown, other_metrics, paired_rows, verdict
+from pipeline.report import Report
+from pipeline.report_sections import Section, gate_section, make_sections
+from pipeline.report_text import NUM_ROWS_OPEN, ONE_SEED, PAIRED, as_markdown, paired_rows, verdict
 
 WIDTH, HEIGHT, MARGIN = 420, 220, 36
 CURVES = ("data/train/plots/loss.csv", "data/train/plots/metric.csv")
 CONFUSION = "data/evaluate/plots/confusion.csv"
 MAX_CLASSES = 30
+# Of more characters a cell may break into lines.
+MAX_SHORT = 40
+# What is shown in a colour.
+WORDS = ("better", "worse", "noise", "pass", "fail", "inconclusive", "drift")
 HEAD = (
     '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     "<title>What this change did</title>"
 )
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --before: #b36b00; --after: #0a66c2; }
-@media (prefers-color-scheme: dark) { :root { --before: #f0a848; --after: #6cb2ff; } }
+:root { --good: #1a7f37; --bad: #d1242f; }
+@media (prefers-color-scheme: dark) {
+  :root { --before: #f0a848; --after: #6cb2ff; --good: #4ac26b; --bad: #ff7b72; }
+}
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
 td, th { border: 1px solid var(--line); padding: .3rem .6rem; text-align: left; }
-td.number, td.interval { white-space: nowrap; }
+td, th { white-space: nowrap; } td.long { white-space: normal; min-width: 18rem; }
+@media (max-width: 40rem) {
+  body { margin: 1rem auto; } h1 { font-size: 1.5rem; } table { font-size: .75rem; }
+  td, th { padding: .2rem .3rem; } th, td.interval { white-space: normal; }
+  td.long { min-width: 12rem; }
+}
 td.number, .matrix td { text-align: right; font-variant-numeric: tabular-nums; }
-.better { color: #1a7f37; } .worse { color: #d1242f; } .noise { opacity: .7; }
+.better, .pass { color: var(--good); } .worse, .fail { color: var(--bad); }
+.noise { opacity: .7; } .drift, .inconclusive { color: var(--before); }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; } svg { max-width: 100%; height: auto; }
 .before { stroke: var(--before); } .after { stroke: var(--after); }
 path { fill: none; stroke-width: 2; } .axis { stroke: var(--line); } text { fill: currentColor; }
@@ -51,37 +65,29 @@ def as_page(report: Report) -> str:
     parts += [f"<p>{escape(line)}</p>" for line in report.missing]
     if report.comparison and report.comparison["why_not"] is None:
         parts += [_table(PAIRED, paired_rows(report)), f"<p>{ONE_SEED}</p>"]
-    sections: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = [
-        ("Other metrics", ("stage", "metric", "before", "after"), other_metrics(report)),
-        (
-            "Parameters",
-            ("parameter", "before", "after"),
-            [(key, as_text(was), as_text(now)) for key, (was, now) in report.params.items()],
-        ),
-        (
-            "Stages with other inputs",
-            ("stage", "what changed"),
-            [(change.stage, ", ".join(change.why)) for change in report.changes],
-        ),
-        ("Columns", ("column",), [(column,) for column in report.columns]),
-    ]
-    for title, columns, rows in sections:
-        if rows:
-            parts += [f"<h2>{title}</h2>", _table(columns, rows)]
-    flips = report.comparison.get("flips") if report.comparison else None
-    if flips is not None:
-        parts.append(
-            f"<h2>Rows that flipped</h2><p>{flips['fixed']} became right, {flips['broken']} became "
-            f"wrong (McNemar's exact test: p = {flips['mcnemar_p']:.3g}).</p>"
-        )
-        rows = [(kind, *row) for kind, listed in flips["examples"].items() for row in listed]
-        if rows:
-            parts.append(_table(("", "row", "target", "before", "after"), rows))
+    for section in make_sections(report):
+        parts += _section(section)
     parts += _pictures(report)
+    gates = gate_section(report)
+    if gates is not None:
+        parts += _section(gates)
     body = "".join(parts)
     return (
         f'<!doctype html><html lang="en"><head>{HEAD}<style>{STYLE}</style></head>{body}</html>\n'
     )
+
+
+def _section(section: Section) -> list[str]:
+    """A section under its title; a long table is folded."""
+    parts = [f"<h2>{escape(section.title)}</h2>"]
+    parts += [f"<p>{escape(section.text)}</p>"] if section.text else []
+    if section.rows:
+        table = _table(section.columns, section.rows)
+        if len(section.rows) > NUM_ROWS_OPEN:
+            head = f"<summary>{len(section.rows)} rows</summary>"
+            table = f"<details>{head}{table}</details>"
+        parts.append(table)
+    return parts
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -92,9 +98,9 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     first = text.split(" ")[0]
-    kind = first if first in ("better", "worse", "noise") else ""
+    kind = first if first in WORDS else "long" if len(text) > MAX_SHORT else ""
     kind = "interval" if " to " in text and text[:1] in "+-" else kind
-    kind = "number" if text.lstrip("+-−").replace(".", "").isdigit() else kind
+    kind = "number" if text.lstrip("+-× ").replace(".", "").replace(",", "").isdigit() else kind
     return f'<td class="{kind}">{escape(text).replace("`", "")}</td>'
 
 
@@ -110,7 +116,8 @@ def _pictures(report: Report) -> list[str]:
         titles = [
             f"<div><h3>{t}</h3>{m}</div>" for t, m in zip(("Before", "After"), sides, strict=True)
         ]
-        parts.append(f'<h2>Confusion</h2><div class="pictures">{"".join(titles)}</div>')
+        parts.append("<h2>Confusion</h2><p>How often each class was taken for which: actual down, ")
+        parts.append(f'predicted across.</p><div class="pictures">{"".join(titles)}</div>')
     return parts
 
 

@@ -1,12 +1,15 @@
 """The report as Markdown that fits a comment on a pull request."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from pipeline.metrics import format_value
-from pipeline.report import Report, as_text
+from pipeline.report import Report
+from pipeline.report_sections import Section, gate_section, make_sections
 
 NUM_ROWS_OPEN = 12
+# GitHub takes 65,536 characters; what posts it may add some.
+MAX_LENGTH = 60_000
+NUMS_ROWS = (100, 40, 12, 3)
 PAIRED = ("metric", "before", "after", "difference", "95 % interval", "")
 MARKS = {"better": "better ✅", "worse": "worse ❌", "noise": "noise", "": ""}
 ONE_SEED = (
@@ -33,19 +36,25 @@ def verdict(report: Report) -> str:
 
 
 def as_markdown(report: Report) -> str:
-    """The whole report."""
+    """The whole report, short enough for a comment: of tables too long for one, the first rows."""
+    for num_rows in NUMS_ROWS:
+        text = _whole(report, num_rows)
+        if len(text) <= MAX_LENGTH:
+            return text
+    return text[:MAX_LENGTH] + "\n"
+
+
+def _whole(report: Report, num_rows: int) -> str:
     parts = [f"### {verdict(report)}", f"Compared with {report.base} (`{report.commit[:10]}`)."]
-    parts += [f"> {line}" for line in report.missing]
+    parts += [f"> {_cell(line)}" for line in report.missing]
     parts += _paired(report)
-    parts += _section(
-        "Other metrics", ("stage", "metric", "before", "after"), other_metrics(report)
-    )
-    rows = [(f"`{key}`", as_text(was), as_text(now)) for key, (was, now) in report.params.items()]
-    parts += _section("Parameters", ("parameter", "before", "after"), rows)
-    changes = [(change.stage, ", ".join(change.why)) for change in report.changes]
-    parts += _section("Stages with other inputs", ("stage", "what changed"), changes)
-    parts += _section("Columns", ("column",), [(column,) for column in report.columns])
-    parts += _flips(report)
+    for section in make_sections(report):
+        parts += _shown(section, num_rows)
+    if any(None not in sides for sides in report.curves.values()):
+        parts.append("Training curves and confusion side by side are in `report.html`.")
+    gates = gate_section(report)
+    if gates is not None:
+        parts += _shown(gates, num_rows)
     return "\n\n".join(parts) + "\n"
 
 
@@ -77,38 +86,18 @@ def paired_rows(report: Report) -> list[tuple[str, ...]]:
     return rows
 
 
-def other_metrics(report: Report) -> list[tuple[str, str, str, str]]:
-    """What differs of the metrics that are not compared row by row."""
-    compared = report.comparison.get("metrics", {}) if report.comparison else {}
-    return [
-        (stage, name, _shown(was), _shown(now))
-        for stage, metrics in report.metrics.items()
-        for name, (was, now) in metrics.items()
-        if was != now and not (stage == "evaluate" and name in compared)
-    ]
-
-
-def _flips(report: Report) -> list[str]:
-    flips = report.comparison.get("flips") if report.comparison else None
-    if flips is None:
-        return []
-    text = (
-        f"**Rows:** {flips['fixed']} became right, {flips['broken']} became wrong "
-        f"(McNemar's exact test: p = {flips['mcnemar_p']:.3g})."
-    )
-    rows = [(kind, *row) for kind, listed in flips["examples"].items() for row in listed]
-    return [text, *_section("Rows that flipped", ("", "row", "target", "before", "after"), rows)]
-
-
-def _section(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table under a title, folded when it is long; nothing when it is empty."""
-    if not rows:
-        return []
-    table = _table(columns, rows)
-    if len(rows) <= NUM_ROWS_OPEN:
-        return [f"**{title}**\n\n{table}"]
-    head = f"<details><summary>{title} ({len(rows)})</summary>"
-    return [f"{head}\n\n{table}\n\n</details>"]
+def _shown(section: Section, num_rows: int) -> list[str]:
+    """A section under its title, folded when its table is long."""
+    text = [_cell(section.text)] if section.text else []
+    if not section.rows:
+        return [f"**{section.title}**", *text]
+    table = _table(section.columns, section.rows[:num_rows])
+    if len(section.rows) > num_rows:
+        table += f"\n\n{len(section.rows) - num_rows} more are in report.html."
+    if len(section.rows) <= NUM_ROWS_OPEN:
+        return [f"**{section.title}**", *text, table]
+    folded = f"<details><summary>{len(section.rows)} rows</summary>\n\n{table}\n\n</details>"
+    return [f"**{section.title}**", *text, folded]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -117,8 +106,5 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return str(text).replace("|", "\\|").replace("\n", " ")
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else format_value(value)
+    """Text in a line: what would end a cell, or be taken for HTML, is no more than its sign."""
+    return text.replace("|", "\\|").replace("<", "\\<").replace("\n", " ")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pipeline.outcome import Outcome
 
 SOURCE = "--set"
-ENDED_WELL = ("ran", "restored", "unchanged")
 # As the shell counts: 128 and the number of SIGINT.
 INTERRUPTED = 130
 
@@ -53,7 +52,7 @@ def run(
 
     outcome = _run_flow(url, stages, edit, force=force, parallel=parallel, wait=wait)
     show_outcome(outcome)
-    return not outcome.failed and not outcome.cancelled
+    return not outcome.failed and not outcome.cancelled and not outcome.failed_gates
 
 
 def _run_flow(
@@ -94,7 +93,8 @@ def _run_flow(
 
 
 def show_outcome(outcome: "Outcome") -> None:
-    """Print the last lines of what failed, then a row a stage: state, seconds, metrics."""
+    """Print the last lines of what failed, a row a stage, and the gates that failed."""
+    from pipeline.outcome import ENDED_WELL
     from pipeline.view import COLOURS
 
     console = Console(highlight=False)
@@ -120,6 +120,8 @@ def show_outcome(outcome: "Outcome") -> None:
         shown = Text(state, style=COLOURS.get(state, ""))
         table.add_row(each.name, shown, seconds, _in_words(shown_metrics))
     console.print(table)
+    for sentence in outcome.failed_gates:
+        console.print(Text(sentence, style="bold red"), soft_wrap=True)
     if outcome.cancelled:
         console.print("cancelled: every process of the run has ended")
 

@@ -73,14 +73,16 @@ def _say(line: str) -> None:
 
 
 def _finish(workspace: Workspace, outcome: Outcome) -> None:
-    """Publish a run that went well."""
+    """Publish a run whose stages all ended well, also where a gate failed: people must see it."""
     for stage, state in outcome.states.items():
         _say(f"{stage}: {state}")
+    for sentence in outcome.failed_gates:
+        get_run_logger().error("%s", sentence)
     if outcome.failed:
         raise RoadFailedError
     if not outcome.cancelled:
         push_data(workspace.path, _say)
-        publish(workspace, _deployment_name(), outcome.states, _say)
+        publish(workspace, _deployment_name(), outcome.states, _say, outcome.failed_gates)
 
 
 def _prepare(folder: Path, overrides: dict[str, Any]) -> None:

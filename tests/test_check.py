@@ -35,7 +35,7 @@ MISTAKES = [
     ("name: CosineAnnealingLR", "name: StepLR", ["StepLR needs 'step_size'"]),
     ("[accuracy, f1_macro", "[acuracy, f1_macro", ["no metric 'acuracy'", "evaluate.metrics.0"]),
     ("minimum: 0.95", "min: 0.95", ["evaluate.gates.accuracy.min", "did you mean 'minimum'?"]),
-    ("{minimum: 0.95}", "{}", ["a gate needs a minimum or a maximum"]),
+    ("{minimum: 0.95}", "{}", ["a gate needs a minimum, a maximum"]),
     ("low: 1e-4", "low: 1", ["low (1) must be below high (0.1)"]),
     ("[32, 64, 128]", "[32, many]", ["tune.space.build.model.width", "can't be 'many'"]),
     ("build.model.width: [32", "build.model.depth: [32", ["cnn takes no 'depth'"]),

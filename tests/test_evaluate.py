@@ -189,7 +189,10 @@ def test_all_unknown_metrics_are_told_at_once() -> None:
     ("section", "says"),
     [
         ({"metrics": [], "gates": {}}, "at least 1 item"),
-        ({"metrics": ["accuracy"], "gates": {"accuracy": {}}}, "a minimum or a maximum"),
+        (
+            {"metrics": ["accuracy"], "gates": {"accuracy": {}}},
+            "a minimum, a maximum or not_worse_by",
+        ),
         ({"metrics": ["accuracy"], "gates": {"accuracy": {"min": 1.0}}}, "min"),
     ],
 )

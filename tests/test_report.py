@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy.stats import binomtest
 
-from pipeline.report import Change, find_changes
+from pipeline.report_changes import Change, find_changes
 from stages.evaluate.compare import compare
 from tests.conftest import ROOT, Project
 
@@ -143,7 +143,10 @@ def test_the_report_of_a_branch(clone: Project, tmp_path: Path) -> None:
     far.run("reprise", "report", "--base", "origin/main", "--output", "pages")
     text = (far.path / "pages/report.md").read_text(encoding="utf-8")
     assert "No verdict" in text
-    assert "dvc fetch --all-branches" in text
+    assert "&& dvc fetch --all-branches' brings them" in text
+    commit = far.run("git", "rev-parse", "origin/main").stdout
+    assert f"'git branch base {commit[:10]} && dvc fetch" in text
+    assert "| accuracy | " in text.split("**Gates: ")[1]
     assert "| train | kept_epoch |" in text
     said = far.run("reprise", "report", "--base", "nowhere", ok=False).stderr
     assert "there is no revision 'nowhere'" in said

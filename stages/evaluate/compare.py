@@ -59,6 +59,7 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, names: list[str]) -> dict
                 "after": values[1][name],
                 **asdict(differences[name]),
                 "mark": mark(name, differences[name]),
+                "less_is_better": name in LESS_IS_BETTER,
             }
             for name in names
         },

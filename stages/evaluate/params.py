@@ -21,15 +21,19 @@ def check_gates(section: "GatedEvaluateParams") -> list[Problem]:
 
 
 class Gate(Section):
-    """What a metric must reach: at least `minimum`, at most `maximum`."""
+    """What a metric must reach: at least `minimum`, at most `maximum`.
+
+    `not_worse_by`: against another revision, worse by no more than this, in the metric's units.
+    """
 
     minimum: float | None = None
     maximum: float | None = None
+    not_worse_by: Annotated[float, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _bound_something(self) -> Self:
-        if self.minimum is None and self.maximum is None:
-            raise ValueError("a gate needs a minimum or a maximum")
+        if self.minimum is None and self.maximum is None and self.not_worse_by is None:
+            raise ValueError("a gate needs a minimum, a maximum or not_worse_by")
         return self
 
 

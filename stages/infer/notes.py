@@ -6,6 +6,7 @@ rows alone are no drift. Its spread does when the deviation is 1.5 times that of
 less than its 1.5th part, in 100 rows or more. A column of categories drifts when more than 5 % of
 the rows hold a value that training has not seen. Images are looked at channel by channel. How
 often each known category and each truth occurs is not compared: training keeps no record of it.
+The limits stand in `stages/common/drift.py`.
 """
 
 import math
@@ -14,14 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from stages.common.drift import MAX_UNSEEN, mean_has_drifted, spread_has_drifted
 from stages.common.encode import as_category, as_numeric
 from stages.common.schema import Array, Feature, Moments, Schema, Statistics
 
-MAX_SHIFT = 0.25
-MIN_ERRORS = 4.0
-MAX_SPREAD = 1.5
-MIN_ROWS_OF_SPREAD = 100
-MAX_UNSEEN = 0.05
 NUM_SHOWN = 5
 # More are only counted: what is kept must not grow with the file.
 MAX_KEPT = 1000
@@ -49,10 +46,9 @@ class Sums:
         shift = self.total / self.count
         spread = math.sqrt(max(0.0, self.squares / self.count - shift**2))
         said = []
-        if abs(shift) > MAX_SHIFT and abs(shift) * math.sqrt(num_rows) > MIN_ERRORS:
+        if mean_has_drifted(shift, num_rows):
             said.append(f"its mean is {abs(shift):.2g} deviations {_way(shift)} that of training")
-        wide = spread > MAX_SPREAD or spread < 1 / MAX_SPREAD
-        if wide and num_rows >= MIN_ROWS_OF_SPREAD:
+        if spread_has_drifted(spread, num_rows):
             said.append(f"it spreads {spread:.2g} times as wide as in training")
         return said
 

@@ -1,0 +1,48 @@
+"""`reprise metrics`: the metrics of the last run as a table, with the gates on their values."""
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.gates import EVALUATE, PASS, judge_values
+from pipeline.metrics import format_value, read_metrics
+from stages.common.errors import UserError
+from stages.common.params import PARAMS
+from stages.common.section import validate
+from stages.common.yamlfile import read_yaml
+from stages.evaluate.params import Gate, GatedEvaluateParams, check_gates
+
+
+def show_metrics() -> None:
+    """Print every metric that `dvc.yaml` declares, and how the gates judge those of evaluate.
+
+    Raises UserError when nothing has run yet.
+    """
+    section = validate(GatedEvaluateParams, read_yaml(PARAMS)[EVALUATE], at=EVALUATE)
+    if problems := check_gates(section):
+        raise UserError(*problems)
+    table = Table()
+    table.add_column("stage")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("gate")
+    for name, metrics in read_metrics().items():
+        for index, (metric, value) in enumerate(metrics.items()):
+            gate = section.gates.get(metric) if name == EVALUATE else None
+            shown = "" if index else name
+            said = "" if gate is None else _judged(metric, value, gate)
+            table.add_row(shown, metric, format_value(value), said)
+        table.add_section()
+    if not table.rows:
+        raise UserError("no stage has written metrics yet: run 'dvc repro'")
+    Console().print(table)
+
+
+def _judged(metric: str, value: float, gate: Gate) -> str:
+    lines = []
+    if verdicts := judge_values({metric: gate}, {metric: value}):
+        passed = all(verdict.result == PASS for verdict in verdicts)
+        word = "[green]passed[/]" if passed else "[red]failed[/]"
+        lines.append(f"{word}: {', '.join(verdict.gate for verdict in verdicts)}")
+    if gate.not_worse_by is not None:
+        lines.append(f"reprise gate: not worse by {gate.not_worse_by:g}")
+    return "\n".join(lines)

@@ -1,0 +1,270 @@
+"""What a change did to the prepared data: rows, columns, classes, and drift column by column.
+
+    python -m stages.evaluate.changed_data < sides.json
+
+Prints JSON; `reprise report` starts it. `sides.json` names the files of both revisions:
+`{"before": {"schema.json": …, "statistics.json": …, "train": {"key.npy": …}, …}, "after": …}`.
+
+Drift compares the train rows, whose means and deviations are those of `statistics.json`. The
+limits are those of `stages.common.drift`, as for new rows in infer: the mean by more than 0.25
+of the deviations before and more than four standard errors of the difference, the spread by 1.5
+times in 100 rows or more (that of a constant column is taken as 1, as there), more than 5 % of
+the rows in categories that came or went. A share of empty rows that differs by more than 5 points
+and four standard errors counts as well.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.drift import (
+    MAX_SHIFT,
+    MAX_SPREAD,
+    MAX_UNSEEN,
+    MIN_ERRORS,
+    mean_has_drifted,
+    spread_has_drifted,
+)
+from stages.common.files import read_json, rounded
+from stages.common.schema import Array, Feature, Moments, Schema, Statistics
+
+Bools = npt.NDArray[np.bool_]
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Side:
+    """The prepared data of a revision; `splits` holds the arrays of those that are there."""
+
+    schema: Schema
+    statistics: Statistics
+    splits: Mapping[str, Mapping[str, Array]]
+
+    @property
+    def train(self) -> Mapping[str, Array]:
+        """The arrays of the train split."""
+        return self.splits["train"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """How the train rows of a column differ. What its kind does not have is None.
+
+    `shift` and `spread` are in deviations before; `empty` are shares of rows; `new` is the share
+    of rows now in categories that were not there, `gone` that of rows before in categories that
+    are no more.
+    """
+
+    column: str
+    shift: float | None = None
+    spread: float | None = None
+    empty: tuple[float, float] = (0.0, 0.0)
+    new: float | None = None
+    gone: float | None = None
+    drifted: bool = False
+
+    @property
+    def size(self) -> float:
+        """How large the difference is in units of what counts as drift."""
+        sizes = [abs(self.shift or 0.0) / MAX_SHIFT, (self.new or 0.0) / MAX_UNSEEN]
+        sizes += [(self.gone or 0.0) / MAX_UNSEEN, abs(np.subtract(*self.empty)) / MAX_UNSEEN]
+        if self.spread is not None:
+            sizes.append(abs(math.log(self.spread)) / math.log(MAX_SPREAD))
+        return max(sizes)
+
+
+def find_changes(before: Side, after: Side) -> dict[str, Any]:
+    """Rows by split, columns that came, went or changed, classes, and drift, largest first."""
+    columns = [measure(name, before, after) for name in _common(before.schema, after.schema)]
+    columns += _target(before, after)
+    drift = sorted((c for c in columns if c.drifted or c.size > 0), key=lambda c: -c.size)
+    return {
+        "rows": list(_rows(before, after)),
+        "columns": _columns(before.schema, after.schema),
+        "classes": _classes(before.schema, after.schema),
+        "drift": [asdict(column) for column in drift],
+    }
+
+
+def measure(feature: Feature, before: Side, after: Side) -> Column:
+    """The difference of a column that both sides have as the same kind."""
+    name, kind = feature.name, feature.kind
+    if kind == "image":
+        pairs = zip(before.statistics.image, after.statistics.image, strict=True)
+        counts = [len(side.train["key"]) for side in (before, after)]
+        found = [_moved(name, *pair, *counts) for pair in pairs]
+        return max(found, key=lambda column: column.size)
+    empty = [_empty(name, side) for side in (before, after)]
+    shares = (rounded(float(empty[0].mean())), rounded(float(empty[1].mean())))
+    counts = [int((~gaps).sum()) for gaps in empty]
+    if kind == "categorical":
+        column = _categories(name, before, after)
+    elif kind == "boolean":
+        column = _moved(name, _truths(name, before), _truths(name, after), *counts)
+    else:
+        moments = [side.statistics.numeric[name] for side in (before, after)]
+        column = _moved(name, moments[0], moments[1], *counts)
+    drifted = column.drifted or _differ(shares, [len(gaps) for gaps in empty])
+    return Column(name, column.shift, column.spread, shares, column.new, column.gone, drifted)
+
+
+def _moved(name: str, was: Moments, now: Moments, num_before: int, num_after: int) -> Column:
+    """Mean and spread. The error of the difference has a part from each side's rows."""
+    shift = rounded((now.mean - was.mean) / was.deviation)
+    spread = rounded(now.deviation / was.deviation)
+    num_rows = 1 / (1 / max(1, num_before) + spread**2 / max(1, num_after))
+    drifted = mean_has_drifted(shift, num_rows)
+    drifted |= spread_has_drifted(spread, min(num_before, num_after))
+    return Column(name, shift, spread, drifted=drifted)
+
+
+def _differ(shares: tuple[float, float], num_rows: list[int]) -> bool:
+    """Whether the shares of empty rows do, by more than few rows make them."""
+    step, both = abs(shares[1] - shares[0]), sum(shares) / 2
+    error = math.sqrt(both * (1 - both) * sum(1 / max(1, num) for num in num_rows))
+    return step > MAX_UNSEEN and step > MIN_ERRORS * error
+
+
+def _categories(name: str, before: Side, after: Side) -> Column:
+    known = [_feature(name, side).categories or [] for side in (before, after)]
+    codes = [_array("categorical", name, side) for side in (before, after)]
+    came = [code for code, text in enumerate(known[1], start=1) if text not in known[0]]
+    went = [code for code, text in enumerate(known[0], start=1) if text not in known[1]]
+    new, gone = (
+        rounded(float(np.isin(side, wanted).mean()))
+        for side, wanted in ((codes[1], came), (codes[0], went))
+    )
+    return Column(name, new=new, gone=gone, drifted=max(new, gone) > MAX_UNSEEN)
+
+
+def _truths(name: str, side: Side) -> Moments:
+    """The share of the true among those that are known, as a mean."""
+    known = _array("boolean", name, side)[~_empty(name, side)]
+    share = float(known.mean()) if len(known) else 0.0
+    return Moments(mean=share, deviation=math.sqrt(share * (1 - share)) or 1.0)
+
+
+def _target(before: Side, after: Side) -> Iterator[Column]:
+    was, now = before.statistics.target, after.statistics.target
+    if (
+        was is not None
+        and now is not None
+        and before.schema.target.name == after.schema.target.name
+    ):
+        counts = [len(side.train["key"]) for side in (before, after)]
+        yield _moved(before.schema.target.name, was, now, counts[0], counts[1])
+
+
+def _feature(name: str, side: Side) -> Feature:
+    return next(feature for feature in side.schema.features if feature.name == name)
+
+
+def _array(kind: str, name: str, side: Side) -> Array:
+    names = [feature.name for feature in side.schema.features if feature.kind == kind]
+    return np.asarray(side.train[kind][:, names.index(name)])
+
+
+def _empty(name: str, side: Side) -> Bools:
+    """Where the column is empty, (rows,) bool: encode's column of zeros and ones, or code 0."""
+    feature = _feature(name, side)
+    if feature.kind == "categorical":
+        return np.asarray(_array("categorical", name, side) == 0)
+    array = side.train[feature.kind]
+    if not feature.missing:
+        return np.zeros(len(array), dtype=np.bool_)
+    features = side.schema.of_kind(feature.kind)
+    place = [other.name for other in features if other.missing].index(name)
+    return np.asarray(array[:, len(features) + place]).astype(np.bool_)
+
+
+def _common(before: Schema, after: Schema) -> list[Feature]:
+    """The features that both have, as the same kind and shape, in the order they have now."""
+    known = {feature.name: feature for feature in before.features}
+    return [
+        feature
+        for feature in after.features
+        if feature.name in known and _said(known[feature.name]) == _said(feature)
+    ]
+
+
+def _columns(before: Schema, after: Schema) -> list[dict[str, str | None]]:
+    """The columns that came (before: None), went (after: None), or are of another kind."""
+    sides = [
+        {feature.name: _said(feature) for feature in side.features} for side in (before, after)
+    ]
+    for side, described in zip((before, after), sides, strict=True):
+        described[side.target.name] = f"target ({side.target.task})"
+        if side.key is not None:
+            described.setdefault(side.key, "row key")
+    was, now = sides
+    return [
+        {"column": name, "before": was.get(name), "after": now.get(name)}
+        for name in {**was, **now}
+        if was.get(name) != now.get(name)
+    ]
+
+
+def _said(feature: Feature) -> str:
+    """The kind of a feature, with the shape of an image."""
+    shape = "" if feature.shape is None else " " + " x ".join(map(str, feature.shape))
+    return feature.kind + shape
+
+
+def _classes(before: Schema, after: Schema) -> dict[str, list[str]]:
+    was, now = ([str(c) for c in side.target.classes or []] for side in (before, after))
+    came = [name for name in now if name not in was]
+    return {"came": came, "went": [name for name in was if name not in now]}
+
+
+def _rows(before: Side, after: Side) -> Iterator[dict[str, Any]]:
+    """Of each split how many rows: before, after, new, gone, and from another split."""
+    keys = [
+        {name: np.asarray(arrays["key"]) for name, arrays in side.splits.items()}
+        for side in (before, after)
+    ]
+    comparable = before.schema.key is not None and before.schema.key == after.schema.key
+    everything = [np.concatenate(list(side.values())) for side in keys]
+    comparable &= everything[0].dtype.kind == everything[1].dtype.kind
+    for split in SPLITS:
+        was, now = keys[0][split], keys[1][split]
+        row: dict[str, Any] = {"split": split, "before": len(was), "after": len(now)}
+        if comparable:
+            known = np.isin(now, everything[0])
+            row["new"] = int((~known).sum())
+            row["gone"] = int((~np.isin(was, everything[1])).sum())
+            row["moved_in"] = int((known & ~np.isin(now, was)).sum())
+        yield row
+
+
+def load_side(files: Mapping[str, Any]) -> Side:
+    """A side from the paths of its files, in DVC's cache say; arrays are memory-mapped."""
+    splits = {
+        split: {
+            name.removesuffix(".npy"): np.load(path, mmap_mode="r", allow_pickle=False)
+            for name, path in files[split].items()
+            if name.endswith(".npy")
+        }
+        for split in SPLITS
+    }
+    schema = Schema.model_validate(read_json(Path(files["schema.json"])))
+    return Side(
+        schema, Statistics.model_validate(read_json(Path(files["statistics.json"]))), splits
+    )
+
+
+def main() -> None:
+    """Compare the sides that standard input names."""
+    files = json.load(sys.stdin)
+    before, after = (load_side(files[name]) for name in ("before", "after"))
+    print(json.dumps(find_changes(before, after), ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""The slices of the test rows on which a change made the model worse, beyond noise.
+
+    python -m stages.evaluate.worse_slices < sides.json
+
+Prints JSON; `reprise report` starts it. `sides.json` is `{"metric": …, "columns": […] or null,
+"before": {"predictions": …}, "after": {"predictions": …, "schema.json": …, "train": {…}, …}}`,
+with the paths of files as `stages.evaluate.changed_data` has them.
+
+The slices are those that evaluate cuts, of the rows that both sides have predicted. With many of
+them some look worse by chance: Holm's correction (Scandinavian Journal of Statistics 6, 1979)
+keeps the chance of one false alarm among all at 5 %, whatever they have in common.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from stages.evaluate.bootstrap import LEVEL, Interval, paired_differences
+from stages.evaluate.changed_data import load_side
+from stages.evaluate.compare import mark
+from stages.evaluate.metrics import compute_metrics
+from stages.evaluate.slices import SMALL_ROWS, Rows, cut
+from stages.evaluate.weighted import Floats
+
+ALPHA = 1 - LEVEL
+
+
+@dataclass(frozen=True)
+class SliceChange:
+    """A slice with its metric before and after on the shared rows, and how likely by chance."""
+
+    column: str
+    label: str
+    rows: int
+    before: float
+    after: float
+    difference: Interval
+    p: float
+
+
+def compare_slices(
+    name: str,
+    task: str,
+    parts: Iterable[tuple[str, str, Rows]],
+    target: Floats,
+    before: Floats,
+    after: Floats,
+) -> tuple[list[SliceChange], int]:
+    """Every slice that can be judged, and how many can't: too few rows, or no interval.
+
+    `parts` are (column, label, rows); target and predictions are those of `compute_metrics`.
+    """
+    found, skipped = [], 0
+    for column, label, rows in parts:
+        if len(rows) < SMALL_ROWS:
+            skipped += 1
+            continue
+        sides = target[rows], before[rows], after[rows]
+        step = paired_differences([name], task, *sides)[name]
+        if step.low is None:
+            skipped += 1
+            continue
+        was, now = (compute_metrics([name], task, sides[0], side)[name] for side in sides[1:])
+        p = _chance(name, step, *sides)
+        found.append(SliceChange(column, label, len(rows), was, now, step, p))
+    return found, skipped
+
+
+def find_worse(name: str, slices: Sequence[SliceChange]) -> list[SliceChange]:
+    """Those that are worse and stand Holm's correction over all of them, the surest first.
+
+    By p-value, the first must be below 5 % of all slices, the next of those left, and so on.
+    """
+    ordered = sorted(slices, key=lambda change: change.p)
+    kept = []
+    for place, change in enumerate(ordered):
+        if change.p * (len(ordered) - place) > ALPHA:
+            break
+        kept.append(change)
+    return [change for change in kept if mark(name, change.difference) == "worse"]
+
+
+def _chance(name: str, step: Interval, target: Floats, before: Floats, after: Floats) -> float:
+    """The two-sided p-value of no difference.
+
+    Of accuracy McNemar's exact test. Of others Student's t with the standard error that the
+    bootstrap's interval has, since its resamples don't reach as far out as a corrected level.
+    """
+    from scipy.stats import binomtest, t
+
+    if name == "accuracy":
+        right = [side.argmax(axis=1) == target for side in (before, after)]
+        fixed, broken = int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum())
+        return float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
+    assert step.low is not None
+    assert step.high is not None
+    error = (step.high - step.low) / (2 * NormalDist().inv_cdf((1 + LEVEL) / 2))
+    if error == 0:
+        return 1.0 if step.value == 0 else 0.0
+    return float(2 * t.sf(abs(step.value) / error, len(target) - 1))
+
+
+def report_slices(files: dict[str, Any]) -> dict[str, Any]:
+    """What is printed: how many were looked at, and those that are worse."""
+    side = load_side(files["after"])
+    name, task = files["metric"], side.schema.target.task
+    parts = cut(files["columns"], side.schema, side.statistics, side.train, side.splits["test"])
+    was, now = (pl.read_parquet(files[each]["predictions"]) for each in ("before", "after"))
+    if was.columns != now.columns:
+        return {"metric": name, "why_not": "the key, the target or its classes differ"}
+    key = now.columns[0]
+    places = pl.DataFrame({key: np.array(side.splits["test"]["key"])}).with_row_index("place")
+    both = now.join(was, on=key, suffix=" before").filter(
+        pl.col("target").eq_missing(pl.col("target before"))
+    )
+    both = both.join(places, on=key).sort("place")
+    numbers = np.full(places.height, -1)
+    numbers[both["place"].to_numpy()] = np.arange(both.height)
+    shared = [(column, label, numbers[rows]) for column, label, rows in parts]
+    shared = [(column, label, rows[rows >= 0]) for column, label, rows in shared]
+    target, before, after = _compared(both, now.columns)
+    found, skipped = compare_slices(name, task, shared, target, before, after)
+    return {
+        "metric": name,
+        "why_not": None,
+        "looked_at": len(found),
+        "skipped": skipped,
+        "worse": [asdict(change) for change in find_worse(name, found)],
+    }
+
+
+def _compared(both: pl.DataFrame, columns: Sequence[str]) -> tuple[Floats, Floats, Floats]:
+    """Target (class codes or values) and both sides' probabilities or values."""
+    names = [name for name in columns if name.startswith("probability_")]
+    if not names:
+        target, now, was = (
+            both[n].to_numpy() for n in ("target", "prediction", "prediction before")
+        )
+        return target, was, now
+    codes = {name.removeprefix("probability_"): code for code, name in enumerate(names)}
+    target = np.array([codes[str(value)] for value in both["target"]], dtype=np.int64)
+    was = both.select(f"{name} before" for name in names).to_numpy()
+    return target, was, both.select(names).to_numpy()
+
+
+def main() -> None:
+    """Compare the sides that standard input names."""
+    print(json.dumps(report_slices(json.load(sys.stdin)), ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
