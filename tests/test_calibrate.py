@@ -3,6 +3,8 @@ predicted.
 """
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -232,6 +234,17 @@ def test_the_temperature_is_one_of_the_validation_rows(project: Project) -> None
     assert found == pytest.approx(predictor.calibration.temperature, rel=1e-4)
 
 
+def test_two_processes_fit_the_same(project: Project, tmp_path: Path) -> None:
+    alone = read_json(project.path / "data/train/calibration.json")
+    shutil.copytree(project.path, tmp_path / "p")
+    made = Project(tmp_path / "p")
+    said = made.run("python", "-m", "stages.train", env={"PET_NPROC_PER_NODE": "2"}).stdout
+    assert "2 processes" in said
+    assert said.count("\ntemperature ") == said.count("\nthreshold ") == 1
+    together = read_json(made.path / "data/train/calibration.json")
+    assert together == pytest.approx(alone, rel=0.01)
+
+
 def test_three_classes_have_no_threshold(project: Project, tmp_path: Path) -> None:
     table = mixed_table().with_columns(y=pl.int_range(pl.len()) % 3)
     changes = {"train.calibration": {"temperature": True, "threshold": "f1"}}
@@ -239,3 +252,31 @@ def test_three_classes_have_no_threshold(project: Project, tmp_path: Path) -> No
     run_stages(made, "prepare", "build", "tune")
     with pytest.raises(UserError, match="two classes; it has 3 classes"):
         run_stages(made, "train")
+
+
+def test_a_change_of_it_trains_to_the_same_weights(clone: Project) -> None:
+    metrics = json.loads((clone.path / "data/evaluate/metrics.json").read_text(encoding="utf-8"))
+    before = clone.outputs()
+    clone.edit("params.yaml", "threshold: null", "threshold: f1")
+    said = clone.run("dvc", "repro", ok=False).stderr
+    assert "a threshold is for a target of two classes; it has 10 classes" in said
+    assert "params.yaml:37  train.calibration.threshold: f1\n  allowed  null" in said
+    clone.edit(
+        "params.yaml", "temperature: false, threshold: f1", "temperature: true, threshold: null"
+    )
+    done = clone.run("dvc", "repro").stdout
+    ran = re.findall(r"^Running stage '(\w+)'", done, flags=re.MULTILINE)
+    assert ran == ["train", "evaluate", "infer"]
+    (line,) = re.findall(r"^temperature .*", done, flags=re.MULTILINE)
+    assert re.fullmatch(r"temperature [\d.]+: validation log loss [\d.]+ → [\d.]+", line)
+    after = clone.outputs()
+    for name in ("train/model.safetensors", "train/history.csv", "evaluate/mistakes.csv"):
+        same = after[f"data/{name}"] == before[f"data/{name}"]
+        assert same == (name != "evaluate/mistakes.csv"), name
+    calibrated = json.loads(after["data/evaluate/metrics.json"])
+    # Which digit is the likeliest is not changed by a temperature; how likely is.
+    assert calibrated["accuracy"] == metrics["accuracy"]
+    assert calibrated["log_loss"] != metrics["log_loss"]
+    clone.run("reprise", "predict", "data/raw/digits_new.parquet", "--output", "out.parquet")
+    name = "data/infer/predictions.parquet"
+    assert (clone.path / "out.parquet").read_bytes() == after[name] != before[name]

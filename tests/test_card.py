@@ -32,7 +32,6 @@ RECIPE: dict[str, Any] = {
         "optimizer": {"name": "Adam", "lr": 0.01},
         "calibration": {"temperature": True, "threshold": "f1"},
     },
-    "from_tune": {"train.optimizer.lr": 0.01},
     "rows": {"train": 12_000, "validation": 2000},
     "epochs": {"kept": 7, "trained": 8},
 }
@@ -65,8 +64,8 @@ def card(tmp_path: Path, target: Target, metric: str = "accuracy", **changes: An
         "columns: 2 numeric, 1 categorical." in text
     )
     assert "| `width` | `8` |" in text
-    assert "| `train.optimizer.lr` | `0.01` | by tune |" in text
-    assert "| `train.epochs` | `9` |  |" in text
+    assert "| `train.optimizer.lr` | `0.01` |" in text
+    assert "| `train.calibration.temperature` | `true` |" in text
     assert "From seed 3; the weights are those of epoch 7 of 8." in text
     assert "`y` from `size`, `weight`, `town`, of rows" in text
     return text.splitlines()

@@ -63,7 +63,10 @@ def write_card(path: Path, facts: Facts) -> None:
         classes=_classes(facts),
         arguments=_table(("argument", "value"), arguments) if arguments else "It has no arguments.",
         training=" ".join(_training(facts)),
-        parameters=_table(("parameter", "value", ""), _parameters(facts.recipe)),
+        parameters=_table(
+            ("parameter", "value"),
+            [(f"`{path}`", f"`{value}`") for path, value in _flat("train", facts.recipe["train"])],
+        ),
         level=f"{LEVEL:.0%}".removesuffix("%"),
         metrics=_table(
             ("metric", "value", "low", "high"),
@@ -111,25 +114,13 @@ def _training(facts: Facts) -> Iterator[str]:
         yield f"{calibration.threshold:.4g}, which has the best {metric} on the validation rows."
 
 
-def _parameters(recipe: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    found = recipe["from_tune"]
-    return [
-        (
-            f"`{path}`",
-            f"`{value if isinstance(value, str) else json.dumps(value)}`",
-            "by tune" if path in found else "",
-        )
-        for path, value in _flat("train", recipe["train"])
-    ]
-
-
-def _flat(path: str, value: object) -> Iterator[tuple[str, object]]:
-    """The values of nested sections by their dotted paths."""
+def _flat(path: str, value: object) -> Iterator[tuple[str, str]]:
+    """The values of nested sections by their dotted paths, as `params.yaml` has them."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _flat(f"{path}.{name}", inner)
     else:
-        yield path, value
+        yield path, value if isinstance(value, str) else json.dumps(value)
 
 
 def _slices(name: str, slices: Sequence[Slice]) -> str:

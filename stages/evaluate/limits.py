@@ -6,7 +6,7 @@ from stages.common.schema import Class, Schema
 from stages.evaluate.bootstrap import Interval
 from stages.evaluate.slices import SMALL_ROWS, Slice
 
-MAX_NAMED = 20
+MAX_NAMED = 12
 
 
 def find_limits(
@@ -51,7 +51,7 @@ def _rare(classes: Sequence[Class], counts: Mapping[str, Sequence[int]]) -> list
 
 
 def name_all(names: Iterable[object]) -> str:
-    """The names as code, at most 20 of them, and how many more there are."""
+    """The names as code, at most 12 of them, and how many more there are."""
     shown = [f"`{name}`" for name in names]
     more = f" and {len(shown) - MAX_NAMED} more" if len(shown) > MAX_NAMED else ""
     return ", ".join(shown[:MAX_NAMED]) + more

@@ -83,7 +83,7 @@ def fit(params: Params, out: Path, world: World, checkpoints: Path | None) -> No
         board.write_end(result, model, data, schema.target)
     calibration, lines = calibrate(model, data.validation, section.calibration)
     _write(out, spec, result, data, section, calibration)
-    _write_recipe(out / "recipe.json", params.seed, section, overrides, result, data)
+    _write_recipe(out / "recipe.json", params.seed, section, result, data)
     for line in lines:
         print(line)
 
@@ -133,20 +133,12 @@ def _write(
     )
 
 
-def _write_recipe(
-    path: Path,
-    seed: int,
-    section: TrainParams,
-    overrides: Overrides,
-    result: Result,
-    data: Data,
-) -> None:
-    """How the model came about, for whoever reads it later: the card has it from here."""
+def _write_recipe(path: Path, seed: int, section: TrainParams, result: Result, data: Data) -> None:
+    """How the model came about, tune's winner included: the card has it from here."""
     assert result.kept is not None
     recipe = {
         "seed": seed,
         "train": section.model_dump(),
-        "from_tune": overrides,
         "rows": {"train": len(data.train), "validation": len(data.validation)},
         "epochs": {"kept": result.kept.epoch, "trained": len(result.history)},
     }
