@@ -250,20 +250,15 @@ def test_three_classes_have_no_threshold(project: Project, tmp_path: Path) -> No
     changes = {"train.calibration": {"temperature": True, "threshold": "f1"}}
     made = small_project(tmp_path / "p", table, changes)
     run_stages(made, "prepare", "build", "tune")
-    with pytest.raises(UserError, match="two classes; it has 3 classes"):
+    with pytest.raises(UserError, match="two classes; it has 3 classes") as caught:
         run_stages(made, "train")
+    assert "train.calibration.threshold: f1\n  allowed  null" in str(caught.value)
 
 
 def test_a_change_of_it_trains_to_the_same_weights(clone: Project) -> None:
     metrics = json.loads((clone.path / "data/evaluate/metrics.json").read_text(encoding="utf-8"))
     before = clone.outputs()
-    clone.edit("params.yaml", "threshold: null", "threshold: f1")
-    said = clone.run("dvc", "repro", ok=False).stderr
-    assert "a threshold is for a target of two classes; it has 10 classes" in said
-    assert "params.yaml:37  train.calibration.threshold: f1\n  allowed  null" in said
-    clone.edit(
-        "params.yaml", "temperature: false, threshold: f1", "temperature: true, threshold: null"
-    )
+    clone.edit("params.yaml", "temperature: false", "temperature: true")
     done = clone.run("dvc", "repro").stdout
     ran = re.findall(r"^Running stage '(\w+)'", done, flags=re.MULTILINE)
     assert ran == ["train", "evaluate", "infer"]
