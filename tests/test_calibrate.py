@@ -72,12 +72,24 @@ def test_the_temperature_is_that_of_least_log_loss(num_classes: int) -> None:
     )
 
 
+class Scores(torch.nn.Module):
+    """What it is given."""
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return batch["numeric"]
+
+
 def test_a_temperature_has_bounds() -> None:
     codes = np.array([0, 1, 1, 0])
     right = np.eye(2)[codes]
     assert fit_temperature(right, codes) == MIN_TEMPERATURE
     assert fit_temperature(-right, codes) == MAX_TEMPERATURE
     assert fit_temperature(np.zeros((4, 2)), codes) == MAX_TEMPERATURE
+    split = Split({"numeric": torch.from_numpy(right)}, torch.from_numpy(codes))
+    asked = CalibrationParams(temperature=True, threshold=None)
+    found, (line,) = calibrate(Scores(), split, asked)
+    assert found.temperature == MIN_TEMPERATURE
+    assert line.endswith("(the temperature is at its bound)")
 
 
 REFERENCE = {

@@ -34,7 +34,9 @@ def calibrate(
             temperature = fit_temperature(scores, codes)
             losses = [log_loss(scores, codes, divisor) for divisor in (1.0, temperature)]
             shown = " → ".join(f"{loss:.4f}" for loss in losses)
-            lines.append(f"temperature {temperature:.4g}: validation log loss {shown}")
+            bound = temperature in (MIN_TEMPERATURE, MAX_TEMPERATURE)
+            end = " (the temperature is at its bound)" if bound else ""
+            lines.append(f"temperature {temperature:.4g}: validation log loss {shown}{end}")
         if params.threshold is not None:
             chances = probabilities(scores, temperature)
             threshold = choose_threshold(chances[:, 1], codes, params.threshold)
