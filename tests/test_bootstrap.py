@@ -16,6 +16,7 @@ from stages.evaluate.bootstrap import (
     wilson,
 )
 from stages.evaluate.metrics import LESS_IS_BETTER, metrics_of
+from stages.evaluate.predicted import Classified
 from stages.evaluate.weighted import Weights, weighted_metric
 from tests.test_evaluate import guesses
 
@@ -52,6 +53,19 @@ def test_a_weighted_metric_is_that_of_rows_repeated(name: str, num_classes: int)
     assert weighted is not None
     expected = on_repeated(CLASSIFICATION[name], weights, target, chances)
     np.testing.assert_allclose(weighted(weights), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(set(CLASSIFICATION) - {"ece"}))
+def test_a_weighted_metric_follows_the_class_that_is_predicted(name: str) -> None:
+    target, chances = guesses(2)
+    predicted = Classified((chances[:, 1] > 0.2).astype(np.int64), chances)
+    weighted = weighted_metric(name, "classification", target, predicted)
+    assert weighted is not None
+    once = weighted(np.ones((1, len(target)), np.uint8))[0]
+    assert once == pytest.approx(CLASSIFICATION[name](target, predicted), rel=1e-9)
+    (twice,) = weighted(np.arange(len(target), dtype=np.uint8)[None] % 3)
+    rows = np.repeat(np.arange(len(target)), np.arange(len(target)) % 3)
+    assert twice == pytest.approx(CLASSIFICATION[name](target[rows], predicted[rows]), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", sorted(set(REGRESSION) - {"max_error"}))

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from stages.common.batches import to_batch
+from stages.common.calibration import probabilities
 from stages.common.encode import (
     as_category,
     check_columns,
@@ -21,7 +22,7 @@ from stages.common.encode import (
     row_keys,
 )
 from stages.common.errors import UserError
-from stages.common.predict import Predictor, probabilities
+from stages.common.predict import Predictor
 from stages.common.schema import Feature, Moments, Schema, Statistics, Target, read_schema
 from stages.prepare.columns import find_schema
 from stages.prepare.fit import fit_schema, fit_statistics

@@ -17,6 +17,7 @@ from stages.common.schema import Class
 from stages.evaluate.metrics import compute_metrics, metrics_of
 from stages.evaluate.params import EvaluateParams, GatedEvaluateParams
 from stages.evaluate.plots import COLUMNS, MAX_RESIDUALS, NUM_POINTS, write_plots
+from stages.evaluate.predicted import Classified, Predicted
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, small_project
 
@@ -61,10 +62,10 @@ def average_precision(hits: npt.NDArray[np.bool_], scores: Floats) -> float:
 
 
 def calibration_error(target: Codes, chances: Floats) -> float:
-    """The distance of what was said from what came, in each tenth; rows count equally."""
+    """The distance of what was said from what came, in each of 15 bins; rows count equally."""
     said, right = chances.max(axis=1), chances.argmax(axis=1) == target
-    tenths = [(said >= k / 10) & (said < (k + 1) / 10 if k < 9 else True) for k in range(10)]
-    return sum(abs((said[t] - right[t]).sum()) for t in tenths) / len(said)
+    bins = [(said >= k / 15) & (said < (k + 1) / 15 if k < 14 else True) for k in range(15)]
+    return sum(abs((said[b] - right[b]).sum()) for b in bins) / len(said)
 
 
 def classification_by_hand(target: Codes, chances: Floats) -> dict[str, float]:
@@ -207,7 +208,7 @@ def test_the_stage_takes_no_gates() -> None:
 
 
 def plots(
-    folder: Path, classes: list[Class] | None, target: npt.NDArray[Any], predicted: Floats
+    folder: Path, classes: list[Class] | None, target: npt.NDArray[Any], predicted: Predicted
 ) -> dict[str, list[dict[str, str]]]:
     write_plots(folder, classes, target, predicted)
     return {file.stem: read_csv(file) for file in sorted(folder.iterdir())}
@@ -222,7 +223,8 @@ def test_every_plot_is_written_and_one_that_does_not_apply_is_a_header(tmp_path:
     classes = plots(tmp_path / "classes", ["a", "b", "c"], target, chances)
     values = plots(tmp_path / "values", None, target.astype(np.float64), chances[:, 0])
     assert set(classes) == set(values) == set(COLUMNS)
-    assert {name for name, rows in classes.items() if not rows} == {"residuals", "predicted"}
+    left = {name for name, rows in classes.items() if not rows}
+    assert left == {"residuals", "predicted", "calibration_before"}
     assert {name for name, rows in values.items() if rows} == {"residuals", "predicted"}
     for name, columns in COLUMNS.items():
         for folder in ("classes", "values"):
@@ -280,7 +282,8 @@ def test_a_long_curve_keeps_its_ends_and_its_area(tmp_path: Path) -> None:
 
 
 def test_calibration_compares_what_was_said_with_what_came(tmp_path: Path) -> None:
-    said = [0.55, 0.57, 0.55, 0.73, 0.77, 1.0, 0.96]
+    # Bins of a fifteenth: 0.533 to 0.6, 0.733 to 0.8, 0.933 to 1.
+    said = [0.55, 0.57, 0.55, 0.74, 0.76, 1.0, 0.96]
     came = [True, False, True, True, True, True, False]
     chances = np.array([[p, 1 - p] for p in said])
     target = np.array([0 if right else 1 for right in came])
@@ -289,14 +292,24 @@ def test_calibration_compares_what_was_said_with_what_came(tmp_path: Path) -> No
     np.testing.assert_allclose(rows, expected, rtol=1e-6)
 
 
+def test_what_a_temperature_has_changed_is_drawn_beside_it(tmp_path: Path) -> None:
+    target, chances = guesses(3)
+    before = chances**3 / (chances**3).sum(axis=1, keepdims=True)
+    write_plots(tmp_path / "after", ["a", "b", "c"], target, chances, before)
+    write_plots(tmp_path / "before", ["a", "b", "c"], target, before)
+    drawn = (tmp_path / "after/calibration_before.csv").read_text(encoding="utf-8")
+    assert drawn == (tmp_path / "before/calibration.csv").read_text(encoding="utf-8")
+    assert drawn != (tmp_path / "after/calibration.csv").read_text(encoding="utf-8")
+
+
 def test_a_model_that_knows_what_it_knows_is_on_the_diagonal(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    chance = random.random(50_000)
-    target = (random.random(50_000) < chance).astype(np.int64)
+    chance = random.random(200_000)
+    target = (random.random(200_000) < chance).astype(np.int64)
     chances = np.stack([1 - chance, chance], axis=1)
     rows = points(plots(tmp_path / "plots", ["a", "b"], target, chances)["calibration"])
     # The chance of the class that was chosen: half or more.
-    assert len(rows) == 5
+    assert len(rows) == 8
     np.testing.assert_allclose(rows[:, 0], rows[:, 1], atol=0.01)
 
 
@@ -399,3 +412,25 @@ def test_two_evaluations_in_two_places_write_the_same_bytes(
 ) -> None:
     other = evaluated(tmp_path / "other" / "place", mixed_table(), LEARNING)
     assert other.outputs() == classified.outputs()
+
+
+def test_metrics_follow_the_class_that_is_predicted(tmp_path: Path) -> None:
+    target, chances = guesses(2, num_rows=300)
+    codes = (chances[:, 1] > 0.2).astype(np.int64)
+    assert (codes != chances.argmax(axis=1)).sum() > 30
+    found = compute_metrics(
+        list(CLASSIFICATION), "classification", target, Classified(codes, chances)
+    )
+    of_chances = compute_metrics(list(CLASSIFICATION), "classification", target, chances)
+    # As if all doubt were gone: of the codes alone.
+    of_codes = compute_metrics(list(CLASSIFICATION), "classification", target, np.eye(2)[codes])
+    for name in ("log_loss", "brier", "ece", "roc_auc", "average_precision"):
+        assert found[name] == of_chances[name] != of_codes[name], name
+    for name in sorted(set(CLASSIFICATION) - {"log_loss", "brier", "ece"}):
+        if name not in ("roc_auc", "average_precision"):
+            assert found[name] == of_codes[name] != of_chances[name], name
+    drawn = plots(tmp_path, ["a", "b"], target, Classified(codes, chances))
+    assert [row["predicted"] for row in drawn["confusion"]] == ["ab"[code] for code in codes]
+    of_all = plots(tmp_path, ["a", "b"], target, chances)
+    for name in ("roc", "precision_recall", "calibration"):
+        assert drawn[name] == of_all[name]

@@ -7,10 +7,11 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from stages.common.files import read_csv
-from stages.common.schema import Array, Feature, Schema, Target
+from stages.common.schema import Array, Class, Feature, Schema, Target
 from stages.evaluate.bootstrap import wilson
 from stages.evaluate.importance import write_importance
-from stages.evaluate.mistakes import MAX_MISTAKES, write_classes, write_mistakes
+from stages.evaluate.mistakes import MAX_MISTAKES, find_mistakes, write_classes, write_mistakes
+from stages.evaluate.predicted import Classified
 from stages.evaluate.weighted import Floats
 from tests.test_evaluate import guesses
 
@@ -41,7 +42,10 @@ def test_a_class_that_no_row_has_is_left_empty(tmp_path: Path) -> None:
 def test_the_surest_mistakes_come_first(tmp_path: Path) -> None:
     target, chances = guesses(3, num_rows=600)
     keys = np.array([f"row {number}" for number in range(600)])
-    write_mistakes(tmp_path / "m.csv", "id", keys, ["a", "b", "c"], target, chances)
+    names: list[Class] = ["a", "b", "c"]
+    found = find_mistakes(keys, names, target, chances)
+    assert [found[0].key, found[-1].key] == [keys[found[0].row], keys[found[-1].row]]
+    write_mistakes(tmp_path / "m.csv", "id", names, found)
     lines = read_csv(tmp_path / "m.csv")
     assert len(lines) == MAX_MISTAKES
     wrong = np.flatnonzero(chances.argmax(axis=1) != target)
@@ -56,9 +60,28 @@ def test_the_surest_mistakes_come_first(tmp_path: Path) -> None:
         assert float(line["probability_of_target"]) == pytest.approx(chances[row, target[row]])
 
 
+def test_a_threshold_makes_other_mistakes(tmp_path: Path) -> None:
+    target, chances = guesses(2, num_rows=200)
+    codes = (chances[:, 1] > 0.2).astype(np.int64)
+    predicted, names = Classified(codes, chances), ["a", "b"]
+    found = find_mistakes(np.arange(200), ["a", "b"], target, predicted)
+    assert sorted(m.row for m in found) == np.flatnonzero(codes != target)[:MAX_MISTAKES].tolist()
+    for mistake in found:
+        assert mistake.prediction == names[codes[mistake.row]]
+        said = chances[mistake.row, codes[mistake.row]]
+        assert mistake.probability == pytest.approx(said, rel=1e-6)
+    # Some were said although they were the less likely.
+    assert 0.2 < min(m.probability or 0.0 for m in found) < 0.5
+    write_classes(tmp_path / "classes.csv", ["a", "b"], target, predicted)
+    taken = [int(line["predicted"]) for line in read_csv(tmp_path / "classes.csv")]
+    assert taken == np.bincount(codes).tolist()
+
+
 def test_of_values_it_is_those_that_are_furthest_off(tmp_path: Path) -> None:
     values, predicted = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 1.0])
-    write_mistakes(tmp_path / "m.csv", "row", np.arange(3), None, values, predicted)
+    write_mistakes(
+        tmp_path / "m.csv", "row", None, find_mistakes(np.arange(3), None, values, predicted)
+    )
     write_classes(tmp_path / "c.csv", None, values, predicted)
     lines = read_csv(tmp_path / "m.csv")
     assert [line["row"] for line in lines] == ["2", "0", "1"]

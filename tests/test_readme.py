@@ -13,6 +13,7 @@ MADE = (
     "data/evaluate/",
     "data/infer/",
     "data/prepare/",
+    "data/train/",
     "data/tensorboard",
 )
 

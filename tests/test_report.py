@@ -60,6 +60,19 @@ def test_the_rows_that_flipped_and_mcnemar() -> None:
     assert compare(before, before, ["accuracy"])["flips"]["mcnemar_p"] == 1.0
 
 
+def test_the_prediction_is_what_was_predicted() -> None:
+    before = predictions([True] * 60 + [False] * 40, sure=0.6)
+    # Another threshold: the same probabilities, all rows right but one.
+    after = before.with_columns(
+        prediction=pl.when(pl.col("id") == 99).then("prediction").otherwise("target")
+    )
+    found = compare(before, after, ["accuracy", "log_loss", "roc_auc"])
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(0.39)
+    assert found["metrics"]["accuracy"]["mark"] == "better"
+    assert found["metrics"]["log_loss"]["value"] == found["metrics"]["roc_auc"]["value"] == 0
+    assert (found["flips"]["fixed"], found["flips"]["broken"]) == (39, 0)
+
+
 def test_rows_are_joined_by_key_and_other_splits_are_not_compared() -> None:
     before = predictions([row % 3 > 0 for row in range(100)])
     shuffled = before.sample(fraction=1.0, shuffle=True, seed=1)

@@ -1,13 +1,19 @@
 """Slices of the test rows: what is in each, what the metric is there, and which is the worst."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import ttest_1samp
 
 from stages.common.encode import encode
 from stages.common.errors import UserError
+from stages.common.files import read_csv
 from stages.common.schema import Array, Feature, Schema, Statistics, Target
 from stages.evaluate.bootstrap import Interval, find_intervals
+from stages.evaluate.residuals import MAX_SLICES as MAX_RESIDUALS
+from stages.evaluate.residuals import mean_residual, write_residuals
 from stages.evaluate.slices import (
     MAX_CATEGORIES,
     RESAMPLES,
@@ -134,7 +140,44 @@ def test_values_have_the_mean_of_what_is_left() -> None:
     target: Array = np.array([1.0, 2.0, 5.0, 9.0])
     parts = [("town", "Oslo", np.array([0, 2]))]
     (found,) = measure_slices("mae", schema, parts, target, np.array([2.0, 2, 3, 0]))
-    assert (found.metric.value, found.residual) == (1.5, 0.5)
+    assert found.metric.value == 1.5
+    assert found.residual == mean_residual(np.array([-1.0, 2.0]))
+    assert found.residual.value == 0.5
+
+
+def test_a_mean_has_students_interval() -> None:
+    values = np.random.default_rng(0).normal(2, 3, 7)
+    found = mean_residual(values)
+    low, high = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-6)
+    assert found.value == pytest.approx(values.mean(), rel=1e-6)
+    assert mean_residual(values[:1]).low is None
+
+
+def test_the_slices_that_are_surely_off_are_drawn_first(tmp_path: Path) -> None:
+    parts = [
+        ("unknown", 1, Interval(9.0)),
+        ("no", 50, Interval(0.1, -0.1, 0.3)),
+        ("high", 40, Interval(1.0, 0.4, 1.6)),
+        ("low", 30, Interval(-1.0, -1.4, -0.6)),
+        ("wide", 4, Interval(5.0, -5.0, 15.0)),
+    ]
+    write_residuals(tmp_path / "r.csv", parts * 20)
+    lines = read_csv(tmp_path / "r.csv")
+    assert len(lines) == MAX_RESIDUALS
+    assert [line["slice"] for line in lines] == ["low"] * 20 + ["high"] * 20
+    write_residuals(tmp_path / "r.csv", parts)
+    assert [line["slice"] for line in read_csv(tmp_path / "r.csv")] == ["low", "high", "no", "wide"]
+    assert read_csv(tmp_path / "r.csv")[0] == {
+        "slice": "low",
+        "rows": "30",
+        "residual": "-1.0",
+        "low": "-1.4",
+        "high": "-0.6",
+    }
+    # Of classes there are none.
+    write_residuals(tmp_path / "r.csv", [])
+    assert (tmp_path / "r.csv").read_text(encoding="utf-8") == "slice,rows,residual,low,high\n"
 
 
 @pytest.mark.parametrize(("metric", "worst"), [("accuracy", "b"), ("log_loss", "a")])

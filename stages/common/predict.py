@@ -11,6 +11,13 @@ import torch
 from torch import nn
 
 from stages.common.batches import take, to_batch
+from stages.common.calibration import (
+    UNCALIBRATED,
+    Calibration,
+    predict_codes,
+    probabilities,
+    read_calibration,
+)
 from stages.common.encode import check_columns, encode, row_keys
 from stages.common.files import md5
 from stages.common.model import load_model
@@ -32,6 +39,7 @@ class Predictor:
     statistics: Statistics
     # The MD5 of the weights, as `dvc.lock` names them.
     model_md5: str = ""
+    calibration: Calibration = UNCALIBRATED
 
     @torch.inference_mode()
     def scores(self, arrays: dict[str, Array]) -> npt.NDArray[np.float64]:
@@ -49,10 +57,11 @@ class Predictor:
             assert moments is not None
             values = scores[:, 0] * moments.deviation + moments.mean
             return pl.DataFrame({"prediction": values})
-        chances = probabilities(scores)
+        chances = probabilities(scores, self.calibration.temperature)
+        codes = predict_codes(chances, self.calibration.threshold)
         names = pl.Series("prediction", target.classes)
         columns = {f"probability_{name}": chances[:, i] for i, name in enumerate(target.classes)}
-        return pl.DataFrame({"prediction": names[chances.argmax(axis=1)], **columns})
+        return pl.DataFrame({"prediction": names[codes], **columns})
 
     def predict(self, table: pl.DataFrame, key: str = "infer.input") -> pl.DataFrame:
         """The row key, then the prediction, for each row of a raw table.
@@ -70,16 +79,13 @@ def load_predictor(data: Path | str = "data") -> Predictor:
     """The trained model in `data/train` with the schema and statistics in `data/prepare`."""
     prepared = Path(data) / "prepare"
     trained = Path(data) / "train"
-    weights = md5(trained / "model.safetensors")
-    model = load_model(trained)
-    return Predictor(model, read_schema(prepared), read_statistics(prepared), weights)
-
-
-def probabilities(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Softmax over the last axis: (rows, classes) float64, each row sums to 1."""
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    shares: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return shares
+    return Predictor(
+        load_model(trained),
+        read_schema(prepared),
+        read_statistics(prepared),
+        md5(trained / "model.safetensors"),
+        read_calibration(trained),
+    )
 
 
 def _slices(num_rows: int) -> Iterator[slice]:

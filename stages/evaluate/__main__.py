@@ -3,33 +3,40 @@
     python -m stages.evaluate
 
 Reads `data/prepare/test` and `data/train`; writes `data/evaluate/metrics.json`,
-`intervals.json`, `slices.csv`, `classes.csv`, `mistakes.csv`, `card.md`,
-`predictions.parquet` (row key, target, prediction, probabilities) and plots. The train rows say
-where numbers are cut into slices.
+`intervals.json`, `slices.csv`, `classes.csv`, `mistakes.csv` and, of images, `mistakes.png`,
+`card.md`, `predictions.parquet` (row key, target, prediction, probabilities) and plots. The train
+rows say where numbers are cut into slices.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from stages.common.calibration import probabilities
 from stages.common.files import read_json, write_json
 from stages.common.params import Params
 from stages.common.predict import Predictor, load_predictor
-from stages.common.schema import Array, load_arrays
+from stages.common.schema import Array, Class, load_arrays
 from stages.common.stage import run_stage
 from stages.evaluate.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
-from stages.evaluate.card import write_card
+from stages.evaluate.card import Facts, write_card
 from stages.evaluate.importance import write_importance
-from stages.evaluate.mistakes import write_classes, write_mistakes
+from stages.evaluate.mistakes import find_mistakes, write_classes, write_mistakes
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.plots import write_plots
+from stages.evaluate.predicted import Predicted, read_predicted
+from stages.evaluate.residuals import write_residuals
+from stages.evaluate.sheet import write_sheet
 from stages.evaluate.slices import Slice, cut, find_worst, measure_slices, write_slices
 from stages.evaluate.weighted import Floats
 
+TRAINED = Path("data/train")
 LINEAGE = (
-    *(Path("data/train") / name for name in ("model.safetensors", "model.json")),
+    *(TRAINED / name for name in ("model.safetensors", "model.json")),
+    *(TRAINED / name for name in ("calibration.json", "recipe.json")),
     *(Path("data/prepare") / name for name in ("schema.json", "statistics.json")),
     *(Path("data/prepare/test") / name for name in ("key.npy", "target.npy")),
 )
@@ -43,8 +50,9 @@ def evaluate(params: Params, out: Path) -> None:
     schema = predictor.schema
     train, arrays = (load_arrays(Path("data/prepare") / split) for split in ("train", "test"))
     parts = list(cut(section.slices, schema, predictor.statistics, train, arrays))
-    table = predictor.decode(predictor.scores(arrays))
-    target, predicted = _target(predictor, arrays), _compared(predictor, table)
+    scores = predictor.scores(arrays)
+    table = predictor.decode(scores)
+    target, predicted = _target(predictor, arrays), read_predicted(table)
 
     intervals = find_intervals(names, schema.target.task, target, predicted)
     slices = measure_slices(names[0], schema, parts, target, predicted)
@@ -55,17 +63,30 @@ def evaluate(params: Params, out: Path) -> None:
     write_json(out / "intervals.json", _described(intervals, table.height))
     key, classes = schema.key or "row", schema.target.classes
     write_classes(out / "classes.csv", classes, target, predicted)
-    write_mistakes(out / "mistakes.csv", key, arrays["key"], classes, target, predicted)
-    write_plots(out / "plots", classes, target, predicted)
+    mistakes = find_mistakes(arrays["key"], classes, target, predicted)
+    write_mistakes(out / "mistakes.csv", key, classes, mistakes)
+    write_sheet(out / "mistakes.png", arrays.get("image"), mistakes)
+    write_plots(out / "plots", classes, target, predicted, _uncalibrated(predictor, scores))
+    residuals = [(f"{s.column}: {s.label}", s.rows, s.residual) for s in slices if s.residual]
+    write_residuals(out / "plots/residuals_by_slice.csv", residuals)
 
-    def score(changed: dict[str, Array]) -> Floats:
-        return _compared(predictor, predictor.decode(predictor.scores(changed)))
+    def score(changed: dict[str, Array]) -> Predicted:
+        return read_predicted(predictor.decode(predictor.scores(changed)))
 
     write_importance(out / "plots/importance.csv", names[0], schema, arrays, target, score)
 
-    sizes = {"train": len(train["key"]), "test": len(arrays["key"])}
-    model = read_json(Path("data/train/model.json"))
-    write_card(out / "card.md", schema, model, sizes, intervals, slices, LINEAGE)
+    facts = Facts(
+        schema,
+        read_json(TRAINED / "model.json"),
+        read_json(TRAINED / "recipe.json"),
+        predictor.calibration,
+        {"train": _counts(train, classes), "test": _counts(arrays, classes)},
+        table.height,
+        intervals,
+        slices,
+        LINEAGE,
+    )
+    write_card(out / "card.md", facts)
 
     actual = pl.Series("target", _actual(predictor, target))
     keys = pl.Series(key, np.array(arrays["key"]))
@@ -103,11 +124,17 @@ def _target(predictor: Predictor, arrays: dict[str, Array]) -> Array:
     return np.asarray(target.astype(np.float64) * moments.deviation + moments.mean)
 
 
-def _compared(predictor: Predictor, table: pl.DataFrame) -> Floats:
-    """Of decoded rows, the probabilities (rows, classes) or the values (rows,)."""
-    if predictor.schema.target.classes is not None:
-        return table.select(pl.selectors.starts_with("probability_")).to_numpy()
-    return table["prediction"].to_numpy()
+def _counts(arrays: dict[str, Array], classes: Sequence[Class] | None) -> list[int]:
+    """The rows of each class."""
+    if classes is None:
+        return []
+    counts: list[int] = np.bincount(np.array(arrays["target"]), minlength=len(classes)).tolist()
+    return counts
+
+
+def _uncalibrated(predictor: Predictor, scores: Floats) -> Floats | None:
+    """The probabilities that a temperature has changed, if there is one."""
+    return None if predictor.calibration.temperature == 1 else probabilities(scores)
 
 
 def _actual(predictor: Predictor, target: Array) -> pl.Series | Array:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from stages.common.files import rounded
 from stages.evaluate.metrics import compute_metrics
+from stages.evaluate.predicted import Predicted
 from stages.evaluate.weighted import Floats, Weighted, Weights, weighted_metric
 
 LEVEL = 0.95
@@ -48,7 +49,7 @@ def find_intervals(
     names: Sequence[str],
     task: str,
     target: npt.NDArray[np.generic],
-    predicted: Floats,
+    predicted: Predicted,
     resamples: int = RESAMPLES,
 ) -> dict[str, Interval]:
     """Each metric with its interval; arguments as those of `compute_metrics`.
@@ -78,8 +79,8 @@ def paired_differences(
     names: Sequence[str],
     task: str,
     target: npt.NDArray[np.generic],
-    before: Floats,
-    after: Floats,
+    before: Predicted,
+    after: Predicted,
     resamples: int = RESAMPLES,
 ) -> dict[str, Interval]:
     """After less before, of two predictions of the same rows, with the interval of that.
@@ -107,7 +108,7 @@ def _difference(first: Weighted, second: Weighted) -> Weighted:
 
 
 def _functions(
-    names: Sequence[str], task: str, target: npt.NDArray[np.generic], predicted: Floats
+    names: Sequence[str], task: str, target: npt.NDArray[np.generic], predicted: Predicted
 ) -> dict[str, Weighted]:
     """Those that are resampled, by name."""
     wanted = [name for name in names if name != "accuracy"]

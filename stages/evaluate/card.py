@@ -4,65 +4,123 @@
 Reporting', FAT* 2019.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from stages.common.calibration import Calibration
 from stages.common.files import md5
 from stages.common.schema import Schema
 from stages.evaluate.bootstrap import LEVEL, Interval
-from stages.evaluate.slices import SMALL_ROWS, Slice, worst_first
+from stages.evaluate.limits import find_limits, name_all
+from stages.evaluate.slices import Slice, worst_first
 
 TEMPLATE = Path(__file__).with_suffix(".md")
 MAX_CLASSES = 20
 MAX_SLICES = 10
 
 
-def write_card(
-    path: Path,
-    schema: Schema,
-    model: Mapping[str, Any],
-    sizes: Mapping[str, int],
-    intervals: Mapping[str, Interval],
-    slices: Sequence[Slice],
-    lineage: Iterable[Path],
-) -> None:
-    """Fill the template: `model` is the content of `model.json`, `sizes` the rows by split,
-    `slices` those by the first of `intervals`, `lineage` the files that are named by hash.
+@dataclass(frozen=True)
+class Facts:
+    """What the card tells.
+
+    `model` and `recipe` are the contents of `model.json` and `recipe.json`, `counts` the rows of
+    each class by split ('train', 'test'), `num_test` the test rows, `slices` those by the first
+    of `intervals`, `lineage` the files that are named by hash.
     """
+
+    schema: Schema
+    model: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    calibration: Calibration
+    counts: Mapping[str, Sequence[int]]
+    num_test: int
+    intervals: Mapping[str, Interval]
+    slices: Sequence[Slice]
+    lineage: Iterable[Path]
+
+
+def write_card(path: Path, facts: Facts) -> None:
+    """Fill the template."""
+    schema, intervals = facts.schema, facts.intervals
     kinds = Counter(feature.kind for feature in schema.features)
     columns = [f"{count} {kind}" for kind, count in kinds.items()]
-    arguments = [(f"`{name}`", f"`{value}`") for name, value in model["arguments"].items()]
+    arguments = [(f"`{name}`", f"`{value}`") for name, value in facts.model["arguments"].items()]
+    limits = find_limits(schema, facts.counts, intervals, facts.slices)
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         target=schema.target.name,
         task=schema.target.task.capitalize(),
-        model=model["name"],
-        rows_train=f"{sizes['train']:,}",
-        rows_test=f"{sizes['test']:,}",
+        model=facts.model["name"],
+        use=_use(schema),
+        rows_train=f"{facts.recipe['rows']['train']:,}",
+        rows_validation=f"{facts.recipe['rows']['validation']:,}",
+        rows_test=f"{facts.num_test:,}",
         columns="columns: " + ", ".join(columns),
-        classes=_classes(schema),
+        classes=_classes(facts),
         arguments=_table(("argument", "value"), arguments) if arguments else "It has no arguments.",
+        training=" ".join(_training(facts)),
+        parameters=_table(
+            ("parameter", "value"),
+            [(f"`{path}`", f"`{value}`") for path, value in _flat("train", facts.recipe["train"])],
+        ),
         level=f"{LEVEL:.0%}".removesuffix("%"),
         metrics=_table(
             ("metric", "value", "low", "high"),
             [(name, *_numbers(interval)) for name, interval in intervals.items()],
         ),
-        slices=_slices(next(iter(intervals)), slices),
-        small=SMALL_ROWS,
-        lineage=_table(("file", "MD5"), [(f"`{file.as_posix()}`", md5(file)) for file in lineage]),
+        slices=_slices(next(iter(intervals)), facts.slices),
+        limits="\n".join(f"- {limit}" for limit in limits),
+        lineage=_table(
+            ("file", "MD5"), [(f"`{file.as_posix()}`", md5(file)) for file in facts.lineage]
+        ),
     )
     path.write_text(text, encoding="utf-8")
 
 
-def _classes(schema: Schema) -> str:
-    classes = schema.target.classes
+def _use(schema: Schema) -> str:
+    what = "the value of" if schema.target.classes is None else "the class of"
+    names = name_all(feature.name for feature in schema.features)
+    return f"To predict {what} `{schema.target.name}` from {names}, of rows like those of the data."
+
+
+def _classes(facts: Facts) -> str:
+    """The classes with their rows; of many, the first."""
+    classes = facts.schema.target.classes
     if classes is None:
         return ""
-    shown = ", ".join(f"`{name}`" for name in classes[:MAX_CLASSES])
-    more = f" and {len(classes) - MAX_CLASSES} more" if len(classes) > MAX_CLASSES else ""
-    return f"Classes: {shown}{more}.\n"
+    rows = zip(classes, facts.counts["train"], facts.counts["test"], strict=True)
+    lines = [(f"`{name}`", f"{train:,}", f"{test:,}") for name, train, test in rows]
+    rest = len(classes) - MAX_CLASSES
+    more = f"\nand {rest} classes more.\n" if rest > 0 else ""
+    return _table(("class", "train rows", "test rows"), lines[:MAX_CLASSES]) + "\n" + more
+
+
+def _training(facts: Facts) -> Iterator[str]:
+    """How it was trained, and what was fitted on the validation rows, in sentences."""
+    epochs, seed = facts.recipe["epochs"], facts.recipe["seed"]
+    yield f"From seed {seed}; the weights are those of epoch {epochs['kept']} of"
+    yield f"{epochs['trained']}."
+    classes, calibration = facts.schema.target.classes, facts.calibration
+    if calibration.temperature != 1:
+        yield "So that probabilities are as sure as they are right on the validation rows, scores"
+        yield f"are divided by the temperature {calibration.temperature:.4g}."
+    if calibration.threshold is not None and classes is not None:
+        metric = facts.recipe["train"]["calibration"]["threshold"]
+        yield f"`{classes[1]}` is predicted where its probability is above"
+        yield f"{calibration.threshold:.4g}, which has the best {metric} on the validation rows."
+
+
+def _flat(path: str, value: object) -> Iterator[tuple[str, str]]:
+    """The values of nested sections by their dotted paths, as `params.yaml` has them."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(f"{path}.{name}", inner)
+    else:
+        yield path, value if isinstance(value, str) else json.dumps(value)
 
 
 def _slices(name: str, slices: Sequence[Slice]) -> str:

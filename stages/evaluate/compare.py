@@ -13,15 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from stages.evaluate.bootstrap import Interval, paired_differences
 from stages.evaluate.metrics import LESS_IS_BETTER, compute_metrics
-from stages.evaluate.weighted import Floats
+from stages.evaluate.predicted import class_names, read_codes, read_predicted
 
-PROBABILITY = "probability_"
 # With fewer of them shared, the two test splits are different ones.
 MIN_SHARED = 0.5
 NUM_EXAMPLES = 20
@@ -44,10 +41,10 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, names: list[str]) -> dict
         return {"rows": counts, "why_not": "splits differ: fewer than half of the rows are shared"}
     old = same.select(pl.col(f"{name} before").alias(name) for name in after.columns[1:])
     new = same.select(after.columns[1:])
-    classes = [n.removeprefix(PROBABILITY) for n in new.columns if n.startswith(PROBABILITY)]
+    classes = class_names(new)
     task = "classification" if classes else "regression"
-    target = _codes(new["target"], classes) if classes else new["target"].to_numpy()
-    was, now = _predicted(old), _predicted(new)
+    target = read_codes(new["target"], classes) if classes else new["target"].to_numpy()
+    was, now = read_predicted(old), read_predicted(new)
     differences = paired_differences(names, task, target, was, now)
     values = [compute_metrics(names, task, target, side) for side in (was, now)]
     found: dict[str, Any] = {
@@ -101,16 +98,6 @@ def find_flips(same: pl.DataFrame, key: str) -> dict[str, Any]:
             for name, rows in (("fixed", fixed), ("broken", broken))
         },
     }
-
-
-def _codes(target: pl.Series, classes: list[str]) -> npt.NDArray[np.int64]:
-    numbers = {name: code for code, name in enumerate(classes)}
-    return np.array([numbers[str(name)] for name in target], dtype=np.int64)
-
-
-def _predicted(side: pl.DataFrame) -> Floats:
-    chances = side.select(pl.selectors.starts_with(PROBABILITY))
-    return chances.to_numpy() if chances.width else side["prediction"].to_numpy()
 
 
 def main() -> None:

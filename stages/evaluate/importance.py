@@ -13,14 +13,14 @@ from stages.common.files import rounded, write_csv
 from stages.common.schema import Array, Feature, Schema
 from stages.evaluate.bootstrap import SEED
 from stages.evaluate.metrics import LESS_IS_BETTER, compute_metrics
-from stages.evaluate.weighted import Floats
+from stages.evaluate.predicted import Predicted
 
 REPEATS = 5
 # Evenly spaced test rows: each column costs `REPEATS` predictions of them.
 MAX_ROWS = 5000
 COLUMNS = ("column", "importance", "deviation")
 
-Score = Callable[[dict[str, Array]], Floats]
+Score = Callable[[dict[str, Array]], Predicted]
 
 
 def write_importance(

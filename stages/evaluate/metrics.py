@@ -1,7 +1,7 @@
 """The usual metrics under their usual names, from scikit-learn.
 
-Classification metrics take class codes (rows,) and probabilities (rows, classes); regression
-metrics take values (rows,) in the target's units. All return one number.
+Classification metrics take class codes (rows,) and what is predicted, classes with probabilities;
+regression metrics take values (rows,) in the target's units. All return one number.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from stages.common.errors import Problem, UserError, did_you_mean
 from stages.common.files import rounded
+from stages.evaluate.predicted import Predicted, chances_of, codes_of
 from stages.evaluate.weighted import Codes, Floats, calibration_error
 
 # Of all others, more is better.
@@ -23,12 +24,13 @@ LESS_IS_BETTER = frozenset(
 
 
 def compute_metrics(
-    names: list[str], task: str, target: npt.NDArray[np.generic], predicted: Floats
+    names: list[str], task: str, target: npt.NDArray[np.generic], predicted: Predicted
 ) -> dict[str, float]:
     """The metrics `names` in that order.
 
-    `target` (rows,) are class codes or values; `predicted` are probabilities (rows, classes)
-    or values (rows,). Raises UserError for names that the task doesn't have.
+    `target` (rows,) are class codes or values; `predicted` are classes with probabilities, or
+    values (rows,). What counts right and wrong rows goes by the predicted class, what judges
+    probabilities by these. Raises UserError for names that the task doesn't have.
     """
     known = metrics_of(task)
     problems = []
@@ -65,7 +67,10 @@ def _classification() -> dict[str, Callable[..., float]]:
     from sklearn import metrics as sk
 
     def on_classes(metric: Callable[..., float], **options: object) -> Callable[..., float]:
-        return lambda target, chances: metric(target, chances.argmax(axis=1), **options)
+        return lambda target, predicted: metric(target, codes_of(predicted), **options)
+
+    def on_chances(metric: Callable[[Codes, Floats], float]) -> Callable[..., float]:
+        return lambda target, predicted: metric(target, chances_of(predicted))
 
     return {
         "accuracy": on_classes(sk.accuracy_score),
@@ -76,14 +81,16 @@ def _classification() -> dict[str, Callable[..., float]]:
         "recall_macro": on_classes(sk.recall_score, average="macro", zero_division=0.0),
         "matthews_corrcoef": on_classes(sk.matthews_corrcoef),
         "cohen_kappa": on_classes(sk.cohen_kappa_score),
-        "log_loss": lambda y, p: sk.log_loss(y, p, labels=np.arange(p.shape[1])),
+        "log_loss": on_chances(lambda y, p: sk.log_loss(y, p, labels=np.arange(p.shape[1]))),
         # Of two classes the squared error of one probability, of more the sum over all.
-        "brier": lambda y, p: sk.brier_score_loss(y, p, labels=np.arange(p.shape[1])),
-        "ece": lambda y, p: calibration_error(p.argmax(axis=1) == y, p.max(axis=1)),
-        "roc_auc": _roc_auc,
-        "average_precision": lambda y, p: sk.average_precision_score(
-            np.eye(p.shape[1])[y][:, 1:] if p.shape[1] == 2 else np.eye(p.shape[1])[y],
-            p[:, 1:] if p.shape[1] == 2 else p,
+        "brier": on_chances(lambda y, p: sk.brier_score_loss(y, p, labels=np.arange(p.shape[1]))),
+        "ece": on_chances(lambda y, p: calibration_error(p.argmax(axis=1) == y, p.max(axis=1))),
+        "roc_auc": on_chances(_roc_auc),
+        "average_precision": on_chances(
+            lambda y, p: sk.average_precision_score(
+                np.eye(p.shape[1])[y][:, 1:] if p.shape[1] == 2 else np.eye(p.shape[1])[y],
+                p[:, 1:] if p.shape[1] == 2 else p,
+            )
         ),
     }
 

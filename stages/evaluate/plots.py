@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from stages.common.files import rounded, write_csv
 from stages.common.schema import Class
+from stages.evaluate.predicted import Predicted, chances_of, codes_of, values_of
 from stages.evaluate.weighted import CALIBRATION_BINS, Floats
 
 NUM_POINTS = 200
@@ -22,6 +23,7 @@ COLUMNS = {
     "roc": ("false_positive_rate", "true_positive_rate"),
     "precision_recall": ("recall", "precision"),
     "calibration": ("predicted_probability", "observed_share"),
+    "calibration_before": ("predicted_probability", "observed_share"),
     "residuals": ("predicted", "residual"),
     "predicted": ("actual", "predicted"),
 }
@@ -31,30 +33,34 @@ def write_plots(
     folder: Path,
     classes: Sequence[Class] | None,
     target: npt.NDArray[np.generic],
-    predicted: Floats,
+    predicted: Predicted,
+    uncalibrated: Floats | None = None,
 ) -> None:
     """Write all plots; see `compute_metrics` for `target` and `predicted`.
 
     ROC and precision-recall pool the classes (micro average) where there are more than two, and
-    are those of the second class where there are two.
+    are those of the second class where there are two. Calibration is that of the likeliest class;
+    `uncalibrated` are the probabilities (rows, classes) that a temperature has changed.
     """
     rows: dict[str, Iterator[tuple[object, ...]]] = {}
     if classes is None:
-        values = target.astype(np.float64)
-        rows["residuals"] = _pairs(*_thin(predicted, values - predicted))
-        rows["predicted"] = _pairs(*_thin(values, predicted))
+        values, guesses = target.astype(np.float64), values_of(predicted)
+        rows["residuals"] = _pairs(*_thin(guesses, values - guesses))
+        rows["predicted"] = _pairs(*_thin(values, guesses))
     else:
         codes = target.astype(np.int64)
-        guessed = predicted.argmax(axis=1)
+        guessed, all_chances = codes_of(predicted), chances_of(predicted)
         rows["confusion"] = (
             (classes[a], classes[p]) for a, p in zip(codes.tolist(), guessed.tolist(), strict=True)
         )
         one_hot = np.eye(len(classes))[codes]
-        hits, chances = one_hot[:, 1], predicted[:, 1]
+        hits, chances = one_hot[:, 1], all_chances[:, 1]
         if len(classes) > 2:
-            hits, chances = one_hot.ravel(), predicted.ravel()
+            hits, chances = one_hot.ravel(), all_chances.ravel()
         rows |= _curves(hits, chances)
-        rows["calibration"] = _calibration(guessed == codes, predicted.max(axis=1))
+        rows["calibration"] = _calibration(codes, all_chances)
+        if uncalibrated is not None:
+            rows["calibration_before"] = _calibration(codes, uncalibrated)
     for name, columns in COLUMNS.items():
         write_csv(folder / f"{name}.csv", columns, rows.get(name, iter(())))
 
@@ -70,8 +76,9 @@ def _curves(hits: Floats, chances: Floats) -> dict[str, Iterator[tuple[object, .
     }
 
 
-def _calibration(right: npt.NDArray[np.bool_], chances: Floats) -> Iterator[tuple[object, ...]]:
-    """Of the rows predicted with about this probability, the share that was right."""
+def _calibration(codes: npt.NDArray[np.int64], all_chances: Floats) -> Iterator[tuple[object, ...]]:
+    """Of the rows whose likeliest class has about this probability, the share that is of it."""
+    right, chances = all_chances.argmax(axis=1) == codes, all_chances.max(axis=1)
     bins = np.minimum((chances * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     for number in range(CALIBRATION_BINS):
         inside = bins == number

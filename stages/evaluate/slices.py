@@ -18,6 +18,8 @@ from stages.common.files import rounded, write_csv
 from stages.common.schema import Array, Feature, Schema, Statistics
 from stages.evaluate.bootstrap import Interval, interval_of, resample
 from stages.evaluate.metrics import LESS_IS_BETTER, compute_metrics
+from stages.evaluate.predicted import Predicted, values_of
+from stages.evaluate.residuals import mean_residual
 from stages.evaluate.weighted import Floats, weighted_metric
 
 Rows = npt.NDArray[np.int64]
@@ -37,14 +39,14 @@ class Slice:
     """Test rows that have something in common: what, and the metric on them with its interval.
 
     The value is NaN where the rows don't define the metric. `residual` is the mean of actual
-    less predicted, of values.
+    less predicted, of values, with its interval.
     """
 
     column: str
     label: str
     rows: int
     metric: Interval
-    residual: float | None = None
+    residual: Interval | None = None
 
     @property
     def small(self) -> bool:
@@ -53,7 +55,11 @@ class Slice:
 
 
 def measure_slices(
-    name: str, schema: Schema, parts: Iterable[tuple[str, str, Rows]], target: Array, scored: Floats
+    name: str,
+    schema: Schema,
+    parts: Iterable[tuple[str, str, Rows]],
+    target: Array,
+    scored: Predicted,
 ) -> list[Slice]:
     """The metric `name` on each of `parts`, (column, label, rows); see `compute_metrics`."""
     task = schema.target.task
@@ -69,21 +75,22 @@ def measure_slices(
             interval = interval_of(name, value, len(rows), drawn)
         residual = None
         if task == "regression":
-            residual = rounded(float((actual.astype(np.float64) - predicted).mean()))
+            residual = mean_residual(actual.astype(np.float64) - values_of(predicted))
         found.append(Slice(column, label, len(rows), interval, residual))
     return found
 
 
 def write_slices(path: Path, name: str, slices: Sequence[Slice]) -> None:
     """A line for each slice; `name` is the metric's. What is not known is empty."""
-    columns = ["column", "slice", "rows", "small", name, "low", "high", "residual"]
-    lines = []
+    residual = ("residual", "residual_low", "residual_high")
+    columns = ["column", "slice", "rows", "small", name, "low", "high", *residual]
+    lines: list[tuple[object, ...]] = []
     for s in slices:
         value = s.metric.value if np.isfinite(s.metric.value) else None
         small = "yes" if s.small else "no"
-        lines.append(
-            (s.column, s.label, s.rows, small, value, s.metric.low, s.metric.high, s.residual)
-        )
+        r = s.residual
+        ends = (None, None, None) if r is None else (r.value, r.low, r.high)
+        lines.append((s.column, s.label, s.rows, small, value, s.metric.low, s.metric.high, *ends))
     write_csv(path, columns, lines)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from stages.evaluate.predicted import Predicted, chances_of, codes_of, values_of
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.int64]
@@ -20,13 +22,13 @@ Weighted = Callable[[Weights], Floats]
 # For the labels (sets, classes): how often right, how often the target, how often predicted.
 Counts = tuple[Floats, Floats, Floats]
 
-CALIBRATION_BINS = 10
+CALIBRATION_BINS = 15
 # What scikit-learn replaces a probability of 0 with, where it takes the logarithm.
 SMALLEST = float(np.finfo(np.float64).eps)
 
 
 def weighted_metric(
-    name: str, task: str, target: npt.NDArray[np.generic], predicted: Floats
+    name: str, task: str, target: npt.NDArray[np.generic], predicted: Predicted
 ) -> Weighted | None:
     """The metric of the rows, each repeated as often as its weight says, as a function of weights.
 
@@ -37,12 +39,12 @@ def weighted_metric(
     """
     if task == "classification":
         return _classification(name, target.astype(np.int64), predicted)
-    return _regression(name, target.astype(np.float64), predicted)
+    return _regression(name, target.astype(np.float64), values_of(predicted))
 
 
-def _classification(name: str, target: Codes, chances: Floats) -> Weighted | None:
+def _classification(name: str, target: Codes, predicted: Predicted) -> Weighted | None:
+    guessed, chances = codes_of(predicted), chances_of(predicted)
     rows, classes = chances.shape
-    guessed = chances.argmax(axis=1)
     of_counts: dict[str, Callable[[Counts], Floats]] = {
         "balanced_accuracy": _balanced_accuracy,
         "f1_macro": lambda c: _over_seen(2 * c[0], c[1] + c[2], c),
@@ -180,8 +182,8 @@ def _kappa(counts: Counts) -> Floats:
 
 def calibration_error(right: Bools, chances: Floats) -> float:
     """Expected calibration error: the mean distance, over bins of equal width by the probability
-    of the predicted class, of that probability from the share that is right (Guo et al., 'On
-    Calibration of Modern Neural Networks', ICML 2017, equation 3).
+    of the likeliest class, of that probability from the share that is right (Guo et al., 'On
+    Calibration of Modern Neural Networks', ICML 2017, equation 3; 15 bins as there).
     """
     bins = np.minimum((chances * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
     distances = np.bincount(bins, weights=right - chances)

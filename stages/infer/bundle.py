@@ -207,6 +207,17 @@ def _add_image(graph: _Graph, predictor: Predictor, feature: Feature) -> str:
     return graph.node("Div", [value, graph.constant(deviations, "/image/deviation")], "/image")
 
 
+def _add_code(graph: _Graph, threshold: float | None) -> str:
+    """What `predict_codes` makes of the probabilities: (rows,) int64."""
+    if threshold is None:
+        return graph.node("ArgMax", ["probabilities"], "/code", axis=1, keepdims=0)
+    second = graph.constant(np.array(1), "/second")
+    chance = graph.node("Gather", ["probabilities", second], "/second/probability", axis=1)
+    limit = graph.constant(np.array(threshold), "/threshold")
+    above = graph.node("Greater", [chance, limit], "/second/predicted")
+    return graph.node("Cast", [above], "/code", to=TensorProto.INT64)
+
+
 def _add_outputs(graph: _Graph, predictor: Predictor, scores: str) -> Iterator[Any]:
     """What `Predictor.decode` makes of the scores."""
     exact = graph.node("Cast", [scores], "/scores", to=TensorProto.DOUBLE)
@@ -222,8 +233,11 @@ def _add_outputs(graph: _Graph, predictor: Predictor, scores: str) -> Iterator[A
         graph.node("Add", [wide, mean], "prediction")
         yield helper.make_tensor_value_info("prediction", TensorProto.DOUBLE, ["rows"])
         return
+    if predictor.calibration.temperature != 1:
+        divisor = graph.constant(np.array(predictor.calibration.temperature), "/temperature")
+        exact = graph.node("Div", [exact, divisor], "/scores/calibrated")
     graph.node("Softmax", [exact], "probabilities", axis=1)
-    code = graph.node("ArgMax", ["probabilities"], "/code", axis=1, keepdims=0)
+    code = _add_code(graph, predictor.calibration.threshold)
     names = np.array(classes, dtype=object if isinstance(classes[0], str) else None)
     graph.node("Gather", [graph.constant(names, "/classes"), code], "prediction")
     kind = helper.np_dtype_to_tensor_dtype(names.dtype)

@@ -21,6 +21,7 @@ def signature(predictor: Predictor) -> dict[str, Any]:
         "task": predictor.schema.target.task,
         "target": predictor.schema.target.name,
         "classes": classes,
+        "calibration": None if classes is None else predictor.calibration.model_dump(),
         "inputs": [_input(feature) for feature in predictor.schema.features],
         "outputs": _outputs(classes),
     }

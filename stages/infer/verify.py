@@ -5,6 +5,7 @@ import numpy.typing as npt
 import onnxruntime
 import polars as pl
 
+from stages.common.calibration import margins
 from stages.common.encode import as_boolean, as_category, as_numeric, encode, image_array
 from stages.common.errors import Problem, UserError
 from stages.common.predict import Predictor
@@ -50,8 +51,7 @@ def _difference(
         apart = found[0] - expected["prediction"].to_numpy()
         return float(np.abs(apart).max() / predictor.statistics.target.deviation)
     chances = expected.drop("prediction").to_numpy()
-    first, second = np.sort(chances, axis=1)[:, [-1, -2]].T
-    sure = first - second > 2 * MAX_DIFFERENCE
+    sure = margins(chances, predictor.calibration.threshold) > MAX_DIFFERENCE
     if (found[0] != np.array(expected["prediction"].to_list()))[sure].any():
         return 1.0
     return float(np.abs(found[1] - chances).max())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from stages.common.calibration import UNCALIBRATED, Calibration
 from stages.common.files import rounded, write_csv, write_json
 from stages.common.model import ModelSpec, read_spec, save_model
 from stages.common.params import Params
@@ -12,6 +13,7 @@ from stages.common.schema import Schema, read_schema, read_statistics
 from stages.common.section import Overrides
 from stages.common.yamlfile import read_yaml
 from stages.train.board import open_board
+from stages.train.calibrate import calibrate
 from stages.train.checkpoint import Saver, history_of, load_checkpoint, unpack
 from stages.train.loop import Data, Epoch, Result, train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
@@ -79,22 +81,34 @@ def fit(params: Params, out: Path, world: World, checkpoints: Path | None) -> No
             close()
         model.load_state_dict(result.weights)
         board.write_end(result, model, data, schema.target)
-    _write(out, spec, result, data, section)
+    calibration, lines = calibrate(model, data.validation, section.calibration)
+    _write(out, spec, result, data, section, calibration)
+    _write_recipe(out / "recipe.json", params.seed, section, result, data)
+    for line in lines:
+        print(line)
 
 
-def _write(out: Path, spec: ModelSpec, result: Result, data: Data, section: TrainParams) -> None:
+def _write(
+    out: Path,
+    spec: ModelSpec,
+    result: Result,
+    data: Data,
+    section: TrainParams,
+    calibration: Calibration,
+) -> None:
     kept = result.kept
     assert kept is not None
     save_model(out, spec, result.weights, "model.safetensors")
-    write_json(
-        out / "metrics.json",
-        {
-            "kept_epoch": kept.epoch,
-            "train_loss": rounded(kept.train_loss),
-            "validation_loss": rounded(kept.validation_loss),
-            f"validation_{data.metric}": rounded(kept.metric),
-        },
-    )
+    write_json(out / "calibration.json", calibration.model_dump())
+    metrics = {
+        "kept_epoch": kept.epoch,
+        "train_loss": rounded(kept.train_loss),
+        "validation_loss": rounded(kept.validation_loss),
+        f"validation_{data.metric}": rounded(kept.metric),
+    }
+    # What was not fitted is not among them.
+    fitted = calibration.model_dump().items() - UNCALIBRATED.model_dump().items()
+    write_json(out / "metrics.json", metrics | dict(sorted(fitted)))
     names = ("learning_rate", "gradient_norm", "train_loss", "validation_loss")
     write_csv(
         out / "history.csv",
@@ -117,3 +131,15 @@ def _write(out: Path, spec: ModelSpec, result: Result, data: Data, section: Trai
         f"{which} epoch {kept.epoch} of {len(result.history)}{stopped}: validation loss "
         f"{kept.validation_loss:.4f}, {data.metric} {kept.metric:.4f}"
     )
+
+
+def _write_recipe(path: Path, seed: int, section: TrainParams, result: Result, data: Data) -> None:
+    """How the model came about, tune's winner included: the card has it from here."""
+    assert result.kept is not None
+    recipe = {
+        "seed": seed,
+        "train": section.model_dump(),
+        "rows": {"train": len(data.train), "validation": len(data.validation)},
+        "epochs": {"kept": result.kept.epoch, "trained": len(result.history)},
+    }
+    write_json(path, recipe)

@@ -4,9 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from stages.common.errors import Problem
 from stages.common.section import Named, Section
 
 Positive = Annotated[int, Field(ge=1)]
+ThresholdMetric = Literal["accuracy", "balanced_accuracy", "f1", "matthews_corrcoef"]
+NUM_CLASSES = 2
 
 
 class EarlyStopping(Section):
@@ -17,6 +20,18 @@ class EarlyStopping(Section):
 
     metric: Literal["loss", "accuracy", "rmse"]
     patience: Positive | None
+
+
+class CalibrationParams(Section):
+    """What is fitted on validation once the weights are there; classification alone.
+
+    `temperature` divides the scores, so that probabilities are as sure as they are right.
+    `threshold`, of two classes: the metric for which the probability is chosen above which the
+    second one is predicted (`f1` is that of the second); null: the likelier one is.
+    """
+
+    temperature: bool
+    threshold: ThresholdMetric | None
 
 
 class TrainParams(Section):
@@ -32,3 +47,20 @@ class TrainParams(Section):
     schedule: Named
     clip_norm: Annotated[float, Field(gt=0)] | None
     early_stopping: EarlyStopping | None
+    calibration: CalibrationParams
+
+
+def check_calibration(
+    params: CalibrationParams, task: str, num_classes: int | None = None
+) -> list[Problem]:
+    """What of a calibration the target does not have; None: the number of classes is not known."""
+    problems, at = [], "train.calibration"
+    if params.temperature and task == "regression":
+        message = "a temperature is for the probabilities of classes, which regression has not"
+        problems.append(Problem(message, f"{at}.temperature", "true", ("false",)))
+    if params.threshold is not None:
+        what = "it is regression" if task == "regression" else f"it has {num_classes} classes"
+        if task == "regression" or num_classes not in (NUM_CLASSES, None):
+            message = f"a threshold is for a target of two classes; {what}"
+            problems.append(Problem(message, f"{at}.threshold", params.threshold, ("null",)))
+    return problems

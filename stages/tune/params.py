@@ -12,6 +12,10 @@ Number = int | float
 TUNABLE = ("build.model.", "train.")
 _NOT_TUNABLE = {
     "train.epochs": "the epochs of a trial are tune.epochs",
+    **dict.fromkeys(
+        ("train.calibration.temperature", "train.calibration.threshold"),
+        "a trial is judged before anything is calibrated",
+    ),
     "build.model.name": "only the file of the model that it names is a dependency; "
     "try models one by one",
 }

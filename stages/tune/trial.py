@@ -43,7 +43,9 @@ class Start:
 
 def read_start(params: Params, num_epochs: int) -> Start:
     """The recipe of `params.yaml` and `model.json`; a trial has a budget of its own."""
-    train_tree = {**params.part("train"), "epochs": num_epochs}
+    # A trial is judged by what its training watches; nothing is fitted after it.
+    uncalibrated = {"temperature": False, "threshold": None}
+    train_tree = {**params.part("train"), "epochs": num_epochs, "calibration": uncalibrated}
     return Start(train_tree, read_spec(BUILT), read_schema(PREPARED), params.seed)
 
 

@@ -1,0 +1,150 @@
+"""After the training: the temperature and the threshold, fitted on the validation rows."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from stages.common.batches import take
+from stages.common.calibration import Calibration, predict_codes, probabilities
+from stages.common.files import rounded
+from stages.train.loop import EVALUATION_ROWS, Split
+from stages.train.params import CalibrationParams, ThresholdMetric
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+# A model that is right about every validation row would have one of 0.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+PLAIN_THRESHOLD = 0.5
+
+
+def calibrate(
+    model: nn.Module, split: Split, params: CalibrationParams
+) -> tuple[Calibration, list[str]]:
+    """What `params` ask for, fitted on the rows of `split`, and a line to print on each.
+
+    The threshold is chosen on the probabilities that the temperature gives.
+    """
+    temperature, threshold, lines = 1.0, None, []
+    if params.temperature or params.threshold is not None:
+        scores, codes = score(model, split)
+        if params.temperature:
+            temperature = fit_temperature(scores, codes)
+            losses = [log_loss(scores, codes, divisor) for divisor in (1.0, temperature)]
+            shown = " → ".join(f"{loss:.4f}" for loss in losses)
+            bound = temperature in (MIN_TEMPERATURE, MAX_TEMPERATURE)
+            end = " (the temperature is at its bound)" if bound else ""
+            lines.append(f"temperature {temperature:.4g}: validation log loss {shown}{end}")
+        if params.threshold is not None:
+            chances = probabilities(scores, temperature)
+            threshold = choose_threshold(chances[:, 1], codes, params.threshold)
+            shown = " → ".join(
+                f"{measure(params.threshold, codes, predict_codes(chances, cut)):.4f}"
+                for cut in (None, threshold)
+            )
+            lines.append(f"threshold {threshold:.4g}: validation {params.threshold} {shown}")
+    return Calibration(temperature=temperature, threshold=threshold), lines
+
+
+@torch.inference_mode()
+def score(model: nn.Module, split: Split) -> tuple[Floats, Codes]:
+    """The scores (rows, classes) that the model gives, and the codes of the target (rows,)."""
+    model.eval()
+    starts = range(0, len(split), EVALUATION_ROWS)
+    parts = [model(take(split.batch, slice(s, s + EVALUATION_ROWS))) for s in starts]
+    return torch.cat(parts).double().cpu().numpy(), split.target.cpu().numpy()
+
+
+def log_loss(scores: Floats, codes: Codes, temperature: float) -> float:
+    """The mean over rows of minus the logarithm of the probability of the target."""
+    scaled = scores / temperature
+    highest = scaled.max(axis=1)
+    total = highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1))
+    return float((total - scaled[np.arange(len(codes)), codes]).mean())
+
+
+def fit_temperature(scores: Floats, codes: Codes) -> float:
+    """The temperature of least log loss (Guo et al., 'On Calibration of Modern Neural Networks',
+    ICML 2017, section 4.2), between 0.05 and 20, to seven digits.
+
+    In the inverse of the temperature the loss is convex, so its derivative has one zero: there
+    the mean score under the model's probabilities is the mean score of the targets.
+    """
+    from scipy.optimize import brentq
+
+    of_target = scores[np.arange(len(codes)), codes]
+
+    def slope(inverse: float) -> float:
+        expected = (probabilities(scores, 1 / inverse) * scores).sum(axis=1)
+        return float((expected - of_target).mean())
+
+    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
+    if slope(low) >= 0:
+        return MAX_TEMPERATURE
+    if slope(high) <= 0:
+        return MIN_TEMPERATURE
+    return rounded(1 / float(brentq(slope, low, high, xtol=1e-12)))
+
+
+def choose_threshold(chances: Floats, codes: Codes, metric: ThresholdMetric) -> float:
+    """The threshold on `chances`, the probability of the second class (rows,), with the largest
+    `metric`; of equal ones the nearest to 0.5, then the lower.
+
+    It is 0.5 or the middle between two probabilities, to seven digits.
+    """
+    known = np.unique(chances)
+    middles = [rounded(float(middle)) for middle in (known[1:] + known[:-1]) / 2]
+    cuts = np.unique([*middles, PLAIN_THRESHOLD])
+    order = np.argsort(chances, kind="stable")
+    below = np.searchsorted(chances[order], cuts, side="right")
+    misses = np.concatenate([[0.0], np.cumsum(codes[order], dtype=np.float64)])[below]
+    hits = codes.sum() - misses
+    values = _METRICS[metric](hits, len(codes) - below - hits, misses, below - misses)
+    # Counts that mean the same may differ in the last bit.
+    values = values.round(12)
+    best = cuts[values == values.max()]
+    return float(best[np.argmin(np.abs(best - PLAIN_THRESHOLD))])
+
+
+def measure(metric: ThresholdMetric, codes: Codes, predicted: Codes) -> float:
+    """The metric of the second class's hits, of predicted codes (rows,)."""
+    counts = [
+        np.array([((predicted == said) & (codes == is_)).sum()], dtype=np.float64)
+        for said, is_ in ((1, 1), (1, 0), (0, 1), (0, 0))
+    ]
+    return float(_METRICS[metric](*counts)[0])
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """0 where there is nothing to divide by."""
+    return np.divide(above, below, out=np.zeros(len(above)), where=below > 0)
+
+
+def _accuracy(hits: Floats, alarms: Floats, misses: Floats, rejected: Floats) -> Floats:
+    return _ratio(hits + rejected, hits + alarms + misses + rejected)
+
+
+def _balanced_accuracy(hits: Floats, alarms: Floats, misses: Floats, rejected: Floats) -> Floats:
+    recalls = _ratio(hits, hits + misses), _ratio(rejected, rejected + alarms)
+    return np.asarray(np.mean(recalls, axis=0))
+
+
+def _f1(hits: Floats, alarms: Floats, misses: Floats, rejected: Floats) -> Floats:  # noqa: ARG001
+    return _ratio(2 * hits, 2 * hits + alarms + misses)
+
+
+def _matthews(hits: Floats, alarms: Floats, misses: Floats, rejected: Floats) -> Floats:
+    covariance = hits * rejected - alarms * misses
+    sides = (hits + alarms, hits + misses, rejected + alarms, rejected + misses)
+    return _ratio(covariance, np.sqrt(np.prod(sides, axis=0)))
+
+
+# Of the second class: rows rightly and wrongly said to be of it, missed, and rightly not said.
+_METRICS: dict[ThresholdMetric, Callable[[Floats, Floats, Floats, Floats], Floats]] = {
+    "accuracy": _accuracy,
+    "balanced_accuracy": _balanced_accuracy,
+    "f1": _f1,
+    "matthews_corrcoef": _matthews,
+}
