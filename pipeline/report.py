@@ -8,7 +8,7 @@ report gives what it can.
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.dvcrepo import open_repo
 from pipeline.git import git, try_git
 from pipeline.metrics import read_metrics
+from pipeline.report_change import find_replicas
 from stages.common.errors import UserError
 from stages.common.params import DVC_FILE, PARAMS, VERSIONS
 from stages.common.yamlfile import read_yaml
@@ -84,7 +85,11 @@ def make_report(asked: str | None) -> Report:
         _cached(after, PREDICTIONS, "the predictions of the working folder", missing),
     ]
     if files[0] is not None and files[1] is not None:
-        comparison = _compare(files[0], files[1])
+        replicas = [
+            find_replicas(before, base, missing),
+            find_replicas(after, "the working folder", missing),
+        ]
+        comparison = _compare(files[0], files[1], replicas)
     schemas = [_cached(side, SCHEMA, "the schema", []) for side in (before, after)]
     return Report(
         base=base,
@@ -159,9 +164,11 @@ def _cached(locked: Mapping[str, Any], path: str, what: str, missing: list[str])
     return file
 
 
-def _compare(before: Path, after: Path) -> Mapping[str, Any]:
+def _compare(before: Path, after: Path, replicas: Sequence[list[Path]]) -> Mapping[str, Any]:
     names = [str(name) for name in read_yaml(PARAMS)["evaluate"]["metrics"]]
     command = [sys.executable, "-m", "stages.evaluate.compare", str(before), str(after), *names]
+    for side, files in zip(("before", "after"), replicas, strict=True):
+        command += [f"--replicas-{side}", *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()[-3:]

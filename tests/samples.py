@@ -41,6 +41,7 @@ def train_params(**changes: object) -> TrainParams:
         "schedule": {"name": "ConstantLR", "factor": 1.0},
         "clip_norm": None,
         "early_stopping": {"metric": "loss", "patience": None},
+        "replicas": 1,
     }
     return TrainParams.model_validate({**section, **changes})
 

@@ -8,6 +8,7 @@ from stages.common.files import md5
 from stages.common.schema import Feature, Schema, Target
 from stages.evaluate.bootstrap import Interval
 from stages.evaluate.card import write_card
+from stages.evaluate.seeds import spread_of
 from stages.evaluate.slices import Slice
 
 SLICES = [
@@ -23,15 +24,19 @@ def card(tmp_path: Path, target: Target, metric: str, slices: list[Slice]) -> li
     made_from.write_text("x", encoding="utf-8")
     intervals = {metric: Interval(0.8, 0.75, 0.85), "max_error": Interval(3.5)}
     model = {"name": "mlp", "arguments": {"width": 8}}
+    spreads = {metric: spread_of([0.8, 0.9]), "max_error": spread_of([3.5, 3.5])}
     sizes = {"train": 12_000, "test": 3000}
     path = tmp_path / "card.md"
-    write_card(path, schema, model, sizes, intervals, slices, [made_from])
+    write_card(path, schema, model, sizes, intervals, spreads, slices, [made_from])
     text = path.read_text(encoding="utf-8")
     assert "$" not in text
     assert f"{md5(made_from)} |" in text
     assert "| max_error | 3.5 |  |  |" in text
     assert "12,000 rows to train on, 3,000 to test on; columns: 1 categorical." in text
     assert "| `width` | `8` |" in text
+    assert "2 seeds were trained" in text
+    assert f"| {metric} | 0.85 | 0.07071 |" in text
+    assert "| max_error | 3.5 | 0 |" in text
     return text.splitlines()
 
 

@@ -4,10 +4,12 @@
 
 Reads `data/prepare/test` and `data/train`; writes `data/evaluate/metrics.json`,
 `intervals.json`, `slices.csv`, `classes.csv`, `mistakes.csv`, `card.md`,
-`predictions.parquet` (row key, target, prediction, probabilities) and plots. The train rows say
-where numbers are cut into slices.
+`predictions.parquet` (row key, target, prediction, probabilities), plots, and of every replica
+`replicas/<k>.parquet`; number 0 is `predictions.parquet`. The train rows say where numbers are
+cut into slices.
 """
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,9 +24,11 @@ from stages.common.stage import run_stage
 from stages.evaluate.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
 from stages.evaluate.card import write_card
 from stages.evaluate.importance import write_importance
+from stages.evaluate.metrics import compute_metrics
 from stages.evaluate.mistakes import write_classes, write_mistakes
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.plots import write_plots
+from stages.evaluate.seeds import Spread, count_replicas, spread_of
 from stages.evaluate.slices import Slice, cut, find_worst, measure_slices, write_slices
 from stages.evaluate.weighted import Floats
 
@@ -45,14 +49,19 @@ def evaluate(params: Params, out: Path) -> None:
     parts = list(cut(section.slices, schema, predictor.statistics, train, arrays))
     table = predictor.decode(predictor.scores(arrays))
     target, predicted = _target(predictor, arrays), _compared(predictor, table)
+    others = [load_predictor(replica=k) for k in range(1, count_replicas())]
+    tables = [table, *(other.decode(other.scores(arrays)) for other in others)]
 
     intervals = find_intervals(names, schema.target.task, target, predicted)
+    task, chances = schema.target.task, [_compared(predictor, each) for each in tables]
+    by_replica = [compute_metrics(names, task, target, each) for each in chances]
+    spreads = {name: spread_of([found[name] for found in by_replica]) for name in names}
     slices = measure_slices(names[0], schema, parts, target, predicted)
     worst = find_worst(names[0], slices)
     metrics = {name: found.value for name, found in intervals.items()}
     write_json(out / "metrics.json", metrics | _of_worst(names[0], worst))
     write_slices(out / "slices.csv", names[0], slices)
-    write_json(out / "intervals.json", _described(intervals, table.height))
+    write_json(out / "intervals.json", _described(intervals, spreads, table.height))
     key, classes = schema.key or "row", schema.target.classes
     write_classes(out / "classes.csv", classes, target, predicted)
     write_mistakes(out / "mistakes.csv", key, arrays["key"], classes, target, predicted)
@@ -65,15 +74,21 @@ def evaluate(params: Params, out: Path) -> None:
 
     sizes = {"train": len(train["key"]), "test": len(arrays["key"])}
     model = read_json(Path("data/train/model.json"))
-    write_card(out / "card.md", schema, model, sizes, intervals, slices, LINEAGE)
+    write_card(out / "card.md", schema, model, sizes, intervals, spreads, slices, LINEAGE)
 
     actual = pl.Series("target", _actual(predictor, target))
     keys = pl.Series(key, np.array(arrays["key"]))
-    table.insert_column(0, actual).insert_column(0, keys).write_parquet(
-        out / "predictions.parquet", compression="zstd", statistics=True
-    )
+    (out / "replicas").mkdir()
+    for replica, each in enumerate(tables):
+        file = out / "replicas" / f"{replica}.parquet"
+        rows = each.insert_column(0, actual).insert_column(0, keys)
+        rows.write_parquet(file, compression="zstd", statistics=True)
+    shutil.copyfile(out / "replicas" / "0.parquet", out / "predictions.parquet")
     shown = (f"{name} {found.value:.4f}" for name, found in intervals.items())
     print(f"{table.height} test rows: {', '.join(shown)}")
+    if len(tables) > 1:
+        moved = (f"{name} {s.mean:.4f} ± {s.deviation:.4f}" for name, s in spreads.items())
+        print(f"mean ± deviation over {len(tables)} seeds: {', '.join(moved)}")
     if worst is not None:
         what, value = f"{worst.column} {worst.label}", worst.metric.value
         print(f"worst slice: {what} ({worst.rows} rows): {names[0]} {value:.4f}")
@@ -88,8 +103,10 @@ def _of_worst(name: str, worst: Slice | None) -> dict[str, float]:
     return {f"worst_slice_{name}{e}": value for e, value in ends.items() if value is not None}
 
 
-def _described(intervals: dict[str, Interval], num_rows: int) -> dict[str, object]:
-    metrics = {name: asdict(interval) for name, interval in intervals.items()}
+def _described(
+    intervals: dict[str, Interval], spreads: dict[str, Spread], num_rows: int
+) -> dict[str, object]:
+    metrics = {n: asdict(found) | {"seeds": asdict(spreads[n])} for n, found in intervals.items()}
     return {"level": LEVEL, "resamples": RESAMPLES, "rows": num_rows, "metrics": metrics}
 
 

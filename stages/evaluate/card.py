@@ -13,6 +13,7 @@ from typing import Any
 from stages.common.files import md5
 from stages.common.schema import Schema
 from stages.evaluate.bootstrap import LEVEL, Interval
+from stages.evaluate.seeds import Spread
 from stages.evaluate.slices import SMALL_ROWS, Slice, worst_first
 
 TEMPLATE = Path(__file__).with_suffix(".md")
@@ -26,11 +27,13 @@ def write_card(
     model: Mapping[str, Any],
     sizes: Mapping[str, int],
     intervals: Mapping[str, Interval],
+    spreads: Mapping[str, Spread],
     slices: Sequence[Slice],
     lineage: Iterable[Path],
 ) -> None:
     """Fill the template: `model` is the content of `model.json`, `sizes` the rows by split,
-    `slices` those by the first of `intervals`, `lineage` the files that are named by hash.
+    `spreads` the metrics of all replicas, `slices` those by the first of `intervals`, `lineage`
+    the files that are named by hash.
     """
     kinds = Counter(feature.kind for feature in schema.features)
     columns = [f"{count} {kind}" for kind, count in kinds.items()]
@@ -49,6 +52,7 @@ def write_card(
             ("metric", "value", "low", "high"),
             [(name, *_numbers(interval)) for name, interval in intervals.items()],
         ),
+        seeds=_seeds(spreads),
         slices=_slices(next(iter(intervals)), slices),
         small=SMALL_ROWS,
         lineage=_table(("file", "MD5"), [(f"`{file.as_posix()}`", md5(file)) for file in lineage]),
@@ -63,6 +67,19 @@ def _classes(schema: Schema) -> str:
     shown = ", ".join(f"`{name}`" for name in classes[:MAX_CLASSES])
     more = f" and {len(classes) - MAX_CLASSES} more" if len(classes) > MAX_CLASSES else ""
     return f"Classes: {shown}{more}.\n"
+
+
+def _seeds(spreads: Mapping[str, Spread]) -> str:
+    num_seeds = len(next(iter(spreads.values())).values)
+    if num_seeds == 1:
+        return "One seed was trained: how far others would lie from it is not known."
+    lines = [
+        (name, *(f"{value:.4g}" for value in (spread.mean, spread.deviation or 0.0)))
+        for name, spread in spreads.items()
+    ]
+    said = f"{num_seeds} seeds were trained. The table above is of the first, which is served, "
+    said += "not of the best. Over all of them:\n\n"
+    return said + _table(("metric", "mean", "± over seeds"), lines)
 
 
 def _slices(name: str, slices: Sequence[Slice]) -> str:

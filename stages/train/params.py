@@ -22,7 +22,8 @@ class EarlyStopping(Section):
 class TrainParams(Section):
     """How to train. Names are classes of `torch.nn`, `torch.optim`, `torch.optim.lr_scheduler`.
 
-    Without early stopping all epochs are trained and the last weights are kept.
+    Without early stopping all epochs are trained and the last weights are kept. `replicas` are
+    trainings of the same recipe that differ in the seed; the first is the one that is served.
     """
 
     epochs: Positive
@@ -32,3 +33,4 @@ class TrainParams(Section):
     schedule: Named
     clip_norm: Annotated[float, Field(gt=0)] | None
     early_stopping: EarlyStopping | None
+    replicas: Positive

@@ -12,6 +12,7 @@ Number = int | float
 TUNABLE = ("build.model.", "train.")
 _NOT_TUNABLE = {
     "train.epochs": "the epochs of a trial are tune.epochs",
+    "train.replicas": "a trial is one training",
     "build.model.name": "only the file of the model that it names is a dependency; "
     "try models one by one",
 }

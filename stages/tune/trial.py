@@ -43,7 +43,7 @@ class Start:
 
 def read_start(params: Params, num_epochs: int) -> Start:
     """The recipe of `params.yaml` and `model.json`; a trial has a budget of its own."""
-    train_tree = {**params.part("train"), "epochs": num_epochs}
+    train_tree = {**params.part("train"), "epochs": num_epochs, "replicas": 1}
     return Start(train_tree, read_spec(BUILT), read_schema(PREPARED), params.seed)
 
 
