@@ -81,8 +81,8 @@ def change_note(comparison: Mapping[str, Any]) -> str:
     else:
         seeds = f"{_seeds(before)} before, {_seeds(after)} after"
     return (
-        f"{seeds}: rows only. Whether another seed would say the same, {needed} replicas on both "
-        f"sides tell (`train.replicas`)."
+        f"{seeds}: rows only. {needed} replicas on both sides (`train.replicas`) would tell "
+        "whether other seeds say the same."
     )
 
 

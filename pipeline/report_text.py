@@ -32,11 +32,11 @@ def verdict(report: Report) -> str:
     marks: dict[str, list[str]] = {}
     for name, mark in by_name.items():
         marks.setdefault(mark, []).append(name)
-    parts = [f"{word}: {', '.join(marks[word])}" for word in ("better", "worse") if word in marks]
+    parts = [f"{word} in {', '.join(marks[word])}" for word in ("better", "worse") if word in marks]
     if not parts:
         return f"{statement}: no metric differs by more than noise."
     noise = f"; within noise: {', '.join(marks['noise'])}" if "noise" in marks else ""
-    return f"{statement}: {'; '.join(parts)}{noise}."
+    return f"{statement} is {'; '.join(parts)}{noise}."
 
 
 def as_markdown(report: Report) -> str:

@@ -138,7 +138,7 @@ def test_the_report_of_a_branch(clone: Project, tmp_path: Path) -> None:
     said = clone.run("reprise", "report").stdout
     assert said == "wrote report.md\nwrote report.html\n"
     text = (clone.path / "report.md").read_text(encoding="utf-8")
-    assert text.startswith("### This model on these rows: worse: accuracy")
+    assert text.startswith("### This model on these rows is worse in accuracy")
     assert "merge base with main" in text
     assert "| `train.epochs` | 30 | 1 |" in text
     assert "| train | `train.epochs` |" in text
@@ -244,7 +244,7 @@ def test_the_report_of_a_change_between_replicas(tmp_path: Path) -> None:
     project.commit("too slow")
     project.run("reprise", "report", "--base", "main")
     text = (folder / "report.md").read_text(encoding="utf-8")
-    assert text.startswith("### This change: worse: ")
+    assert text.startswith("### This change is worse in ")
     assert text.index("**This change** (rows and seeds)") < text.index(
         "**This model on these rows**"
     )

@@ -94,11 +94,13 @@ def judge(values: Floats, drawn: Floats, num_before: int) -> Change:
     variance = max(rows, max(0.0, rows - shared) + sum(seeds))
     unsure = sum(each**2 / (len(s) - 1) for each, s in zip(seeds, (before, after), strict=True))
     degrees = variance**2 / unsure if unsure > 0 else math.inf
-    value = float(after.mean() - before.mean())
+    # Of rounded means, so that equal ones differ by 0, not by a last bit.
+    means = [rounded(float(side.mean())) for side in (before, after)]
+    value = means[1] - means[0]
     half = _quantile(degrees) * math.sqrt(variance)
     return Change(
-        before=rounded(float(before.mean())),
-        after=rounded(float(after.mean())),
+        before=means[0],
+        after=means[1],
         value=rounded(value),
         low=rounded(value - half),
         high=rounded(value + half),
