@@ -23,13 +23,17 @@ PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric now less before, and between what it lies at 95 %, from `num_rows` paired rows."""
+    """A metric now less before, and between what it lies at 95 %, from `num_rows` paired rows.
+
+    `seeds` is the share of its variance that more rows would leave as it is.
+    """
 
     value: float
     low: float | None
     high: float | None
     num_rows: int
     less_is_better: bool
+    seeds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,17 +132,25 @@ def difference_of(name: str, comparison: Mapping[str, Any]) -> Difference:
     """The difference that gates go by: its interval is chosen here and nowhere else."""
     found, rows = comparison["metrics"][name], comparison["rows"]
     num_rows = rows["shared"] - rows["relabelled"]
-    return Difference(
-        found["value"], found["low"], found["high"], num_rows, found["less_is_better"]
-    )
+    # That of the change, where there are replicas enough to speak of it.
+    change = found["change"]
+    if change is None:
+        ends = found["value"], found["low"], found["high"]
+        return Difference(*ends, num_rows, found["less_is_better"])
+    ends = change["value"], change["low"], change["high"]
+    of_rows = max(0.0, change["rows"] - change["shared"])
+    variance = max(change["rows"], of_rows + change["seeds"])
+    seeds = min(1.0, change["seeds"] / variance) if variance else 0.0
+    return Difference(*ends, num_rows, found["less_is_better"], seeds)
 
 
 def judge(metric: str, value: float, margin: float, found: Difference) -> Verdict:
     """The verdict on a difference: pass, fail, or inconclusive with the rows that it would take.
 
-    The interval shrinks with the square root of the rows. So they are as many times more as the
-    half of it on the margin's side is longer than the way from the estimate to the margin,
-    squared, if the estimate stays where it is; when it stands at the margin, no number helps.
+    To end at the margin, the half of the interval on its side must shrink to the way from the
+    estimate to the margin, if that stays where it is, and so the variance to the square of it.
+    The part of it that the rows make shrinks with their number; that of the seeds does not. When
+    the estimate stands at the margin, no number helps.
     """
     bound = _bound(margin)
     if found.low is None or found.high is None:
@@ -157,7 +169,11 @@ def judge(metric: str, value: float, margin: float, found: Difference) -> Verdic
     if math.isclose(gain, -margin, rel_tol=1e-7, abs_tol=1e-9):
         why += "; the estimate stands at the margin itself: no number of test rows would tell"
         return Verdict(metric, value, bound, INCONCLUSIVE, why)
-    needed = round(found.num_rows * (half / way) ** 2, 3)
+    left = (way / half) ** 2 - found.seeds
+    if left <= 0:
+        why += "; more replicas would tell, more test rows alone would not"
+        return Verdict(metric, value, bound, INCONCLUSIVE, why)
+    needed = round(found.num_rows * (1 - found.seeds) / left, 3)
     num_rows = max(math.ceil(needed), found.num_rows + 1)
     why += f"; about {_rough(num_rows):,} test rows would tell, {found.num_rows:,} are there"
     return Verdict(metric, value, bound, INCONCLUSIVE, why, num_rows)

@@ -8,7 +8,7 @@ report gives what it can.
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pipeline.base import fetch_command, find_base, parse, text_at
 from pipeline.dvcrepo import open_repo
 from pipeline.gates import EVALUATE, Verdict, judge_all, read_gates
 from pipeline.metrics import read_metrics
+from pipeline.report_change import find_replicas
 from pipeline.report_changes import Change, changed_params, find_changes
 from pipeline.report_data import compare_data, compare_slices
 from stages.common.errors import UserError
@@ -90,7 +91,11 @@ def compare_with(base: str, commit: str) -> tuple[Mapping[str, Any], list[str]]:
     ]
     if files[0] is None or files[1] is None:
         return {}, missing
-    return _compare(files[0], files[1]), missing
+    replicas = [
+        find_replicas(before, base, missing),
+        find_replicas(after, "the working folder", missing),
+    ]
+    return _compare(files[0], files[1], replicas), missing
 
 
 def _now(path: str) -> str | None:
@@ -122,9 +127,11 @@ def _cached(
     return file
 
 
-def _compare(before: Path, after: Path) -> Mapping[str, Any]:
+def _compare(before: Path, after: Path, replicas: Sequence[list[Path]]) -> Mapping[str, Any]:
     names = [str(name) for name in read_yaml(PARAMS)["evaluate"]["metrics"]]
     command = [sys.executable, "-m", "stages.evaluate.compare", str(before), str(after), *names]
+    for side, files in zip(("before", "after"), replicas, strict=True):
+        command += [f"--replicas-{side}", *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()[-3:]

@@ -8,8 +8,23 @@ from pathlib import Path
 
 from pipeline.atomic import write_whole
 from pipeline.report import Report
+from pipeline.report_change import (
+    CHANGE,
+    MODEL,
+    OF_MEANS,
+    change_note,
+    change_rows,
+    is_of_change,
+)
 from pipeline.report_sections import Section, gate_section, make_sections
-from pipeline.report_text import NUM_ROWS_OPEN, ONE_SEED, PAIRED, as_markdown, paired_rows, verdict
+from pipeline.report_text import (
+    NUM_ROWS_OPEN,
+    PAIRED,
+    ROWS_ONLY,
+    as_markdown,
+    paired_rows,
+    verdict,
+)
 
 WIDTH, HEIGHT, MARGIN = 420, 220, 36
 CURVES = ("data/train/plots/loss.csv", "data/train/plots/metric.csv")
@@ -64,7 +79,7 @@ def as_page(report: Report) -> str:
     parts.append(f"<p>Compared with {escape(report.base)} (<code>{report.commit[:10]}</code>).</p>")
     parts += [f"<p>{escape(line)}</p>" for line in report.missing]
     if report.comparison and report.comparison["why_not"] is None:
-        parts += [_table(PAIRED, paired_rows(report)), f"<p>{ONE_SEED}</p>"]
+        parts += _statements(report)
     for section in make_sections(report):
         parts += _section(section)
     parts += _pictures(report)
@@ -88,6 +103,16 @@ def _section(section: Section) -> list[str]:
             table = f"<details>{head}{table}</details>"
         parts.append(table)
     return parts
+
+
+def _statements(report: Report) -> list[str]:
+    found = report.comparison
+    note = f"<p>{escape(change_note(found)).replace('`', '')}</p>"
+    parts = []
+    if is_of_change(found):
+        parts = [f"<h2>{CHANGE}</h2>", _table(OF_MEANS, change_rows(found)), note]
+    parts += [f"<h2>{MODEL}</h2>", _table(PAIRED, paired_rows(report)), f"<p>{ROWS_ONLY}</p>"]
+    return parts if is_of_change(found) else [*parts, note]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -4,6 +4,15 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.metrics import format_value
 from pipeline.report import Report
+from pipeline.report_change import (
+    CHANGE,
+    MODEL,
+    OF_MEANS,
+    change_note,
+    change_rows,
+    is_of_change,
+    judged,
+)
 from pipeline.report_sections import Section, gate_section, make_sections
 
 NUM_ROWS_OPEN = 12
@@ -12,10 +21,7 @@ MAX_LENGTH = 60_000
 NUMS_ROWS = (100, 40, 12, 3)
 PAIRED = ("metric", "before", "after", "difference", "95 % interval", "")
 MARKS = {"better": "better ✅", "worse": "worse ❌", "noise": "noise", "": ""}
-ONE_SEED = (
-    "One seed: this is about these two trained models on rows like these, and says nothing about "
-    "the luck of training them."
-)
+ROWS_ONLY = "This is about these two trained models on rows like these."
 
 
 def verdict(report: Report) -> str:
@@ -25,14 +31,15 @@ def verdict(report: Report) -> str:
         return "No verdict: the rows' predictions are not here."
     if found["why_not"] is not None:
         return f"No verdict: not paired, {found['why_not']}."
+    statement, by_name = judged(found)
     marks: dict[str, list[str]] = {}
-    for name, each in found["metrics"].items():
-        marks.setdefault(each["mark"], []).append(name)
-    parts = [f"{word}: {', '.join(marks[word])}" for word in ("better", "worse") if word in marks]
+    for name, mark in by_name.items():
+        marks.setdefault(mark, []).append(name)
+    parts = [f"{word} in {', '.join(marks[word])}" for word in ("better", "worse") if word in marks]
     if not parts:
-        return "No metric differs by more than noise on the test rows."
+        return f"{statement}: no metric differs by more than noise."
     noise = f"; within noise: {', '.join(marks['noise'])}" if "noise" in marks else ""
-    return ("; ".join(parts) + noise + ".").capitalize()
+    return f"{statement} is {'; '.join(parts)}{noise}."
 
 
 def as_markdown(report: Report) -> str:
@@ -67,7 +74,11 @@ def _paired(report: Report) -> list[str]:
     note += f" (of {counts['before']} and {counts['after']})" if _partly(counts) else ""
     note += f", {counts['relabelled']} of them with another target" if counts["relabelled"] else ""
     rows = [(*row[:-1], MARKS[row[-1]]) for row in paired_rows(report)]
-    return [_table(PAIRED, rows), f"{note}. {ONE_SEED}"]
+    said = [f"**{MODEL}**", _table(PAIRED, rows), f"{note}. {ROWS_ONLY}"]
+    if not is_of_change(found):
+        return [*said, change_note(found)]
+    rows = [(*row[:-1], MARKS[row[-1]]) for row in change_rows(found)]
+    return [f"**{CHANGE}** (rows and seeds)", _table(OF_MEANS, rows), change_note(found), *said]
 
 
 def _partly(counts: dict[str, int]) -> bool:

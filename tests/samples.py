@@ -42,6 +42,7 @@ def train_params(**changes: object) -> TrainParams:
         "clip_norm": None,
         "early_stopping": {"metric": "loss", "patience": None},
         "calibration": {"temperature": False, "threshold": None},
+        "replicas": 1,
     }
     return TrainParams.model_validate({**section, **changes})
 

@@ -11,6 +11,7 @@ from stages.common.files import md5
 from stages.common.schema import Feature, Schema, Target
 from stages.evaluate.bootstrap import Interval
 from stages.evaluate.card import Facts, write_card
+from stages.evaluate.seeds import spread_of
 from stages.evaluate.slices import Slice
 
 SLICES = [
@@ -47,6 +48,7 @@ def facts(made_from: Path, target: Target, metric: str) -> Facts:
         counts={"train": [11_500, 500], "test": [2990, 10]} if target.classes else {},
         num_test=3000,
         intervals={metric: Interval(0.8, 0.75, 0.85), "max_error": Interval(3.5)},
+        spreads={metric: spread_of([0.8, 0.9]), "max_error": spread_of([3.5, 3.5])},
         slices=SLICES,
         lineage=[made_from],
     )
@@ -68,6 +70,9 @@ def card(tmp_path: Path, target: Target, metric: str = "accuracy", **changes: An
     assert "| `train.calibration.temperature` | `true` |" in text
     assert "From seed 3; the weights are those of epoch 7 of 8." in text
     assert "`y` from `size`, `weight`, `town`, of rows" in text
+    assert "2 seeds were trained" in text
+    assert f"| {metric} | 0.85 | 0.07071 |" in text
+    assert "| max_error | 3.5 | 0 |" in text
     return text.splitlines()
 
 

@@ -1,6 +1,7 @@
 """Gates: on values, against another revision, at the command and at the end of a flow."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pipeline.flow import judge_run
 from pipeline.gates import (
     Difference,
     Verdict,
+    difference_of,
     judge,
     judge_differences,
     judge_values,
@@ -68,6 +70,34 @@ def test_how_many_rows_it_would_take() -> None:
     unknown = judge("max_error", 9.0, 0.0, replace(difference(0, 0, 0), low=None))
     assert unknown.result == "inconclusive"
     assert "there is no interval of max_error" in unknown.why
+
+
+def test_rows_do_not_shrink_what_the_seeds_make() -> None:
+    found = difference(-0.01, 0.003, 0.02)
+    # The variance has to come to (0.005 / 0.013)² = 0.148 of what it is; seeds keep 0.1 of it.
+    verdict = judge("accuracy", 0.9, 0.002, replace(found, seeds=0.1))
+    assert verdict.num_rows == math.ceil(400 * 0.9 / ((5 / 13) ** 2 - 0.1))
+    hopeless = judge("accuracy", 0.9, 0.002, replace(found, seeds=0.2))
+    assert (hopeless.result, hopeless.num_rows) == ("inconclusive", None)
+    assert "more replicas would tell" in hopeless.why
+
+
+def test_gates_go_by_the_change_where_there_are_replicas() -> None:
+    change = {"value": -0.01, "low": -0.03, "high": 0.01, "rows": 3.0, "shared": 1.0, "seeds": 2.0}
+    metric = {"after": 0.9, "value": 0.0, "low": 0.0, "high": 0.0, "less_is_better": False}
+    comparison = {
+        "why_not": None,
+        "rows": {"shared": 410, "relabelled": 10},
+        "metrics": {"accuracy": {**metric, "change": change}},
+    }
+    gates = gate(not_worse_by=0.002)
+    (verdict,) = judge_differences(gates, {}, comparison, [])
+    assert verdict.result == "inconclusive"
+    assert "-0.0300 to +0.0100" in verdict.why
+    assert difference_of("accuracy", comparison) == Difference(-0.01, -0.03, 0.01, 400, False, 0.5)
+    comparison["metrics"] = {"accuracy": {**metric, "change": None}}
+    (verdict,) = judge_differences(gates, {}, comparison, [])
+    assert verdict.result == "pass"
 
 
 @pytest.mark.parametrize(("step", "margin"), [(0.04, 0.0), (-0.03, 0.005), (0.0, 0.02)])

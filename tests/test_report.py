@@ -4,15 +4,29 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from scipy.stats import binomtest
 
+from pipeline.report_change import change_note
 from pipeline.report_changes import Change, find_changes
+from stages.common.files import read_json
 from stages.evaluate.compare import compare
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, copy_project
+from tests.samples import mixed_table, set_params
+
+SMALL = {
+    "prepare.source": "data/raw/table.parquet",
+    "prepare.target": "y",
+    "prepare.expectations": "data/raw/none.expectations.yaml",
+    "build.model": {"name": "mlp", "width": 8},
+    "tune.space": {},
+    "train.batch_size": 16,
+    "infer.input": "data/raw/table.parquet",
+}
 
 
 def predictions(right: list[bool], sure: float = 0.9) -> pl.DataFrame:
@@ -137,11 +151,12 @@ def test_the_report_of_a_branch(clone: Project, tmp_path: Path) -> None:
     said = clone.run("reprise", "report").stdout
     assert said == "wrote report.md\nwrote report.html\n"
     text = (clone.path / "report.md").read_text(encoding="utf-8")
-    assert text.startswith("### Worse: accuracy")
+    assert text.startswith("### This model on these rows is worse in accuracy")
     assert "merge base with main" in text
     assert "| `train.epochs` | 30 | 1 |" in text
     assert "| train | `train.epochs` |" in text
-    assert "One seed:" in text
+    assert "One seed: rows only." in text
+    assert "**This change**" not in text
     page = (clone.path / "report.html").read_text(encoding="utf-8")
     # It loads nothing, and its pictures are inside.
     assert "http" not in page
@@ -163,6 +178,96 @@ def test_the_report_of_a_branch(clone: Project, tmp_path: Path) -> None:
     assert "| train | kept_epoch |" in text
     said = far.run("reprise", "report", "--base", "nowhere", ok=False).stderr
     assert "there is no revision 'nowhere'" in said
+
+
+def seeds(share_wrong: float, random: np.random.Generator, spread: float) -> list[pl.DataFrame]:
+    """Three replicas whose share of wrong rows scatters."""
+    shares = [min(max(share_wrong + random.normal(0, spread), 0.0), 1.0) for _ in range(3)]
+    return [predictions(list(random.random(400) >= share)) for share in shares]
+
+
+def test_a_change_is_judged_by_the_seeds_as_well() -> None:
+    random = np.random.default_rng(0)
+    before, after = (seeds(share, random, 0.01) for share in (0.3, 0.1))
+    found = compare(before[0], after[0], ["accuracy", "ece"], (before, after))
+    change = found["metrics"]["accuracy"]["change"]
+    assert found["replicas"] == {"before": 3, "after": 3, "needed": 3}
+    assert change["mark"] == "better"
+    right = [(side["target"] == side["prediction"]).mean() for side in (*before, *after)]
+    assert change["value"] == pytest.approx(np.mean(right[3:]) - np.mean(right[:3]))  # type: ignore[arg-type]
+    assert change["low"] < 0.2 < change["high"]
+    # Resamples say nothing about the calibration error, so nor does this.
+    assert found["metrics"]["ece"]["change"] is None
+    # Seeds that scatter more than the sides differ: the rows alone see a difference.
+    before, after = (seeds(share, random, 0.15) for share in (0.4, 0.3))
+    found = compare(before[0], after[0], ["accuracy"], (before, after))["metrics"]["accuracy"]
+    assert found["mark"] != "noise"
+    assert found["change"]["mark"] == "noise"
+    # Two seeds are too few.
+    found = compare(before[0], after[0], ["accuracy"], (before[:2], after))
+    assert found["replicas"] == {"before": 2, "after": 3, "needed": 3}
+    assert found["metrics"]["accuracy"]["change"] is None
+
+
+def test_replicas_are_joined_by_key_too() -> None:
+    random = np.random.default_rng(1)
+    before, after = (seeds(share, random, 0.02) for share in (0.3, 0.2))
+    found = compare(before[0], after[0], ["accuracy"], (before, after))["metrics"]["accuracy"]
+    order = random.permutation(400)
+    shuffled = [side[order] for side in before]
+    again = compare(shuffled[0], after[0], ["accuracy"], (shuffled, after))["metrics"]["accuracy"]
+    assert again == found
+
+
+def test_what_is_said_of_the_number_of_seeds() -> None:
+    def note(before: int, after: int, change: Any) -> str:
+        counts = {"before": before, "after": after, "needed": 3}
+        return change_note({"replicas": counts, "metrics": {"accuracy": {"change": change}}})
+
+    assert note(1, 1, None).startswith("One seed: rows only. ")
+    assert note(1, 3, None).startswith("one seed before, 3 seeds after: rows only. ")
+    assert "3 replicas on both sides" in note(2, 2, None)
+    assert note(3, 4, {}).startswith("Means over seeds, 3 before and 4 after")
+    assert "these metrics" in note(3, 3, None)
+
+
+def test_the_report_of_a_change_between_replicas(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    project = copy_project(folder)
+    table = mixed_table(600)
+    table.write_parquet(folder / "data/raw/table.parquet")
+    learns = {"train.epochs": 8, "train.optimizer": {"name": "Adam", "lr": 0.02}}
+    set_params(project, {**SMALL, **learns, "train.replicas": 3})
+    printed = project.run("dvc", "repro", "evaluate").stdout
+    project.commit("three replicas")
+    assert "replica 2 │ best epoch" in printed
+    assert "mean ± deviation over 3 seeds: accuracy " in printed
+    card = (folder / "data/evaluate/card.md").read_text(encoding="utf-8")
+    assert "3 seeds were trained." in card
+    found = read_json(folder / "data/evaluate/intervals.json")["metrics"]["accuracy"]["seeds"]
+    assert len(found["values"]) == 3
+    assert found["values"][0] == read_json(folder / "data/evaluate/metrics.json")["accuracy"]
+    assert found["deviation"] == pytest.approx(np.std(found["values"], ddof=1), abs=1e-6)
+    files = sorted((folder / "data/evaluate/replicas").iterdir())
+    assert [file.name for file in files] == ["0.parquet", "1.parquet", "2.parquet"]
+    served = folder / "data/evaluate/predictions.parquet"
+    assert files[0].read_bytes() == served.read_bytes() != files[1].read_bytes()
+
+    project.run("git", "switch", "--quiet", "--create", "worse")
+    set_params(project, {"train.optimizer": {"name": "SGD", "lr": 1e-4}})
+    project.run("dvc", "repro", "evaluate")
+    project.commit("too slow")
+    project.run("reprise", "report", "--base", "main")
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("### This change is worse in ")
+    assert text.index("**This change** (rows and seeds)") < text.index(
+        "**This model on these rows**"
+    )
+    assert "Means over seeds, 3 before and 3 after" in text
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<h2>This change</h2>" in page
+    assert "<h2>This model on these rows</h2>" in page
 
 
 def test_it_can_be_asked_for_by_hand(tmp_path: Path) -> None:

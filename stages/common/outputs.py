@@ -69,7 +69,7 @@ def _publish(work: Path, target: Path) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
         for file in sorted(path for path in work.rglob("*") if path.is_file()):
-            _flush(file)
+            flush(file)
         names = sorted(entry.name for entry in work.iterdir())
         old.mkdir()
         for name in names:
@@ -78,7 +78,7 @@ def _publish(work: Path, target: Path) -> None:
                 (target / name).rename(old / name)
             (work / name).rename(target / name)
             placed.append(name)
-        _flush(target)
+        flush(target)
     except OSError as error:
         for name in placed:
             (target / name).rename(work / name)
@@ -87,7 +87,8 @@ def _publish(work: Path, target: Path) -> None:
         raise UserError(f"cannot write to {target}: {error.strerror or error}") from None
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -75,10 +75,14 @@ class Predictor:
         return self.decode(self.scores(arrays)).insert_column(0, keys)
 
 
-def load_predictor(data: Path | str = "data") -> Predictor:
-    """The trained model in `data/train` with the schema and statistics in `data/prepare`."""
+def load_predictor(data: Path | str = "data", replica: int = 0) -> Predictor:
+    """The trained model in `data/train` with the schema and statistics in `data/prepare`.
+
+    Replica 0 is the one that is served; the others lie in `data/train/replicas`.
+    """
     prepared = Path(data) / "prepare"
     trained = Path(data) / "train"
+    trained /= f"replicas/{replica}" if replica else ""
     return Predictor(
         load_model(trained),
         read_schema(prepared),

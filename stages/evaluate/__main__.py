@@ -4,10 +4,12 @@
 
 Reads `data/prepare/test` and `data/train`; writes `data/evaluate/metrics.json`,
 `intervals.json`, `slices.csv`, `classes.csv`, `mistakes.csv` and, of images, `mistakes.png`,
-`card.md`, `predictions.parquet` (row key, target, prediction, probabilities) and plots. The train
-rows say where numbers are cut into slices.
+`card.md`, `predictions.parquet` (row key, target, prediction, probabilities), plots, and of every
+replica `replicas/<k>.parquet`; number 0 is `predictions.parquet`. The train rows say where numbers
+are cut into slices.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,11 +26,13 @@ from stages.common.stage import run_stage
 from stages.evaluate.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
 from stages.evaluate.card import Facts, write_card
 from stages.evaluate.importance import write_importance
+from stages.evaluate.metrics import compute_metrics
 from stages.evaluate.mistakes import find_mistakes, write_classes, write_mistakes
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.plots import write_plots
 from stages.evaluate.predicted import Predicted, read_predicted
 from stages.evaluate.residuals import write_residuals
+from stages.evaluate.seeds import Spread, count_replicas, spread_of
 from stages.evaluate.sheet import write_sheet
 from stages.evaluate.slices import Slice, cut, find_worst, measure_slices, write_slices
 from stages.evaluate.weighted import Floats
@@ -53,14 +57,19 @@ def evaluate(params: Params, out: Path) -> None:
     scores = predictor.scores(arrays)
     table = predictor.decode(scores)
     target, predicted = _target(predictor, arrays), read_predicted(table)
+    others = [load_predictor(replica=k) for k in range(1, count_replicas())]
+    tables = [table, *(other.decode(other.scores(arrays)) for other in others)]
 
     intervals = find_intervals(names, schema.target.task, target, predicted)
+    task = schema.target.task
+    by_replica = [compute_metrics(names, task, target, read_predicted(each)) for each in tables]
+    spreads = {name: spread_of([found[name] for found in by_replica]) for name in names}
     slices = measure_slices(names[0], schema, parts, target, predicted)
     worst = find_worst(names[0], slices)
     metrics = {name: found.value for name, found in intervals.items()}
     write_json(out / "metrics.json", metrics | _of_worst(names[0], worst))
     write_slices(out / "slices.csv", names[0], slices)
-    write_json(out / "intervals.json", _described(intervals, table.height))
+    write_json(out / "intervals.json", _described(intervals, spreads, table.height))
     key, classes = schema.key or "row", schema.target.classes
     write_classes(out / "classes.csv", classes, target, predicted)
     mistakes = find_mistakes(arrays["key"], classes, target, predicted)
@@ -83,6 +92,7 @@ def evaluate(params: Params, out: Path) -> None:
         {"train": _counts(train, classes), "test": _counts(arrays, classes)},
         table.height,
         intervals,
+        spreads,
         slices,
         LINEAGE,
     )
@@ -90,11 +100,17 @@ def evaluate(params: Params, out: Path) -> None:
 
     actual = pl.Series("target", _actual(predictor, target))
     keys = pl.Series(key, np.array(arrays["key"]))
-    table.insert_column(0, actual).insert_column(0, keys).write_parquet(
-        out / "predictions.parquet", compression="zstd", statistics=True
-    )
+    (out / "replicas").mkdir()
+    for replica, each in enumerate(tables):
+        file = out / "replicas" / f"{replica}.parquet"
+        rows = each.insert_column(0, actual).insert_column(0, keys)
+        rows.write_parquet(file, compression="zstd", statistics=True)
+    shutil.copyfile(out / "replicas" / "0.parquet", out / "predictions.parquet")
     shown = (f"{name} {found.value:.4f}" for name, found in intervals.items())
     print(f"{table.height} test rows: {', '.join(shown)}")
+    if len(tables) > 1:
+        moved = (f"{name} {s.mean:.4f} ± {s.deviation:.4f}" for name, s in spreads.items())
+        print(f"mean ± deviation over {len(tables)} seeds: {', '.join(moved)}")
     if worst is not None:
         what, value = f"{worst.column} {worst.label}", worst.metric.value
         print(f"worst slice: {what} ({worst.rows} rows): {names[0]} {value:.4f}")
@@ -109,8 +125,10 @@ def _of_worst(name: str, worst: Slice | None) -> dict[str, float]:
     return {f"worst_slice_{name}{e}": value for e, value in ends.items() if value is not None}
 
 
-def _described(intervals: dict[str, Interval], num_rows: int) -> dict[str, object]:
-    metrics = {name: asdict(interval) for name, interval in intervals.items()}
+def _described(
+    intervals: dict[str, Interval], spreads: dict[str, Spread], num_rows: int
+) -> dict[str, object]:
+    metrics = {n: asdict(found) | {"seeds": asdict(spreads[n])} for n, found in intervals.items()}
     return {"level": LEVEL, "resamples": RESAMPLES, "rows": num_rows, "metrics": metrics}
 
 

@@ -17,6 +17,7 @@ from stages.common.files import md5
 from stages.common.schema import Schema
 from stages.evaluate.bootstrap import LEVEL, Interval
 from stages.evaluate.limits import find_limits, name_all
+from stages.evaluate.seeds import Spread
 from stages.evaluate.slices import Slice, worst_first
 
 TEMPLATE = Path(__file__).with_suffix(".md")
@@ -29,8 +30,9 @@ class Facts:
     """What the card tells.
 
     `model` and `recipe` are the contents of `model.json` and `recipe.json`, `counts` the rows of
-    each class by split ('train', 'test'), `num_test` the test rows, `slices` those by the first
-    of `intervals`, `lineage` the files that are named by hash.
+    each class by split ('train', 'test'), `num_test` the test rows, `spreads` the metrics of all
+    replicas, `slices` those by the first of `intervals`, `lineage` the files that are named by
+    hash.
     """
 
     schema: Schema
@@ -40,6 +42,7 @@ class Facts:
     counts: Mapping[str, Sequence[int]]
     num_test: int
     intervals: Mapping[str, Interval]
+    spreads: Mapping[str, Spread]
     slices: Sequence[Slice]
     lineage: Iterable[Path]
 
@@ -72,6 +75,7 @@ def write_card(path: Path, facts: Facts) -> None:
             ("metric", "value", "low", "high"),
             [(name, *_numbers(interval)) for name, interval in intervals.items()],
         ),
+        seeds=_seeds(facts.spreads),
         slices=_slices(next(iter(intervals)), facts.slices),
         limits="\n".join(f"- {limit}" for limit in limits),
         lineage=_table(
@@ -121,6 +125,19 @@ def _flat(path: str, value: object) -> Iterator[tuple[str, str]]:
             yield from _flat(f"{path}.{name}", inner)
     else:
         yield path, value if isinstance(value, str) else json.dumps(value)
+
+
+def _seeds(spreads: Mapping[str, Spread]) -> str:
+    num_seeds = len(next(iter(spreads.values())).values)
+    if num_seeds == 1:
+        return "One seed was trained: how far others would lie from it is not known."
+    lines = [
+        (name, *(f"{value:.4g}" for value in (spread.mean, spread.deviation or 0.0)))
+        for name, spread in spreads.items()
+    ]
+    said = f"{num_seeds} seeds were trained. The table above is of the first, which is served, "
+    said += "not of the best. Over all of them:\n\n"
+    return said + _table(("metric", "mean", "± over seeds"), lines)
 
 
 def _slices(name: str, slices: Sequence[Slice]) -> str:

@@ -1,14 +1,18 @@
 """Two predictions of the same rows, compared: better, worse, or noise.
 
     python -m stages.evaluate.compare BEFORE.parquet AFTER.parquet METRIC…
+        [--replicas-before FILE…] [--replicas-after FILE…]
 
 Prints JSON; `reprise report` starts it. Both files are `predictions.parquet` of the stage
-evaluate, of two revisions. Rows are joined by their key; the statement is about these two
-trained models on rows like these, not about the luck of training them.
+evaluate, of two revisions. Rows are joined by their key. Two statements are kept apart: 'this
+model on these rows' is about these two trained models on rows like these, not about the luck of
+training them; 'this change' is about both, and needs three replicas or more of each side, whose
+files are `replicas/<k>.parquet` of the same stage.
 """
 
+import argparse
 import json
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,40 +20,63 @@ from typing import Any
 import polars as pl
 
 from stages.evaluate.bootstrap import Interval, paired_differences
+from stages.evaluate.change import MIN_REPLICAS, Change, find_changes
 from stages.evaluate.metrics import LESS_IS_BETTER, compute_metrics
 from stages.evaluate.predicted import class_names, read_codes, read_predicted
 
 # With fewer of them shared, the two test splits are different ones.
 MIN_SHARED = 0.5
 NUM_EXAMPLES = 20
+# What the join knows a row of either side by.
+ROW = "number of the row"
 
 
-def compare(before: pl.DataFrame, after: pl.DataFrame, names: list[str]) -> dict[str, Any]:
+def compare(
+    before: pl.DataFrame,
+    after: pl.DataFrame,
+    names: list[str],
+    replicas: tuple[Sequence[pl.DataFrame], Sequence[pl.DataFrame]] = ((), ()),
+) -> dict[str, Any]:
     """What `after` does to each metric of `names`, and to which rows.
 
     The tables have the row key first, then `target`, `prediction` and, for classes, the
     probability of each. `why_not` says why they can't be compared row by row, else it is None.
+    `replicas` of before and of after are tables with the rows of `before` and of `after`; from
+    three of each on, a metric has its 'change'.
     """
     key = after.columns[0]
     counts = {"before": before.height, "after": after.height}
     if before.columns != after.columns:
         return {"rows": counts, "why_not": "the key, the target or its classes differ"}
+    before, after = (side.with_row_index(ROW) for side in (before, after))
     both = after.join(before, on=key, how="inner", suffix=" before", maintain_order="left")
     same = both.filter(pl.col("target").eq_missing(pl.col("target before")))
     counts |= {"shared": both.height, "relabelled": both.height - same.height}
     if same.height < MIN_SHARED * max(before.height, after.height):
         return {"rows": counts, "why_not": "splits differ: fewer than half of the rows are shared"}
-    old = same.select(pl.col(f"{name} before").alias(name) for name in after.columns[1:])
-    new = same.select(after.columns[1:])
+    columns = after.columns[2:]
+    old = same.select(pl.col(f"{name} before").alias(name) for name in columns)
+    new = same.select(columns)
     classes = class_names(new)
+    # One that was trained once has no folder of replicas, or one of its own.
+    num_replicas = (*(max(1, len(side)) for side in replicas), MIN_REPLICAS)
     task = "classification" if classes else "regression"
     target = read_codes(new["target"], classes) if classes else new["target"].to_numpy()
     was, now = read_predicted(old), read_predicted(new)
+    changes: dict[str, Change] = {}
+    if min(map(len, replicas)) >= MIN_REPLICAS:
+        rows = (same[f"{ROW} before"], same[ROW])
+        sides = [
+            [read_predicted(table[at]) for table in tables]
+            for tables, at in zip(replicas, rows, strict=True)
+        ]
+        changes = find_changes(names, task, target, sides[0], sides[1])
     differences = paired_differences(names, task, target, was, now)
     values = [compute_metrics(names, task, target, side) for side in (was, now)]
     found: dict[str, Any] = {
         "rows": counts,
         "why_not": None,
+        "replicas": dict(zip(("before", "after", "needed"), num_replicas, strict=True)),
         "metrics": {
             name: {
                 "before": values[0][name],
@@ -57,6 +84,7 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, names: list[str]) -> dict
                 **asdict(differences[name]),
                 "mark": mark(name, differences[name]),
                 "less_is_better": name in LESS_IS_BETTER,
+                "change": _described(name, changes.get(name)),
             }
             for name in names
         },
@@ -66,7 +94,11 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, names: list[str]) -> dict
     return found
 
 
-def mark(name: str, difference: Interval) -> str:
+def _described(name: str, change: Change | None) -> dict[str, Any] | None:
+    return None if change is None else {**asdict(change), "mark": mark(name, change)}
+
+
+def mark(name: str, difference: Interval | Change) -> str:
     """'better' or 'worse' where the interval leaves 0 out, 'noise' where not, '' without one."""
     if difference.low is None or difference.high is None:
         return ""
@@ -102,9 +134,18 @@ def find_flips(same: pl.DataFrame, key: str) -> dict[str, Any]:
 
 def main() -> None:
     """Compare the files that the command line names."""
-    before, after, *names = sys.argv[1:]
-    tables = [pl.read_parquet(Path(name)) for name in (before, after)]
-    print(json.dumps(compare(tables[0], tables[1], names), ensure_ascii=False))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("metrics", nargs="+")
+    for side in ("before", "after"):
+        parser.add_argument(f"--replicas-{side}", nargs="*", type=Path, default=[])
+    asked = parser.parse_args()
+    before, after = pl.read_parquet(asked.before), pl.read_parquet(asked.after)
+    old = [pl.read_parquet(file) for file in asked.replicas_before]
+    new = [pl.read_parquet(file) for file in asked.replicas_after]
+    found = compare(before, after, asked.metrics, (old, new))
+    print(json.dumps(found, ensure_ascii=False))
 
 
 if __name__ == "__main__":

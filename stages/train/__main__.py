@@ -3,7 +3,8 @@
 Reads the arrays of `data/prepare`, the model of `data/build` and the winner of `data/tune`;
 writes `data/train/model.safetensors`, `model.json`, `calibration.json` (what makes of scores
 probabilities, and of those a class), `recipe.json` (how it was trained), `history.csv`,
-`metrics.json` and plots.
+`metrics.json`, plots, and `replicas`: the seeds, and of two or more replicas a folder each with
+all of these.
 The loop stands in `loop.py`; `fit.py` is what goes in and comes out of it.
 """
 
@@ -13,22 +14,21 @@ from pathlib import Path
 from stages.common.errors import UserError
 from stages.common.params import Params
 from stages.common.stage import run_stage
-from stages.train.checkpoint import (
-    PREEMPTED,
-    hold_checkpoints,
-    key_of,
-    list_checkpoints,
-)
+from stages.train.checkpoint import PREEMPTED, hold_checkpoints, key_of
 from stages.train.fit import fit, read_recipe
 from stages.train.launch import launch
 from stages.train.machine import World, num_processes
 from stages.train.optimizers import check_names
 from stages.train.params import check_calibration
+from stages.train.replicas import can_go_on, num_at_once, train_replicas, write_seeds
 
 
 def train(params: Params, out: Path) -> None:
-    """Train in this process, or in several when there are several GPUs or PET_* asks for them."""
-    section, _, schema, _ = read_recipe(params)
+    """Train in this process, or in several when there are several GPUs or PET_* asks for them.
+
+    Replicas train in processes of their own.
+    """
+    section, spec, schema, _ = read_recipe(params)
     target = schema.target
     check_names(section, target.task)
     if problems := check_calibration(section.calibration, target.task, len(target.classes or ())):
@@ -36,16 +36,20 @@ def train(params: Params, out: Path) -> None:
     processes = num_processes()
     with hold_checkpoints(key_of(processes)) as checkpoints:
         try:
-            if processes == 1:
+            if section.replicas > 1:
+                at_once = num_at_once(spec, section.batch_size, processes)
+                train_replicas(section.replicas, at_once, processes, out, checkpoints)
+            elif processes == 1:
                 fit(params, out, World(), checkpoints)
             else:
                 launch(processes, out, checkpoints)
         except SystemExit:
             # Told to stop (SIGTERM): whoever did may run us again.
-            if not list_checkpoints(checkpoints):
+            if not can_go_on(checkpoints):
                 raise
             print("preempted: the next run goes on from the last checkpoint", file=sys.stderr)
             sys.exit(PREEMPTED)
+    write_seeds(out, params.seed, section.replicas)
 
 
 if __name__ == "__main__":

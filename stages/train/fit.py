@@ -26,6 +26,7 @@ from stages.train.recipe import (
     load_weights,
     override_model,
     override_train,
+    seed_of,
 )
 
 BEST = Path("data/tune/best.yaml")
@@ -39,16 +40,20 @@ def read_recipe(params: Params) -> tuple[TrainParams, ModelSpec, Schema, Overrid
     return section, override_model(read_spec(BUILT), overrides, schema), schema, overrides
 
 
-def fit(params: Params, out: Path, world: World, checkpoints: Path | None) -> None:
+def fit(
+    params: Params, out: Path, world: World, checkpoints: Path | None, replica: int = 0
+) -> None:
     """Train the recipe and write model, history, metrics and plots into `out` (rank 0 writes).
 
-    It goes on from what lies in the folder `checkpoints`, and keeps its own there.
+    It goes on from what lies in the folder `checkpoints`, and keeps its own there. A replica
+    other than 0 has a seed and first weights of its own.
     """
     compute_deterministically()
     section, spec, schema, overrides = read_recipe(params)
+    seed = seed_of(params.seed, replica)
     statistics = read_statistics(PREPARED)
     device = choose_device()
-    model = load_weights(spec, params.seed)
+    model = load_weights(spec, seed, replica)
     num_weights = sum(weight.numel() for weight in model.parameters())
     threads = choose_threads(num_weights, section.batch_size, world)
     data = load_data(schema, statistics, device)
@@ -61,11 +66,11 @@ def fit(params: Params, out: Path, world: World, checkpoints: Path | None) -> No
     saved = load_checkpoint(checkpoints)
     restore = None if saved is None else partial(unpack, saved)
     if world.rank > 0:
-        train(model, data, section, params.seed, world, lambda _epoch, _model: None, restore)
+        train(model, data, section, seed, world, lambda _epoch, _model: None, restore)
         return
     save = None if checkpoints is None else Saver(checkpoints)
-    advance, close = show_progress(section.epochs, data.metric)
-    with open_board(spec, section, params.seed, data.metric) as board:
+    advance, close = show_progress(section.epochs, data.metric, section.replicas)
+    with open_board(spec, section, seed, data.metric) as board:
         board.write_start(model, data)
         for epoch in history_of(saved):
             advance(epoch)
@@ -76,14 +81,14 @@ def fit(params: Params, out: Path, world: World, checkpoints: Path | None) -> No
             board.write_epoch(epoch, model)
 
         try:
-            result = train(model, data, section, params.seed, world, watch, restore, save)
+            result = train(model, data, section, seed, world, watch, restore, save)
         finally:
             close()
         model.load_state_dict(result.weights)
         board.write_end(result, model, data, schema.target)
     calibration, lines = calibrate(model, data.validation, section.calibration)
     _write(out, spec, result, data, section, calibration)
-    _write_recipe(out / "recipe.json", params.seed, section, result, data)
+    _write_recipe(out / "recipe.json", seed, section, result, data)
     for line in lines:
         print(line)
 
@@ -138,7 +143,8 @@ def _write_recipe(path: Path, seed: int, section: TrainParams, result: Result, d
     assert result.kept is not None
     recipe = {
         "seed": seed,
-        "train": section.model_dump(),
+        # How many others there are changes nothing of this one.
+        "train": section.model_dump(exclude={"replicas"}),
         "rows": {"train": len(data.train), "validation": len(data.validation)},
         "epochs": {"kept": result.kept.epoch, "trained": len(result.history)},
     }

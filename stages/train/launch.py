@@ -1,10 +1,11 @@
-"""torchrun for several processes on this machine; its children run `stages.train.worker`."""
+"""Processes that train: `stages.train.worker`, alone or several under torchrun."""
 
 import os
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
 from stages.common.errors import Problem, UserError
 from stages.common.files import read_json, write_json
@@ -22,31 +23,62 @@ def launch(num_processes: int, out: Path, checkpoints: Path | None) -> None:
     Raises the UserError that the processes met, and one of its own when one of them failed; what
     it said then stands above.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={num_processes}", "-m", "stages.train.worker", str(out)]
-    command += [] if checkpoints is None else [str(checkpoints)]
-    # Without it a restarted group often waits for a store that has gone.
-    environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    environment.setdefault("OMP_NUM_THREADS", "1")
-    process = subprocess.Popen(command, env=environment)
+    process = start(num_processes, 0, out, checkpoints)
     try:
         code = process.wait()
     except BaseException:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        stop([process])
         raise
-    if (out / PROBLEMS).exists():
-        problems = read_json(out / PROBLEMS)
-        raise UserError(*(Problem(**{**p, "allowed": tuple(p["allowed"])}) for p in problems))
+    raise_problems(out)
     if code != 0:
         raise UserError(
             f"training in {num_processes} processes failed (torchrun: {code}); see above"
         )
 
 
+def start(
+    num_processes: int,
+    replica: int,
+    out: Path,
+    checkpoints: Path | None,
+    stdout: IO[bytes] | int | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Start the training of a replica that writes into `out`; `stdout` takes what it says.
+
+    A process that trains alone ends when we do, however we end.
+    """
+    worker = ["-m", "stages.train.worker", str(replica), str(out)]
+    worker += [] if checkpoints is None else [str(checkpoints)]
+    stderr = None if stdout is None else subprocess.STDOUT
+    if num_processes == 1:
+        command = [sys.executable, *worker]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={num_processes}", *worker]
+    # Without it a restarted group often waits for a store that has gone.
+    environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    return subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr)
+
+
+def stop(processes: "list[subprocess.Popen[bytes]]") -> None:
+    """Tell all of them to end, and wait until they have; after some seconds, kill them."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
 def hand_over(error: UserError, out: Path) -> None:
     """Leave a user's mistake for `launch` to raise: torchrun would bury it under tracebacks."""
     write_json(out / PROBLEMS, [asdict(problem) for problem in error.problems])
+
+
+def raise_problems(out: Path) -> None:
+    """Raise the user's mistake that the processes have left in `out`, if they met one."""
+    if (out / PROBLEMS).exists():
+        problems = read_json(out / PROBLEMS)
+        raise UserError(*(Problem(**{**p, "allowed": tuple(p["allowed"])}) for p in problems))

@@ -72,17 +72,21 @@ def choose_device() -> torch.device:
 
 def choose_threads(num_weights: int, batch_size: int, world: World) -> str:
     """Set the threads of this process by the rule above; return the choice in words."""
+    threads, why = num_threads(num_weights, batch_size, world)
+    torch.set_num_threads(threads)
+    return f"threads: {threads} ({why})"
+
+
+def num_threads(num_weights: int, batch_size: int, world: World) -> tuple[int, str]:
+    """How many threads a process trains with, and why. Raises UserError for a wrong number."""
     asked = os.environ.get("REPRISE_THREADS")
     if asked is not None:
         if not asked.isdigit() or int(asked) < 1:
             raise UserError(f"REPRISE_THREADS is '{asked}': it must be a whole number, 1 or more")
-        threads, why = int(asked), "REPRISE_THREADS"
-    elif num_weights * batch_size < SMALL_STEP:
-        threads, why = 1, f"a step of {num_weights * batch_size / 1e6:.1f}M products is small"
-    else:
-        threads, why = max(1, (os.cpu_count() or 1) // world.size), "all cores"
-    torch.set_num_threads(threads)
-    return f"threads: {threads} ({why})"
+        return int(asked), "REPRISE_THREADS"
+    if num_weights * batch_size < SMALL_STEP:
+        return 1, f"a step of {num_weights * batch_size / 1e6:.1f}M products is small"
+    return max(1, (os.cpu_count() or 1) // world.size), "all cores"
 
 
 def compute_deterministically() -> None:

@@ -37,7 +37,8 @@ class CalibrationParams(Section):
 class TrainParams(Section):
     """How to train. Names are classes of `torch.nn`, `torch.optim`, `torch.optim.lr_scheduler`.
 
-    Without early stopping all epochs are trained and the last weights are kept.
+    Without early stopping all epochs are trained and the last weights are kept. `replicas` are
+    trainings of the same recipe that differ in the seed; the first is the one that is served.
     """
 
     epochs: Positive
@@ -48,6 +49,7 @@ class TrainParams(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None
     early_stopping: EarlyStopping | None
     calibration: CalibrationParams
+    replicas: Positive
 
 
 def check_calibration(

@@ -8,12 +8,16 @@ from tqdm import tqdm
 from stages.train.loop import Epoch
 
 NUM_LINES = 20
+MIN_LINES = 5
 
 
 def show_progress(
-    num_epochs: int, metric: str
+    num_epochs: int, metric: str, num_trainings: int = 1
 ) -> tuple[Callable[[Epoch], None], Callable[[], None]]:
-    """A function to call after every epoch, and one to call at the end."""
+    """A function to call after every epoch, and one to call at the end.
+
+    Of several trainings that are shown together each has fewer lines.
+    """
     if sys.stderr.isatty():
         bar = tqdm(total=num_epochs, unit="epoch", dynamic_ncols=True)
 
@@ -23,7 +27,7 @@ def show_progress(
 
         return advance, bar.close
 
-    every = max(1, num_epochs // NUM_LINES)
+    every = max(1, num_epochs // max(MIN_LINES, NUM_LINES // num_trainings))
 
     def print_line(epoch: Epoch) -> None:
         if epoch.epoch % every == 0 or epoch.epoch in (1, num_epochs):

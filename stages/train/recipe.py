@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -40,9 +41,23 @@ def load_data(schema: Schema, statistics: Statistics, device: torch.device) -> D
     return Data(splits["train"], splits["validation"], schema.target.task, deviation=deviation)
 
 
-def load_weights(spec: ModelSpec, seed: int) -> torch.nn.Module:
-    """The model with build's weights; with new ones if tune's winner is another architecture."""
+def seed_of(seed: int, replica: int) -> int:
+    """The seed of a replica: `seed` itself of the first, 32 bits mixed from both of any other.
+
+    Put into `params.yaml`, it trains the same model as that replica's.
+    """
+    if replica == 0:
+        return seed
+    # A spawn key keeps it apart from the seeds that the loop mixes from (seed, epoch).
+    return int(np.random.SeedSequence(seed, spawn_key=(replica,)).generate_state(1)[0])
+
+
+def load_weights(spec: ModelSpec, seed: int, replica: int = 0) -> torch.nn.Module:
+    """The model with build's weights; with new ones if tune's winner is another architecture.
+
+    A replica other than 0 has those that build would draw from its seed.
+    """
     model = make_model(spec, seed)
-    if spec == read_spec(BUILT):
+    if replica == 0 and spec == read_spec(BUILT):
         model.load_state_dict(load_file(BUILT / "weights.safetensors"))
     return model

@@ -1,8 +1,13 @@
-"""One of several processes that train together; started by torchrun (`stages.train.launch`)."""
+"""A process that trains: alone, or one of several that torchrun starts (`stages.train.launch`).
+
+python -m stages.train.worker REPLICA OUT [CHECKPOINTS]
+"""
 
 import os
+import signal
 import sys
 from pathlib import Path
+from threading import Thread
 
 import torch
 import torch.distributed as dist
@@ -16,6 +21,23 @@ from stages.train.machine import World, choose_device
 
 def main() -> None:
     """Join the others, train, leave."""
+    world = join() if "RANK" in os.environ else alone()
+    replica, out = int(sys.argv[1]), Path(sys.argv[2])
+    checkpoints = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    try:
+        fit(read_params("train"), out, world, checkpoints, replica)
+    except UserError as error:
+        # All processes meet the same one.
+        if world.rank == 0:
+            hand_over(error, out)
+        return
+    if world.size > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def join() -> World:
+    """One of the processes that torchrun has started."""
     device = choose_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -24,16 +46,21 @@ def main() -> None:
     if world.rank > 0:
         # All print the same; one is enough.
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    out, checkpoints = Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None
-    try:
-        fit(read_params("train"), out, world, checkpoints)
-    except UserError as error:
-        # All processes meet the same one.
-        if world.rank == 0:
-            hand_over(error, out)
-        return
-    dist.barrier()
-    dist.destroy_process_group()
+    return world
+
+
+def alone() -> World:
+    """The only process of its training; it ends with the stage, even if that was killed."""
+    # Ctrl-C reaches the stage as well, which ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_the_stage, daemon=True).start()
+    return World()
+
+
+def _end_with_the_stage() -> None:
+    # The stage holds the other end of this pipe and never writes: it is read when the stage ends.
+    os.read(0, 1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

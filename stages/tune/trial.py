@@ -45,7 +45,8 @@ def read_start(params: Params, num_epochs: int) -> Start:
     """The recipe of `params.yaml` and `model.json`; a trial has a budget of its own."""
     # A trial is judged by what its training watches; nothing is fitted after it.
     uncalibrated = {"temperature": False, "threshold": None}
-    train_tree = {**params.part("train"), "epochs": num_epochs, "calibration": uncalibrated}
+    own = {"epochs": num_epochs, "calibration": uncalibrated, "replicas": 1}
+    train_tree = {**params.part("train"), **own}
     return Start(train_tree, read_spec(BUILT), read_schema(PREPARED), params.seed)
 
 

@@ -1,0 +1,301 @@
+"""How often the report's verdicts are wrong, and how often they find what is there.
+
+    python -m benchmarks.honesty                                  # the bundled tables
+    python -m benchmarks.honesty --table adult.csv --target class --rows 2000
+
+Real trainings by the project's own loop, three replicas a side, test rows drawn anew for each pair:
+
+- false alarms: pairs that differ in the seed alone. The share of 'this change' verdicts that say
+  better or worse (bar: 5 % within the binomial interval), beside that of 'this model on these
+  rows', which knows nothing of the seed;
+- power: pairs whose second side is trained on fewer rows, as many fewer as a test of this size
+  finds in 80 % of cases by Student's non-central distribution. The share that is found.
+"""
+
+import argparse
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from scipy.stats import binomtest, nct, t
+
+from stages.common.batches import take, to_batch
+from stages.common.model import make_model, read_spec
+from stages.common.predict import Predictor
+from stages.common.schema import load_arrays, read_schema, read_statistics
+from stages.common.section import validate
+from stages.common.yamlfile import read_yaml
+from stages.evaluate.bootstrap import paired_differences
+from stages.evaluate.change import MIN_REPLICAS, find_changes
+from stages.evaluate.compare import mark
+from stages.evaluate.metrics import LESS_IS_BETTER, compute_metrics
+from stages.evaluate.weighted import Floats
+from stages.train.loop import Data, Split, train
+from stages.train.machine import World, compute_deterministically
+from stages.train.params import TrainParams
+from stages.train.recipe import BUILT, PREPARED, load_data
+from tests.conftest import ROOT
+from tests.samples import run_stages, set_params, small_project
+
+METRICS = {
+    "classification": ["accuracy", "log_loss", "roc_auc", "f1_macro"],
+    "regression": ["rmse", "mae", "r2"],
+}
+POWER = 0.8
+LEVEL = 0.95
+# Of the train rows, in the trainings that look for the difference of the right size.
+SHARES = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.35, 0.2)
+NUM_PILOT = 30
+Job = tuple[int, float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A table, the recipe that is trained on it, and how many test rows a pair is judged on."""
+
+    name: str
+    table: Path
+    target: str
+    changes: dict[str, object]
+    num_rows: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The target of all test rows (rows,), and every training's prediction of them."""
+
+    task: str
+    target: np.ndarray
+    predicted: dict[Job, Floats]
+
+
+def main() -> None:
+    """Measure each case and print its tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pairs", type=int, default=150)
+    parser.add_argument("--table", type=Path, help="CSV or Parquet; else the bundled tables")
+    parser.add_argument("--target")
+    parser.add_argument("--rows", type=int, default=2000, help="test rows of a pair")
+    asked = parser.parse_args()
+    cases = bundled()
+    if asked.table is not None:
+        mlp = {"name": "mlp", "width": 32}
+        changes = {"build.model": mlp, "train.epochs": 3, "train.batch_size": 256}
+        cases = [Case(asked.table.stem, asked.table, asked.target, changes, asked.rows)]
+    for case in cases:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(case, Path(folder), asked.pairs)
+
+
+def bundled() -> list[Case]:
+    """Cases on the project's own tables."""
+    raw = ROOT / "data/raw"
+    digits = {"build.model": {"name": "mlp", "width": 32}, "train.epochs": 6}
+    disease = {"build.model": {"name": "mlp", "width": 16}, "train.epochs": 20}
+    return [
+        Case("digits", raw / "digits.parquet", "label", digits, 340),
+        Case("diabetes", raw / "diabetes.parquet", "progression", disease, 150),
+    ]
+
+
+def measure(case: Case, folder: Path, num_pairs: int) -> None:
+    """Both shares for one case."""
+    prepare(case, folder)
+    base = [(seed, 1.0) for seed in range(2 * MIN_REPLICAS * num_pairs)]
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawn, start, (folder,)) as workers:
+        pilot = [(10**6 + seed, share) for share in SHARES for seed in range(NUM_PILOT)]
+        pool = train_all(workers, [*base, *pilot])
+        names = METRICS[pool.task]
+        null = verdicts(workers, case, pool, split(base))
+        share = find_share(pool, names[0], spread(null, names[0]))
+        worse = [(2 * 10**6 + k, share) for k in range(MIN_REPLICAS * num_pairs)]
+        pool.predicted.update(train_all(workers, worse).predicted)
+        firsts = [before for before, _ in split(base)]
+        sides = [worse[i : i + MIN_REPLICAS] for i in range(0, len(worse), MIN_REPLICAS)]
+        real = verdicts(workers, case, pool, list(zip(firsts, sides, strict=True)))
+    print(f"\n### {case.name}: {case.num_rows} test rows, {num_pairs} pairs\n")
+    print("| metric | this change, seeds alone | this model on these rows, seeds alone | ", end="")
+    print(f"trained on {share:.0%} of the rows | expected |\n|---|---|---|---|---|")
+    for name in names:
+        alarms, by_rows = (share_of([v[name][k] for v in null]) for k in ("change", "model"))
+        found = share_of([v[name]["right"] for v in real])
+        expected = power(true_difference(pool, worse, name), spread(real, name))
+        print(f"| {name} | {alarms} | {by_rows} | {found} | {expected:.0%} |")
+
+
+def prepare(case: Case, folder: Path) -> None:
+    """The stages before training, with so many test rows that pairs can draw their own."""
+    table = pl.read_parquet(case.table) if case.table.suffix == ".parquet" else None
+    table = pl.read_csv(case.table, null_values="?") if table is None else table
+    split_params = {"seed": 0, "validation": 0.1, "test": 0.4}
+    changes = {
+        **case.changes,
+        "prepare.target": case.target,
+        "prepare.key": None,
+        "prepare.split": split_params,
+        "prepare.columns": {"id": "exclude"} if "id" in table.columns else {},
+    }
+    project = small_project(folder, table, changes)
+    with contextlib.redirect_stdout(None):
+        run_stages(project, "prepare")
+        if read_schema(folder / PREPARED).target.task == "regression":
+            set_params(project, {"train.loss": {"name": "MSELoss"}})
+        run_stages(project, "build")
+
+
+def start(folder: Path) -> None:
+    """What each worker does first."""
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    compute_deterministically()
+
+
+@cache
+def loaded() -> tuple[Data, Predictor, dict[str, np.ndarray], TrainParams]:
+    """The data of this worker, read once."""
+    schema, statistics = read_schema(PREPARED), read_statistics(PREPARED)
+    predictor = Predictor(make_model(read_spec(BUILT), 0), schema, statistics)
+    data = load_data(schema, statistics, torch.device("cpu"))
+    params = validate(TrainParams, read_yaml(Path("params.yaml"))["train"], at="train")
+    return data, predictor, load_arrays(PREPARED / "test"), params
+
+
+def train_all(workers: ProcessPoolExecutor, jobs: Sequence[Job]) -> Pool:
+    """Train each job of a seed and a share of the rows; what each predicts of the test rows."""
+    task, target = workers.submit(task_and_target).result()
+    predicted = workers.map(predict_with, jobs, chunksize=8)
+    return Pool(task, target, dict(zip(jobs, predicted, strict=True)))
+
+
+def task_and_target() -> tuple[str, np.ndarray]:
+    """Of the test rows: codes, or values in units of the deviation."""
+    data, _, arrays, _ = loaded()
+    return data.task, np.array(arrays["target"])
+
+
+def predict_with(job: Job) -> Floats:
+    """Train under a seed on a share of the train rows; predict all test rows."""
+    seed, share = job
+    data, predictor, arrays, params = loaded()
+    rows = np.random.default_rng(seed).permutation(len(data.train))
+    kept = torch.from_numpy(np.sort(rows[: round(share * len(rows))]))
+    part = Split(take(data.train.batch, kept), data.train.target[kept])
+    data = Data(part, data.validation, data.task, data.deviation)
+    model = make_model(read_spec(BUILT), seed)
+    result = train(model, data, params, seed, World(), lambda *_: None)
+    model.load_state_dict(result.weights)
+    with torch.inference_mode():
+        scores = model.eval()(to_batch(arrays, predictor.statistics)).double()
+    if data.task == "regression":
+        return np.asarray(scores[:, 0].numpy())
+    return np.asarray(scores.softmax(dim=1).numpy())
+
+
+def split(jobs: Sequence[Job]) -> list[tuple[list[Job], list[Job]]]:
+    """Pairs of sides of three, no training in two of them."""
+    step = 2 * MIN_REPLICAS
+    groups = (list(jobs[i : i + step]) for i in range(0, len(jobs), step))
+    return [(group[:MIN_REPLICAS], group[MIN_REPLICAS:]) for group in groups]
+
+
+def verdicts(
+    workers: ProcessPoolExecutor,
+    case: Case,
+    pool: Pool,
+    pairs: Sequence[tuple[Sequence[Job], Sequence[Job]]],
+) -> list[dict[str, dict[str, float]]]:
+    """What both statements say of each pair, on rows drawn with replacement from the pool.
+
+    So drawn, rows come from a population that is known: its truth is the pool's.
+    """
+    return list(workers.map(partial(judge_pair, pool.task, pool.target), inputs(case, pool, pairs)))
+
+
+def inputs(
+    case: Case, pool: Pool, pairs: Sequence[tuple[Sequence[Job], Sequence[Job]]]
+) -> Iterator[tuple[np.ndarray, list[Floats], list[Floats]]]:
+    """Rows of each pair, and what both sides predict of them."""
+    for number, (before, after) in enumerate(pairs):
+        random = np.random.default_rng([number, len(pool.predicted)])
+        rows = random.integers(len(pool.target), size=case.num_rows)
+        yield rows, *([pool.predicted[job][rows] for job in side] for side in (before, after))
+
+
+def judge_pair(
+    task: str, target: np.ndarray, pair: tuple[np.ndarray, list[Floats], list[Floats]]
+) -> dict[str, dict[str, float]]:
+    """By metric: whether each statement sees a difference, the difference and its degrees."""
+    rows, before, after = pair
+    names = METRICS[task]
+    changes = find_changes(names, task, target[rows], before, after)
+    models = paired_differences(names, task, target[rows], before[0], after[0])
+    return {
+        name: {
+            "change": mark(name, changes[name]) != "noise",
+            "model": mark(name, models[name]) != "noise",
+            "right": mark(name, changes[name]) == "worse",
+            "value": changes[name].value,
+            "degrees": changes[name].degrees or np.inf,
+        }
+        for name in names
+    }
+
+
+def spread(found: Sequence[dict[str, dict[str, float]]], name: str) -> tuple[float, float]:
+    """The true standard error of a change, as pairs scatter, and the usual degrees of freedom."""
+    values, degrees = ([each[name][key] for each in found] for key in ("value", "degrees"))
+    return float(np.std(values, ddof=1)), float(np.median(degrees))
+
+
+def power(difference: float, error: tuple[float, float]) -> float:
+    """How often Student's test finds a true difference."""
+    deviation, degrees = error
+    degrees = min(degrees, 1e6)
+    bound = t.ppf((1 + LEVEL) / 2, degrees)
+    return float(nct.sf(bound, degrees, abs(difference) / deviation))
+
+
+def true_difference(pool: Pool, jobs: Sequence[Job], name: str) -> float:
+    """How much worse trainings are on the whole pool, in the mean, than those on all rows."""
+    full = [job for job in pool.predicted if job[1] == 1]
+
+    def mean(chosen: Sequence[Job]) -> float:
+        found = (
+            compute_metrics([name], pool.task, pool.target, pool.predicted[job])[name]
+            for job in chosen
+        )
+        return float(np.mean(list(found)))
+
+    sign = 1 if name in LESS_IS_BETTER else -1
+    return max(0.0, sign * (mean(jobs) - mean(full[:200])))
+
+
+def find_share(pool: Pool, name: str, error: tuple[float, float]) -> float:
+    """The share of the train rows without which the metric is worse by what has the power asked."""
+    found = [0.0]
+    for share in SHARES:
+        jobs = [job for job in pool.predicted if job[1] == share]
+        found.append(power(true_difference(pool, jobs, name), error))
+    increasing = np.maximum.accumulate(found)
+    return float(np.interp(POWER, increasing, (1.0, *SHARES)))
+
+
+def share_of(said: Sequence[float]) -> str:
+    """A share with its exact binomial interval (Clopper and Pearson)."""
+    count = sum(map(bool, said))
+    ends = binomtest(count, len(said)).proportion_ci(LEVEL)
+    return f"{count / len(said):.1%} ({ends.low:.1%} to {ends.high:.1%})"
+
+
+if __name__ == "__main__":
+    main()
