@@ -6,6 +6,7 @@ field too many, is handed on as damaged and does not stop the others.
 
 import csv as std_csv
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,8 +24,11 @@ from stages.common.schema import Schema
 from stages.common.tables import check_file, check_twins
 from stages.infer.texts import read_texts
 
-CHUNK_ROWS = 16_384
+CHUNK_ROWS = 32_768
+# Of wide rows and of images fewer are taken, down to one.
+CHUNK_VALUES = 1 << 21
 CSV_BLOCK_BYTES = 4 << 20
+READ_BYTES = 1 << 20
 CANNOT_READ = (pa.ArrowException, pl.exceptions.PolarsError, std_csv.Error)
 
 
@@ -77,6 +81,12 @@ def read_chunks(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
         raise UserError(Problem(f"{path} has no rows", key, str(path)))
 
 
+def chunk_rows(schema: Schema) -> int:
+    """How many rows make a chunk: it follows from what one row holds."""
+    num_values = sum(math.prod(feature.shape or [1]) for feature in schema.features)
+    return max(1, min(CHUNK_ROWS, CHUNK_VALUES // num_values))
+
+
 def needed_columns(schema: Schema) -> list[str]:
     """The key's column, if there is one, and those of the features."""
     return [*([] if schema.key is None else [schema.key]), *(f.name for f in schema.features)]
@@ -84,10 +94,11 @@ def needed_columns(schema: Schema) -> list[str]:
 
 def _of_parquet(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
     names = needed_columns(schema)
-    with parquet.ParquetFile(path) as file:
+    # Else pyarrow keeps what it has read, to the end of the file.
+    with parquet.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES) as file:
         check_columns(pl.DataFrame(schema=file.schema_arrow.names), schema, key)
         start = 0
-        for batch in file.iter_batches(CHUNK_ROWS, columns=names, use_threads=False):
+        for batch in file.iter_batches(chunk_rows(schema), columns=names, use_threads=False):
             table = pl.DataFrame(pl.from_arrow(batch)).select(names)
             yield Chunk(table, np.arange(start, start + table.height))
             start += table.height
@@ -119,7 +130,7 @@ def _of_csv(path: Path, schema: Schema, key: str, separator: str) -> Iterator[Ch
     with reader:
         for batch in reader:
             whole = pl.DataFrame(pl.from_arrow(batch)).rename(lambda name: name.strip())
-            for table in whole.iter_slices(CHUNK_ROWS):
+            for table in whole.iter_slices(chunk_rows(schema)):
                 rows, here = _numbered(start, table.height, damaged)
                 start += table.height + len(here)
                 yield Chunk(read_texts(table, schema), rows, here)
@@ -143,7 +154,7 @@ def _of_json_lines(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
     names = needed_columns(schema)
     start = 0
     with path.open("rb") as file:
-        while lines := list(islice(file, CHUNK_ROWS)):
+        while lines := list(islice(file, chunk_rows(schema))):
             numbers = np.arange(start, start + len(lines))
             start += len(lines)
             full = [index for index, line in enumerate(lines) if line.strip()]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -9,9 +10,14 @@ import polars as pl
 from stages.common.encode import encode
 from stages.common.errors import Problem, UserError
 from stages.common.predict import Predictor
-from stages.infer.chunks import CHUNK_ROWS, Chunk, Damage, read_chunks
+from stages.common.schema import Array
+from stages.infer.chunks import Chunk, Damage, read_chunks
 from stages.infer.damage import encode_whole
 from stages.infer.notes import Notes
+from stages.infer.threads import map_in_order, num_threads
+
+# A file that begins with as many rows that no model here takes is another kind of file.
+MAX_DAMAGED_FIRST = 16_384
 
 
 @dataclass(frozen=True)
@@ -40,35 +46,47 @@ def predict_file(
     """
     kind: pl.DataType | None = None
     num_damaged = 0
-    for chunk in read_chunks(path, predictor.schema, key):
-        whole, arrays = encode_whole(chunk, predictor.schema, predictor.statistics, key)
-        num_damaged += len(whole.damaged)
-        if kind is None and num_damaged >= CHUNK_ROWS:
+    predict = partial(_predict, predictor, key, text_keys=text_keys)
+    chunks = read_chunks(path, predictor.schema, key)
+    for done in map_in_order(predict, chunks, num_threads()):
+        num_damaged += len(done.whole.damaged)
+        if kind is None and num_damaged >= MAX_DAMAGED_FIRST:
             break
-        predictions = pl.DataFrame()
-        if whole.table.height:
-            keys = _keys(whole, predictor.schema.key, text_keys=text_keys)
-            kind = kind or keys.dtype
-            if keys.dtype != kind:
+        if done.whole.table.height:
+            dtype = done.predictions.dtypes[0]
+            kind = kind or dtype
+            if dtype != kind:
                 raise KeysDifferError
-            notes.add(whole.table, arrays)
-            predictions = predictor.decode(predictor.scores(arrays)).insert_column(0, keys)
-        yield Part(predictions, whole.damaged)
+            notes.add(done.whole.table, done.arrays)
+        yield Part(done.predictions, done.whole.damaged)
     if kind is None:
-        _stop(chunk, whole.damaged, num_damaged, predictor, path, key)
+        _stop(done, num_damaged, predictor, path, key)
 
 
-def _stop(
-    chunk: Chunk,
-    damaged: list[Damage],
-    num_damaged: int,
-    predictor: Predictor,
-    path: Path,
-    key: str,
-) -> None:
+@dataclass(frozen=True)
+class _Done:
+    """A chunk of which all is known: its whole rows, their arrays and their predictions."""
+
+    chunk: Chunk
+    whole: Chunk
+    arrays: dict[str, Array]
+    predictions: pl.DataFrame
+
+
+def _predict(predictor: Predictor, key: str, chunk: Chunk, *, text_keys: bool) -> _Done:
+    whole, arrays = encode_whole(chunk, predictor.schema, predictor.statistics, key)
+    if not whole.table.height:
+        return _Done(chunk, whole, arrays, pl.DataFrame())
+    keys = _keys(whole, predictor.schema.key, text_keys=text_keys)
+    predictions = predictor.decode(predictor.scores(arrays)).insert_column(0, keys)
+    return _Done(chunk, whole, arrays, predictions)
+
+
+def _stop(done: _Done, num_damaged: int, predictor: Predictor, path: Path, key: str) -> None:
     """Stop with what is wrong with a file of whose beginning no row can be predicted."""
-    if chunk.table.height:
-        encode(chunk.table, predictor.schema, predictor.statistics, key)
+    if done.chunk.table.height:
+        encode(done.chunk.table, predictor.schema, predictor.statistics, key)
+    damaged = done.whole.damaged
     where = f"'{damaged[0].column}': " if damaged[0].column else ""
     message = f"none of the first {num_damaged} rows can be predicted: {where}{damaged[0].reason}"
     raise UserError(Problem(message, key, str(path)))
