@@ -9,6 +9,7 @@ import polars as pl
 
 from stages.common.encode import encode
 from stages.common.errors import Problem, UserError
+from stages.common.images import PATH
 from stages.common.predict import Predictor
 from stages.common.schema import Array
 from stages.infer.chunks import Chunk, Damage, read_chunks
@@ -93,9 +94,13 @@ def _stop(done: _Done, num_damaged: int, predictor: Predictor, path: Path, key: 
 
 
 def _keys(chunk: Chunk, name: str | None, *, text_keys: bool) -> pl.Series:
-    """Int64 where all keys of the chunk are whole numbers that it holds, else text."""
-    if name is None:
+    """Int64 where all keys of the chunk are whole numbers that it holds, else text.
+
+    Images from a folder have a path where the model has no key.
+    """
+    if name is None and PATH not in chunk.table.columns:
         return pl.Series("row", chunk.rows)
+    name = name or PATH
     column = chunk.table[name]
     if column.dtype.is_integer() and not text_keys:
         narrow = column.cast(pl.Int64, strict=False)
