@@ -21,7 +21,7 @@ from stages.common.schema import Array, load_arrays
 from stages.common.stage import run_stage
 from stages.evaluate.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
 from stages.evaluate.card import write_card
-from stages.evaluate.importance import write_importance
+from stages.evaluate.importance import write_attribution, write_importance
 from stages.evaluate.mistakes import write_classes, write_mistakes
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.plots import write_plots
@@ -62,6 +62,8 @@ def evaluate(params: Params, out: Path) -> None:
         return _compared(predictor, predictor.decode(predictor.scores(changed)))
 
     write_importance(out / "plots/importance.csv", names[0], schema, arrays, target, score)
+    codes = predicted.argmax(axis=1) if classes else np.zeros(len(target), np.int64)
+    write_attribution(out / "plots/attribution.csv", predictor, arrays, codes)
 
     sizes = {"train": len(train["key"]), "test": len(arrays["key"])}
     model = read_json(Path("data/train/model.json"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from stages.common.attribution import Attribution
 from stages.common.encode import encode
 from stages.common.errors import Problem, UserError
 from stages.common.images import PATH
@@ -14,6 +15,7 @@ from stages.common.predict import Predictor
 from stages.common.schema import Array
 from stages.infer.chunks import Chunk, Damage, read_chunks
 from stages.infer.damage import encode_whole
+from stages.infer.explain import Explanations, explain, in_words
 from stages.infer.notes import Notes
 from stages.infer.threads import map_in_order, num_threads
 
@@ -37,19 +39,28 @@ class KeysDifferError(Exception):
 
 
 def predict_file(
-    path: Path, predictor: Predictor, notes: Notes, key: str, *, text_keys: bool = False
+    path: Path,
+    predictor: Predictor,
+    notes: Notes,
+    key: str,
+    *,
+    text_keys: bool = False,
+    explanations: Explanations | None = None,
 ) -> Iterator[Part]:
     """The predictions of a file's rows, part by part; `key` is the parameter that names it.
 
-    A key that stands twice is predicted twice. Raises UserError when the file can't be read, when
-    it lacks a column, and when no row of its beginning is one that the model takes; KeysDifferError
+    With `explanations`, which takes in how good they are, a column says what moved each. A key
+    that stands twice is predicted twice. Raises UserError when the file can't be read, when it
+    lacks a column, and when no row of its beginning is one that the model takes; KeysDifferError
     when `text_keys` is needed.
     """
     kind: pl.DataType | None = None
     num_damaged = 0
-    predict = partial(_predict, predictor, key, text_keys=text_keys)
+    explained = explanations is not None
+    predict = partial(_predict, predictor, key, text_keys=text_keys, explained=explained)
     chunks = read_chunks(path, predictor.schema, key)
-    for done in map_in_order(predict, chunks, num_threads()):
+    # Explaining puts a hook into the model, which two threads at once would share.
+    for done in map_in_order(predict, chunks, 1 if explained else num_threads()):
         num_damaged += len(done.whole.damaged)
         if kind is None and num_damaged >= MAX_DAMAGED_FIRST:
             break
@@ -59,6 +70,8 @@ def predict_file(
             if dtype != kind:
                 raise KeysDifferError
             notes.add(done.whole.table, done.arrays)
+        if explanations is not None and done.attribution is not None:
+            explanations.add(done.attribution)
         yield Part(done.predictions, done.whole.damaged)
     if kind is None:
         _stop(done, num_damaged, predictor, path, key)
@@ -72,15 +85,21 @@ class _Done:
     whole: Chunk
     arrays: dict[str, Array]
     predictions: pl.DataFrame
+    attribution: Attribution | None = None
 
 
-def _predict(predictor: Predictor, key: str, chunk: Chunk, *, text_keys: bool) -> _Done:
+def _predict(
+    predictor: Predictor, key: str, chunk: Chunk, *, text_keys: bool, explained: bool
+) -> _Done:
     whole, arrays = encode_whole(chunk, predictor.schema, predictor.statistics, key)
     if not whole.table.height:
         return _Done(chunk, whole, arrays, pl.DataFrame())
     keys = _keys(whole, predictor.schema.key, text_keys=text_keys)
     predictions = predictor.decode(predictor.scores(arrays)).insert_column(0, keys)
-    return _Done(chunk, whole, arrays, predictions)
+    if not explained:
+        return _Done(chunk, whole, arrays, predictions)
+    found = explain(predictor, arrays, predictions)
+    return _Done(chunk, whole, arrays, predictions.with_columns(in_words(found)), found)
 
 
 def _stop(done: _Done, num_damaged: int, predictor: Predictor, path: Path, key: str) -> None:
