@@ -60,13 +60,14 @@ def attribute(predictor: Predictor, arrays: dict[str, Array], codes: Array) -> A
         kinds = [*layer.dense, "categorical"]
     names = [name for kind in kinds for name in _names(predictor.schema, kind)]
     columns = [c for f in predictor.schema.features for c in _columns(f) if c in names]
+    places = [np.flatnonzero(np.array(names) == column) for column in columns]
     totals, errors = [], []
-    per_row = len(names) * STEPS
-    for start in range(0, len(codes), max(1, MAX_NUMBERS // per_row)):
-        rows = slice(start, start + max(1, MAX_NUMBERS // per_row))
+    at_a_time = max(1, MAX_NUMBERS // (len(names) * STEPS))
+    for start in range(0, len(codes), at_a_time):
+        rows = slice(start, start + at_a_time)
         wanted = torch.from_numpy(np.array(codes[rows], np.int64))
         flat, error = _integrate(predictor.model, take(batch, rows), kinds, layer, wanted)
-        totals.append(np.stack([flat[:, _places(names, c)].sum(axis=1) for c in columns], axis=1))
+        totals.append(np.stack([flat[:, place].sum(axis=1) for place in places], axis=1))
         errors.append(error)
     moments = predictor.statistics.target
     unit = 1.0 if moments is None else moments.deviation
@@ -146,7 +147,3 @@ def _pixel_names(feature: Feature) -> list[str]:
         for row in range(height)
         for column in range(width)
     ]
-
-
-def _places(names: list[str], column: str) -> list[int]:
-    return [place for place, name in enumerate(names) if name == column]
