@@ -172,11 +172,13 @@ def report(base: str | None, output: str) -> None:
 @main.command()
 @click.argument("file", type=click.Path())
 @click.option("--output", type=click.Path(), help="Parquet, CSV, TSV or JSON lines; else CSV here.")
-def predict(file: str, output: str | None) -> None:
-    """Predict the rows of FILE with the trained model."""
+@click.option("--explain", is_flag=True, help="With the columns that moved each prediction most.")
+def predict(file: str, output: str | None, explain: bool) -> None:  # noqa: FBT001
+    """Predict the rows of FILE, or the images of a folder, with the trained model."""
     # Paths are meant from where the command was given; it runs in the repository's root.
     paths = [str(Path(file).absolute())]
     paths += [] if output is None else ["--output", str(Path(output).absolute())]
+    paths += ["--explain"] if explain else []
     _run_module("stages.infer.predict", *paths)
 
 

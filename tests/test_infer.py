@@ -1,11 +1,15 @@
 """New rows to predictions: every kind of file, in chunks; damaged rows; drift; the command."""
 
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
+import torch
 from polars.testing import assert_frame_equal
 
 from stages.common.errors import UserError
@@ -13,9 +17,10 @@ from stages.common.files import md5, read_csv
 from stages.common.predict import Predictor, load_predictor
 from stages.common.schema import Feature, Moments, Schema, Statistics, Target
 from stages.infer import chunks
-from stages.infer.chunks import Chunk
+from stages.infer.chunks import Chunk, chunk_rows
 from stages.infer.damage import encode_whole
 from stages.infer.notes import Notes, Sums
+from stages.infer.threads import map_in_order, num_threads
 from stages.infer.write import Outcome, write_predictions
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, small_project
@@ -233,3 +238,60 @@ def test_the_command_predicts_a_file_from_any_folder(clone: Project, tmp_path: P
         "the column 'image', which the model was trained on, is not in the file"
     )
     assert "params.yaml" not in wrong
+
+
+def test_the_number_of_threads_changes_no_byte(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 7)
+    source, contents = written(tmp_path / "new.csv"), []
+    for number in ("1", "3"):
+        monkeypatch.setenv("REPRISE_THREADS", number)
+        outcome = write_predictions(
+            source, tmp_path / "out.parquet", tmp_path / "no.csv", predictor, KEY
+        )
+        contents.append((outcome, (tmp_path / "out.parquet").read_bytes()))
+    assert contents[0] == contents[1]
+    monkeypatch.setenv("REPRISE_THREADS", "some")
+    with pytest.raises(UserError, match="REPRISE_THREADS is 'some'"):
+        num_threads()
+
+
+def test_threads_keep_the_order_and_hold_few_at_a_time() -> None:
+    begun: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            begun.append(number)
+            yield number
+
+    def slow_at_even(number: int) -> int:
+        time.sleep(0.005 if number % 2 == 0 else 0)
+        return number
+
+    threads_before = torch.get_num_threads()
+    for place, number in enumerate(map_in_order(slow_at_even, items(), 3)):
+        assert number == place
+        assert len(begun) <= place + 4
+    assert len(begun) == 20
+    with pytest.raises(ZeroDivisionError):
+        list(map_in_order(lambda number: 1 // (5 - number), range(100), 2))
+    assert torch.get_num_threads() == threads_before
+
+
+def test_few_wide_rows_make_a_chunk() -> None:
+    target = Target(name="y", task="regression")
+    photograph = Feature(name="image", kind="image", shape=[3, 224, 224], layout="HWC")
+    assert chunk_rows(Schema(key=None, features=[photograph], target=target)) == 13
+    number = Feature(name="x", kind="numeric")
+    assert chunk_rows(Schema(key=None, features=[number], target=target)) == chunks.CHUNK_ROWS
+
+
+def test_a_parquet_file_is_not_kept_while_it_is_read(predictor: Predictor, tmp_path: Path) -> None:
+    rows = pl.concat([TABLE] * 1000)
+    rows.write_parquet(tmp_path / "new.parquet", row_group_size=4000)
+    before, most = pa.total_allocated_bytes(), 0
+    for chunk in chunks.read_chunks(tmp_path / "new.parquet", predictor.schema, KEY):
+        most = max(most, pa.total_allocated_bytes() - before)
+        assert chunk.table.height <= chunks.CHUNK_ROWS
+    assert most < 2 * rows.estimated_size() * chunks.CHUNK_ROWS / rows.height

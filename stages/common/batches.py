@@ -23,7 +23,7 @@ def to_batch(
         if kind in _APART:
             continue
         tensor = torch.from_numpy(np.array(array)).to(device)
-        batch[kind] = _standardise(tensor, statistics) if kind == "image" else tensor
+        batch[kind] = standardise(tensor, statistics) if kind == "image" else tensor
     return batch
 
 
@@ -32,7 +32,8 @@ def to_target(arrays: dict[str, Array], device: torch.device | str = "cpu") -> T
     return torch.from_numpy(np.array(arrays["target"])).to(device)
 
 
-def _standardise(images: Tensor, statistics: Statistics) -> Tensor:
+def standardise(images: Tensor, statistics: Statistics) -> Tensor:
+    """Images (rows, channels, height, width) as float32, by channel as in training."""
     means = torch.tensor([m.mean for m in statistics.image], device=images.device)
     deviations = torch.tensor([m.deviation for m in statistics.image], device=images.device)
     return (images.float() - means[:, None, None]) / deviations[:, None, None]

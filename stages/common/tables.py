@@ -1,4 +1,4 @@
-"""Tables from files: CSV, TSV, Parquet, JSON lines."""
+"""Tables from files: CSV, TSV, Parquet, JSON lines; or from a folder of images."""
 
 import csv
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from stages.common.errors import Problem, UserError
+from stages.common.images import read_folder
 from stages.common.tablefile import SUFFIXES
 
 # Texts that public tables use for 'no value'.
@@ -15,10 +16,12 @@ NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "?"]
 def read_table(path: Path, key: str) -> pl.DataFrame:
     """The table in a file, all rows and columns; `key` is the parameter that names the file.
 
-    In CSV and TSV, blanks around a field are no part of it, and empty fields and the usual words
-    for 'no value' are nulls. Raises UserError when the file is missing, empty, damaged or of
-    another kind.
+    A folder is one of images, as `read_folder` has it. In CSV and TSV, blanks around a field are
+    no part of it, and empty fields and the usual words for 'no value' are nulls. Raises UserError
+    when the file is missing, empty, damaged or of another kind.
     """
+    if path.is_dir():
+        return read_folder(path, key)
     check_file(path, key)
     try:
         table = _read(path, path.suffix.lower())
@@ -35,7 +38,8 @@ def check_file(path: Path, key: str) -> None:
     if path.is_dir():
         raise UserError(_problem(f"{path} is a folder; a table is one file", path, key))
     if not path.exists():
-        raise UserError(_problem(f"the file {path} does not exist", path, key))
+        what = "file" if path.suffix else "folder"
+        raise UserError(_problem(f"the {what} {path} does not exist", path, key))
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(_problem(f"{path}: not a kind of table that can be read", path, key))
     if path.stat().st_size == 0:

@@ -25,12 +25,12 @@ from stages.common.schema import Array, Class, load_arrays
 from stages.common.stage import run_stage
 from stages.evaluate.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
 from stages.evaluate.card import Facts, write_card
-from stages.evaluate.importance import write_importance
+from stages.evaluate.importance import write_attribution, write_importance
 from stages.evaluate.metrics import compute_metrics
 from stages.evaluate.mistakes import find_mistakes, write_classes, write_mistakes
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.plots import write_plots
-from stages.evaluate.predicted import Predicted, read_predicted
+from stages.evaluate.predicted import Predicted, codes_of, read_predicted
 from stages.evaluate.residuals import write_residuals
 from stages.evaluate.seeds import Spread, count_replicas, spread_of
 from stages.evaluate.sheet import write_sheet
@@ -83,6 +83,8 @@ def evaluate(params: Params, out: Path) -> None:
         return read_predicted(predictor.decode(predictor.scores(changed)))
 
     write_importance(out / "plots/importance.csv", names[0], schema, arrays, target, score)
+    codes = codes_of(predicted) if classes else np.zeros(len(target), np.int64)
+    write_attribution(out / "plots/attribution.csv", predictor, arrays, codes)
 
     facts = Facts(
         schema,

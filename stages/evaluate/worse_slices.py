@@ -19,14 +19,21 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from stages.evaluate.bootstrap import LEVEL, Interval, paired_differences
 from stages.evaluate.changed_data import load_side
 from stages.evaluate.compare import mark
 from stages.evaluate.metrics import compute_metrics
+from stages.evaluate.predicted import (
+    Predicted,
+    class_names,
+    codes_of,
+    read_codes,
+    read_predicted,
+)
 from stages.evaluate.slices import SMALL_ROWS, Rows, cut
-from stages.evaluate.weighted import Floats
 
 ALPHA = 1 - LEVEL
 
@@ -48,9 +55,9 @@ def compare_slices(
     name: str,
     task: str,
     parts: Iterable[tuple[str, str, Rows]],
-    target: Floats,
-    before: Floats,
-    after: Floats,
+    target: npt.NDArray[np.generic],
+    before: Predicted,
+    after: Predicted,
 ) -> tuple[list[SliceChange], int]:
     """Every slice that can be judged, and how many can't: too few rows, or no interval.
 
@@ -86,7 +93,13 @@ def find_worse(name: str, slices: Sequence[SliceChange]) -> list[SliceChange]:
     return [change for change in kept if mark(name, change.difference) == "worse"]
 
 
-def _chance(name: str, step: Interval, target: Floats, before: Floats, after: Floats) -> float:
+def _chance(
+    name: str,
+    step: Interval,
+    target: npt.NDArray[np.generic],
+    before: Predicted,
+    after: Predicted,
+) -> float:
     """The two-sided p-value of no difference.
 
     Of accuracy McNemar's exact test. Of others Student's t with the standard error that the
@@ -95,7 +108,7 @@ def _chance(name: str, step: Interval, target: Floats, before: Floats, after: Fl
     from scipy.stats import binomtest, t
 
     if name == "accuracy":
-        right = [side.argmax(axis=1) == target for side in (before, after)]
+        right = [codes_of(side) == target for side in (before, after)]
         fixed, broken = int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum())
         return float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
     assert step.low is not None
@@ -135,18 +148,15 @@ def report_slices(files: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _compared(both: pl.DataFrame, columns: Sequence[str]) -> tuple[Floats, Floats, Floats]:
-    """Target (class codes or values) and both sides' probabilities or values."""
-    names = [name for name in columns if name.startswith("probability_")]
-    if not names:
-        target, now, was = (
-            both[n].to_numpy() for n in ("target", "prediction", "prediction before")
-        )
-        return target, was, now
-    codes = {name.removeprefix("probability_"): code for code, name in enumerate(names)}
-    target = np.array([codes[str(value)] for value in both["target"]], dtype=np.int64)
-    was = both.select(f"{name} before" for name in names).to_numpy()
-    return target, was, both.select(names).to_numpy()
+def _compared(
+    both: pl.DataFrame, columns: Sequence[str]
+) -> tuple[npt.NDArray[np.generic], Predicted, Predicted]:
+    """Target (class codes or values), and what both sides predict."""
+    now = both.select(columns)
+    was = both.select(pl.col(f"{name} before").alias(name) for name in columns[1:])
+    classes = class_names(now)
+    target = read_codes(now["target"], classes) if classes else now["target"].to_numpy()
+    return target, read_predicted(was), read_predicted(now)
 
 
 def main() -> None:

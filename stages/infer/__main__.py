@@ -3,10 +3,11 @@
 Reads `infer.input`, the model of `data/train` and the schema of `data/prepare`; writes
 `data/infer/predictions.parquet`: the row key, the predicted class and the probability of each
 class, or the value; its metadata name the model. Rows that the model can't be given are set aside
-in `data/infer/rejected.csv`, with their reason. `model.onnx` holds the model and its preparation,
-`signature.json` says how to call it.
+in `data/infer/rejected.csv`, with their reason. `model.onnx` and `model.pt2` hold the model and its
+preparation, `signature.json` says how to call them.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from stages.common.files import write_json
@@ -16,9 +17,10 @@ from stages.common.stage import run_stage
 from stages.infer.bundle import export
 from stages.infer.chunks import read_chunks
 from stages.infer.damage import encode_whole
-from stages.infer.params import InferParams
+from stages.infer.params import Export, InferParams
+from stages.infer.program import export_program, program_signature
 from stages.infer.signature import signature
-from stages.infer.verify import verify
+from stages.infer.verify import verify, verify_program
 from stages.infer.write import describe, write_predictions
 
 INPUT = "infer.input"
@@ -38,20 +40,34 @@ def infer(params: Params, out: Path) -> None:
         print(f"{outcome.num_damaged} rows set aside in data/infer/rejected.csv, such as:")
         for damage in outcome.examples:
             print(f"  {describe(damage)}")
-    export_model(source, predictor, out)
+    export_model(source, section.export, predictor, out)
 
 
-def export_model(source: Path, predictor: Predictor, out: Path) -> None:
-    """Write the model with its preparation, once it agrees with the model on the first new rows."""
+def export_model(source: Path, exports: Sequence[Export], predictor: Predictor, out: Path) -> None:
+    """Write the model with its preparation, once it agrees with the model on the first new rows.
+
+    A file that `exports` leaves out is empty: DVC wants all outputs of a stage.
+    """
     chunks = read_chunks(source, predictor.schema, INPUT)
     encoded = (encode_whole(c, predictor.schema, predictor.statistics, INPUT) for c in chunks)
     table, arrays = next((whole.table, arrays) for whole, arrays in encoded if arrays)
-    bundle = export(predictor, arrays)
     rows = table.head(ROWS_COMPARED)
-    largest = verify(bundle, predictor, rows, INPUT)
+    called = signature(predictor) | {"exports": list(exports)}
+    bundle = program = b""
+    if "onnx" in exports:
+        bundle = export(predictor, arrays)
+        _say("model.onnx", verify(bundle, predictor, rows, INPUT), rows.height)
+    if "program" in exports:
+        program = export_program(predictor)
+        called["program"] = program_signature(predictor)
+        _say("model.pt2", verify_program(program, predictor, rows, INPUT), rows.height)
     (out / "model.onnx").write_bytes(bundle)
-    write_json(out / "signature.json", signature(predictor))
-    print(f"model.onnx: differs from the model by {largest:.1e} at most, in {rows.height} rows")
+    (out / "model.pt2").write_bytes(program)
+    write_json(out / "signature.json", called)
+
+
+def _say(file: str, largest: float, num_rows: int) -> None:
+    print(f"{file}: differs from the model by {largest:.1e} at most, in {num_rows} rows")
 
 
 if __name__ == "__main__":

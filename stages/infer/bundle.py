@@ -34,7 +34,7 @@ def export(predictor: Predictor, arrays: dict[str, Array]) -> bytes:
 
     Raises UserError when the model has an operator that ONNX has not.
     """
-    inner = _export_model(predictor, arrays)
+    inner = to_onnx(predictor, arrays)
     graph = _Graph()
     inputs = [_input(feature) for feature in predictor.schema.features]
     for kind in arrays:
@@ -101,7 +101,7 @@ class _Graph:
         return name
 
 
-def _export_model(predictor: Predictor, arrays: dict[str, Array]) -> Any:
+def to_onnx(predictor: Predictor, arrays: dict[str, Array]) -> Any:
     """The bare model as ONNX; inputs by kind, output `scores`.
 
     The exporter that follows a call is used and not the one that torch has since: it takes 0.1 s
@@ -126,8 +126,11 @@ def _export_model(predictor: Predictor, arrays: dict[str, Array]) -> Any:
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0][:200]
-        message = f"the model can't be written as ONNX: {reason}"
-        raise UserError(Problem(message, key="build.model.name")) from None
+        message = (
+            f"the model can't be written as ONNX: {reason}; 'infer.export' says what is exported"
+        )
+        allowed = ("[onnx, program]", "[program]", "[]")
+        raise UserError(Problem(message, key="infer.export", allowed=allowed)) from None
     model = onnx.load_from_string(file.getvalue())
     return onnx.compose.add_prefix(model, _MODEL)
 

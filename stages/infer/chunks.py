@@ -1,4 +1,4 @@
-"""New rows from a file, some thousands at a time: CSV, TSV, Parquet, JSON lines.
+"""New rows, some thousands at a time: from CSV, TSV, Parquet, JSON lines, a folder of images.
 
 A file of any length takes the memory of one chunk. What is no row at all, such as a line with a
 field too many, is handed on as damaged and does not stop the others.
@@ -6,6 +6,7 @@ field too many, is handed on as damaged and does not stop the others.
 
 import csv as std_csv
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,12 +20,17 @@ from pyarrow import csv, parquet
 
 from stages.common.encode import check_columns
 from stages.common.errors import Problem, UserError
-from stages.common.schema import Schema
+from stages.common.images import PATH, ImageError, Pixels, find_files, read_image
+from stages.common.schema import Feature, Schema
+from stages.common.tablefile import SUFFIXES
 from stages.common.tables import check_file, check_twins
 from stages.infer.texts import read_texts
 
-CHUNK_ROWS = 16_384
+CHUNK_ROWS = 32_768
+# Of wide rows and of images fewer are taken, down to one.
+CHUNK_VALUES = 1 << 21
 CSV_BLOCK_BYTES = 4 << 20
+READ_BYTES = 1 << 20
 CANNOT_READ = (pa.ArrowException, pl.exceptions.PolarsError, std_csv.Error)
 
 
@@ -55,9 +61,12 @@ def read_chunks(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
 
     Raises UserError when the file can't be read, has no rows, or lacks a column.
     """
-    check_file(path, key)
+    if not path.is_dir():
+        check_file(path, key)
     suffix = path.suffix.lower()
-    if suffix == ".parquet":
+    if path.is_dir():
+        chunks = _of_folder(path, schema, key)
+    elif suffix == ".parquet":
         chunks = _of_parquet(path, schema, key)
     elif suffix in (".jsonl", ".ndjson"):
         chunks = _of_json_lines(path, schema, key)
@@ -77,17 +86,57 @@ def read_chunks(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
         raise UserError(Problem(f"{path} has no rows", key, str(path)))
 
 
+def chunk_rows(schema: Schema) -> int:
+    """How many rows make a chunk: it follows from what one row holds."""
+    num_values = sum(math.prod(feature.shape or [1]) for feature in schema.features)
+    return max(1, min(CHUNK_ROWS, CHUNK_VALUES // num_values))
+
+
 def needed_columns(schema: Schema) -> list[str]:
     """The key's column, if there is one, and those of the features."""
     return [*([] if schema.key is None else [schema.key]), *(f.name for f in schema.features)]
 
 
+def _of_folder(folder: Path, schema: Schema, key: str) -> Iterator[Chunk]:
+    """The images of a folder, each named by its path there, as the schema's one column."""
+    if [feature.kind for feature in schema.features] != ["image"]:
+        message = f"{folder} is a folder, and this model takes more than images: name one file"
+        raise UserError(Problem(message, key, str(folder), allowed=SUFFIXES))
+    (feature,) = schema.features
+    num_rows, names = chunk_rows(schema), find_files(folder)
+    for start in range(0, len(names), num_rows):
+        rows: list[int] = []
+        images: list[Pixels] = []
+        damaged: list[Damage] = []
+        for row, name in enumerate(names[start : start + num_rows], start):
+            try:
+                images.append(_read_as(folder / name, feature))
+                rows.append(row)
+            except ImageError as error:
+                damaged.append(Damage(row, str(error), feature.name, name))
+        paths = pl.Series(schema.key or PATH, [names[row] for row in rows], pl.String)
+        column = pl.Series(feature.name, np.stack(images) if images else [])
+        yield Chunk(pl.DataFrame([paths, column]), np.array(rows, np.int64), damaged)
+
+
+def _read_as(path: Path, feature: Feature) -> Pixels:
+    """The pixels of a file as the rows of `feature` hold them. Raises ImageError."""
+    channels, height, width = feature.shape or []
+    pixels = read_image(path, channels, (height, width))
+    if feature.layout == "HWC":
+        return pixels.reshape(height, width, channels)
+    if feature.layout == "CHW":
+        return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+    return pixels
+
+
 def _of_parquet(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
     names = needed_columns(schema)
-    with parquet.ParquetFile(path) as file:
+    # Else pyarrow keeps what it has read, to the end of the file.
+    with parquet.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES) as file:
         check_columns(pl.DataFrame(schema=file.schema_arrow.names), schema, key)
         start = 0
-        for batch in file.iter_batches(CHUNK_ROWS, columns=names, use_threads=False):
+        for batch in file.iter_batches(chunk_rows(schema), columns=names, use_threads=False):
             table = pl.DataFrame(pl.from_arrow(batch)).select(names)
             yield Chunk(table, np.arange(start, start + table.height))
             start += table.height
@@ -119,7 +168,7 @@ def _of_csv(path: Path, schema: Schema, key: str, separator: str) -> Iterator[Ch
     with reader:
         for batch in reader:
             whole = pl.DataFrame(pl.from_arrow(batch)).rename(lambda name: name.strip())
-            for table in whole.iter_slices(CHUNK_ROWS):
+            for table in whole.iter_slices(chunk_rows(schema)):
                 rows, here = _numbered(start, table.height, damaged)
                 start += table.height + len(here)
                 yield Chunk(read_texts(table, schema), rows, here)
@@ -143,7 +192,7 @@ def _of_json_lines(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
     names = needed_columns(schema)
     start = 0
     with path.open("rb") as file:
-        while lines := list(islice(file, CHUNK_ROWS)):
+        while lines := list(islice(file, chunk_rows(schema))):
             numbers = np.arange(start, start + len(lines))
             start += len(lines)
             full = [index for index, line in enumerate(lines) if line.strip()]

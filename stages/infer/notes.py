@@ -35,9 +35,14 @@ class Sums:
     def add(self, values: Array, moments: Moments) -> None:
         """Take `values`, of any shape and without gaps, in."""
         scaled = (values.astype(np.float64) - moments.mean) / moments.deviation
-        self.count += scaled.size
-        self.total += float(scaled.sum())
-        self.squares += float((scaled**2).sum())
+        self.add_scaled(scaled, scaled.size)
+
+    def add_scaled(self, scaled: Array, count: int) -> None:
+        """Take standardised values in, of which `count` are none of the zeros of gaps."""
+        exact = scaled.astype(np.float64)
+        self.count += count
+        self.total += float(exact.sum())
+        self.squares += float((exact**2).sum())
 
     def drift(self, num_rows: int) -> list[str]:
         """What is to be said of the mean and of the spread; `num_rows` are independent."""
@@ -68,23 +73,21 @@ class Notes:
     def add(self, table: pl.DataFrame, arrays: dict[str, Array]) -> None:
         """Take in rows that were encoded, with their arrays."""
         self.num_rows += table.height
-        for feature in self.schema.features:
-            column = table[feature.name]
-            if feature.kind == "numeric":
-                values = as_numeric(column, feature.name)
-                self.gaps[feature.name] = self.gaps.get(feature.name, 0) + values.null_count()
-                sums = self.sums.setdefault(feature.name, Sums())
-                sums.add(values.drop_nulls().to_numpy(), self.statistics.numeric[feature.name])
-            if feature.kind == "categorical":
-                self._add_categories(column, feature)
-            if feature.kind == "image":
-                for channel, moments in enumerate(self.statistics.image):
-                    sums = self.sums.setdefault(_channel(feature, channel), Sums())
-                    sums.add(arrays["image"][:, channel], moments)
+        for place, feature in enumerate(self.schema.of_kind("numeric")):
+            num_gaps = _count_gaps(table[feature.name])
+            self.gaps[feature.name] = self.gaps.get(feature.name, 0) + num_gaps
+            sums = self.sums.setdefault(feature.name, Sums())
+            sums.add_scaled(arrays["numeric"][:, place], table.height - num_gaps)
+        for place, feature in enumerate(self.schema.of_kind("categorical")):
+            is_new = pl.Series(arrays["categorical"][:, place] == 0)
+            self._add_categories(table[feature.name].filter(is_new), feature)
+        for feature in self.schema.of_kind("image"):
+            for channel, moments in enumerate(self.statistics.image):
+                sums = self.sums.setdefault(_channel(feature, channel), Sums())
+                sums.add(arrays["image"][:, channel], moments)
 
-    def _add_categories(self, column: pl.Series, feature: Feature) -> None:
-        texts = as_category(column).drop_nulls()
-        new = texts.filter(~texts.is_in(feature.categories or []))
+    def _add_categories(self, unknown: pl.Series, feature: Feature) -> None:
+        new = as_category(unknown).drop_nulls()
         self.unseen_rows[feature.name] = self.unseen_rows.get(feature.name, 0) + new.len()
         kept = self.unseen.setdefault(feature.name, set())
         kept.update(new.unique().sort().head(MAX_KEPT - len(kept)))
@@ -116,6 +119,15 @@ class Notes:
             named = [_channel(feature, number) for number in range(len(self.statistics.image))]
             return [self.sums[name] for name in named if name in self.sums]
         return [self.sums[feature.name]] if feature.name in self.sums else []
+
+
+def _count_gaps(column: pl.Series) -> int:
+    """How many of the values are none to compute with, infinities among them."""
+    if column.dtype.is_integer():
+        return column.null_count()
+    if column.dtype.is_float():
+        return column.len() - int(column.is_finite().sum())
+    return as_numeric(column, column.name).null_count()
 
 
 def _channel(feature: Feature, number: int) -> str:

@@ -1,10 +1,27 @@
 """The section `infer` of `params.yaml`."""
 
+from typing import Literal
+
+from pydantic import field_validator
+
 from stages.common.section import Section
 from stages.common.tablefile import TableFile
 
+Export = Literal["onnx", "program"]
+
 
 class InferParams(Section):
-    """The new rows: one file, as `prepare.source`, without the target."""
+    """The new rows: one file, as `prepare.source`, without the target; and how the model goes out.
+
+    `export`: 'onnx' for `model.onnx`, 'program' for `model.pt2` of `torch.export`.
+    """
 
     input: TableFile
+    export: list[Export]
+
+    @field_validator("export")
+    @classmethod
+    def _each_once(cls, names: list[Export]) -> list[Export]:
+        if len(set(names)) < len(names):
+            raise ValueError("it names one more than once")
+        return names

@@ -6,6 +6,7 @@ Without `--output`, they go to the terminal as CSV, and all else that is said to
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from stages.common.errors import Problem, UserError, format_problem
@@ -19,9 +20,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="reprise predict")
     parser.add_argument("file", type=Path)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--explain", action="store_true")
     options = parser.parse_args()
     try:
-        predict(options.file, options.output)
+        predict(options.file, options.output, explained=options.explain)
     except UserError as error:
         for problem in error.problems:
             # The file is named on the command line, not in params.yaml.
@@ -33,10 +35,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def predict(source: Path, target: Path | None) -> None:
+def predict(source: Path, target: Path | None, *, explained: bool = False) -> None:
     """Predict the rows of `source`; what is written to `target` appears whole or not at all."""
+    write = partial(write_predictions, key="FILE", explained=explained)
     if target is None:
-        say(source, write_predictions(source, None, None, find_predictor(), "FILE"), None)
+        say(source, write(source, None, None, find_predictor()), None)
         return
     if target.suffix.lower() not in SUFFIXES:
         message = f"{target}: not a kind of table that can be written"
@@ -46,7 +49,7 @@ def predict(source: Path, target: Path | None) -> None:
     rejected = target.with_name(f"{target.stem}.rejected.csv")
     whole, apart = (file.with_name(f".writing-{file.name}") for file in (target, rejected))
     try:
-        outcome = write_predictions(source, whole, apart, find_predictor(), "FILE")
+        outcome = write(source, whole, apart, find_predictor())
         whole.replace(target)
         if outcome.num_damaged:
             apart.replace(rejected)

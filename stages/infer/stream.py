@@ -2,16 +2,25 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
+from stages.common.attribution import Attribution
 from stages.common.encode import encode
 from stages.common.errors import Problem, UserError
+from stages.common.images import PATH
 from stages.common.predict import Predictor
-from stages.infer.chunks import CHUNK_ROWS, Chunk, Damage, read_chunks
+from stages.common.schema import Array
+from stages.infer.chunks import Chunk, Damage, read_chunks
 from stages.infer.damage import encode_whole
+from stages.infer.explain import Explanations, explain, in_words
 from stages.infer.notes import Notes
+from stages.infer.threads import map_in_order, num_threads
+
+# A file that begins with as many rows that no model here takes is another kind of file.
+MAX_DAMAGED_FIRST = 16_384
 
 
 @dataclass(frozen=True)
@@ -30,54 +39,87 @@ class KeysDifferError(Exception):
 
 
 def predict_file(
-    path: Path, predictor: Predictor, notes: Notes, key: str, *, text_keys: bool = False
+    path: Path,
+    predictor: Predictor,
+    notes: Notes,
+    key: str,
+    *,
+    text_keys: bool = False,
+    explanations: Explanations | None = None,
 ) -> Iterator[Part]:
     """The predictions of a file's rows, part by part; `key` is the parameter that names it.
 
-    A key that stands twice is predicted twice. Raises UserError when the file can't be read, when
-    it lacks a column, and when no row of its beginning is one that the model takes; KeysDifferError
+    With `explanations`, which takes in how good they are, a column says what moved each. A key
+    that stands twice is predicted twice. Raises UserError when the file can't be read, when it
+    lacks a column, and when no row of its beginning is one that the model takes; KeysDifferError
     when `text_keys` is needed.
     """
     kind: pl.DataType | None = None
     num_damaged = 0
-    for chunk in read_chunks(path, predictor.schema, key):
-        whole, arrays = encode_whole(chunk, predictor.schema, predictor.statistics, key)
-        num_damaged += len(whole.damaged)
-        if kind is None and num_damaged >= CHUNK_ROWS:
+    explained = explanations is not None
+    predict = partial(_predict, predictor, key, text_keys=text_keys, explained=explained)
+    chunks = read_chunks(path, predictor.schema, key)
+    # Explaining puts a hook into the model, which two threads at once would share.
+    for done in map_in_order(predict, chunks, 1 if explained else num_threads()):
+        num_damaged += len(done.whole.damaged)
+        if kind is None and num_damaged >= MAX_DAMAGED_FIRST:
             break
-        predictions = pl.DataFrame()
-        if whole.table.height:
-            keys = _keys(whole, predictor.schema.key, text_keys=text_keys)
-            kind = kind or keys.dtype
-            if keys.dtype != kind:
+        if done.whole.table.height:
+            dtype = done.predictions.dtypes[0]
+            kind = kind or dtype
+            if dtype != kind:
                 raise KeysDifferError
-            notes.add(whole.table, arrays)
-            predictions = predictor.decode(predictor.scores(arrays)).insert_column(0, keys)
-        yield Part(predictions, whole.damaged)
+            notes.add(done.whole.table, done.arrays)
+        if explanations is not None and done.attribution is not None:
+            explanations.add(done.attribution)
+        yield Part(done.predictions, done.whole.damaged)
     if kind is None:
-        _stop(chunk, whole.damaged, num_damaged, predictor, path, key)
+        _stop(done, num_damaged, predictor, path, key)
 
 
-def _stop(
-    chunk: Chunk,
-    damaged: list[Damage],
-    num_damaged: int,
-    predictor: Predictor,
-    path: Path,
-    key: str,
-) -> None:
+@dataclass(frozen=True)
+class _Done:
+    """A chunk of which all is known: its whole rows, their arrays and their predictions."""
+
+    chunk: Chunk
+    whole: Chunk
+    arrays: dict[str, Array]
+    predictions: pl.DataFrame
+    attribution: Attribution | None = None
+
+
+def _predict(
+    predictor: Predictor, key: str, chunk: Chunk, *, text_keys: bool, explained: bool
+) -> _Done:
+    whole, arrays = encode_whole(chunk, predictor.schema, predictor.statistics, key)
+    if not whole.table.height:
+        return _Done(chunk, whole, arrays, pl.DataFrame())
+    keys = _keys(whole, predictor.schema.key, text_keys=text_keys)
+    predictions = predictor.decode(predictor.scores(arrays)).insert_column(0, keys)
+    if not explained:
+        return _Done(chunk, whole, arrays, predictions)
+    found = explain(predictor, arrays, predictions)
+    return _Done(chunk, whole, arrays, predictions.with_columns(in_words(found)), found)
+
+
+def _stop(done: _Done, num_damaged: int, predictor: Predictor, path: Path, key: str) -> None:
     """Stop with what is wrong with a file of whose beginning no row can be predicted."""
-    if chunk.table.height:
-        encode(chunk.table, predictor.schema, predictor.statistics, key)
+    if done.chunk.table.height:
+        encode(done.chunk.table, predictor.schema, predictor.statistics, key)
+    damaged = done.whole.damaged
     where = f"'{damaged[0].column}': " if damaged[0].column else ""
     message = f"none of the first {num_damaged} rows can be predicted: {where}{damaged[0].reason}"
     raise UserError(Problem(message, key, str(path)))
 
 
 def _keys(chunk: Chunk, name: str | None, *, text_keys: bool) -> pl.Series:
-    """Int64 where all keys of the chunk are whole numbers that it holds, else text."""
-    if name is None:
+    """Int64 where all keys of the chunk are whole numbers that it holds, else text.
+
+    Images from a folder have a path where the model has no key.
+    """
+    if name is None and PATH not in chunk.table.columns:
         return pl.Series("row", chunk.rows)
+    name = name or PATH
     column = chunk.table[name]
     if column.dtype.is_integer() and not text_keys:
         narrow = column.cast(pl.Int64, strict=False)

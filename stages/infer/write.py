@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -13,6 +14,7 @@ from pyarrow import parquet
 
 from stages.common.predict import Predictor
 from stages.infer.chunks import Damage
+from stages.infer.explain import Explanations
 from stages.infer.notes import Notes
 from stages.infer.stream import KeysDifferError, predict_file
 
@@ -33,16 +35,24 @@ class Outcome:
 
 
 def write_predictions(
-    source: Path, target: Path | None, rejected: Path | None, predictor: Predictor, key: str
+    source: Path,
+    target: Path | None,
+    rejected: Path | None,
+    predictor: Predictor,
+    key: str,
+    *,
+    explained: bool = False,
 ) -> Outcome:
     """Predict the rows of `source` into `target` (None: CSV, here); others go into `rejected`.
 
-    `key` is the parameter that names the source. Raises UserError as `predict_file`.
+    `key` is the parameter that names the source; `explained` adds a column with what moved each
+    prediction. Raises UserError as `predict_file`.
     """
+    write = partial(_write, source, target, rejected, predictor, key, explained=explained)
     try:
-        return _write(source, target, rejected, predictor, key, text_keys=target is None)
+        return write(text_keys=target is None)
     except KeysDifferError:
-        return _write(source, target, rejected, predictor, key, text_keys=True)
+        return write(text_keys=True)
 
 
 def _write(
@@ -53,13 +63,18 @@ def _write(
     key: str,
     *,
     text_keys: bool,
+    explained: bool,
 ) -> Outcome:
     outcome = Outcome()
+    explanations = Explanations() if explained else None
     notes = Notes(predictor.schema, predictor.statistics)
     with ExitStack() as stack:
         write = stack.enter_context(_open_target(target, predictor.model_md5))
         note = stack.enter_context(_open_rejected(rejected))
-        for part in predict_file(source, predictor, notes, key, text_keys=text_keys):
+        parts = predict_file(
+            source, predictor, notes, key, text_keys=text_keys, explanations=explanations
+        )
+        for part in parts:
             if part.predictions.height:
                 write(part.predictions)
             for damage in part.damaged:
@@ -67,7 +82,7 @@ def _write(
             outcome.num_predicted += part.predictions.height
             outcome.num_damaged += len(part.damaged)
             outcome.examples += part.damaged[: NUM_SHOWN - len(outcome.examples)]
-    outcome.notes = notes.lines()
+    outcome.notes = notes.lines() + (explanations.lines() if explanations else [])
     return outcome
 
 

@@ -1,0 +1,171 @@
+"""Images from a folder: PNG and JPEG, however deep they lie, as arrays of bytes.
+
+An image is turned as its EXIF data say. Transparency is laid over white, unless four channels are
+wanted; of 16 bits the upper 8 are kept; palettes and CMYK become colours, and colours become grey
+where one channel is wanted (the luma of ITU-R BT.601).
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from stages.common.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+# The columns of a folder that is read as a table.
+PATH, IMAGE, LABEL = "path", "image", "label"
+Pixels = npt.NDArray[np.uint8]
+# (height, width)
+Size = tuple[int, int]
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_GREY = ("1", "L", "LA", "I", "I;16", "I;16B")
+# EXIF's tag of the orientation, and its values in which height and width change places.
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+
+
+class ImageError(Exception):
+    """A file that is no image that can be read; the text says why, to follow its name."""
+
+
+def find_files(folder: Path) -> list[str]:
+    """The files under `folder` by their paths in it, sorted; hidden files and folders are not."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(parent).relative_to(folder)
+        found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def read_folder(folder: Path, key: str) -> pl.DataFrame:
+    """A folder with a folder for each class, `cat/tom.png`, as a table; `key` names the folder.
+
+    Columns: `path` in the folder, `image` uint8 of (height, width), or (height, width, 3) when
+    one of them is in colour, `label`: the name of the class. Raises UserError with the first
+    image that can't be read, has no class, or is of another size than the one before it.
+    """
+    names = find_files(folder)
+    images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    _check_classes(folder, images, key)
+    if others := len(names) - len(images):
+        print(f"note: {others} files in {folder} are no {', '.join(SUFFIXES)}: left aside")
+    channels, size = _common_form(folder, images, key)
+    pixels = np.empty((len(images), *size, *([] if channels == 1 else [channels])), np.uint8)
+    for row, name in enumerate(images):
+        try:
+            pixels[row] = read_image(folder / name, channels, size)
+        except ImageError as error:
+            raise UserError(Problem(f"{folder / name}: {error}; remove it", key=key)) from None
+    labels = [name.split("/")[0] for name in images]
+    return pl.DataFrame({PATH: images, IMAGE: pl.Series(pixels), LABEL: labels})
+
+
+def _check_classes(folder: Path, images: Sequence[str], key: str) -> None:
+    problems = []
+    bare = [name for name in images if "/" not in name]
+    if bare:
+        message = f"{folder / bare[0]} lies in no class: each class is a folder of its images"
+        problems.append(f"{message} ({len(bare)} such files)")
+    filled = {name.split("/")[0] for name in images}
+    for each in sorted(folder.iterdir()):
+        if each.is_dir() and not each.name.startswith(".") and each.name not in filled:
+            problems.append(f"the class {each} has no {', '.join(SUFFIXES)}: fill or remove it")
+    if not images and not problems:
+        problems = [f"{folder} has no images: each class is a folder of {', '.join(SUFFIXES)}"]
+    if problems:
+        raise UserError(*(Problem(text, key=key, value=str(folder)) for text in problems[:5]))
+
+
+def _common_form(folder: Path, images: Sequence[str], key: str) -> tuple[int, Size]:
+    """The number of channels that holds all images, and their one size."""
+    first: Size | None = None
+    grey = True
+    for name in images:
+        try:
+            with _opened(folder / name) as image:
+                size, grey = _size(image), grey and image.mode in _GREY
+        except ImageError as error:
+            raise UserError(Problem(f"{folder / name}: {error}; remove it", key=key)) from None
+        first = first or size
+        if size != first:
+            message = (
+                f"all images must be of one size: {folder / images[0]} is {_wide(first)}, and "
+                f"{folder / name} is {_wide(size)}; write them in one size into another folder, "
+                "and name that"
+            )
+            raise UserError(Problem(message, key=key, value=str(folder)))
+    assert first is not None
+    return (1 if grey else 3), first
+
+
+def read_image(path: Path, channels: int, size: Size) -> Pixels:
+    """The pixels of a file: (height, width) for one channel, else (height, width, channels).
+
+    Raises ImageError when it can't be read, or is not of `size`; it is then not even decoded.
+    """
+    from PIL import ImageOps
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise ImageError(f"it is no {', '.join(SUFFIXES)}")
+    with _opened(path) as image:
+        if _size(image) != size:
+            raise ImageError(f"it is {_wide(_size(image))} pixels, not {_wide(size)}")
+        return np.asarray(_converted(ImageOps.exif_transpose(image), _MODES[channels]))
+
+
+def _converted(image: "Image.Image", mode: str) -> "Image.Image":
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if mode != "RGBA" and image.has_transparency_data:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+    return image.convert(mode)
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[Image.Image]":
+    """An image of which the header alone is read so far. Raises ImageError."""
+    from PIL import Image
+
+    with _readable(), Image.open(path, formats=("PNG", "JPEG")) as image:
+        yield image
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Whatever a damaged file makes the decoder raise becomes an ImageError."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:
+        from PIL import UnidentifiedImageError
+
+        is_none = isinstance(error, UnidentifiedImageError)
+        reason = "it is no PNG or JPEG" if is_none else str(error).split("\n")[0][:100]
+        raise ImageError(f"it can't be read: {reason}") from None
+
+
+def _size(image: "Image.Image") -> Size:
+    """Height and width, once it is turned as it should be."""
+    width, height = image.size
+    turned = image.getexif().get(_ORIENTATION) in _TURNED
+    return (width, height) if turned else (height, width)
+
+
+def _wide(size: Size) -> str:
+    """As people write it: width before height."""
+    return f"{size[1]}×{size[0]}"

@@ -1,0 +1,64 @@
+"""For `reprise predict --explain`: beside each prediction, the columns that moved it most."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from stages.common.attribution import Attribution, attribute
+from stages.common.predict import Predictor
+from stages.common.schema import Array
+
+COLUMN = "moved_by"
+NUM_COLUMNS = 3
+
+
+@dataclass
+class Explanations:
+    """Of all rows together: how far they moved, and how much of that the columns don't add up to.
+
+    Both in units of the target, or of the score of the class.
+    """
+
+    moved: float = 0.0
+    missed: float = 0.0
+    left_out: list[str] = field(default_factory=list)
+
+    def add(self, found: Attribution) -> None:
+        """Take the rows of an attribution in."""
+        self.moved += float(np.abs(found.values.sum(axis=1)).sum())
+        self.missed += float(found.errors.sum())
+        self.left_out = found.left_out
+
+    def lines(self) -> list[str]:
+        """What a reader of the explanations should know."""
+        share = self.missed / self.moved if self.moved else 0.0
+        lines = [
+            f"'{COLUMN}' is by integrated gradients against the average row of training: the "
+            f"columns add up to what sets a row apart from it, but for {share:.2%}"
+        ]
+        if self.left_out:
+            names = ", ".join(f"'{name}'" for name in self.left_out)
+            lines.append(f"not explained, since the model has no Flatten layer for them: {names}")
+        return lines
+
+
+def explain(
+    predictor: Predictor, arrays: dict[str, Array], predictions: pl.DataFrame
+) -> Attribution:
+    """By how much each column moved each of `predictions`, of the class that was predicted."""
+    classes = predictor.schema.target.classes
+    codes = np.zeros(predictions.height, np.int64)
+    if classes is not None:
+        places = {name: code for code, name in enumerate(classes)}
+        codes = np.array([places[name] for name in predictions["prediction"]])
+    return attribute(predictor, arrays, codes)
+
+
+def in_words(found: Attribution) -> pl.Series:
+    """A text for each row: `size +1.32, town -0.4`, the column that moved it most first."""
+    texts = []
+    for values in found.values:
+        order = np.argsort(-np.abs(values), kind="stable")[:NUM_COLUMNS]
+        texts.append(", ".join(f"{found.columns[i]} {values[i]:+.3g}" for i in order))
+    return pl.Series(COLUMN, texts, pl.String)

@@ -1,0 +1,65 @@
+"""Chunks on as many threads as the machine has cores; the results come in order.
+
+Each chunk is computed by one thread from its first step to its last: two cores then do two
+chunks, with nothing to wait for in between, and neither the bytes nor the order of the results
+depend on how many cores there are.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+from stages.common.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+# More would only wait for the one that reads and writes.
+MAX_THREADS = 8
+
+
+def num_threads() -> int:
+    """`REPRISE_THREADS`, else the cores of this process, at most 8. Raises UserError."""
+    asked = os.environ.get("REPRISE_THREADS")
+    if asked is None:
+        return min(MAX_THREADS, len(os.sched_getaffinity(0)))
+    if not asked.isdigit() or int(asked) < 1:
+        raise UserError(f"REPRISE_THREADS is '{asked}': it must be a whole number, 1 or more")
+    return int(asked)
+
+
+def map_in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Iterator[Result]:
+    """`function` of each of `items`, in their order, on `threads` threads.
+
+    At most one item more than there are threads is held at a time. Ends with the first error, of
+    `items` or of `function`.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with _one_thread_each(), ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Torch splits no operator while the chunks have the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,201 @@
+"""Folders of images: what is read of a file, training from classes, predicting, and what is not."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from stages.common.errors import UserError
+from stages.common.files import read_csv
+from stages.common.images import ImageError, find_files, read_folder, read_image
+from stages.common.predict import Predictor, load_predictor
+from stages.common.schema import load_arrays
+from stages.infer.write import Outcome, write_predictions
+from tests.conftest import ROOT, Project
+from tests.samples import mixed_table, run_stages, small_project
+
+KEY = "infer.input"
+DIGITS = pl.read_parquet(ROOT / "data/raw/digits.parquet").head(300)
+PIXELS = np.array(DIGITS["image"].to_list(), np.uint8)
+
+
+def write_digits(folder: Path, *, classes: bool) -> pl.DataFrame:
+    """The digits as PNG files, and the table that they are, in the order of its paths."""
+    paths = []
+    for label, number, pixels in zip(DIGITS["label"], DIGITS["id"], PIXELS, strict=True):
+        path = f"{label}/{number:04}.png" if classes else f"deep/er/{number:04}.png"
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / path)
+        paths.append(path)
+    labels = DIGITS["label"].cast(pl.String)
+    return pl.DataFrame({"path": paths, "image": PIXELS, "label": labels}).sort("path")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    return write_digits(tmp_path_factory.mktemp("digits"), classes=True)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, table: pl.DataFrame) -> Project:
+    settings = {"prepare.source": "data/raw/digits", "prepare.key": "path"}
+    settings |= {"prepare.target": "label", "infer.input": "data/raw/new"}
+    made = small_project(tmp_path_factory.mktemp("images") / "p", table, settings)
+    write_digits(made.path / "data/raw/digits", classes=True)
+    write_digits(made.path / "data/raw/new", classes=False)
+    run_stages(made, "prepare", "build", "tune", "train", "infer")
+    return made
+
+
+@pytest.fixture(scope="module")
+def predictor(project: Project) -> Predictor:
+    return load_predictor(project.path / "data")
+
+
+def test_a_folder_and_a_table_of_the_same_images_give_equal_arrays(
+    project: Project, table: pl.DataFrame, tmp_path: Path
+) -> None:
+    settings = {"prepare.key": "path", "prepare.target": "label"}
+    other = small_project(tmp_path / "p", table, settings)
+    run_stages(other, "prepare")
+    for split in ("train", "validation", "test"):
+        found = load_arrays(project.path / "data/prepare" / split)
+        expected = load_arrays(other.path / "data/prepare" / split)
+        assert found.keys() == expected.keys() == {"image", "target", "key"}
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array)
+
+
+def test_the_stage_predicts_a_folder_as_it_does_a_table(
+    project: Project, predictor: Predictor
+) -> None:
+    found = pl.read_parquet(project.path / "data/infer/predictions.parquet")
+    names = find_files(project.path / "data/raw/new")
+    assert found["path"].to_list() == names
+    order = DIGITS.select(
+        path=pl.lit("deep/er/") + pl.col("id").cast(pl.String).str.zfill(4) + ".png"
+    )
+    images = pl.DataFrame({"path": order["path"], "image": PIXELS}).sort("path")
+    assert found.equals(predictor.predict(images))
+
+
+def predicted(
+    folder: Path, predictor: Predictor
+) -> tuple[list[str], list[tuple[str, str]], Outcome]:
+    target, rejected = folder.with_name("out.parquet"), folder.with_name("rejected.csv")
+    outcome = write_predictions(folder, target, rejected, predictor, KEY)
+    kept = pl.read_parquet(target)["path"].to_list()
+    return kept, [(row["key"], row["reason"]) for row in read_csv(rejected)], outcome
+
+
+def test_what_is_no_image_of_the_size_is_set_aside_with_its_reason(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new"
+    (folder / ".hidden").mkdir(parents=True)
+    good = Image.fromarray(PIXELS[0])
+    good.save(folder / "a.png")
+    good.save(folder / "z.JPG")
+    good.save(folder / ".hidden/c.png")
+    Image.new("L", (9, 7)).save(folder / "b.png")
+    content = io.BytesIO()
+    Image.effect_noise((8, 8), 50).save(content, "PNG")
+    (folder / "cut.png").write_bytes(content.getvalue()[:-40])
+    good.save(folder / "gif.png", "GIF")
+    (folder / "notes.txt").write_text("x")
+    kept, rejected, _ = predicted(folder, predictor)
+    assert kept == ["a.png", "z.JPG"]
+    reasons = dict(rejected)
+    assert list(reasons) == ["b.png", "cut.png", "gif.png", "notes.txt"]
+    assert reasons["b.png"] == "it is 9×7 pixels, not 8×8"
+    assert reasons["cut.png"].startswith("it can't be read: ")
+    assert reasons["gif.png"] == "it can't be read: it is no PNG or JPEG"
+    assert reasons["notes.txt"] == "it is no .png, .jpg, .jpeg"
+
+
+def test_a_model_of_more_than_images_takes_no_folder(tmp_path: Path) -> None:
+    made = small_project(tmp_path / "p", mixed_table(), {"prepare.key": "id"})
+    run_stages(made, "prepare", "build", "tune", "train")
+    with pytest.raises(UserError, match="takes more than images"):
+        predicted(write_few(tmp_path / "new"), load_predictor(made.path / "data"))
+
+
+def write_few(folder: Path, mode: str = "L") -> Path:
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, (4, 3)).save(folder / name)
+    return folder
+
+
+def test_a_class_is_the_first_folder_of_the_path(tmp_path: Path) -> None:
+    folder = write_few(tmp_path / "pets")
+    (folder / "dog/deep/er").mkdir(parents=True)
+    Image.new("RGB", (4, 3), "red").save(folder / "dog/deep/er/9.jpeg", quality=95)
+    (folder / ".git").mkdir()
+    (folder / "cat/.DS_Store").write_text("x")
+    (folder / "README.md").write_text("x")
+    table = read_folder(folder, "prepare.source")
+    assert table["path"].to_list() == ["cat/1.png", "cat/2.png", "dog/1.png", "dog/deep/er/9.jpeg"]
+    assert table["label"].to_list() == ["cat", "cat", "dog", "dog"]
+    # One in colour makes all of them so.
+    assert table["image"].dtype == pl.Array(pl.UInt8, (3, 4, 3))
+
+
+def test_a_folder_that_can_not_be_trained_on_says_why(tmp_path: Path) -> None:
+    def says(text: str) -> None:
+        with pytest.raises(UserError) as caught:
+            read_folder(folder, "prepare.source")
+        assert caught.value.problems[0].key == "prepare.source"
+        assert text in caught.value.problems[0].message
+
+    folder = write_few(tmp_path / "pets")
+    (folder / "owl").mkdir()
+    says(f"the class {folder}/owl has no .png, .jpg, .jpeg")
+    Image.new("L", (3, 4)).save(folder / "owl/1.png")
+    says(f"{folder}/cat/1.png is 4×3, and {folder}/owl/1.png is 3×4")
+    (folder / "owl/1.png").write_bytes(b"no image")
+    says(f"{folder}/owl/1.png: it can't be read: it is no PNG or JPEG")
+    Image.new("L", (4, 3)).save(folder / "owl.png")
+    says(f"{folder}/owl.png lies in no class")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    says(f"{folder} has no images")
+
+
+def test_every_kind_of_file_becomes_the_channels_that_are_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "one.png"
+
+    def pixel(image: Image.Image, channels: int) -> list[int]:
+        image.save(path)
+        return read_image(path, channels, (2, 2)).reshape(4, -1)[0].tolist()
+
+    red = Image.new("RGB", (2, 2), "red")
+    assert pixel(red, 3) == [255, 0, 0]
+    assert pixel(red, 1) == [76]
+    assert pixel(red.convert("P"), 3) == [255, 0, 0]
+    assert pixel(red, 4) == [255, 0, 0, 255]
+    clear = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
+    assert pixel(clear, 3) == [255, 255, 255]
+    assert pixel(clear, 1) == [255]
+    assert pixel(clear, 4) == [255, 0, 0, 0]
+    assert pixel(Image.new("LA", (2, 2), (7, 255)), 1) == [7]
+    assert pixel(Image.new("1", (2, 2), 1), 1) == [255]
+    deep = Image.fromarray(np.full((2, 2), 513 * 64, np.uint16))
+    assert pixel(deep, 1) == [128]
+    assert pixel(deep, 3) == [128, 128, 128]
+
+
+def test_an_image_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+    image = Image.new("L", (4, 2), 0)
+    image.paste(255, (0, 0, 2, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    found = read_image(tmp_path / "a.jpg", 1, (4, 2))
+    assert (found[:2] > 200).all()
+    assert (found[2:] < 50).all()
+    with pytest.raises(ImageError, match="it is 2×4 pixels, not 4×2"):
+        read_image(tmp_path / "a.jpg", 1, (2, 4))
