@@ -12,7 +12,7 @@ from stages.common.schema import Schema, read_schema, read_statistics
 from stages.common.section import Overrides
 from stages.common.yamlfile import read_yaml
 from stages.train.board import open_board
-from stages.train.checkpoint import Saver, history_of, load_checkpoint, unpack
+from stages.train.checkpoint import Saver, history_of, load_checkpoint, told_to_stop, unpack
 from stages.train.loop import Data, Epoch, Result, train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
 from stages.train.params import TrainParams
@@ -57,28 +57,30 @@ def fit(params: Params, out: Path, world: World, checkpoints: Path | None) -> No
 
     model.to(device)
     saved = load_checkpoint(checkpoints)
-    restore = None if saved is None else partial(unpack, saved)
-    if world.rank > 0:
-        train(model, data, section, params.seed, world, lambda _epoch, _model: None, restore)
-        return
-    save = None if checkpoints is None else Saver(checkpoints)
-    advance, close = show_progress(section.epochs, data.metric)
-    with open_board(spec, section, params.seed, data.metric) as board:
-        board.write_start(model, data)
-        for epoch in history_of(saved):
-            advance(epoch)
-            board.write_epoch(epoch)
+    restore = partial(unpack, saved, world)
+    with told_to_stop() as told:
+        save = Saver(checkpoints, world, told)
+        if world.rank > 0:
+            train(model, data, section, params.seed, world, lambda *_: None, restore, save)
+            return
+        advance, close = show_progress(section.epochs, data.metric)
+        with open_board(spec, section, params.seed, data.metric) as board:
+            board.write_start(model, data)
+            for epoch in history_of(saved):
+                advance(epoch)
+                board.write_epoch(epoch)
 
-        def watch(epoch: Epoch, model: torch.nn.Module) -> None:
-            advance(epoch)
-            board.write_epoch(epoch, model)
+            def watch(epoch: Epoch, model: torch.nn.Module) -> None:
+                advance(epoch)
+                board.write_epoch(epoch, model)
 
-        try:
-            result = train(model, data, section, params.seed, world, watch, restore, save)
-        finally:
-            close()
-        model.load_state_dict(result.weights)
-        board.write_end(result, model, data, schema.target)
+            try:
+                result = train(model, data, section, params.seed, world, watch, restore, save)
+            finally:
+                close()
+                save.finish()
+            model.load_state_dict(result.weights)
+            board.write_end(result, model, data, schema.target)
     _write(out, spec, result, data, section)
 
 
