@@ -80,38 +80,44 @@ class Step:
 
     def take(self, global_rows: Tensor, sums: Sums) -> None:
         """Learn from the rows of a batch; add what came of it to `sums`."""
-        self.optimizer.zero_grad()
+        for weight in self.weights:
+            weight.grad = None
         loss = self._backward(global_rows, sums.num_steps)
-        norm = nn.utils.clip_grad_norm_(self.weights, self.limit)
+        norm = nn.utils.get_total_norm([w.grad for w in self.weights if w.grad is not None])
         share = len(global_rows) / self.world.size
-        # Alone there is the loss itself to look at; its gradient may well be finite.
-        total = norm + loss if self.world.size == 1 else norm
-        if total.is_cpu:
-            if math.isfinite(total.item()):
-                self.optimizer.step()
-                sums.loss += loss.item() * share
-                sums.norm += norm.item()
-                sums.rows += share
-                sums.applied += 1
-                sums.lost = 0
-            else:
-                sums.lost += 1
+        if norm.is_cpu:
+            self._apply(loss.item(), norm, share, sums)
         else:
-            self._apply_unseen(loss, norm, total, share, sums)
+            self._apply_unseen(loss, norm, share, sums)
         sums.num_steps += 1
 
-    def _apply_unseen(
-        self, loss: Tensor, norm: Tensor, total: Tensor, share: float, sums: Sums
-    ) -> None:
+    def _apply(self, loss: float, norm: Tensor, share: float, sums: Sums) -> None:
+        length = norm.item()
+        # Alone there is the loss itself to look at; its gradient may well be finite.
+        if not (math.isfinite(length) and (self.world.size > 1 or math.isfinite(loss))):
+            sums.lost += 1
+            return
+        if length > self.limit:
+            nn.utils.clip_grads_with_norm_(self.weights, self.limit, norm)
+        self.optimizer.step()
+        sums.loss += loss * share
+        sums.norm += length
+        sums.rows += share
+        sums.applied += 1
+        sums.lost = 0
+
+    def _apply_unseen(self, loss: Tensor, norm: Tensor, share: float, sums: Sums) -> None:
         """As on a CPU, but the device decides; only an optimizer that can't makes us wait."""
-        finite = total.isfinite()
+        finite = (norm + loss if self.world.size == 1 else norm).isfinite()
+        if self.limit < math.inf:
+            nn.utils.clip_grads_with_norm_(self.weights, self.limit, norm)
         if self.optimizer.defaults.get("fused"):
             # What a fused optimizer looks at under a gradient scaler: it leaves all as it is.
             self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
             self.optimizer.step()
         elif finite.item():
             self.optimizer.step()
-        zero = torch.zeros_like(total, dtype=torch.float64)
+        zero = torch.zeros_like(norm, dtype=torch.float64)
         sums.loss += torch.where(finite, loss.double() * share, zero)
         sums.norm += torch.where(finite, norm.double(), zero)
         sums.rows += finite * share
@@ -120,24 +126,29 @@ class Step:
 
     def _backward(self, global_rows: Tensor, number: int) -> Tensor:
         """Leave the gradient of step `number` in the weights; this process's part of the loss."""
-        mine, share = shard(len(global_rows), self.world)
+        num_rows = len(global_rows)
+        mine, share = shard(num_rows, self.world)
         target = self.split.target
-        rows = global_rows[mine].to(target.device)
-        loss = torch.zeros((), device=target.device)
+        rows = (global_rows if self.world.size == 1 else global_rows[mine]).to(target.device)
+        losses = []
         for part in micro_batches(len(rows), self.micro_batch_size):
-            self.masks.begin_step(number, len(global_rows), within(mine, part, len(global_rows)))
-            taken = rows[part]
-            with self._sync(last=part.stop is None or part.stop >= len(rows)):
+            taken = rows if part is None else rows[part]
+            self.masks.begin_step(
+                number, num_rows, mine if part is None else within(mine, part, num_rows)
+            )
+            with self._sync(last=part is None or part.stop >= len(rows)):
                 scores = self.network(take(self.split.batch, taken))
-                part_loss = self.loss_of(fit_to_target(scores, target), target[taken])
-                part_loss = part_loss * (share * len(taken) / len(rows))
+                loss = self.loss_of(fit_to_target(scores, target), target[taken])
+                factor = share * len(taken) / len(rows)
+                # A product with 1 costs as much as any other.
+                loss = loss if factor == 1 else loss * factor
                 seed = None
                 if self.world.size > 1:
                     # The others see a loss that is no number by the gradient alone.
-                    seed = torch.where(part_loss.isfinite(), 1.0, math.nan).to(part_loss.dtype)
-                part_loss.backward(seed)
-            loss = loss + part_loss.detach()
-        return loss
+                    seed = torch.where(loss.isfinite(), 1.0, math.nan).to(loss.dtype)
+                loss.backward(seed)
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _sync(self, *, last: bool) -> "nullcontext[None]":
         """The processes average their gradients once a step, after the last micro-batch."""
@@ -161,10 +172,10 @@ def shard(num_rows: int, world: World) -> tuple[slice, float]:
     return mine, len(range(num_rows)[mine]) * world.size / num_rows
 
 
-def micro_batches(num_rows: int, size: int | None) -> Iterator[slice]:
-    """The parts of a process's rows that go through the model one after the other."""
+def micro_batches(num_rows: int, size: int | None) -> Iterator[slice | None]:
+    """The parts of a process's rows that go through the model one after the other; None: all."""
     if size is None or size >= num_rows:
-        yield slice(None)
+        yield None
         return
     for start in range(0, num_rows, size):
         yield slice(start, start + size)
