@@ -14,8 +14,9 @@ from stages.common.outputs import stage_outputs
 from stages.common.params import read_params
 from stages.common.yamlfile import read_yaml
 from stages.prepare.params import PrepareParams
-from stages.train.loop import Data, Split
+from stages.train.loop import Data
 from stages.train.params import TrainParams
+from stages.train.step import Split
 from tests.conftest import ROOT, Project
 
 
@@ -36,10 +37,12 @@ def train_params(**changes: object) -> TrainParams:
     section = {
         "epochs": 3,
         "batch_size": 16,
+        "micro_batch_size": None,
         "loss": {"name": "CrossEntropyLoss"},
         "optimizer": {"name": "SGD", "lr": 0.1},
         "schedule": {"name": "ConstantLR", "factor": 1.0},
         "clip_norm": None,
+        "ema": None,
         "early_stopping": {"metric": "loss", "patience": None},
         "calibration": {"temperature": False, "threshold": None},
         "replicas": 1,

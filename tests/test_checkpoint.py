@@ -1,11 +1,12 @@
 """A training that is killed goes on from its checkpoint and ends with the same bytes."""
 
+import math
 import os
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,13 +20,16 @@ from stages.common.layers import Dropout
 from stages.train.checkpoint import (
     PREEMPTED,
     Saver,
+    copied,
     hold_checkpoints,
     key_of,
     load_checkpoint,
     pack,
+    pack_rank,
+    told_to_stop,
     unpack,
 )
-from stages.train.loop import Result, train
+from stages.train.loop import Result, State, train
 from stages.train.machine import World
 from stages.train.params import TrainParams
 from tests.conftest import Project, project_environment
@@ -46,6 +50,8 @@ RECIPES = {
     "cosine": {
         "optimizer": {"name": "Adam", "lr": 0.02},
         "schedule": {"name": "CosineAnnealingLR"},
+        "ema": 0.9,
+        "micro_batch_size": 6,
     },
 }
 
@@ -68,36 +74,103 @@ def run(params: TrainParams, **hooks: Any) -> Result:
     return train(Drops(), DATA, params, 7, World(), lambda *_: None, **hooks)
 
 
+def saver(folder: Path, told: Callable[[], bool] = lambda: False, seconds: float = 0) -> Saver:
+    return Saver(folder, World(), told, seconds_between=seconds)
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_going_on_after_any_epoch_gives_the_same_bits(recipe: str, tmp_path: Path) -> None:
+def test_going_on_after_any_step_gives_the_same_bits(recipe: str, tmp_path: Path) -> None:
     params = train_params(epochs=8, **RECIPES[recipe])
-    packed: list[Any] = []
+    kept: list[Any] = []
+    save = saver(tmp_path)
 
-    def save(*state: Any) -> None:
-        torch.save(pack(*state), tmp_path / "one.pt")
-        packed.append(torch.load(tmp_path / "one.pt", weights_only=True))
+    def keep(state: State) -> None:
+        save(state)
+        save.finish()
+        kept.append(load_checkpoint(tmp_path))
 
-    whole = run(params, save=save)
-    assert len(packed) == len(whole.history) > 3
-    for saved in (packed[0], packed[2], packed[-1]):
-        rest = run(params, restore=partial(unpack, saved))
+    whole = run(params, save=keep)
+    steps_and_end = 5
+    assert len(kept) == steps_and_end * len(whole.history)
+    assert len(whole.history) > 3
+    # The first step, in an epoch, before its validation, after it, and the last of all.
+    for number in (0, 6, 13, 14, -1):
+        rest = run(params, restore=partial(unpack, kept[number], World()))
         assert rest.history == whole.history
         assert rest.kept == whole.kept
         for name, weight in whole.weights.items():
             assert torch.equal(rest.weights[name], weight)
 
 
+def test_what_is_written_is_the_state_of_its_step(tmp_path: Path) -> None:
+    # The disk is slower than the steps that follow.
+    params, save, packed = train_params(epochs=2, **RECIPES["cosine"]), saver(tmp_path), []
+
+    def keep(state: State) -> None:
+        if len(packed) == 2:
+            save(state)
+            save.seconds_between = math.inf
+        packed.append(copied(pack(state, [pack_rank(state)])))
+
+    run(params, save=keep)
+    save.finish()
+    saved = load_checkpoint(tmp_path)
+    assert saved is not None
+    for name, weight in packed[2]["model"].items():
+        assert torch.equal(saved["model"][name], weight)
+        assert not torch.equal(packed[-1]["model"][name], weight)
+
+
 def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(train_params(epochs=5), save=Saver(tmp_path, seconds_between=0))
+    save = saver(tmp_path)
+    run(train_params(epochs=5), save=save)
+    save.finish()
     first, second = sorted(tmp_path.iterdir())
-    assert [first.name, second.name] == ["00000004.pt", "00000005.pt"]
-    second.write_bytes(second.read_bytes()[:1000])
+    assert first.name.startswith("00000004-00000004-")
+    assert second.name.startswith("00000005-00000000-")
+    content = bytearray(second.read_bytes())
+    content[len(content) // 2] ^= 1
+    second.write_bytes(content)
     saved = load_checkpoint(tmp_path)
     assert saved is not None
     assert len(saved["history"]) == 4
-    assert "can't be read" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "can't be read (its checksum is another)" in said
+    assert "after epoch 4 and 4 steps" in said
+
+
+def test_a_full_disk_is_said_and_ends_no_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = saver(tmp_path / "gone")
+    whole = run(train_params(epochs=3), save=save)
+    save.finish()
+    assert len(whole.history) == 3
+    assert "no checkpoint could be written: No such file or directory" in capsys.readouterr().out
+
+
+def test_told_to_stop_it_keeps_the_step_and_ends(tmp_path: Path) -> None:
+    params, steps = train_params(epochs=4, **RECIPES["one cycle"]), iter(range(100))
+    whole = run(params)
+    with told_to_stop() as told:
+        save = saver(tmp_path, told, seconds=math.inf)
+
+        def preempt(state: State) -> None:
+            if next(steps) == 7:
+                os.kill(os.getpid(), signal.SIGTERM)
+            save(state)
+
+        with pytest.raises(SystemExit) as ended:
+            run(params, save=preempt)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert ended.value.code == PREEMPTED
+    saved = load_checkpoint(tmp_path)
+    assert saved is not None
+    assert saved["ranks"][0]["sums"]["num_steps"] == 3
+    rest = run(params, restore=partial(unpack, saved, World()))
+    assert rest.history == whole.history
 
 
 def test_checkpoints_are_held_by_one_run_and_gone_after_it(
@@ -119,7 +192,7 @@ def training(project: Project, **variables: str) -> "Iterator[subprocess.Popen[s
     with subprocess.Popen(
         ["python", "-m", "stages.train"],
         cwd=project.path,
-        env={**project_environment(), "REPRISE_CHECKPOINT_SECONDS": "0", **variables},
+        env={**project_environment(), "REPRISE_CHECKPOINT_SECONDS": "0.05", **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -139,6 +212,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
         "train.epochs": 150,
         "train.early_stopping": {"metric": "loss", "patience": None},
         "build.model": {"name": "mlp", "width": 8, "dropout": 0.2},
+        "train.ema": 0.99,
+        "train.micro_batch_size": 50,
     }
     project = small_project(tmp_path_factory.mktemp("trained"), mixed_table(400), changes)
     run_stages(project, "prepare", "build", "tune")
@@ -195,17 +270,18 @@ def test_two_killed_processes_end_with_the_same_bytes_every_time(
     trained.run("python", "-m", "stages.train")
 
 
-def test_told_to_stop_it_says_that_it_can_go_on(trained: Project) -> None:
-    with training(trained) as process:
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_told_to_stop_it_says_that_it_can_go_on(trained: Project, processes: str) -> None:
+    several = {"PET_NPROC_PER_NODE": processes, "REPRISE_CHECKPOINT_SECONDS": "1000"}
+    with training(trained, **several) as process:
         assert process.stdout is not None
-        # At the second line the first epochs have been saved.
-        lines = (line for line in process.stdout if line.startswith("epoch"))
-        assert next(lines) < next(lines)
+        next(line for line in process.stdout if line.startswith("epoch"))
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=60)[0]
         assert process.returncode == PREEMPTED, said
     assert "the next run goes on from the last checkpoint" in said
-    assert "goes on from" in trained.run("python", "-m", "stages.train").stdout
+    done = trained.run("python", "-m", "stages.train", env={"PET_NPROC_PER_NODE": processes})
+    assert "goes on from" in done.stdout
 
 
 def test_another_recipe_never_goes_on_from_this_one(

@@ -26,14 +26,12 @@ from stages.common.files import read_csv, read_json
 from stages.common.layers import Dropout, share_masks
 from stages.common.model import ModelSpec, make_model
 from stages.train.board import rebuild
+from stages.train.diverged import DivergedError
 from stages.train.loop import (
     Data,
-    DivergedError,
     Epoch,
     Result,
-    Split,
     batches,
-    shard,
     train,
     validate,
 )
@@ -42,6 +40,7 @@ from stages.train.names import REGRESSION_LOSSES, Kind, allowed, refused
 from stages.train.optimizers import check_names, make_loss, make_optimizer
 from stages.train.params import TrainParams
 from stages.train.progress import NUM_LINES, show_progress
+from stages.train.step import Split, Step, Sums, shard
 from tests.conftest import ROOT, Project, project_environment
 from tests.samples import (
     classification,
@@ -108,6 +107,35 @@ def order_of(num_rows: int, seed: int, epoch: int) -> Tensor:
     """The order that the loop promises, from seed and epoch alone."""
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
     return torch.randperm(num_rows, generator=torch.Generator().manual_seed(mixed))
+
+
+DROPPED: dict[str, Any] = {"epochs": 4, "batch_size": 22, "optimizer": {"name": "SGD", "lr": 0.3}}
+SPECS = {
+    "mlp": ModelSpec(
+        name="mlp",
+        arguments={"width": 16, "layers": 2, "dropout": 0.3},
+        inputs={"numeric": [36]},
+        num_outputs=3,
+    ),
+    "cnn": ModelSpec(
+        name="cnn",
+        arguments={"channels": [4, 8], "width": 16, "dropout": 0.3},
+        inputs={"image": [1, 6, 6]},
+        num_outputs=3,
+    ),
+}
+
+
+def pixels(kind: str, num_rows: int = 45) -> Data:
+    """Random images of three classes in float64, as a model of `kind` takes them."""
+
+    def split(seed: int) -> Split:
+        random = torch.Generator().manual_seed(seed)
+        images = torch.randn(num_rows, 1, 6, 6, generator=random, dtype=torch.float64)
+        batch = {"numeric": images.flatten(1)} if kind == "mlp" else {"image": images}
+        return Split(batch, torch.randint(3, (num_rows,), generator=random))
+
+    return Data(split(1), split(2), "classification")
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
@@ -520,12 +548,123 @@ def test_steps_are_taken_in_training_mode_and_validation_is_not() -> None:
     assert modes == [(25, True), (25, True), (30, False)] * 2
 
 
-@pytest.mark.parametrize("poison", ["train", "validation"])
-def test_a_loss_that_is_no_number_stops_the_training(poison: str) -> None:
+def test_a_validation_loss_that_is_no_number_stops_the_training() -> None:
     data = classification()
-    (data.train if poison == "train" else data.validation).batch["numeric"][3, 2] = math.nan
+    data.validation.batch["numeric"][3, 2] = math.nan
     with pytest.raises(DivergedError, match="not a number any more in epoch 1"):
         run(model(), data, train_params())
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Rprop"])
+def test_a_step_that_is_no_number_is_not_applied(optimizer: str) -> None:
+    # Batches of one epoch that hold no poisoned row are all that it learns from.
+    data, clean = classification(num_rows=48), classification(num_rows=48)
+    row = order_of(48, 0, 1)[20]
+    data.train.batch["numeric"][row, 2] = math.nan
+    params = train_params(epochs=1, optimizer={"name": optimizer, "lr": 0.1})
+    network, expected = model(), model()
+    (epoch,) = run(network, data, params).history
+
+    loss_of = make_loss(params, "classification")
+    other = make_optimizer(expected, params)
+    losses = []
+    for number, rows in enumerate(torch.split(order_of(48, 0, 1), 16)):
+        if number == 1:
+            continue
+        other.zero_grad()
+        loss = loss_of(expected(take(clean.train.batch, rows)), clean.train.target[rows])
+        loss.backward()
+        other.step()
+        losses.append(loss.item())
+    assert epoch.skipped_steps == 1
+    assert epoch.train_loss == pytest.approx(sum(losses) / 2, rel=1e-6)
+    assert_same(weights_of(network), weights_of(expected), tolerance=0.0)
+
+
+def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> None:
+    # The road of a GPU, on tensors of the CPU.
+    network = model()
+    params = train_params(optimizer={"name": "AdamW", "lr": 0.1})
+    optimizer = make_optimizer(network, params)
+    split, masks = classification().train, share_masks(network, torch.device("cpu"))
+    weights = list(network.parameters())
+    step = Step(
+        network, split, nn.CrossEntropyLoss(), optimizer, masks, World(), math.inf, None, weights
+    )
+    sums, before = Sums(), weights_of(network)
+    for factor in (math.nan, 1.0):
+        for weight in weights:
+            weight.grad = torch.full_like(weight, factor)
+        loss = torch.tensor(2.0 * factor)
+        step._apply_unseen(loss, torch.tensor(3.0), 16.0, sums)
+        if math.isnan(factor):
+            assert_same(weights_of(network), before, tolerance=0.0)
+            assert (int(sums.lost), float(sums.applied)) == (1, 0.0)
+    assert not torch.equal(weights_of(network)["output.bias"], before["output.bias"])
+    found = [float(value) for value in (sums.loss, sums.norm, sums.rows, sums.applied, sums.lost)]
+    assert found == [32.0, 3.0, 16.0, 1.0, 0.0]
+
+
+def test_five_steps_on_end_that_are_no_numbers_stop_the_training() -> None:
+    whole = classification(num_rows=64)
+    keys = np.array([f"row {number}" for number in range(64)])
+    data = Data(Split(whole.train.batch, whole.train.target, keys), whole.validation, whole.task)
+    network = model()
+    with torch.no_grad():
+        # Finite, but its product with the input is not.
+        network.output.weight.fill_(3e38)
+    with pytest.raises(DivergedError) as caught:
+        run(network, data, train_params(epochs=9, batch_size=12))
+    text = str(caught.value)
+    assert "in 5 steps on end" in text
+    assert "step 5 of epoch 1" in text
+    last = order_of(64, 0, 1)[48:58].tolist()
+    assert f"the rows with the keys {', '.join(keys[last])} and 2 more" in text
+    assert "first seen in the output of output (Linear)" in text
+    assert weights_of(network)["output.weight"].max().item() == pytest.approx(3e38)
+
+
+@pytest.mark.parametrize("size", [1, 5, 16])
+@pytest.mark.parametrize("kind", SPECS)
+def test_micro_batches_give_the_gradient_of_the_batch(kind: str, size: int) -> None:
+    params = {**DROPPED, "epochs": 2}
+    whole, parts = (make_model(SPECS[kind], seed=4).double() for _ in range(2))
+    alone = run(whole, pixels(kind), train_params(**params), seed=9)
+    divided = run(parts, pixels(kind), train_params(**params, micro_batch_size=size), seed=9)
+    for ours, theirs in zip(divided.history, alone.history, strict=True):
+        assert vars(ours) == pytest.approx(vars(theirs), rel=1e-10)
+    assert_same(weights_of(parts), weights_of(whole), tolerance=1e-10)
+
+
+def test_the_average_of_the_weights_is_validated_and_kept() -> None:
+    data, network = doubled(classification(num_rows=50)), model().double()
+    params = train_params(epochs=3, ema=0.8, early_stopping=None)
+    average = weights_of(network)
+    number = 0
+
+    def follow(module: nn.Module, _inputs: object, _output: object) -> None:
+        nonlocal number
+        if not module.training:
+            return
+        # The weights before a step are those after the one before it.
+        if number > 0:
+            decay = min(0.8, number / (9 + number))
+            for name, weight in weights_of(network).items():
+                average[name] = decay * average[name] + (1 - decay) * weight
+        number += 1
+
+    network.register_forward_hook(follow)
+    result = run(network, data, params)
+    network.train()
+    follow(network, None, None)
+    assert_same(result.weights, average, tolerance=1e-12)
+    judged = model().double()
+    judged.load_state_dict(result.weights)
+    scores = judged.eval()(data.validation.batch)
+    loss = F.cross_entropy(scores, data.validation.target).item()
+    assert result.history[-1].validation_loss == pytest.approx(loss, rel=1e-12)
+    last = F.cross_entropy(network.eval()(data.validation.batch), data.validation.target).item()
+    assert abs(last - loss) > 1e-6
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
@@ -560,34 +699,6 @@ def test_shards_of_a_batch_average_to_its_gradient(size: int, num_rows: int) -> 
     torch.testing.assert_close(mean, gradient(rows, 1.0), rtol=1e-10, atol=1e-12)
     weighed = torch.cat([rows[mine] for mine, share in shards if share])
     assert sorted(weighed.tolist()) == sorted(rows.tolist())
-
-
-SPECS = {
-    "mlp": ModelSpec(
-        name="mlp",
-        arguments={"width": 16, "layers": 2, "dropout": 0.3},
-        inputs={"numeric": [36]},
-        num_outputs=3,
-    ),
-    "cnn": ModelSpec(
-        name="cnn",
-        arguments={"channels": [4, 8], "width": 16, "dropout": 0.3},
-        inputs={"image": [1, 6, 6]},
-        num_outputs=3,
-    ),
-}
-
-
-def pixels(kind: str, num_rows: int = 45) -> Data:
-    """Random images of three classes in float64, as a model of `kind` takes them."""
-
-    def split(seed: int) -> Split:
-        random = torch.Generator().manual_seed(seed)
-        images = torch.randn(num_rows, 1, 6, 6, generator=random, dtype=torch.float64)
-        batch = {"numeric": images.flatten(1)} if kind == "mlp" else {"image": images}
-        return Split(batch, torch.randint(3, (num_rows,), generator=random))
-
-    return Data(split(1), split(2), "classification")
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
@@ -671,7 +782,6 @@ if rank == 0:
     torch.save(results, out)
 dist.destroy_process_group()
 """
-DROPPED: dict[str, Any] = {"epochs": 4, "batch_size": 22, "optimizer": {"name": "SGD", "lr": 0.3}}
 
 
 def test_two_processes_drop_the_same_units_as_one(tmp_path: Path) -> None:

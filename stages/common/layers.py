@@ -29,6 +29,7 @@ class Masks:
     def __init__(self, device: torch.device) -> None:
         self._generator = torch.Generator(device)
         self._first_seed = 0
+        self._step: int | None = None
         self._num_rows = 0
         self._mine = slice(None)
 
@@ -40,7 +41,8 @@ class Masks:
 
     def begin_step(self, step: int, num_rows: int, mine: slice) -> None:
         """Draw for a batch of `num_rows` from here on; `mine` are the rows of this process."""
-        self._generator.manual_seed((self._first_seed + step * _SPREAD) % 2**64)
+        # Seeded when the first layer draws: most models of a small step have none.
+        self._step = step
         self._num_rows, self._mine = num_rows, mine
 
     def end_epoch(self) -> None:
@@ -54,6 +56,9 @@ class Masks:
         """
         if self._num_rows == 0:
             return nn.functional.dropout(values, p)
+        if self._step is not None:
+            self._generator.manual_seed((self._first_seed + self._step * _SPREAD) % 2**64)
+            self._step = None
         mask = values.new_empty(self._num_rows, *values.shape[1:])
         mask = mask.bernoulli_(1 - p, generator=self._generator)[self._mine]
         if len(mask) != len(values):

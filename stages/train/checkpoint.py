@@ -1,36 +1,45 @@
 """Where a training is, on disk: one that was killed goes on from there, with the same bits.
 
-A checkpoint is written after an epoch, into `.reprise/checkpoints/<key>`; the key is made of all
-that the result depends on, so a changed parameter, input or file never meets an old one. The
+A checkpoint is written between two steps, into `.reprise/checkpoints/<key>`; the key is made of
+all that the result depends on, so a changed parameter, input or file never meets an old one. Its
+name ends in its checksum; the last two are kept, each with the weights of the best epoch. The
 folder outlives DVC's clean-up before a run; in a scheduled clone it is a link to one beside the
 shared cache, so it outlives the clone as well. A training that has ended leaves none.
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
+import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
+from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from stages.common.fingerprint import fingerprint
-from stages.train.loop import Epoch, Result
-from stages.train.machine import device_kind
+from stages.train.loop import Epoch, State
+from stages.train.machine import World, device_kind
+from stages.train.step import Sums
 
 CHECKPOINTS = Path(".reprise/checkpoints")
 # EX_TEMPFAIL: told to stop, and able to go on from a checkpoint.
 PREEMPTED = 75
-# Not more often than this, so that short epochs don't spend their time on the disk.
+# Not more often than this: a copy of the state takes time, and the disk is not ours alone.
 SECONDS_BETWEEN = 10.0
+# Between the questions that the processes of a training ask each other.
+SECONDS_BETWEEN_QUESTIONS = 0.25
+MAX_STEPS_BETWEEN = 1000
+# Less than torchrun waits for its processes (30 s).
+STOP_SECONDS = 25.0
 NUM_KEPT = 2
 
 
@@ -61,67 +70,175 @@ def hold_checkpoints(key: str) -> Iterator[Path | None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def told_to_stop() -> Iterator[Callable[[], bool]]:
+    """A function that says whether SIGTERM has come: in here it waits for the end of a step.
+
+    Where no step ends for `STOP_SECONDS`, it ends the process as it would have without.
+    """
+    told: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if not told:
+            signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)
+        told.append(number)
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield lambda: bool(told)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def list_checkpoints(folder: Path | None) -> list[Path]:
     """The checkpoints there are, the oldest first."""
     return sorted(folder.glob("*.pt")) if folder is not None else []
 
 
 def load_checkpoint(folder: Path | None) -> dict[str, Any] | None:
-    """The newest that can be read, as `pack` has put it together."""
+    """The newest that is what was written, as `pack` has put it together."""
     for path in reversed(list_checkpoints(folder)):
         try:
+            if _checksum(path) != path.stem.rpartition("-")[2]:
+                raise ValueError("its checksum is another")
             saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
             reason = str(error).split("\n")[0]
             print(f"{path} can't be read ({reason}); trying the one before it")
             continue
-        print(f"goes on from {path}, after epoch {len(saved['history'])}")
+        steps = round(saved["ranks"][0]["sums"]["num_steps"])
+        within = f" and {steps} steps" if steps else ""
+        print(f"goes on from {path}, after epoch {len(saved['history'])}{within}")
         return saved
     return None
 
 
 @dataclass
 class Saver:
-    """Writes a checkpoint after an epoch when the last one is some seconds old."""
+    """Called after every step: writes a checkpoint when the last one is some seconds old.
 
-    folder: Path
+    Told to stop (SIGTERM), it writes one at once and ends the process with `PREEMPTED`. Several
+    processes do both at the same step: every now and then they ask each other, which takes no
+    part in what they compute. A copy of the state is made between two steps; the disk is written
+    beside the steps that follow.
+    """
+
+    folder: Path | None
+    world: World
+    told_to_stop: Callable[[], bool]
     seconds_between: float = field(
         default_factory=lambda: float(os.environ.get("REPRISE_CHECKPOINT_SECONDS", SECONDS_BETWEEN))
     )
     saved_at: float = field(default_factory=time.monotonic)
+    asked_at: float = field(default_factory=time.monotonic)
+    steps_until_asked: int = 1
+    steps_between: int = 1
+    writing: "Future[None] | None" = None
+    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
-    def __call__(
-        self, result: Result, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler
-    ) -> None:
+    def __call__(self, state: State) -> None:
         """Write one, if it is time; whole or not at all."""
-        if time.monotonic() - self.saved_at < self.seconds_between:
+        stop, due = self.told_to_stop(), self._is_due()
+        if self.world.size > 1:
+            self.steps_until_asked -= 1
+            if self.steps_until_asked > 0:
+                return
+            stop, due = self._ask_all(stop=stop, due=due)
+        if not (stop or due):
             return
-        path = self.folder / f"{len(result.history):08}.pt"
-        temporary = path.with_suffix(".writing")
-        with temporary.open("wb") as file:
-            torch.save(pack(result, model, optimizer, schedule), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        for old in list_checkpoints(self.folder)[:-NUM_KEPT]:
-            old.unlink()
+        if self.folder is not None:
+            self._save(state, self.folder)
+        if stop:
+            self.finish()
+            self.world.wait()
+            sys.exit(PREEMPTED)
+
+    def finish(self) -> None:
+        """Wait for what is being written. What the disk refuses is said, and ends no training."""
+        if self.writing is None:
+            return
+        try:
+            self.writing.result()
+        except OSError as error:
+            print(f"no checkpoint could be written: {error.strerror or error}", flush=True)
+        self.writing = None
+
+    def _is_due(self) -> bool:
+        return self.folder is not None and time.monotonic() - self.saved_at >= self.seconds_between
+
+    def _ask_all(self, *, stop: bool, due: bool) -> tuple[bool, bool]:
+        """Whether any process was told to stop, and whether the first finds a checkpoint due."""
+        now, first = time.monotonic(), self.world.rank == 0
+        seconds = max(now - self.asked_at, 1e-6)
+        planned = self.steps_between * SECONDS_BETWEEN_QUESTIONS / seconds
+        steps = min(MAX_STEPS_BETWEEN, max(1, round(planned)))
+        answer = self.world.largest([stop, due and first, steps if first else 0])
+        self.asked_at = time.monotonic()
+        self.steps_between = self.steps_until_asked = answer[2]
+        return bool(answer[0]), bool(answer[1])
+
+    def _save(self, state: State, folder: Path) -> None:
+        ranks = self.world.gather(pack_rank(state))
         self.saved_at = time.monotonic()
+        if self.world.rank > 0:
+            return
+        self.finish()
+        content = copied(pack(state, ranks))
+        position = (len(state.result.history), state.sums.num_steps)
+        self.writing = self.writer.submit(write_checkpoint, folder, position, content)
 
 
-def pack(
-    result: Result, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler
-) -> dict[str, Any]:
-    """All that the next epoch depends on, as tensors and plain values."""
-    assert result.kept is not None
+def write_checkpoint(folder: Path, position: tuple[int, int], content: dict[str, Any]) -> None:
+    """Write a checkpoint under a name of epochs, steps and its own checksum; drop the oldest.
+
+    Raises OSError.
+    """
+    stem = f"{position[0]:08}-{position[1]:08}"
+    temporary = folder / f"{stem}.writing"
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / f"{stem}-{_checksum(temporary)}.pt")
+    for old in list_checkpoints(folder)[:-NUM_KEPT]:
+        old.unlink()
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def copied(value: Any) -> Any:
+    """`value` with its tensors copied to the CPU, so that the next step can't change them."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(copied(item) for item in value)
+    return value
+
+
+def pack_rank(state: State) -> dict[str, Any]:
+    """What only this process knows: its sums of the epoch, and where its randomness is."""
+    sums = {name: float(value) for name, value in vars(state.sums).items()}
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"sums": sums, "random": torch.get_rng_state(), "random_cuda": cuda}
+
+
+def pack(state: State, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    """All that the next step depends on, as tensors and plain values; `ranks` of `pack_rank`."""
+    kept = state.result.kept
     return {
-        "history": [astuple(epoch) for epoch in result.history],
-        "kept": result.kept.epoch,
-        "kept_weights": result.weights,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "history": [astuple(epoch) for epoch in state.result.history],
+        "kept": None if kept is None else kept.epoch,
+        "kept_weights": state.result.weights,
+        "model": state.model.state_dict(),
+        "average": None if state.average is None else state.average.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "schedule": state.schedule.state_dict(),
+        "ranks": ranks,
     }
 
 
@@ -130,15 +247,22 @@ def history_of(saved: dict[str, Any] | None) -> list[Epoch]:
     return [] if saved is None else [Epoch(*row) for row in saved["history"]]
 
 
-def unpack(
-    saved: dict[str, Any], model: nn.Module, optimizer: Optimizer, schedule: LRScheduler
-) -> Result:
-    """Put everything back as it was when `saved` was packed; the result so far."""
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    schedule.load_state_dict(saved["schedule"])
-    torch.set_rng_state(saved["random"])
-    if saved["random_cuda"]:
-        torch.cuda.set_rng_state_all(saved["random_cuda"])
-    history = history_of(saved)
-    return Result(history, history[saved["kept"] - 1], saved["kept_weights"])
+def unpack(saved: dict[str, Any] | None, world: World, state: State) -> None:
+    """Put everything back as it was when `saved` was packed; nothing if it is None."""
+    if saved is None:
+        return
+    state.model.load_state_dict(saved["model"])
+    if state.average is not None:
+        state.average.load_state_dict(saved["average"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.schedule.load_state_dict(saved["schedule"])
+    mine = saved["ranks"][world.rank]
+    torch.set_rng_state(mine["random"])
+    if mine["random_cuda"] is not None:
+        torch.cuda.set_rng_state(mine["random_cuda"])
+    whole = ("num_steps", "lost")
+    state.sums = Sums(**{n: int(v) if n in whole else v for n, v in mine["sums"].items()})
+    result = state.result
+    result.history += history_of(saved)
+    result.kept = None if saved["kept"] is None else result.history[saved["kept"] - 1]
+    result.weights = saved["kept_weights"]

@@ -14,7 +14,7 @@ from stages.common.section import Overrides
 from stages.common.yamlfile import read_yaml
 from stages.train.board import open_board
 from stages.train.calibrate import calibrate
-from stages.train.checkpoint import Saver, history_of, load_checkpoint, unpack
+from stages.train.checkpoint import Saver, history_of, load_checkpoint, told_to_stop, unpack
 from stages.train.loop import Data, Epoch, Result, train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
 from stages.train.params import TrainParams
@@ -64,28 +64,30 @@ def fit(
 
     model.to(device)
     saved = load_checkpoint(checkpoints)
-    restore = None if saved is None else partial(unpack, saved)
-    if world.rank > 0:
-        train(model, data, section, seed, world, lambda _epoch, _model: None, restore)
-        return
-    save = None if checkpoints is None else Saver(checkpoints)
-    advance, close = show_progress(section.epochs, data.metric, section.replicas)
-    with open_board(spec, section, seed, data.metric) as board:
-        board.write_start(model, data)
-        for epoch in history_of(saved):
-            advance(epoch)
-            board.write_epoch(epoch)
+    restore = partial(unpack, saved, world)
+    with told_to_stop() as told:
+        save = Saver(checkpoints, world, told)
+        if world.rank > 0:
+            train(model, data, section, seed, world, lambda *_: None, restore, save)
+            return
+        advance, close = show_progress(section.epochs, data.metric, section.replicas)
+        with open_board(spec, section, seed, data.metric) as board:
+            board.write_start(model, data)
+            for epoch in history_of(saved):
+                advance(epoch)
+                board.write_epoch(epoch)
 
-        def watch(epoch: Epoch, model: torch.nn.Module) -> None:
-            advance(epoch)
-            board.write_epoch(epoch, model)
+            def watch(epoch: Epoch, model: torch.nn.Module) -> None:
+                advance(epoch)
+                board.write_epoch(epoch, model)
 
-        try:
-            result = train(model, data, section, seed, world, watch, restore, save)
-        finally:
-            close()
-        model.load_state_dict(result.weights)
-        board.write_end(result, model, data, schema.target)
+            try:
+                result = train(model, data, section, seed, world, watch, restore, save)
+            finally:
+                close()
+                save.finish()
+            model.load_state_dict(result.weights)
+            board.write_end(result, model, data, schema.target)
     calibration, lines = calibrate(model, data.validation, section.calibration)
     _write(out, spec, result, data, section, calibration)
     _write_recipe(out / "recipe.json", seed, section, result, data)
@@ -117,8 +119,11 @@ def _write(
     names = ("learning_rate", "gradient_norm", "train_loss", "validation_loss")
     write_csv(
         out / "history.csv",
-        ("epoch", *names, f"validation_{data.metric}"),
-        [(e.epoch, *(repr(getattr(e, n)) for n in names), repr(e.metric)) for e in result.history],
+        ("epoch", *names, f"validation_{data.metric}", "skipped_steps"),
+        [
+            (e.epoch, *(repr(getattr(e, n)) for n in names), repr(e.metric), e.skipped_steps)
+            for e in result.history
+        ],
     )
     write_csv(
         out / "plots" / "loss.csv",
@@ -130,6 +135,8 @@ def _write(
         ("epoch", "validation"),
         [(e.epoch, rounded(e.metric)) for e in result.history],
     )
+    if skipped := sum(epoch.skipped_steps for epoch in result.history):
+        print(f"{skipped} steps were not applied: their loss or gradient was no finite number")
     which = "last" if section.early_stopping is None else "best"
     stopped = "" if len(result.history) == section.epochs else " (stopped early)"
     print(

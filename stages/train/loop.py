@@ -1,10 +1,11 @@
-"""The loop. `train` goes over the epochs, `train_epoch` over the steps; nothing is hidden.
+"""The loop. `train` goes over the epochs, `train_epoch` over the steps; `step.py` is one of them.
 
 Rows lie on the device already (`stages.common.batches`), so a batch is a slice by a
 permutation, and nothing in a step waits for the device: losses and norms are summed there and
 read once an epoch.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from stages.common.batches import Batch, take
-from stages.common.errors import Problem, UserError
-from stages.common.layers import Masks, share_masks
+from stages.common.batches import take
+from stages.common.layers import share_masks
+from stages.train.diverged import lost, stop_when_diverged
 from stages.train.machine import World
 from stages.train.optimizers import (
     STEPWISE,
@@ -30,19 +31,9 @@ from stages.train.optimizers import (
     watched_metric,
 )
 from stages.train.params import TrainParams
+from stages.train.step import Split, Step, Sums, fit_to_target, is_lost, update_average
 
 EVALUATION_ROWS = 4096
-
-
-@dataclass(frozen=True)
-class Split:
-    """The rows to train or validate on, on the device: features by kind, and the target (rows,)."""
-
-    batch: Batch
-    target: Tensor
-
-    def __len__(self) -> int:
-        return len(self.target)
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of `history.csv`. `metric` is accuracy, or RMSE in the target's units."""
+    """One row of `history.csv`. `metric` is accuracy, or RMSE in the target's units.
+
+    `skipped_steps` were not applied, because their loss or gradient was no finite number; the
+    means are over the others.
+    """
 
     epoch: int
     learning_rate: float
@@ -70,6 +65,7 @@ class Epoch:
     train_loss: float
     validation_loss: float
     metric: float
+    skipped_steps: int = 0
 
 
 @dataclass
@@ -81,8 +77,19 @@ class Result:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
 
-class DivergedError(UserError):
-    """The loss is no number any more."""
+@dataclass
+class State:
+    """All that the next step depends on, beside the recipe and the data: what a checkpoint holds.
+
+    `average` follows the weights (`train.ema`) and is what is validated and kept.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler
+    average: nn.Module | None = None
+    result: Result = field(default_factory=Result)
+    sums: Sums = field(default_factory=Sums)
 
 
 def train(
@@ -92,16 +99,16 @@ def train(
     seed: int,
     world: World,
     watch: Callable[[Epoch, nn.Module], None],
-    restore: Callable[[nn.Module, Optimizer, LRScheduler], Result] | None = None,
-    save: Callable[[Result, nn.Module, Optimizer, LRScheduler], None] | None = None,
+    restore: Callable[[State], None] = lambda _: None,
+    save: Callable[[State], None] = lambda _: None,
 ) -> Result:
     """Train `model` in place on its device; return the history and the weights to keep.
 
     With early stopping they are those of the epoch that was best on validation.
     `watch` is called after every epoch and may end the training by raising. The same seed
     gives the same bits for one world size, and the same numbers within rounding for any other.
-    `save` is handed, after every epoch, all that the next one depends on; with a `restore` that
-    puts it back the training goes on from there, and ends with the same bits.
+    `save` is handed the state after every step and every epoch; with a `restore` that puts it back
+    the training goes on from there, and ends with the same bits.
     Raises UserError for names that don't fit, DivergedError when the loss is no number.
     """
     direction = watched_direction(params, data.task)
@@ -110,25 +117,40 @@ def train(
     optimizer = make_optimizer(model, params)
     steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
     schedule = make_schedule(optimizer, params, steps_per_epoch, direction)
+    average = (
+        None if params.ema is None else copy.deepcopy(model).requires_grad_(requires_grad=False)
+    )
     network = DistributedDataParallel(model) if world.size > 1 else model
-
     # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
     torch.manual_seed(seed)
+    limit = math.inf if params.clip_norm is None else params.clip_norm
     masks = share_masks(model, data.train.target.device)
-    result = Result() if restore is None else restore(model, optimizer, schedule)
-    for epoch in range(len(result.history) + 1, params.epochs + 1):
-        if is_out_of_patience(result, params):
-            break
-        learning_rate = optimizer.param_groups[0]["lr"]
+    weights = list(model.parameters())
+    step = Step(
+        network,
+        data.train,
+        loss_of,
+        optimizer,
+        masks,
+        world,
+        limit,
+        params.micro_batch_size,
+        weights,
+    )
+
+    state = State(model, optimizer, schedule, average)
+    restore(state)
+    result = state.result
+    while len(result.history) < params.epochs and not is_out_of_patience(result, params):
+        epoch = len(result.history) + 1
         rows = batches(len(data.train), params.batch_size, seed, epoch)
         masks.begin_epoch(seed, epoch)
-        loss, norm = train_epoch(
-            network, data.train, rows, masks, loss_of, optimizer, schedule, params, world
-        )
+        train_epoch(step, rows, state, params, save)
         masks.end_epoch()
-        validation_loss, metric = validate(model, data.validation, loss_of, data, world)
-        done = Epoch(epoch, learning_rate, norm, loss, validation_loss, metric)
-        _stop_when_diverged(done)
+        judged = model if average is None else average
+        figures = validate(judged, data.validation, loss_of, data, world)
+        device = data.train.target.device
+        done = _end_epoch(epoch, state.sums, figures, device, world)
 
         result.history.append(done)
         watched = watched_value(done, params)
@@ -136,54 +158,64 @@ def train(
         best = None if result.kept is None else watched_value(result.kept, params)
         if stopping is None or best is None or sign * watched < sign * best:
             result.kept = done
-            result.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        watch(done, model)
+            result.weights = {k: v.detach().clone() for k, v in judged.state_dict().items()}
+        watch(done, judged)
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(watched)
         elif not isinstance(schedule, STEPWISE):
             schedule.step()
-        if save is not None:
-            save(result, model, optimizer, schedule)
+        state.sums = Sums(lost=state.sums.lost)
+        save(state)
     return result
 
 
 def train_epoch(
-    network: nn.Module,
-    split: Split,
+    step: Step,
     batches: Iterator[Tensor],
-    masks: Masks,
-    loss_of: nn.Module,
-    optimizer: Optimizer,
-    schedule: LRScheduler,
+    state: State,
     params: TrainParams,
-    world: World,
-) -> tuple[float, float]:
-    """One epoch of steps; returns the mean loss over rows and the mean gradient norm over steps."""
-    network.train()
-    limit = math.inf if params.clip_norm is None else params.clip_norm
-    weights = list(network.parameters())
-    device = split.target.device
-    total_loss = torch.zeros((), dtype=torch.float64, device=device)
-    total_norm = torch.zeros((), dtype=torch.float64, device=device)
-    num_steps = 0
-    for global_rows in batches:
-        mine, share = shard(len(global_rows), world)
-        rows = global_rows[mine].to(device)
-        masks.begin_step(num_steps, len(global_rows), mine)
+    save: Callable[[State], None],
+) -> None:
+    """The steps of one epoch that are still to do; what they come to is in `state.sums`."""
+    sums = state.sums
+    if sums.num_steps == 0:
+        sums.learning_rate = state.optimizer.param_groups[0]["lr"]
+    step.network.train()
+    epoch = len(state.result.history) + 1
+    steps_per_epoch = math.ceil(len(step.split) / params.batch_size)
+    for number, rows in enumerate(batches):
+        if number < sums.num_steps:
+            continue
+        step.take(rows, sums)
+        if isinstance(state.schedule, STEPWISE):
+            state.schedule.step()
+        if state.average is not None and params.ema is not None:
+            update_average(
+                state.average, state.model, params.ema, (epoch - 1) * steps_per_epoch + number
+            )
+        if is_lost(sums, steps_per_epoch):
+            raise lost(state.model, step, rows, epoch, sums)
+        save(state)
 
-        optimizer.zero_grad()
-        scores = network(take(split.batch, rows))
-        loss = loss_of(fit_to_target(scores, split.target), split.target[rows]) * share
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(weights, limit)
-        optimizer.step()
 
-        if isinstance(schedule, STEPWISE):
-            schedule.step()
-        total_loss += loss.detach() * (len(global_rows) / world.size)
-        total_norm += norm
-        num_steps += 1
-    return world.sum(total_loss).item() / len(split), total_norm.item() / num_steps
+def _end_epoch(
+    epoch: int, sums: Sums, validation: tuple[float, float], device: torch.device, world: World
+) -> Epoch:
+    """What the epoch comes to, over all processes. Raises DivergedError when that is no number."""
+    local = [float(sums.loss), float(sums.rows)]
+    loss, rows = world.sum(torch.tensor(local, dtype=torch.float64, device=device)).tolist()
+    applied = float(sums.applied)
+    done = Epoch(
+        epoch=epoch,
+        learning_rate=sums.learning_rate,
+        gradient_norm=float(sums.norm) / applied if applied else math.nan,
+        train_loss=loss / rows if rows else math.nan,
+        validation_loss=validation[0],
+        metric=validation[1],
+        skipped_steps=sums.num_steps - round(applied),
+    )
+    stop_when_diverged(epoch, done.train_loss, done.validation_loss)
+    return done
 
 
 def batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
@@ -194,26 +226,6 @@ def batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> Iterator[T
     order = torch.randperm(num_rows, generator=generator)
     for start in range(0, num_rows, batch_size):
         yield order[start : start + batch_size]
-
-
-def shard(num_rows: int, world: World) -> tuple[slice, float]:
-    """Which rows of a batch are this process's, and its factor on their mean loss.
-
-    With it, the mean of the gradients over processes (as DistributedDataParallel takes it) is
-    the gradient of the whole batch's mean loss, however unevenly the rows divide.
-    """
-    if world.size == 1:
-        return slice(None), 1.0
-    if world.rank >= num_rows:
-        # Every process must take part in every step; this one does so with no weight.
-        return slice(1), 0.0
-    mine = slice(world.rank, num_rows, world.size)
-    return mine, len(range(num_rows)[mine]) * world.size / num_rows
-
-
-def fit_to_target(scores: Tensor, target: Tensor) -> Tensor:
-    """Scores as the loss takes them: (rows,) beside real values, (rows, classes) beside codes."""
-    return scores.squeeze(1) if target.is_floating_point() else scores
 
 
 @torch.inference_mode()
@@ -247,12 +259,3 @@ def is_out_of_patience(result: Result, params: TrainParams) -> bool:
 def watched_value(epoch: Epoch, params: TrainParams) -> float:
     """The value of the watched metric after an epoch."""
     return epoch.validation_loss if watched_metric(params) == "loss" else epoch.metric
-
-
-def _stop_when_diverged(epoch: Epoch) -> None:
-    if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
-        message = (
-            f"the loss is not a number any more in epoch {epoch.epoch}; try a tenth of the "
-            "learning rate, or clip the gradients (train.clip_norm)"
-        )
-        raise DivergedError(Problem(message, key="train.optimizer.lr"))

@@ -10,6 +10,7 @@ sizes alone, never from a stopwatch.
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -33,6 +34,27 @@ class World:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def largest(self, numbers: list[int]) -> list[int]:
+        """Number by number the largest that any process has given."""
+        if self.size == 1:
+            return numbers
+        values = torch.tensor(numbers, device=choose_device())
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+        return [int(value) for value in values.tolist()]
+
+    def gather(self, value: Any) -> list[Any]:
+        """What every process has given, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.size > 1:
+            dist.barrier()
 
 
 def num_processes() -> int:

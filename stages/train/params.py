@@ -37,16 +37,20 @@ class CalibrationParams(Section):
 class TrainParams(Section):
     """How to train. Names are classes of `torch.nn`, `torch.optim`, `torch.optim.lr_scheduler`.
 
-    Without early stopping all epochs are trained and the last weights are kept. `replicas` are
-    trainings of the same recipe that differ in the seed; the first is the one that is served.
+    Without early stopping all epochs are trained and the last weights are kept. A batch goes
+    through the model whole, or in parts of `micro_batch_size` rows that fit a small memory. `ema`
+    keeps an average of the weights over the steps, with that decay, in place of the last ones.
+    `replicas` are trainings of the same recipe that differ in the seed; the first is served.
     """
 
     epochs: Positive
     batch_size: Positive
+    micro_batch_size: Positive | None
     loss: Named
     optimizer: Named
     schedule: Named
     clip_norm: Annotated[float, Field(gt=0)] | None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None
     early_stopping: EarlyStopping | None
     calibration: CalibrationParams
     replicas: Positive

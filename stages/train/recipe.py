@@ -12,8 +12,9 @@ from stages.common.batches import to_batch, to_target
 from stages.common.model import ModelSpec, make_model, make_spec, read_spec
 from stages.common.schema import Schema, Statistics, load_arrays
 from stages.common.section import Named, Overrides, apply_overrides, validate
-from stages.train.loop import Data, Split
+from stages.train.loop import Data
 from stages.train.params import TrainParams
+from stages.train.step import Split
 
 PREPARED = Path("data/prepare")
 BUILT = Path("data/build")
@@ -36,7 +37,8 @@ def load_data(schema: Schema, statistics: Statistics, device: torch.device) -> D
     splits: dict[str, Split] = {}
     for name in ("train", "validation"):
         arrays = load_arrays(PREPARED / name)
-        splits[name] = Split(to_batch(arrays, statistics, device), to_target(arrays, device))
+        batch, target = to_batch(arrays, statistics, device), to_target(arrays, device)
+        splits[name] = Split(batch, target, arrays["key"])
     deviation = 1.0 if statistics.target is None else statistics.target.deviation
     return Data(splits["train"], splits["validation"], schema.target.task, deviation=deviation)
 

@@ -11,12 +11,8 @@ from stages.common.model import ModelSpec, read_spec
 from stages.common.params import Params
 from stages.common.schema import Schema, read_schema, read_statistics
 from stages.common.section import Overrides, subtree
-from stages.train.loop import (
-    DivergedError,
-    Epoch,
-    train,
-    watched_value,
-)
+from stages.train.diverged import DivergedError
+from stages.train.loop import Epoch, train, watched_value
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
 from stages.train.optimizers import watched_direction
 from stages.train.recipe import (

@@ -1,0 +1,76 @@
+"""What a training says when its loss is no number any more: where, for which rows, what to try."""
+
+import math
+
+from torch import Tensor, nn
+
+from stages.common.batches import take
+from stages.common.errors import Problem, UserError
+from stages.train.step import Step, Sums, fit_to_target
+
+NUM_KEYS = 10
+TRY = "try a tenth of the learning rate, or clip the gradients (train.clip_norm)"
+
+
+class DivergedError(UserError):
+    """The loss is no number any more."""
+
+
+def stop_when_diverged(epoch: int, train_loss: float, validation_loss: float) -> None:
+    """Raise DivergedError unless both losses are finite."""
+    if math.isfinite(train_loss) and math.isfinite(validation_loss):
+        return
+    message = f"the loss is not a number any more in epoch {epoch}; {TRY}"
+    raise DivergedError(Problem(message, key="train.optimizer.lr"))
+
+
+def lost(model: nn.Module, step: Step, rows: Tensor, epoch: int, sums: Sums) -> DivergedError:
+    """The error that too many steps on end were not applied; `rows` are the last batch."""
+    keys = step.split.keys
+    names = [str(row if keys is None else keys[row]) for row in rows[:NUM_KEYS].tolist()]
+    more = f" and {len(rows) - NUM_KEYS} more" if len(rows) > NUM_KEYS else ""
+    num_steps = int(sums.lost)
+    times = f"in {num_steps} steps on end" if num_steps > 1 else "in the one step of an epoch"
+    lines = [
+        f"the loss or its gradient was no finite number {times} ; no such step was applied",
+        f"the last: step {sums.num_steps} of epoch {epoch}, on the rows with the keys "
+        f"{', '.join(names)}{more}",
+        f"first seen in {find_first(model, step, rows)}",
+        f"look at these rows; {TRY}",
+    ]
+    return DivergedError(Problem("\n".join(lines), key="train.optimizer.lr"))
+
+
+def find_first(model: nn.Module, step: Step, rows: Tensor) -> str:
+    """Where in the model a number that is not finite first appears, for a batch, in words."""
+    bad: list[str] = []
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            bad.append(f"the weight {name}")
+
+    def look(name: str, module: nn.Module, output: object) -> None:
+        if isinstance(output, Tensor) and not output.isfinite().all():
+            bad.append(f"the output of {name or 'the model'} ({type(module).__name__})")
+
+    hooks = [
+        module.register_forward_hook(lambda m, _, output, name=name: look(name, m, output))
+        for name, module in model.named_modules()
+    ]
+    target = step.split.target
+    rows = rows.to(target.device)
+    model.zero_grad()
+    model.eval()
+    try:
+        scores = model(take(step.split.batch, rows))
+        loss = step.loss_of(fit_to_target(scores, target), target[rows])
+        loss.backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not loss.isfinite():
+        bad.append(f"the loss ({type(step.loss_of).__name__})")
+    # Gradients come from the last layer to the first.
+    for name, weight in reversed(list(model.named_parameters())):
+        if weight.grad is not None and not weight.grad.isfinite().all():
+            bad.append(f"the gradient of {name}")
+    return bad[0] if bad else "the sum over the batch, not in this process"

@@ -1,0 +1,217 @@
+"""One step: the gradient of a batch's mean loss, then what the optimizer makes of it.
+
+A batch may be divided twice: over the processes, and within one into micro-batches that fit its
+memory. Neither changes the gradient but in the last digits, nor which rows dropout takes.
+
+A step whose loss or gradient is no finite number is not applied: weights and optimizer stay as
+they were. Each process then knows it from the norm of the gradient, which all of them share.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from stages.common.batches import Batch, take
+from stages.common.layers import Masks
+from stages.common.schema import Array
+from stages.train.machine import World
+
+MAX_LOST = 5
+STEPS_BETWEEN_LOOKS = 64
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows to train or validate on, on the device: features by kind, and the target (rows,).
+
+    `keys` (rows,) name them to a person.
+    """
+
+    batch: Batch
+    target: Tensor
+    keys: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass
+class Sums:
+    """What this process has summed up in the epoch that is going, a step at a time.
+
+    Numbers on a CPU. On another device tensors (), so that no step waits for it to read them.
+    """
+
+    num_steps: int = 0
+    # The learning rate that the epoch began with.
+    learning_rate: float = math.nan
+    loss: float | Tensor = 0.0
+    norm: float | Tensor = 0.0
+    # Rows and steps that count: those of steps that were applied.
+    rows: float | Tensor = 0
+    applied: float | Tensor = 0
+    # Steps on end that were not applied; it goes on over the end of an epoch.
+    lost: int | Tensor = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What all steps of a training share. `limit` clips the norm of the gradient; inf: it doesn't.
+
+    `network` is the model, or what keeps it the same in all processes of `world`.
+    """
+
+    network: nn.Module
+    split: Split
+    loss_of: nn.Module
+    optimizer: Optimizer
+    masks: Masks
+    world: World
+    limit: float
+    micro_batch_size: int | None
+    weights: list[nn.Parameter] = field(default_factory=list)
+
+    def take(self, global_rows: Tensor, sums: Sums) -> None:
+        """Learn from the rows of a batch; add what came of it to `sums`."""
+        for weight in self.weights:
+            weight.grad = None
+        loss = self._backward(global_rows, sums.num_steps)
+        norm = nn.utils.get_total_norm([w.grad for w in self.weights if w.grad is not None])
+        share = len(global_rows) / self.world.size
+        if norm.is_cpu:
+            self._apply(loss.item(), norm, share, sums)
+        else:
+            self._apply_unseen(loss, norm, share, sums)
+        sums.num_steps += 1
+
+    def _apply(self, loss: float, norm: Tensor, share: float, sums: Sums) -> None:
+        length = norm.item()
+        # Alone there is the loss itself to look at; its gradient may well be finite.
+        if not (math.isfinite(length) and (self.world.size > 1 or math.isfinite(loss))):
+            sums.lost += 1
+            return
+        if length > self.limit:
+            nn.utils.clip_grads_with_norm_(self.weights, self.limit, norm)
+        self.optimizer.step()
+        sums.loss += loss * share
+        sums.norm += length
+        sums.rows += share
+        sums.applied += 1
+        sums.lost = 0
+
+    def _apply_unseen(self, loss: Tensor, norm: Tensor, share: float, sums: Sums) -> None:
+        """As on a CPU, but the device decides; only an optimizer that can't makes us wait."""
+        finite = (norm + loss if self.world.size == 1 else norm).isfinite()
+        if self.limit < math.inf:
+            nn.utils.clip_grads_with_norm_(self.weights, self.limit, norm)
+        if self.optimizer.defaults.get("fused"):
+            # What a fused optimizer looks at under a gradient scaler: it leaves all as it is.
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif finite.item():
+            self.optimizer.step()
+        zero = torch.zeros_like(norm, dtype=torch.float64)
+        sums.loss += torch.where(finite, loss.double() * share, zero)
+        sums.norm += torch.where(finite, norm.double(), zero)
+        sums.rows += finite * share
+        sums.applied += finite.double()
+        sums.lost = (sums.lost + 1) * ~finite
+
+    def _backward(self, global_rows: Tensor, number: int) -> Tensor:
+        """Leave the gradient of step `number` in the weights; this process's part of the loss."""
+        num_rows = len(global_rows)
+        mine, share = shard(num_rows, self.world)
+        target = self.split.target
+        rows = (global_rows if self.world.size == 1 else global_rows[mine]).to(target.device)
+        losses = []
+        for part in micro_batches(len(rows), self.micro_batch_size):
+            taken = rows if part is None else rows[part]
+            self.masks.begin_step(
+                number, num_rows, mine if part is None else within(mine, part, num_rows)
+            )
+            with self._sync(last=part is None or part.stop >= len(rows)):
+                scores = self.network(take(self.split.batch, taken))
+                loss = self.loss_of(fit_to_target(scores, target), target[taken])
+                factor = share * len(taken) / len(rows)
+                # A product with 1 costs as much as any other.
+                loss = loss if factor == 1 else loss * factor
+                seed = None
+                if self.world.size > 1:
+                    # The others see a loss that is no number by the gradient alone.
+                    seed = torch.where(loss.isfinite(), 1.0, math.nan).to(loss.dtype)
+                loss.backward(seed)
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _sync(self, *, last: bool) -> "nullcontext[None]":
+        """The processes average their gradients once a step, after the last micro-batch."""
+        if last or not isinstance(self.network, DistributedDataParallel):
+            return nullcontext()
+        return self.network.no_sync()  # type: ignore[return-value]
+
+
+def shard(num_rows: int, world: World) -> tuple[slice, float]:
+    """Which rows of a batch are this process's, and its factor on their mean loss.
+
+    With it, the mean of the gradients over processes (as DistributedDataParallel takes it) is
+    the gradient of the whole batch's mean loss, however unevenly the rows divide.
+    """
+    if world.size == 1:
+        return slice(None), 1.0
+    if world.rank >= num_rows:
+        # Every process must take part in every step; this one does so with no weight.
+        return slice(1), 0.0
+    mine = slice(world.rank, num_rows, world.size)
+    return mine, len(range(num_rows)[mine]) * world.size / num_rows
+
+
+def micro_batches(num_rows: int, size: int | None) -> Iterator[slice | None]:
+    """The parts of a process's rows that go through the model one after the other; None: all."""
+    if size is None or size >= num_rows:
+        yield None
+        return
+    for start in range(0, num_rows, size):
+        yield slice(start, start + size)
+
+
+def within(mine: slice, part: slice, num_rows: int) -> slice:
+    """A part of the rows `mine`, as a slice of all `num_rows`."""
+    rows = range(num_rows)[mine][part]
+    return slice(rows.start, rows.stop, rows.step)
+
+
+def fit_to_target(scores: Tensor, target: Tensor) -> Tensor:
+    """Scores as the loss takes them: (rows,) beside real values, (rows, classes) beside codes."""
+    return scores.squeeze(1) if target.is_floating_point() else scores
+
+
+def update_average(average: nn.Module, model: nn.Module, decay: float, number: int) -> None:
+    """Move the average of the weights towards those after step `number`, from 0.
+
+    It starts from a shorter memory, (1 + t) / (10 + t), so that the first weights don't weigh on
+    a short training (Polyak and Juditsky 1992; the warm-up as in TensorFlow's
+    ExponentialMovingAverage).
+    """
+    warm = min(decay, (1 + number) / (10 + number))
+    update = get_ema_multi_avg_fn(warm)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        update(list(average.parameters()), list(model.parameters()), number)
+        for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)
+
+
+def is_lost(sums: Sums, steps_per_epoch: int) -> bool:
+    """Whether as many steps on end were not applied as end a training: an epoch, or `MAX_LOST`."""
+    most = min(MAX_LOST, steps_per_epoch)
+    if isinstance(sums.lost, int):
+        return sums.lost >= most
+    # To look is to wait for the device.
+    due = sums.num_steps % STEPS_BETWEEN_LOOKS == 0 or sums.num_steps == steps_per_epoch
+    return due and int(sums.lost) >= most
