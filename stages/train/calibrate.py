@@ -10,8 +10,9 @@ from torch import nn
 from stages.common.batches import take
 from stages.common.calibration import Calibration, predict_codes, probabilities
 from stages.common.files import rounded
-from stages.train.loop import EVALUATION_ROWS, Split
+from stages.train.loop import EVALUATION_ROWS
 from stages.train.params import CalibrationParams, ThresholdMetric
+from stages.train.step import Split
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
