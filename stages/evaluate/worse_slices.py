@@ -22,9 +22,9 @@ import numpy as np
 import polars as pl
 
 from stages.evaluate.bootstrap import LEVEL, Interval, paired_differences
-from stages.evaluate.changed_data import load_side
 from stages.evaluate.compare import mark
 from stages.evaluate.metrics import compute_metrics
+from stages.evaluate.sides import load_side
 from stages.evaluate.slices import SMALL_ROWS, Rows, cut
 from stages.evaluate.weighted import Floats
 
