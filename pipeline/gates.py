@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.metrics import format_value
+from stages.common.errors import UserError
 from stages.common.params import PARAMS
 from stages.common.section import validate
 from stages.common.yamlfile import read_yaml
-from stages.evaluate.params import Gate
+from stages.evaluate.params import Gate, check_gates
 
 EVALUATE = "evaluate"
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
@@ -59,12 +60,18 @@ class Verdict:
 
 
 def read_gates() -> dict[str, Gate]:
-    """`evaluate.gates` of `params.yaml`, by metric. Raises UserError when a gate is wrong.
+    """`evaluate.gates` of `params.yaml`, by metric.
 
-    That each is on a metric that is computed, `reprise check` sees.
+    Raises UserError when a gate is wrong, or is on a metric that is not computed.
     """
-    gates = (read_yaml(PARAMS).get(EVALUATE) or {}).get("gates") or {}
-    return {name: validate(Gate, gate, at=f"evaluate.gates.{name}") for name, gate in gates.items()}
+    section = read_yaml(PARAMS).get(EVALUATE) or {}
+    gates = {
+        name: validate(Gate, gate, at=f"evaluate.gates.{name}")
+        for name, gate in (section.get("gates") or {}).items()
+    }
+    if problems := check_gates(gates, section.get("metrics") or []):
+        raise UserError(*problems)
+    return gates
 
 
 def needs_base(gates: Mapping[str, Gate]) -> bool:
@@ -107,11 +114,10 @@ def judge_differences(
         margin = gate.not_worse_by
         if margin is None:
             continue
+        value = metrics.get(name)
         if why_not is not None:
-            bound = _bound(margin)
-            verdicts.append(Verdict(name, metrics.get(name), bound, INCONCLUSIVE, why_not))
+            verdicts.append(Verdict(name, value, _bound(margin), INCONCLUSIVE, why_not))
         else:
-            value = comparison["metrics"][name]["after"]
             verdicts.append(judge(name, value, margin, difference_of(name, comparison)))
     return verdicts
 
@@ -144,7 +150,7 @@ def difference_of(name: str, comparison: Mapping[str, Any]) -> Difference:
     return Difference(*ends, num_rows, found["less_is_better"], seeds)
 
 
-def judge(metric: str, value: float, margin: float, found: Difference) -> Verdict:
+def judge(metric: str, value: float | None, margin: float, found: Difference) -> Verdict:
     """The verdict on a difference: pass, fail, or inconclusive with the rows that it would take.
 
     To end at the margin, the half of the interval on its side must shrink to the way from the

@@ -19,6 +19,8 @@ NUM_ROWS_OPEN = 12
 # GitHub takes 65,536 characters; what posts it may add some.
 MAX_LENGTH = 60_000
 NUMS_ROWS = (100, 40, 12, 3)
+MAX_CELL = 500
+REST = "The rest is in `report.html`."
 PAIRED = ("metric", "before", "after", "difference", "95 % interval", "")
 MARKS = {"better": "better ✅", "worse": "worse ❌", "noise": "noise", "": ""}
 ROWS_ONLY = "This is about these two trained models on rows like these."
@@ -48,7 +50,7 @@ def as_markdown(report: Report) -> str:
         text = _whole(report, num_rows)
         if len(text) <= MAX_LENGTH:
             return text
-    return text[:MAX_LENGTH] + "\n"
+    return text[:MAX_LENGTH] + f"\n\n{REST}\n"
 
 
 def _whole(report: Report, num_rows: int) -> str:
@@ -118,4 +120,5 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     """Text in a line: what would end a cell, or be taken for HTML, is no more than its sign."""
+    text = text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
     return text.replace("|", "\\|").replace("<", "\\<").replace("\n", " ")

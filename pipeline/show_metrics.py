@@ -3,13 +3,10 @@
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.gates import EVALUATE, PASS, judge_values
+from pipeline.gates import EVALUATE, PASS, judge_values, read_gates
 from pipeline.metrics import format_value, read_metrics
 from stages.common.errors import UserError
-from stages.common.params import PARAMS
-from stages.common.section import validate
-from stages.common.yamlfile import read_yaml
-from stages.evaluate.params import Gate, GatedEvaluateParams, check_gates
+from stages.evaluate.params import Gate
 
 
 def show_metrics() -> None:
@@ -17,9 +14,7 @@ def show_metrics() -> None:
 
     Raises UserError when nothing has run yet.
     """
-    section = validate(GatedEvaluateParams, read_yaml(PARAMS)[EVALUATE], at=EVALUATE)
-    if problems := check_gates(section):
-        raise UserError(*problems)
+    gates = read_gates()
     table = Table()
     table.add_column("stage")
     table.add_column("metric")
@@ -27,7 +22,7 @@ def show_metrics() -> None:
     table.add_column("gate")
     for name, metrics in read_metrics().items():
         for index, (metric, value) in enumerate(metrics.items()):
-            gate = section.gates.get(metric) if name == EVALUATE else None
+            gate = gates.get(metric) if name == EVALUATE else None
             shown = "" if index else name
             said = "" if gate is None else _judged(metric, value, gate)
             table.add_row(shown, metric, format_value(value), said)

@@ -11,8 +11,10 @@ import polars as pl
 import pytest
 from scipy.stats import binomtest
 
+from pipeline.report import Report
 from pipeline.report_change import change_note
 from pipeline.report_changes import Change, find_changes
+from pipeline.report_text import as_markdown
 from stages.common.files import read_json
 from stages.evaluate.compare import compare
 from tests.conftest import ROOT, Project, copy_project
@@ -141,6 +143,31 @@ def test_what_changed_for_a_stage() -> None:
         Change("new", ("new",)),
         Change("gone", ("removed",)),
     )
+
+
+def test_it_fits_a_comment_whatever_changed() -> None:
+    def report(num: int) -> str:
+        names = [f"train.a|{'very' * 9}<details>long.{i}" for i in range(num)]
+        return as_markdown(
+            Report(
+                base="main",
+                commit="0" * 40,
+                metrics={},
+                params=dict.fromkeys(names, (1, "x" * 400)),
+                changes=(Change("train", tuple(names)),),
+                comparison={},
+                curves={},
+            )
+        )
+
+    assert report(20).count("| 1 | ") == 20
+    assert "a\\|very" in report(1)
+    assert "<details>long" not in report(1).replace("\\<details>", "")
+    for num in (500, 20_000):
+        text = report(num)
+        assert len(text) < 65_536
+        assert "more are in report.html" in text
+        assert text.count("<details>") - text.count("\\<details>") == text.count("</details>")
 
 
 def test_the_report_of_a_branch(clone: Project, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from stages.common.encode import encode, row_keys
 from stages.common.schema import Feature, Schema, Target
-from stages.evaluate.changed_data import Side, find_changes
+from stages.evaluate.changed_data import find_changes
+from stages.evaluate.sides import Side
 from stages.evaluate.weighted import Floats
 from stages.evaluate.worse_slices import compare_slices, find_worse
 from stages.prepare.fit import fit_schema, fit_statistics

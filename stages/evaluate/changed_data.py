@@ -16,9 +16,8 @@ and four standard errors counts as well.
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,25 +31,11 @@ from stages.common.drift import (
     mean_has_drifted,
     spread_has_drifted,
 )
-from stages.common.files import read_json, rounded
-from stages.common.schema import Array, Feature, Moments, Schema, Statistics
+from stages.common.files import rounded
+from stages.common.schema import Array, Feature, Moments, Schema
+from stages.evaluate.sides import SPLITS, Side, load_side
 
 Bools = npt.NDArray[np.bool_]
-SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Side:
-    """The prepared data of a revision; `splits` holds the arrays of those that are there."""
-
-    schema: Schema
-    statistics: Statistics
-    splits: Mapping[str, Mapping[str, Array]]
-
-    @property
-    def train(self) -> Mapping[str, Array]:
-        """The arrays of the train split."""
-        return self.splits["train"]
 
 
 @dataclass(frozen=True)
@@ -241,22 +226,6 @@ def _rows(before: Side, after: Side) -> Iterator[dict[str, Any]]:
             row["gone"] = int((~np.isin(was, everything[1])).sum())
             row["moved_in"] = int((known & ~np.isin(now, was)).sum())
         yield row
-
-
-def load_side(files: Mapping[str, Any]) -> Side:
-    """A side from the paths of its files, in DVC's cache say; arrays are memory-mapped."""
-    splits = {
-        split: {
-            name.removesuffix(".npy"): np.load(path, mmap_mode="r", allow_pickle=False)
-            for name, path in files[split].items()
-            if name.endswith(".npy")
-        }
-        for split in SPLITS
-    }
-    schema = Schema.model_validate(read_json(Path(files["schema.json"])))
-    return Side(
-        schema, Statistics.model_validate(read_json(Path(files["statistics.json"]))), splits
-    )
 
 
 def main() -> None:

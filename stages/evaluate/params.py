@@ -1,5 +1,6 @@
 """The section `evaluate` of `params.yaml`."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Self
 
@@ -9,13 +10,13 @@ from stages.common.errors import Problem, wrong_name
 from stages.common.section import Section
 
 
-def check_gates(section: "GatedEvaluateParams") -> list[Problem]:
+def check_gates(gates: Iterable[str], metrics: Sequence[str]) -> list[Problem]:
     """The gates on metrics that are not computed, which would judge nothing."""
     problems = []
-    for name in section.gates:
-        if name not in section.metrics:
+    for name in gates:
+        if name not in metrics:
             message = f"there is no '{name}' among evaluate.metrics for the gate to judge"
-            wrong = wrong_name(message, name, section.metrics, f"evaluate.gates.{name}")
+            wrong = wrong_name(message, name, metrics, f"evaluate.gates.{name}")
             problems.append(replace(wrong, value=None))
     return problems
 

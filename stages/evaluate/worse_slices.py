@@ -23,7 +23,6 @@ import numpy.typing as npt
 import polars as pl
 
 from stages.evaluate.bootstrap import LEVEL, Interval, paired_differences
-from stages.evaluate.changed_data import load_side
 from stages.evaluate.compare import mark
 from stages.evaluate.metrics import compute_metrics
 from stages.evaluate.predicted import (
@@ -33,6 +32,7 @@ from stages.evaluate.predicted import (
     read_codes,
     read_predicted,
 )
+from stages.evaluate.sides import load_side
 from stages.evaluate.slices import SMALL_ROWS, Rows, cut
 
 ALPHA = 1 - LEVEL
