@@ -102,10 +102,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "does not exist" in message(tmp_path / "table.csv")
 
 
-def test_a_folder_is_no_table(tmp_path: Path) -> None:
-    assert "is a folder" in message(tmp_path)
-
-
 @pytest.mark.parametrize("name", ["table.xlsx", "table", "table.csv.gz"])
 def test_an_unknown_kind_of_file_is_refused(tmp_path: Path, name: str) -> None:
     assert "not a kind of table" in message(text(tmp_path, "a\n1\n", name))
