@@ -54,7 +54,7 @@ POWER = 0.8
 LEVEL = 0.95
 # Of the train rows, in the trainings that look for the difference of the right size.
 SHARES = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.35, 0.2)
-NUM_PILOT = 30
+NUM_PILOT, NUM_FULL = 50, 200
 Job = tuple[int, float]
 
 
@@ -81,7 +81,7 @@ class Pool:
 def main() -> None:
     """Measure each case and print its tables."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", type=int, default=150)
+    parser.add_argument("--pairs", type=int, default=120)
     parser.add_argument("--table", type=Path, help="CSV or Parquet; else the bundled tables")
     parser.add_argument("--target")
     parser.add_argument("--rows", type=int, default=2000, help="test rows of a pair")
@@ -267,25 +267,33 @@ def power(difference: float, error: tuple[float, float]) -> float:
 
 def true_difference(pool: Pool, jobs: Sequence[Job], name: str) -> float:
     """How much worse trainings are on the whole pool, in the mean, than those on all rows."""
-    full = [job for job in pool.predicted if job[1] == 1]
-
-    def mean(chosen: Sequence[Job]) -> float:
-        found = (
-            compute_metrics([name], pool.task, pool.target, pool.predicted[job])[name]
-            for job in chosen
-        )
-        return float(np.mean(list(found)))
-
     sign = 1 if name in LESS_IS_BETTER else -1
-    return max(0.0, sign * (mean(jobs) - mean(full[:200])))
+    difference = on_pool(pool, jobs, name).mean() - on_pool(pool, full_jobs(pool), name).mean()
+    return max(0.0, sign * float(difference))
+
+
+def full_jobs(pool: Pool) -> list[Job]:
+    """Trainings on all rows, as many as tell their mean well."""
+    return [job for job in pool.predicted if job[1] == 1][:NUM_FULL]
+
+
+def on_pool(pool: Pool, jobs: Sequence[Job], name: str) -> Floats:
+    """A metric of each training on the whole pool: (trainings,)."""
+    sides = (pool.predicted[job] for job in jobs)
+    found = [compute_metrics([name], pool.task, pool.target, side)[name] for side in sides]
+    return np.array(found)
 
 
 def find_share(pool: Pool, name: str, error: tuple[float, float]) -> float:
     """The share of the train rows without which the metric is worse by what has the power asked."""
     found = [0.0]
+    scatter = on_pool(pool, full_jobs(pool), name).std()
     for share in SHARES:
         jobs = [job for job in pool.predicted if job[1] == share]
-        found.append(power(true_difference(pool, jobs, name), error))
+        # With fewer rows trainings scatter more, and so does the difference.
+        wider = (on_pool(pool, jobs, name).std() / scatter) ** 2
+        deviation = error[0] * ((1 + wider) / 2) ** 0.5
+        found.append(power(true_difference(pool, jobs, name), (deviation, error[1])))
     increasing = np.maximum.accumulate(found)
     return float(np.interp(POWER, increasing, (1.0, *SHARES)))
 
