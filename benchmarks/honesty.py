@@ -13,38 +13,24 @@ Real trainings by the project's own loop, three replicas a side, test rows drawn
 """
 
 import argparse
-import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import polars as pl
-import torch
 from scipy.stats import binomtest, nct, t
 
-from stages.common.batches import take, to_batch
-from stages.common.model import make_model, read_spec
-from stages.common.predict import Predictor
-from stages.common.schema import load_arrays, read_schema, read_statistics
-from stages.common.section import validate
-from stages.common.yamlfile import read_yaml
+from benchmarks.trainings import Case, Job, Pool, prepare, start, train_all
 from stages.evaluate.bootstrap import paired_differences
 from stages.evaluate.change import MIN_REPLICAS, find_changes
 from stages.evaluate.compare import mark
 from stages.evaluate.metrics import LESS_IS_BETTER, compute_metrics
 from stages.evaluate.weighted import Floats
-from stages.train.loop import Data, Split, train
-from stages.train.machine import World, compute_deterministically
-from stages.train.params import TrainParams
-from stages.train.recipe import BUILT, PREPARED, load_data
 from tests.conftest import ROOT
-from tests.samples import run_stages, set_params, small_project
 
 METRICS = {
     "classification": ["accuracy", "log_loss", "roc_auc", "f1_macro"],
@@ -54,34 +40,13 @@ POWER = 0.8
 LEVEL = 0.95
 # Of the train rows, in the trainings that look for the difference of the right size.
 SHARES = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.35, 0.2)
-NUM_PILOT = 30
-Job = tuple[int, float]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A table, the recipe that is trained on it, and how many test rows a pair is judged on."""
-
-    name: str
-    table: Path
-    target: str
-    changes: dict[str, object]
-    num_rows: int
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The target of all test rows (rows,), and every training's prediction of them."""
-
-    task: str
-    target: np.ndarray
-    predicted: dict[Job, Floats]
+NUM_PILOT, NUM_FULL = 50, 200
 
 
 def main() -> None:
     """Measure each case and print its tables."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", type=int, default=150)
+    parser.add_argument("--pairs", type=int, default=120)
     parser.add_argument("--table", type=Path, help="CSV or Parquet; else the bundled tables")
     parser.add_argument("--target")
     parser.add_argument("--rows", type=int, default=2000, help="test rows of a pair")
@@ -131,74 +96,6 @@ def measure(case: Case, folder: Path, num_pairs: int) -> None:
         found = share_of([v[name]["right"] for v in real])
         expected = power(true_difference(pool, worse, name), spread(real, name))
         print(f"| {name} | {alarms} | {by_rows} | {found} | {expected:.0%} |")
-
-
-def prepare(case: Case, folder: Path) -> None:
-    """The stages before training, with so many test rows that pairs can draw their own."""
-    table = pl.read_parquet(case.table) if case.table.suffix == ".parquet" else None
-    table = pl.read_csv(case.table, null_values="?") if table is None else table
-    split_params = {"seed": 0, "validation": 0.1, "test": 0.4}
-    changes = {
-        **case.changes,
-        "prepare.target": case.target,
-        "prepare.key": None,
-        "prepare.split": split_params,
-        "prepare.columns": {"id": "exclude"} if "id" in table.columns else {},
-    }
-    project = small_project(folder, table, changes)
-    with contextlib.redirect_stdout(None):
-        run_stages(project, "prepare")
-        if read_schema(folder / PREPARED).target.task == "regression":
-            set_params(project, {"train.loss": {"name": "MSELoss"}})
-        run_stages(project, "build")
-
-
-def start(folder: Path) -> None:
-    """What each worker does first."""
-    os.chdir(folder)
-    torch.set_num_threads(1)
-    compute_deterministically()
-
-
-@cache
-def loaded() -> tuple[Data, Predictor, dict[str, np.ndarray], TrainParams]:
-    """The data of this worker, read once."""
-    schema, statistics = read_schema(PREPARED), read_statistics(PREPARED)
-    predictor = Predictor(make_model(read_spec(BUILT), 0), schema, statistics)
-    data = load_data(schema, statistics, torch.device("cpu"))
-    params = validate(TrainParams, read_yaml(Path("params.yaml"))["train"], at="train")
-    return data, predictor, load_arrays(PREPARED / "test"), params
-
-
-def train_all(workers: ProcessPoolExecutor, jobs: Sequence[Job]) -> Pool:
-    """Train each job of a seed and a share of the rows; what each predicts of the test rows."""
-    task, target = workers.submit(task_and_target).result()
-    predicted = workers.map(predict_with, jobs, chunksize=8)
-    return Pool(task, target, dict(zip(jobs, predicted, strict=True)))
-
-
-def task_and_target() -> tuple[str, np.ndarray]:
-    """Of the test rows: codes, or values in units of the deviation."""
-    data, _, arrays, _ = loaded()
-    return data.task, np.array(arrays["target"])
-
-
-def predict_with(job: Job) -> Floats:
-    """Train under a seed on a share of the train rows; predict all test rows."""
-    seed, share = job
-    data, predictor, arrays, params = loaded()
-    rows = np.random.default_rng(seed).permutation(len(data.train))
-    kept = torch.from_numpy(np.sort(rows[: round(share * len(rows))]))
-    part = Split(take(data.train.batch, kept), data.train.target[kept])
-    data = Data(part, data.validation, data.task, data.deviation)
-    model = make_model(read_spec(BUILT), seed)
-    result = train(model, data, params, seed, World(), lambda *_: None)
-    model.load_state_dict(result.weights)
-    with torch.inference_mode():
-        scores = model.eval()(to_batch(arrays, predictor.statistics)).double()
-    if data.task == "regression":
-        return np.asarray(scores[:, 0].numpy())
-    return np.asarray(scores.softmax(dim=1).numpy())
 
 
 def split(jobs: Sequence[Job]) -> list[tuple[list[Job], list[Job]]]:
@@ -267,25 +164,33 @@ def power(difference: float, error: tuple[float, float]) -> float:
 
 def true_difference(pool: Pool, jobs: Sequence[Job], name: str) -> float:
     """How much worse trainings are on the whole pool, in the mean, than those on all rows."""
-    full = [job for job in pool.predicted if job[1] == 1]
-
-    def mean(chosen: Sequence[Job]) -> float:
-        found = (
-            compute_metrics([name], pool.task, pool.target, pool.predicted[job])[name]
-            for job in chosen
-        )
-        return float(np.mean(list(found)))
-
     sign = 1 if name in LESS_IS_BETTER else -1
-    return max(0.0, sign * (mean(jobs) - mean(full[:200])))
+    difference = on_pool(pool, jobs, name).mean() - on_pool(pool, full_jobs(pool), name).mean()
+    return max(0.0, sign * float(difference))
+
+
+def full_jobs(pool: Pool) -> list[Job]:
+    """Trainings on all rows, as many as tell their mean well."""
+    return [job for job in pool.predicted if job[1] == 1][:NUM_FULL]
+
+
+def on_pool(pool: Pool, jobs: Sequence[Job], name: str) -> Floats:
+    """A metric of each training on the whole pool: (trainings,)."""
+    sides = (pool.predicted[job] for job in jobs)
+    found = [compute_metrics([name], pool.task, pool.target, side)[name] for side in sides]
+    return np.array(found)
 
 
 def find_share(pool: Pool, name: str, error: tuple[float, float]) -> float:
     """The share of the train rows without which the metric is worse by what has the power asked."""
     found = [0.0]
+    scatter = on_pool(pool, full_jobs(pool), name).std()
     for share in SHARES:
         jobs = [job for job in pool.predicted if job[1] == share]
-        found.append(power(true_difference(pool, jobs, name), error))
+        # With fewer rows trainings scatter more, and so does the difference.
+        wider = (on_pool(pool, jobs, name).std() / scatter) ** 2
+        deviation = error[0] * ((1 + wider) / 2) ** 0.5
+        found.append(power(true_difference(pool, jobs, name), (deviation, error[1])))
     increasing = np.maximum.accumulate(found)
     return float(np.interp(POWER, increasing, (1.0, *SHARES)))
 
