@@ -50,7 +50,7 @@ def export_model(source: Path, predictor: Predictor, out: Path) -> None:
     rows = table.head(ROWS_COMPARED)
     largest = verify(bundle, predictor, rows, INPUT)
     (out / "model.onnx").write_bytes(bundle)
-    write_json(out / "signature.json", signature(predictor))
+    write_json(out / "signature.json", signature(predictor, bundle))
     print(f"model.onnx: differs from the model by {largest:.1e} at most, in {rows.height} rows")
 
 
