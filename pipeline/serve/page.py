@@ -65,8 +65,12 @@ def describe_routes(app: FastAPI, service: Service) -> Schema:
     described["paths"] = {
         "/predict": {"post": _predict(bundle)},
         f"/v2/models/{settings.name}/infer": {"post": _infer(bundle, settings.name)},
-        # The server has one model: its name is filled in.
-        **{_named(path, bundle, settings.name): _bare(paths[path]) for path in paths},
+        # The server has one model: its name is filled in. Its version may stand there too.
+        **{
+            path.replace("{name}", settings.name): _bare(operations)
+            for path, operations in paths.items()
+            if "{version}" not in path
+        },
     }
     if settings.token is not None:
         described["components"] = {
@@ -74,10 +78,6 @@ def describe_routes(app: FastAPI, service: Service) -> Schema:
         }
         described["security"] = [{"token": []}]
     return described
-
-
-def _named(path: str, bundle: Bundle, name: str) -> str:
-    return path.replace("{name}", name).replace("{version}", bundle.version)
 
 
 def _bare(operations: Schema) -> Schema:

@@ -28,11 +28,11 @@ def make_encoder(signature: Signature) -> Callable[[list[Row]], Arrays]:
     numeric = [each for each in signature.inputs if each.kind == "numeric"]
     others = [each for each in signature.inputs if each.kind != "numeric"]
     readers = [(each, None if each.kind == "image" else make_reader(each)) for each in others]
-    encode_numbers = _numbers_encoder(numeric)
+    encode_numbers = _numbers_encoder(numeric) if numeric else None
 
     def encode(rows: list[Row]) -> Arrays:
         try:
-            feeds = encode_numbers(rows) if numeric else {}
+            feeds = {} if encode_numbers is None else encode_numbers(rows)
             for each, read in readers:
                 feeds[each.name] = _read_column(rows, each, read)
         except (KeyError, ValueError, TypeError, OverflowError):
