@@ -146,6 +146,8 @@ def test_a_wrong_row_names_row_column_and_what_is_allowed(service: Service) -> N
         (b"{", 400, "no JSON"),
         (b"[" * 100_000, 400, "no JSON"),
         (b'{"NaN": ' * 100_000, 400, "no JSON"),
+        (b'{"rows": [{"town": "\\ud800", "size": NaN}]}', 400, "no JSON"),
+        ({"rows": [{}] * 4000}, 422, "row 0, column 'size': it is missing.*many more"),
         ([1], 422, '{"rows"'),
         ({"rows": {}}, 422, '{"rows"'),
         ({"rows": []}, 422, "at least one"),

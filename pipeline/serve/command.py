@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import socket
+from types import FrameType
 
 import uvicorn
 
@@ -36,10 +37,14 @@ def serve(settings: Settings, host: str, port: int, *, access_log: bool) -> None
     with _bind(host, port) as listener:
         service = Service(settings, bundle)
         server = make_server(service, access_log=access_log)
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            server.should_exit = True
+
         for number in (signal.SIGTERM, signal.SIGINT):
             # The server has its own handlers while it runs, and raises the signal again at its
-            # end, where it would be an exit code other than 0.
-            signal.signal(number, signal.SIG_IGN)
+            # end: by default that would be an exit code other than 0.
+            signal.signal(number, stop)
         _say(_introduction(service, _address(listener)))
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve([listener]))

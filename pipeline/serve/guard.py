@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -148,10 +149,11 @@ def parse_json(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         if b"NaN" in body or b"Infinity" in body:
-            try:
-                return json.loads(body)
-            except (ValueError, RecursionError):
-                pass
+            with suppress(ValueError, RecursionError, TypeError):
+                found = json.loads(body)
+                # As strict as before in all else: no half characters, no endless numbers.
+                orjson.dumps(found)
+                return found
         raise RequestError(400, f"the body is no JSON: {str(error)[:200]}") from None
 
 

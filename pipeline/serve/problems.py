@@ -68,6 +68,6 @@ class Answer:
 
 def wrong_rows(details: list[Detail]) -> RequestError:
     """The refusal of rows that hold what the model can't be given."""
-    more = len(details) - 1
-    rest = f" (and {more} more)" if more else ""
+    rest = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    rest = " (and many more)" if len(details) >= MAX_DETAILS else rest
     return RequestError(422, f"{details[0].line()}{rest}", details)

@@ -1,6 +1,6 @@
 """Rows by column name to the inputs of the bundle, and its outputs to predictions by row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.serve.problems import Detail, RequestError, wrong_rows
+from pipeline.serve.problems import MAX_DETAILS, Detail, RequestError, wrong_rows
 from pipeline.serve.signature import Input, Signature
 from pipeline.serve.values import COMPUTABLE, Reader, bounds, make_reader, read_images
 from stages.common.errors import did_you_mean, shorten
 
 Arrays = dict[str, npt.NDArray[Any]]
 Row = dict[str, object]
-_NO_VALUE = object()
 # What NumPy reads as `values.make_reader` does.
 PLAIN = {float, int, bool, type(None)}
 
@@ -25,19 +24,19 @@ def make_encoder(signature: Signature) -> Callable[[list[Row]], Arrays]:
 
     It raises RequestError 422 with the row and the column of what is wrong.
     """
+    readers = [(i, None if i.kind == "image" else make_reader(i)) for i in signature.inputs]
     numeric = [each for each in signature.inputs if each.kind == "numeric"]
-    others = [each for each in signature.inputs if each.kind != "numeric"]
-    readers = [(each, None if each.kind == "image" else make_reader(each)) for each in others]
+    others = [(each, read) for each, read in readers if each.kind != "numeric"]
     encode_numbers = _numbers_encoder(numeric) if numeric else None
 
     def encode(rows: list[Row]) -> Arrays:
         try:
             feeds = {} if encode_numbers is None else encode_numbers(rows)
-            for each, read in readers:
+            for each, read in others:
                 feeds[each.name] = _read_column(rows, each, read)
         except (KeyError, ValueError, TypeError, OverflowError):
             # Which rows they are is looked for only now.
-            raise wrong_rows(_find_wrong(rows, signature)) from None
+            raise wrong_rows(_find_wrong(rows, readers)) from None
         return feeds
 
     return encode
@@ -97,31 +96,40 @@ def _read_column(rows: list[Row], each: Input, read: Reader | None) -> npt.NDArr
     return np.array([read(value) for value in values], dtype=dtype)
 
 
-def _find_wrong(rows: list[Row], signature: Signature) -> list[Detail]:
-    known = [each.column for each in signature.inputs]
+def _find_wrong(rows: list[Row], readers: list[tuple[Input, Reader | None]]) -> list[Detail]:
+    """The first wrong places, row by row."""
     details: list[Detail] = []
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
             message = f"{shorten(row)} is not a row: it must be an object of columns"
             details.append(Detail(index, "", message))
-            continue
-        others = [name for name in row if name not in known]
-        for each in signature.inputs:
-            value = row.get(each.column, _NO_VALUE)
-            if value is _NO_VALUE:
-                meant = did_you_mean(each.column, others)
-                found = "" if meant is None else f"; '{meant}' is no column of this model"
-                message = f"it is missing (a gap is null){found}"
-                suggestion = None if meant is None else each.column
-                details.append(Detail(index, each.column, message, suggestion))
-                continue
-            try:
-                _read_column([row], each, None if each.kind == "image" else make_reader(each))
-            except (ValueError, TypeError) as error:
-                shown = "null" if value is None else shorten(repr(value))
-                details.append(Detail(index, each.column, f"{shown} is not {error}"))
+        else:
+            details += _find_in_row(index, row, readers)
+        if len(details) >= MAX_DETAILS:
+            break
     assert details, "a row was refused for no reason"
     return details
+
+
+def _find_in_row(
+    index: int, row: Row, readers: list[tuple[Input, Reader | None]]
+) -> Iterator[Detail]:
+    for each, read in readers:
+        column = each.column
+        if column in row:
+            try:
+                _read_column([row], each, read)
+            except (ValueError, TypeError) as error:
+                value = row[column]
+                shown = "null" if value is None else shorten(repr(value))
+                yield Detail(index, column, f"{shown} is not {error}")
+            continue
+        known = {each.column for each, _ in readers}
+        others = [name for name in row if name not in known][:MAX_DETAILS]
+        meant = did_you_mean(column, others)
+        found = "" if meant is None else f"; '{meant}' is no column of this model"
+        message = f"it is missing (a gap is null){found}"
+        yield Detail(index, column, message, None if meant is None else column)
 
 
 def decode(signature: Signature, outputs: list[npt.NDArray[Any]], rows: list[Row]) -> list[Row]:
