@@ -204,6 +204,11 @@ def test_the_protocol_describes_the_model(service: Service) -> None:
         assert answer.status_code == 404
         assert list(answer.json()) == ["error"]
     assert ask(service, "GET", "/predict").status_code == 405
+    service.is_stopping = lambda: True
+    for path in ("/v2/health/ready", "/v2/models/reprise/ready"):
+        answer = ask(service, "GET", path)
+        assert (answer.status_code, answer.json()["ready"]) == (503, False)
+    assert ask(service, "GET", "/v2/health/live").status_code == 200
 
 
 def test_the_protocol_infers_what_the_rows_give(service: Service) -> None:
@@ -257,6 +262,9 @@ def test_the_binary_extension_goes_both_ways(service: Service) -> None:
     assert start == len(answer.content)
     for wrong in (head + b"".join(parts)[:-1], head + b"".join(parts) + b"x"):
         assert ask(service, "POST", path, wrong, headers=length).status_code == 400
+    for number in ("x", "-1", "9" * 5000, str(10**6)):
+        length = {"Inference-Header-Content-Length": number}
+        assert ask(service, "POST", path, head, headers=length).status_code == 400
 
 
 def changed(index: int, **values: object) -> dict[str, object]:

@@ -93,6 +93,8 @@ def _md5(content: bytes) -> str:
 
 
 def _open(model: bytes, folder: Path) -> onnxruntime.InferenceSession:
+    if not model:
+        raise UserError(f"{folder}/model.onnx is empty: the model was not exported as ONNX")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads()
     options.inter_op_num_threads = 1

@@ -21,8 +21,6 @@ from pipeline.serve.settings import Service
 MAX_REQUESTS = 1024
 OPEN = ("/v2/health/live", "/v2/health/ready")
 CLOSE = {"Connection": "close"}
-
-
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 
 
@@ -109,10 +107,15 @@ def _header(scope: Scope, name: bytes) -> bytes:
     return next((value for key, value in headers if key == name), b"")
 
 
+def _number(scope: Scope, name: bytes) -> int | None:
+    """A header's whole number; None where it is none, or longer than any that is meant."""
+    text = _header(scope, name)
+    return int(text) if text.isdigit() and len(text) < 19 else None
+
+
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """The request's body. Raises RequestError 413 as soon as it is known to be too long."""
-    declared = _header(scope, b"content-length")
-    if declared.isdigit() and int(declared) > max_bytes:
+    if (_number(scope, b"content-length") or 0) > max_bytes:
         raise _too_long(max_bytes)
     if _header(scope, b"content-encoding") not in (b"", b"identity"):
         raise RequestError(415, "a compressed body is not understood", headers=CLOSE)
@@ -132,12 +135,12 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
 
 def split_body(scope: Scope, body: bytes) -> tuple[bytes, bytes]:
     """The JSON of a body and the bytes that the binary extension has after it."""
-    length = _header(scope, b"inference-header-content-length")
-    if not length:
+    if not _header(scope, b"inference-header-content-length"):
         return body, b""
-    if not length.isdigit() or int(length) > len(body):
+    length = _number(scope, b"inference-header-content-length")
+    if length is None or length > len(body):
         raise RequestError(400, "Inference-Header-Content-Length is not the length of the JSON")
-    return body[: int(length)], body[int(length) :]
+    return body[:length], body[length:]
 
 
 def parse_json(body: bytes) -> Any:
