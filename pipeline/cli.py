@@ -202,7 +202,7 @@ def _serve(
     host: str, port: int, model: str, *, access_log: bool, max_body_mb: int, **limits: Any
 ) -> None:
     from pipeline.serve.command import read_token, serve
-    from pipeline.serve.settings import Settings
+    from pipeline.serve.service import Settings
 
     limits["max_body_bytes"] = max_body_mb << 20
     settings = Settings(Path(model), token=read_token(host), **limits)

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.serve import reload
+from pipeline.serve import service as serving_now
 from pipeline.serve.app import make_app
 from pipeline.serve.batching import Batcher
 from pipeline.serve.bundle import FILES, Bundle, load_bundle
@@ -29,7 +29,7 @@ from pipeline.serve.command import TOKEN, read_token
 from pipeline.serve.guard import check_token
 from pipeline.serve.metrics import route_of
 from pipeline.serve.problems import RequestError
-from pipeline.serve.settings import Service, Settings
+from pipeline.serve.service import Service, Settings
 from pipeline.serve.signature import example_row
 from pipeline.serve.tensors import from_bytes, to_bytes
 from stages.common.errors import UserError
@@ -493,13 +493,13 @@ def place(source: Path, target: Path, *names: str) -> None:
 def test_a_new_model_is_taken_whole_and_a_broken_one_is_told_of(
     project: Project, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reload, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(serving_now, "LOOK_SECONDS", 0.05)
     place(project.path / "data/infer", tmp_path)
     service = Service(Settings(tmp_path), load_bundle(tmp_path))
     old, said = service.bundle, list[str]()
 
     async def story() -> None:
-        task = asyncio.create_task(reload.watch(service, said.append))
+        task = asyncio.create_task(serving_now.watch(service, said.append))
         for name in FILES:
             (tmp_path / name).unlink()
         await asyncio.sleep(0.15)

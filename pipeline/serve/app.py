@@ -15,8 +15,7 @@ from pipeline.serve.page import add_page
 from pipeline.serve.predict import check_model, make_finder
 from pipeline.serve.problems import RequestError
 from pipeline.serve.protocol import describe
-from pipeline.serve.reload import watch
-from pipeline.serve.settings import Service
+from pipeline.serve.service import Service, watch
 from pipeline.serve.signature import example_row
 
 MODEL = "/v2/models/{name}"

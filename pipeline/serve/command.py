@@ -15,7 +15,7 @@ import uvicorn
 from pipeline.ports import choose_port
 from pipeline.serve.app import make_app
 from pipeline.serve.bundle import Bundle, load_bundle
-from pipeline.serve.settings import Service, Settings
+from pipeline.serve.service import Service, Settings
 from pipeline.serve.signature import example_row
 from stages.common.errors import UserError
 

@@ -15,7 +15,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.serve.problems import Answer, RequestError
-from pipeline.serve.settings import Service
+from pipeline.serve.service import Service
 
 # More than these at once are turned away: each may hold a body.
 MAX_REQUESTS = 1024

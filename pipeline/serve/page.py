@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 
 from pipeline.serve.bundle import Bundle
 from pipeline.serve.protocol import describe
-from pipeline.serve.settings import Service
+from pipeline.serve.service import Service
 from pipeline.serve.signature import Input, Signature, example_row
 from pipeline.serve.tensors import DTYPES, TYPES
 

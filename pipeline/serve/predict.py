@@ -17,7 +17,7 @@ from pipeline.serve.guard import Handler, parse_json, read_body, split_body
 from pipeline.serve.problems import Answer, RequestError
 from pipeline.serve.protocol import answer, read_request
 from pipeline.serve.rows import check_rows, decode
-from pipeline.serve.settings import Service
+from pipeline.serve.service import Service
 
 # A longer body is read in a thread: on the event loop others would wait for it.
 INLINE_BYTES = 64 << 10

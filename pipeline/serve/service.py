@@ -1,4 +1,4 @@
-"""A new model in place of the one that is served, without a request that notices.
+"""What is served: the settings, the model of the moment, and how a new one takes its place.
 
 A stage, or DVC, first deletes the two files and then puts new ones there, one after the other. So
 a pair is taken only when both are there and belong together, and a pair that can't be used is told
@@ -7,12 +7,50 @@ of only when it has stood still from one look to the next.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from pipeline.serve.batching import Batcher
 from pipeline.serve.bundle import Bundle, Stamp, load_bundle, stamp_of
-from pipeline.serve.settings import Service
+from pipeline.serve.metrics import Metrics
 from stages.common.errors import UserError
 
 LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the model is, its name in the protocol, the limits, and the token if there is one."""
+
+    folder: Path
+    name: str = "reprise"
+    max_body_bytes: int = 16 << 20
+    max_rows: int = 4096
+    max_queued_rows: int = 16_384
+    timeout_seconds: float = 30.0
+    token: str | None = field(default=None, repr=False)
+
+
+class Service:
+    """What the routes share: settings, counters, the queue, and the model of the moment.
+
+    A request takes `bundle` once and keeps it to its end, whatever is loaded meanwhile.
+    """
+
+    def __init__(self, settings: Settings, bundle: Bundle) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.batcher = Batcher(settings.max_queued_rows, self.metrics.batch_rows.observe)
+        self.metrics.watch_queue(lambda: self.batcher.queued_rows)
+        # Told to stop: what is under way is finished, and no more is asked for.
+        self.is_stopping: Callable[[], bool] = lambda: False
+        self.bundle = bundle
+        self.metrics.serves(bundle)
+
+    def take(self, bundle: Bundle) -> None:
+        """Serve another model from the next request on."""
+        self.bundle = bundle
+        self.metrics.serves(bundle)
 
 
 async def watch(service: Service, say: Callable[[str], None]) -> None:
