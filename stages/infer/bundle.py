@@ -154,7 +154,7 @@ def _add_kind(graph: _Graph, predictor: Predictor, kind: str) -> str:
 def _join(graph: _Graph, columns: list[str], name: str) -> str:
     """Columns of (rows,) side by side: (rows, columns)."""
     axis = graph.constant(np.array([1]), f"{name}/axis")
-    parts = [graph.node("Unsqueeze", [c, axis], f"{name}/{c}/column") for c in columns]
+    parts = [graph.node("Unsqueeze", [c, axis], f"{name}/column/{c}") for c in columns]
     return graph.node("Concat", parts, name, axis=1)
 
 
@@ -188,7 +188,7 @@ def _add_numbers(graph: _Graph, predictor: Predictor, features: list[Feature], r
 
 def _add_codes(graph: _Graph, feature: Feature) -> str:
     categories = feature.categories or []
-    name = f"/categorical/{feature.name}"
+    name = f"/categorical/code/{feature.name}"
     if not categories:
         # LabelEncoder takes no empty list; nothing is ever looked up.
         categories = ["\0"]
