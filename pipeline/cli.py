@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -180,6 +181,34 @@ def predict(file: str, output: str | None, explain: bool) -> None:  # noqa: FBT0
     paths += [] if output is None else ["--output", str(Path(output).absolute())]
     paths += ["--explain"] if explain else []
     _run_module("stages.infer.predict", *paths)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Elsewhere needs a token.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--model", type=click.Path(), help="Folder of the model; else data/infer.")
+@click.option("--name", default="reprise", show_default=True, help="The model's in the protocol.")
+@click.option("--max-body-mb", default=16, show_default=True, type=click.IntRange(1))
+@click.option("--max-rows", default=4096, show_default=True, type=click.IntRange(1))
+@click.option("--max-queued-rows", default=16384, show_default=True, type=click.IntRange(1))
+@click.option("--timeout-seconds", default=30.0, show_default=True, type=click.FloatRange(0.1))
+@click.option("--access-log", is_flag=True, help="A line for each request.")
+def serve(host: str, port: int, model: str | None, **limits: Any) -> None:
+    """Answer requests over HTTP with the trained model, and with a new one once it is there."""
+    # A path is meant from where the command was given; it runs in the repository's root.
+    _serve(host, port, "data/infer" if model is None else str(Path(model).absolute()), **limits)
+
+
+@stop_at_mistakes
+def _serve(
+    host: str, port: int, model: str, *, access_log: bool, max_body_mb: int, **limits: Any
+) -> None:
+    from pipeline.serve.command import read_token, serve
+    from pipeline.serve.service import Settings
+
+    limits["max_body_bytes"] = max_body_mb << 20
+    settings = Settings(Path(model), token=read_token(host), **limits)
+    serve(settings, host, port, access_log=access_log)
 
 
 @main.command()

@@ -89,8 +89,8 @@ def test_no_stage_imports_a_model_of_the_zoo_by_itself() -> None:
 
 def test_the_command_starts_without_heavy_libraries() -> None:
     names = ", ".join(
-        f"pipeline.{file.stem}"
-        for file in sorted(Path("pipeline").glob("*.py"))
+        ".".join(file.with_suffix("").parts)
+        for file in sorted(Path("pipeline").rglob("*.py"))
         if file.stem not in FLOWS
     )
     code = f"import sys, {names}; print([n for n in {HEAVY} if n in sys.modules])"

@@ -129,6 +129,34 @@ def test_a_value_comes_out_in_the_targets_units() -> None:
     assert export(predictor, arrays) == export(predictor, arrays)
 
 
+class Summed(torch.nn.Module):
+    """The sum of all that a row holds."""
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return sum(tensor.float().sum(dim=1, keepdim=True) for tensor in batch.values())
+
+
+@pytest.mark.parametrize("name", ["axis", "raw", "gap", "raw/axis", "code/axis", "value"])
+def test_columns_may_have_the_names_of_the_graphs_own_parts(name: str) -> None:
+    features = [
+        Feature(name=name, kind="numeric", missing=True),
+        Feature(name=f"code/{name}", kind="boolean", missing=True),
+        Feature(name=f"raw/{name}", kind="categorical", categories=["a", "b"]),
+    ]
+    for order in (features, [f.model_copy(update={"name": name}) for f in features[2:]]):
+        schema = Schema(key=None, features=order, target=Target(name="y", task="regression"))
+        statistics = Statistics(
+            numeric={name: Moments(mean=1.0, deviation=2.0)},
+            image=[],
+            target=Moments(mean=50.0, deviation=5.0),
+        )
+        predictor = Predictor(Summed(), schema, statistics)
+        values = {"numeric": [1.0, None, 3.0], "boolean": [True, None, False]}
+        table = pl.DataFrame({f.name: values.get(f.kind, ["b", None, "c"]) for f in order})
+        arrays = encode(table, schema, statistics, KEY)
+        assert verify(export(predictor, arrays), predictor, table, KEY) < 1e-6
+
+
 def test_a_model_that_comes_out_as_another_one_stops() -> None:
     predictor, table = regression(branches=True)
     arrays = encode(table, predictor.schema, predictor.statistics, KEY)

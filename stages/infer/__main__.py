@@ -52,7 +52,7 @@ def export_model(source: Path, exports: Sequence[Export], predictor: Predictor, 
     encoded = (encode_whole(c, predictor.schema, predictor.statistics, INPUT) for c in chunks)
     table, arrays = next((whole.table, arrays) for whole, arrays in encoded if arrays)
     rows = table.head(ROWS_COMPARED)
-    called = signature(predictor) | {"exports": list(exports)}
+    called: dict[str, object] = {"exports": list(exports)}
     bundle = program = b""
     if "onnx" in exports:
         bundle = export(predictor, arrays)
@@ -63,7 +63,7 @@ def export_model(source: Path, exports: Sequence[Export], predictor: Predictor, 
         _say("model.pt2", verify_program(program, predictor, rows, INPUT), rows.height)
     (out / "model.onnx").write_bytes(bundle)
     (out / "model.pt2").write_bytes(program)
-    write_json(out / "signature.json", called)
+    write_json(out / "signature.json", signature(predictor, bundle) | called)
 
 
 def _say(file: str, largest: float, num_rows: int) -> None:

@@ -149,39 +149,49 @@ def _add_kind(graph: _Graph, predictor: Predictor, kind: str) -> str:
     if kind == "image":
         return _add_image(graph, predictor, features[0])
     if kind == "categorical":
-        columns = [_add_codes(graph, feature) for feature in features]
-    else:
-        pairs = [_add_number(graph, predictor, feature) for feature in features]
-        columns = [value for value, _ in pairs]
-        columns += [gap for f, (_, gap) in zip(features, pairs, strict=True) if f.missing]
-    axis = graph.constant(np.array([1]), f"/{kind}/axis")
-    columns = [graph.node("Unsqueeze", [c, axis], f"{c}/column") for c in columns]
-    return graph.node("Concat", columns, f"/{kind}", axis=1)
+        return _join(graph, [_add_codes(graph, feature) for feature in features], f"/{kind}")
+    raw = _join(graph, [input_name(feature) for feature in features], f"/{kind}/raw")
+    return _add_numbers(graph, predictor, features, raw)
 
 
-def _add_number(graph: _Graph, predictor: Predictor, feature: Feature) -> tuple[str, str]:
-    """A column standardised, gaps 0, and where the gaps are; both (rows,) float32."""
-    raw, name = input_name(feature), f"/{feature.kind}/{feature.name}"
+def _join(graph: _Graph, columns: list[str], name: str) -> str:
+    """Columns of (rows,) side by side: (rows, columns)."""
+    axis = graph.constant(np.array([1]), f"{name}/axis")
+    parts = [graph.node("Unsqueeze", [c, axis], f"{name}/column/{c}") for c in columns]
+    return graph.node("Concat", parts, name, axis=1)
+
+
+def _add_numbers(graph: _Graph, predictor: Predictor, features: list[Feature], raw: str) -> str:
+    """Columns standardised, gaps 0, and beside them where the gaps are: (rows, values) float32.
+
+    All columns at once: with an operator a column, one row would take three times as long.
+    """
+    name = f"/{features[0].kind}"
     gap = graph.node("IsNaN", [raw], f"{name}/nan")
     value = raw
-    if feature.kind == "numeric":
+    if features[0].kind == "numeric":
         gap = graph.node("Or", [gap, graph.node("IsInf", [raw], f"{name}/inf")], f"{name}/gap")
-        moments = predictor.statistics.numeric[feature.name]
-        mean = graph.constant(np.array(moments.mean), f"{name}/mean")
-        deviation = graph.constant(np.array(moments.deviation), f"{name}/deviation")
+        moments = [predictor.statistics.numeric[feature.name] for feature in features]
+        mean = graph.constant(np.array([m.mean for m in moments]), f"{name}/mean")
+        deviations = np.array([m.deviation for m in moments])
+        deviation = graph.constant(deviations, f"{name}/deviation")
         value = graph.node("Sub", [raw, mean], f"{name}/centred")
         value = graph.node("Div", [value, deviation], f"{name}/scaled")
     zero = graph.constant(np.array(0.0), f"{name}/zero")
     value = graph.node("Where", [gap, zero, value], f"{name}/filled")
-    return (
-        graph.node("Cast", [value], f"{name}/value", to=TensorProto.FLOAT),
-        graph.node("Cast", [gap], f"{name}/is_gap", to=TensorProto.FLOAT),
-    )
+    value = graph.node("Cast", [value], f"{name}/value", to=TensorProto.FLOAT)
+    missing = [number for number, feature in enumerate(features) if feature.missing]
+    if not missing:
+        return value
+    chosen = graph.constant(np.array(missing), f"{name}/missing")
+    gap = graph.node("Gather", [gap, chosen], f"{name}/gaps", axis=1)
+    gap = graph.node("Cast", [gap], f"{name}/is_gap", to=TensorProto.FLOAT)
+    return graph.node("Concat", [value, gap], f"{name}/both", axis=1)
 
 
 def _add_codes(graph: _Graph, feature: Feature) -> str:
     categories = feature.categories or []
-    name = f"/categorical/{feature.name}"
+    name = f"/categorical/code/{feature.name}"
     if not categories:
         # LabelEncoder takes no empty list; nothing is ever looked up.
         categories = ["\0"]

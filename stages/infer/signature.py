@@ -1,33 +1,39 @@
 """How to call `model.onnx`: what stands in `signature.json`."""
 
+import hashlib
 from typing import Any
 
+from stages.common.files import rounded
 from stages.common.predict import Predictor
-from stages.common.schema import Class, Feature
+from stages.common.schema import Class, Feature, Statistics
 from stages.infer.bundle import input_name, row_shape
 
 _TYPES = {"numeric": "float64", "boolean": "float64", "categorical": "string", "image": "float32"}
 _GAPS = {"numeric": "NaN", "boolean": "NaN", "categorical": "''"}
 
 
-def signature(predictor: Predictor) -> dict[str, Any]:
+def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
     """Inputs by column with type, shape and what a gap is; outputs; classes; the model's hash.
 
-    Booleans are 0 and 1. Images hold raw numbers, as in the table that was trained on.
+    Booleans are 0 and 1. Images hold raw numbers, as in the table that was trained on. `mean` and
+    `deviation` are those of training. `onnx_md5` is the hash of `bundle`, the bytes of model.onnx:
+    who finds the two files knows whether they belong together.
     """
     classes = predictor.schema.target.classes
     return {
         "model_md5": predictor.model_md5,
+        "onnx_md5": hashlib.md5(bundle).hexdigest(),
         "task": predictor.schema.target.task,
         "target": predictor.schema.target.name,
+        "key": predictor.schema.key,
         "classes": classes,
         "calibration": None if classes is None else predictor.calibration.model_dump(),
-        "inputs": [_input(feature) for feature in predictor.schema.features],
+        "inputs": [_input(feature, predictor.statistics) for feature in predictor.schema.features],
         "outputs": _outputs(classes),
     }
 
 
-def _input(feature: Feature) -> dict[str, Any]:
+def _input(feature: Feature, statistics: Statistics) -> dict[str, Any]:
     described: dict[str, Any] = {
         "name": input_name(feature),
         "column": feature.name,
@@ -38,6 +44,14 @@ def _input(feature: Feature) -> dict[str, Any]:
     }
     if feature.kind == "categorical":
         described["categories"] = feature.categories
+    if feature.kind == "numeric":
+        moments = statistics.numeric[feature.name]
+        described |= {"mean": moments.mean, "deviation": moments.deviation}
+    if feature.kind == "image":
+        # Over its channels.
+        num = len(statistics.image)
+        described["mean"] = rounded(sum(m.mean for m in statistics.image) / num)
+        described["deviation"] = rounded(sum(m.deviation for m in statistics.image) / num)
     return described
 
 

@@ -1,0 +1,160 @@
+"""`reprise serve`: the trained model over HTTP until SIGTERM or Ctrl-C."""
+
+import asyncio
+import ipaddress
+import json
+import logging
+import os
+import shlex
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+
+from pipeline.ports import choose_port
+from pipeline.serve.app import make_app
+from pipeline.serve.bundle import Bundle, load_bundle
+from pipeline.serve.service import Service, Settings
+from pipeline.serve.signature import example_row
+from stages.common.errors import UserError
+
+TOKEN = "REPRISE_SERVE_TOKEN"  # noqa: S105  # the variable's name
+MIN_TOKEN_LENGTH = 16
+# An example longer than this is not printed.
+MAX_EXAMPLE_LENGTH = 400
+# Beyond the time-out of a request, which is under way when the server is told to stop.
+GRACE_SECONDS = 5
+BACKLOG = 2048
+
+
+def serve(settings: Settings, host: str, port: int, *, access_log: bool) -> None:
+    """Load the model, say where it is, and answer until told to stop; then finish, and return.
+
+    Raises UserError when the model, the port or the token does not allow it.
+    """
+    bundle = load_bundle(settings.folder)
+    with _bind(host, port) as listener:
+        service = Service(settings, bundle)
+        server = make_server(service, access_log=access_log)
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            server.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # The server has its own handlers while it runs, and raises the signal again at its
+            # end: by default that would be an exit code other than 0.
+            signal.signal(number, stop)
+        _say(_introduction(service, _address(listener)))
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(server.serve([listener]))
+    _say("stopped")
+
+
+def read_token(host: str) -> str | None:
+    """The token that requests must have, of the environment; None: none is needed.
+
+    Raises UserError when `host` can be reached from elsewhere and there is no token, or when it
+    is too short.
+    """
+    token = os.environ.get(TOKEN)
+    if token is not None and len(token) < MIN_TOKEN_LENGTH:
+        raise UserError(f"{TOKEN} has {len(token)} characters: it needs {MIN_TOKEN_LENGTH} or more")
+    if token is None and not is_loopback(host):
+        raise UserError(
+            f"--host {host} can be reached from other machines, and there is no token\n"
+            f"  put one of {MIN_TOKEN_LENGTH} characters or more into {TOKEN}, such as "
+            f'export {TOKEN}="$(openssl rand -hex 24)"'
+        )
+    if token is not None and not token.isascii():
+        raise UserError(f"{TOKEN} holds characters that no HTTP header can: use letters and digits")
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server bound to `host` is reached from this machine alone."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        raise UserError(f"--host {host} is no name or address of this machine") from None
+    return all(ipaddress.ip_address(str(each[4][0]).split("%")[0]).is_loopback for each in found)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    if port and is_loopback(host) and family == socket.AF_INET:
+        choose_port(port, "--port", fixed=True)
+    # With the protocol said, asyncio sends small answers at once (TCP_NODELAY).
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        why = error.strerror or str(error)
+        message = f"cannot listen at {host}, port {port}: {why}\n  choose with --host and --port"
+        raise UserError(message) from None
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _introduction(service: Service, address: str) -> str:
+    settings, signature = service.settings, service.bundle.signature
+    what = f"{signature.task} of '{signature.target}'"
+    if signature.classes is not None:
+        what += f", {len(signature.classes)} classes"
+    names = [each.column for each in signature.inputs]
+    columns = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return "\n".join(
+        [
+            f"{address}   serves {settings.folder}, {what}",
+            f"  model     {service.bundle.version}",
+            f"  columns   {columns}",
+            f"  page      {address}/docs",
+            f"  protocol  {address}/v2/models/{settings.name}",
+            f"  metrics   {address}/metrics",
+            *(["  token     asked for"] if settings.token is not None else []),
+            "try it:",
+            f"  {_curl(service.bundle, settings, address)}",
+        ]
+    )
+
+
+def _curl(bundle: Bundle, settings: Settings, address: str) -> str:
+    """A command that works for this very model."""
+    token = ""
+    if settings.token is not None:
+        token = f' -H "Authorization: Bearer ${TOKEN}"'
+    body = json.dumps({"rows": [example_row(bundle.signature)]}, ensure_ascii=False)
+    if len(body) <= MAX_EXAMPLE_LENGTH:
+        return f"curl -s {address}/predict{token} -d {shlex.quote(body)}"
+    return f"curl -s {address}/example{token} | curl -s {address}/predict{token} -d @-"
+
+
+def make_server(service: Service, *, access_log: bool = False) -> uvicorn.Server:
+    """The server of a model, to be run on a listening socket."""
+    if access_log:
+        logging.basicConfig(format="%(message)s", level=logging.INFO)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(service, _say),
+            log_config=None,
+            log_level="info" if access_log else "warning",
+            access_log=access_log,
+            server_header=False,
+            ws="none",
+            lifespan="on",
+            timeout_graceful_shutdown=int(service.settings.timeout_seconds) + GRACE_SECONDS,
+        )
+    )
+    service.is_stopping = lambda: server.should_exit
+    return server
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,73 @@
+"""What is sent back, and why a request is refused: one line, and of wrong rows each place."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import orjson
+from starlette.types import Send
+
+MAX_DETAILS = 20
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A wrong value: its row from 0, its column, what it must be, and what may be meant."""
+
+    row: int
+    column: str
+    message: str
+    suggestion: str | None = None
+
+    def line(self) -> str:
+        """On one line."""
+        meant = "" if self.suggestion is None else f"; did you mean '{self.suggestion}'?"
+        return f"row {self.row}, column '{self.column}': {self.message}{meant}"
+
+
+class RequestError(Exception):
+    """A request that can't be answered: an HTTP status with a message for who sent it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        details: list[Detail] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status, self.message = status, message
+        self.details, self.headers = details or [], dict(headers or {})
+        super().__init__(message)
+
+    def answer(self) -> "Answer":
+        """As JSON: `error`, and of wrong rows `details`, the first of them."""
+        content: dict[str, object] = {"error": self.message}
+        if self.details:
+            content["details"] = [asdict(detail) for detail in self.details[:MAX_DETAILS]]
+        return Answer(orjson.dumps(content), self.status, headers=self.headers)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent back: a body, as a rule JSON; numbers that are not finite are null in it."""
+
+    body: bytes
+    status: int = 200
+    media_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def send(self, send: Send) -> None:
+        """Send it."""
+        headers = [
+            (b"content-type", self.media_type.encode()),
+            (b"content-length", str(len(self.body)).encode()),
+            *((name.lower().encode(), value.encode()) for name, value in self.headers.items()),
+        ]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def wrong_rows(details: list[Detail]) -> RequestError:
+    """The refusal of rows that hold what the model can't be given."""
+    rest = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    rest = " (and many more)" if len(details) >= MAX_DETAILS else rest
+    return RequestError(422, f"{details[0].line()}{rest}", details)

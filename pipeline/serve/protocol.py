@@ -1,0 +1,188 @@
+"""The Open Inference Protocol, version 2: a request's tensors to feeds, outputs to an answer.
+
+https://github.com/open-inference/open-inference-protocol
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from pipeline.serve.bundle import Bundle
+from pipeline.serve.problems import Answer, RequestError
+from pipeline.serve.rows import Arrays, too_many_rows
+from pipeline.serve.signature import Input
+from pipeline.serve.tensors import DTYPES, TYPES, Tensor, from_bytes, from_json, to_bytes
+from pipeline.serve.values import bounds, read_category
+
+LENGTH_HEADER = "Inference-Header-Content-Length"
+_KINDS = {"numeric": "FP64", "boolean": "FP64", "categorical": "BYTES", "image": "FP32"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the answer must hold: outputs in their order, and whether each goes as bytes."""
+
+    id: str | None
+    outputs: list[tuple[str, bool]]
+
+
+def describe(bundle: Bundle, name: str) -> dict[str, object]:
+    """The model's metadata; -1 is the number of rows."""
+    signature = bundle.signature
+    return {
+        "name": name,
+        "versions": [bundle.version],
+        "platform": "onnxruntime_onnx",
+        "inputs": [
+            {"name": each.name, "datatype": _KINDS[each.kind], "shape": [-1, *each.row_shape]}
+            for each in signature.inputs
+        ],
+        "outputs": [
+            {"name": each.name, "datatype": TYPES[each.type], "shape": [-1, *each.shape[1:]]}
+            for each in signature.outputs
+        ],
+    }
+
+
+def read_request(
+    content: object, binary: bytes, bundle: Bundle, max_rows: int
+) -> tuple[Arrays, int, Wanted]:
+    """Feeds, the number of rows and what is wanted, of a request's JSON and the bytes after it.
+
+    Raises RequestError 400 with the input and what is wrong with it.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("inputs"), list):
+        raise RequestError(400, 'the body must be {"inputs": [{"name": …, "shape": …, …}, …]}')
+    known = {each.name: each for each in bundle.signature.inputs}
+    feeds: Arrays = {}
+    for given in content["inputs"]:
+        name, datatype, shape, parameters = _described(given, known, feeds)
+        size = parameters.get("binary_data_size")
+        if size is None:
+            tensor = from_json(given.get("data"), datatype, shape, name)
+        else:
+            if not isinstance(size, int) or not 0 <= size <= len(binary):
+                raise RequestError(400, f"input '{name}': its binary_data_size is not there")
+            tensor = from_bytes(binary[:size], datatype, shape, name)
+            binary = binary[size:]
+        feeds[name] = _to_feed(tensor, known[name])
+    if binary:
+        raise RequestError(400, f"{len(binary)} bytes belong to no input")
+    if missing := [name for name in known if name not in feeds]:
+        raise RequestError(400, f"these inputs are missing: {', '.join(missing[:12])}")
+    num_rows = {len(tensor) for tensor in feeds.values()}
+    if len(num_rows) != 1:
+        raise RequestError(400, f"the inputs differ in their rows: {sorted(num_rows)}")
+    (num,) = num_rows
+    if num == 0:
+        raise RequestError(400, "there must be at least one row")
+    if num > max_rows:
+        raise too_many_rows(num, max_rows)
+    return feeds, num, _wanted(content, bundle)
+
+
+def _described(
+    given: object, known: dict[str, Input], before: Arrays
+) -> tuple[str, str, tuple[int, ...], dict[str, Any]]:
+    """Name, datatype, shape and parameters of a request's input."""
+    if not isinstance(given, dict):
+        raise RequestError(400, "each of inputs must be an object")
+    name, datatype, shape = (given.get(key) for key in ("name", "datatype", "shape"))
+    if not isinstance(name, str) or name not in known:
+        shown = ", ".join(list(known)[:12])
+        raise RequestError(400, f"there is no input '{name}'; the model has {shown}")
+    if name in before:
+        raise RequestError(400, f"input '{name}' is there twice")
+    if not isinstance(datatype, str) or (datatype not in DTYPES and datatype != "BYTES"):
+        allowed = ", ".join([*DTYPES, "BYTES"])
+        raise RequestError(400, f"input '{name}': datatype '{datatype}' is none of {allowed}")
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise RequestError(400, f"input '{name}': its shape must be a list of whole numbers")
+    expected = known[name].row_shape
+    if (tuple(shape[1:]) != expected and not (expected == () and shape[1:] == [1])) or not shape:
+        raise RequestError(
+            400, f"input '{name}' is of shape {shape}; the model takes {[-1, *expected]}"
+        )
+    parameters = given.get("parameters") or {}
+    if not isinstance(parameters, dict) or "shared_memory_region" in parameters:
+        raise RequestError(400, f"input '{name}': its parameters are not supported")
+    # A column may come as one of a table.
+    return name, datatype, (shape[0], *expected), parameters
+
+
+def _to_feed(tensor: Tensor, each: Input) -> Tensor:
+    """The tensor as the bundle takes it; where its values are none for this column, an error."""
+    if each.kind == "categorical":
+        texts = [read_category(value) for value in tensor.tolist()]
+        return np.array(texts, dtype=object)
+    wrong = f"input '{each.name}' must hold "
+    if tensor.dtype == object:
+        raise RequestError(400, f"{wrong}numbers, such as {_KINDS[each.kind]}, not BYTES")
+    if each.kind == "image":
+        with np.errstate(over="ignore"):
+            images = tensor.astype(np.float32)
+        if not np.isfinite(images).all():
+            raise RequestError(400, f"{wrong}numbers without gaps")
+        return images
+    values = tensor.astype(np.float64)
+    present = values[np.isfinite(values)] if each.kind == "numeric" else values[values == values]
+    if each.kind == "boolean" and not np.isin(present, (0.0, 1.0)).all():
+        raise RequestError(400, f"{wrong}0, 1 or a gap (null or NaN)")
+    low, high = bounds(each)
+    if each.kind == "numeric" and not ((present >= low) & (present <= high)).all():
+        raise RequestError(400, f"{wrong}numbers that can be computed with")
+    return values
+
+
+def _wanted(content: dict[str, Any], bundle: Bundle) -> Wanted:
+    names = [each.name for each in bundle.signature.outputs]
+    number = content.get("id")
+    if number is not None and not isinstance(number, str):
+        raise RequestError(400, "id must be a text")
+    asked = content.get("outputs")
+    parameters = content.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise RequestError(400, "parameters must be an object")
+    all_binary = bool(parameters.get("binary_data_output", False))
+    if not asked:
+        return Wanted(number, [(name, all_binary) for name in names])
+    outputs: list[tuple[str, bool]] = []
+    for given in asked if isinstance(asked, list) else [asked]:
+        name = given.get("name") if isinstance(given, dict) else None
+        if name not in names:
+            raise RequestError(
+                400, f"there is no output '{name}'; the model has {', '.join(names)}"
+            )
+        parameters = given.get("parameters") or {}
+        if not isinstance(parameters, dict) or parameters.get("classification"):
+            raise RequestError(400, f"output '{name}': its parameters are not supported")
+        outputs.append((name, bool(parameters.get("binary_data", all_binary))))
+    return Wanted(number, outputs)
+
+
+def answer(bundle: Bundle, name: str, wanted: Wanted, outputs: list[Tensor]) -> Answer:
+    """The outputs that are wanted, as JSON, or as JSON with bytes after it."""
+    described = bundle.signature.outputs
+    by_name = {each.name: (each, tensor) for each, tensor in zip(described, outputs, strict=True)}
+    content: dict[str, Any] = {"model_name": name, "model_version": bundle.version}
+    if wanted.id is not None:
+        content["id"] = wanted.id
+    parts: list[bytes] = []
+    content["outputs"] = []
+    for output_name, as_bytes in wanted.outputs:
+        each, tensor = by_name[output_name]
+        datatype = TYPES[each.type]
+        said: dict[str, Any] = {"name": output_name, "datatype": datatype, "shape": tensor.shape}
+        if as_bytes:
+            parts.append(to_bytes(tensor, datatype))
+            said["parameters"] = {"binary_data_size": len(parts[-1])}
+        else:
+            said["data"] = tensor.ravel().tolist()
+        content["outputs"].append(said)
+    if not parts:
+        return Answer(orjson.dumps(content))
+    head = orjson.dumps(content)
+    headers = {LENGTH_HEADER: str(len(head))}
+    return Answer(b"".join([head, *parts]), 200, "application/octet-stream", headers)

@@ -1,0 +1,96 @@
+"""What `signature.json` says of `model.onnx`: its inputs by column, its outputs, its hashes."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stages.common.errors import UserError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class Input(_Part):
+    """An input of the graph, which is one raw column; `shape` begins with 'rows'.
+
+    `mean` and `deviation` are those of training, of a number or of an image's numbers.
+    """
+
+    name: str
+    column: str
+    kind: Literal["numeric", "boolean", "categorical", "image"]
+    shape: list[int | str]
+    categories: list[str] = []
+    mean: float | None = None
+    deviation: float | None = None
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one row's value; () of a column of single values."""
+        return tuple(int(size) for size in self.shape[1:])
+
+
+class Output(_Part):
+    """An output of the graph; `type` is float64, int64, bool or string."""
+
+    name: str
+    type: Literal["float64", "int64", "bool", "string"]
+    shape: list[int | str]
+
+
+class Signature(_Part):
+    """The whole file. `model_md5` names the trained weights, `onnx_md5` the file beside this one.
+
+    `key` is the column that names a row, if there is one; `classes` are in the order of the
+    probabilities, None for a regression.
+    """
+
+    model_md5: str
+    onnx_md5: str
+    task: Literal["regression", "classification"]
+    target: str
+    key: str | None
+    classes: list[bool | int | str] | None
+    inputs: list[Input]
+    outputs: list[Output]
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes as texts, as the columns of `predictions.parquet` have them."""
+        return [str(name) for name in self.classes or []]
+
+
+def parse_signature(content: bytes) -> Signature:
+    """The signature in a file's bytes. Raises UserError when they are not one."""
+    try:
+        return Signature.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        what = f"'{place}': {first['msg']}" if place else str(first["msg"])
+        raise UserError(
+            f"signature.json is not what this version of the stage writes: {what[:200]}\n"
+            "  'dvc repro infer' writes it anew"
+        ) from None
+
+
+def example_row(signature: Signature) -> dict[str, object]:
+    """A row that the model takes, by column: means of training, a first category, an even image.
+
+    No row of anybody's data: whoever may see the page need not be one who may see the data.
+    """
+    return {each.column: _example(each) for each in signature.inputs}
+
+
+def _example(each: Input) -> object:
+    if each.kind == "categorical":
+        return each.categories[0] if each.categories else None
+    if each.kind == "boolean":
+        return True
+    value: object = float(f"{each.mean or 0.0:.4g}")
+    if each.kind == "image" and (each.deviation or 0.0) > 1:
+        value = round(each.mean or 0.0)
+    for size in reversed(each.row_shape):
+        value = [value] * size
+    return value
