@@ -76,8 +76,12 @@ LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("train.loss.name", "no loss 'CrossEntropyLoss' for regression"),
         ],
     ),
-    ("source: data/raw/digits.parquet", "source: data", [("prepare.source", "kind of table")]),
-    ("source: data/raw/digits.parquet", "source: data/raw", [("prepare.source", ".parquet, .csv")]),
+    ("source: data/raw/digits.parquet", "source: data", [("prepare.source", "which comes after")]),
+    (
+        "source: data/raw/digits.parquet",
+        "source: data/raw.d",
+        [("prepare.source", ".parquet, .csv")],
+    ),
     ("raw/digits_new.parquet", "raw/digits_new.xlsx", [("infer.input", "not a kind of table")]),
     (
         "raw/digits_new.parquet",
