@@ -40,7 +40,7 @@ POWER = 0.8
 LEVEL = 0.95
 # Of the train rows, in the trainings that look for the difference of the right size.
 SHARES = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.35, 0.2)
-NUM_PILOT, NUM_FULL = 50, 200
+NUM_PILOT, NUM_FULL, NUM_DRAWS = 50, 200, 300
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def measure(case: Case, folder: Path, num_pairs: int) -> None:
         pool = train_all(workers, [*base, *pilot])
         names = METRICS[pool.task]
         null = verdicts(workers, case, pool, split(base))
-        share = find_share(pool, names[0], spread(null, names[0]))
+        share = find_share(pool, case.num_rows, names[0], spread(null, names[0])[1])
         worse = [(2 * 10**6 + k, share) for k in range(MIN_REPLICAS * num_pairs)]
         pool.predicted.update(train_all(workers, worse).predicted)
         firsts = [before for before, _ in split(base)]
@@ -181,18 +181,31 @@ def on_pool(pool: Pool, jobs: Sequence[Job], name: str) -> Floats:
     return np.array(found)
 
 
-def find_share(pool: Pool, name: str, error: tuple[float, float]) -> float:
+def find_share(pool: Pool, num_rows: int, name: str, degrees: float) -> float:
     """The share of the train rows without which the metric is worse by what has the power asked."""
     found = [0.0]
-    scatter = on_pool(pool, full_jobs(pool), name).std()
     for share in SHARES:
         jobs = [job for job in pool.predicted if job[1] == share]
-        # With fewer rows trainings scatter more, and so does the difference.
-        wider = (on_pool(pool, jobs, name).std() / scatter) ** 2
-        deviation = error[0] * ((1 + wider) / 2) ** 0.5
-        found.append(power(true_difference(pool, jobs, name), (deviation, error[1])))
+        error = (scatter(pool, jobs, num_rows, name), degrees)
+        found.append(power(true_difference(pool, jobs, name), error))
     increasing = np.maximum.accumulate(found)
     return float(np.interp(POWER, increasing, (1.0, *SHARES)))
+
+
+def scatter(pool: Pool, jobs: Sequence[Job], num_rows: int, name: str) -> float:
+    """The standard error of the change from all rows to these trainings, over seeds and rows."""
+    random = np.random.default_rng(0)
+    differences = []
+    for _ in range(NUM_DRAWS):
+        rows = random.integers(len(pool.target), size=num_rows)
+        means = []
+        for side in (full_jobs(pool), jobs):
+            chosen = [side[k] for k in random.choice(len(side), MIN_REPLICAS, replace=False)]
+            predicted = (pool.predicted[job][rows] for job in chosen)
+            values = [compute_metrics([name], pool.task, pool.target[rows], p) for p in predicted]
+            means.append(np.mean([value[name] for value in values]))
+        differences.append(means[1] - means[0])
+    return float(np.std(differences, ddof=1))
 
 
 def share_of(said: Sequence[float]) -> str:
