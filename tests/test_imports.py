@@ -14,6 +14,8 @@ STAGES = ("prepare", "build", "tune", "train", "evaluate", "infer")
 # Part of the project → what it may import besides itself and libraries, by prefix.
 EDGES = {
     **{f"stages.{stage}": ("stages.common",) for stage in STAGES},
+    # What it names may be our own; a model is loaded by its name alone.
+    "stages.train": ("stages.common", "stages.zoo.schedules"),
     # It trains: the one edge between stages.
     "stages.tune": ("stages.common", "stages.train"),
     "stages.common": (),
@@ -82,7 +84,7 @@ def test_no_stage_imports_a_model_of_the_zoo_by_itself() -> None:
     wrong = [
         f"{where}: {name}"
         for part, name, where in edges()
-        if part != "stages.zoo" and starts_with(name, ("stages.zoo",))
+        if part != "stages.zoo" and starts_with(name, ("stages.zoo.models",))
     ]
     assert wrong == []
 

@@ -1,7 +1,7 @@
-"""The names that `params.yaml` may use for losses, optimizers and schedules: PyTorch's own.
+"""The names that `params.yaml` may use for losses, optimizers and schedules.
 
-What can't be said in YAML, or doesn't fit the loop, is refused with the reason and what to
-use in its place.
+PyTorch's own, and the schedules of `stages/zoo/schedules.py`. What can't be said in YAML, or
+doesn't fit the loop, is refused with the reason and what to use in its place.
 """
 
 import inspect
@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel
 from torch.optim.lr_scheduler import LRScheduler
 
+import stages.zoo.schedules
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.section import Named, validate
 from stages.common.signature import arguments_model
@@ -60,7 +61,10 @@ def allowed(kind: Kind) -> dict[str, type]:
         return {name: getattr(torch.nn, name) for name in names}
     if kind == "optimizer":
         return _subclasses(torch.optim, torch.optim.Optimizer)
-    return _subclasses(torch.optim.lr_scheduler, LRScheduler)
+    ours = _subclasses(stages.zoo.schedules, LRScheduler)
+    torchs = _subclasses(torch.optim.lr_scheduler, LRScheduler)
+    assert not ours.keys() & torchs.keys(), "a name of the zoo that torch has"
+    return dict(sorted((ours | torchs).items()))
 
 
 def _subclasses(module: Any, base: type) -> dict[str, type]:
