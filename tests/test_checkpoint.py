@@ -284,6 +284,20 @@ def test_told_to_stop_it_says_that_it_can_go_on(trained: Project, processes: str
     assert "goes on from" in done.stdout
 
 
+def test_told_to_stop_without_a_checkpoint_it_does_not_say_that_it_can_go_on(
+    trained: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.path)
+    # Another run has the folder: this one keeps none.
+    with hold_checkpoints(key_of(1)), training(trained) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("epoch"))
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "goes on" not in said
+
+
 def test_another_recipe_never_goes_on_from_this_one(
     trained: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

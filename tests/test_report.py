@@ -100,6 +100,12 @@ def test_rows_are_joined_by_key_and_other_splits_are_not_compared() -> None:
     assert (
         "classes differ" in compare(before, before.drop("probability_b"), ["accuracy"])["why_not"]
     )
+    # Keys, or classes, of another type.
+    for column in ("id", "target"):
+        retyped = before.with_columns(
+            pl.col(column).cast(pl.String if column == "id" else pl.Categorical)
+        )
+        assert "classes differ" in compare(before, retyped, ["accuracy"])["why_not"]
     relabelled = before.with_columns(
         target=pl.when(pl.col("id") < 5).then(pl.lit("a")).otherwise("target")
     )

@@ -8,6 +8,7 @@ all of these.
 The loop stands in `loop.py`; `fit.py` is what goes in and comes out of it.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def train(params: Params, out: Path) -> None:
         except SystemExit:
             # Told to stop (SIGTERM): whoever did may run us again.
             if not can_go_on(checkpoints):
-                raise
+                sys.exit(128 + signal.SIGTERM)
             print("preempted: the next run goes on from the last checkpoint", file=sys.stderr)
             sys.exit(PREEMPTED)
     write_seeds(out, params.seed, section.replicas)
