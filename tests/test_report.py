@@ -151,6 +151,16 @@ def test_what_changed_for_a_stage() -> None:
     )
 
 
+def test_without_an_interval_there_is_no_verdict() -> None:
+    def said(*names: str) -> str:
+        before, after = (predictions([row % n > 0 for row in range(100)]) for n in (5, 4))
+        found = compare(before, after, list(names))
+        return as_markdown(Report("main", "0" * 40, {}, {}, (), found, {})).splitlines()[0]
+
+    assert said("ece") == "### No verdict: there is no interval of ece."
+    assert "no metric differs by more than noise" in said("ece", "accuracy")
+
+
 def test_it_fits_a_comment_whatever_changed() -> None:
     def report(num: int) -> str:
         names = [f"train.a|{'very' * 9}<details>long.{i}" for i in range(num)]
