@@ -18,20 +18,18 @@ from torch import nn
 
 from stages.common.layers import Dropout
 from stages.train.checkpoint import (
-    PREEMPTED,
-    Saver,
     copied,
     hold_checkpoints,
     key_of,
     load_checkpoint,
     pack,
     pack_rank,
-    told_to_stop,
     unpack,
 )
 from stages.train.loop import Result, State, train
 from stages.train.machine import World
 from stages.train.params import TrainParams
+from stages.train.saver import PREEMPTED, Saver, told_to_stop
 from tests.conftest import Project, project_environment
 from tests.samples import classification, mixed_table, run_stages, small_project, train_params
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from stages.common.errors import UserError
 from stages.common.params import Params
 from stages.common.stage import run_stage
-from stages.train.checkpoint import PREEMPTED, hold_checkpoints, key_of
+from stages.train.checkpoint import hold_checkpoints, key_of
 from stages.train.fit import fit, read_recipe
 from stages.train.launch import launch
 from stages.train.machine import World, num_processes
 from stages.train.optimizers import check_names
 from stages.train.params import check_calibration
 from stages.train.replicas import can_go_on, num_at_once, train_replicas, write_seeds
+from stages.train.saver import PREEMPTED
 
 
 def train(params: Params, out: Path) -> None:
