@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.git import git, try_git
+from pipeline.git import try_git
 from stages.common.errors import UserError
 
 HERE = Path()
@@ -22,7 +22,13 @@ def find_base(asked: str | None) -> tuple[str, str]:
         commit = done.stdout.strip()
         if asked is not None:
             return name, commit
-        return f"merge base with {name}", git(HERE, "merge-base", "HEAD", commit)
+        base = try_git(HERE, "merge-base", "HEAD", commit)
+        if base.returncode != 0:
+            raise UserError(
+                f"this branch and {name} have no commit in common here\n"
+                "  of a shallow clone 'git fetch --unshallow' brings it; --base names another base"
+            )
+        return f"merge base with {name}", base.stdout.strip()
     if asked is not None:
         raise UserError(f"there is no revision '{asked}'\n  --base takes a branch, tag or commit")
     raise UserError(f"none of {', '.join(BRANCHES)} is here: name the base with --base")

@@ -146,7 +146,9 @@ def difference_of(name: str, comparison: Mapping[str, Any]) -> Difference:
     ends = change["value"], change["low"], change["high"]
     of_rows = max(0.0, change["rows"] - change["shared"])
     variance = max(change["rows"], of_rows + change["seeds"])
-    seeds = min(1.0, change["seeds"] / variance) if variance else 0.0
+    # What seeds and rows share shrinks with the rows as well.
+    of_seeds = max(0.0, change["seeds"] - change["shared"])
+    seeds = min(1.0, of_seeds / variance) if variance else 0.0
     return Difference(*ends, num_rows, found["less_is_better"], seeds)
 
 

@@ -92,8 +92,8 @@ def compare_with(base: str, commit: str) -> tuple[Mapping[str, Any], list[str]]:
     if files[0] is None or files[1] is None:
         return {}, missing
     replicas = [
-        find_replicas(before, base, missing),
-        find_replicas(after, "the working folder", missing),
+        find_replicas(before, base, missing, commit),
+        find_replicas(after, "the working folder", missing, None),
     ]
     return _compare(files[0], files[1], replicas), missing
 

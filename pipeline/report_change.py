@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.base import fetch_command
 from pipeline.dvcrepo import open_repo
 from pipeline.metrics import format_value
 
@@ -17,8 +18,11 @@ MODEL = "This model on these rows"
 OF_MEANS = ("metric", "mean before", "mean after", "difference", "95 % interval", "")
 
 
-def find_replicas(locked: Mapping[str, Any], what: str, missing: list[str]) -> list[Path]:
-    """The predictions of each replica in DVC's cache that a lock names; else why not in `missing`.
+def find_replicas(
+    locked: Mapping[str, Any], what: str, missing: list[str], commit: str | None
+) -> list[Path]:
+    """The predictions of each replica in DVC's cache that the lock of `commit` names; else why not
+    in `missing`. No commit means the working folder.
 
     None where nothing is recorded: a side that was trained before there were replicas.
     """
@@ -32,9 +36,8 @@ def find_replicas(locked: Mapping[str, Any], what: str, missing: list[str]) -> l
         entries = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else []
         found = {entry["relpath"]: Path(cache.oid_to_path(entry["md5"])) for entry in entries}
     if not found or not all(file.exists() for file in found.values()):
-        missing.append(
-            f"the replicas of {what} are not in DVC's cache: 'dvc fetch --all-branches' brings them"
-        )
+        how = fetch_command(commit)
+        missing.append(f"the replicas of {what} are not in DVC's cache: {how} brings them")
         return []
     return [file for _, file in sorted(found.items(), key=lambda item: int(Path(item[0]).stem))]
 

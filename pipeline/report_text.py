@@ -38,6 +38,8 @@ def verdict(report: Report) -> str:
     for name, mark in by_name.items():
         marks.setdefault(mark, []).append(name)
     parts = [f"{word} in {', '.join(marks[word])}" for word in ("better", "worse") if word in marks]
+    if not any(by_name.values()):
+        return f"No verdict: there is no interval of {', '.join(by_name)}."
     if not parts:
         return f"{statement}: no metric differs by more than noise."
     noise = f"; within noise: {', '.join(marks['noise'])}" if "noise" in marks else ""

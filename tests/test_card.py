@@ -78,7 +78,7 @@ def card(tmp_path: Path, target: Target, metric: str = "accuracy", **changes: An
 
 @pytest.mark.parametrize(
     ("metric", "order"),
-    [("accuracy", ["Os&#124;lo", "Bergen"]), ("rmse", ["Bergen", "Os&#124;lo"])],
+    [("accuracy", ["Os\\|lo", "Bergen"]), ("rmse", ["Bergen", "Os\\|lo"])],
 )
 def test_the_worst_slices_come_first_and_small_ones_not_at_all(
     tmp_path: Path, metric: str, order: list[str]
@@ -102,6 +102,10 @@ def test_classes_have_their_rows(tmp_path: Path) -> None:
     assert "| `19` | 100 | 40 |" in lines
     assert "| `20` | 100 | 40 |" not in lines
     assert "and 5 classes more." in lines
+    odd = Target(name="y", task="classification", classes=["a|b", "c\nd"])
+    lines = card(tmp_path, odd)
+    assert "| `a\\|b` | 11,500 | 2,990 |" in lines
+    assert "| `c d` | 500 | 10 |" in lines
 
 
 def test_limits_follow_from_facts(tmp_path: Path) -> None:

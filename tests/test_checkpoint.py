@@ -18,20 +18,18 @@ from torch import nn
 
 from stages.common.layers import Dropout
 from stages.train.checkpoint import (
-    PREEMPTED,
-    Saver,
     copied,
     hold_checkpoints,
     key_of,
     load_checkpoint,
     pack,
     pack_rank,
-    told_to_stop,
     unpack,
 )
 from stages.train.loop import Result, State, train
 from stages.train.machine import World
 from stages.train.params import TrainParams
+from stages.train.saver import PREEMPTED, Saver, told_to_stop
 from tests.conftest import Project, project_environment
 from tests.samples import classification, mixed_table, run_stages, small_project, train_params
 
@@ -283,6 +281,20 @@ def test_told_to_stop_it_says_that_it_can_go_on(trained: Project, processes: str
     with training(trained, **several) as process:
         assert process.stdout is not None
         assert any("goes on from" in line for line in process.stdout)
+
+
+def test_told_to_stop_without_a_checkpoint_it_does_not_say_that_it_can_go_on(
+    trained: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.path)
+    # Another run has the folder: this one keeps none.
+    with hold_checkpoints(key_of(1)), training(trained) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("epoch"))
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "goes on" not in said
 
 
 def test_another_recipe_never_goes_on_from_this_one(

@@ -14,12 +14,12 @@ from sklearn.metrics import roc_auc_score
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json, rounded
 from stages.common.schema import Class
-from stages.evaluate.metrics import compute_metrics, metrics_of
+from stages.evaluate.metrics import check_defined, compute_metrics, metrics_of
 from stages.evaluate.params import EvaluateParams, GatedEvaluateParams
 from stages.evaluate.plots import COLUMNS, MAX_RESIDUALS, NUM_POINTS, write_plots
 from stages.evaluate.predicted import Classified, Predicted
 from tests.conftest import Project
-from tests.samples import mixed_table, run_stages, small_project
+from tests.samples import mixed_table, run_stages, set_params, small_project
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -153,6 +153,50 @@ def test_certainty_that_is_wrong_is_a_finite_loss() -> None:
         ["log_loss"], "classification", np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]])
     )
     assert 10 < found["log_loss"] < 100
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("num_classes", "target", "undefined"),
+    [
+        (2, [1, 1], {"roc_auc", "cohen_kappa"}),
+        (3, [0, 1, 1], {"roc_auc"}),
+        (3, [2], {"roc_auc", "cohen_kappa"}),
+    ],
+)
+def test_a_metric_that_the_test_rows_do_not_define_is_told(
+    num_classes: int, target: list[int], undefined: set[str]
+) -> None:
+    chances = np.eye(num_classes)[target] * 0.5 + 0.5 / num_classes
+    names = ["accuracy", "roc_auc", "cohen_kappa", "log_loss"]
+    found = compute_metrics(names, "classification", np.array(target), chances)
+    with pytest.raises(UserError) as error:
+        check_defined([found])
+    assert {problem.value for problem in error.value.problems} == undefined
+    assert error.value.problems[0].key == "evaluate.metrics.1"
+    assert "no value on these test rows" in str(error.value)
+    # Of any replica.
+    with pytest.raises(UserError):
+        check_defined([dict.fromkeys(names, 0.5), found])
+    check_defined([dict.fromkeys(names, 0.5)])
+
+
+def test_a_test_split_of_one_row_has_no_r2(tmp_path: Path) -> None:
+    table = mixed_table(30).with_columns(y=pl.col("id") * 0.5)
+    changes = {
+        "prepare.key": "id",
+        "prepare.split.test": 0.03,
+        "train.loss": {"name": "MSELoss"},
+        "evaluate.metrics": ["max_error", "r2"],
+    }
+    project = small_project(tmp_path, table, changes)
+    run_stages(project, "prepare", "build", "tune", "train")
+    said = project.run("python", "-m", "stages.evaluate", ok=False).stderr
+    assert "r2 has no value" in said
+    assert "Traceback" not in said
+    set_params(project, {"evaluate.metrics": ["max_error"]})
+    run_stages(project, "evaluate")
+    assert list(read_json(project.path / "data/evaluate/metrics.json")) == ["max_error"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.base import find_base
 from pipeline.flow import judge_run
 from pipeline.gates import (
     Difference,
@@ -19,6 +20,7 @@ from pipeline.gates import (
     overall,
 )
 from pipeline.outcome import Outcome
+from stages.common.errors import UserError
 from stages.common.section import validate
 from stages.common.yamlfile import read_yaml
 from stages.evaluate.bootstrap import paired_differences
@@ -27,6 +29,7 @@ from tests.conftest import ROOT, Project
 from tests.dags import ask, flow_run_in, make_dag
 from tests.remotes import branches
 from tests.test_scheduled import run_flows
+from tests.tiny import tiny_project
 
 
 def gate(**bounds: float) -> dict[str, Gate]:
@@ -94,7 +97,7 @@ def test_gates_go_by_the_change_where_there_are_replicas() -> None:
     (verdict,) = judge_differences(gates, {}, comparison, [])
     assert verdict.result == "inconclusive"
     assert "-0.0300 to +0.0100" in verdict.why
-    assert difference_of("accuracy", comparison) == Difference(-0.01, -0.03, 0.01, 400, False, 0.5)
+    assert difference_of("accuracy", comparison) == Difference(-0.01, -0.03, 0.01, 400, False, 0.25)
     comparison["metrics"] = {"accuracy": {**metric, "change": None}}
     (verdict,) = judge_differences(gates, {}, comparison, [])
     assert verdict.result == "pass"
@@ -269,3 +272,15 @@ def test_a_scheduled_run_publishes_what_its_gate_refuses(
     assert "data/evaluate/metrics.json" in shown
     # Its clone is not kept as that of a run that went wrong.
     assert not list((project.path / ".reprise/workspaces").iterdir())
+
+
+def test_a_base_without_a_common_commit_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tiny_project(tmp_path)
+    project.run("git", "switch", "--quiet", "--orphan", "alone")
+    project.commit("apart")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no commit in common here\n.*--unshallow"):
+        find_base(None)
+    assert find_base("main")[0] == "main"

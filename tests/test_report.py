@@ -100,6 +100,12 @@ def test_rows_are_joined_by_key_and_other_splits_are_not_compared() -> None:
     assert (
         "classes differ" in compare(before, before.drop("probability_b"), ["accuracy"])["why_not"]
     )
+    # Keys, or classes, of another type.
+    for column in ("id", "target"):
+        retyped = before.with_columns(
+            pl.col(column).cast(pl.String if column == "id" else pl.Categorical)
+        )
+        assert "classes differ" in compare(before, retyped, ["accuracy"])["why_not"]
     relabelled = before.with_columns(
         target=pl.when(pl.col("id") < 5).then(pl.lit("a")).otherwise("target")
     )
@@ -143,6 +149,16 @@ def test_what_changed_for_a_stage() -> None:
         Change("new", ("new",)),
         Change("gone", ("removed",)),
     )
+
+
+def test_without_an_interval_there_is_no_verdict() -> None:
+    def said(*names: str) -> str:
+        before, after = (predictions([row % n > 0 for row in range(100)]) for n in (5, 4))
+        found = compare(before, after, list(names))
+        return as_markdown(Report("main", "0" * 40, {}, {}, (), found, {})).splitlines()[0]
+
+    assert said("ece") == "### No verdict: there is no interval of ece."
+    assert "no metric differs by more than noise" in said("ece", "accuracy")
 
 
 def test_it_fits_a_comment_whatever_changed() -> None:

@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 
 from stages.common.encode import encode, row_keys
-from stages.common.schema import Feature, Schema, Target
+from stages.common.schema import Feature, Schema, Target, write_record
 from stages.evaluate.changed_data import find_changes
 from stages.evaluate.sides import Side
 from stages.evaluate.weighted import Floats
-from stages.evaluate.worse_slices import compare_slices, find_worse
+from stages.evaluate.worse_slices import compare_slices, find_worse, report_slices
 from stages.prepare.fit import fit_schema, fit_statistics
 from tests.conftest import ROOT, Project
 from tests.samples import mixed_table, run_stages, small_project
@@ -179,6 +179,38 @@ def test_slices_by_accuracy_and_those_too_small() -> None:
     # What got better is no section of its own, and equal rows are not worse.
     found, _ = compare_slices("accuracy", "classification", parts, target, worse, better)
     assert find_worse("accuracy", found) == []
+
+
+def test_slices_of_rows_whose_key_has_any_name(tmp_path: Path) -> None:
+    table = mixed_table(1000).rename({"id": "place"})
+    schema = PLAIN.model_copy(update={"key": "place"})
+    side = prepared(table.with_columns(place=pl.format("row {}|", "place")), schema)
+    write_record(tmp_path / "schema.json", side.schema)
+    write_record(tmp_path / "statistics.json", side.statistics)
+    files = {name: str(tmp_path / name) for name in ("schema.json", "statistics.json")}
+    folders = {}
+    for split, arrays in side.splits.items():
+        folders[split] = {f"{name}.npy": str(tmp_path / f"{split}-{name}.npy") for name in arrays}
+        for name, array in arrays.items():
+            np.save(folders[split][f"{name}.npy"], array)
+    test = side.splits["test"]
+    classes = pl.Series(["ill", "well"])
+    target = np.arange(len(test["key"])) % 2
+    for name, codes in (("before", target), ("after", 1 - target)):
+        pl.DataFrame(
+            {
+                "place": np.array(test["key"]),
+                "target": classes[target],
+                "prediction": classes[codes],
+                "probability_ill": 0.9 - codes * 0.8,
+                "probability_well": 0.1 + codes * 0.8,
+            }
+        ).sample(fraction=1.0, shuffle=True, seed=1).write_parquet(tmp_path / f"{name}.parquet")
+    after = {"predictions": str(tmp_path / "after.parquet"), **files, **folders}
+    before = {"predictions": str(tmp_path / "before.parquet")}
+    sides = {"metric": "accuracy", "columns": ["town"], "before": before, "after": after}
+    found = report_slices(sides)
+    assert len(found["worse"]) == found["looked_at"] == 3
 
 
 SPLITS = ("| train | 1,", "| validation | 3", "| test | 4")

@@ -26,7 +26,7 @@ from stages.common.stage import run_stage
 from stages.evaluate.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
 from stages.evaluate.card import Facts, write_card
 from stages.evaluate.importance import write_attribution, write_importance
-from stages.evaluate.metrics import compute_metrics
+from stages.evaluate.metrics import check_defined, compute_metrics
 from stages.evaluate.mistakes import find_mistakes, write_classes, write_mistakes
 from stages.evaluate.params import EvaluateParams
 from stages.evaluate.plots import write_plots
@@ -60,9 +60,10 @@ def evaluate(params: Params, out: Path) -> None:
     others = [load_predictor(replica=k) for k in range(1, count_replicas())]
     tables = [table, *(other.decode(other.scores(arrays)) for other in others)]
 
-    intervals = find_intervals(names, schema.target.task, target, predicted)
     task = schema.target.task
     by_replica = [compute_metrics(names, task, target, read_predicted(each)) for each in tables]
+    check_defined(by_replica)
+    intervals = find_intervals(names, task, target, predicted)
     spreads = {name: spread_of([found[name] for found in by_replica]) for name in names}
     slices = measure_slices(names[0], schema, parts, target, predicted)
     worst = find_worst(names[0], slices)

@@ -156,8 +156,11 @@ def _numbers(interval: Interval) -> tuple[str, ...]:
 
 
 def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; a bar in a cell does not end it."""
+    """A Markdown table; neither a bar nor the end of a line in a cell ends it."""
     rows = [columns, ["---"] * len(columns), *lines]
-    return "\n".join(
-        f"| {' | '.join(str(c).replace('|', '&#124;') for c in row)} |" for row in rows
-    )
+    return "\n".join(f"| {' | '.join(_cell(str(cell)) for cell in row)} |" for row in rows)
+
+
+def _cell(text: str) -> str:
+    # With a backslash, since code has no entities.
+    return " ".join(text.splitlines()).replace("|", "\\|")

@@ -27,6 +27,7 @@ from stages.evaluate.predicted import class_names, read_codes, read_predicted
 # With fewer of them shared, the two test splits are different ones.
 MIN_SHARED = 0.5
 NUM_EXAMPLES = 20
+DIFFER = "the key, the target or its classes differ"
 # What the join knows a row of either side by.
 ROW = "number of the row"
 
@@ -46,8 +47,8 @@ def compare(
     """
     key = after.columns[0]
     counts = {"before": before.height, "after": after.height}
-    if before.columns != after.columns:
-        return {"rows": counts, "why_not": "the key, the target or its classes differ"}
+    if differ(before, after):
+        return {"rows": counts, "why_not": DIFFER}
     before, after = (side.with_row_index(ROW) for side in (before, after))
     both = after.join(before, on=key, how="inner", suffix=" before", maintain_order="left")
     same = both.filter(pl.col("target").eq_missing(pl.col("target before")))
@@ -92,6 +93,11 @@ def compare(
     if classes:
         found["flips"] = find_flips(same, key)
     return found
+
+
+def differ(before: pl.DataFrame, after: pl.DataFrame) -> bool:
+    """Whether keys, targets or classes have other names or types, so that nothing joins them."""
+    return list(before.schema.items()) != list(after.schema.items())
 
 
 def _described(name: str, change: Change | None) -> dict[str, Any] | None:

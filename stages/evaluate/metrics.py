@@ -4,7 +4,8 @@ Classification metrics take class codes (rows,) and what is predicted, classes w
 regression metrics take values (rows,) in the target's units. All return one number.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,26 @@ def compute_metrics(
     if problems:
         raise UserError(*problems)
     return {name: rounded(float(known[name](target, predicted))) for name in names}
+
+
+def check_defined(found: Sequence[Mapping[str, float]]) -> None:
+    """Raise UserError for metrics that some prediction of the test rows does not define.
+
+    Such are a ROC AUC where a class has no row, or an R² of one row. `found` is what
+    `compute_metrics` has given, one for each prediction.
+    """
+    problems = [
+        Problem(
+            f"{name} has no value on these test rows: they are too few, or lack a class; "
+            "leave it out, or make prepare.split.test larger",
+            f"evaluate.metrics.{index}",
+            name,
+        )
+        for index, name in enumerate(found[0])
+        if not all(math.isfinite(values[name]) for values in found)
+    ]
+    if problems:
+        raise UserError(*problems)
 
 
 def metrics_of(task: str) -> dict[str, Callable[..., float]]:

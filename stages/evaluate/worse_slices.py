@@ -23,7 +23,7 @@ import numpy.typing as npt
 import polars as pl
 
 from stages.evaluate.bootstrap import LEVEL, Interval, paired_differences
-from stages.evaluate.compare import mark
+from stages.evaluate.compare import DIFFER, ROW, differ, mark
 from stages.evaluate.metrics import compute_metrics
 from stages.evaluate.predicted import (
     Predicted,
@@ -125,16 +125,16 @@ def report_slices(files: dict[str, Any]) -> dict[str, Any]:
     name, task = files["metric"], side.schema.target.task
     parts = cut(files["columns"], side.schema, side.statistics, side.train, side.splits["test"])
     was, now = (pl.read_parquet(files[each]["predictions"]) for each in ("before", "after"))
-    if was.columns != now.columns:
-        return {"metric": name, "why_not": "the key, the target or its classes differ"}
+    if differ(was, now):
+        return {"metric": name, "why_not": DIFFER}
     key = now.columns[0]
-    places = pl.DataFrame({key: np.array(side.splits["test"]["key"])}).with_row_index("place")
+    places = pl.DataFrame({key: np.array(side.splits["test"]["key"])}).with_row_index(ROW)
     both = now.join(was, on=key, suffix=" before").filter(
         pl.col("target").eq_missing(pl.col("target before"))
     )
-    both = both.join(places, on=key).sort("place")
+    both = both.join(places, on=key).sort(ROW)
     numbers = np.full(places.height, -1)
-    numbers[both["place"].to_numpy()] = np.arange(both.height)
+    numbers[both[ROW].to_numpy()] = np.arange(both.height)
     shared = [(column, label, numbers[rows]) for column, label, rows in parts]
     shared = [(column, label, rows[rows >= 0]) for column, label, rows in shared]
     target, before, after = _compared(both, now.columns)

@@ -8,19 +8,21 @@ all of these.
 The loop stands in `loop.py`; `fit.py` is what goes in and comes out of it.
 """
 
+import signal
 import sys
 from pathlib import Path
 
 from stages.common.errors import UserError
 from stages.common.params import Params
 from stages.common.stage import run_stage
-from stages.train.checkpoint import PREEMPTED, hold_checkpoints, key_of
+from stages.train.checkpoint import hold_checkpoints, key_of
 from stages.train.fit import fit, read_recipe
 from stages.train.launch import launch
 from stages.train.machine import World, num_processes
 from stages.train.optimizers import check_names
 from stages.train.params import check_calibration
 from stages.train.replicas import can_go_on, num_at_once, train_replicas, write_seeds
+from stages.train.saver import PREEMPTED
 
 
 def train(params: Params, out: Path) -> None:
@@ -46,7 +48,7 @@ def train(params: Params, out: Path) -> None:
         except SystemExit:
             # Told to stop (SIGTERM): whoever did may run us again.
             if not can_go_on(checkpoints):
-                raise
+                sys.exit(128 + signal.SIGTERM)
             print("preempted: the next run goes on from the last checkpoint", file=sys.stderr)
             sys.exit(PREEMPTED)
     write_seeds(out, params.seed, section.replicas)

@@ -1,26 +1,22 @@
 """Where a training is, on disk: one that was killed goes on from there, with the same bits.
 
-A checkpoint is written between two steps, into `.reprise/checkpoints/<key>`; the key is made of
-all that the result depends on, so a changed parameter, input or file never meets an old one. Its
-name ends in its checksum; the last two are kept, each with the weights of the best epoch. The
-folder outlives DVC's clean-up before a run; in a scheduled clone it is a link to one beside the
-shared cache, so it outlives the clone as well. A training that has ended leaves none.
+A checkpoint is written between two steps, into `.reprise/checkpoints/<key>`; `saver.py` says when.
+The key is made of all that the result depends on, so a changed parameter, input or file never
+meets an old one. Its name ends in its checksum; the last two are kept, each with the weights of
+the best epoch. The folder outlives DVC's clean-up before a run; in a scheduled clone it is a link
+to one beside the shared cache, so it outlives the clone as well. A training that has ended leaves
+none.
 """
 
 import fcntl
 import hashlib
 import os
 import shutil
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
 from pathlib import Path
 from pickle import UnpicklingError
-from types import FrameType
 from typing import Any
 
 import torch
@@ -31,15 +27,6 @@ from stages.train.machine import World, device_kind
 from stages.train.step import Sums
 
 CHECKPOINTS = Path(".reprise/checkpoints")
-# EX_TEMPFAIL: told to stop, and able to go on from a checkpoint.
-PREEMPTED = 75
-# Not more often than this: a copy of the state takes time, and the disk is not ours alone.
-SECONDS_BETWEEN = 10.0
-# Between the questions that the processes of a training ask each other.
-SECONDS_BETWEEN_QUESTIONS = 0.25
-MAX_STEPS_BETWEEN = 1000
-# Less than torchrun waits for its processes (30 s).
-STOP_SECONDS = 25.0
 NUM_KEPT = 2
 
 
@@ -70,26 +57,6 @@ def hold_checkpoints(key: str) -> Iterator[Path | None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def told_to_stop() -> Iterator[Callable[[], bool]]:
-    """A function that says whether SIGTERM has come: in here it waits for the end of a step.
-
-    Where no step ends for `STOP_SECONDS`, it ends the process as it would have without.
-    """
-    told: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if not told:
-            signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)
-        told.append(number)
-
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield lambda: bool(told)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def list_checkpoints(folder: Path | None) -> list[Path]:
     """The checkpoints there are, the oldest first."""
     return sorted(folder.glob("*.pt")) if folder is not None else []
@@ -111,81 +78,6 @@ def load_checkpoint(folder: Path | None) -> dict[str, Any] | None:
         print(f"goes on from {path}, after epoch {len(saved['history'])}{within}")
         return saved
     return None
-
-
-@dataclass
-class Saver:
-    """Called after every step: writes a checkpoint when the last one is some seconds old.
-
-    Told to stop (SIGTERM), it writes one at once and ends the process with `PREEMPTED`. Several
-    processes do both at the same step: every now and then they ask each other, which takes no
-    part in what they compute. A copy of the state is made between two steps; the disk is written
-    beside the steps that follow.
-    """
-
-    folder: Path | None
-    world: World
-    told_to_stop: Callable[[], bool]
-    seconds_between: float = field(
-        default_factory=lambda: float(os.environ.get("REPRISE_CHECKPOINT_SECONDS", SECONDS_BETWEEN))
-    )
-    saved_at: float = field(default_factory=time.monotonic)
-    asked_at: float = field(default_factory=time.monotonic)
-    steps_until_asked: int = 1
-    steps_between: int = 1
-    writing: "Future[None] | None" = None
-    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-
-    def __call__(self, state: State) -> None:
-        """Write one, if it is time; whole or not at all."""
-        stop, due = self.told_to_stop(), self._is_due()
-        if self.world.size > 1:
-            self.steps_until_asked -= 1
-            if self.steps_until_asked > 0:
-                return
-            stop, due = self._ask_all(stop=stop, due=due)
-        if not (stop or due):
-            return
-        if self.folder is not None:
-            self._save(state, self.folder)
-        if stop:
-            self.finish()
-            self.world.wait()
-            sys.exit(PREEMPTED)
-
-    def finish(self) -> None:
-        """Wait for what is being written. What the disk refuses is said, and ends no training."""
-        if self.writing is None:
-            return
-        try:
-            self.writing.result()
-        except OSError as error:
-            print(f"no checkpoint could be written: {error.strerror or error}", flush=True)
-        self.writing = None
-
-    def _is_due(self) -> bool:
-        return self.folder is not None and time.monotonic() - self.saved_at >= self.seconds_between
-
-    def _ask_all(self, *, stop: bool, due: bool) -> tuple[bool, bool]:
-        """Whether any process was told to stop, and whether the first finds a checkpoint due."""
-        now, first = time.monotonic(), self.world.rank == 0
-        seconds = max(now - self.asked_at, 1e-6)
-        planned = self.steps_between * SECONDS_BETWEEN_QUESTIONS / seconds
-        steps = min(MAX_STEPS_BETWEEN, max(1, round(planned)))
-        answer = self.world.largest([stop, due and first, steps if first else 0])
-        self.asked_at = time.monotonic()
-        self.steps_between = self.steps_until_asked = answer[2]
-        return bool(answer[0]), bool(answer[1])
-
-    def _save(self, state: State, folder: Path) -> None:
-        ranks = self.world.gather(pack_rank(state))
-        self.saved_at = time.monotonic()
-        if self.world.rank > 0:
-            return
-        self.finish()
-        content = copied(pack(state, ranks))
-        position = (len(state.result.history), state.sums.num_steps)
-        self.writing = self.writer.submit(write_checkpoint, folder, position, content)
 
 
 def write_checkpoint(folder: Path, position: tuple[int, int], content: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def lost(model: nn.Module, step: Step, rows: Tensor, epoch: int, sums: Sums) -> 
     num_steps = int(sums.lost)
     times = f"in {num_steps} steps on end" if num_steps > 1 else "in the one step of an epoch"
     lines = [
-        f"the loss or its gradient was no finite number {times} ; no such step was applied",
+        f"the loss or its gradient was no finite number {times}; no such step was applied",
         f"the last: step {sums.num_steps} of epoch {epoch}, on the rows with the keys "
         f"{', '.join(names)}{more}",
         f"first seen in {find_first(model, step, rows)}",

@@ -14,7 +14,7 @@ from stages.common.section import Overrides
 from stages.common.yamlfile import read_yaml
 from stages.train.board import open_board
 from stages.train.calibrate import calibrate
-from stages.train.checkpoint import Saver, history_of, load_checkpoint, told_to_stop, unpack
+from stages.train.checkpoint import history_of, load_checkpoint, unpack
 from stages.train.loop import Data, Epoch, Result, train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
 from stages.train.params import TrainParams
@@ -28,6 +28,7 @@ from stages.train.recipe import (
     override_train,
     seed_of,
 )
+from stages.train.saver import Saver, told_to_stop
 
 BEST = Path("data/tune/best.yaml")
 

@@ -21,10 +21,11 @@ from stages.common.errors import UserError
 from stages.common.files import read_json, write_csv
 from stages.common.model import ModelSpec, make_model
 from stages.common.outputs import flush
-from stages.train.checkpoint import PREEMPTED, list_checkpoints
+from stages.train.checkpoint import list_checkpoints
 from stages.train.launch import raise_problems, start, stop
 from stages.train.machine import World, device_kind, num_threads
 from stages.train.recipe import seed_of
+from stages.train.saver import PREEMPTED
 
 # A replica that has ended, and its exit code.
 Ended = tuple[int, int]
