@@ -16,8 +16,10 @@ from stages.common.batches import to_batch
 from stages.common.calibration import probabilities
 from stages.common.encode import (
     as_category,
+    as_numeric,
     check_columns,
     encode,
+    fits_float32,
     image_array,
     row_keys,
 )
@@ -150,6 +152,19 @@ def test_a_constant_column_is_zero() -> None:
     schema, statistics = fit(MIXED.with_columns(age=pl.lit(5)), key="id")
     numeric = encoded(MIXED.with_columns(age=pl.lit(5)), schema, statistics)["numeric"]
     assert (numeric[:, 1] == 0).all()
+
+
+def test_numbers_without_gaps_are_read_as_those_with_gaps_are() -> None:
+    for values in ([0.1, -3.5, 1e-7], [1.5, None, -2.0], [None, None]):
+        column = pl.Series("x", values, pl.Float64)
+        longer = pl.concat([column, pl.Series("x", [float("nan")])])
+        assert as_numeric(column, "k").equals(as_numeric(longer, "k")[:-1], null_equal=True)
+    assert as_numeric(pl.Series("x", [0.5], pl.Float32), "k").dtype == pl.Float64
+
+
+def test_what_float32_holds() -> None:
+    for values, fits in (([], True), ([None], True), ([3e38, -3e38], True), ([-4e38, 0.0], False)):
+        assert fits_float32(pl.Series("x", values, pl.Float64)) is fits
 
 
 def test_infinities_are_gaps() -> None:

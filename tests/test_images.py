@@ -1,6 +1,7 @@
 """Folders of images: what is read of a file, training from classes, predicting, and what is not."""
 
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_the_stage_predicts_a_folder_as_it_does_a_table(
     project: Project, predictor: Predictor
 ) -> None:
     found = pl.read_parquet(project.path / "data/infer/predictions.parquet")
-    names = find_files(project.path / "data/raw/new")
+    names = find_files(project.path / "data/raw/new", KEY)
     assert found["path"].to_list() == names
     order = DIGITS.select(
         path=pl.lit("deep/er/") + pl.col("id").cast(pl.String).str.zfill(4) + ".png"
@@ -199,3 +200,29 @@ def test_an_image_is_turned_as_its_camera_says(tmp_path: Path) -> None:
     assert (found[2:] < 50).all()
     with pytest.raises(ImageError, match="it is 2×4 pixels, not 4×2"):
         read_image(tmp_path / "a.jpg", 1, (2, 4))
+
+
+def test_a_link_to_a_folder_is_told_and_not_left_out(
+    project: Project, predictor: Predictor, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    Image.fromarray(PIXELS[0]).save(folder / "0.png")
+    (folder / "more").symlink_to(project.path / "data/raw/new/deep")
+    says = "more is a link to a folder, into which DVC does not look"
+    with pytest.raises(UserError, match=says):
+        write_predictions(folder, tmp_path / "out.parquet", None, predictor, KEY)
+    with pytest.raises(UserError, match=says):
+        read_folder(folder, KEY)
+
+
+def test_a_picture_that_claims_a_giant_size_is_not_decoded(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    Image.fromarray(PIXELS[0]).save(whole, "PNG")
+    chunk = b"IHDR" + (60_000).to_bytes(4) * 2 + bytes([8, 0, 0, 0, 0])
+    header = chunk + zlib.crc32(chunk).to_bytes(4)
+    (tmp_path / "giant.png").write_bytes(
+        whole.getvalue()[:12] + header + whole.getvalue()[12 + len(header) :]
+    )
+    with pytest.raises(ImageError, match="it can't be read: Image size"):
+        read_image(tmp_path / "giant.png", 1, (60_000, 60_000))

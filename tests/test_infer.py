@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from polars.testing import assert_frame_equal
 
 from stages.common.errors import UserError
 from stages.common.files import md5, read_csv
+from stages.common.onednn import OneDnnLinear
 from stages.common.predict import Predictor, load_predictor
 from stages.common.schema import Feature, Moments, Schema, Statistics, Target
 from stages.infer import chunks
@@ -255,6 +257,38 @@ def test_the_number_of_threads_changes_no_byte(
     monkeypatch.setenv("REPRISE_THREADS", "some")
     with pytest.raises(UserError, match="REPRISE_THREADS is 'some'"):
         num_threads()
+
+
+def test_columns_are_written_by_their_kind_whatever_their_names(tmp_path: Path) -> None:
+    features = [Feature(name="size", kind="numeric")]
+    target = Target(name="y", task="classification", classes=["ø.1", "b,c"])
+    schema = Schema(key="the.key", features=features, target=target)
+    moments = {"size": Moments(mean=0.0, deviation=1.0)}
+    model = torch.nn.Module()
+    model.forward = lambda batch: batch["numeric"].repeat(1, 2)  # type: ignore[method-assign]
+    made = Predictor(model, schema, Statistics(numeric=moments, image=[], target=None), "0" * 32)
+    table = pl.DataFrame({"the.key": range(5000), "size": np.linspace(0, 1, 5000)})
+    found, _, _ = predicted(written(tmp_path / "new.parquet", table), made)
+    assert_frame_equal(found, made.predict(table))
+    group = pq.read_metadata(tmp_path / "out.parquet").row_group(0)
+    encodings = [set(group.column(number).encodings) - {"RLE"} for number in range(4)]
+    assert encodings[0] == {"DELTA_BINARY_PACKED"}
+    assert "RLE_DICTIONARY" in encodings[1]
+    assert encodings[2] == encodings[3] == {"BYTE_STREAM_SPLIT"}
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Linear(5, 3), torch.nn.Linear(5, 3, bias=False)])
+def test_onednn_computes_what_torch_does(layer: torch.nn.Linear) -> None:
+    values = torch.randn(7, 8)[:, 1:6]
+    plain = layer(values)
+    with OneDnnLinear():
+        # What learns, and what is not float32, is left alone.
+        assert torch.equal(layer(values), plain)
+        assert layer(values).requires_grad
+        with torch.inference_mode():
+            torch.testing.assert_close(layer(values), plain, atol=1e-6, rtol=1e-6)
+            assert layer(values[:0]).shape == (0, 3)
+            assert layer.double()(values.double()).dtype == torch.float64
 
 
 def test_threads_keep_the_order_and_hold_few_at_a_time() -> None:

@@ -9,6 +9,7 @@ came (uint8 or float32).
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -84,8 +85,9 @@ def _encode_numeric(
 
 
 def fits_float32(scaled: pl.Series) -> bool:
-    """Whether float32 can hold every value of a float64 column."""
-    return bool((scaled.abs() <= MAX_FLOAT32).all())
+    """Whether float32 can hold every value of a float64 column without NaN."""
+    smallest, largest = cast(float | None, scaled.min()), cast(float | None, scaled.max())
+    return smallest is None or largest is None or max(-smallest, largest) <= MAX_FLOAT32
 
 
 def too_large(values: pl.Series, key: str) -> UserError:
@@ -99,7 +101,10 @@ def too_large(values: pl.Series, key: str) -> UserError:
 
 
 def _stack(columns: Sequence[Array], dtype: type[np.generic]) -> Array:
-    return np.ascontiguousarray(np.stack(columns, axis=1), dtype=dtype)
+    stacked = np.empty((len(columns[0]), len(columns)), dtype)
+    for place, column in enumerate(columns):
+        stacked[:, place] = column
+    return stacked
 
 
 def as_numeric(column: pl.Series, key: str) -> pl.Series:
@@ -107,6 +112,8 @@ def as_numeric(column: pl.Series, key: str) -> pl.Series:
 
     Raises UserError when it holds something that is no number, with examples.
     """
+    if column.dtype.is_float() and column.is_finite().all():
+        return column.cast(pl.Float64)
     column = _plain(column)
     values = _cast(column, pl.Float64(), "a number", key)
     _stop_at_lost_values(column, values, "a number", key)

@@ -38,11 +38,19 @@ class ImageError(Exception):
     """A file that is no image that can be read; the text says why, to follow its name."""
 
 
-def find_files(folder: Path) -> list[str]:
-    """The files under `folder` by their paths in it, sorted; hidden files and folders are not."""
+def find_files(folder: Path, key: str) -> list[str]:
+    """The files under `folder` by their paths in it, sorted; hidden files and folders are not.
+
+    Raises UserError at a link to a folder; `key` is the parameter that names `folder`.
+    """
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        for link in (Path(parent, name) for name in sorted(folders)):
+            if link.is_symlink():
+                message = f"{link} is a link to a folder, into which DVC does not look: "
+                message += "put the folder itself there"
+                raise UserError(Problem(message, key=key, value=str(folder)))
         inside = Path(parent).relative_to(folder)
         found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
     return sorted(found)
@@ -55,7 +63,7 @@ def read_folder(folder: Path, key: str) -> pl.DataFrame:
     one of them is in colour, `label`: the name of the class. Raises UserError with the first
     image that can't be read, has no class, or is of another size than the one before it.
     """
-    names = find_files(folder)
+    names = find_files(folder, key)
     images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
     _check_classes(folder, images, key)
     if others := len(names) - len(images):

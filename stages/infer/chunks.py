@@ -103,7 +103,7 @@ def _of_folder(folder: Path, schema: Schema, key: str) -> Iterator[Chunk]:
         message = f"{folder} is a folder, and this model takes more than images: name one file"
         raise UserError(Problem(message, key, str(folder), allowed=SUFFIXES))
     (feature,) = schema.features
-    num_rows, names = chunk_rows(schema), find_files(folder)
+    num_rows, names = chunk_rows(schema), find_files(folder, key)
     for start in range(0, len(names), num_rows):
         rows: list[int] = []
         images: list[Pixels] = []
