@@ -2,6 +2,7 @@
 
 import json
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from polars.testing import assert_frame_equal
+from pyarrow import csv
 
 from stages.common.errors import UserError
 from stages.common.files import md5, read_csv
@@ -20,6 +22,7 @@ from stages.common.predict import Predictor, load_predictor
 from stages.common.schema import Feature, Moments, Schema, Statistics, Target
 from stages.infer import chunks
 from stages.infer.chunks import Chunk, chunk_rows
+from stages.infer.csvfile import read_batches
 from stages.infer.damage import encode_whole
 from stages.infer.notes import Notes, Sums
 from stages.infer.threads import map_in_order, num_threads
@@ -29,6 +32,13 @@ from tests.samples import mixed_table, run_stages, small_project
 
 KEY = "infer.input"
 TABLE = mixed_table()
+
+
+class Handler:
+    """Skips a line of another length."""
+
+    def __call__(self, line: csv.InvalidRow) -> str:
+        return "skip"
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +182,18 @@ def test_a_file_of_another_form_stops(
         predicted(written(tmp_path / "new.parquet", table), predictor)
 
 
+def test_pyarrow_lets_go_of_the_handler_before_a_csv_file_is_read(tmp_path: Path) -> None:
+    # Its reading thread would abort a process that ends earlier; often, not always.
+    path = tmp_path / "new.csv"
+    path.write_text("id,size\n1,2\n3\n")
+    for _ in range(20):
+        handler = Handler()
+        held = weakref.ref(handler)
+        (batch,) = read_batches(path, ",", ["id", "size"], handler)
+        del handler
+        assert (batch.num_rows, held()) == (1, None)
+
+
 def test_an_image_of_another_shape_is_set_aside() -> None:
     image = Feature(name="image", kind="image", shape=[1, 2, 2], layout="HW")
     schema = Schema(key="id", features=[image], target=Target(name="y", task="regression"))
@@ -220,7 +242,7 @@ def test_drift_names_the_column(predictor: Predictor) -> None:
     size, wide, town = notes.lines()
     assert size.startswith("drift: 'size': its mean is ")
     assert wide.startswith("drift: 'size': it spreads ")
-    assert town == "drift: 'town' has 1 values unseen in training, in 120 of 120 rows: 'Paris'"
+    assert town == "drift: 'town' has 1 value unseen in training, in 120 of 120 rows: 'Paris'"
 
 
 def test_the_command_predicts_a_file_from_any_folder(clone: Project, tmp_path: Path) -> None:

@@ -24,12 +24,12 @@ from stages.common.images import PATH, ImageError, Pixels, find_files, read_imag
 from stages.common.schema import Feature, Schema
 from stages.common.tablefile import SUFFIXES
 from stages.common.tables import check_file, check_twins
+from stages.infer.csvfile import read_batches
 from stages.infer.texts import read_texts
 
 CHUNK_ROWS = 32_768
 # Of wide rows and of images fewer are taken, down to one.
 CHUNK_VALUES = 1 << 21
-CSV_BLOCK_BYTES = 4 << 20
 READ_BYTES = 1 << 20
 CANNOT_READ = (pa.ArrowException, pl.exceptions.PolarsError, std_csv.Error)
 
@@ -150,28 +150,18 @@ def _of_csv(path: Path, schema: Schema, key: str, separator: str) -> Iterator[Ch
 
     def set_aside(line: csv.InvalidRow) -> str:
         # Its number counts from 1, the header included.
-        reason = f"it has {line.actual_columns} fields, and the header {line.expected_columns}"
+        fields = "field" if line.actual_columns == 1 else "fields"
+        reason = f"it has {line.actual_columns} {fields}, and the header {line.expected_columns}"
         damaged.append(Damage(line.number - 2, reason))
         return "skip"
 
-    reader = csv.open_csv(
-        path,
-        csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES),
-        csv.ParseOptions(
-            delimiter=separator, newlines_in_values=True, invalid_row_handler=set_aside
-        ),
-        csv.ConvertOptions(
-            include_columns=wanted, column_types=dict.fromkeys(wanted, pa.large_string())
-        ),
-    )
     start = 0
-    with reader:
-        for batch in reader:
-            whole = pl.DataFrame(pl.from_arrow(batch)).rename(lambda name: name.strip())
-            for table in whole.iter_slices(chunk_rows(schema)):
-                rows, here = _numbered(start, table.height, damaged)
-                start += table.height + len(here)
-                yield Chunk(read_texts(table, schema), rows, here)
+    for batch in read_batches(path, separator, wanted, set_aside):
+        whole = pl.DataFrame(pl.from_arrow(batch)).rename(lambda name: name.strip())
+        for table in whole.iter_slices(chunk_rows(schema)):
+            rows, here = _numbered(start, table.height, damaged)
+            start += table.height + len(here)
+            yield Chunk(read_texts(table, schema), rows, here)
     if damaged:
         yield Chunk(pl.DataFrame(schema=needed_columns(schema)), np.arange(0), damaged)
 

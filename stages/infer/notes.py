@@ -103,9 +103,10 @@ class Notes:
                 values = sorted(self.unseen[name])
                 many = f"{len(values)}" + (" or more" if len(values) == MAX_KEPT else "")
                 shown = ", ".join(repr(text) for text in values[:NUM_SHOWN])
+                noun = "value" if len(values) == 1 else "values"
                 word = "drift" if rows > MAX_UNSEEN * self.num_rows else "note"
                 lines.append(
-                    f"{word}: '{name}' has {many} values unseen in training, in {rows} of "
+                    f"{word}: '{name}' has {many} {noun} unseen in training, in {rows} of "
                     f"{self.num_rows} rows: {shown}"
                 )
             for channel, sums in enumerate(self._sums_of(feature)):
