@@ -246,6 +246,7 @@ def test_the_temperature_is_one_of_the_validation_rows(project: Project) -> None
     assert found == pytest.approx(predictor.calibration.temperature, rel=1e-4)
 
 
+@pytest.mark.soak
 def test_two_processes_fit_the_same(project: Project, tmp_path: Path) -> None:
     alone = read_json(project.path / "data/train/calibration.json")
     shutil.copytree(project.path, tmp_path / "p")
@@ -267,6 +268,7 @@ def test_three_classes_have_no_threshold(project: Project, tmp_path: Path) -> No
     assert "train.calibration.threshold: f1\n  allowed  null" in str(caught.value)
 
 
+@pytest.mark.soak
 def test_a_change_of_it_trains_to_the_same_weights(clone: Project) -> None:
     metrics = json.loads((clone.path / "data/evaluate/metrics.json").read_text(encoding="utf-8"))
     before = clone.outputs()

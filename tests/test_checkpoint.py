@@ -268,7 +268,7 @@ def test_two_killed_processes_end_with_the_same_bytes_every_time(
     trained.run("python", "-m", "stages.train")
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.soak)])
 def test_told_to_stop_it_says_that_it_can_go_on(trained: Project, processes: str) -> None:
     several = {"PET_NPROC_PER_NODE": processes, "REPRISE_CHECKPOINT_SECONDS": "1000"}
     with training(trained, **several) as process:
