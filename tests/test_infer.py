@@ -281,6 +281,19 @@ def test_the_number_of_threads_changes_no_byte(
         num_threads()
 
 
+def test_a_column_may_be_absent_from_lines_before_a_damaged_one(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "new.jsonl", TABLE.head(4))
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    del lines[0]["town"]
+    lines[1]["size"] = [1]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    found, rejected, _ = predicted(path, predictor)
+    assert found.height == 3
+    assert [row["column"] for row in rejected] == ["size"]
+
+
 def test_columns_are_written_by_their_kind_whatever_their_names(tmp_path: Path) -> None:
     features = [Feature(name="size", kind="numeric")]
     target = Target(name="y", task="classification", classes=["ø.1", "b,c"])

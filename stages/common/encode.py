@@ -200,17 +200,22 @@ def encode_codes(column: pl.Series, categories: Sequence[str], key: str) -> Arra
     )
 
 
+def image_shape(feature: Feature) -> tuple[int, ...]:
+    """The shape of one image in its column, as the layout has it."""
+    channels, height, width = feature.shape or []
+    return {
+        "HW": (height, width),
+        "CHW": (channels, height, width),
+        "HWC": (height, width, channels),
+    }[feature.layout or "HW"]
+
+
 def image_array(column: pl.Series, feature: Feature, key: str) -> Array:
     """The images of a column as (rows, channels, height, width), uint8 or float32.
 
     Raises UserError when one is missing, has gaps or is of another shape.
     """
-    channels, height, width = feature.shape or []
-    shape = {
-        "HW": (height, width),
-        "CHW": (channels, height, width),
-        "HWC": (height, width, channels),
-    }[feature.layout or "HW"]
+    shape = image_shape(feature)
     wrong = f"the column '{feature.name}' must hold arrays of numbers of shape {shape}"
     if column.null_count():
         row = column.is_null().arg_true()[0]

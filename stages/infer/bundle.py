@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from stages.common.batches import to_batch
+from stages.common.encode import image_shape
 from stages.common.errors import Problem, UserError
 from stages.common.predict import Predictor
 from stages.common.schema import Array, Feature
@@ -60,14 +61,7 @@ def input_name(feature: Feature) -> str:
 
 def row_shape(feature: Feature) -> list[int]:
     """The shape of one row's value in a raw column; of an image, as its layout has it."""
-    if feature.kind != "image":
-        return []
-    channels, height, width = feature.shape or []
-    return {
-        "HW": [height, width],
-        "CHW": [channels, height, width],
-        "HWC": [height, width, channels],
-    }[feature.layout or "HW"]
+    return list(image_shape(feature)) if feature.kind == "image" else []
 
 
 class _Positional(nn.Module):

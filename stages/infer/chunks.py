@@ -186,10 +186,12 @@ def _of_json_lines(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
             numbers = np.arange(start, start + len(lines))
             start += len(lines)
             full = [index for index, line in enumerate(lines) if line.strip()]
-            for chunk in _of_lines([lines[i] for i in full], numbers[full]):
+            parts = list(_of_lines([lines[i] for i in full], numbers[full]))
+            if numbers[0] == 0 and any(part.table.height for part in parts):
+                found = dict.fromkeys(name for part in parts for name in part.table.columns)
+                check_columns(pl.DataFrame(schema=list(found)), schema, key)
+            for chunk in parts:
                 table = chunk.table
-                if numbers[0] == 0 and table.height:
-                    check_columns(table, schema, key)
                 absent = [name for name in names if name not in table.columns]
                 # A column that no row of these has is empty in all of them.
                 table = table.with_columns(

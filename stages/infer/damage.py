@@ -6,7 +6,7 @@ from functools import partial
 
 import polars as pl
 
-from stages.common.encode import encode
+from stages.common.encode import encode, image_shape
 from stages.common.errors import UserError, shorten
 from stages.common.schema import Array, Feature, Schema, Statistics
 from stages.infer.chunks import Chunk, Damage
@@ -73,13 +73,7 @@ def _damage(chunk: Chunk, index: int, feature: Feature, key: str | None) -> Dama
     if isinstance(value, pl.Series):
         value = value.to_list()
     if feature.kind == "image":
-        channels, height, width = feature.shape or []
-        shape = {
-            "HW": (height, width),
-            "CHW": (channels, height, width),
-            "HWC": (height, width, channels),
-        }[feature.layout or "HW"]
-        must = f"an array of numbers of shape {shape}"
+        must = f"an array of numbers of shape {image_shape(feature)}"
     else:
         must = _MUST.get(feature.kind, "a category")
     named = None if key is None else chunk.table[key][index]
