@@ -22,7 +22,7 @@ def find_base(asked: str | None) -> tuple[str, str]:
         commit = done.stdout.strip()
         if asked is not None:
             return name, commit
-        return f"merge base with {name}", git(HERE, "merge-base", "HEAD", commit)
+        return f"the merge base with {name}", git(HERE, "merge-base", "HEAD", commit)
     if asked is not None:
         raise UserError(f"there is no revision '{asked}'\n  --base takes a branch, tag or commit")
     raise UserError(f"none of {', '.join(BRANCHES)} is here: name the base with --base")
