@@ -28,7 +28,7 @@ def find_base(asked: str | None) -> tuple[str, str]:
                 f"this branch and {name} have no commit in common here\n"
                 "  of a shallow clone 'git fetch --unshallow' brings it; --base names another base"
             )
-        return f"merge base with {name}", base.stdout.strip()
+        return f"the merge base with {name}", base.stdout.strip()
     if asked is not None:
         raise UserError(f"there is no revision '{asked}'\n  --base takes a branch, tag or commit")
     raise UserError(f"none of {', '.join(BRANCHES)} is here: name the base with --base")

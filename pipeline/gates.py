@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.metrics import format_value
+from pipeline.metrics import LARGE, format_value
 from stages.common.errors import UserError
 from stages.common.params import PARAMS
 from stages.common.section import validate
@@ -199,6 +199,8 @@ def _bound(margin: float) -> str:
 
 def _signed(value: float) -> str:
     """A difference as the report shows it."""
+    if 1000 <= abs(value) < LARGE:
+        return f"{value:+.0f}"
     return f"{value:+.4f}" if abs(value) < 1000 else f"{value:+.4g}"
 
 

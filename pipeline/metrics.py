@@ -7,6 +7,9 @@ from stages.common.files import read_json
 from stages.common.params import DVC_FILE
 from stages.common.yamlfile import read_yaml
 
+# From here on a number is short only with its exponent.
+LARGE = 1e9
+
 
 def read_metrics(folder: Path = Path()) -> dict[str, dict[str, Any]]:
     """The metrics that the stages of the `dvc.yaml` in `folder` have written, by stage."""
@@ -26,7 +29,9 @@ def _path_of(entry: Any) -> Path:
 
 
 def format_value(value: object) -> str:
-    """A whole number as it is, another one to four places or four significant digits."""
+    """A whole number as it is, another one to four places; large ones whole, tiny ones short."""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
+    if 1000 <= abs(value) < LARGE:
+        return f"{value:.0f}"
     return f"{value:.4f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.4g}"

@@ -20,9 +20,9 @@ from pipeline.report_sections import Section, gate_section, make_sections
 from pipeline.report_text import (
     NUM_ROWS_OPEN,
     PAIRED,
-    ROWS_ONLY,
     as_markdown,
     paired_rows,
+    rows_note,
     verdict,
 )
 
@@ -111,7 +111,8 @@ def _statements(report: Report) -> list[str]:
     parts = []
     if is_of_change(found):
         parts = [f"<h2>{CHANGE}</h2>", _table(OF_MEANS, change_rows(found)), note]
-    parts += [f"<h2>{MODEL}</h2>", _table(PAIRED, paired_rows(report)), f"<p>{ROWS_ONLY}</p>"]
+    parts += [f"<h2>{MODEL}</h2>", _table(PAIRED, paired_rows(report))]
+    parts.append(f"<p>{rows_note(found['rows'])}</p>")
     return parts if is_of_change(found) else [*parts, note]
 
 

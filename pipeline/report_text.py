@@ -73,16 +73,20 @@ def _paired(report: Report) -> list[str]:
     found = report.comparison
     if not found or found["why_not"] is not None:
         return []
-    counts = found["rows"]
-    note = f"{counts['shared']} test rows are in both"
-    note += f" (of {counts['before']} and {counts['after']})" if _partly(counts) else ""
-    note += f", {counts['relabelled']} of them with another target" if counts["relabelled"] else ""
     rows = [(*row[:-1], MARKS[row[-1]]) for row in paired_rows(report)]
-    said = [f"**{MODEL}**", _table(PAIRED, rows), f"{note}. {ROWS_ONLY}"]
+    said = [f"**{MODEL}**", _table(PAIRED, rows), rows_note(found["rows"])]
     if not is_of_change(found):
         return [*said, change_note(found)]
     rows = [(*row[:-1], MARKS[row[-1]]) for row in change_rows(found)]
     return [f"**{CHANGE}** (rows and seeds)", _table(OF_MEANS, rows), change_note(found), *said]
+
+
+def rows_note(counts: dict[str, int]) -> str:
+    """How many test rows were compared, and what that says."""
+    note = f"{counts['shared']} test rows are in both"
+    note += f" (of {counts['before']} and {counts['after']})" if _partly(counts) else ""
+    note += f", {counts['relabelled']} of them with another target" if counts["relabelled"] else ""
+    return f"{note}. {ROWS_ONLY}"
 
 
 def _partly(counts: dict[str, int]) -> bool:

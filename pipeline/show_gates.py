@@ -39,6 +39,7 @@ def show_gates(asked: str | None, *, strict: bool, as_json: bool) -> int:
     gates, metrics = read_gates(), read_metrics().get(EVALUATE, {})
     verdicts = judge_values(gates, metrics)
     base = commit = None
+    missing: list[str] = []
     if needs_base(gates) or asked is not None:
         base, commit = find_base(asked)
     if base is not None and commit is not None and needs_base(gates):
@@ -50,13 +51,15 @@ def show_gates(asked: str | None, *, strict: bool, as_json: bool) -> int:
         found = {"result": result, "base": base, "commit": commit, "gates": listed}
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
     else:
-        _print(verdicts, base, commit)
+        _print(verdicts, base, commit, missing)
     if result == FAIL:
         return EXIT_FAIL
     return EXIT_INCONCLUSIVE if strict and result == INCONCLUSIVE else 0
 
 
-def _print(verdicts: Sequence[Verdict], base: str | None, commit: str | None) -> None:
+def _print(
+    verdicts: Sequence[Verdict], base: str | None, commit: str | None, missing: Sequence[str]
+) -> None:
     if not verdicts:
         click.echo("params.yaml has no gates: evaluate.gates is empty")
         return
@@ -70,5 +73,9 @@ def _print(verdicts: Sequence[Verdict], base: str | None, commit: str | None) ->
     for each in verdicts:
         value = "" if each.value is None else format_value(each.value)
         verdict = Text(each.result, style=COLOURS[each.result])
-        table.add_row(each.metric, value, each.gate, verdict, Text(each.why))
+        why = "predictions are missing, see below" if each.why in missing else each.why
+        table.add_row(each.metric, value, each.gate, verdict, Text(why))
     Console().print(table)
+    # Commands to copy are broken by no cell.
+    for line in missing:
+        click.echo(line)

@@ -19,6 +19,7 @@ from pipeline.gates import (
     judge_values,
     overall,
 )
+from pipeline.metrics import format_value
 from pipeline.outcome import Outcome
 from stages.common.errors import UserError
 from stages.common.section import validate
@@ -158,6 +159,21 @@ def test_what_cannot_be_compared_is_never_passed() -> None:
     assert overall([failed, verdict]) == "fail"
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (63176.69, "63177"),
+        (-1234567.8, "-1234568"),
+        (2.5e12, "2.5e+12"),
+        (999.5, "999.5000"),
+        (0.0012345, "0.001234"),
+        (7, "7"),
+    ],
+)
+def test_a_large_value_is_shown_whole(value: float, shown: str) -> None:
+    assert format_value(value) == shown
+
+
 def judged(project: Project, *arguments: str) -> tuple[int, str]:
     done = project.run("reprise", "gate", *arguments, ok=None, env={"COLUMNS": "200"})
     return done.returncode, done.stdout + done.stderr
@@ -173,7 +189,7 @@ def test_the_command_judges_a_branch(clone: Project) -> None:
     clone.edit("params.yaml", "{minimum: 0.99999}", "{not_worse_by: 0.002}")
     code, said = judged(clone, "--strict")
     assert code == 0, "nothing has changed"
-    assert "against merge base with main" in said
+    assert "against the merge base with main" in said
     assert "reprise gate: not worse by 0.002" in clone.run("reprise", "metrics").stdout
 
     # One epoch is far worse.
@@ -183,7 +199,7 @@ def test_the_command_judges_a_branch(clone: Project) -> None:
     clone.commit("one epoch")
     code, said = judged(clone, "--json")
     report = json.loads(said)
-    assert (code, report["result"], report["base"]) == (1, "fail", "merge base with main")
+    assert (code, report["result"], report["base"]) == (1, "fail", "the merge base with main")
     (found,) = report["gates"]
     assert (found["gate"], found["result"]) == ("not worse by 0.002", "fail")
     # With the margin near the estimate nothing can tell.

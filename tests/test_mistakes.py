@@ -168,7 +168,9 @@ MISTAKES = {
     ),
     "not YAML": Mistake(params("patience: 8}", "patience: 8"), ("params.yaml",)),
     "learning rate out of this world": Mistake(
-        params("lr: 3e-3", "lr: 1e30"), ("not a number any more", "train.optimizer.lr"), True
+        params("lr: 3e-3", "lr: 1e30"),
+        ("no finite number in 5 steps on end", "first seen in", "train.optimizer.lr"),
+        True,
     ),
     "unwritable folder": Mistake(block_folder, ("cannot write", "data/.writing")),
 }
@@ -280,7 +282,8 @@ def test_a_terminated_stage_brings_its_outputs_back(clone: Project) -> None:
     process.send_signal(signal.SIGTERM)
     # Less than the stop takes that is said again: TensorBoard's writer must not hold it up.
     process.communicate(timeout=20)
-    assert process.returncode == 143
+    # It has kept where it was, and can go on from there.
+    assert process.returncode == 75
     assert clone.outputs() == before
 
 

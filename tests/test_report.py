@@ -195,7 +195,7 @@ def test_the_report_of_a_branch(clone: Project, tmp_path: Path) -> None:
     assert said == "wrote report.md\nwrote report.html\n"
     text = (clone.path / "report.md").read_text(encoding="utf-8")
     assert text.startswith("### This model on these rows is worse in accuracy")
-    assert "merge base with main" in text
+    assert "the merge base with main" in text
     assert "| `train.epochs` | 30 | 1 |" in text
     assert "| train | `train.epochs` |" in text
     assert "One seed: rows only." in text

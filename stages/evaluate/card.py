@@ -132,7 +132,7 @@ def _seeds(spreads: Mapping[str, Spread]) -> str:
     if num_seeds == 1:
         return "One seed was trained: how far others would lie from it is not known."
     lines = [
-        (name, *(f"{value:.4g}" for value in (spread.mean, spread.deviation or 0.0)))
+        (name, *map(_number, (spread.mean, spread.deviation or 0.0)))
         for name, spread in spreads.items()
     ]
     said = f"{num_seeds} seeds were trained. The table above is of the first, which is served, "
@@ -152,7 +152,12 @@ def _slices(name: str, slices: Sequence[Slice]) -> str:
 
 def _numbers(interval: Interval) -> tuple[str, ...]:
     numbers = (interval.value, interval.low, interval.high)
-    return tuple("" if number is None else f"{number:.4g}" for number in numbers)
+    return tuple("" if number is None else _number(number) for number in numbers)
+
+
+def _number(value: float) -> str:
+    """Four significant digits; a large number whole, such as dollars."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
