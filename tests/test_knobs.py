@@ -44,7 +44,13 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize("knob", EDITS)
+# Each of these takes most of the road; what they say of it, the others and the soak say too.
+LONG = ("train.epochs", "build.model.width")
+
+
+@pytest.mark.parametrize(
+    "knob", [pytest.param(k, marks=[pytest.mark.soak] if k in LONG else []) for k in EDITS]
+)
 def test_a_knob_reruns_exactly_its_stages(clone: Project, knob: str) -> None:
     (file, old, new), expected = EDITS[knob]
     before = clone.outputs()
