@@ -128,6 +128,8 @@ def make_params(data: Data, batch_size: int) -> TrainParams:
             "clip_norm": CLIP,
             "ema": None,
             "early_stopping": {"metric": "loss", "patience": None},
+            "calibration": {"temperature": False, "threshold": None},
+            "replicas": 1,
         }
     )
 
