@@ -48,6 +48,7 @@ runpy.run_module("stages." + sys.argv[1], run_name="__main__")
 
 IMPORT_NAMES = {
     "great-expectations": "great_expectations",
+    "pillow": "PIL.Image",
     "ruamel-yaml": "ruamel.yaml",
     "scikit-learn": "sklearn.metrics",
     "tensorboard": "torch.utils.tensorboard",
