@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import socket
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -157,4 +158,6 @@ def make_server(service: Service, *, access_log: bool = False) -> uvicorn.Server
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    # Who started it may have closed the pipe: that is no reason to stop looking for new models.
+    with suppress(OSError):
+        print(text, flush=True)
