@@ -149,6 +149,21 @@ def test_a_full_disk_is_said_and_ends_no_training(
     assert "no checkpoint could be written: No such file or directory" in capsys.readouterr().out
 
 
+def test_what_is_half_written_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: object, file: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("stages.train.checkpoint.torch.save", full)
+    save = saver(tmp_path)
+    assert len(run(train_params(epochs=2), save=save).history) == 2
+    save.finish()
+    assert "no checkpoint could be written: No space left on device" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_told_to_stop_it_keeps_the_step_and_ends(tmp_path: Path) -> None:
     params, steps = train_params(epochs=4, **RECIPES["one cycle"]), iter(range(100))
     whole = run(params)

@@ -25,7 +25,7 @@ from pipeline.serve import service as serving_now
 from pipeline.serve.app import make_app
 from pipeline.serve.batching import Batcher
 from pipeline.serve.bundle import FILES, Bundle, load_bundle
-from pipeline.serve.command import TOKEN, read_token
+from pipeline.serve.command import TOKEN, _say, read_token
 from pipeline.serve.guard import check_token
 from pipeline.serve.metrics import route_of
 from pipeline.serve.problems import RequestError
@@ -639,3 +639,11 @@ def test_the_server_loads_neither_torch_nor_polars() -> None:
     code = "import sys, pipeline.serve.command; print({'torch', 'polars'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_a_closed_pipe_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    _say("serving another model")

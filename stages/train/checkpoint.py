@@ -87,11 +87,15 @@ def write_checkpoint(folder: Path, position: tuple[int, int], content: dict[str,
     """
     stem = f"{position[0]:08}-{position[1]:08}"
     temporary = folder / f"{stem}.writing"
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / f"{stem}-{_checksum(temporary)}.pt")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / f"{stem}-{_checksum(temporary)}.pt")
+    finally:
+        # Where the disk is full, what is half written must not fill it further.
+        temporary.unlink(missing_ok=True)
     for old in list_checkpoints(folder)[:-NUM_KEPT]:
         old.unlink()
 

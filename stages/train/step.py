@@ -10,7 +10,7 @@ they were. Each process then knows it from the norm of the gradient, which all o
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ class Step:
     world: World
     limit: float
     micro_batch_size: int | None
-    weights: list[nn.Parameter] = field(default_factory=list)
+    weights: list[nn.Parameter]
 
     def take(self, global_rows: Tensor, sums: Sums) -> None:
         """Learn from the rows of a batch; add what came of it to `sums`."""
