@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 
 from stages.common.outputs import stage_outputs
 from stages.common.params import read_params
+from stages.common.predict import Predictor
+from stages.common.schema import Feature, Moments, Schema, Statistics, Target
 from stages.common.yamlfile import read_yaml
 from stages.prepare.params import PrepareParams
 from stages.train.loop import Data
@@ -155,3 +158,30 @@ def set_params(project: Project, changes: dict[str, Any]) -> None:
         node[last] = value
     with path.open("w", encoding="utf-8") as file:
         YAML().dump(tree, file)
+
+
+class Weighted(torch.nn.Module):
+    """The sum of a row's numbers, twice as much in a batch of which `doubles` says so."""
+
+    def __init__(self, doubles: Callable[[torch.Tensor], bool] | None = None) -> None:
+        super().__init__()
+        self.doubles = doubles
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        numbers = batch["numeric"]
+        if self.doubles is not None and self.doubles(numbers):
+            numbers = 2 * numbers
+        return numbers.sum(dim=1, keepdim=True)
+
+
+def of_values(model: torch.nn.Module) -> tuple[Predictor, pl.DataFrame]:
+    """A predictor of values, and rows for it; a column may have the name of an output."""
+    features = [Feature(name=name, kind="numeric") for name in ("a", "prediction")]
+    schema = Schema(key=None, features=features, target=Target(name="y", task="regression"))
+    moments = {
+        "a": Moments(mean=1e6, deviation=1e3),
+        "prediction": Moments(mean=0.0, deviation=2.0),
+    }
+    statistics = Statistics(numeric=moments, image=[], target=Moments(mean=50.0, deviation=5.0))
+    table = pl.DataFrame({"a": [1e6, 1.001e6, None, 1e6 + 1], "prediction": [0.0, 2.0, 4.0, 6.0]})
+    return Predictor(model, schema, statistics), table

@@ -18,7 +18,7 @@ from stages.common.schema import Feature, Moments, Schema, Statistics, Target
 from stages.infer.bundle import export
 from stages.infer.verify import verify
 from tests.conftest import Project, project_environment
-from tests.samples import mixed_table, run_stages, small_project
+from tests.samples import Weighted, mixed_table, of_values, run_stages, small_project
 
 KEY = "infer.input"
 IMAGES = np.random.default_rng(3).integers(0, 17, (120, 2, 3), dtype=np.uint8)
@@ -95,35 +95,8 @@ def test_the_file_holds_no_path_and_the_signature_every_column(project: Project)
     assert signature["classes"] == ["ill", "well"]
 
 
-class Weighted(torch.nn.Module):
-    """The sum of a row's numbers, or, if `branches`, of two where there are two rows or fewer."""
-
-    def __init__(self, *, branches: bool) -> None:
-        super().__init__()
-        self.branches = branches
-
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        numbers = batch["numeric"]
-        if self.branches and len(numbers) <= 2:
-            numbers = 2 * numbers
-        return numbers.sum(dim=1, keepdim=True)
-
-
-def regression(*, branches: bool) -> tuple[Predictor, pl.DataFrame]:
-    # A column may have the name of an output.
-    features = [Feature(name=name, kind="numeric") for name in ("a", "prediction")]
-    schema = Schema(key=None, features=features, target=Target(name="y", task="regression"))
-    moments = {
-        "a": Moments(mean=1e6, deviation=1e3),
-        "prediction": Moments(mean=0.0, deviation=2.0),
-    }
-    statistics = Statistics(numeric=moments, image=[], target=Moments(mean=50.0, deviation=5.0))
-    table = pl.DataFrame({"a": [1e6, 1.001e6, None, 1e6 + 1], "prediction": [0.0, 2.0, 4.0, 6.0]})
-    return Predictor(Weighted(branches=branches), schema, statistics), table
-
-
 def test_a_value_comes_out_in_the_targets_units() -> None:
-    predictor, table = regression(branches=False)
+    predictor, table = of_values(Weighted())
     arrays = encode(table, predictor.schema, predictor.statistics, KEY)
     assert verify(export(predictor, arrays), predictor, table, KEY) < 1e-6
     assert export(predictor, arrays) == export(predictor, arrays)
@@ -158,7 +131,7 @@ def test_columns_may_have_the_names_of_the_graphs_own_parts(name: str) -> None:
 
 
 def test_a_model_that_comes_out_as_another_one_stops() -> None:
-    predictor, table = regression(branches=True)
+    predictor, table = of_values(Weighted(lambda numbers: len(numbers) <= 2))
     arrays = encode(table, predictor.schema, predictor.statistics, KEY)
     with pytest.raises(UserError, match="as ONNX differs from the model by"):
         verify(export(predictor, arrays), predictor, table, KEY)

@@ -17,11 +17,11 @@ from stages.common.calibration import UNCALIBRATED, Calibration
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.predict import Predictor, load_predictor
-from stages.common.schema import Feature, Moments, Schema, Statistics, Target
+from stages.common.schema import Target
 from stages.infer.program import export_program
 from stages.infer.verify import verify_program
 from tests.conftest import Project, project_environment
-from tests.samples import mixed_table, run_stages, set_params, small_project
+from tests.samples import Weighted, mixed_table, of_values, run_stages, set_params, small_project
 
 KEY = "infer.input"
 IMAGES = np.random.default_rng(3).integers(0, 17, (120, 2, 3), dtype=np.uint8)
@@ -108,46 +108,22 @@ def test_what_is_left_out_is_an_empty_file(project: Project, tmp_path: Path) -> 
     assert caught.value.problems[0].key == "infer.export"
 
 
-class Weighted(torch.nn.Module):
-    """The sum of a row's numbers, twice as much if `branches` and the first row's are positive."""
-
-    def __init__(self, *, branches: bool) -> None:
-        super().__init__()
-        self.branches = branches
-
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        numbers = batch["numeric"]
-        if self.branches and numbers[0].sum() > 0:
-            numbers = 2 * numbers
-        return numbers.sum(dim=1, keepdim=True)
-
-
-def regression(*, branches: bool) -> tuple[Predictor, pl.DataFrame]:
-    features = [Feature(name=name, kind="numeric") for name in ("a", "prediction")]
-    schema = Schema(key=None, features=features, target=Target(name="y", task="regression"))
-    moments = {
-        "a": Moments(mean=1e6, deviation=1e3),
-        "prediction": Moments(mean=0.0, deviation=2.0),
-    }
-    statistics = Statistics(numeric=moments, image=[], target=Moments(mean=50.0, deviation=5.0))
-    table = pl.DataFrame({"a": [1e6, 1.001e6, None, 1e6 + 1], "prediction": [0.0, 2.0, 4.0, 6.0]})
-    return Predictor(Weighted(branches=branches), schema, statistics), table
-
-
 def test_a_value_comes_out_in_the_targets_units() -> None:
-    predictor, table = regression(branches=False)
+    predictor, table = of_values(Weighted())
     assert verify_program(export_program(predictor), predictor, table, KEY) < 1e-6
 
 
 def test_a_program_of_another_model_is_told_apart() -> None:
-    predictor, table = regression(branches=False)
-    doubled = Predictor(Weighted(branches=True), predictor.schema, predictor.statistics)
+    predictor, table = of_values(Weighted())
+    doubled = Predictor(
+        Weighted(lambda numbers: numbers[0].sum() > 0), predictor.schema, predictor.statistics
+    )
     with pytest.raises(UserError, match="as a program differs from the model by"):
         verify_program(export_program(predictor), doubled, table[1:], KEY)
 
 
 def test_a_model_that_branches_on_values_stops_with_the_key_to_edit() -> None:
-    predictor, _ = regression(branches=True)
+    predictor, _ = of_values(Weighted(lambda numbers: numbers[0].sum() > 0))
     with pytest.raises(UserError, match="can't be exported as a program") as caught:
         export_program(predictor)
     assert caught.value.problems[0].key == "infer.export"
@@ -163,7 +139,7 @@ class Sums(torch.nn.Module):
 
 @pytest.mark.parametrize("threshold", [None, 0.8])
 def test_the_program_calibrates_as_the_model_does(threshold: float | None) -> None:
-    values, table = regression(branches=False)
+    values, table = of_values(Weighted())
     target = Target(name="y", task="classification", classes=["no", "yes"])
     schema = values.schema.model_copy(update={"target": target})
     statistics = values.statistics.model_copy(update={"target": None})
