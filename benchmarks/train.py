@@ -31,11 +31,12 @@ from stages.common.batches import Batch
 from stages.common.model import ModelSpec, make_model
 from stages.train.board import open_board
 from stages.train.checkpoint import hold_checkpoints
-from stages.train.loop import Data, Epoch, train
+from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.params import TrainParams
 from stages.train.saver import Saver, told_to_stop
-from stages.train.step import Split
+from stages.train.sources import Split
+from stages.train.state import Data, Epoch
 
 STEPS_PER_EPOCH = 200
 EPOCHS = 3

@@ -22,10 +22,12 @@ from stages.common.schema import load_arrays, read_schema, read_statistics
 from stages.common.section import validate
 from stages.common.yamlfile import read_yaml
 from stages.evaluate.weighted import Floats
-from stages.train.loop import Data, Split, train
+from stages.train.loop import train
 from stages.train.machine import World, compute_deterministically
 from stages.train.params import TrainParams
 from stages.train.recipe import BUILT, PREPARED, load_data
+from stages.train.sources import Split
+from stages.train.state import Data
 from tests.samples import run_stages, set_params, small_project
 
 # A seed, and the share of the train rows that it trains on.

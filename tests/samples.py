@@ -17,9 +17,9 @@ from stages.common.predict import Predictor
 from stages.common.schema import Feature, Moments, Schema, Statistics, Target
 from stages.common.yamlfile import read_yaml
 from stages.prepare.params import PrepareParams
-from stages.train.loop import Data
 from stages.train.params import TrainParams
-from stages.train.step import Split
+from stages.train.sources import Split
+from stages.train.state import Data
 from tests.conftest import ROOT, Project
 
 

@@ -32,8 +32,8 @@ from stages.train.calibrate import (
     fit_temperature,
     log_loss,
 )
-from stages.train.loop import Split
 from stages.train.params import CalibrationParams, ThresholdMetric, check_calibration
+from stages.train.sources import Split
 from tests.conftest import ROOT, Project
 from tests.samples import mixed_table, run_stages, small_project
 

@@ -26,10 +26,11 @@ from stages.train.checkpoint import (
     pack_rank,
     unpack,
 )
-from stages.train.loop import Result, State, train
+from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.params import TrainParams
 from stages.train.saver import PREEMPTED, Saver, told_to_stop
+from stages.train.state import Result, State
 from tests.conftest import Project, project_environment
 from tests.samples import classification, mixed_table, run_stages, small_project, train_params
 

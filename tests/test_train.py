@@ -28,21 +28,15 @@ from stages.common.layers import Dropout, share_masks
 from stages.common.model import ModelSpec, make_model
 from stages.train.board import rebuild
 from stages.train.diverged import DivergedError
-from stages.train.loop import (
-    Data,
-    Epoch,
-    Result,
-    State,
-    batches,
-    train,
-    validate,
-)
+from stages.train.loop import batches, train, validate
 from stages.train.machine import World, choose_device, choose_threads, num_processes
 from stages.train.names import REGRESSION_LOSSES, Kind, allowed, refused
 from stages.train.optimizers import check_names, make_loss, make_optimizer
 from stages.train.params import TrainParams
 from stages.train.progress import NUM_LINES, show_progress
-from stages.train.step import Split, Step, Sums, shard
+from stages.train.sources import Split
+from stages.train.state import Data, Epoch, Result, State, Sums
+from stages.train.step import Step, shard
 from tests.conftest import ROOT, Project, project_environment
 from tests.samples import (
     classification,
@@ -617,11 +611,9 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
     network = model()
     params = train_params(optimizer={"name": "AdamW", "lr": 0.1})
     optimizer = make_optimizer(network, params)
-    split, masks = classification().train, share_masks(network, torch.device("cpu"))
+    masks = share_masks(network, torch.device("cpu"))
     weights = list(network.parameters())
-    step = Step(
-        network, split, nn.CrossEntropyLoss(), optimizer, masks, World(), math.inf, None, weights
-    )
+    step = Step(network, nn.CrossEntropyLoss(), optimizer, masks, World(), math.inf, None, weights)
     sums, before = Sums(), weights_of(network)
     for factor in (math.nan, 1.0):
         for weight in weights:

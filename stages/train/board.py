@@ -22,8 +22,9 @@ from stages.common.batches import Batch, take
 from stages.common.files import read_csv, read_json
 from stages.common.model import ModelSpec
 from stages.common.schema import Target
-from stages.train.loop import Data, Epoch, Result
+from stages.train.calibrate import score
 from stages.train.params import TrainParams
+from stages.train.state import Data, Epoch, Result
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -61,7 +62,7 @@ class Board:
 
     def write_start(self, model: nn.Module, data: Data) -> None:
         """The graph and a sample of what goes in."""
-        sample = take(data.train.batch, slice(0, NUM_IMAGES))
+        sample, _ = data.train.take(slice(0, NUM_IMAGES))
         with warnings.catch_warnings():
             # Tracing warns of everything that it turns into a constant, and that it is deprecated.
             warnings.simplefilter("ignore")
@@ -91,9 +92,9 @@ class Board:
     def write_end(self, result: Result, model: nn.Module, data: Data, target: Target) -> None:
         """Precision-recall curves on validation, and the hyper-parameters with their result."""
         if target.classes is not None:
-            model.eval()
-            chances = model(data.validation.batch).softmax(dim=1).cpu()
-            codes = data.validation.target.cpu()
+            scores, target_codes = score(model, data.validation)
+            chances = torch.from_numpy(scores).softmax(dim=1).float()
+            codes = torch.from_numpy(target_codes)
             for code, name in enumerate(target.classes[:MAX_PR_CURVES]):
                 self._writer.add_pr_curve(f"{target.name}/{name}", codes == code, chances[:, code])
         assert result.kept is not None

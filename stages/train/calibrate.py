@@ -7,12 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from stages.common.batches import take
 from stages.common.calibration import Calibration, predict_codes, probabilities
 from stages.common.files import rounded
 from stages.train.loop import EVALUATION_ROWS
 from stages.train.params import CalibrationParams, ThresholdMetric
-from stages.train.step import Split
+from stages.train.sources import Source
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -22,7 +21,7 @@ PLAIN_THRESHOLD = 0.5
 
 
 def calibrate(
-    model: nn.Module, split: Split, params: CalibrationParams
+    model: nn.Module, split: Source, params: CalibrationParams
 ) -> tuple[Calibration, list[str]]:
     """What `params` ask for, fitted on the rows of `split`, and a line to print on each.
 
@@ -50,11 +49,11 @@ def calibrate(
 
 
 @torch.inference_mode()
-def score(model: nn.Module, split: Split) -> tuple[Floats, Codes]:
+def score(model: nn.Module, split: Source) -> tuple[Floats, Codes]:
     """The scores (rows, classes) that the model gives, and the codes of the target (rows,)."""
     model.eval()
     starts = range(0, len(split), EVALUATION_ROWS)
-    parts = [model(take(split.batch, slice(s, s + EVALUATION_ROWS))) for s in starts]
+    parts = [model(split.take(slice(s, s + EVALUATION_ROWS))[0]) for s in starts]
     return torch.cat(parts).double().cpu().numpy(), split.target.cpu().numpy()
 
 

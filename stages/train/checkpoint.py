@@ -22,9 +22,8 @@ from typing import Any
 import torch
 
 from stages.common.fingerprint import fingerprint
-from stages.train.loop import Epoch, State
 from stages.train.machine import World, device_kind
-from stages.train.step import Sums
+from stages.train.state import Epoch, State, Sums
 
 CHECKPOINTS = Path(".reprise/checkpoints")
 NUM_KEPT = 2

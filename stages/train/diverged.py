@@ -4,9 +4,10 @@ import math
 
 from torch import Tensor, nn
 
-from stages.common.batches import take
 from stages.common.errors import Problem, UserError
-from stages.train.step import Step, Sums, fit_to_target
+from stages.train.sources import Source
+from stages.train.state import Sums
+from stages.train.step import Share, Step, fit_to_target
 
 NUM_KEYS = 10
 TRY = "try a tenth of the learning rate, or clip the gradients (train.clip_norm)"
@@ -24,9 +25,11 @@ def stop_when_diverged(epoch: int, train_loss: float, validation_loss: float) ->
     raise DivergedError(Problem(message, key="train.optimizer.lr"))
 
 
-def lost(model: nn.Module, step: Step, rows: Tensor, epoch: int, sums: Sums) -> DivergedError:
-    """The error that too many steps on end were not applied; `rows` are the last batch."""
-    keys = step.split.keys
+def lost(
+    model: nn.Module, step: Step, source: Source, share: Share, epoch: int, sums: Sums
+) -> DivergedError:
+    """The error that too many steps on end were not applied; `share` is of the last of them."""
+    keys, rows = source.keys, share.rows
     names = [str(row if keys is None else keys[row]) for row in rows[:NUM_KEYS].tolist()]
     more = f" and {len(rows) - NUM_KEYS} more" if len(rows) > NUM_KEYS else ""
     num_steps = int(sums.lost)
@@ -35,13 +38,13 @@ def lost(model: nn.Module, step: Step, rows: Tensor, epoch: int, sums: Sums) -> 
         f"the loss or its gradient was no finite number {times}; no such step was applied",
         f"the last: step {sums.num_steps} of epoch {epoch}, on the rows with the keys "
         f"{', '.join(names)}{more}",
-        f"first seen in {find_first(model, step, rows)}",
+        f"first seen in {find_first(model, step, share)}",
         f"look at these rows; {TRY}",
     ]
     return DivergedError(Problem("\n".join(lines), key="train.optimizer.lr"))
 
 
-def find_first(model: nn.Module, step: Step, rows: Tensor) -> str:
+def find_first(model: nn.Module, step: Step, share: Share) -> str:
     """Where in the model a number that is not finite first appears, for a batch, in words."""
     bad: list[str] = []
     for name, weight in model.named_parameters():
@@ -56,13 +59,11 @@ def find_first(model: nn.Module, step: Step, rows: Tensor) -> str:
         module.register_forward_hook(lambda m, _, output, name=name: look(name, m, output))
         for name, module in model.named_modules()
     ]
-    target = step.split.target
-    rows = rows.to(target.device)
     model.zero_grad()
     model.eval()
     try:
-        scores = model(take(step.split.batch, rows))
-        loss = step.loss_of(fit_to_target(scores, target), target[rows])
+        scores = model(share.batch)
+        loss = step.loss_of(fit_to_target(scores, share.target), share.target)
         loss.backward()
     finally:
         for hook in hooks:

@@ -15,7 +15,7 @@ from stages.common.yamlfile import read_yaml
 from stages.train.board import open_board
 from stages.train.calibrate import calibrate
 from stages.train.checkpoint import history_of, load_checkpoint, unpack
-from stages.train.loop import Data, Epoch, Result, train
+from stages.train.loop import train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
 from stages.train.params import TrainParams
 from stages.train.progress import show_progress
@@ -29,6 +29,7 @@ from stages.train.recipe import (
     seed_of,
 )
 from stages.train.saver import Saver, told_to_stop
+from stages.train.state import Data, Epoch, Result
 
 BEST = Path("data/tune/best.yaml")
 

@@ -5,91 +5,24 @@ permutation, and nothing in a step waits for the device: losses and norms are su
 read once an epoch.
 """
 
-import copy
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from stages.common.batches import take
-from stages.common.layers import share_masks
+from stages.train.assemble import assemble
 from stages.train.diverged import lost, stop_when_diverged
 from stages.train.machine import World
-from stages.train.optimizers import (
-    STEPWISE,
-    make_loss,
-    make_optimizer,
-    make_schedule,
-    metric_of,
-    watched_direction,
-    watched_metric,
-)
+from stages.train.optimizers import STEPWISE, watched_direction, watched_metric
 from stages.train.params import TrainParams
-from stages.train.step import Split, Step, Sums, fit_to_target, is_lost, update_average
+from stages.train.sources import Source
+from stages.train.state import Data, Epoch, Result, State, Sums
+from stages.train.step import Share, Step, fit_to_target, is_lost, shard, update_average
 
 EVALUATION_ROWS = 4096
-
-
-@dataclass(frozen=True)
-class Data:
-    """Both splits and what the target is. `deviation` turns a standardised error into units."""
-
-    train: Split
-    validation: Split
-    task: str
-    deviation: float = 1.0
-
-    @property
-    def metric(self) -> str:
-        """The validation metric that is reported beside the loss."""
-        return metric_of(self.task)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of `history.csv`. `metric` is accuracy, or RMSE in the target's units.
-
-    `skipped_steps` were not applied, because their loss or gradient was no finite number; the
-    means are over the others.
-    """
-
-    epoch: int
-    learning_rate: float
-    gradient_norm: float
-    train_loss: float
-    validation_loss: float
-    metric: float
-    skipped_steps: int = 0
-
-
-@dataclass
-class Result:
-    """The history so far, and the epoch whose weights are kept: the best one, or the last."""
-
-    history: list[Epoch] = field(default_factory=list)
-    kept: Epoch | None = None
-    weights: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass
-class State:
-    """All that the next step depends on, beside the recipe and the data: what a checkpoint holds.
-
-    `average` follows the weights (`train.ema`) and is what is validated and kept.
-    """
-
-    model: nn.Module
-    optimizer: Optimizer
-    schedule: LRScheduler
-    average: nn.Module | None = None
-    result: Result = field(default_factory=Result)
-    sums: Sums = field(default_factory=Sums)
 
 
 def train(
@@ -111,44 +44,19 @@ def train(
     the training goes on from there, and ends with the same bits.
     Raises UserError for names that don't fit, DivergedError when the loss is no number.
     """
-    direction = watched_direction(params, data.task)
-    sign = 1 if direction == "min" else -1
-    loss_of = make_loss(params, data.task)
-    optimizer = make_optimizer(model, params)
-    steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
-    schedule = make_schedule(optimizer, params, steps_per_epoch, direction)
-    average = (
-        None if params.ema is None else copy.deepcopy(model).requires_grad_(requires_grad=False)
-    )
-    network = DistributedDataParallel(model) if world.size > 1 else model
-    # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
-    torch.manual_seed(seed)
-    limit = math.inf if params.clip_norm is None else params.clip_norm
-    masks = share_masks(model, data.train.target.device)
-    weights = list(model.parameters())
-    step = Step(
-        network,
-        data.train,
-        loss_of,
-        optimizer,
-        masks,
-        world,
-        limit,
-        params.micro_batch_size,
-        weights,
-    )
-
-    state = State(model, optimizer, schedule, average)
+    sign = 1 if watched_direction(params, data.task) == "min" else -1
+    made = assemble(model, data, params, seed, world)
+    step, state, masks = made.step, made.state, made.step.masks
+    schedule, average = state.schedule, state.average
     restore(state)
     result = state.result
     while len(result.history) < params.epochs and not is_out_of_patience(result, params):
         epoch = len(result.history) + 1
-        rows = batches(len(data.train), params.batch_size, seed, epoch)
         masks.begin_epoch(seed, epoch)
-        train_epoch(step, rows, state, params, save)
+        train_epoch(step, data.train, state, params, seed, save)
         masks.end_epoch()
         judged = model if average is None else average
-        figures = validate(judged, data.validation, loss_of, data, world)
+        figures = validate(judged, data.validation, made.loss_of, data, world)
         device = data.train.target.device
         done = _end_epoch(epoch, state.sums, figures, device, world)
 
@@ -171,9 +79,10 @@ def train(
 
 def train_epoch(
     step: Step,
-    batches: Iterator[Tensor],
+    source: Source,
     state: State,
     params: TrainParams,
+    seed: int,
     save: Callable[[State], None],
 ) -> None:
     """The steps of one epoch that are still to do; what they come to is in `state.sums`."""
@@ -182,20 +91,38 @@ def train_epoch(
         sums.learning_rate = state.optimizer.param_groups[0]["lr"]
     step.network.train()
     epoch = len(state.result.history) + 1
-    steps_per_epoch = math.ceil(len(step.split) / params.batch_size)
-    for number, rows in enumerate(batches):
-        if number < sums.num_steps:
-            continue
-        step.take(rows, sums)
+    steps_per_epoch = math.ceil(len(source) / params.batch_size)
+    order = batches(len(source), params.batch_size, seed, epoch)
+    for share in shares(source, order[sums.num_steps :], step.world, seed_of_epoch(seed, epoch)):
+        number = (epoch - 1) * steps_per_epoch + sums.num_steps
+        step.take(share, sums)
         if isinstance(state.schedule, STEPWISE):
             state.schedule.step()
         if state.average is not None and params.ema is not None:
-            update_average(
-                state.average, state.model, params.ema, (epoch - 1) * steps_per_epoch + number
-            )
+            update_average(state.average, state.model, params.ema, number)
         if is_lost(sums, steps_per_epoch):
-            raise lost(state.model, step, rows, epoch, sums)
+            raise lost(state.model, step, source, share, epoch, sums)
         save(state)
+
+
+def batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+    """Row numbers batch by batch: all rows once, in an order that seed and epoch alone decide."""
+    generator = torch.Generator().manual_seed(seed_of_epoch(seed, epoch))
+    return torch.split(torch.randperm(num_rows, generator=generator), batch_size)
+
+
+def seed_of_epoch(seed: int, epoch: int) -> int:
+    """Both numbers mixed into the 32 bits that torch's generator on a CPU takes of a seed."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def shares(source: Source, order: Sequence[Tensor], world: World, seed: int) -> Iterator[Share]:
+    """What this process learns from in each of the steps whose row numbers are `order`."""
+    parts = [(rows, *shard(len(rows), world)) for rows in order]
+    mine = [rows if world.size == 1 else rows[part] for rows, part, _ in parts]
+    fed = source.feed(mine, seed)
+    for (rows, part, factor), (batch, target) in zip(parts, fed, strict=True):
+        yield Share(len(rows), part, factor, rows, batch, target)
 
 
 def _end_epoch(
@@ -218,27 +145,17 @@ def _end_epoch(
     return done
 
 
-def batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    """Row numbers batch by batch: all rows once, in an order that seed and epoch alone decide."""
-    # torch's CPU generator uses 32 bits of a seed: mix both numbers into as many.
-    mixed = np.random.SeedSequence([seed, epoch]).generate_state(1)[0]
-    generator = torch.Generator().manual_seed(int(mixed))
-    order = torch.randperm(num_rows, generator=generator)
-    for start in range(0, num_rows, batch_size):
-        yield order[start : start + batch_size]
-
-
 @torch.inference_mode()
 def validate(
-    model: nn.Module, split: Split, loss_of: nn.Module, data: Data, world: World
+    model: nn.Module, split: Source, loss_of: nn.Module, data: Data, world: World
 ) -> tuple[float, float]:
     """Mean loss over rows and the metric of the task, over all processes' shares of the split."""
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=split.target.device)
     for start in range(world.rank * EVALUATION_ROWS, len(split), world.size * EVALUATION_ROWS):
         rows = slice(start, start + EVALUATION_ROWS)
-        target = split.target[rows]
-        scores = fit_to_target(model(take(split.batch, rows)), target)
+        batch, target = split.take(rows)
+        scores = fit_to_target(model(batch), target)
         totals[0] += loss_of(scores, target) * len(target)
         if data.task == "classification":
             totals[1] += (scores.argmax(1) == target).sum()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from stages.train.loop import Epoch
+from stages.train.state import Epoch
 
 NUM_LINES = 20
 MIN_LINES = 5

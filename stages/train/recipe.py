@@ -12,9 +12,9 @@ from stages.common.batches import to_batch, to_target
 from stages.common.model import ModelSpec, make_model, make_spec, read_spec
 from stages.common.schema import Schema, Statistics, load_arrays
 from stages.common.section import Named, Overrides, apply_overrides, validate
-from stages.train.loop import Data
 from stages.train.params import TrainParams
-from stages.train.step import Split
+from stages.train.sources import Split
+from stages.train.state import Data
 
 PREPARED = Path("data/prepare")
 BUILT = Path("data/build")

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import FrameType
 
 from stages.train.checkpoint import copied, pack, pack_rank, write_checkpoint
-from stages.train.loop import State
 from stages.train.machine import World
+from stages.train.state import State
 
 # EX_TEMPFAIL: told to stop, and able to go on from a checkpoint.
 PREEMPTED = 75

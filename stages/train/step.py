@@ -20,45 +20,28 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from stages.common.batches import Batch, take
 from stages.common.layers import Masks
-from stages.common.schema import Array
 from stages.train.machine import World
+from stages.train.state import Sums
 
 MAX_LOST = 5
 STEPS_BETWEEN_LOOKS = 64
 
 
 @dataclass(frozen=True)
-class Split:
-    """The rows to train or validate on, on the device: features by kind, and the target (rows,).
+class Share:
+    """What of a batch is this process's to learn from.
 
-    `keys` (rows,) name them to a person.
+    Of the `num_rows` rows of the whole batch, those at `mine`; `factor` on their mean loss makes
+    the mean of the processes' gradients that of the batch. `rows` (num_rows,) are the numbers of
+    all of them, `batch` and `target` what this process's hold, on the device.
     """
 
+    num_rows: int
+    mine: slice
+    factor: float
+    rows: Tensor
     batch: Batch
     target: Tensor
-    keys: Array | None = None
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-
-@dataclass
-class Sums:
-    """What this process has summed up in the epoch that is going, a step at a time.
-
-    Numbers on a CPU. On another device tensors (), so that no step waits for it to read them.
-    """
-
-    num_steps: int = 0
-    # The learning rate that the epoch began with.
-    learning_rate: float = math.nan
-    loss: float | Tensor = 0.0
-    norm: float | Tensor = 0.0
-    # Rows and steps that count: those of steps that were applied.
-    rows: float | Tensor = 0
-    applied: float | Tensor = 0
-    # Steps on end that were not applied; it goes on over the end of an epoch.
-    lost: int | Tensor = 0
 
 
 @dataclass(frozen=True)
@@ -69,7 +52,6 @@ class Step:
     """
 
     network: nn.Module
-    split: Split
     loss_of: nn.Module
     optimizer: Optimizer
     masks: Masks
@@ -78,20 +60,20 @@ class Step:
     micro_batch_size: int | None
     weights: list[nn.Parameter]
 
-    def take(self, global_rows: Tensor, sums: Sums) -> None:
+    def take(self, share: Share, sums: Sums) -> None:
         """Learn from the rows of a batch; add what came of it to `sums`."""
         for weight in self.weights:
             weight.grad = None
-        loss = self._backward(global_rows, sums.num_steps)
+        loss = self._backward(share, sums.num_steps)
         norm = nn.utils.get_total_norm([w.grad for w in self.weights if w.grad is not None])
-        share = len(global_rows) / self.world.size
+        num_rows = share.num_rows / self.world.size
         if norm.is_cpu:
-            self._apply(loss.item(), norm, share, sums)
+            self._apply(loss.item(), norm, num_rows, sums)
         else:
-            self._apply_unseen(loss, norm, share, sums)
+            self._apply_unseen(loss, norm, num_rows, sums)
         sums.num_steps += 1
 
-    def _apply(self, loss: float, norm: Tensor, share: float, sums: Sums) -> None:
+    def _apply(self, loss: float, norm: Tensor, num_rows: float, sums: Sums) -> None:
         length = norm.item()
         # Alone there is the loss itself to look at; its gradient may well be finite.
         if not (math.isfinite(length) and (self.world.size > 1 or math.isfinite(loss))):
@@ -100,13 +82,13 @@ class Step:
         if length > self.limit:
             nn.utils.clip_grads_with_norm_(self.weights, self.limit, norm)
         self.optimizer.step()
-        sums.loss += loss * share
+        sums.loss += loss * num_rows
         sums.norm += length
-        sums.rows += share
+        sums.rows += num_rows
         sums.applied += 1
         sums.lost = 0
 
-    def _apply_unseen(self, loss: Tensor, norm: Tensor, share: float, sums: Sums) -> None:
+    def _apply_unseen(self, loss: Tensor, norm: Tensor, num_rows: float, sums: Sums) -> None:
         """As on a CPU, but the device decides; only an optimizer that can't makes us wait."""
         finite = (norm + loss if self.world.size == 1 else norm).isfinite()
         if self.limit < math.inf:
@@ -118,28 +100,24 @@ class Step:
         elif finite.item():
             self.optimizer.step()
         zero = torch.zeros_like(norm, dtype=torch.float64)
-        sums.loss += torch.where(finite, loss.double() * share, zero)
+        sums.loss += torch.where(finite, loss.double() * num_rows, zero)
         sums.norm += torch.where(finite, norm.double(), zero)
-        sums.rows += finite * share
+        sums.rows += finite * num_rows
         sums.applied += finite.double()
         sums.lost = (sums.lost + 1) * ~finite
 
-    def _backward(self, global_rows: Tensor, number: int) -> Tensor:
+    def _backward(self, share: Share, number: int) -> Tensor:
         """Leave the gradient of step `number` in the weights; this process's part of the loss."""
-        num_rows = len(global_rows)
-        mine, share = shard(num_rows, self.world)
-        target = self.split.target
-        rows = (global_rows if self.world.size == 1 else global_rows[mine]).to(target.device)
-        losses = []
-        for part in micro_batches(len(rows), self.micro_batch_size):
-            taken = rows if part is None else rows[part]
-            self.masks.begin_step(
-                number, num_rows, mine if part is None else within(mine, part, num_rows)
-            )
-            with self._sync(last=part is None or part.stop >= len(rows)):
-                scores = self.network(take(self.split.batch, taken))
-                loss = self.loss_of(fit_to_target(scores, target), target[taken])
-                factor = share * len(taken) / len(rows)
+        num_rows, losses = len(share.target), []
+        for part in micro_batches(num_rows, self.micro_batch_size):
+            batch, target, mine, factor = share.batch, share.target, share.mine, share.factor
+            if part is not None:
+                batch, target, mine = take(batch, part), target[part], within(share, part)
+                factor *= len(target) / num_rows
+            self.masks.begin_step(number, share.num_rows, mine)
+            with self._sync(last=part is None or part.stop >= num_rows):
+                scores = self.network(batch)
+                loss = self.loss_of(fit_to_target(scores, target), target)
                 # A product with 1 costs as much as any other.
                 loss = loss if factor == 1 else loss * factor
                 seed = None
@@ -181,9 +159,9 @@ def micro_batches(num_rows: int, size: int | None) -> Iterator[slice | None]:
         yield slice(start, start + size)
 
 
-def within(mine: slice, part: slice, num_rows: int) -> slice:
-    """A part of the rows `mine`, as a slice of all `num_rows`."""
-    rows = range(num_rows)[mine][part]
+def within(share: Share, part: slice) -> slice:
+    """A part of a process's rows, as a slice of all rows of the batch."""
+    rows = range(share.num_rows)[share.mine][part]
     return slice(rows.start, rows.stop, rows.step)
 
 

@@ -12,7 +12,7 @@ from stages.common.params import Params
 from stages.common.schema import Schema, read_schema, read_statistics
 from stages.common.section import Overrides, subtree
 from stages.train.diverged import DivergedError
-from stages.train.loop import Epoch, train, watched_value
+from stages.train.loop import train, watched_value
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
 from stages.train.optimizers import watched_direction
 from stages.train.recipe import (
@@ -23,6 +23,7 @@ from stages.train.recipe import (
     override_model,
     override_train,
 )
+from stages.train.state import Epoch
 from stages.tune.params import TuneParams
 from stages.tune.study import Objective
 

@@ -1,0 +1,51 @@
+"""From a recipe to what the loop turns: the step, and the state that it moves."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from stages.common.layers import share_masks
+from stages.train.machine import World
+from stages.train.optimizers import make_loss, make_optimizer, make_schedule, watched_direction
+from stages.train.params import TrainParams
+from stages.train.state import Data, State
+from stages.train.step import Step
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """One training, put together and not begun."""
+
+    step: Step
+    state: State
+    loss_of: nn.Module
+
+
+def assemble(
+    model: nn.Module, data: Data, params: TrainParams, seed: int, world: World
+) -> Assembly:
+    """Loss, optimizer, schedule and averages around `model`, which is trained in place.
+
+    Raises UserError for names that don't fit.
+    """
+    loss_of = make_loss(params, data.task)
+    optimizer = make_optimizer(model, params)
+    steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
+    direction = watched_direction(params, data.task)
+    schedule = make_schedule(optimizer, params, steps_per_epoch, direction)
+    average = (
+        None if params.ema is None else copy.deepcopy(model).requires_grad_(requires_grad=False)
+    )
+    network = DistributedDataParallel(model) if world.size > 1 else model
+    # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
+    torch.manual_seed(seed)
+    limit = math.inf if params.clip_norm is None else params.clip_norm
+    masks = share_masks(model, data.train.target.device)
+    weights = list(model.parameters())
+    micro = params.micro_batch_size
+    step = Step(network, loss_of, optimizer, masks, world, limit, micro, weights)
+    return Assembly(step, State(model, optimizer, schedule, average), loss_of)

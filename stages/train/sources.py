@@ -1,0 +1,59 @@
+"""Where a training's rows come from: what the loop asks of a split, and the one on the device."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from stages.common.batches import Batch, take
+from stages.common.schema import Array
+
+
+class Source(Protocol):
+    """The rows to train or validate on, by their number; what is taken lies on the device.
+
+    `target` (rows,) is that of all rows, on the device. `keys` (rows,) name them to a person.
+    """
+
+    @property
+    def target(self) -> Tensor:
+        """Class codes (rows,) int64, or standardised values (rows,) float32."""
+
+    @property
+    def keys(self) -> Array | None:
+        """What names the rows (rows,)."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Tensor | slice) -> tuple[Batch, Tensor]:
+        """Some rows as they are judged: features by kind, and the target (rows,)."""
+
+    def feed(self, steps: Iterable[Tensor], seed: int) -> Iterator[tuple[Batch, Tensor]]:
+        """An epoch to train on: for each step the rows of this process.
+
+        `seed` is that of the epoch: whatever a source draws for a row follows from it and the
+        row's number, so neither the processes nor the steps before change it.
+        """
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows that lie on the device: what is taken is a slice by their numbers."""
+
+    batch: Batch
+    target: Tensor
+    keys: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def take(self, rows: Tensor | slice) -> tuple[Batch, Tensor]:
+        """Some rows of every tensor."""
+        if not isinstance(rows, slice):
+            rows = rows.to(self.target.device)
+        return take(self.batch, rows), self.target[rows]
+
+    def feed(self, steps: Iterable[Tensor], seed: int) -> Iterator[tuple[Batch, Tensor]]:  # noqa: ARG002
+        """The rows of each step; nothing is drawn."""
+        return map(self.take, steps)

@@ -1,0 +1,86 @@
+"""What a training knows of itself: its data, what each epoch came to, and where it is."""
+
+import math
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from stages.train.optimizers import metric_of
+from stages.train.sources import Source
+
+
+@dataclass(frozen=True)
+class Data:
+    """Both splits and what the target is. `deviation` turns a standardised error into units."""
+
+    train: Source
+    validation: Source
+    task: str
+    deviation: float = 1.0
+
+    @property
+    def metric(self) -> str:
+        """The validation metric that is reported beside the loss."""
+        return metric_of(self.task)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of `history.csv`. `metric` is accuracy, or RMSE in the target's units.
+
+    `skipped_steps` were not applied, because their loss or gradient was no finite number; the
+    means are over the others.
+    """
+
+    epoch: int
+    learning_rate: float
+    gradient_norm: float
+    train_loss: float
+    validation_loss: float
+    metric: float
+    skipped_steps: int = 0
+
+
+@dataclass
+class Result:
+    """The history so far, and the epoch whose weights are kept: the best one, or the last."""
+
+    history: list[Epoch] = field(default_factory=list)
+    kept: Epoch | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Sums:
+    """What this process has summed up in the epoch that is going, a step at a time.
+
+    Numbers on a CPU. On another device tensors (), so that no step waits for it to read them.
+    """
+
+    num_steps: int = 0
+    # The learning rate that the epoch began with.
+    learning_rate: float = math.nan
+    loss: float | Tensor = 0.0
+    norm: float | Tensor = 0.0
+    # Rows and steps that count: those of steps that were applied.
+    rows: float | Tensor = 0
+    applied: float | Tensor = 0
+    # Steps on end that were not applied; it goes on over the end of an epoch.
+    lost: int | Tensor = 0
+
+
+@dataclass
+class State:
+    """All that the next step depends on, beside the recipe and the data: what a checkpoint holds.
+
+    `average` follows the weights (`train.ema`) and is what is validated and kept.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler
+    average: nn.Module | None = None
+    result: Result = field(default_factory=Result)
+    sums: Sums = field(default_factory=Sums)
