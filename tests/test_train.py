@@ -613,7 +613,7 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
     optimizer = make_optimizer(network, params)
     masks = share_masks(network, torch.device("cpu"))
     weights = list(network.parameters())
-    step = Step(network, nn.CrossEntropyLoss(), optimizer, masks, World(), math.inf, None, weights)
+    step = Step(network, nn.CrossEntropyLoss(), optimizer, masks, World(), math.inf, weights)
     sums, before = Sums(), weights_of(network)
     for factor in (math.nan, 1.0):
         for weight in weights:
@@ -657,6 +657,51 @@ def test_micro_batches_give_the_gradient_of_the_batch(kind: str, size: int) -> N
     for ours, theirs in zip(divided.history, alone.history, strict=True):
         assert vars(ours) == pytest.approx(vars(theirs), rel=1e-10)
     assert_same(weights_of(parts), weights_of(whole), tolerance=1e-10)
+
+
+def hungry(network: nn.Module, most: int, error: BaseException) -> None:
+    """Let a training forward pass of more than `most` rows fail as if the memory were full."""
+
+    def refuse(module: nn.Module, inputs: tuple[dict[str, torch.Tensor]]) -> None:
+        if module.training and len(inputs[0]["numeric"]) > most:
+            raise error
+
+    network.register_forward_pre_hook(refuse)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+        MemoryError(),
+    ],
+)
+def test_where_the_memory_is_full_fewer_rows_at_once_make_the_same_batch(
+    error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, asked = classification(num_rows=50), train_params(**DROPPED)
+    full, planned = model(), model()
+    hungry(full, 5, error)
+    result = run(full, data, asked)
+    # 22, 11, 6, then 3: the same training as with so many from the start, to the bit.
+    told = run(planned, data, train_params(**DROPPED, micro_batch_size=3))
+    assert_same(weights_of(full), weights_of(planned), tolerance=0.0)
+    assert result.history == told.history
+    assert (result.micro_batch_size, told.micro_batch_size) == (3, 3)
+    assert "out of memory with 22 rows at once: 11" in (said := capsys.readouterr().out)
+    assert said.count("out of memory") == 3
+
+
+def test_a_model_too_large_for_one_row_and_any_other_error_end_the_training() -> None:
+    network = model()
+    hungry(network, 0, torch.OutOfMemoryError("full"))
+    with pytest.raises(UserError, match="does not hold a single row"):
+        run(network, classification(), train_params())
+    network = model()
+    hungry(network, 0, RuntimeError("of another kind"))
+    with pytest.raises(RuntimeError, match="of another kind"):
+        run(network, classification(), train_params())
 
 
 def test_the_average_of_the_weights_is_validated_and_kept() -> None:

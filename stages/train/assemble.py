@@ -12,7 +12,7 @@ from stages.common.layers import share_masks
 from stages.train.machine import World
 from stages.train.optimizers import make_loss, make_optimizer, make_schedule, watched_direction
 from stages.train.params import TrainParams
-from stages.train.state import Data, State
+from stages.train.state import Data, Result, State
 from stages.train.step import Step
 
 
@@ -46,6 +46,6 @@ def assemble(
     limit = math.inf if params.clip_norm is None else params.clip_norm
     masks = share_masks(model, data.train.target.device)
     weights = list(model.parameters())
-    micro = params.micro_batch_size
-    step = Step(network, loss_of, optimizer, masks, world, limit, micro, weights)
-    return Assembly(step, State(model, optimizer, schedule, average), loss_of)
+    step = Step(network, loss_of, optimizer, masks, world, limit, weights)
+    result = Result(micro_batch_size=params.micro_batch_size)
+    return Assembly(step, State(model, optimizer, schedule, average, result), loss_of)

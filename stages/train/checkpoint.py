@@ -129,6 +129,7 @@ def pack(state: State, ranks: list[dict[str, Any]]) -> dict[str, Any]:
         "history": [astuple(epoch) for epoch in state.result.history],
         "kept": None if kept is None else kept.epoch,
         "kept_weights": state.result.weights,
+        "micro_batch_size": state.result.micro_batch_size,
         "model": state.model.state_dict(),
         "average": None if state.average is None else state.average.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -161,3 +162,4 @@ def unpack(saved: dict[str, Any] | None, world: World, state: State) -> None:
     result.history += history_of(saved)
     result.kept = None if saved["kept"] is None else result.history[saved["kept"] - 1]
     result.weights = saved["kept_weights"]
+    result.micro_batch_size = saved["micro_batch_size"]

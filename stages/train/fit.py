@@ -153,7 +153,8 @@ def _write_recipe(path: Path, seed: int, section: TrainParams, result: Result, d
     recipe = {
         "seed": seed,
         # How many others there are changes nothing of this one.
-        "train": section.model_dump(exclude={"replicas"}),
+        "train": section.model_dump(exclude={"replicas"})
+        | {"micro_batch_size": result.micro_batch_size},
         "rows": {"train": len(data.train), "validation": len(data.validation)},
         "epochs": {"kept": result.kept.epoch, "trained": len(result.history)},
     }

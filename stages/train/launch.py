@@ -74,7 +74,10 @@ def stop(processes: "list[subprocess.Popen[bytes]]") -> None:
 
 def hand_over(error: UserError, out: Path) -> None:
     """Leave a user's mistake for `launch` to raise: torchrun would bury it under tracebacks."""
-    write_json(out / PROBLEMS, [asdict(problem) for problem in error.problems])
+    # By several processes at once: each file is whole, the last one stands.
+    whole = out / f"{PROBLEMS}-{os.getpid()}"
+    write_json(whole, [asdict(problem) for problem in error.problems])
+    whole.replace(out / PROBLEMS)
 
 
 def raise_problems(out: Path) -> None:

@@ -95,7 +95,7 @@ def train_epoch(
     order = batches(len(source), params.batch_size, seed, epoch)
     for share in shares(source, order[sums.num_steps :], step.world, seed_of_epoch(seed, epoch)):
         number = (epoch - 1) * steps_per_epoch + sums.num_steps
-        step.take(share, sums)
+        step.take(share, state)
         if isinstance(state.schedule, STEPWISE):
             state.schedule.step()
         if state.average is not None and params.ema is not None:

@@ -45,11 +45,15 @@ class Epoch:
 
 @dataclass
 class Result:
-    """The history so far, and the epoch whose weights are kept: the best one, or the last."""
+    """The history so far, and the epoch whose weights are kept: the best one, or the last.
+
+    `micro_batch_size` is what was asked for, or as much of it as the memory held.
+    """
 
     history: list[Epoch] = field(default_factory=list)
     kept: Epoch | None = None
     weights: dict[str, Tensor] = field(default_factory=dict)
+    micro_batch_size: int | None = None
 
 
 @dataclass

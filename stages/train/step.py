@@ -21,7 +21,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from stages.common.batches import Batch, take
 from stages.common.layers import Masks
 from stages.train.machine import World
-from stages.train.state import Sums
+from stages.train.memory import halve, is_out_of_memory
+from stages.train.state import State, Sums
 
 MAX_LOST = 5
 STEPS_BETWEEN_LOOKS = 64
@@ -57,14 +58,15 @@ class Step:
     masks: Masks
     world: World
     limit: float
-    micro_batch_size: int | None
     weights: list[nn.Parameter]
 
-    def take(self, share: Share, sums: Sums) -> None:
-        """Learn from the rows of a batch; add what came of it to `sums`."""
-        for weight in self.weights:
-            weight.grad = None
-        loss = self._backward(share, sums.num_steps)
+    def take(self, share: Share, state: State) -> None:
+        """Learn from the rows of a batch; add what came of it to the sums of `state`."""
+        sums, loss = state.sums, None
+        while loss is None:
+            for weight in self.weights:
+                weight.grad = None
+            loss = self._backward(share, state)
         norm = nn.utils.get_total_norm([w.grad for w in self.weights if w.grad is not None])
         num_rows = share.num_rows / self.world.size
         if norm.is_cpu:
@@ -106,10 +108,22 @@ class Step:
         sums.applied += finite.double()
         sums.lost = (sums.lost + 1) * ~finite
 
-    def _backward(self, share: Share, number: int) -> Tensor:
+    def _backward(self, share: Share, state: State) -> Tensor | None:
+        """As below; None when the memory was full and fewer rows at once are to be tried."""
+        size = state.result.micro_batch_size
+        try:
+            return self._add_gradients(share, state.sums.num_steps, size)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out here nothing holds what the model had computed any more.
+        state.result.micro_batch_size = halve(size, len(share.target), self.world)
+        return None
+
+    def _add_gradients(self, share: Share, number: int, size: int | None) -> Tensor:
         """Leave the gradient of step `number` in the weights; this process's part of the loss."""
         num_rows, losses = len(share.target), []
-        for part in micro_batches(num_rows, self.micro_batch_size):
+        for part in micro_batches(num_rows, size):
             batch, target, mine, factor = share.batch, share.target, share.mine, share.factor
             if part is not None:
                 batch, target, mine = take(batch, part), target[part], within(share, part)

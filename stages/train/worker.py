@@ -27,9 +27,8 @@ def main() -> None:
     try:
         fit(read_params("train"), out, world, checkpoints, replica)
     except UserError as error:
-        # All processes meet the same one.
-        if world.rank == 0:
-            hand_over(error, out)
+        # All meet the same one, but where the memory of one is full: the others then lose it.
+        hand_over(error, out)
         return
     if world.size > 1:
         dist.barrier()
