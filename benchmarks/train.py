@@ -128,6 +128,8 @@ def make_params(data: Data, batch_size: int) -> TrainParams:
             "schedule": {"name": "CosineAnnealingLR"},
             "clip_norm": CLIP,
             "ema": None,
+            "precision": "fp32",
+            "deterministic": True,
             "early_stopping": {"metric": "loss", "patience": None},
             "calibration": {"temperature": False, "threshold": None},
             "replicas": 1,

@@ -46,6 +46,8 @@ def train_params(**changes: object) -> TrainParams:
         "schedule": {"name": "ConstantLR", "factor": 1.0},
         "clip_norm": None,
         "ema": None,
+        "precision": "auto",
+        "deterministic": True,
         "early_stopping": {"metric": "loss", "patience": None},
         "calibration": {"temperature": False, "threshold": None},
         "replicas": 1,

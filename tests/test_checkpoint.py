@@ -52,6 +52,11 @@ RECIPES = {
         "ema": 0.9,
         "micro_batch_size": 6,
     },
+    "half precision": {
+        "optimizer": {"name": "SGD", "lr": 0.1, "momentum": 0.9},
+        "schedule": {"name": "warmup_cosine"},
+        "precision": "fp16",
+    },
 }
 
 

@@ -12,6 +12,7 @@ from stages.common.layers import share_masks
 from stages.train.machine import World
 from stages.train.optimizers import make_loss, make_optimizer, make_schedule, watched_direction
 from stages.train.params import TrainParams
+from stages.train.precision import casting, choose_precision, make_scaler
 from stages.train.state import Data, Result, State
 from stages.train.step import Step
 
@@ -46,6 +47,11 @@ def assemble(
     limit = math.inf if params.clip_norm is None else params.clip_norm
     masks = share_masks(model, data.train.target.device)
     weights = list(model.parameters())
-    step = Step(network, loss_of, optimizer, masks, world, limit, weights)
+    device = data.train.target.device
+    precision = choose_precision(params.precision, device)
+    scaler = make_scaler(precision, device)
+    cast = casting(precision, device)
+    step = Step(network, loss_of, optimizer, masks, world, limit, weights, cast, scaler)
     result = Result(micro_batch_size=params.micro_batch_size)
-    return Assembly(step, State(model, optimizer, schedule, average, result), loss_of)
+    state = State(model, optimizer, schedule, average, result, scaler=scaler)
+    return Assembly(step, state, loss_of)

@@ -134,6 +134,7 @@ def pack(state: State, ranks: list[dict[str, Any]]) -> dict[str, Any]:
         "average": None if state.average is None else state.average.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "schedule": state.schedule.state_dict(),
+        "scaler": None if state.scaler is None else state.scaler.state_dict(),
         "ranks": ranks,
     }
 
@@ -152,6 +153,8 @@ def unpack(saved: dict[str, Any] | None, world: World, state: State) -> None:
         state.average.load_state_dict(saved["average"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.schedule.load_state_dict(saved["schedule"])
+    if state.scaler is not None:
+        state.scaler.load_state_dict(saved["scaler"])
     mine = saved["ranks"][world.rank]
     torch.set_rng_state(mine["random"])
     if mine["random_cuda"] is not None:

@@ -18,6 +18,7 @@ from stages.train.checkpoint import history_of, load_checkpoint, unpack
 from stages.train.loop import train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
 from stages.train.params import TrainParams
+from stages.train.precision import choose_precision
 from stages.train.progress import show_progress
 from stages.train.recipe import (
     BUILT,
@@ -50,8 +51,8 @@ def fit(
     It goes on from what lies in the folder `checkpoints`, and keeps its own there. A replica
     other than 0 has a seed and first weights of its own.
     """
-    compute_deterministically()
     section, spec, schema, overrides = read_recipe(params)
+    compute_deterministically(asked=section.deterministic)
     seed = seed_of(params.seed, replica)
     statistics = read_statistics(PREPARED)
     device = choose_device()
@@ -60,7 +61,8 @@ def fit(
     threads = choose_threads(num_weights, section.batch_size, world)
     data = load_data(schema, statistics, device)
     processes = f"{world.size} process" + ("es" if world.size > 1 else "")
-    print(f"{spec.name}: {num_weights:,} weights on {device}; {processes}; {threads}")
+    precision = choose_precision(section.precision, device)
+    print(f"{spec.name}: {num_weights:,} weights on {device}; {processes}; {threads}; {precision}")
     for path, value in overrides.items():
         print(f"from tune: {path} = {value}")
 
@@ -92,7 +94,7 @@ def fit(
             board.write_end(result, model, data, schema.target)
     calibration, lines = calibrate(model, data.validation, section.calibration)
     _write(out, spec, result, data, section, calibration)
-    _write_recipe(out / "recipe.json", seed, section, result, data)
+    _write_recipe(out / "recipe.json", seed, section, precision, result, data)
     for line in lines:
         print(line)
 
@@ -147,14 +149,16 @@ def _write(
     )
 
 
-def _write_recipe(path: Path, seed: int, section: TrainParams, result: Result, data: Data) -> None:
+def _write_recipe(
+    path: Path, seed: int, section: TrainParams, precision: str, result: Result, data: Data
+) -> None:
     """How the model came about, tune's winner included: the card has it from here."""
     assert result.kept is not None
     recipe = {
         "seed": seed,
         # How many others there are changes nothing of this one.
         "train": section.model_dump(exclude={"replicas"})
-        | {"micro_batch_size": result.micro_batch_size},
+        | {"micro_batch_size": result.micro_batch_size, "precision": precision},
         "rows": {"train": len(data.train), "validation": len(data.validation)},
         "epochs": {"kept": result.kept.epoch, "trained": len(result.history)},
     }

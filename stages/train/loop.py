@@ -100,7 +100,7 @@ def train_epoch(
             state.schedule.step()
         if state.average is not None and params.ema is not None:
             update_average(state.average, state.model, params.ema, number)
-        if is_lost(sums, steps_per_epoch):
+        if is_lost(sums, steps_per_epoch, scaled=step.scaler is not None):
             raise lost(state.model, step, source, share, epoch, sums)
         save(state)
 

@@ -111,7 +111,7 @@ def num_threads(num_weights: int, batch_size: int, world: World) -> tuple[int, s
     return max(1, (os.cpu_count() or 1) // world.size), "all cores"
 
 
-def compute_deterministically() -> None:
-    """Ask torch for algorithms that give the same bits every time."""
+def compute_deterministically(*, asked: bool = True) -> None:
+    """Ask torch for algorithms that give the same bits every time (`train.deterministic`)."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(asked)

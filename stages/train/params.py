@@ -8,6 +8,7 @@ from stages.common.errors import Problem
 from stages.common.section import Named, Section
 
 Positive = Annotated[int, Field(ge=1)]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ThresholdMetric = Literal["accuracy", "balanced_accuracy", "f1", "matthews_corrcoef"]
 NUM_CLASSES = 2
 
@@ -40,6 +41,8 @@ class TrainParams(Section):
     Without early stopping all epochs are trained and the last weights are kept. A batch goes
     through the model whole, or in parts of `micro_batch_size` rows that fit a small memory. `ema`
     keeps an average of the weights over the steps, with that decay, in place of the last ones.
+    `precision` is that of the forward pass; `auto`: bf16 on a GPU that computes in it, else fp32.
+    `deterministic` has the same bits every time on a GPU too, where it takes some speed.
     `replicas` are trainings of the same recipe that differ in the seed; the first is served.
     """
 
@@ -51,6 +54,8 @@ class TrainParams(Section):
     schedule: Named
     clip_norm: Annotated[float, Field(gt=0)] | None
     ema: Annotated[float, Field(gt=0, lt=1)] | None
+    precision: Precision
+    deterministic: bool
     early_stopping: EarlyStopping | None
     calibration: CalibrationParams
     replicas: Positive

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -79,7 +80,8 @@ class Sums:
 class State:
     """All that the next step depends on, beside the recipe and the data: what a checkpoint holds.
 
-    `average` follows the weights (`train.ema`) and is what is validated and kept.
+    `average` follows the weights (`train.ema`) and is what is validated and kept. `scaler` has the
+    factor on losses in float16.
     """
 
     model: nn.Module
@@ -88,3 +90,4 @@ class State:
     average: nn.Module | None = None
     result: Result = field(default_factory=Result)
     sums: Sums = field(default_factory=Sums)
+    scaler: GradScaler | None = None

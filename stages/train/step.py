@@ -9,11 +9,12 @@ they were. Each process then knows it from the norm of the gradient, which all o
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -22,6 +23,7 @@ from stages.common.batches import Batch, take
 from stages.common.layers import Masks
 from stages.train.machine import World
 from stages.train.memory import halve, is_out_of_memory
+from stages.train.precision import NUM_HALVINGS
 from stages.train.state import State, Sums
 
 MAX_LOST = 5
@@ -59,6 +61,8 @@ class Step:
     world: World
     limit: float
     weights: list[nn.Parameter]
+    cast: AbstractContextManager[object] = field(default_factory=nullcontext)
+    scaler: GradScaler | None = None
 
     def take(self, share: Share, state: State) -> None:
         """Learn from the rows of a batch; add what came of it to the sums of `state`."""
@@ -67,12 +71,16 @@ class Step:
             for weight in self.weights:
                 weight.grad = None
             loss = self._backward(share, state)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm([w.grad for w in self.weights if w.grad is not None])
         num_rows = share.num_rows / self.world.size
         if norm.is_cpu:
             self._apply(loss.item(), norm, num_rows, sums)
         else:
             self._apply_unseen(loss, norm, num_rows, sums)
+        if self.scaler is not None:
+            self.scaler.update()
         sums.num_steps += 1
 
     def _apply(self, loss: float, norm: Tensor, num_rows: float, sums: Sums) -> None:
@@ -130,7 +138,8 @@ class Step:
                 factor *= len(target) / num_rows
             self.masks.begin_step(number, share.num_rows, mine)
             with self._sync(last=part is None or part.stop >= num_rows):
-                scores = self.network(batch)
+                with self.cast:
+                    scores = self.network(batch)
                 loss = self.loss_of(fit_to_target(scores, target), target)
                 # A product with 1 costs as much as any other.
                 loss = loss if factor == 1 else loss * factor
@@ -138,7 +147,8 @@ class Step:
                 if self.world.size > 1:
                     # The others see a loss that is no number by the gradient alone.
                     seed = torch.where(loss.isfinite(), 1.0, math.nan).to(loss.dtype)
-                loss.backward(seed)
+                raised = loss if self.scaler is None else self.scaler.scale(loss)
+                raised.backward(seed)
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
@@ -181,6 +191,9 @@ def within(share: Share, part: slice) -> slice:
 
 def fit_to_target(scores: Tensor, target: Tensor) -> Tensor:
     """Scores as the loss takes them: (rows,) beside real values, (rows, classes) beside codes."""
+    if scores.dtype in (torch.bfloat16, torch.float16):
+        # A loss is summed up in more digits than the forward pass has.
+        scores = scores.float()
     return scores.squeeze(1) if target.is_floating_point() else scores
 
 
@@ -199,9 +212,12 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, number: i
             mine.copy_(theirs)
 
 
-def is_lost(sums: Sums, steps_per_epoch: int) -> bool:
-    """Whether as many steps on end were not applied as end a training: an epoch, or `MAX_LOST`."""
-    most = min(MAX_LOST, steps_per_epoch)
+def is_lost(sums: Sums, steps_per_epoch: int, *, scaled: bool) -> bool:
+    """Whether as many steps on end were not applied as end a training: an epoch, or `MAX_LOST`.
+
+    In float16 the first of them only find the factor on the loss.
+    """
+    most = MAX_LOST + NUM_HALVINGS if scaled else min(MAX_LOST, steps_per_epoch)
     if isinstance(sums.lost, int):
         return sums.lost >= most
     # To look is to wait for the device.
