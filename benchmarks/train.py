@@ -123,6 +123,7 @@ def make_params(data: Data, batch_size: int) -> TrainParams:
             "epochs": EPOCHS,
             "batch_size": batch_size,
             "micro_batch_size": None,
+            "augment": None,
             "loss": {"name": loss},
             "optimizer": {"name": "AdamW", "lr": LEARNING_RATE},
             "schedule": {"name": "CosineAnnealingLR"},

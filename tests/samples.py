@@ -41,6 +41,7 @@ def train_params(**changes: object) -> TrainParams:
         "epochs": 3,
         "batch_size": 16,
         "micro_batch_size": None,
+        "augment": None,
         "loss": {"name": "CrossEntropyLoss"},
         "optimizer": {"name": "SGD", "lr": 0.1},
         "schedule": {"name": "ConstantLR", "factor": 1.0},

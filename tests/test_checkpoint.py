@@ -229,7 +229,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A small project with dropout, trained without interruption."""
     changes = {
         "train.epochs": 150,
-        "train.early_stopping": {"metric": "loss", "patience": None},
+        "train.early_stopping": {"metric": "loss", "patience": 120},
+        "train.schedule": {"name": "warmup_cosine"},
+        "train.augment": {"flip": 0, "shift": 0, "noise": 0.1},
         "build.model": {"name": "mlp", "width": 8, "dropout": 0.2},
         "train.ema": 0.99,
         "train.micro_batch_size": 50,

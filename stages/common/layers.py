@@ -20,7 +20,7 @@ def share_masks(model: nn.Module, device: torch.device) -> "Masks":
 
 
 class Masks:
-    """What dropout draws in a step: masks for the whole batch, and of these our own rows.
+    """What a step draws, dropout's masks first of all: for the whole batch, of which our rows.
 
     They follow from seed, epoch, step and the order of the layers, so neither the number of
     processes nor the steps before change them.
@@ -56,15 +56,27 @@ class Masks:
         """
         if self._num_rows == 0:
             return nn.functional.dropout(values, p)
-        if self._step is not None:
-            self._generator.manual_seed((self._first_seed + self._step * _SPREAD) % 2**64)
-            self._step = None
-        mask = values.new_empty(self._num_rows, *values.shape[1:])
+        mask = self._empty(values, *values.shape[1:])
         mask = mask.bernoulli_(1 - p, generator=self._generator)[self._mine]
         if len(mask) != len(values):
             message = f"Dropout takes the batch's {len(mask)} rows first, not {len(values)}"
             raise ValueError(message)
         return values * mask.div_(1 - p)
+
+    def draw_uniform(self, values: Tensor, *shape: int) -> Tensor:
+        """Numbers from 0 to 1 for our rows (rows, *shape), of the type of `values`."""
+        return self._empty(values, *shape).uniform_(generator=self._generator)[self._mine]
+
+    def draw_normal(self, values: Tensor, *shape: int) -> Tensor:
+        """Standard normal numbers for our rows (rows, *shape), of the type of `values`."""
+        return self._empty(values, *shape).normal_(generator=self._generator)[self._mine]
+
+    def _empty(self, values: Tensor, *shape: int) -> Tensor:
+        """Room for all rows of the batch; the generator stands where the step has it."""
+        if self._step is not None:
+            self._generator.manual_seed((self._first_seed + self._step * _SPREAD) % 2**64)
+            self._step = None
+        return values.new_empty(self._num_rows, *shape)
 
 
 class Dropout(nn.Module):

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stages.common.layers import share_masks
+from stages.train.augment import make_augment
 from stages.train.machine import World
 from stages.train.optimizers import make_loss, make_optimizer, make_schedule, watched_direction
 from stages.train.params import TrainParams
@@ -51,7 +52,9 @@ def assemble(
     precision = choose_precision(params.precision, device)
     scaler = make_scaler(precision, device)
     cast = casting(precision, device)
-    step = Step(network, loss_of, optimizer, masks, world, limit, weights, cast, scaler)
+    sample, _ = data.train.take(slice(0, 1))
+    augment = make_augment(params.augment, sample, masks)
+    step = Step(network, loss_of, optimizer, masks, world, limit, weights, cast, scaler, augment)
     result = Result(micro_batch_size=params.micro_batch_size)
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
     return Assembly(step, state, loss_of)

@@ -35,6 +35,19 @@ class CalibrationParams(Section):
     threshold: ThresholdMetric | None
 
 
+class Augment(Section):
+    """How train rows are varied anew in each epoch; 0: not so.
+
+    `flip` is the share of images that are mirrored left to right, `shift` how many pixels they
+    move at most, each way; `noise` the standard deviation of what is added to numeric columns and
+    images, which are standardised.
+    """
+
+    flip: Annotated[float, Field(ge=0, le=1)]
+    shift: Annotated[int, Field(ge=0)]
+    noise: Annotated[float, Field(ge=0)]
+
+
 class TrainParams(Section):
     """How to train. Names are classes of `torch.nn`, `torch.optim`, `torch.optim.lr_scheduler`.
 
@@ -49,6 +62,7 @@ class TrainParams(Section):
     epochs: Positive
     batch_size: Positive
     micro_batch_size: Positive | None
+    augment: Augment | None
     loss: Named
     optimizer: Named
     schedule: Named

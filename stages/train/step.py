@@ -8,7 +8,7 @@ they were. Each process then knows it from the norm of the gradient, which all o
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -63,6 +63,7 @@ class Step:
     weights: list[nn.Parameter]
     cast: AbstractContextManager[object] = field(default_factory=nullcontext)
     scaler: GradScaler | None = None
+    augment: Callable[[Batch], Batch] | None = None
 
     def take(self, share: Share, state: State) -> None:
         """Learn from the rows of a batch; add what came of it to the sums of `state`."""
@@ -138,6 +139,7 @@ class Step:
                 factor *= len(target) / num_rows
             self.masks.begin_step(number, share.num_rows, mine)
             with self._sync(last=part is None or part.stop >= num_rows):
+                batch = batch if self.augment is None else self.augment(batch)
                 with self.cast:
                     scores = self.network(batch)
                 loss = self.loss_of(fit_to_target(scores, target), target)
