@@ -52,6 +52,10 @@ RECIPES = {
         "ema": 0.9,
         "micro_batch_size": 6,
     },
+    "cycles": {
+        "optimizer": {"name": "Adam", "lr": 0.02},
+        "schedule": {"name": "CyclicLR", "base_lr": 0.001, "step_size_up": 3},
+    },
     "half precision": {
         "optimizer": {"name": "SGD", "lr": 0.1, "momentum": 0.9},
         "schedule": {"name": "warmup_cosine"},

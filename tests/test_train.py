@@ -50,6 +50,7 @@ from tests.samples import (
 
 # What a schedule has no default for.
 REQUIRED: dict[str, dict[str, Any]] = {
+    "CyclicLR": {"base_lr": 0.01, "step_size_up": 3},
     "CosineAnnealingWarmRestarts": {"T_0": 2},
     "ExponentialLR": {"gamma": 0.5},
     "MultiStepLR": {"milestones": [1, 3]},
@@ -287,6 +288,7 @@ def test_every_schedule_moves_the_learning_rate_as_torch_does(name: str) -> None
     filled: dict[str, dict[str, Any]] = {
         "CosineAnnealingLR": {"T_max": num_epochs},
         "OneCycleLR": {"max_lr": 0.1, "total_steps": num_epochs * steps},
+        "CyclicLR": {"max_lr": 0.1},
         "ReduceLROnPlateau": {"mode": "max"},
     }
     schedule_class = getattr(torch.optim.lr_scheduler, name)
@@ -296,11 +298,11 @@ def test_every_schedule_moves_the_learning_rate_as_torch_does(name: str) -> None
         expected.append(optimizer.param_groups[0]["lr"])
         for _ in range(steps):
             optimizer.step()
-            if name == "OneCycleLR":
+            if name in ("OneCycleLR", "CyclicLR"):
                 schedule.step()
         if name == "ReduceLROnPlateau":
             schedule.step(epoch.metric)
-        elif name != "OneCycleLR":
+        elif name not in ("OneCycleLR", "CyclicLR"):
             schedule.step()
     assert [epoch.learning_rate for epoch in result.history] == expected
     assert len(set(expected)) > 1

@@ -45,7 +45,6 @@ _REFUSED = {
     "MultiplicativeLR": "it takes a Python function; use ExponentialLR",
     "SequentialLR": "it takes other schedules; use OneCycleLR for a warm-up with a decay",
     "ChainedScheduler": "it takes other schedules; use OneCycleLR for a warm-up with a decay",
-    "CyclicLR": "it takes a length in steps that has no good default; use OneCycleLR",
 }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from stages.common.errors import Problem, UserError
 from stages.train.names import losses_of, resolve
@@ -13,7 +13,7 @@ from stages.train.params import TrainParams
 from stages.zoo.schedules import warmup_cosine
 
 # Schedules that are meant to move with every step; torch's others move with every epoch.
-STEPWISE = (OneCycleLR, warmup_cosine)
+STEPWISE = (OneCycleLR, CyclicLR, warmup_cosine)
 
 
 def make_loss(params: TrainParams, task: str) -> nn.Module:
@@ -69,14 +69,14 @@ def make_schedule(
     taken = inspect.signature(schedule_class).parameters
     if "T_max" in taken:
         arguments.setdefault("T_max", params.epochs)
-    if issubclass(schedule_class, STEPWISE):
+    if "total_steps" in taken:
         num_steps = params.epochs * steps_per_epoch
         arguments["total_steps"] = arguments.get("total_steps") or num_steps
         if arguments["total_steps"] < num_steps:
             message = f"the training has {num_steps} steps; leave it out to fit it to them"
             value = str(arguments["total_steps"])
             raise UserError(Problem(message, key="train.schedule.total_steps", value=value))
-    if issubclass(schedule_class, OneCycleLR):
+    if issubclass(schedule_class, OneCycleLR | CyclicLR):
         arguments.setdefault("max_lr", optimizer.param_groups[0]["lr"])
         if not {"momentum", "betas"} & set(optimizer.defaults):
             arguments.setdefault("cycle_momentum", False)
