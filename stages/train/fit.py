@@ -74,10 +74,11 @@ def fit(
         if world.rank > 0:
             train(model, data, section, seed, world, lambda *_: None, restore, save)
             return
-        advance, close = show_progress(section.epochs, data.metric, section.replicas)
+        done = history_of(saved)
+        advance, close = show_progress(section.epochs, data.metric, section.replicas, len(done))
         with open_board(spec, section, seed, data.metric) as board:
             board.write_start(model, data)
-            for epoch in history_of(saved):
+            for epoch in done:
                 advance(epoch)
                 board.write_epoch(epoch)
 
