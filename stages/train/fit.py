@@ -67,7 +67,8 @@ def fit(
         print(f"from tune: {path} = {value}")
 
     model.to(device)
-    saved = load_checkpoint(checkpoints)
+    # Read once: where one was damaged or is being dropped, two readers might take different ones.
+    saved = world.share(partial(load_checkpoint, checkpoints))
     restore = partial(unpack, saved, world)
     with told_to_stop() as told:
         save = Saver(checkpoints, world, told)

@@ -9,6 +9,7 @@ sizes alone, never from a stopwatch.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,14 @@ class World:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def share(self, make: Callable[[], Any]) -> Any:
+        """What `make` gives in the first process, in all of them."""
+        if self.size == 1:
+            return make()
+        values = [make() if self.rank == 0 else None]
+        dist.broadcast_object_list(values)
+        return values[0]
 
     def wait(self) -> None:
         """Until every process has come here."""
