@@ -9,13 +9,13 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
-from torch import nn
 
 from stages.common.files import read_csv, write_csv
 from stages.common.params import read_params
@@ -23,8 +23,7 @@ from stages.common.yamlfile import read_yaml
 from stages.train import fit as fitting
 from stages.train.loop import train
 from stages.train.machine import World
-from stages.train.params import TrainParams
-from stages.train.state import Data, Epoch, Result, State
+from stages.train.state import Result, State
 from tests.conftest import ROOT
 from tests.samples import mixed_table, run_stages, small_project
 
@@ -87,17 +86,9 @@ def step_losses(project: Path) -> list[float]:
     """Train in this process as a worker of the stage does; the loss of each step."""
     recorder = Recorder()
 
-    def recorded(
-        model: nn.Module,
-        data: Data,
-        params: TrainParams,
-        seed: int,
-        world: World,
-        watch: Callable[[Epoch, nn.Module], None],
-        *_: object,
-    ) -> Result:
-        # The hooks of the stage are for checkpoints; here there are none.
-        return train(model, data, params, seed, world, watch, save=recorder)
+    def recorded(*given: Any) -> Result:
+        # All but the last two, the hooks of the stage for checkpoints: here there are none.
+        return train(*given[:-2], save=recorder)
 
     out = project / "out"
     with (

@@ -174,7 +174,8 @@ def test_a_replica_that_fails_ends_all_and_is_named(
         fails = "import os, sys; print('about to'); sys.stdout.flush(); os.abort()"
         if failing == "mistake":
             problem = [{**asdict(Problem("too large", "train.optimizer.lr", "1e9"))}]
-            fails = f"open({str(out / PROBLEMS)!r}, 'w').write({json.dumps(problem)!r})"
+            left = str(out / PROBLEMS.replace("*", "0"))
+            fails = f"open({left!r}, 'w').write({json.dumps(problem)!r})"
         code = fails if replica == 1 else "import time; time.sleep(60)"
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         started.append(process)

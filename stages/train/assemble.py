@@ -46,9 +46,9 @@ def assemble(
     # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
     torch.manual_seed(seed)
     limit = math.inf if params.clip_norm is None else params.clip_norm
-    masks = share_masks(model, data.train.target.device)
-    weights = list(model.parameters())
     device = data.train.target.device
+    masks = share_masks(model, device)
+    weights = list(model.parameters())
     precision = choose_precision(params.precision, device)
     scaler = make_scaler(precision, device)
     cast = casting(precision, device)

@@ -11,8 +11,8 @@ from stages.common.errors import Problem, UserError
 from stages.common.files import read_json, write_json
 
 STOP_SECONDS = 30
-# What the processes tell of a user's mistake, in the folder that a failure throws away.
-PROBLEMS = "problems.json"
+# What each process tells of a user's mistake, in the folder that a failure throws away.
+PROBLEMS = "problems-*.json"
 
 
 def launch(num_processes: int, out: Path, checkpoints: Path | None) -> None:
@@ -72,16 +72,17 @@ def stop(processes: "list[subprocess.Popen[bytes]]") -> None:
             process.kill()
 
 
-def hand_over(error: UserError, out: Path) -> None:
+def hand_over(error: UserError, out: Path, rank: int) -> None:
     """Leave a user's mistake for `launch` to raise: torchrun would bury it under tracebacks."""
-    # By several processes at once: each file is whole, the last one stands.
-    whole = out / f"{PROBLEMS}-{os.getpid()}"
-    write_json(whole, [asdict(problem) for problem in error.problems])
-    whole.replace(out / PROBLEMS)
+    problems = [asdict(problem) for problem in error.problems]
+    write_json(out / PROBLEMS.replace("*", f"{rank:05}"), problems)
 
 
 def raise_problems(out: Path) -> None:
-    """Raise the user's mistake that the processes have left in `out`, if they met one."""
-    if (out / PROBLEMS).exists():
-        problems = read_json(out / PROBLEMS)
+    """Raise the user's mistake that the processes have left in `out`, if they met one.
+
+    Where several did, it is that of the first of them, however they ended.
+    """
+    if left := sorted(out.glob(PROBLEMS)):
+        problems = read_json(left[0])
         raise UserError(*(Problem(**{**p, "allowed": tuple(p["allowed"])}) for p in problems))

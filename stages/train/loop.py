@@ -1,8 +1,8 @@
 """The loop. `train` goes over the epochs, `train_epoch` over the steps; `step.py` is one of them.
 
-Rows lie on the device already (`stages.common.batches`), so a batch is a slice by a
-permutation, and nothing in a step waits for the device: losses and norms are summed there and
-read once an epoch.
+A source (`sources.py`) hands over the rows of each step; those that lie on the device are a slice
+by a permutation. Nothing in a step waits for the device: losses and norms are summed there and read
+once an epoch.
 """
 
 import math

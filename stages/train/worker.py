@@ -28,7 +28,7 @@ def main() -> None:
         fit(read_params("train"), out, world, checkpoints, replica)
     except UserError as error:
         # All meet the same one, but where the memory of one is full: the others then lose it.
-        hand_over(error, out)
+        hand_over(error, out, world.rank)
         return
     if world.size > 1:
         dist.barrier()
