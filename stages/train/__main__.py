@@ -12,13 +12,13 @@ import signal
 import sys
 from pathlib import Path
 
-from stages.common.errors import UserError
+from stages.common.errors import Problem, UserError
 from stages.common.params import Params
 from stages.common.stage import run_stage
 from stages.train.checkpoint import hold_checkpoints, key_of
 from stages.train.fit import fit, read_recipe
 from stages.train.launch import launch
-from stages.train.machine import World, num_processes
+from stages.train.machine import World, num_nodes, num_processes
 from stages.train.optimizers import check_names
 from stages.train.params import check_calibration
 from stages.train.replicas import can_go_on, num_at_once, train_replicas, write_seeds
@@ -35,13 +35,16 @@ def train(params: Params, out: Path) -> None:
     check_names(section, target.task)
     if problems := check_calibration(section.calibration, target.task, len(target.classes or ())):
         raise UserError(*problems)
-    processes = num_processes()
-    with hold_checkpoints(key_of(processes)) as checkpoints:
+    processes, nodes = num_processes(), num_nodes()
+    if nodes > 1 and section.replicas > 1:
+        message = f"replicas train on one machine each; PET_NNODES asks for {nodes}"
+        raise UserError(Problem(message, "train.replicas", str(section.replicas), ("1",)))
+    with hold_checkpoints(key_of(processes, nodes)) as checkpoints:
         try:
             if section.replicas > 1:
                 at_once = num_at_once(spec, section.batch_size, processes)
                 train_replicas(section.replicas, at_once, processes, out, checkpoints)
-            elif processes == 1:
+            elif processes * nodes == 1:
                 fit(params, out, World(), checkpoints)
             else:
                 launch(processes, out, checkpoints)

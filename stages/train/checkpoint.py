@@ -29,13 +29,14 @@ CHECKPOINTS = Path(".reprise/checkpoints")
 NUM_KEPT = 2
 
 
-def key_of(num_processes: int) -> str:
+def key_of(num_processes: int, num_nodes: int = 1) -> str:
     """The name of what a training's bits depend on: all that DVC looks at, and the machine's part.
 
     Of the machine: the kind of device, the processes, and what its threads are chosen from.
     """
     threads = os.environ.get("REPRISE_THREADS") or os.cpu_count()
-    return f"{fingerprint('train')}-{device_kind()}-{num_processes}-{threads}"
+    processes = f"{num_nodes}x{num_processes}" if num_nodes > 1 else num_processes
+    return f"{fingerprint('train')}-{device_kind()}-{processes}-{threads}"
 
 
 @contextmanager
@@ -59,6 +60,14 @@ def hold_checkpoints(key: str) -> Iterator[Path | None]:
 def list_checkpoints(folder: Path | None) -> list[Path]:
     """The checkpoints there are, the oldest first."""
     return sorted(folder.glob("*.pt")) if folder is not None else []
+
+
+def newest(folder: Path | None, world: World) -> int:
+    """The process whose machine has the checkpoint that is furthest on; 0 where none has any."""
+    mine = list_checkpoints(folder) if world.leads else []
+    # Names begin with the epochs and steps, at a fixed width; the checksum is that of one file.
+    found = world.gather(mine[-1].name.rpartition("-")[0] if mine else "")
+    return found.index(max(found))
 
 
 def load_checkpoint(folder: Path | None) -> dict[str, Any] | None:

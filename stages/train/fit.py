@@ -14,7 +14,7 @@ from stages.common.section import Overrides
 from stages.common.yamlfile import read_yaml
 from stages.train.board import open_board
 from stages.train.calibrate import calibrate
-from stages.train.checkpoint import history_of, load_checkpoint, unpack
+from stages.train.checkpoint import history_of, load_checkpoint, newest, unpack
 from stages.train.loop import train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
 from stages.train.params import TrainParams
@@ -46,7 +46,8 @@ def read_recipe(params: Params) -> tuple[TrainParams, ModelSpec, Schema, Overrid
 def fit(
     params: Params, out: Path, world: World, checkpoints: Path | None, replica: int = 0
 ) -> None:
-    """Train the recipe and write model, history, metrics and plots into `out` (rank 0 writes).
+    """Train the recipe and write model, history, metrics and plots into `out` (one process
+    of each machine writes).
 
     It goes on from what lies in the folder `checkpoints`, and keeps its own there. A replica
     other than 0 has a seed and first weights of its own.
@@ -61,6 +62,7 @@ def fit(
     threads = choose_threads(num_weights, section.batch_size, world)
     data = load_data(schema, statistics, device)
     processes = f"{world.size} process" + ("es" if world.size > 1 else "")
+    processes += f" on {world.num_nodes} machines" if world.num_nodes > 1 else ""
     precision = choose_precision(section.precision, device)
     print(f"{spec.name}: {num_weights:,} weights on {device}; {processes}; {threads}; {precision}")
     for path, value in overrides.items():
@@ -68,11 +70,11 @@ def fit(
 
     model.to(device)
     # Read once: where one was damaged or is being dropped, two readers might take different ones.
-    saved = world.share(partial(load_checkpoint, checkpoints))
+    saved = world.share(partial(load_checkpoint, checkpoints), newest(checkpoints, world))
     restore = partial(unpack, saved, world)
     with told_to_stop() as told:
         save = Saver(checkpoints, world, told)
-        if world.rank > 0:
+        if not world.leads:
             train(model, data, section, seed, world, lambda *_: None, restore, save)
             return
         done = history_of(saved)

@@ -1,6 +1,7 @@
 """Processes that train: `stages.train.worker`, alone or several under torchrun."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -9,10 +10,15 @@ from typing import IO
 
 from stages.common.errors import Problem, UserError
 from stages.common.files import read_json, write_json
+from stages.train.machine import num_nodes
 
 STOP_SECONDS = 30
+# How often torchrun starts all processes again when one was lost; PET_MAX_RESTARTS is another.
+MAX_RESTARTS = "3"
 # What each process tells of a user's mistake, in the folder that a failure throws away.
 PROBLEMS = "problems-*.json"
+# There from when the processes were told to stop to when torchrun has started them again.
+STOPPED = ".stopped"
 
 
 def launch(num_processes: int, out: Path, checkpoints: Path | None) -> None:
@@ -30,10 +36,11 @@ def launch(num_processes: int, out: Path, checkpoints: Path | None) -> None:
         stop([process])
         raise
     raise_problems(out)
+    if code != 0 and (out / STOPPED).exists():
+        # Another machine was told to, and is not back in time to go on with.
+        sys.exit(128 + signal.SIGTERM)
     if code != 0:
-        raise UserError(
-            f"training in {num_processes} processes failed (torchrun: {code}); see above"
-        )
+        raise UserError(f"training in several processes failed (torchrun: {code}); see above")
 
 
 def start(
@@ -50,14 +57,20 @@ def start(
     worker = ["-m", "stages.train.worker", str(replica), str(out)]
     worker += [] if checkpoints is None else [str(checkpoints)]
     stderr = None if stdout is None else subprocess.STDOUT
-    if num_processes == 1:
+    if num_processes * num_nodes() == 1:
         command = [sys.executable, *worker]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={num_processes}", *worker]
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={num_processes}"]
     # Without it a restarted group often waits for a store that has gone.
     environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     environment.setdefault("OMP_NUM_THREADS", "1")
+    environment.setdefault("PET_MAX_RESTARTS", MAX_RESTARTS)
+    if num_nodes() == 1:
+        command.append("--standalone")
+    elif "PET_RDZV_ENDPOINT" in environment:
+        # torchrun reads the rest of PET_* itself.
+        environment.setdefault("PET_RDZV_BACKEND", "c10d")
+    command += worker
     return subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr)
 
 

@@ -2,6 +2,7 @@
 
     REPRISE_DEVICE=cpu      the device; else a GPU when there is one
     PET_NPROC_PER_NODE=2    the processes, as torchrun reads it; else one a GPU
+    PET_NNODES=2            the machines; PET_RDZV_ENDPOINT=host:port is where they meet
     REPRISE_THREADS=4       the threads of a process; else chosen by the rule below
 
 The thread count decides in which order sums are taken, and so the last bits: it follows from
@@ -25,10 +26,21 @@ SMALL_STEP = 20_000_000
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train together, and which of them this is."""
+    """The processes that train together on one or more machines, and which of them this is."""
 
     rank: int = 0
     size: int = 1
+    num_nodes: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the first process of its machine: the one that speaks and writes."""
+        return self.rank % self.local_size == 0
+
+    @property
+    def local_size(self) -> int:
+        """How many of the processes are on each machine."""
+        return self.size // self.num_nodes
 
     def sum(self, values: Tensor) -> Tensor:
         """`values` summed over all processes, in place."""
@@ -52,12 +64,12 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def share(self, make: Callable[[], Any]) -> Any:
-        """What `make` gives in the first process, in all of them."""
+    def share(self, make: Callable[[], Any], source: int = 0) -> Any:
+        """What `make` gives in the process `source`, in all of them."""
         if self.size == 1:
             return make()
-        values = [make() if self.rank == 0 else None]
-        dist.broadcast_object_list(values)
+        values = [make() if self.rank == source else None]
+        dist.broadcast_object_list(values, src=source)
         return values[0]
 
     def wait(self) -> None:
@@ -75,6 +87,21 @@ def num_processes() -> int:
     if not asked.isdigit() or int(asked) < 1:
         raise UserError(f"PET_NPROC_PER_NODE is '{asked}': it must be a whole number, 1 or more")
     return int(asked)
+
+
+def num_nodes() -> int:
+    """How many machines train together. Raises UserError for a wrong number and no meeting place.
+
+    Not from one to another number: the processes decide in which order sums are taken.
+    """
+    asked = os.environ.get("PET_NNODES", "1")
+    least, _, most = asked.partition(":")
+    if not least.isdigit() or int(least) < 1 or most not in ("", least):
+        raise UserError(f"PET_NNODES is '{asked}': it must be a whole number, 1 or more")
+    if int(least) > 1 and not {"PET_RDZV_ENDPOINT", "PET_MASTER_ADDR"} & os.environ.keys():
+        message = f"PET_NNODES is {least}, and nothing says where the machines meet: set"
+        raise UserError(f"{message} PET_RDZV_ENDPOINT to the host:port of one of them, on each")
+    return int(least)
 
 
 def device_kind() -> str:
@@ -117,7 +144,7 @@ def num_threads(num_weights: int, batch_size: int, world: World) -> tuple[int, s
         return int(asked), "REPRISE_THREADS"
     if num_weights * batch_size < SMALL_STEP:
         return 1, f"a step of {num_weights * batch_size / 1e6:.1f}M products is small"
-    return max(1, (os.cpu_count() or 1) // world.size), "all cores"
+    return max(1, (os.cpu_count() or 1) // world.local_size), "all cores"
 
 
 def compute_deterministically(*, asked: bool = True) -> None:

@@ -113,7 +113,7 @@ class Saver:
     def _save(self, state: State, folder: Path) -> None:
         ranks = self.world.gather(pack_rank(state))
         self.saved_at = time.monotonic()
-        if self.world.rank > 0:
+        if not self.world.leads:
             return
         self.finish()
         content = copied(pack(state, ranks))

@@ -1,6 +1,9 @@
 """A process that trains: alone, or one of several that torchrun starts (`stages.train.launch`).
 
 python -m stages.train.worker REPLICA OUT [CHECKPOINTS]
+
+When one of several is lost, torchrun ends the others and starts all again; they go on from the
+last checkpoint. A mistake that would come again is left as a file instead, and ends all of them.
 """
 
 import os
@@ -13,50 +16,121 @@ import torch
 import torch.distributed as dist
 
 from stages.common.errors import UserError
+from stages.common.fingerprint import fingerprint
 from stages.common.params import read_params
 from stages.train.fit import fit
-from stages.train.launch import hand_over
+from stages.train.launch import STOPPED, hand_over, raise_problems
 from stages.train.machine import World, choose_device
 
 
 def main() -> None:
-    """Join the others, train, leave."""
-    world = join() if "RANK" in os.environ else alone()
+    """Train alone, or join the others, train, leave."""
     replica, out = int(sys.argv[1]), Path(sys.argv[2])
     checkpoints = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    if "RANK" in os.environ:
+        train_with_others(replica, out, checkpoints)
+        return
+    end_with_the_stage()
     try:
-        fit(read_params("train"), out, world, checkpoints, replica)
+        fit(read_params("train"), out, World(), checkpoints, replica)
     except UserError as error:
-        # All meet the same one, but where the memory of one is full: the others then lose it.
+        hand_over(error, out, 0)
+
+
+def train_with_others(replica: int, out: Path, checkpoints: Path | None) -> None:
+    """As one of the processes that torchrun has started."""
+    world = join()
+    stopped = out / STOPPED
+    if world.leads:
+        stopped.unlink(missing_ok=True)
+    try:
+        checkpoints = agree(world, out, checkpoints)
+    except UserError as error:
+        # All have it.
         hand_over(error, out, world.rank)
         return
-    if world.size > 1:
+    try:
+        fit(read_params("train"), out, world, checkpoints, replica)
         dist.barrier()
         dist.destroy_process_group()
+    except UserError as error:
+        hand_over(error, out, world.rank)
+        # Most are met by all. Where one alone meets it the others lose it, and are started again
+        # to hear of it from its file; on another machine only if this one's torchrun fails too.
+        sys.exit(1 if world.num_nodes > 1 else 0)
+    except SystemExit:
+        if world.leads:
+            stopped.touch()
+        raise
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        if may_pass(error):
+            print(f"process {world.rank} has lost the others: {reason}", file=sys.stderr)
+            sys.exit(1)
+        what = f"process {world.rank} failed with {type(error).__name__}: {reason}"
+        hand_over(UserError(f"{what}; see above"), out, world.rank)
+        raise
 
 
 def join() -> World:
-    """One of the processes that torchrun has started."""
+    """Meet the other processes that torchrun has started."""
     device = choose_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    world = World(rank=dist.get_rank(), size=dist.get_world_size())
-    if world.rank > 0:
+    num_nodes = int(os.environ["GROUP_WORLD_SIZE"])
+    world = World(dist.get_rank(), dist.get_world_size(), num_nodes)
+    if not world.leads:
         # All print the same; one is enough.
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    again = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    if again:
+        print(f"started again, {again} of {os.environ['TORCHELASTIC_MAX_RESTARTS']} times")
     return world
 
 
-def alone() -> World:
-    """The only process of its training; it ends with the stage, even if that was killed."""
+def agree(world: World, out: Path, checkpoints: Path | None) -> Path | None:
+    """The folder of checkpoints, or None where a machine has none: all of them keep some or none.
+
+    Raises the UserError that a process has left in `out` before all were started again, and one
+    for machines that would not train the same.
+    """
+    left: UserError | None = None
+    try:
+        raise_problems(out)
+    except UserError as error:
+        left = error
+    recipe = fingerprint("train") if world.num_nodes > 1 else ""
+    local_size = int(os.environ["LOCAL_WORLD_SIZE"])
+    problems, recipes, sizes, folders = zip(
+        *world.gather((left and left.problems, recipe, local_size, checkpoints is not None)),
+        strict=True,
+    )
+    for known in problems:
+        if known:
+            raise UserError(*known)
+    if len(set(sizes)) > 1:
+        each = f"PET_NPROC_PER_NODE must be the same on each, not {sorted(set(sizes))}"
+        raise UserError(f"the machines start different numbers of processes: {each}")
+    if len(set(recipes)) > 1:
+        what = "each needs the same commit, params.yaml, data and versions of libraries"
+        raise UserError(f"the machines would not train the same: {what}")
+    return checkpoints if all(folders) else None
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether it is another process or a device that failed, not what this one computes."""
+    return isinstance(error, dist.DistError | torch.AcceleratorError) or "gloo" in str(error)
+
+
+def end_with_the_stage() -> None:
+    """End this process with the stage that started it, even if that was killed."""
     # Ctrl-C reaches the stage as well, which ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_the_stage, daemon=True).start()
-    return World()
+    Thread(target=_wait_for_the_stage, daemon=True).start()
 
 
-def _end_with_the_stage() -> None:
+def _wait_for_the_stage() -> None:
     # The stage holds the other end of this pipe and never writes: it is read when the stage ends.
     os.read(0, 1)
     os._exit(1)
