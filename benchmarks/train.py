@@ -128,6 +128,7 @@ def make_params(data: Data, batch_size: int) -> TrainParams:
             "optimizer": {"name": "AdamW", "lr": LEARNING_RATE},
             "schedule": {"name": "CosineAnnealingLR"},
             "clip_norm": CLIP,
+            "clip_value": None,
             "ema": None,
             "precision": "fp32",
             "deterministic": True,

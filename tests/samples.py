@@ -46,6 +46,7 @@ def train_params(**changes: object) -> TrainParams:
         "optimizer": {"name": "SGD", "lr": 0.1},
         "schedule": {"name": "ConstantLR", "factor": 1.0},
         "clip_norm": None,
+        "clip_value": None,
         "ema": None,
         "precision": "auto",
         "deterministic": True,

@@ -504,6 +504,31 @@ def test_clipping_limits_the_step_and_reports_the_norm_before_it(limit: float | 
     assert moved == pytest.approx(0.1 * (norm if limit is None else limit), rel=1e-3)
 
 
+@pytest.mark.parametrize("norm", [None, 0.3])
+def test_clipping_by_value_is_torchs_own_after_that_by_norm(norm: float | None) -> None:
+    data, most = doubled(classification(num_rows=50)), 0.02
+    changes: dict[str, Any] = {"clip_norm": norm, "clip_value": most}
+    ours, theirs = model().double(), model().double()
+    result = run(ours, data, train_params(epochs=2, **changes), seed=4)
+
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
+    x, y, cut = data.train.batch["numeric"], data.train.target, 0
+    for number, epoch in enumerate(result.history, start=1):
+        norms = []
+        for rows in torch.split(order_of(50, 4, number), 16):
+            optimizer.zero_grad()
+            F.cross_entropy(theirs({"numeric": x[rows]}), y[rows]).backward()  # type: ignore[no-untyped-call]
+            limit = math.inf if norm is None else norm
+            norms.append(nn.utils.clip_grad_norm_(theirs.parameters(), limit).item())
+            cut += sum(int((w.grad.abs() > most).sum()) for w in theirs.parameters())  # type: ignore[union-attr]
+            nn.utils.clip_grad_value_(theirs.parameters(), most)
+            optimizer.step()
+        # What is reported is the length before both.
+        assert epoch.gradient_norm == pytest.approx(sum(norms) / len(norms), rel=1e-10)
+    assert cut > 20
+    assert_same(weights_of(ours), weights_of(theirs), tolerance=1e-10)
+
+
 def overfitting() -> tuple[Data, TrainParams]:
     """A training that gets worse on validation soon: there is nothing to learn."""
     data = classification(num_rows=30)
@@ -615,7 +640,8 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
     optimizer = make_optimizer(network, params)
     masks = share_masks(network, torch.device("cpu"))
     weights = list(network.parameters())
-    step = Step(network, nn.CrossEntropyLoss(), optimizer, masks, World(), math.inf, weights)
+    loss_of = nn.CrossEntropyLoss()
+    step = Step(network, loss_of, optimizer, masks, World(), math.inf, weights, most=0.25)
     sums, before = Sums(), weights_of(network)
     for factor in (math.nan, 1.0):
         for weight in weights:
@@ -626,6 +652,7 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
             assert_same(weights_of(network), before, tolerance=0.0)
             assert (int(sums.lost), float(sums.applied)) == (1, 0.0)
     assert not torch.equal(weights_of(network)["output.bias"], before["output.bias"])
+    assert all(weight.grad is not None and weight.grad.max() == 0.25 for weight in weights)
     found = [float(value) for value in (sums.loss, sums.norm, sums.rows, sums.applied, sums.lost)]
     assert found == [32.0, 3.0, 16.0, 1.0, 0.0]
 

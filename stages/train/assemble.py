@@ -54,7 +54,10 @@ def assemble(
     cast = casting(precision, device)
     sample, _ = data.train.take(slice(0, 1))
     augment = make_augment(params.augment, sample, masks)
-    step = Step(network, loss_of, optimizer, masks, world, limit, weights, cast, scaler, augment)
+    most = params.clip_value
+    step = Step(
+        network, loss_of, optimizer, masks, world, limit, weights, cast, scaler, augment, most
+    )
     result = Result(micro_batch_size=params.micro_batch_size)
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
     return Assembly(step, state, loss_of)

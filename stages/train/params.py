@@ -52,11 +52,13 @@ class TrainParams(Section):
     """How to train. Names are classes of `torch.nn`, `torch.optim`, `torch.optim.lr_scheduler`.
 
     Without early stopping all epochs are trained and the last weights are kept. A batch goes
-    through the model whole, or in parts of `micro_batch_size` rows that fit a small memory. `ema`
-    keeps an average of the weights over the steps, with that decay, in place of the last ones.
-    `precision` is that of the forward pass; `auto`: bf16 on a GPU that computes in it, else fp32.
-    `deterministic` has the same bits every time on a GPU too, where it takes some speed.
-    `replicas` are trainings of the same recipe that differ in the seed; the first is served.
+    through the model whole, or in parts of `micro_batch_size` rows that fit a small memory. A
+    gradient longer than `clip_norm` is scaled down to it; then each of its numbers is cut to
+    within ±`clip_value`. `ema` keeps an average of the weights over the steps, with that decay,
+    in place of the last ones. `precision` is that of the forward pass; `auto`: bf16 on a GPU that
+    computes in it, else fp32. `deterministic` has the same bits every time on a GPU too, where it
+    takes some speed. `replicas` are trainings of the same recipe that differ in the seed; the
+    first is served.
     """
 
     epochs: Positive
@@ -67,6 +69,7 @@ class TrainParams(Section):
     optimizer: Named
     schedule: Named
     clip_norm: Annotated[float, Field(gt=0)] | None
+    clip_value: Annotated[float, Field(gt=0)] | None
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     precision: Precision
     deterministic: bool

@@ -51,6 +51,7 @@ class Share:
 class Step:
     """What all steps of a training share. `limit` clips the norm of the gradient; inf: it doesn't.
 
+    Then each number of it is cut to within ±`most`; None: it isn't.
     `network` is the model, or what keeps it the same in all processes of `world`.
     """
 
@@ -64,6 +65,7 @@ class Step:
     cast: AbstractContextManager[object] = field(default_factory=nullcontext)
     scaler: GradScaler | None = None
     augment: Callable[[Batch], Batch] | None = None
+    most: float | None = None
 
     def take(self, share: Share, state: State) -> None:
         """Learn from the rows of a batch; add what came of it to the sums of `state`."""
@@ -92,6 +94,8 @@ class Step:
             return
         if length > self.limit:
             nn.utils.clip_grads_with_norm_(self.weights, self.limit, norm)
+        if self.most is not None:
+            nn.utils.clip_grad_value_(self.weights, self.most)
         self.optimizer.step()
         sums.loss += loss * num_rows
         sums.norm += length
@@ -104,6 +108,8 @@ class Step:
         finite = (norm + loss if self.world.size == 1 else norm).isfinite()
         if self.limit < math.inf:
             nn.utils.clip_grads_with_norm_(self.weights, self.limit, norm)
+        if self.most is not None:
+            nn.utils.clip_grad_value_(self.weights, self.most)
         if self.optimizer.defaults.get("fused"):
             # What a fused optimizer looks at under a gradient scaler: it leaves all as it is.
             self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
