@@ -125,6 +125,7 @@ def make_params(data: Data, batch_size: int) -> TrainParams:
             "micro_batch_size": None,
             "augment": None,
             "loss": {"name": loss},
+            "class_weights": None,
             "optimizer": {"name": "AdamW", "lr": LEARNING_RATE},
             "schedule": {"name": "CosineAnnealingLR"},
             "clip_norm": CLIP,

@@ -30,7 +30,7 @@ from stages.common.yamlfile import read_yaml
 from stages.evaluate.params import GatedEvaluateParams, check_gates
 from stages.infer.params import InferParams
 from stages.prepare.params import PrepareParams
-from stages.train.params import TrainParams, check_calibration
+from stages.train.params import TrainParams, check_calibration, check_class_weights
 from stages.tune.params import TuneParams, check_space
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -86,7 +86,9 @@ def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
     problems += of_task
     train = typed.get("train")
     if train is not None:
-        problems += check_calibration(train.calibration, str(_find(tree, "prepare.task")))
+        task = str(_find(tree, "prepare.task"))
+        problems += check_calibration(train.calibration, task)
+        problems += check_class_weights(train.class_weights, task)
     gated = typed.get("evaluate")
     # A metric that is misspelt is no reason to doubt the gate that spells it rightly.
     if gated is not None and not any(p.key.startswith("evaluate.") for p in of_task if p.key):

@@ -43,6 +43,7 @@ def train_params(**changes: object) -> TrainParams:
         "micro_batch_size": None,
         "augment": None,
         "loss": {"name": "CrossEntropyLoss"},
+        "class_weights": None,
         "optimizer": {"name": "SGD", "lr": 0.1},
         "schedule": {"name": "ConstantLR", "factor": 1.0},
         "clip_norm": None,

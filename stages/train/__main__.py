@@ -32,7 +32,7 @@ def train(params: Params, out: Path) -> None:
     """
     section, spec, schema, _ = read_recipe(params)
     target = schema.target
-    check_names(section, target.task)
+    check_names(section, target.task, target.classes)
     if problems := check_calibration(section.calibration, target.task, len(target.classes or ())):
         raise UserError(*problems)
     processes, nodes = num_processes(), num_nodes()

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from stages.common.layers import share_masks
 from stages.train.augment import make_augment
+from stages.train.class_weights import weigh_classes
 from stages.train.machine import World
 from stages.train.optimizers import make_loss, make_optimizer, make_schedule, watched_direction
 from stages.train.params import TrainParams
@@ -34,7 +35,7 @@ def assemble(
 
     Raises UserError for names that don't fit.
     """
-    loss_of = make_loss(params, data.task)
+    loss_of = _make_loss(model, data, params)
     optimizer = make_optimizer(model, params)
     steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
     direction = watched_direction(params, data.task)
@@ -61,3 +62,12 @@ def assemble(
     result = Result(micro_batch_size=params.micro_batch_size)
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
     return Assembly(step, state, loss_of)
+
+
+def _make_loss(model: nn.Module, data: Data, params: TrainParams) -> nn.Module:
+    if params.class_weights is None:
+        return make_loss(params, data.task)
+    weights = weigh_classes(params.class_weights, data.classes, data.train.target)
+    # Of the type of the losses: a cast in each step would be one more operation.
+    like = next(model.parameters())
+    return make_loss(params, data.task, weights.to(data.train.target.device, like.dtype))

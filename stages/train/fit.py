@@ -15,6 +15,7 @@ from stages.common.yamlfile import read_yaml
 from stages.train.board import open_board
 from stages.train.calibrate import calibrate
 from stages.train.checkpoint import history_of, load_checkpoint, newest, unpack
+from stages.train.class_weights import tell_weights, weigh_classes
 from stages.train.loop import train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
 from stages.train.params import TrainParams
@@ -67,6 +68,9 @@ def fit(
     print(f"{spec.name}: {num_weights:,} weights on {device}; {processes}; {threads}; {precision}")
     for path, value in overrides.items():
         print(f"from tune: {path} = {value}")
+    if section.class_weights is not None:
+        weights = weigh_classes(section.class_weights, data.classes, data.train.target)
+        print(*tell_weights(weights, data.classes, data.train.target), sep="\n")
 
     model.to(device)
     # Read once: where one was damaged or is being dropped, two readers might take different ones.

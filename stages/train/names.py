@@ -22,7 +22,7 @@ REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
 CLASSIFICATION_LOSSES = ("CrossEntropyLoss", "MultiMarginLoss")
 
 # The loop averages a loss over the rows of the whole batch, whatever the number of processes,
-# so how to reduce is not the user's to choose; class weights are tensors, which YAML can't say.
+# so how to reduce is not the user's to choose; class weights are `train.class_weights`.
 _HIDDEN = {
     "loss": {"reduction", "reduce", "size_average", "weight", "ignore_index"},
     "optimizer": {"params", "foreach", "fused", "capturable", "differentiable", "maximize"},

@@ -1,23 +1,26 @@
 """From names in `params.yaml` to torch's loss, optimizer and schedule."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from stages.common.errors import Problem, UserError
+from stages.common.schema import Class
+from stages.train.class_weights import WeightedLoss
 from stages.train.names import losses_of, resolve
-from stages.train.params import TrainParams
+from stages.train.params import TrainParams, check_class_weights
 from stages.zoo.schedules import warmup_cosine
 
 # Schedules that are meant to move with every step; torch's others move with every epoch.
 STEPWISE = (OneCycleLR, CyclicLR, warmup_cosine)
 
 
-def make_loss(params: TrainParams, task: str) -> nn.Module:
-    """The loss, as a mean over rows.
+def make_loss(params: TrainParams, task: str, weights: Tensor | None = None) -> nn.Module:
+    """The loss, as a mean over rows; `weights` (classes,) say how much those of each class count.
 
     Raises UserError when it isn't one for the task, and for values that it does not take.
     """
@@ -35,7 +38,9 @@ def make_loss(params: TrainParams, task: str) -> nn.Module:
         loss(*row)
     except (ValueError, RuntimeError) as error:
         raise UserError(Problem(str(error), key="train.loss")) from None
-    return loss
+    if weights is None:
+        return loss
+    return WeightedLoss(loss_class(**arguments, reduction="none"), weights)
 
 
 def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
@@ -109,10 +114,11 @@ def watched_direction(params: TrainParams, task: str) -> str:
     return "max" if name == "accuracy" else "min"
 
 
-def check_names(params: TrainParams, task: str) -> None:
+def check_names(params: TrainParams, task: str, classes: Sequence[Class] | None = None) -> None:
     """Stop at every wrong name, argument or value before any data is loaded.
 
-    Raises UserError with all names and arguments that are wrong.
+    `classes` are those of the target; None: they are not known. Raises UserError with all names
+    and arguments that are wrong.
     """
     problems: list[Problem] = []
     for check in (
@@ -125,6 +131,7 @@ def check_names(params: TrainParams, task: str) -> None:
             check()
         except UserError as error:
             problems += error.problems
+    problems += check_class_weights(params.class_weights, task, classes)
     if problems:
         raise UserError(*problems)
     _rehearse(params)

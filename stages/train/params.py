@@ -1,16 +1,43 @@
 """The section `train` of `params.yaml`."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from stages.common.errors import Problem
+from stages.common.errors import Problem, wrong_name
 from stages.common.section import Named, Section
 
 Positive = Annotated[int, Field(ge=1)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ThresholdMetric = Literal["accuracy", "balanced_accuracy", "f1", "matthews_corrcoef"]
 NUM_CLASSES = 2
+
+
+def spell(name: object) -> str:
+    """The name of a class as YAML writes it: `true` of a boolean, the digits of a number."""
+    return str(name).lower() if isinstance(name, bool) else str(name)
+
+
+def _spell_keys(weights: Any) -> Any:
+    """YAML reads the names `0` and `true` as a number and a boolean; others it can't mean."""
+    if not isinstance(weights, Mapping):
+        return weights
+    return {spell(k) if isinstance(k, bool | int) else k: v for k, v in weights.items()}
+
+
+def _tag(weights: object) -> str:
+    """Which of the two is meant, so that a mistake is told in its terms alone."""
+    return "by name" if isinstance(weights, Mapping) else "rule"
+
+
+ByName = Annotated[
+    dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1), BeforeValidator(_spell_keys)
+]
+ClassWeights = Annotated[
+    Annotated[Literal["balanced"], Tag("rule")] | Annotated[ByName, Tag("by name")],
+    Discriminator(_tag),
+]
 
 
 class EarlyStopping(Section):
@@ -51,14 +78,15 @@ class Augment(Section):
 class TrainParams(Section):
     """How to train. Names are classes of `torch.nn`, `torch.optim`, `torch.optim.lr_scheduler`.
 
-    Without early stopping all epochs are trained and the last weights are kept. A batch goes
-    through the model whole, or in parts of `micro_batch_size` rows that fit a small memory. A
-    gradient longer than `clip_norm` is scaled down to it; then each of its numbers is cut to
-    within ±`clip_value`. `ema` keeps an average of the weights over the steps, with that decay,
-    in place of the last ones. `precision` is that of the forward pass; `auto`: bf16 on a GPU that
-    computes in it, else fp32. `deterministic` has the same bits every time on a GPU too, where it
-    takes some speed. `replicas` are trainings of the same recipe that differ in the seed; the
-    first is served.
+    - `micro_batch_size`: a batch goes through the model in parts of so many rows; null: whole.
+    - `class_weights`: by name, or `balanced`: the rarer a class, the more its rows count.
+    - `clip_norm`: a gradient that is longer is scaled down to it.
+    - `clip_value`: then each of its numbers is cut to within ± this.
+    - `ema`: keep an average of the weights over the steps, with that decay, not the last ones.
+    - `precision`: that of the forward pass; `auto`: bf16 on a GPU that computes in it, else fp32.
+    - `deterministic`: the same bits every time on a GPU too, where it takes some speed.
+    - `early_stopping`: null trains all epochs and keeps the last weights.
+    - `replicas`: trainings of the same recipe that differ in the seed; the first is served.
     """
 
     epochs: Positive
@@ -66,6 +94,7 @@ class TrainParams(Section):
     micro_batch_size: Positive | None
     augment: Augment | None
     loss: Named
+    class_weights: ClassWeights | None
     optimizer: Named
     schedule: Named
     clip_norm: Annotated[float, Field(gt=0)] | None
@@ -92,3 +121,23 @@ def check_calibration(
             message = f"a threshold is for a target of two classes; {what}"
             problems.append(Problem(message, f"{at}.threshold", params.threshold, ("null",)))
     return problems
+
+
+def check_class_weights(
+    weights: ClassWeights | None, task: str, classes: Sequence[object] | None = None
+) -> list[Problem]:
+    """What of class weights the target does not have; None: its classes are not known."""
+    at = "train.class_weights"
+    if weights is None:
+        return []
+    if task == "regression":
+        message = "class weights are for classes, which regression has not"
+        return [Problem(message, at, str(weights), ("null",))]
+    if isinstance(weights, str) or classes is None:
+        return []
+    names = [spell(name) for name in classes]
+    return [
+        wrong_name(f"the target has no class '{name}'", name, names, f"{at}.{name}")
+        for name in weights
+        if name not in names
+    ]

@@ -40,7 +40,8 @@ def load_data(schema: Schema, statistics: Statistics, device: torch.device) -> D
         batch, target = to_batch(arrays, statistics, device), to_target(arrays, device)
         splits[name] = Split(batch, target, arrays["key"])
     deviation = 1.0 if statistics.target is None else statistics.target.deviation
-    return Data(splits["train"], splits["validation"], schema.target.task, deviation=deviation)
+    task, classes = schema.target.task, schema.target.classes or ()
+    return Data(splits["train"], splits["validation"], task, deviation, classes)
 
 
 def seed_of(seed: int, replica: int) -> int:

@@ -1,6 +1,7 @@
 """What a training knows of itself: its data, what each epoch came to, and where it is."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -8,18 +9,23 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from stages.common.schema import Class
 from stages.train.optimizers import metric_of
 from stages.train.sources import Source
 
 
 @dataclass(frozen=True)
 class Data:
-    """Both splits and what the target is. `deviation` turns a standardised error into units."""
+    """Both splits and what the target is. `deviation` turns a standardised error into units.
+
+    `classes` are in the order of their codes; none of them for regression.
+    """
 
     train: Source
     validation: Source
     task: str
     deviation: float = 1.0
+    classes: Sequence[Class] = ()
 
     @property
     def metric(self) -> str:

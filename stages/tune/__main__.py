@@ -25,7 +25,8 @@ def tune(params: Params, out: Path) -> None:
     start = read_start(params, section.epochs)
 
     def check(overrides: Overrides) -> None:
-        check_names(override_train(start.train, overrides), start.schema.target.task)
+        target = start.schema.target
+        check_names(override_train(start.train, overrides), target.task, target.classes)
         override_model(start.spec, overrides, start.schema)
 
     check({})

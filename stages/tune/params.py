@@ -11,6 +11,7 @@ from stages.common.section import Overrides, Section
 Number = int | float
 TUNABLE = ("build.model.", "train.")
 _NOT_TUNABLE = {
+    "train.class_weights": "losses that are weighed differently can't be compared",
     "train.epochs": "the epochs of a trial are tune.epochs",
     **dict.fromkeys(
         ("train.calibration.temperature", "train.calibration.threshold"),
@@ -71,8 +72,9 @@ def check_space(params: TuneParams, check: Callable[[Overrides], object]) -> Non
     problems: list[Problem] = []
     for path, values in params.space.items():
         key = f"tune.space.{path}"
-        if not path.startswith(TUNABLE) or path in _NOT_TUNABLE:
-            reason = _NOT_TUNABLE.get(path, "it is neither of the model nor of the training")
+        fixed = next((name for name in _NOT_TUNABLE if f"{path}.".startswith(f"{name}.")), None)
+        if not path.startswith(TUNABLE) or fixed is not None:
+            reason = _NOT_TUNABLE.get(fixed or "", "it is neither of the model nor of the training")
             message = f"'{path}' can't be tuned: {reason}"
             problems.append(Problem(message, key=key, allowed=("build.model.*", "train.*")))
             continue
