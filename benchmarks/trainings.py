@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from stages.common.batches import take, to_batch
+from stages.common.batches import to_batch
 from stages.common.model import make_model, read_spec
 from stages.common.predict import Predictor
 from stages.common.schema import load_arrays, read_schema, read_statistics
@@ -86,7 +86,7 @@ def loaded() -> tuple[Data, Predictor, dict[str, np.ndarray], TrainParams]:
     """The data of this worker, read once."""
     schema, statistics = read_schema(PREPARED), read_statistics(PREPARED)
     predictor = Predictor(make_model(read_spec(BUILT), 0), schema, statistics)
-    data = load_data(schema, statistics, torch.device("cpu"))
+    data, _ = load_data(schema, statistics, torch.device("cpu"))
     params = validate(TrainParams, read_yaml(Path("params.yaml"))["train"], at="train")
     return data, predictor, load_arrays(PREPARED / "test"), params
 
@@ -110,7 +110,7 @@ def predict_with(job: Job) -> Floats:
     data, predictor, arrays, params = loaded()
     rows = np.random.default_rng(seed).permutation(len(data.train))
     kept = torch.from_numpy(np.sort(rows[: round(share * len(rows))]))
-    part = Split(take(data.train.batch, kept), data.train.target[kept])
+    part = Split(*data.train.take(kept))
     data = Data(part, data.validation, data.task, data.deviation)
     model = make_model(read_spec(BUILT), seed)
     result = train(model, data, params, seed, World(), lambda *_: None)

@@ -189,7 +189,7 @@ def _own_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """No test depends on what the caller's shell or home has set for the machine or Prefect."""
-    for name in ("REPRISE_DEVICE", "REPRISE_THREADS", "PET_NPROC_PER_NODE"):
+    for name in ("REPRISE_DEVICE", "REPRISE_THREADS", "REPRISE_DATA", "PET_NPROC_PER_NODE"):
         monkeypatch.delenv(name, raising=False)
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         monkeypatch.delenv(name)

@@ -30,6 +30,7 @@ from stages.train.recipe import (
     override_train,
     seed_of,
 )
+from stages.train.replicas import num_sharing
 from stages.train.saver import Saver, told_to_stop
 from stages.train.state import Data, Epoch, Result
 
@@ -61,11 +62,13 @@ def fit(
     model = load_weights(spec, seed, replica)
     num_weights = sum(weight.numel() for weight in model.parameters())
     threads = choose_threads(num_weights, section.batch_size, world)
-    data = load_data(schema, statistics, device)
+    sharing = num_sharing(spec, section.replicas, section.batch_size, world)
+    data, place = load_data(schema, statistics, device, sharing)
     processes = f"{world.size} process" + ("es" if world.size > 1 else "")
     processes += f" on {world.num_nodes} machines" if world.num_nodes > 1 else ""
     precision = choose_precision(section.precision, device)
     print(f"{spec.name}: {num_weights:,} weights on {device}; {processes}; {threads}; {precision}")
+    print(place)
     for path, value in overrides.items():
         print(f"from tune: {path} = {value}")
     if section.class_weights is not None:

@@ -4,14 +4,16 @@
     PET_NPROC_PER_NODE=2    the processes, as torchrun reads it; else one a GPU
     PET_NNODES=2            the machines; PET_RDZV_ENDPOINT=host:port is where they meet
     REPRISE_THREADS=4       the threads of a process; else chosen by the rule below
+    REPRISE_DATA=mapped     where the data lie: see `mapped.py`
 
 The thread count decides in which order sums are taken, and so the last bits: it follows from
 sizes alone, never from a stopwatch.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,6 +128,31 @@ def choose_device() -> torch.device:
         reason = str(error).split("\n")[0]
         raise UserError(f"REPRISE_DEVICE is '{name}', which can't be used: {reason}") from None
     return device
+
+
+def memory_of(device: torch.device) -> int:
+    """The bytes that a device has in all; of a CPU's, what the control groups allow us."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([physical, *_limits()])
+
+
+def _limits(system: Path = Path("/")) -> Iterator[int]:
+    """The limits of our control group and of those above it, of either version."""
+    ours = system / "proc/self/cgroup"
+    for line in ours.read_text(encoding="utf-8").splitlines() if ours.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, name = system / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = system / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        for group in (Path(path), *Path(path).parents):
+            file = root / group.relative_to("/") / name
+            if file.is_file() and (text := file.read_text(encoding="utf-8").strip()).isdigit():
+                yield int(text)
 
 
 def choose_threads(num_weights: int, batch_size: int, world: World) -> str:

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from stages.common.batches import to_batch, to_target
 from stages.common.model import ModelSpec, make_model, make_spec, read_spec
 from stages.common.schema import Schema, Statistics, load_arrays
 from stages.common.section import Named, Overrides, apply_overrides, validate
+from stages.train.mapped import choose_place, open_split, read_split, size_on_device
 from stages.train.params import TrainParams
-from stages.train.sources import Split
 from stages.train.state import Data
 
 PREPARED = Path("data/prepare")
@@ -32,16 +31,21 @@ def override_model(spec: ModelSpec, overrides: Overrides, schema: Schema) -> Mod
     return spec if changed == model else make_spec(Named(**changed), schema)
 
 
-def load_data(schema: Schema, statistics: Statistics, device: torch.device) -> Data:
-    """The train and validation splits on the device."""
-    splits: dict[str, Split] = {}
-    for name in ("train", "validation"):
-        arrays = load_arrays(PREPARED / name)
-        batch, target = to_batch(arrays, statistics, device), to_target(arrays, device)
-        splits[name] = Split(batch, target, arrays["key"])
+def load_data(
+    schema: Schema, statistics: Statistics, device: torch.device, num_sharing: int = 1
+) -> tuple[Data, str]:
+    """The train and validation splits, on the device if they fit; and where they are, in words.
+
+    `num_sharing` processes hold them in the memory of the same device.
+    """
+    arrays = [load_arrays(PREPARED / name) for name in ("train", "validation")]
+    mapped = [open_split(split, statistics, device) for split in arrays]
+    size = sum(size_on_device(split.features) + split.target.nbytes for split in mapped)
+    place, said = choose_place(size, device, num_sharing)
+    train, validation = mapped if place == "mapped" else map(read_split, mapped)
     deviation = 1.0 if statistics.target is None else statistics.target.deviation
     task, classes = schema.target.task, schema.target.classes or ()
-    return Data(splits["train"], splits["validation"], task, deviation, classes)
+    return Data(train, validation, task, deviation, classes), said
 
 
 def seed_of(seed: int, replica: int) -> int:

@@ -40,6 +40,16 @@ def num_at_once(spec: ModelSpec, batch_size: int, num_processes: int) -> int:
     return max(1, (os.cpu_count() or 1) // threads)
 
 
+def num_sharing(spec: ModelSpec, num_replicas: int, batch_size: int, world: World) -> int:
+    """How many processes of a stage hold its data at once in the memory of this machine's CPU.
+
+    Devices of another kind have memories of their own.
+    """
+    if device_kind() != "cpu":
+        return 1
+    return world.local_size * min(num_replicas, num_at_once(spec, batch_size, world.size))
+
+
 def train_replicas(
     num_replicas: int, at_once: int, num_processes: int, out: Path, checkpoints: Path | None
 ) -> None:

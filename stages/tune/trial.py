@@ -68,7 +68,7 @@ def make_objective(start: Start) -> tuple[Objective, str]:
     Beside it, 'minimize' or 'maximize'.
     """
     device = choose_device()
-    data = load_data(start.schema, read_statistics(PREPARED), device)
+    data, _ = load_data(start.schema, read_statistics(PREPARED), device)
     recipe = override_train(start.train, {})
     compute_deterministically(asked=recipe.deterministic)
     direction = f"{watched_direction(recipe, start.schema.target.task)}imize"
