@@ -45,7 +45,13 @@ EDITS = {
 
 
 # Each of these takes most of the road; what they say of it, the others and the soak say too.
-LONG = ("train.epochs", "build.model.width", "seed", "the model's own file")
+LONG = (
+    "train.epochs",
+    "build.model.width",
+    "seed",
+    "prepare.split.seed",
+    "the model's own file",
+)
 
 
 @pytest.mark.parametrize(
