@@ -188,9 +188,10 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> 
 def _own_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """No test depends on what the caller's shell or home has set for the machine or Prefect."""
+    """No test depends on what the caller's shell or home has set: machine, loggers, Prefect."""
     for name in ("REPRISE_DEVICE", "REPRISE_THREADS", "REPRISE_DATA", "PET_NPROC_PER_NODE"):
         monkeypatch.delenv(name, raising=False)
-    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+    loggers = ("REPRISE_LOGGERS", "MLFLOW_", "WANDB_")
+    for name in [name for name in os.environ if name.startswith(("PREFECT_", *loggers))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path_factory.getbasetemp() / "prefect_home"))

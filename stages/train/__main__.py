@@ -18,6 +18,7 @@ from stages.common.stage import run_stage
 from stages.train.checkpoint import hold_checkpoints, key_of
 from stages.train.fit import fit, read_recipe
 from stages.train.launch import launch
+from stages.train.loggers import asked_loggers
 from stages.train.machine import World, num_nodes, num_processes
 from stages.train.optimizers import check_names
 from stages.train.params import check_calibration
@@ -30,6 +31,7 @@ def train(params: Params, out: Path) -> None:
 
     Replicas train in processes of their own.
     """
+    asked_loggers()
     section, spec, schema, _ = read_recipe(params)
     target = schema.target
     check_names(section, target.task, target.classes)

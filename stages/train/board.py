@@ -23,6 +23,7 @@ from stages.common.files import read_csv, read_json
 from stages.common.model import ModelSpec
 from stages.common.schema import Target
 from stages.train.calibrate import score
+from stages.train.loggers import Values
 from stages.train.params import TrainParams
 from stages.train.state import Data, Epoch, Result
 
@@ -76,14 +77,15 @@ class Board:
         if table := _sample_table(sample):
             self._writer.add_text("inputs", table)
 
+    def log(self, step: int, values: Values) -> None:
+        """Numbers by name, as every logger takes them."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
     def write_epoch(self, epoch: Epoch, model: nn.Module | None = None) -> None:
         """Scalars of an epoch; weight histograms of about twenty epochs of a training."""
         number = epoch.epoch
-        self._writer.add_scalar("loss/train", epoch.train_loss, number)
-        self._writer.add_scalar("loss/validation", epoch.validation_loss, number)
-        self._writer.add_scalar(f"{self._metric}/validation", epoch.metric, number)
-        self._writer.add_scalar("learning_rate", epoch.learning_rate, number)
-        self._writer.add_scalar("gradient_norm", epoch.gradient_norm, number)
+        self.log(number, scalars_of(epoch, self._metric))
         if model is not None and number % max(1, self._params.epochs // NUM_HISTOGRAMS) == 0:
             for name, weight in model.named_parameters():
                 self._writer.add_histogram(f"weights/{name}", weight.detach().cpu(), number)
@@ -102,16 +104,8 @@ class Board:
 
     def write_hyper_parameters(self, kept: Epoch) -> None:
         """The row of the HParams page: what was chosen, and the kept epoch's validation metrics."""
-        chosen = {
-            "seed": self._seed,
-            "model": self._spec.name,
-            **_flat(self._spec.arguments, "build.model"),
-            **_flat(self._params.model_dump(), "train"),
-        }
-        metrics = {
-            "kept/validation_loss": kept.validation_loss,
-            f"kept/validation_{self._metric}": kept.metric,
-        }
+        chosen = chosen_values(self._spec, self._params, self._seed)
+        metrics = kept_scalars(kept, self._metric)
         # Without a name torch makes a run of its own below this one for them.
         self._writer.add_hparams(chosen, metrics, run_name=".")
 
@@ -135,6 +129,37 @@ def open_board(spec: ModelSpec, params: TrainParams, seed: int, metric: str) -> 
         closing.join(CLOSE_SECONDS)
         raise
     writer.close()
+
+
+def scalars_of(epoch: Epoch, metric: str) -> dict[str, float]:
+    """What loggers get after an epoch, under the names that it has there."""
+    return {
+        "loss/train": epoch.train_loss,
+        "loss/validation": epoch.validation_loss,
+        f"{metric}/validation": epoch.metric,
+        "learning_rate": epoch.learning_rate,
+        "gradient_norm": epoch.gradient_norm,
+    }
+
+
+def kept_scalars(kept: Epoch, metric: str) -> dict[str, float]:
+    """What they get at the end: how the model that is kept does on validation."""
+    return {
+        "kept/validation_loss": kept.validation_loss,
+        f"kept/validation_{metric}": kept.metric,
+    }
+
+
+def chosen_values(
+    spec: ModelSpec, params: TrainParams, seed: int
+) -> dict[str, bool | int | float | str]:
+    """The hyper-parameters by their paths."""
+    return {
+        "seed": seed,
+        "model": spec.name,
+        **_flat(spec.arguments, "build.model"),
+        **_flat(params.model_dump(), "train"),
+    }
 
 
 def _sample_table(batch: Batch) -> str:

@@ -1,5 +1,6 @@
 """A training from files to files: load, train, write. Every process of a training runs it."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from stages.common.params import Params
 from stages.common.schema import Schema, read_schema, read_statistics
 from stages.common.section import Overrides
 from stages.common.yamlfile import read_yaml
-from stages.train.board import open_board
+from stages.train.board import chosen_values, kept_scalars, open_board, run_folder, scalars_of
 from stages.train.calibrate import calibrate
 from stages.train.checkpoint import history_of, load_checkpoint, newest, unpack
 from stages.train.class_weights import tell_weights, weigh_classes
+from stages.train.loggers import open_loggers
 from stages.train.loop import train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
 from stages.train.params import TrainParams
@@ -86,15 +88,20 @@ def fit(
             return
         done = history_of(saved)
         advance, close = show_progress(section.epochs, data.metric, section.replicas, len(done))
-        with open_board(spec, section, seed, data.metric) as board:
+        name, chosen = run_folder(spec, section, seed).name, chosen_values(spec, section, seed)
+        # Of several machines the first tells them; each has a board of its own.
+        told_by = open_loggers(name, chosen, checkpoints) if world.rank == 0 else nullcontext()
+        with open_board(spec, section, seed, data.metric) as board, told_by as log:
             board.write_start(model, data)
-            for epoch in done:
-                advance(epoch)
-                board.write_epoch(epoch)
 
-            def watch(epoch: Epoch, model: torch.nn.Module) -> None:
+            def watch(epoch: Epoch, model: torch.nn.Module | None) -> None:
                 advance(epoch)
                 board.write_epoch(epoch, model)
+                if log is not None:
+                    log(epoch.epoch, scalars_of(epoch, data.metric))
+
+            for epoch in done:
+                watch(epoch, None)
 
             try:
                 result = train(model, data, section, seed, world, watch, restore, save)
@@ -103,6 +110,9 @@ def fit(
                 save.finish()
             model.load_state_dict(result.weights)
             board.write_end(result, model, data, schema.target)
+            assert result.kept is not None
+            if log is not None:
+                log(len(result.history), kept_scalars(result.kept, data.metric))
     calibration, lines = calibrate(model, data.validation, section.calibration)
     _write(out, spec, result, data, section, calibration)
     _write_recipe(out / "recipe.json", seed, section, precision, result, data)
