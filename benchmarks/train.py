@@ -132,6 +132,7 @@ def make_params(data: Data, batch_size: int) -> TrainParams:
             "clip_value": None,
             "ema": None,
             "precision": "fp32",
+            "compile": "auto",
             "deterministic": True,
             "early_stopping": {"metric": "loss", "patience": None},
             "calibration": {"temperature": False, "threshold": None},

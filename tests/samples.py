@@ -50,6 +50,7 @@ def train_params(**changes: object) -> TrainParams:
         "clip_value": None,
         "ema": None,
         "precision": "auto",
+        "compile": "auto",
         "deterministic": True,
         "early_stopping": {"metric": "loss", "patience": None},
         "calibration": {"temperature": False, "threshold": None},

@@ -1,6 +1,7 @@
 """Layers that models of the zoo are made of, beside torch's own."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ def share_masks(model: nn.Module, device: torch.device) -> "Masks":
     masks = Masks(device)
     for module in model.modules():
         if isinstance(module, Dropout):
-            module.masks = masks
+            module.apply_masks = masks.apply
     return masks
 
 
@@ -56,12 +57,16 @@ class Masks:
         """
         if self._num_rows == 0:
             return nn.functional.dropout(values, p)
+        return values * self.draw_mask(values, p)
+
+    def draw_mask(self, values: Tensor, p: float) -> Tensor:
+        """What `apply` multiplies `values` (our rows, …) with. Raises ValueError as it does."""
         mask = self._empty(values, *values.shape[1:])
         mask = mask.bernoulli_(1 - p, generator=self._generator)[self._mine]
         if len(mask) != len(values):
             message = f"Dropout takes the batch's {len(mask)} rows first, not {len(values)}"
             raise ValueError(message)
-        return values * mask.div_(1 - p)
+        return mask.div_(1 - p)
 
     def draw_uniform(self, values: Tensor, *shape: int) -> Tensor:
         """Numbers from 0 to 1 for our rows (rows, *shape), of the type of `values`."""
@@ -88,15 +93,15 @@ class Dropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-        self.masks: Masks | None = None
+        self.apply_masks: Callable[[Tensor, float], Tensor] | None = None
 
     def forward(self, values: Tensor) -> Tensor:
         """`values` with some of them zero in training mode, and as they are in evaluation."""
         if not self.training or self.p == 0:
             return values
-        if self.masks is None:
+        if self.apply_masks is None:
             return nn.functional.dropout(values, self.p)
-        return self.masks.apply(values, self.p)
+        return self.apply_masks(values, self.p)
 
     def extra_repr(self) -> str:
         """What stands between the brackets when the model is printed."""

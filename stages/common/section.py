@@ -41,6 +41,8 @@ _BOUNDS = {
     "too_long": "have at most {max_length} items",
     "too_short": "have at least {min_length} item{s}",
 }
+# As YAML writes them.
+_BOOLEANS = {"True": "true", "False": "false"}
 
 
 class Section(BaseModel):
@@ -140,9 +142,8 @@ def _problem(model: type[BaseModel], error: dict[str, Any], key: str, file: str)
         return Problem(f"the key '{key}' is missing", key=key, file=file)
     value = "null" if error["input"] is None else shorten(error["input"])
     if kind == "literal_error":
-        allowed = tuple(
-            part.strip().strip("'") for part in context["expected"].replace(" or ", ",").split(",")
-        )
+        parts = context["expected"].replace(" or ", ",").split(",")
+        allowed = tuple(_BOOLEANS.get(part.strip(), part.strip().strip("'")) for part in parts)
         named = wrong_name(f"'{value}' is not allowed here", value, allowed, key)
         return Problem(named.message, key, value, allowed, named.suggestion, file)
     if kind in _BOUNDS:

@@ -8,15 +8,16 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from stages.common.layers import share_masks
+from stages.common.layers import Masks, share_masks
 from stages.train.augment import make_augment
 from stages.train.class_weights import weigh_classes
+from stages.train.compiled import choose_compile, compile_model
 from stages.train.machine import World
 from stages.train.optimizers import make_loss, make_optimizer, make_schedule, watched_direction
 from stages.train.params import TrainParams
 from stages.train.precision import casting, choose_precision, make_scaler
 from stages.train.state import Data, Result, State
-from stages.train.step import Step
+from stages.train.step import Step, shard
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,14 @@ def assemble(
     average = (
         None if params.ema is None else copy.deepcopy(model).requires_grad_(requires_grad=False)
     )
-    network = DistributedDataParallel(model) if world.size > 1 else model
     # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
     torch.manual_seed(seed)
     limit = math.inf if params.clip_norm is None else params.clip_norm
     device = data.train.target.device
     masks = share_masks(model, device)
     weights = list(model.parameters())
+    result = Result(micro_batch_size=params.micro_batch_size)
+    network = make_network(model, data, params, world, result, masks)
     precision = choose_precision(params.precision, device)
     scaler = make_scaler(precision, device)
     cast = casting(precision, device)
@@ -59,7 +61,6 @@ def assemble(
     step = Step(
         network, loss_of, optimizer, masks, world, limit, weights, cast, scaler, augment, most
     )
-    result = Result(micro_batch_size=params.micro_batch_size)
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
     return Assembly(step, state, loss_of)
 
@@ -71,3 +72,29 @@ def _make_loss(model: nn.Module, data: Data, params: TrainParams) -> nn.Module:
     # Of the type of the losses: a cast in each step would be one more operation.
     like = next(model.parameters())
     return make_loss(params, data.task, weights.to(data.train.target.device, like.dtype))
+
+
+def make_network(
+    model: nn.Module, data: Data, params: TrainParams, world: World, result: Result, masks: Masks
+) -> nn.Module:
+    """What a step puts its rows through: the model itself, or what compiles and what shares it."""
+    num_rows = min(params.batch_size, len(data.train))
+    compiles, _ = choose_compile(
+        params.compile, data.train.target.device, *sizes(model, data, params)
+    )
+    if compiles:
+        mine, _ = shard(num_rows, world)
+        share = len(range(num_rows)[mine])
+
+        def usual() -> int:
+            return min(share, result.micro_batch_size or share)
+
+        model = compile_model(model, masks, usual, deterministic=params.deterministic)
+    return DistributedDataParallel(model) if world.size > 1 else model
+
+
+def sizes(model: nn.Module, data: Data, params: TrainParams) -> tuple[int, int]:
+    """The products of a weight and a row in a step, and the steps of the training."""
+    num_weights = sum(weight.numel() for weight in model.parameters())
+    num_steps = params.epochs * math.ceil(len(data.train) / params.batch_size)
+    return num_weights * min(params.batch_size, len(data.train)), num_steps

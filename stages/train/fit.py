@@ -1,5 +1,6 @@
 """A training from files to files: load, train, write. Every process of a training runs it."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,12 @@ from stages.common.params import Params
 from stages.common.schema import Schema, read_schema, read_statistics
 from stages.common.section import Overrides
 from stages.common.yamlfile import read_yaml
+from stages.train.assemble import sizes
 from stages.train.board import chosen_values, kept_scalars, open_board, run_folder, scalars_of
 from stages.train.calibrate import calibrate
 from stages.train.checkpoint import history_of, load_checkpoint, newest, unpack
 from stages.train.class_weights import tell_weights, weigh_classes
+from stages.train.compiled import choose_compile
 from stages.train.loggers import open_loggers
 from stages.train.loop import train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
@@ -69,7 +72,11 @@ def fit(
     processes = f"{world.size} process" + ("es" if world.size > 1 else "")
     processes += f" on {world.num_nodes} machines" if world.num_nodes > 1 else ""
     precision = choose_precision(section.precision, device)
-    print(f"{spec.name}: {num_weights:,} weights on {device}; {processes}; {threads}; {precision}")
+    compiles, why = choose_compile(section.compile, device, *sizes(model, data, section))
+    print(
+        f"{spec.name}: {num_weights:,} weights on {device}; {processes}; {threads}; {why}; "
+        f"{precision}"
+    )
     print(place)
     for path, value in overrides.items():
         print(f"from tune: {path} = {value}")
@@ -115,7 +122,8 @@ def fit(
                 log(len(result.history), kept_scalars(result.kept, data.metric))
     calibration, lines = calibrate(model, data.validation, section.calibration)
     _write(out, spec, result, data, section, calibration)
-    _write_recipe(out / "recipe.json", seed, section, precision, result, data)
+    chosen = {"precision": precision, "compile": compiles}
+    _write_recipe(out / "recipe.json", seed, section, chosen, result, data)
     for line in lines:
         print(line)
 
@@ -171,15 +179,23 @@ def _write(
 
 
 def _write_recipe(
-    path: Path, seed: int, section: TrainParams, precision: str, result: Result, data: Data
+    path: Path,
+    seed: int,
+    section: TrainParams,
+    chosen: Mapping[str, object],
+    result: Result,
+    data: Data,
 ) -> None:
-    """How the model came about, tune's winner included: the card has it from here."""
+    """How the model came about, tune's winner included: the card has it from here.
+
+    `chosen` is what `auto` came to.
+    """
     assert result.kept is not None
     recipe = {
         "seed": seed,
         # How many others there are changes nothing of this one.
         "train": section.model_dump(exclude={"replicas"})
-        | {"micro_batch_size": result.micro_batch_size, "precision": precision},
+        | {"micro_batch_size": result.micro_batch_size, **chosen},
         "rows": {"train": len(data.train), "validation": len(data.validation)},
         "epochs": {"kept": result.kept.epoch, "trained": len(result.history)},
     }

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLR
 from stages.common.errors import Problem, UserError
 from stages.common.schema import Class
 from stages.train.class_weights import WeightedLoss
+from stages.train.compiled import check_compiler
 from stages.train.names import losses_of, resolve
 from stages.train.params import TrainParams, check_class_weights
 from stages.zoo.schedules import warmup_cosine
@@ -126,6 +127,7 @@ def check_names(params: TrainParams, task: str, classes: Sequence[Class] | None 
         lambda: resolve("optimizer", params.optimizer),
         lambda: resolve("schedule", params.schedule),
         lambda: watched_direction(params, task),
+        lambda: check_compiler(params.compile),
     ):
         try:
             check()

@@ -10,6 +10,8 @@ from stages.common.section import Named, Section
 
 Positive = Annotated[int, Field(ge=1)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+# `auto` is a rule that follows from the kind of device, the sizes and the number of steps.
+Choice = Literal["auto", True, False]
 ThresholdMetric = Literal["accuracy", "balanced_accuracy", "f1", "matthews_corrcoef"]
 NUM_CLASSES = 2
 
@@ -84,6 +86,7 @@ class TrainParams(Section):
     - `clip_value`: then each of its numbers is cut to within ± this.
     - `ema`: keep an average of the weights over the steps, with that decay, not the last ones.
     - `precision`: that of the forward pass; `auto`: bf16 on a GPU that computes in it, else fp32.
+    - `compile`: torch writes code for this model; `auto`: on a GPU, where the training repays it.
     - `deterministic`: the same bits every time on a GPU too, where it takes some speed.
     - `early_stopping`: null trains all epochs and keeps the last weights.
     - `replicas`: trainings of the same recipe that differ in the seed; the first is served.
@@ -101,6 +104,7 @@ class TrainParams(Section):
     clip_value: Annotated[float, Field(gt=0)] | None
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     precision: Precision
+    compile: Choice
     deterministic: bool
     early_stopping: EarlyStopping | None
     calibration: CalibrationParams
