@@ -127,6 +127,7 @@ def make_params(data: Data, batch_size: int) -> TrainParams:
             "loss": {"name": loss},
             "class_weights": None,
             "optimizer": {"name": "AdamW", "lr": LEARNING_RATE},
+            "groups": None,
             "schedule": {"name": "CosineAnnealingLR"},
             "clip_norm": CLIP,
             "clip_value": None,

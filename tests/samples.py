@@ -45,6 +45,7 @@ def train_params(**changes: object) -> TrainParams:
         "loss": {"name": "CrossEntropyLoss"},
         "class_weights": None,
         "optimizer": {"name": "SGD", "lr": 0.1},
+        "groups": None,
         "schedule": {"name": "ConstantLR", "factor": 1.0},
         "clip_norm": None,
         "clip_value": None,

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from stages.common.errors import Problem, UserError
+from stages.common.model import make_model
 from stages.common.params import Params
 from stages.common.stage import run_stage
 from stages.train.checkpoint import hold_checkpoints, key_of
@@ -34,7 +35,7 @@ def train(params: Params, out: Path) -> None:
     asked_loggers()
     section, spec, schema, _ = read_recipe(params)
     target = schema.target
-    check_names(section, target.task, target.classes)
+    check_names(section, target.task, target.classes, lambda: make_model(spec, 0))
     if problems := check_calibration(section.calibration, target.task, len(target.classes or ())):
         raise UserError(*problems)
     processes, nodes = num_processes(), num_nodes()

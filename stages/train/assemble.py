@@ -12,6 +12,7 @@ from stages.common.layers import Masks, share_masks
 from stages.train.augment import make_augment
 from stages.train.class_weights import weigh_classes
 from stages.train.compiled import choose_compile, compile_model
+from stages.train.groups import freeze
 from stages.train.machine import World
 from stages.train.optimizers import make_loss, make_optimizer, make_schedule, watched_direction
 from stages.train.params import TrainParams
@@ -37,6 +38,8 @@ def assemble(
     Raises UserError for names that don't fit.
     """
     loss_of = _make_loss(model, data, params)
+    # Before anything else looks at the weights: which of them move.
+    still = [] if params.groups is None else freeze(model, params.groups)
     optimizer = make_optimizer(model, params)
     steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
     direction = watched_direction(params, data.task)
@@ -49,7 +52,7 @@ def assemble(
     limit = math.inf if params.clip_norm is None else params.clip_norm
     device = data.train.target.device
     masks = share_masks(model, device)
-    weights = list(model.parameters())
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
     result = Result(micro_batch_size=params.micro_batch_size)
     network = make_network(model, data, params, world, result, masks)
     precision = choose_precision(params.precision, device)
@@ -57,9 +60,19 @@ def assemble(
     cast = casting(precision, device)
     sample, _ = data.train.take(slice(0, 1))
     augment = make_augment(params.augment, sample, masks)
-    most = params.clip_value
     step = Step(
-        network, loss_of, optimizer, masks, world, limit, weights, cast, scaler, augment, most
+        network=network,
+        loss_of=loss_of,
+        optimizer=optimizer,
+        masks=masks,
+        world=world,
+        limit=limit,
+        weights=weights,
+        cast=cast,
+        scaler=scaler,
+        augment=augment,
+        most=params.clip_value,
+        still=still,
     )
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
     return Assembly(step, state, loss_of)

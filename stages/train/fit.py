@@ -20,6 +20,7 @@ from stages.train.calibrate import calibrate
 from stages.train.checkpoint import history_of, load_checkpoint, newest, unpack
 from stages.train.class_weights import tell_weights, weigh_classes
 from stages.train.compiled import choose_compile
+from stages.train.groups import tell_groups
 from stages.train.loggers import open_loggers
 from stages.train.loop import train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
@@ -80,6 +81,8 @@ def fit(
     print(place)
     for path, value in overrides.items():
         print(f"from tune: {path} = {value}")
+    if section.groups is not None:
+        print(*tell_groups(model, section.groups), sep="\n")
     if section.class_weights is not None:
         weights = weigh_classes(section.class_weights, data.classes, data.train.target)
         print(*tell_weights(weights, data.classes, data.train.target), sep="\n")

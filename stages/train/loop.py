@@ -90,6 +90,8 @@ def train_epoch(
     if sums.num_steps == 0:
         sums.learning_rate = state.optimizer.param_groups[0]["lr"]
     step.network.train()
+    for norm in step.still:
+        norm.eval()
     epoch = len(state.result.history) + 1
     steps_per_epoch = math.ceil(len(source) / params.batch_size)
     order = batches(len(source), params.batch_size, seed, epoch)

@@ -1,7 +1,7 @@
 """From names in `params.yaml` to torch's loss, optimizer and schedule."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from stages.common.errors import Problem, UserError
 from stages.common.schema import Class
 from stages.train.class_weights import WeightedLoss
 from stages.train.compiled import check_compiler
+from stages.train.groups import check_groups, rates
 from stages.train.names import losses_of, resolve
 from stages.train.params import TrainParams, check_class_weights
 from stages.zoo.schedules import warmup_cosine
@@ -45,14 +46,19 @@ def make_loss(params: TrainParams, task: str, weights: Tensor | None = None) -> 
 
 
 def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
-    """The optimizer over two groups: weight decay spares biases and norms (one-dimensional)."""
+    """The optimizer over two groups: weight decay spares biases and norms (one-dimensional).
+
+    Over two of each learning rate, if `train.groups` has several; the optimizer's own is first.
+    """
     optimizer_class, arguments = resolve("optimizer", params.optimizer)
     taken = inspect.signature(optimizer_class).parameters
-    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
-    vectors = [weight for weight in model.parameters() if weight.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors}]
-    if "weight_decay" in taken:
-        groups[1]["weight_decay"] = 0.0
+    spared = {"weight_decay": 0.0} if "weight_decay" in taken else {}
+    groups: list[dict[str, Any]] = []
+    for rate, weights in rates(model, params.groups or ()).items():
+        own = {} if rate is None else {"lr": rate}
+        groups.append({"params": [weight for weight in weights if weight.ndim > 1], **own})
+        groups.append({"params": [weight for weight in weights if weight.ndim <= 1], **own})
+        groups[-1] |= spared
     if "fused" in taken:
         arguments["fused"] = True
     try:
@@ -69,7 +75,9 @@ def make_schedule(
 ) -> LRScheduler:
     """The schedule, with the lengths that only the run knows filled in.
 
-    `direction` is 'min' or 'max': what better means for the metric that a plateau watches.
+    `direction` is 'min' or 'max': what better means for the metric that a plateau watches. Rates
+    that an argument gives (`max_lr`, `base_lr`) are those of weights with the optimizer's own; a
+    group's with another are in the same ratio. Floors (`eta_min`, `min_lr`) are of all.
     """
     schedule_class, arguments = resolve("schedule", params.schedule)
     taken = inspect.signature(schedule_class).parameters
@@ -83,7 +91,12 @@ def make_schedule(
             value = str(arguments["total_steps"])
             raise UserError(Problem(message, key="train.schedule.total_steps", value=value))
     if issubclass(schedule_class, OneCycleLR | CyclicLR):
-        arguments.setdefault("max_lr", optimizer.param_groups[0]["lr"])
+        base = optimizer.defaults["lr"]
+        arguments.setdefault("max_lr", base)
+        factors = [group["lr"] / base if base else 1.0 for group in optimizer.param_groups]
+        for name in {"max_lr", "base_lr"} & arguments.keys():
+            if isinstance(arguments[name], int | float):
+                arguments[name] = [arguments[name] * factor for factor in factors]
         if not {"momentum", "betas"} & set(optimizer.defaults):
             arguments.setdefault("cycle_momentum", False)
     if issubclass(schedule_class, ReduceLROnPlateau):
@@ -115,20 +128,28 @@ def watched_direction(params: TrainParams, task: str) -> str:
     return "max" if name == "accuracy" else "min"
 
 
-def check_names(params: TrainParams, task: str, classes: Sequence[Class] | None = None) -> None:
+def check_names(
+    params: TrainParams,
+    task: str,
+    classes: Sequence[Class] | None = None,
+    model: Callable[[], nn.Module] | None = None,
+) -> None:
     """Stop at every wrong name, argument or value before any data is loaded.
 
-    `classes` are those of the target; None: they are not known. Raises UserError with all names
-    and arguments that are wrong.
+    `classes` are those of the target, and `model` makes one with the weights that groups name;
+    None: they are not known. Raises UserError with all names and arguments that are wrong.
     """
     problems: list[Problem] = []
-    for check in (
+    checks: list[Callable[[], object]] = [
         lambda: make_loss(params, task),
         lambda: resolve("optimizer", params.optimizer),
         lambda: resolve("schedule", params.schedule),
         lambda: watched_direction(params, task),
         lambda: check_compiler(params.compile),
-    ):
+    ]
+    if params.groups is not None and model is not None:
+        checks.append(lambda: check_groups(params, model()))
+    for check in checks:
         try:
             check()
         except UserError as error:
@@ -141,6 +162,7 @@ def check_names(params: TrainParams, task: str, classes: Sequence[Class] | None 
 
 def _rehearse(params: TrainParams) -> None:
     """Two steps on nothing: an argument of the right type may still have a value that fails."""
+    params = params.model_copy(update={"groups": None})
     weights = nn.ParameterList([torch.zeros(2, 2), torch.zeros(2)])
     optimizer = make_optimizer(weights, params)
     schedule = make_schedule(optimizer, params, 1, "min")

@@ -1,9 +1,9 @@
 """The section `train` of `params.yaml`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from stages.common.errors import Problem, wrong_name
 from stages.common.section import Named, Section
@@ -77,11 +77,29 @@ class Augment(Section):
     noise: Annotated[float, Field(ge=0)]
 
 
+class Group(Section):
+    """The weights whose names match a pattern, such as `output.*`; the first that matches has one.
+
+    `lr` is their own learning rate, null the optimizer's; `frozen` weights stay as they are.
+    """
+
+    match: Annotated[str, Field(min_length=1)]
+    lr: Annotated[float, Field(gt=0)] | None
+    frozen: bool
+
+    @model_validator(mode="after")
+    def _move_or_not(self) -> Self:
+        if self.frozen and self.lr is not None:
+            raise ValueError("frozen weights have no learning rate: make lr null, or frozen false")
+        return self
+
+
 class TrainParams(Section):
     """How to train. Names are classes of `torch.nn`, `torch.optim`, `torch.optim.lr_scheduler`.
 
     - `micro_batch_size`: a batch goes through the model in parts of so many rows; null: whole.
     - `class_weights`: by name, or `balanced`: the rarer a class, the more its rows count.
+    - `groups`: weights by their names, with a learning rate of their own, or frozen.
     - `clip_norm`: a gradient that is longer is scaled down to it.
     - `clip_value`: then each of its numbers is cut to within ± this.
     - `ema`: keep an average of the weights over the steps, with that decay, not the last ones.
@@ -99,6 +117,7 @@ class TrainParams(Section):
     loss: Named
     class_weights: ClassWeights | None
     optimizer: Named
+    groups: Annotated[list[Group], Field(min_length=1)] | None
     schedule: Named
     clip_norm: Annotated[float, Field(gt=0)] | None
     clip_value: Annotated[float, Field(gt=0)] | None

@@ -8,7 +8,7 @@ they were. Each process then knows it from the norm of the gradient, which all o
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -52,7 +52,8 @@ class Step:
     """What all steps of a training share. `limit` clips the norm of the gradient; inf: it doesn't.
 
     Then each number of it is cut to within ±`most`; None: it isn't.
-    `network` is the model, or what keeps it the same in all processes of `world`.
+    `network` is the model, or what keeps it the same in all processes of `world`; `weights` are
+    those that move, `still` the norms that stay in evaluation mode, since theirs don't.
     """
 
     network: nn.Module
@@ -66,6 +67,7 @@ class Step:
     scaler: GradScaler | None = None
     augment: Callable[[Batch], Batch] | None = None
     most: float | None = None
+    still: Sequence[nn.Module] = ()
 
     def take(self, share: Share, state: State) -> None:
         """Learn from the rows of a batch; add what came of it to the sums of `state`."""

@@ -8,6 +8,7 @@ Reads the arrays of `data/prepare` and the model of `data/build`; writes `data/t
 from pathlib import Path
 
 from stages.common.fingerprint import fingerprint
+from stages.common.model import make_model
 from stages.common.params import Params
 from stages.common.section import Overrides
 from stages.common.stage import run_stage
@@ -26,8 +27,9 @@ def tune(params: Params, out: Path) -> None:
 
     def check(overrides: Overrides) -> None:
         target = start.schema.target
-        check_names(override_train(start.train, overrides), target.task, target.classes)
-        override_model(start.spec, overrides, start.schema)
+        recipe = override_train(start.train, overrides)
+        spec = override_model(start.spec, overrides, start.schema)
+        check_names(recipe, target.task, target.classes, lambda: make_model(spec, 0))
 
     check({})
     check_space(section, check)
