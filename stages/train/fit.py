@@ -43,9 +43,14 @@ from stages.train.state import Data, Epoch, Result
 BEST = Path("data/tune/best.yaml")
 
 
-def read_recipe(params: Params) -> tuple[TrainParams, ModelSpec, Schema, Overrides]:
-    """What to train and how: `params.yaml` and `model.json`, with the winner of tune on top."""
-    overrides: Overrides = read_yaml(BEST) or {}
+def read_recipe(
+    params: Params, best: Path | None = BEST
+) -> tuple[TrainParams, ModelSpec, Schema, Overrides]:
+    """What to train and how: `params.yaml` and `model.json`, with the winner of tune on top.
+
+    It stands in the file `best`; None: there is none.
+    """
+    overrides: Overrides = {} if best is None else read_yaml(best) or {}
     section = override_train(params.part("train"), overrides)
     schema = read_schema(PREPARED)
     return section, override_model(read_spec(BUILT), overrides, schema), schema, overrides

@@ -1,0 +1,129 @@
+"""What looks at a training beside the road: `lr_range` and `profile`.
+
+They turn the loop of the stage itself, on the same recipe, model and rows, and end it from its
+hooks. Nothing of it is kept: no output, no checkpoint.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from torch import nn
+
+from stages.common.errors import UserError, format_problem
+from stages.common.guard import check_versions
+from stages.common.params import Params, read_params
+from stages.common.schema import read_statistics
+from stages.common.yamlfile import with_place
+from stages.train.fit import BEST, read_recipe
+from stages.train.loop import train
+from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
+from stages.train.optimizers import check_names
+from stages.train.params import TrainParams
+from stages.train.recipe import BUILT, PREPARED, load_data, load_weights
+from stages.train.sources import Split
+from stages.train.state import Data, State
+
+
+class EnoughError(Exception):
+    """What has been asked for is there: the training ends."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that has not begun, in one process."""
+
+    model: nn.Module
+    data: Data
+    params: TrainParams
+    seed: int
+
+    def take_steps(
+        self, num_steps: int, begin: Callable[[State], None], after_step: Callable[[State], None]
+    ) -> None:
+        """Train for `num_steps` steps, over as many epochs as they take.
+
+        `begin` gets the state before the first of them, `after_step` that after each; it may raise
+        `EnoughError`.
+        """
+        num_taken = 0
+
+        def look(state: State) -> None:
+            nonlocal num_taken
+            # The loop calls once more after an epoch.
+            if state.sums.num_steps == 0:
+                return
+            num_taken += 1
+            after_step(state)
+            if num_taken == num_steps:
+                raise EnoughError
+
+        steps_per_epoch = math.ceil(len(self.data.train) / self.params.batch_size)
+        num_epochs = math.ceil(num_steps / steps_per_epoch)
+        params = self.params.model_copy(update={"epochs": num_epochs, "early_stopping": None})
+        try:
+            train(self.model, self.data, params, self.seed, World(), lambda *_: None, begin, look)
+        except EnoughError:
+            return
+
+
+def run_aside(name: str, work: Callable[[Params], None]) -> None:
+    """Run `work`; a user's mistake is one screen of text and exit code 1, as in a stage."""
+    try:
+        check_versions("train")
+        work(read_params("train"))
+    except UserError as error:
+        _fail(name, error)
+    except OSError as error:
+        _fail(name, UserError(f"{error.strerror or error} {error.filename or ''}".strip()))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(name: str, error: UserError) -> NoReturn:
+    print(f"\n{name} stopped", file=sys.stderr)
+    for problem in error.problems:
+        print(format_problem(with_place(problem)), file=sys.stderr)
+    sys.exit(1)
+
+
+def prepare(params: Params) -> Training:
+    """The training of the recipe, with tune's winner on top where there is one.
+
+    Of the validation rows it has one: they are nothing to these looks. Raises UserError.
+    """
+    for needed in (PREPARED / "schema.json", BUILT / "model.json"):
+        if not needed.exists():
+            raise UserError(f"there is no {needed}: run 'dvc repro build' first")
+    best = BEST if BEST.exists() else None
+    if best is None:
+        print(f"there is no {BEST}: the values of params.yaml as they are")
+    section, spec, schema, overrides = read_recipe(params, best)
+    check_names(section, schema.target.task)
+    compute_deterministically(asked=section.deterministic)
+    device = choose_device()
+    model = load_weights(spec, params.seed)
+    num_weights = sum(weight.numel() for weight in model.parameters())
+    threads = choose_threads(num_weights, section.batch_size, World())
+    data = load_data(schema, read_statistics(PREPARED), device)
+    print(f"{spec.name}: {num_weights:,} weights on {device}; {threads}")
+    for path, value in overrides.items():
+        print(f"from tune: {path} = {value}")
+    one = Split(*data.validation.take(slice(0, 1)))
+    data = Data(data.train, one, data.task, data.deviation)
+    return Training(model.to(device), data, section, params.seed)
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """What argparse reads a whole number with."""
+
+    def read(text: str) -> int:
+        if not text.isdigit() or int(text) < lowest:
+            message = f"'{text}' must be a whole number, {lowest} or more"
+            raise argparse.ArgumentTypeError(message)
+        return int(text)
+
+    return read
