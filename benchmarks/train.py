@@ -134,6 +134,7 @@ def make_params(data: Data, batch_size: int) -> TrainParams:
             "ema": None,
             "precision": "fp32",
             "compile": "auto",
+            "channels_last": "auto",
             "deterministic": True,
             "early_stopping": {"metric": "loss", "patience": None},
             "calibration": {"temperature": False, "threshold": None},

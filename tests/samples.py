@@ -52,6 +52,7 @@ def train_params(**changes: object) -> TrainParams:
         "ema": None,
         "precision": "auto",
         "compile": "auto",
+        "channels_last": "auto",
         "deterministic": True,
         "early_stopping": {"metric": "loss", "patience": None},
         "calibration": {"temperature": False, "threshold": None},

@@ -8,13 +8,14 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from torch import nn
 
 from stages.common.errors import UserError, format_problem
 from stages.common.guard import check_versions
+from stages.common.model import make_model
 from stages.common.params import Params, read_params
 from stages.common.schema import read_statistics
 from stages.common.yamlfile import with_place
@@ -102,19 +103,19 @@ def prepare(params: Params) -> Training:
     if best is None:
         print(f"there is no {BEST}: the values of params.yaml as they are")
     section, spec, schema, overrides = read_recipe(params, best)
-    check_names(section, schema.target.task)
+    target = schema.target
+    check_names(section, target.task, target.classes, lambda: make_model(spec, 0))
     compute_deterministically(asked=section.deterministic)
     device = choose_device()
     model = load_weights(spec, params.seed)
     num_weights = sum(weight.numel() for weight in model.parameters())
     threads = choose_threads(num_weights, section.batch_size, World())
-    data = load_data(schema, read_statistics(PREPARED), device)
-    print(f"{spec.name}: {num_weights:,} weights on {device}; {threads}")
+    data, place = load_data(schema, read_statistics(PREPARED), device)
+    print(f"{spec.name}: {num_weights:,} weights on {device}; {threads}; {place}")
     for path, value in overrides.items():
         print(f"from tune: {path} = {value}")
     one = Split(*data.validation.take(slice(0, 1)))
-    data = Data(data.train, one, data.task, data.deviation)
-    return Training(model.to(device), data, section, params.seed)
+    return Training(model.to(device), replace(data, validation=one), section, params.seed)
 
 
 def at_least(lowest: int) -> Callable[[str], int]:

@@ -13,6 +13,7 @@ from stages.train.augment import make_augment
 from stages.train.class_weights import weigh_classes
 from stages.train.compiled import choose_compile, compile_model
 from stages.train.groups import freeze
+from stages.train.layout import choose_layout, put_channels_last, with_channels_last
 from stages.train.machine import World
 from stages.train.optimizers import make_loss, make_optimizer, make_schedule, watched_direction
 from stages.train.params import TrainParams
@@ -40,6 +41,12 @@ def assemble(
     loss_of = _make_loss(model, data, params)
     # Before anything else looks at the weights: which of them move.
     still = [] if params.groups is None else freeze(model, params.groups)
+    device = data.train.target.device
+    precision = choose_precision(params.precision, device)
+    sample, _ = data.train.take(slice(0, 1))
+    last, _ = choose_layout(params.channels_last, precision, device, sample)
+    if last:
+        put_channels_last(model)
     optimizer = make_optimizer(model, params)
     steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
     direction = watched_direction(params, data.task)
@@ -50,16 +57,14 @@ def assemble(
     # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
     torch.manual_seed(seed)
     limit = math.inf if params.clip_norm is None else params.clip_norm
-    device = data.train.target.device
     masks = share_masks(model, device)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     result = Result(micro_batch_size=params.micro_batch_size)
     network = make_network(model, data, params, world, result, masks)
-    precision = choose_precision(params.precision, device)
     scaler = make_scaler(precision, device)
     cast = casting(precision, device)
-    sample, _ = data.train.take(slice(0, 1))
     augment = make_augment(params.augment, sample, masks)
+    augment = with_channels_last(augment) if last else augment
     step = Step(
         network=network,
         loss_of=loss_of,

@@ -21,6 +21,7 @@ from stages.train.checkpoint import history_of, load_checkpoint, newest, unpack
 from stages.train.class_weights import tell_weights, weigh_classes
 from stages.train.compiled import choose_compile
 from stages.train.groups import tell_groups
+from stages.train.layout import choose_layout
 from stages.train.loggers import open_loggers
 from stages.train.loop import train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
@@ -78,10 +79,13 @@ def fit(
     processes = f"{world.size} process" + ("es" if world.size > 1 else "")
     processes += f" on {world.num_nodes} machines" if world.num_nodes > 1 else ""
     precision = choose_precision(section.precision, device)
+    last, layout = choose_layout(
+        section.channels_last, precision, device, data.train.take(slice(0, 1))[0]
+    )
     compiles, why = choose_compile(section.compile, device, *sizes(model, data, section))
     print(
         f"{spec.name}: {num_weights:,} weights on {device}; {processes}; {threads}; {why}; "
-        f"{precision}"
+        f"{precision}{'; ' if layout else ''}{layout}"
     )
     print(place)
     for path, value in overrides.items():
@@ -130,7 +134,7 @@ def fit(
                 log(len(result.history), kept_scalars(result.kept, data.metric))
     calibration, lines = calibrate(model, data.validation, section.calibration)
     _write(out, spec, result, data, section, calibration)
-    chosen = {"precision": precision, "compile": compiles}
+    chosen = {"precision": precision, "compile": compiles, "channels_last": last}
     _write_recipe(out / "recipe.json", seed, section, chosen, result, data)
     for line in lines:
         print(line)

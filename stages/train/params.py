@@ -105,6 +105,7 @@ class TrainParams(Section):
     - `ema`: keep an average of the weights over the steps, with that decay, not the last ones.
     - `precision`: that of the forward pass; `auto`: bf16 on a GPU that computes in it, else fp32.
     - `compile`: torch writes code for this model; `auto`: on a GPU, where the training repays it.
+    - `channels_last`: how images lie in memory; `auto`: so on a GPU in half precision.
     - `deterministic`: the same bits every time on a GPU too, where it takes some speed.
     - `early_stopping`: null trains all epochs and keeps the last weights.
     - `replicas`: trainings of the same recipe that differ in the seed; the first is served.
@@ -124,6 +125,7 @@ class TrainParams(Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     precision: Precision
     compile: Choice
+    channels_last: Choice
     deterministic: bool
     early_stopping: EarlyStopping | None
     calibration: CalibrationParams
