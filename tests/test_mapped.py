@@ -280,11 +280,15 @@ def test_a_stage_says_where_the_data_are_and_writes_the_same(
 ) -> None:
     project = small_project(tmp_path / "project", mixed_table(), {"train.epochs": 2})
     run_stages(project, "prepare", "build", "tune", "train")
-    assert "data on cpu: 3 kB\n" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert (
+        "data on cpu: 3 kB; threads: 1 (a step of 0.0M products is small); eager: to compile does "
+        "not pay on cpu; fp32"
+    ) in said
     expected = project.outputs()
     monkeypatch.setenv("REPRISE_DATA", "mapped")
     run_stages(project, "train")
-    assert "data mapped: 3 kB (REPRISE_DATA)\n" in capsys.readouterr().out
+    assert "data mapped: 3 kB (REPRISE_DATA); threads: 1 (" in capsys.readouterr().out
     assert project.outputs() == expected
 
 

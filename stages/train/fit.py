@@ -83,11 +83,9 @@ def fit(
         section.channels_last, precision, device, data.train.take(slice(0, 1))[0]
     )
     compiles, why = choose_compile(section.compile, device, *sizes(model, data, section))
-    print(
-        f"{spec.name}: {num_weights:,} weights on {device}; {processes}; {threads}; {why}; "
-        f"{precision}{'; ' if layout else ''}{layout}"
-    )
-    print(place)
+    print(f"{spec.name}: {num_weights:,} weights on {device}; {processes}")
+    # What rules have chosen: a parameter overrides what changes the result, else the environment.
+    print(*filter(None, (place, threads, why, precision, layout)), sep="; ")
     for path, value in overrides.items():
         print(f"from tune: {path} = {value}")
     if section.groups is not None:
