@@ -30,7 +30,7 @@ MISTAKES = [
     ("name: cnn", "name: resnet", ["no model 'resnet'", "cnn, linear, mlp"]),
     ("lr: 3e-3", "lr: fast", ["lr must be a number", "train.optimizer.lr: fast"]),
     ("lr: 3e-3", "betas: [0.9]", ["train.optimizer.betas"]),
-    ("name: AdamW", "name: LBFGS", ["LBFGS can't be used", "several times a step"]),
+    ("name: AdamW", "name: Muon", ["Muon can't be used", "it takes matrices only"]),
     ("name: AdamW", "name: adamw", ["no optimizer 'adamw'", "did you mean 'AdamW'?"]),
     ("name: CosineAnnealingLR", "name: StepLR", ["StepLR needs 'step_size'"]),
     ("[accuracy, f1_macro", "[acuracy, f1_macro", ["no metric 'acuracy'", "evaluate.metrics.0"]),

@@ -56,6 +56,12 @@ RECIPES = {
         "optimizer": {"name": "Adam", "lr": 0.02},
         "schedule": {"name": "CyclicLR", "base_lr": 0.001, "step_size_up": 3},
     },
+    "line search": {
+        "optimizer": {"name": "LBFGS", "lr": 0.5, "max_iter": 3, "line_search_fn": "strong_wolfe"},
+        "schedule": {"name": "ExponentialLR", "gamma": 0.9},
+        "ema": 0.9,
+        "micro_batch_size": 6,
+    },
     "half precision": {
         "optimizer": {"name": "SGD", "lr": 0.1, "momentum": 0.9},
         "schedule": {"name": "warmup_cosine"},

@@ -1,4 +1,5 @@
-"""The loop. `train` goes over the epochs, `train_epoch` over the steps; `step.py` is one of them.
+"""The loop. `train` goes over the epochs, `train_epoch` over the steps; `step.py` is one of them,
+`closure.py` one of an optimizer that evaluates the loss several times.
 
 A source (`sources.py`) hands over the rows of each step; those that lie on the device are a slice
 by a permutation. Nothing in a step waits for the device: losses and norms are summed there and read
@@ -7,6 +8,7 @@ once an epoch.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,9 +16,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from stages.train.assemble import assemble
+from stages.train.closure import take_with_closure
 from stages.train.diverged import lost, stop_when_diverged
 from stages.train.machine import World
-from stages.train.optimizers import STEPWISE, watched_direction, watched_metric
+from stages.train.optimizers import STEPWISE, needs_closure, watched_direction, watched_metric
 from stages.train.params import TrainParams
 from stages.train.sources import Source
 from stages.train.state import Data, Epoch, Result, State, Sums
@@ -92,12 +95,13 @@ def train_epoch(
     step.network.train()
     for norm in step.still:
         norm.eval()
+    take = partial(take_with_closure, step) if needs_closure(type(step.optimizer)) else step.take
     epoch = len(state.result.history) + 1
     steps_per_epoch = math.ceil(len(source) / params.batch_size)
     order = batches(len(source), params.batch_size, seed, epoch)
     for share in shares(source, order[sums.num_steps :], step.world, seed_of_epoch(seed, epoch)):
         number = (epoch - 1) * steps_per_epoch + sums.num_steps
-        step.take(share, state)
+        take(share, state)
         if isinstance(state.schedule, STEPWISE):
             state.schedule.step()
         if state.average is not None and params.ema is not None:

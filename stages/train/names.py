@@ -38,7 +38,6 @@ _REFUSED = {
         "two classes are two outputs here; CrossEntropyLoss is the same loss for them"
     ),
     "NLLLoss": "it wants log-probabilities and models here give scores; use CrossEntropyLoss",
-    "LBFGS": "it calls the loss several times a step, which the loop does not; use Adam or SGD",
     "SparseAdam": "it needs sparse gradients, which no model here has; use Adam",
     "Muon": "it takes matrices only, and every model has biases; use AdamW",
     "LambdaLR": "it takes a Python function; use LinearLR, StepLR or OneCycleLR",

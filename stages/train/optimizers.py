@@ -13,7 +13,7 @@ from stages.common.schema import Class
 from stages.train.class_weights import WeightedLoss
 from stages.train.compiled import check_compiler
 from stages.train.groups import check_groups, rates
-from stages.train.names import losses_of, resolve
+from stages.train.names import allowed, losses_of, resolve
 from stages.train.params import TrainParams, check_class_weights
 from stages.zoo.schedules import warmup_cosine
 
@@ -49,6 +49,7 @@ def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimiz
     """The optimizer over two groups: weight decay spares biases and norms (one-dimensional).
 
     Over two of each learning rate, if `train.groups` has several; the optimizer's own is first.
+    One that needs a closure takes one group of all weights, and knows no weight decay.
     """
     optimizer_class, arguments = resolve("optimizer", params.optimizer)
     taken = inspect.signature(optimizer_class).parameters
@@ -56,6 +57,9 @@ def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimiz
     groups: list[dict[str, Any]] = []
     for rate, weights in rates(model, params.groups or ()).items():
         own = {} if rate is None else {"lr": rate}
+        if needs_closure(optimizer_class):
+            groups.append({"params": weights, **own})
+            continue
         groups.append({"params": [weight for weight in weights if weight.ndim > 1], **own})
         groups.append({"params": [weight for weight in weights if weight.ndim <= 1], **own})
         groups[-1] |= spared
@@ -68,6 +72,12 @@ def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimiz
     except (ValueError, TypeError) as error:
         raise UserError(Problem(str(error), key="train.optimizer")) from None
     return optimizer
+
+
+def needs_closure(optimizer_class: type) -> bool:
+    """Whether its steps can't do without a function that gives the loss."""
+    closure = inspect.signature(optimizer_class.step).parameters.get("closure")  # type: ignore[attr-defined]
+    return closure is not None and closure.default is inspect.Parameter.empty
 
 
 def make_schedule(
@@ -144,6 +154,7 @@ def check_names(
         lambda: make_loss(params, task),
         lambda: resolve("optimizer", params.optimizer),
         lambda: resolve("schedule", params.schedule),
+        lambda: _check_closure(params),
         lambda: watched_direction(params, task),
         lambda: check_compiler(params.compile),
     ]
@@ -160,17 +171,43 @@ def check_names(
     _rehearse(params)
 
 
+def _check_closure(params: TrainParams) -> None:
+    """Raise UserError for what an optimizer that evaluates the loss itself can't be used with."""
+    name = params.optimizer.name
+    optimizer_class = allowed("optimizer").get(name)
+    if optimizer_class is None or not needs_closure(optimizer_class):
+        return
+    problems = []
+    for key in ("clip_norm", "clip_value"):
+        value = getattr(params, key)
+        if value is not None:
+            message = (
+                f"{name} goes by how the loss falls along its gradient; a clipped one is of no loss"
+            )
+            problems.append(Problem(message, f"train.{key}", f"{value:g}", ("null",)))
+    if params.precision == "fp16":
+        message = (
+            f"{name} compares the losses of a step, and fp16 takes steps until its factor fits"
+        )
+        problems.append(Problem(message, "train.precision", "fp16", ("auto", "fp32", "bf16")))
+    if problems:
+        raise UserError(*problems)
+
+
 def _rehearse(params: TrainParams) -> None:
     """Two steps on nothing: an argument of the right type may still have a value that fails."""
     params = params.model_copy(update={"groups": None})
     weights = nn.ParameterList([torch.zeros(2, 2), torch.zeros(2)])
     optimizer = make_optimizer(weights, params)
+    closures = [lambda: 0.0] if needs_closure(type(optimizer)) else []
+    if closures:
+        _rehearse_closure(params)
     schedule = make_schedule(optimizer, params, 1, "min")
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     try:
         for _ in range(min(2, params.epochs)):
-            optimizer.step()
+            optimizer.step(*closures)
             if isinstance(schedule, ReduceLROnPlateau):
                 schedule.step(0.0)
             else:
@@ -178,3 +215,25 @@ def _rehearse(params: TrainParams) -> None:
     except (ValueError, TypeError, ArithmeticError) as error:
         message = f"{params.schedule.name} can't take a step with these arguments: {error}"
         raise UserError(Problem(message, key="train.schedule")) from None
+
+
+def _rehearse_closure(params: TrainParams) -> None:
+    """Two steps down a bowl, which must lead anywhere."""
+    (weight,) = weights = nn.ParameterList([torch.zeros(2)])
+    optimizer = make_optimizer(weights, params)
+
+    def closure() -> float:
+        weight.grad = weight.detach() + 1
+        return float((weight.detach() + 1).square().sum()) / 2
+
+    name, message = params.optimizer.name, None
+    try:
+        for _ in range(2):
+            optimizer.step(closure)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, IndexError) as error:
+        message = f"{name} can't take a step with these arguments: {error}"
+    else:
+        if not weight.any():
+            message = f"{name} moves no weight with these arguments"
+    if message is not None:
+        raise UserError(Problem(message, key="train.optimizer"))

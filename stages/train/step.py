@@ -71,11 +71,7 @@ class Step:
 
     def take(self, share: Share, state: State) -> None:
         """Learn from the rows of a batch; add what came of it to the sums of `state`."""
-        sums, loss = state.sums, None
-        while loss is None:
-            for weight in self.weights:
-                weight.grad = None
-            loss = self._backward(share, state)
+        sums, loss = state.sums, self.evaluate(share, state)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm([w.grad for w in self.weights if w.grad is not None])
@@ -87,6 +83,23 @@ class Step:
         if self.scaler is not None:
             self.scaler.update()
         sums.num_steps += 1
+
+    def evaluate(self, share: Share, state: State) -> Tensor:
+        """Leave the gradient of a batch's mean loss in the weights; return our part of the loss.
+
+        Where the memory is full, fewer rows at once are tried.
+        """
+        while True:
+            for weight in self.weights:
+                weight.grad = None
+            size = state.result.micro_batch_size
+            try:
+                return self._add_gradients(share, state.sums.num_steps, size)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Out here nothing holds what the model had computed any more.
+            state.result.micro_batch_size = halve(size, len(share.target), self.world)
 
     def _apply(self, loss: float, norm: Tensor, num_rows: float, sums: Sums) -> None:
         length = norm.item()
@@ -124,18 +137,6 @@ class Step:
         sums.rows += finite * num_rows
         sums.applied += finite.double()
         sums.lost = (sums.lost + 1) * ~finite
-
-    def _backward(self, share: Share, state: State) -> Tensor | None:
-        """As below; None when the memory was full and fewer rows at once are to be tried."""
-        size = state.result.micro_batch_size
-        try:
-            return self._add_gradients(share, state.sums.num_steps, size)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Out here nothing holds what the model had computed any more.
-        state.result.micro_batch_size = halve(size, len(share.target), self.world)
-        return None
 
     def _add_gradients(self, share: Share, number: int, size: int | None) -> Tensor:
         """Leave the gradient of step `number` in the weights; this process's part of the loss."""
