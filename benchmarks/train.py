@@ -132,6 +132,7 @@ def make_params(data: Data, batch_size: int) -> TrainParams:
             "clip_norm": CLIP,
             "clip_value": None,
             "ema": None,
+            "swa": None,
             "precision": "fp32",
             "compile": "auto",
             "channels_last": "auto",

@@ -30,7 +30,12 @@ from stages.common.yamlfile import read_yaml
 from stages.evaluate.params import GatedEvaluateParams, check_gates
 from stages.infer.params import InferParams
 from stages.prepare.params import PrepareParams
-from stages.train.params import TrainParams, check_calibration, check_class_weights
+from stages.train.params import (
+    TrainParams,
+    check_averages,
+    check_calibration,
+    check_class_weights,
+)
 from stages.tune.params import TuneParams, check_space
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -166,6 +171,8 @@ def _check_section(
 ) -> tuple[list[Problem], BaseModel | None]:
     """The mistakes of a section, and the section when it has none of its own."""
     problems, section = validate_all(SECTIONS[name], part, at=name)
+    if isinstance(section, TrainParams):
+        problems += check_averages(section)
     for inner in NAMED.get(name, ()):
         if isinstance(part, Mapping) and isinstance(part.get(inner), Mapping):
             problems += check_named(part[inner], f"{name}.{inner}", schema)

@@ -50,6 +50,7 @@ def train_params(**changes: object) -> TrainParams:
         "clip_norm": None,
         "clip_value": None,
         "ema": None,
+        "swa": None,
         "precision": "auto",
         "compile": "auto",
         "channels_last": "auto",

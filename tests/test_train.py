@@ -107,6 +107,7 @@ def order_of(num_rows: int, seed: int, epoch: int) -> Tensor:
 
 
 DROPPED: dict[str, Any] = {"epochs": 4, "batch_size": 22, "optimizer": {"name": "SGD", "lr": 0.1}}
+AVERAGED: dict[str, Any] = {"swa": {"start": 3, "lr": 0.05}}
 SPECS = {
     "linear": ModelSpec(name="linear", arguments={}, inputs={"numeric": [36]}, num_outputs=3),
     "mlp": ModelSpec(
@@ -866,7 +867,7 @@ def test_no_model_of_the_zoo_has_layers_that_see_how_a_batch_is_divided() -> Non
 SEARCH = {"name": "LBFGS", "lr": 0.5, "max_iter": 4, "line_search_fn": "strong_wolfe"}
 TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
     **{
-        kind: (kind, {name: DROPPED[name] for name in ("batch_size", "optimizer")})
+        kind: (kind, AVERAGED | {name: DROPPED[name] for name in ("batch_size", "optimizer")})
         for kind in SPECS
     },
     "LBFGS": ("mlp", {"batch_size": 22, "optimizer": SEARCH, "epochs": 3}),

@@ -20,15 +20,20 @@ from stages.train.params import TrainParams
 from stages.train.precision import casting, choose_precision, make_scaler
 from stages.train.state import Data, Result, State
 from stages.train.step import Step, shard
+from stages.train.swa import held_rates
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """One training, put together and not begun."""
+    """One training, put together and not begun.
+
+    `held_rates` are those of the optimizer's groups while `train.swa` holds the schedule.
+    """
 
     step: Step
     state: State
     loss_of: nn.Module
+    held_rates: list[float]
 
 
 def assemble(
@@ -48,12 +53,13 @@ def assemble(
     if last:
         put_channels_last(model)
     optimizer = make_optimizer(model, params)
+    held = held_rates(optimizer, params)
     steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
     direction = watched_direction(params, data.task)
     schedule = make_schedule(optimizer, params, steps_per_epoch, direction)
-    average = (
-        None if params.ema is None else copy.deepcopy(model).requires_grad_(requires_grad=False)
-    )
+    average = None
+    if params.ema is not None or params.swa is not None:
+        average = copy.deepcopy(model).requires_grad_(requires_grad=False)
     # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
     torch.manual_seed(seed)
     limit = math.inf if params.clip_norm is None else params.clip_norm
@@ -80,7 +86,7 @@ def assemble(
         still=still,
     )
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
-    return Assembly(step, state, loss_of)
+    return Assembly(step, state, loss_of, held)
 
 
 def _make_loss(model: nn.Module, data: Data, params: TrainParams) -> nn.Module:

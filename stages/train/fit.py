@@ -180,6 +180,11 @@ def _write(
     )
     if skipped := sum(epoch.skipped_steps for epoch in result.history):
         print(f"{skipped} steps were not applied: their loss or gradient was no finite number")
+    if section.swa is not None and kept.epoch < section.swa.start:
+        print(
+            f"the kept weights, of epoch {kept.epoch}, are no average: that begins with epoch "
+            f"{section.swa.start} (train.swa.start)"
+        )
     which = "last" if section.early_stopping is None else "best"
     stopped = "" if len(result.history) == section.epochs else " (stopped early)"
     print(

@@ -24,6 +24,14 @@ from stages.train.params import TrainParams
 from stages.train.sources import Source
 from stages.train.state import Data, Epoch, Result, State, Sums
 from stages.train.step import Share, Step, fit_to_target, is_lost, shard, update_average
+from stages.train.swa import (
+    add_to_average,
+    hold,
+    is_averaged,
+    is_held,
+    norms_of,
+    recompute_norms,
+)
 
 EVALUATION_ROWS = 4096
 
@@ -50,15 +58,18 @@ def train(
     sign = 1 if watched_direction(params, data.task) == "min" else -1
     made = assemble(model, data, params, seed, world)
     step, state, masks = made.step, made.state, made.step.masks
-    schedule, average = state.schedule, state.average
+    schedule = state.schedule
     restore(state)
     result = state.result
     while len(result.history) < params.epochs and not is_out_of_patience(result, params):
         epoch = len(result.history) + 1
+        held = is_held(params, epoch)
+        if held:
+            hold(state.optimizer, made.held_rates)
         masks.begin_epoch(seed, epoch)
         train_epoch(step, data.train, state, params, seed, save)
         masks.end_epoch()
-        judged = model if average is None else average
+        judged = _follow(state, step, data.train, params, seed)
         figures = validate(judged, data.validation, made.loss_of, data, world)
         device = data.train.target.device
         done = _end_epoch(epoch, state.sums, figures, device, world)
@@ -71,9 +82,11 @@ def train(
             result.kept = done
             result.weights = {k: v.detach().clone() for k, v in judged.state_dict().items()}
         watch(done, judged)
-        if isinstance(schedule, ReduceLROnPlateau):
+        if held or isinstance(schedule, STEPWISE):
+            pass
+        elif isinstance(schedule, ReduceLROnPlateau):
             schedule.step(watched)
-        elif not isinstance(schedule, STEPWISE):
+        else:
             schedule.step()
         state.sums = Sums(lost=state.sums.lost)
         save(state)
@@ -98,17 +111,31 @@ def train_epoch(
     take = partial(take_with_closure, step) if needs_closure(type(step.optimizer)) else step.take
     epoch = len(state.result.history) + 1
     steps_per_epoch = math.ceil(len(source) / params.batch_size)
+    moves = isinstance(state.schedule, STEPWISE) and not is_held(params, epoch)
     order = batches(len(source), params.batch_size, seed, epoch)
     for share in shares(source, order[sums.num_steps :], step.world, seed_of_epoch(seed, epoch)):
         number = (epoch - 1) * steps_per_epoch + sums.num_steps
         take(share, state)
-        if isinstance(state.schedule, STEPWISE):
+        if moves:
             state.schedule.step()
         if state.average is not None and params.ema is not None:
             update_average(state.average, state.model, params.ema, number)
         if is_lost(sums, steps_per_epoch, scaled=step.scaler is not None):
             raise lost(state.model, step, source, share, epoch, sums)
         save(state)
+
+
+def _follow(state: State, step: Step, source: Source, params: TrainParams, seed: int) -> nn.Module:
+    """What is judged and kept after an epoch: the model, or the average of its weights."""
+    epoch = len(state.result.history) + 1
+    if state.average is None or (params.swa is not None and not is_averaged(params, epoch)):
+        return state.model
+    if params.swa is not None:
+        add_to_average(state.average, state.model, epoch - params.swa.start)
+        if norms := norms_of(state.average, state.model, step.still):
+            order = torch.cat(batches(len(source), params.batch_size, seed, epoch))
+            recompute_norms(state.average, norms, source, order, step.world)
+    return state.average
 
 
 def batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from stages.train.class_weights import WeightedLoss
 from stages.train.compiled import check_compiler
 from stages.train.groups import check_groups, rates
 from stages.train.names import allowed, losses_of, resolve
-from stages.train.params import TrainParams, check_class_weights
+from stages.train.params import TrainParams, check_averages, check_class_weights
 from stages.zoo.schedules import warmup_cosine
 
 # Schedules that are meant to move with every step; torch's others move with every epoch.
@@ -166,6 +166,7 @@ def check_names(
         except UserError as error:
             problems += error.problems
     problems += check_class_weights(params.class_weights, task, classes)
+    problems += check_averages(params)
     if problems:
         raise UserError(*problems)
     _rehearse(params)

@@ -94,6 +94,16 @@ class Group(Section):
         return self
 
 
+class Swa(Section):
+    """From the end of which epoch on (the first is 1) the weights are averaged, epoch by epoch.
+
+    `lr` is the learning rate from the beginning of that epoch on; null: the schedule goes on.
+    """
+
+    start: Positive
+    lr: Annotated[float, Field(gt=0)] | None
+
+
 class TrainParams(Section):
     """How to train. Names are classes of `torch.nn`, `torch.optim`, `torch.optim.lr_scheduler`.
 
@@ -103,6 +113,7 @@ class TrainParams(Section):
     - `clip_norm`: a gradient that is longer is scaled down to it.
     - `clip_value`: then each of its numbers is cut to within ± this.
     - `ema`: keep an average of the weights over the steps, with that decay, not the last ones.
+    - `swa`: keep the mean of the weights at the ends of the last epochs; not beside `ema`.
     - `precision`: that of the forward pass; `auto`: bf16 on a GPU that computes in it, else fp32.
     - `compile`: torch writes code for this model; `auto`: on a GPU, where the training repays it.
     - `channels_last`: how images lie in memory; `auto`: so on a GPU in half precision.
@@ -123,6 +134,7 @@ class TrainParams(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None
     clip_value: Annotated[float, Field(gt=0)] | None
     ema: Annotated[float, Field(gt=0, lt=1)] | None
+    swa: Swa | None
     precision: Precision
     compile: Choice
     channels_last: Choice
@@ -166,3 +178,17 @@ def check_class_weights(
         for name in weights
         if name not in names
     ]
+
+
+def check_averages(params: TrainParams) -> list[Problem]:
+    """What of the averages of the weights does not go together."""
+    if params.swa is None:
+        return []
+    problems, at = [], "train.swa"
+    if params.ema is not None:
+        message = "there is one average of the weights to keep: train.ema or train.swa"
+        problems.append(Problem(message, at, allowed=("null",)))
+    if params.swa.start > params.epochs:
+        message = f"the training has {params.epochs} epochs, so nothing would be averaged"
+        problems.append(Problem(message, f"{at}.start", str(params.swa.start)))
+    return problems

@@ -86,8 +86,8 @@ class Sums:
 class State:
     """All that the next step depends on, beside the recipe and the data: what a checkpoint holds.
 
-    `average` follows the weights (`train.ema`) and is what is validated and kept. `scaler` has the
-    factor on losses in float16.
+    `average` follows the weights (`train.ema`, or `train.swa` from its first epoch on) and is what
+    is then validated and kept. `scaler` has the factor on losses in float16.
     """
 
     model: nn.Module

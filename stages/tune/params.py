@@ -17,6 +17,7 @@ _NOT_TUNABLE = {
         ("train.calibration.temperature", "train.calibration.threshold"),
         "a trial is judged before anything is calibrated",
     ),
+    "train.swa": "a trial is without it: it has not the epochs that would be averaged",
     "train.replicas": "a trial is one training",
     "build.model.name": "only the file of the model that it names is a dependency; "
     "try models one by one",

@@ -42,7 +42,8 @@ def read_start(params: Params, num_epochs: int) -> Start:
     """The recipe of `params.yaml` and `model.json`; a trial has a budget of its own."""
     # A trial is judged by what its training watches; nothing is fitted after it.
     uncalibrated = {"temperature": False, "threshold": None}
-    own = {"epochs": num_epochs, "calibration": uncalibrated, "replicas": 1}
+    # Nor are its few epochs those that are averaged.
+    own = {"epochs": num_epochs, "swa": None, "calibration": uncalibrated, "replicas": 1}
     train_tree = {**params.part("train"), **own}
     return Start(train_tree, read_spec(BUILT), read_schema(PREPARED), params.seed)
 

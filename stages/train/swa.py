@@ -1,0 +1,112 @@
+"""Stochastic weight averaging: the mean of the weights at the ends of the last epochs.
+
+`train.swa` says from which epoch on, and at which learning rate. (Izmailov, Podoprikhin, Garipov,
+Vetrov, Wilson: Averaging weights leads to wider optima and better generalization, UAI 2018.)
+The arithmetic is that of torch.optim.swa_utils. How many epochs are in the average follows from
+the epoch that ends, so a training goes on from a checkpoint with the same bits.
+"""
+
+import math
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+from torch.optim.swa_utils import get_swa_multi_avg_fn
+
+from stages.train.machine import World
+from stages.train.params import TrainParams
+from stages.train.sources import Source
+
+# Rows at once, of which a batch norm takes mean and variance.
+NORM_ROWS = 4096
+
+
+def is_averaged(params: TrainParams, epoch: int) -> bool:
+    """Whether the weights after `epoch` (from 1) are in the average."""
+    return params.swa is not None and epoch >= params.swa.start
+
+
+def is_held(params: TrainParams, epoch: int) -> bool:
+    """Whether `epoch` (from 1) has the learning rate of `train.swa` in place of the schedule's."""
+    return is_averaged(params, epoch) and params.swa is not None and params.swa.lr is not None
+
+
+def held_rates(optimizer: Optimizer, params: TrainParams) -> list[float]:
+    """The rate of each of the optimizer's groups while the schedule is held; none: it never is.
+
+    As long as no schedule has touched it: groups are to each other as they are in the recipe.
+    """
+    if params.swa is None or params.swa.lr is None:
+        return []
+    base = optimizer.defaults["lr"]
+    ratios = [group["lr"] / base if base else 1.0 for group in optimizer.param_groups]
+    return [params.swa.lr * ratio for ratio in ratios]
+
+
+def hold(optimizer: Optimizer, rates: list[float]) -> None:
+    """Give each of the optimizer's groups its rate."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+@torch.no_grad()
+def add_to_average(average: nn.Module, model: nn.Module, num_averaged: int) -> None:
+    """Take the weights of `model` into the mean of those of `num_averaged` epochs before.
+
+    What is no weight, such as the statistics of a norm, is the model's.
+    """
+    mine, theirs = list(average.parameters()), list(model.parameters())
+    if num_averaged == 0:
+        for own, weight in zip(mine, theirs, strict=True):
+            own.copy_(weight)
+    else:
+        update = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
+        update(mine, theirs, num_averaged)
+    for own_buffer, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        own_buffer.copy_(buffer)
+
+
+def norms_of(
+    average: nn.Module, model: nn.Module, still: Collection[nn.Module]
+) -> list[_BatchNorm]:
+    """The batch norms of `average` that keep statistics, without those frozen in `model`."""
+    pairs = zip(average.modules(), model.modules(), strict=True)
+    return [
+        own
+        for own, norm in pairs
+        if isinstance(own, _BatchNorm) and own.running_mean is not None and norm not in still
+    ]
+
+
+@torch.no_grad()
+def recompute_norms(
+    model: nn.Module, norms: list[_BatchNorm], source: Source, order: Tensor, world: World
+) -> None:
+    """Mean and variance of batch norms anew: those of other weights are not the average's.
+
+    As torch's update_bn, but with everything else in evaluation mode, so that no dropout is in
+    the statistics. The rows in the order of `order` (rows,) go through in parts; each process
+    takes some of the parts, and the mean over all parts is everybody's.
+    """
+    parts = torch.tensor_split(order, math.ceil(len(order) / NORM_ROWS))
+    mine = parts[world.rank :: world.size]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for rows in mine:
+        batch, _ = source.take(rows)
+        model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+        if world.size > 1:
+            for value in (norm.running_mean, norm.running_var):
+                assert value is not None
+                world.sum(value.mul_(len(mine))).div_(len(parts))
+            assert norm.num_batches_tracked is not None
+            norm.num_batches_tracked.fill_(len(parts))
