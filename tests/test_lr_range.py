@@ -64,6 +64,12 @@ def test_the_losses_are_those_of_the_loop_with_a_growing_rate() -> None:
     assert not curve.diverges
 
 
+def test_what_else_would_move_the_rate_stands_still() -> None:
+    plain = measure(training(batch_size=16), 1e-3, 1.0, 10)
+    recipe = {"schedule": {"name": "OneCycleLR"}, "swa": {"start": 2, "lr": 0.5}}
+    assert measure(training(batch_size=16, **recipe), 1e-3, 1.0, 10) == plain
+
+
 def test_it_ends_where_the_loss_diverges() -> None:
     curve = measure(training(), 1e-3, 1e9, 200)
     assert curve.diverges

@@ -62,6 +62,9 @@ def measure(training: Training, lowest: float, highest: float, num_steps: int) -
 
     It ends before when the loss is no finite number, or far above its lowest.
     """
+    # The rate is ours: no schedule, and no average of weights that has a rate of its own.
+    still = {"schedule": Named(name="ConstantLR", factor=1.0), "swa": None}
+    training = replace(training, params=training.params.model_copy(update=still))
     rates = [float(rate) for rate in np.geomspace(lowest, highest, num_steps)]
     losses: list[float] = []
     shares: list[float] = []
@@ -232,10 +235,7 @@ def main() -> None:
             bounds = f"from {given.lowest:g} to {given.highest:g}"
             raise UserError(f"the rates go up, from one above 0: '--from' to '--to' is {bounds}")
         training = prepare(params)
-        # The rate is ours: no schedule.
-        still = {"schedule": Named(name="ConstantLR", factor=1.0)}
-        chosen = replace(training, params=training.params.model_copy(update=still))
-        curve = measure(chosen, given.lowest, given.highest, given.steps)
+        curve = measure(training, given.lowest, given.highest, given.steps)
         write(curve, f"{training.params.optimizer.name}, batches of {training.params.batch_size}")
         show(curve, training.params)
 
