@@ -6,6 +6,7 @@ When one of several is lost, torchrun ends the others and starts all again; they
 last checkpoint. A mistake that would come again is left as a file instead, and ends all of them.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ def main() -> None:
     checkpoints = Path(sys.argv[3]) if len(sys.argv) > 3 else None
     if "RANK" in os.environ:
         train_with_others(replica, out, checkpoints)
+        # As in `run_stage`: the end is not for collecting garbage.
+        gc.freeze()
         return
     end_with_the_stage()
     try:
