@@ -40,6 +40,8 @@ SOURCES = (
     "stages/evaluate/metrics.py",
     "stages/train/names.py",
     "stages/train/optimizers.py",
+    "stages/zoo/losses.py",
+    "stages/zoo/schedules.py",
     "stages/schema.py",
 )
 

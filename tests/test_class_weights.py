@@ -20,9 +20,10 @@ from stages.common.section import validate
 from stages.common.yamlfile import read_yaml
 from stages.train.class_weights import tell_weights, weigh_classes
 from stages.train.loop import batches, train
+from stages.train.losses import make_loss
 from stages.train.machine import World
-from stages.train.names import CLASSIFICATION_LOSSES
-from stages.train.optimizers import check_names, make_loss
+from stages.train.names import losses_of
+from stages.train.optimizers import check_names
 from stages.train.params import TrainParams
 from stages.train.sources import Split
 from stages.train.state import Data
@@ -124,7 +125,7 @@ def test_the_loop_weighs_each_row_whatever_the_micro_batches(asked: Any, size: i
     torch.testing.assert_close(ours.output.weight, theirs.output.weight, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", CLASSIFICATION_LOSSES)
+@pytest.mark.parametrize("name", losses_of("classification"))
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_processes_add_up_to_the_gradient_of_the_batch(name: str, size: int) -> None:
     data, model = unbalanced(), network()

@@ -15,7 +15,7 @@ STAGES = ("prepare", "build", "tune", "train", "evaluate", "infer")
 EDGES = {
     **{f"stages.{stage}": ("stages.common",) for stage in STAGES},
     # What it names may be our own; a model is loaded by its name alone.
-    "stages.train": ("stages.common", "stages.zoo.schedules"),
+    "stages.train": ("stages.common", "stages.zoo.losses", "stages.zoo.schedules"),
     # It trains: the one edge between stages.
     "stages.tune": ("stages.common", "stages.train"),
     "stages.common": (),

@@ -29,9 +29,10 @@ from stages.common.model import ModelSpec, make_model
 from stages.train.board import rebuild
 from stages.train.diverged import DivergedError
 from stages.train.loop import batches, train, validate
+from stages.train.losses import make_loss
 from stages.train.machine import World, choose_device, choose_threads, num_processes
-from stages.train.names import REGRESSION_LOSSES, Kind, allowed, refused
-from stages.train.optimizers import check_names, make_loss, make_optimizer
+from stages.train.names import Kind, allowed, losses_of, refused
+from stages.train.optimizers import check_names, make_optimizer
 from stages.train.params import TrainParams
 from stages.train.progress import NUM_LINES, show_progress
 from stages.train.sources import Split
@@ -257,7 +258,7 @@ def test_every_optimizer_learns(name: str, schedule: str) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_learns(name: str) -> None:
-    task = "regression" if name in REGRESSION_LOSSES else "classification"
+    task = "regression" if name in losses_of("regression") else "classification"
     data = regression() if task == "regression" else classification()
     params = train_params(epochs=10, loss={"name": name})
     check_names(params, task)
@@ -267,7 +268,7 @@ def test_every_loss_learns(name: str) -> None:
     # What is reported is the mean over rows, however they were batched.
     scores = network(data.validation.batch)
     scores = scores.squeeze(1) if task == "regression" else scores
-    whole = getattr(nn, name)()(scores, data.validation.target).item()
+    whole = allowed("loss")[name]()(scores, data.validation.target).item()
     assert history[-1].validation_loss == pytest.approx(whole, rel=1e-5)
 
 
@@ -339,6 +340,7 @@ def test_warmup_cosine_rises_in_a_line_and_falls_along_a_cosine() -> None:
 @pytest.mark.parametrize(
     ("kind", "module", "base"),
     [
+        ("loss", nn, nn.Module),
         ("optimizer", torch.optim, torch.optim.Optimizer),
         ("schedule", torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
     ],
@@ -350,9 +352,10 @@ def test_every_class_of_torch_is_allowed_or_refused_with_a_reason(
         name
         for name, member in vars(module).items()
         if isinstance(member, type) and issubclass(member, base) and not name.startswith("_")
+        if kind != "loss" or name.endswith("Loss")
     } - {base.__name__}
-    ours = {"warmup_cosine"} if kind == "schedule" else set()
-    assert classes | ours == set(allowed(kind)) | set(refused(kind))
+    ours = {"loss": {"focal", "quantile"}, "optimizer": set(), "schedule": {"warmup_cosine"}}
+    assert classes | ours[kind] == set(allowed(kind)) | set(refused(kind))
     assert not set(allowed(kind)) & set(refused(kind))
 
 

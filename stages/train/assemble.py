@@ -14,9 +14,10 @@ from stages.train.class_weights import weigh_classes
 from stages.train.compiled import choose_compile, compile_model
 from stages.train.groups import freeze
 from stages.train.layout import choose_layout, put_channels_last, with_channels_last
+from stages.train.losses import make_loss
 from stages.train.machine import World
-from stages.train.optimizers import make_loss, make_optimizer, make_schedule, watched_direction
-from stages.train.params import TrainParams
+from stages.train.optimizers import make_optimizer, make_schedule, watched_direction
+from stages.train.params import NUM_CLASSES, TrainParams
 from stages.train.precision import casting, choose_precision, make_scaler
 from stages.train.state import Data, Result, State
 from stages.train.step import Step, shard
@@ -90,12 +91,13 @@ def assemble(
 
 
 def _make_loss(model: nn.Module, data: Data, params: TrainParams) -> nn.Module:
-    if params.class_weights is None:
-        return make_loss(params, data.task)
-    weights = weigh_classes(params.class_weights, data.classes, data.train.target)
-    # Of the type of the losses: a cast in each step would be one more operation.
-    like = next(model.parameters())
-    return make_loss(params, data.task, weights.to(data.train.target.device, like.dtype))
+    weights, device = None, data.train.target.device
+    if params.class_weights is not None:
+        weights = weigh_classes(params.class_weights, data.classes, data.train.target)
+        # Of the type of the losses: a cast in each step would be one more operation.
+        weights = weights.to(device, next(model.parameters()).dtype)
+    num_classes = len(data.classes) or NUM_CLASSES
+    return make_loss(params, data.task, weights, num_classes).to(device)
 
 
 def make_network(

@@ -1,7 +1,7 @@
 """The names that `params.yaml` may use for losses, optimizers and schedules.
 
-PyTorch's own, and the schedules of `stages/zoo/schedules.py`. What can't be said in YAML, or
-doesn't fit the loop, is refused with the reason and what to use in its place.
+PyTorch's own, and those of `stages/zoo/losses.py` and `stages/zoo/schedules.py`. What can't be
+said in YAML, or doesn't fit the loop, is refused with the reason and what to use in its place.
 """
 
 import inspect
@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel
 from torch.optim.lr_scheduler import LRScheduler
 
+import stages.zoo.losses
 import stages.zoo.schedules
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.section import Named, validate
@@ -20,6 +21,7 @@ Kind = Literal["loss", "optimizer", "schedule"]
 
 REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
 CLASSIFICATION_LOSSES = ("CrossEntropyLoss", "MultiMarginLoss")
+TASKS = ("regression", "classification")
 
 # The loop averages a loss over the rows of the whole batch, whatever the number of processes,
 # so how to reduce is not the user's to choose; class weights are `train.class_weights`.
@@ -33,11 +35,41 @@ _HIDDEN = {
 FILLED = {"T_max", "total_steps", "max_lr"}
 
 _REFUSED = {
-    "BCELoss": "two classes are two outputs here; CrossEntropyLoss is the same loss for them",
-    "BCEWithLogitsLoss": (
-        "two classes are two outputs here; CrossEntropyLoss is the same loss for them"
+    **dict.fromkeys(
+        ("BCELoss", "BCEWithLogitsLoss"),
+        "two classes are two outputs here; CrossEntropyLoss is the same loss for them",
     ),
     "NLLLoss": "it wants log-probabilities and models here give scores; use CrossEntropyLoss",
+    **dict.fromkeys(
+        ("LinearCrossEntropyLoss", "AdaptiveLogSoftmaxWithLoss"),
+        "it has the weights of the last layer in it, which the model has; use CrossEntropyLoss",
+    ),
+    **dict.fromkeys(
+        ("SoftMarginLoss", "HingeEmbeddingLoss"),
+        "it wants targets of 1 and -1, and classes here are codes; use MultiMarginLoss",
+    ),
+    **dict.fromkeys(
+        ("MultiLabelMarginLoss", "MultiLabelSoftMarginLoss"),
+        "it is for rows of several classes at once, and a row here has one; use MultiMarginLoss",
+    ),
+    "KLDivLoss": "it wants probabilities for a target, which is a class here; use CrossEntropyLoss",
+    "CTCLoss": "it compares sequences, and a target here is one class; use CrossEntropyLoss",
+    "PoissonNLLLoss": (
+        "it wants counts for a target, which is standardised here, and so below 0 for many rows; "
+        "use MSELoss or HuberLoss"
+    ),
+    "GaussianNLLLoss": (
+        "it wants a variance beside each value, and models here give one number; use MSELoss, or "
+        "quantile for the spread"
+    ),
+    **dict.fromkeys(
+        ("MarginRankingLoss", "CosineEmbeddingLoss"),
+        "it compares two outputs with each other, not one with a target; use MSELoss",
+    ),
+    **dict.fromkeys(
+        ("TripletMarginLoss", "TripletMarginWithDistanceLoss"),
+        "it compares three outputs with each other, not one with a target; use MSELoss",
+    ),
     "SparseAdam": "it needs sparse gradients, which no model here has; use Adam",
     "Muon": "it takes matrices only, and every model has biases; use AdamW",
     "LambdaLR": "it takes a Python function; use LinearLR, StepLR or OneCycleLR",
@@ -48,21 +80,41 @@ _REFUSED = {
 
 
 def losses_of(task: str) -> tuple[str, ...]:
-    """The losses that fit a task."""
-    return REGRESSION_LOSSES if task == "regression" else CLASSIFICATION_LOSSES
+    """The losses that fit a task. Raises UserError when one of our own does not say its task."""
+    torchs = REGRESSION_LOSSES if task == "regression" else CLASSIFICATION_LOSSES
+    ours = []
+    for name, loss_class in _own_losses().items():
+        said = getattr(loss_class, "task", None)
+        if said not in TASKS:
+            message = f"{name} does not say its task: `task = 'regression'` or 'classification'"
+            raise UserError(f"stages/zoo/losses.py: {message}")
+        ours += [name] if said == task else []
+    return (*torchs, *ours)
 
 
 def allowed(kind: Kind) -> dict[str, type]:
-    """The classes of torch that `kind` may name, by name, sorted."""
-    if kind == "loss":
-        names = sorted(REGRESSION_LOSSES + CLASSIFICATION_LOSSES)
-        return {name: getattr(torch.nn, name) for name in names}
+    """The classes that `kind` may name, torch's and our own, by name, sorted.
+
+    Raises UserError when one of our own has the name of one of torch's.
+    """
     if kind == "optimizer":
         return _subclasses(torch.optim, torch.optim.Optimizer)
-    ours = _subclasses(stages.zoo.schedules, LRScheduler)
-    torchs = _subclasses(torch.optim.lr_scheduler, LRScheduler)
-    assert not ours.keys() & torchs.keys(), "a name of the zoo that torch has"
+    if kind == "loss":
+        names = REGRESSION_LOSSES + CLASSIFICATION_LOSSES
+        torchs, ours = {name: getattr(torch.nn, name) for name in names}, _own_losses()
+        taken = vars(torch.nn).keys()
+    else:
+        torchs = _subclasses(torch.optim.lr_scheduler, LRScheduler)
+        ours, taken = _subclasses(stages.zoo.schedules, LRScheduler), torchs.keys()
+    if shadowed := sorted(ours.keys() & taken):
+        raise UserError(f"stages/zoo: torch has a {kind} {shadowed[0]} too; give ours another name")
     return dict(sorted((ours | torchs).items()))
+
+
+def _own_losses() -> dict[str, type]:
+    """The losses of the zoo; what its file has only imported is none of them."""
+    found = _subclasses(stages.zoo.losses, torch.nn.Module)
+    return {n: c for n, c in found.items() if c.__module__ == stages.zoo.losses.__name__}
 
 
 def _subclasses(module: Any, base: type) -> dict[str, type]:

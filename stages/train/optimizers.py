@@ -1,48 +1,24 @@
-"""From names in `params.yaml` to torch's loss, optimizer and schedule."""
+"""From names in `params.yaml` to torch's optimizer and schedule, and what is wrong with them."""
 
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from stages.common.errors import Problem, UserError
 from stages.common.schema import Class
-from stages.train.class_weights import WeightedLoss
 from stages.train.compiled import check_compiler
 from stages.train.groups import check_groups, rates
-from stages.train.names import allowed, losses_of, resolve
-from stages.train.params import TrainParams, check_averages, check_class_weights
+from stages.train.losses import make_loss
+from stages.train.names import allowed, resolve
+from stages.train.params import NUM_CLASSES, TrainParams, check_averages, check_class_weights
 from stages.zoo.schedules import warmup_cosine
 
 # Schedules that are meant to move with every step; torch's others move with every epoch.
 STEPWISE = (OneCycleLR, CyclicLR, warmup_cosine)
-
-
-def make_loss(params: TrainParams, task: str, weights: Tensor | None = None) -> nn.Module:
-    """The loss, as a mean over rows; `weights` (classes,) say how much those of each class count.
-
-    Raises UserError when it isn't one for the task, and for values that it does not take.
-    """
-    loss_class, arguments = resolve("loss", params.loss)
-    fitting = losses_of(task)
-    if params.loss.name not in fitting:
-        message = f"{params.loss.name} is no loss for {task}, which the target asks for"
-        raise UserError(Problem(message, "train.loss.name", params.loss.name, fitting))
-    row = (torch.zeros(1), torch.zeros(1))
-    if task == "classification":
-        row = (torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))
-    try:
-        loss: nn.Module = loss_class(**arguments)
-        # Some values are looked at only when the loss is computed.
-        loss(*row)
-    except (ValueError, RuntimeError) as error:
-        raise UserError(Problem(str(error), key="train.loss")) from None
-    if weights is None:
-        return loss
-    return WeightedLoss(loss_class(**arguments, reduction="none"), weights)
 
 
 def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
@@ -151,7 +127,7 @@ def check_names(
     """
     problems: list[Problem] = []
     checks: list[Callable[[], object]] = [
-        lambda: make_loss(params, task),
+        lambda: make_loss(params, task, num_classes=len(classes or ()) or NUM_CLASSES),
         lambda: resolve("optimizer", params.optimizer),
         lambda: resolve("schedule", params.schedule),
         lambda: _check_closure(params),

@@ -1,0 +1,65 @@
+"""Losses of our own, beside torch's; the class's name is the name in `params.yaml`.
+
+A class here is called as torch's are, loss(scores, target), and gives the mean over rows (). Its
+`task` says what scores it takes: (rows, classes) beside codes (rows,) for 'classification', (rows,)
+beside standardised values (rows,) for 'regression'. It keeps nothing from call to call, since no
+checkpoint would hold it. For `train.class_weights` it also takes reduction='none', and then gives
+the loss of each row (rows,).
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+def reduce(losses: Tensor, reduction: str) -> Tensor:
+    """The mean () of the losses of rows (rows,); with 'none' these themselves."""
+    return losses if reduction == "none" else losses.mean()
+
+
+class focal(nn.Module):  # noqa: N801  # as `params.yaml` names it
+    """Cross-entropy in which rows that are right already count for little, as of a common class.
+
+    A row whose class has the probability p is weighed by (1 - p)^gamma; 0 is cross-entropy itself
+    (Lin et al., ICCV 2017). Raises ValueError for a negative gamma.
+    """
+
+    task: ClassVar = "classification"
+
+    def __init__(self, gamma: float = 2.0, reduction: str = "mean") -> None:
+        super().__init__()
+        if gamma < 0:
+            raise ValueError(f"focal takes a gamma of 0 or more, not {gamma:g}")
+        self.gamma = gamma
+        self.reduction = reduction
+
+    def forward(self, scores: Tensor, target: Tensor) -> Tensor:
+        """The loss of `scores` (rows, classes) beside the codes `target` (rows,)."""
+        entropies = nn.functional.cross_entropy(scores, target, reduction="none")
+        # 1 - p without the digits that the difference loses. At 0 a root has no slope.
+        missing = -torch.expm1(-entropies)
+        missing = missing.clamp(min=torch.finfo(scores.dtype).tiny)
+        return reduce(missing**self.gamma * entropies, self.reduction)
+
+
+class quantile(nn.Module):  # noqa: N801  # as `params.yaml` names it
+    """The pinball loss: what is learned is the value that a share `q` of the targets lie below.
+
+    A target above the prediction costs q for each unit, one below it 1 - q; 0.5 is half the L1
+    loss (Koenker and Bassett, Econometrica 1978). Raises ValueError for a q outside of 0 to 1.
+    """
+
+    task: ClassVar = "regression"
+
+    def __init__(self, q: float = 0.5, reduction: str = "mean") -> None:
+        super().__init__()
+        if not 0 < q < 1:
+            raise ValueError(f"quantile takes a q between 0 and 1, not {q:g}")
+        self.q = q
+        self.reduction = reduction
+
+    def forward(self, scores: Tensor, target: Tensor) -> Tensor:
+        """The loss of `scores` (rows,) beside the values `target` (rows,)."""
+        above = target - scores
+        return reduce(torch.maximum(self.q * above, (self.q - 1) * above), self.reduction)
