@@ -26,7 +26,7 @@ from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
 from stages.common.layers import Dropout, share_masks
 from stages.common.model import ModelSpec, make_model
-from stages.train.board import rebuild
+from stages.train.board import histogram, rebuild
 from stages.train.diverged import DivergedError
 from stages.train.loop import batches, train, validate
 from stages.train.losses import make_loss
@@ -1034,10 +1034,30 @@ def test_tensorboard_shows_the_training(trained: Project) -> None:
         "weights/output.weight",
     ]
     assert len(board.Histograms("weights/output.bias")) == 3
+    weights = load_file(trained.path / "data/train/model.safetensors")
+    for name, weight in weights.items():
+        shown = board.Histograms(f"weights/{name}")[-1].histogram_value
+        assert (shown.num, sum(shown.bucket)) == (weight.size, weight.size)
     assert {"y/ill", "y/well", "inputs/text_summary"} <= set(tags["tensors"])
     nodes = {node.name for node in board.Graph().node}
     assert any("hidden" in name for name in nodes)
     assert any("output" in name for name in nodes)
+
+
+@pytest.mark.parametrize(("spread", "around"), [(1.0, 0.0), (1e-30, 0.0), (1e-16, 1.0), (0, 1e20)])
+def test_a_histogram_has_every_number_in_its_bucket(spread: float, around: float) -> None:
+    values = around + spread * np.random.default_rng(0).normal(size=(30, 7))
+    raw = histogram(values)
+    limits, counts = raw["bucket_limits"], raw["bucket_counts"]
+    assert len(limits) == len(counts) == 51
+    assert counts[0] == 0
+    edges = [*limits[:-1], math.inf]
+    for low, high, count in zip(edges, edges[1:], counts[1:], strict=False):
+        assert ((values >= low) & (values < high)).sum() == count
+    assert (raw["num"], sum(counts)) == (210, 210)
+    assert (raw["min"], raw["max"]) == (values.min(), values.max())
+    assert raw["sum"] == pytest.approx(values.sum(), rel=1e-12)
+    assert raw["sum_squares"] == pytest.approx((values**2).sum(), rel=1e-12)
 
 
 def test_tensorboard_shows_hyper_parameters_with_the_best_epochs_metrics(trained: Project) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -36,6 +37,7 @@ NUM_IMAGES = 64
 NUM_ROWS = 10
 MAX_PR_CURVES = 20
 CLOSE_SECONDS = 2.0
+NUM_BUCKETS = 50
 
 
 def run_folder(spec: ModelSpec, params: TrainParams, seed: int) -> Path:
@@ -88,7 +90,8 @@ class Board:
         self.log(number, scalars_of(epoch, self._metric))
         if model is not None and number % max(1, self._params.epochs // NUM_HISTOGRAMS) == 0:
             for name, weight in model.named_parameters():
-                self._writer.add_histogram(f"weights/{name}", weight.detach().cpu(), number)
+                raw = histogram(weight.detach().cpu().numpy())
+                self._writer.add_histogram_raw(f"weights/{name}", **raw, global_step=number)
 
     @torch.inference_mode()
     def write_end(self, result: Result, model: nn.Module, data: Data, target: Target) -> None:
@@ -159,6 +162,29 @@ def chosen_values(
         "model": spec.name,
         **_flat(spec.arguments, "build.model"),
         **_flat(params.model_dump(), "train"),
+    }
+
+
+def histogram(values: np.ndarray) -> dict[str, Any]:
+    """What `add_histogram_raw` takes of numbers of any shape, in buckets of one width.
+
+    `add_histogram` squares them by BLAS, whose threads cost more than a small step does, and has
+    hundreds of buckets, whose checksum TensorBoard takes byte by byte in Python.
+    """
+    values = values.ravel().astype(np.float64)
+    low, high = values.min(), values.max()
+    # Given one by one they may also be all the same.
+    limits = np.linspace(low, high, NUM_BUCKETS + 1)
+    counts, _ = np.histogram(values, bins=limits)
+    return {
+        "min": low,
+        "max": high,
+        "num": values.size,
+        "sum": values.sum(),
+        "sum_squares": np.square(values).sum(),
+        # A bucket has its upper limit: an empty one says where the first of the others begins.
+        "bucket_limits": limits.tolist(),
+        "bucket_counts": [0, *counts.tolist()],
     }
 
 
