@@ -136,6 +136,7 @@ def make_params(data: Data, batch_size: int) -> TrainParams:
             "precision": "fp32",
             "compile": "auto",
             "channels_last": "auto",
+            "parallel": "ddp",
             "deterministic": True,
             "early_stopping": {"metric": "loss", "patience": None},
             "calibration": {"temperature": False, "threshold": None},

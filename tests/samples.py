@@ -54,6 +54,7 @@ def train_params(**changes: object) -> TrainParams:
         "precision": "auto",
         "compile": "auto",
         "channels_last": "auto",
+        "parallel": "ddp",
         "deterministic": True,
         "early_stopping": {"metric": "loss", "patience": None},
         "calibration": {"temperature": False, "threshold": None},

@@ -32,7 +32,14 @@ from stages.train.params import TrainParams
 from stages.train.saver import PREEMPTED, Saver, told_to_stop
 from stages.train.state import Result, State
 from tests.conftest import Project, project_environment
-from tests.samples import classification, mixed_table, run_stages, small_project, train_params
+from tests.samples import (
+    classification,
+    mixed_table,
+    run_stages,
+    set_params,
+    small_project,
+    train_params,
+)
 
 DATA = classification()
 RECIPES = {
@@ -301,8 +308,35 @@ def test_two_killed_processes_end_with_the_same_bytes_every_time(
     trained.run("python", "-m", "stages.train")
 
 
+@pytest.fixture(scope="module")
+def divided(trained: Project) -> Iterator[Project]:
+    """The same one, trained by two processes that divide the weights."""
+    set_params(trained, {"train.parallel": "fsdp"})
+    trained.run("python", "-m", "stages.train", env={"PET_NPROC_PER_NODE": "2"})
+    yield trained
+    set_params(trained, {"train.parallel": "ddp"})
+    trained.run("python", "-m", "stages.train")
+
+
+@pytest.mark.soak
+def test_two_killed_processes_that_divide_the_weights_end_with_the_same_bytes_every_time(
+    divided: Project,
+) -> None:
+    kill_and_go_on(divided, 20, seed=4, PET_NPROC_PER_NODE="2")
+
+
+@pytest.mark.soak
+def test_told_to_stop_two_processes_that_divide_the_weights_can_go_on(divided: Project) -> None:
+    stop_and_go_on(divided, "2")
+
+
 @pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.soak)])
 def test_told_to_stop_it_says_that_it_can_go_on(trained: Project, processes: str) -> None:
+    stop_and_go_on(trained, processes)
+
+
+def stop_and_go_on(trained: Project, processes: str) -> None:
+    """Tell a training to stop, which leaves a checkpoint; the next one goes on from there."""
     several = {"PET_NPROC_PER_NODE": processes, "REPRISE_CHECKPOINT_SECONDS": "1000"}
     with training(trained, **several) as process:
         assert process.stdout is not None

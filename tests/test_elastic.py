@@ -22,7 +22,7 @@ from stages.train.checkpoint import newest
 from stages.train.launch import PROBLEMS, STOPPED, hand_over, raise_problems
 from stages.train.machine import World, num_nodes
 from tests.conftest import Project, project_environment
-from tests.samples import mixed_table, run_stages, small_project
+from tests.samples import mixed_table, run_stages, set_params, small_project
 
 TORCHRUN = {
     "RANK": "1",
@@ -139,7 +139,9 @@ def test_two_machines_of_which_one_loses_its_process_train_as_one(
 
 
 @pytest.mark.soak
-def test_a_lost_process_changes_no_byte_every_time(built: Project) -> None:
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_lost_process_changes_no_byte_every_time(built: Project, parallel: str) -> None:
+    set_params(built, {"train.parallel": parallel})
     built.run("python", "-m", "stages.train", env={"PET_NPROC_PER_NODE": "2"})
     before = outputs(built)
     with training(built, PET_NPROC_PER_NODE="2", PET_MAX_RESTARTS="20") as process:
@@ -149,9 +151,11 @@ def test_a_lost_process_changes_no_byte_every_time(built: Project) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_process_lost_on_one_of_two_machines_changes_no_byte(
-    built: Project, tmp_path: Path
+    built: Project, tmp_path: Path, parallel: str
 ) -> None:
+    set_params(built, {"train.parallel": parallel})
     built.run("python", "-m", "stages.train", env={"PET_NPROC_PER_NODE": "2"})
     before = outputs(built)
     subprocess.run(["cp", "-r", built.path, tmp_path / "clone"], check=True)

@@ -19,6 +19,13 @@ from stages.train.machine import World
 from stages.train.optimizers import make_optimizer, make_schedule, watched_direction
 from stages.train.params import NUM_CLASSES, TrainParams
 from stages.train.precision import casting, choose_precision, make_scaler
+from stages.train.sharded import (
+    divides_weights,
+    keep_parts,
+    shard_model,
+    share_scaler,
+    total_norm,
+)
 from stages.train.state import Data, Result, State
 from stages.train.step import Step, shard
 from stages.train.swa import held_rates
@@ -51,24 +58,33 @@ def assemble(
     precision = choose_precision(params.precision, device)
     sample, _ = data.train.take(slice(0, 1))
     last, _ = choose_layout(params.channels_last, precision, device, sample)
-    if last:
+    divided = divides_weights(params, world)
+    # Where they are divided their memory is in one order alone; the images' may still be.
+    if last and not divided:
         put_channels_last(model)
+    average = None
+    if params.ema is not None or params.swa is not None:
+        average = copy.deepcopy(model).requires_grad_(requires_grad=False)
+    if divided:
+        for each in (model,) if average is None else (model, average):
+            shard_model(each, device, world)
     optimizer = make_optimizer(model, params)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    if divided:
+        weights = keep_parts(weights, optimizer)
     held = held_rates(optimizer, params)
     steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
     direction = watched_direction(params, data.task)
     schedule = make_schedule(optimizer, params, steps_per_epoch, direction)
-    average = None
-    if params.ema is not None or params.swa is not None:
-        average = copy.deepcopy(model).requires_grad_(requires_grad=False)
     # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
     torch.manual_seed(seed)
     limit = math.inf if params.clip_norm is None else params.clip_norm
     masks = share_masks(model, device)
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
     result = Result(micro_batch_size=params.micro_batch_size)
     network = make_network(model, data, params, world, result, masks)
     scaler = make_scaler(precision, device)
+    if divided and scaler is not None:
+        scaler = share_scaler(scaler, device)
     cast = casting(precision, device)
     augment = make_augment(params.augment, sample, masks)
     augment = with_channels_last(augment) if last else augment
@@ -85,6 +101,8 @@ def assemble(
         augment=augment,
         most=params.clip_value,
         still=still,
+        norm_of=total_norm if divided else nn.utils.get_total_norm,
+        in_step=divided,
     )
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
     return Assembly(step, state, loss_of, held)
@@ -105,9 +123,9 @@ def make_network(
 ) -> nn.Module:
     """What a step puts its rows through: the model itself, or what compiles and what shares it."""
     num_rows = min(params.batch_size, len(data.train))
-    compiles, _ = choose_compile(
-        params.compile, data.train.target.device, *sizes(model, data, params)
-    )
+    divided = divides_weights(params, world)
+    device, counts = data.train.target.device, sizes(model, data, params)
+    compiles, _ = choose_compile(params.compile, device, *counts, divided=divided)
     if compiles:
         mine, _ = shard(num_rows, world)
         share = len(range(num_rows)[mine])
@@ -116,7 +134,7 @@ def make_network(
             return min(share, result.micro_batch_size or share)
 
         model = compile_model(model, masks, usual, deterministic=params.deterministic)
-    return DistributedDataParallel(model) if world.size > 1 else model
+    return DistributedDataParallel(model) if world.size > 1 and not divided else model
 
 
 def sizes(model: nn.Module, data: Data, params: TrainParams) -> tuple[int, int]:

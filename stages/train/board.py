@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stages.common.batches import Batch, take
 from stages.common.files import read_csv, read_json
 from stages.common.model import ModelSpec
 from stages.common.schema import Target
-from stages.train.calibrate import score
+from stages.train.calibrate import score, to_weights
 from stages.train.loggers import Values
 from stages.train.params import TrainParams
+from stages.train.sharded import whole
 from stages.train.state import Data, Epoch, Result
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class Board:
         with warnings.catch_warnings():
             # Tracing warns of everything that it turns into a constant, and that it is deprecated.
             warnings.simplefilter("ignore")
-            self._writer.add_graph(model, (take(sample, slice(0, 2)),), use_strict_trace=False)
+            rows = to_weights(take(sample, slice(0, 2)), model)
+            self._writer.add_graph(model, (rows,), use_strict_trace=False)
         if "image" in sample:
             images = sample["image"]
             low, high = images.min(), images.max()
@@ -88,9 +90,9 @@ class Board:
         """Scalars of an epoch; weight histograms of about twenty epochs of a training."""
         number = epoch.epoch
         self.log(number, scalars_of(epoch, self._metric))
-        if model is not None and number % max(1, self._params.epochs // NUM_HISTOGRAMS) == 0:
-            for name, weight in model.named_parameters():
-                raw = histogram(weight.detach().cpu().numpy())
+        if model is not None:
+            for name, weight in due_weights(model, number, self._params.epochs):
+                raw = histogram(weight.numpy())
                 self._writer.add_histogram_raw(f"weights/{name}", **raw, global_step=number)
 
     @torch.inference_mode()
@@ -186,6 +188,16 @@ def histogram(values: np.ndarray) -> dict[str, Any]:
         "bucket_limits": limits.tolist(),
         "bucket_counts": [0, *counts.tolist()],
     }
+
+
+def due_weights(model: nn.Module, number: int, num_epochs: int) -> Iterator[tuple[str, Tensor]]:
+    """The weights of which a histogram is due after epoch `number`, on the CPU, by name.
+
+    Where the processes divide them each must ask, to put them together.
+    """
+    if number % max(1, num_epochs // NUM_HISTOGRAMS) == 0:
+        for name, weight in model.named_parameters():
+            yield name, whole(weight).cpu()
 
 
 def _sample_table(batch: Batch) -> str:

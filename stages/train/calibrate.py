@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from stages.common.batches import Batch
 from stages.common.calibration import Calibration, predict_codes, probabilities
 from stages.common.files import rounded
 from stages.train.loop import EVALUATION_ROWS
@@ -50,11 +51,23 @@ def calibrate(
 
 @torch.inference_mode()
 def score(model: nn.Module, split: Source) -> tuple[Floats, Codes]:
-    """The scores (rows, classes) that the model gives, and the codes of the target (rows,)."""
+    """The scores (rows, classes) that the model gives, and the codes of the target (rows,).
+
+    They are computed where its weights lie.
+    """
     model.eval()
     starts = range(0, len(split), EVALUATION_ROWS)
-    parts = [model(split.take(slice(s, s + EVALUATION_ROWS))[0]) for s in starts]
+    batches = (split.take(slice(s, s + EVALUATION_ROWS))[0] for s in starts)
+    parts = [model(to_weights(batch, model)) for batch in batches]
     return torch.cat(parts).double().cpu().numpy(), split.target.cpu().numpy()
+
+
+def to_weights(batch: Batch, model: nn.Module) -> Batch:
+    """The batch on the device of the weights."""
+    weight = next(model.parameters(), None)
+    if weight is None:
+        return batch
+    return {kind: tensor.to(weight.device) for kind, tensor in batch.items()}
 
 
 def log_loss(scores: Floats, codes: Codes, temperature: float) -> float:

@@ -3,9 +3,9 @@
 A checkpoint is written between two steps, into `.reprise/checkpoints/<key>`; `saver.py` says when.
 The key is made of all that the result depends on, so a changed parameter, input or file never
 meets an old one. Its name ends in its checksum; the last two are kept, each with the weights of
-the best epoch. The folder outlives DVC's clean-up before a run; in a scheduled clone it is a link
-to one beside the shared cache, so it outlives the clone as well. A training that has ended leaves
-none.
+the best epoch. Where the processes divide the weights each writes a part of it (`parts.py`).
+The folder outlives DVC's clean-up before a run; in a scheduled clone it is a link to one beside
+the shared cache, so it outlives the clone as well. A training that has ended leaves none.
 """
 
 import fcntl
@@ -23,10 +23,13 @@ import torch
 
 from stages.common.fingerprint import fingerprint
 from stages.train.machine import World, device_kind
+from stages.train.sharded import local, put_weights
 from stages.train.state import Epoch, State, Sums
 
 CHECKPOINTS = Path(".reprise/checkpoints")
 NUM_KEPT = 2
+# What the name of a file ends in until all of it is there.
+WRITING = ".writing"
 
 
 def key_of(num_processes: int, num_nodes: int = 1) -> str:
@@ -73,19 +76,31 @@ def newest(folder: Path | None, world: World) -> int:
 def load_checkpoint(folder: Path | None) -> dict[str, Any] | None:
     """The newest that is what was written, as `pack` has put it together."""
     for path in reversed(list_checkpoints(folder)):
-        try:
-            if _checksum(path) != path.stem.rpartition("-")[2]:
-                raise ValueError("its checksum is another")
-            saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-            reason = str(error).split("\n")[0]
-            print(f"{path} can't be read ({reason}); trying the one before it")
-            continue
-        steps = round(saved["ranks"][0]["sums"]["num_steps"])
-        within = f" and {steps} steps" if steps else ""
-        print(f"goes on from {path}, after epoch {len(saved['history'])}{within}")
-        return saved
+        saved = read_checkpoint(path)
+        if saved is not None:
+            print(f"goes on from {path}, {reached(saved)}")
+            return saved
     return None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """What one file holds; None, said with the reason, where it is not what was written."""
+    try:
+        if _checksum(path) != path.stem.rpartition("-")[2]:
+            raise ValueError("its checksum is another")
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        reason = str(error).split("\n")[0]
+        print(f"{path} can't be read ({reason}); trying the one before it")
+        return None
+    return saved
+
+
+def reached(saved: dict[str, Any]) -> str:
+    """How far the training was, in words."""
+    steps = round(saved["ranks"][0]["sums"]["num_steps"])
+    within = f" and {steps} steps" if steps else ""
+    return f"after epoch {len(saved['history'])}{within}"
 
 
 def write_checkpoint(folder: Path, position: tuple[int, int], content: dict[str, Any]) -> None:
@@ -93,19 +108,31 @@ def write_checkpoint(folder: Path, position: tuple[int, int], content: dict[str,
 
     Raises OSError.
     """
-    stem = f"{position[0]:08}-{position[1]:08}"
-    temporary = folder / f"{stem}.writing"
+    write_file(folder, stem_of(position), ".pt", content)
+    for old in list_checkpoints(folder)[:-NUM_KEPT]:
+        old.unlink()
+
+
+def stem_of(position: tuple[int, int]) -> str:
+    """What the name of a checkpoint begins with: epochs and steps, in the order of the alphabet."""
+    return f"{position[0]:08}-{position[1]:08}"
+
+
+def write_file(folder: Path, stem: str, suffix: str, content: dict[str, Any]) -> None:
+    """Write `content` whole or not at all, under a name that ends in its checksum.
+
+    Raises OSError.
+    """
+    temporary = folder / f"{stem}{WRITING}"
     try:
         with temporary.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(folder / f"{stem}-{_checksum(temporary)}.pt")
+        temporary.replace(folder / f"{stem}-{_checksum(temporary)}{suffix}")
     finally:
         # Where the disk is full, what is half written must not fill it further.
         temporary.unlink(missing_ok=True)
-    for old in list_checkpoints(folder)[:-NUM_KEPT]:
-        old.unlink()
 
 
 def _checksum(path: Path) -> str:
@@ -116,7 +143,7 @@ def _checksum(path: Path) -> str:
 def copied(value: Any) -> Any:
     """`value` with its tensors copied to the CPU, so that the next step can't change them."""
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
+        return local(value).detach().to("cpu", copy=True)
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -157,9 +184,9 @@ def unpack(saved: dict[str, Any] | None, world: World, state: State) -> None:
     """Put everything back as it was when `saved` was packed; nothing if it is None."""
     if saved is None:
         return
-    state.model.load_state_dict(saved["model"])
+    put_weights(state.model, saved["model"])
     if state.average is not None:
-        state.average.load_state_dict(saved["average"])
+        put_weights(state.average, saved["average"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.schedule.load_state_dict(saved["schedule"])
     if state.scaler is not None:

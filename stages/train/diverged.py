@@ -5,6 +5,8 @@ import math
 from torch import Tensor, nn
 
 from stages.common.errors import Problem, UserError
+from stages.train.machine import World
+from stages.train.sharded import is_sharded, local
 from stages.train.sources import Source
 from stages.train.state import Sums
 from stages.train.step import Share, Step, fit_to_target
@@ -47,19 +49,24 @@ def lost(
 def find_first(model: nn.Module, step: Step, share: Share) -> str:
     """Where in the model a number that is not finite first appears, for a batch, in words."""
     bad: list[str] = []
-    for name, weight in model.named_parameters():
-        if not weight.isfinite().all():
-            bad.append(f"the weight {name}")
+    # A part of a weight is bad where any process's is.
+    world = step.world if is_sharded(model) else World()
+
+    def is_bad(values: Tensor) -> bool:
+        return bool(world.largest([int(not values.isfinite().all())])[0])
+
+    bad += [f"the weight {name}" for name, w in model.named_parameters() if is_bad(local(w))]
 
     def look(name: str, module: nn.Module, output: object) -> None:
         if isinstance(output, Tensor) and not output.isfinite().all():
-            bad.append(f"the output of {name or 'the model'} ({type(module).__name__})")
+            bad.append(f"the output of {name or 'the model'} ({_kind(module)})")
 
     hooks = [
         module.register_forward_hook(lambda m, _, output, name=name: look(name, m, output))
         for name, module in model.named_modules()
     ]
-    model.zero_grad()
+    for weight in step.weights:
+        weight.grad = None
     model.eval()
     try:
         scores = model(share.batch)
@@ -71,7 +78,13 @@ def find_first(model: nn.Module, step: Step, share: Share) -> str:
     if not loss.isfinite():
         bad.append(f"the loss ({type(step.loss_of).__name__})")
     # Gradients come from the last layer to the first.
-    for name, weight in reversed(list(model.named_parameters())):
-        if weight.grad is not None and not weight.grad.isfinite().all():
+    moving = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    for name, weight in reversed(list(zip(moving, step.weights, strict=True))):
+        if weight.grad is not None and is_bad(weight.grad):
             bad.append(f"the gradient of {name}")
     return bad[0] if bad else "the sum over the batch, not in this process"
+
+
+def _kind(module: nn.Module) -> str:
+    """The name of its class; torch makes one of its own of a module whose weights are divided."""
+    return type(module).__name__.removeprefix("FSDP")

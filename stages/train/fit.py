@@ -1,21 +1,28 @@
 """A training from files to files: load, train, write. Every process of a training runs it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-import torch
+from torch import nn
 
 from stages.common.calibration import UNCALIBRATED, Calibration
 from stages.common.files import rounded, write_csv, write_json
-from stages.common.model import ModelSpec, read_spec, save_model
+from stages.common.model import ModelSpec, make_model, read_spec, save_model
 from stages.common.params import Params
 from stages.common.schema import Schema, read_schema, read_statistics
 from stages.common.section import Overrides
 from stages.common.yamlfile import read_yaml
 from stages.train.assemble import sizes
-from stages.train.board import chosen_values, kept_scalars, open_board, run_folder, scalars_of
+from stages.train.board import (
+    chosen_values,
+    due_weights,
+    kept_scalars,
+    open_board,
+    run_folder,
+    scalars_of,
+)
 from stages.train.calibrate import calibrate
 from stages.train.checkpoint import history_of, load_checkpoint, newest, unpack
 from stages.train.class_weights import tell_weights, weigh_classes
@@ -26,6 +33,7 @@ from stages.train.loggers import open_loggers
 from stages.train.loop import train
 from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
 from stages.train.params import TrainParams
+from stages.train.parts import load_part
 from stages.train.precision import choose_precision
 from stages.train.progress import show_progress
 from stages.train.recipe import (
@@ -39,7 +47,8 @@ from stages.train.recipe import (
 )
 from stages.train.replicas import num_sharing
 from stages.train.saver import Saver, told_to_stop
-from stages.train.state import Data, Epoch, Result
+from stages.train.sharded import divides_weights
+from stages.train.state import Data, Epoch, Result, State
 
 BEST = Path("data/tune/best.yaml")
 
@@ -82,7 +91,8 @@ def fit(
     last, layout = choose_layout(
         section.channels_last, precision, device, data.train.take(slice(0, 1))[0]
     )
-    compiles, why = choose_compile(section.compile, device, *sizes(model, data, section))
+    divided, counts = divides_weights(section, world), sizes(model, data, section)
+    compiles, why = choose_compile(section.compile, device, *counts, divided=divided)
     print(f"{spec.name}: {num_weights:,} weights on {device}; {processes}")
     # What rules have chosen: a parameter overrides what changes the result, else the environment.
     print(*filter(None, (place, threads, why, precision, layout)), sep="; ")
@@ -94,14 +104,17 @@ def fit(
         weights = weigh_classes(section.class_weights, data.classes, data.train.target)
         print(*tell_weights(weights, data.classes, data.train.target), sep="\n")
 
-    model.to(device)
-    # Read once: where one was damaged or is being dropped, two readers might take different ones.
-    saved = world.share(partial(load_checkpoint, checkpoints), newest(checkpoints, world))
+    if divided:
+        saved = load_part(checkpoints, world)
+    else:
+        model.to(device)
+        # Read once: where one was damaged or is being dropped, two readers might take different.
+        saved = world.share(partial(load_checkpoint, checkpoints), newest(checkpoints, world))
     restore = partial(unpack, saved, world)
     with told_to_stop() as told:
         save = Saver(checkpoints, world, told)
         if not world.leads:
-            train(model, data, section, seed, world, lambda *_: None, restore, save)
+            _follow(model, data, section, seed, world, restore, save)
             return
         done = history_of(saved)
         advance, close = show_progress(section.epochs, data.metric, section.replicas, len(done))
@@ -111,7 +124,7 @@ def fit(
         with open_board(spec, section, seed, data.metric) as board, told_by as log:
             board.write_start(model, data)
 
-            def watch(epoch: Epoch, model: torch.nn.Module | None) -> None:
+            def watch(epoch: Epoch, model: nn.Module | None) -> None:
                 advance(epoch)
                 board.write_epoch(epoch, model)
                 if log is not None:
@@ -125,6 +138,9 @@ def fit(
             finally:
                 close()
                 save.finish()
+            if divided:
+                # In the host's memory, where it was made: no device may hold it.
+                model = make_model(spec, seed)
             model.load_state_dict(result.weights)
             board.write_end(result, model, data, schema.target)
             assert result.kept is not None
@@ -136,6 +152,28 @@ def fit(
     _write_recipe(out / "recipe.json", seed, section, chosen, result, data)
     for line in lines:
         print(line)
+
+
+def _follow(
+    model: nn.Module,
+    data: Data,
+    section: TrainParams,
+    seed: int,
+    world: World,
+    restore: Callable[[State], None],
+    save: Saver,
+) -> None:
+    """Train beside the first process, which alone tells of it and writes the result."""
+
+    def watch(epoch: Epoch, model: nn.Module) -> None:
+        # It takes all processes to show the weights that they divide.
+        for _ in due_weights(model, epoch.epoch, section.epochs):
+            pass
+
+    try:
+        train(model, data, section, seed, world, watch, restore, save)
+    finally:
+        save.finish()
 
 
 def _write(

@@ -21,6 +21,7 @@ from stages.train.diverged import lost, stop_when_diverged
 from stages.train.machine import World
 from stages.train.optimizers import STEPWISE, needs_closure, watched_direction, watched_metric
 from stages.train.params import TrainParams
+from stages.train.sharded import gather_weights, is_sharded, local
 from stages.train.sources import Source
 from stages.train.state import Data, Epoch, Result, State, Sums
 from stages.train.step import Share, Step, fit_to_target, is_lost, shard, update_average
@@ -48,7 +49,8 @@ def train(
 ) -> Result:
     """Train `model` in place on its device; return the history and the weights to keep.
 
-    With early stopping they are those of the epoch that was best on validation.
+    With early stopping they are those of the epoch that was best on validation. Where the
+    processes divide them, the first of each machine has them all, in the host's memory.
     `watch` is called after every epoch and may end the training by raising. The same seed
     gives the same bits for one world size, and the same numbers within rounding for any other.
     `save` is handed the state after every step and every epoch; with a `restore` that puts it back
@@ -80,7 +82,7 @@ def train(
         best = None if result.kept is None else watched_value(result.kept, params)
         if stopping is None or best is None or sign * watched < sign * best:
             result.kept = done
-            result.weights = {k: v.detach().clone() for k, v in judged.state_dict().items()}
+            result.weights = {k: local(v).clone() for k, v in judged.state_dict().items()}
         watch(done, judged)
         if held or isinstance(schedule, STEPWISE):
             pass
@@ -90,6 +92,8 @@ def train(
             schedule.step()
         state.sums = Sums(lost=state.sums.lost)
         save(state)
+    if is_sharded(model):
+        result.weights = gather_weights(model, result.weights, world)
     return result
 
 
@@ -185,10 +189,15 @@ def validate(
     """Mean loss over rows and the metric of the task, over all processes' shares of the split."""
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=split.target.device)
-    for start in range(world.rank * EVALUATION_ROWS, len(split), world.size * EVALUATION_ROWS):
-        rows = slice(start, start + EVALUATION_ROWS)
+    for first in range(0, len(split), world.size * EVALUATION_ROWS):
+        start = first + world.rank * EVALUATION_ROWS
+        has_rows = start < len(split)
+        # Every process calls the model equally often: to gather its weights may take them all.
+        rows = slice(start, start + EVALUATION_ROWS) if has_rows else slice(1)
         batch, target = split.take(rows)
         scores = fit_to_target(model(batch), target)
+        if not has_rows:
+            continue
         totals[0] += loss_of(scores, target) * len(target)
         if data.task == "classification":
             totals[1] += (scores.argmax(1) == target).sum()

@@ -15,6 +15,7 @@ from stages.train.groups import check_groups, rates
 from stages.train.losses import make_loss
 from stages.train.names import allowed, resolve
 from stages.train.params import NUM_CLASSES, TrainParams, check_averages, check_class_weights
+from stages.train.sharded import check_parallel
 from stages.zoo.schedules import warmup_cosine
 
 # Schedules that are meant to move with every step; torch's others move with every epoch.
@@ -133,6 +134,7 @@ def check_names(
         lambda: _check_closure(params),
         lambda: watched_direction(params, task),
         lambda: check_compiler(params.compile),
+        lambda: check_parallel(params),
     ]
     if params.groups is not None and model is not None:
         checks.append(lambda: check_groups(params, model()))

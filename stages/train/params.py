@@ -12,6 +12,7 @@ Positive = Annotated[int, Field(ge=1)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 # `auto` is a rule that follows from the kind of device, the sizes and the number of steps.
 Choice = Literal["auto", True, False]
+Parallel = Literal["ddp", "fsdp"]
 ThresholdMetric = Literal["accuracy", "balanced_accuracy", "f1", "matthews_corrcoef"]
 NUM_CLASSES = 2
 
@@ -117,6 +118,7 @@ class TrainParams(Section):
     - `precision`: that of the forward pass; `auto`: bf16 on a GPU that computes in it, else fp32.
     - `compile`: torch writes code for this model; `auto`: on a GPU, where the training repays it.
     - `channels_last`: how images lie in memory; `auto`: so on a GPU in half precision.
+    - `parallel`: several processes each hold the whole model (ddp), or divide its weights (fsdp).
     - `deterministic`: the same bits every time on a GPU too, where it takes some speed.
     - `early_stopping`: null trains all epochs and keeps the last weights.
     - `replicas`: trainings of the same recipe that differ in the seed; the first is served.
@@ -138,6 +140,7 @@ class TrainParams(Section):
     precision: Precision
     compile: Choice
     channels_last: Choice
+    parallel: Parallel
     deterministic: bool
     early_stopping: EarlyStopping | None
     calibration: CalibrationParams

@@ -24,6 +24,7 @@ from stages.common.outputs import flush
 from stages.train.checkpoint import list_checkpoints
 from stages.train.launch import raise_problems, start, stop
 from stages.train.machine import World, device_kind, num_threads
+from stages.train.parts import has_whole
 from stages.train.recipe import seed_of
 from stages.train.saver import PREEMPTED
 
@@ -81,8 +82,12 @@ def can_go_on(checkpoints: Path | None) -> bool:
     if checkpoints is None:
         return False
     homes = [home for home in checkpoints.iterdir() if home.is_dir()]
-    found = any(list_checkpoints(home) or result_of(home).exists() for home in homes)
-    return found or bool(list_checkpoints(checkpoints))
+    found = any(_has_any(home) or result_of(home).exists() for home in homes)
+    return found or _has_any(checkpoints)
+
+
+def _has_any(checkpoints: Path | None) -> bool:
+    return bool(list_checkpoints(checkpoints) or has_whole(checkpoints))
 
 
 def write_seeds(out: Path, seed: int, num_replicas: int) -> None:

@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from stages.train.checkpoint import copied, pack, pack_rank, write_checkpoint
 from stages.train.machine import World
+from stages.train.parts import drop_older, make_mark, write_part
+from stages.train.sharded import is_sharded
 from stages.train.state import State
 
 # EX_TEMPFAIL: told to stop, and able to go on from a checkpoint.
@@ -52,7 +56,8 @@ class Saver:
 
     Told to stop (SIGTERM), it writes one at once and ends the process with `PREEMPTED`. Several
     processes do both at the same step: every now and then they ask each other, which takes no
-    part in what they compute. A copy of the state is made between two steps; the disk is written
+    part in what they compute. The first one writes for all, or each its part of divided weights.
+    A copy of the state is made between two steps; the disk is written
     beside the steps that follow.
     """
 
@@ -93,7 +98,10 @@ class Saver:
         try:
             self.writing.result()
         except OSError as error:
-            print(f"no checkpoint could be written: {error.strerror or error}", flush=True)
+            # Only the first process of a machine has an output to print to.
+            file = sys.stdout if self.world.leads else sys.stderr
+            reason = error.strerror or error
+            print(f"no checkpoint could be written: {reason}", file=file, flush=True)
         self.writing = None
 
     def _is_due(self) -> bool:
@@ -113,9 +121,15 @@ class Saver:
     def _save(self, state: State, folder: Path) -> None:
         ranks = self.world.gather(pack_rank(state))
         self.saved_at = time.monotonic()
-        if not self.world.leads:
+        in_parts = is_sharded(state.model)
+        if not (self.world.leads or in_parts):
             return
         self.finish()
+        write: Callable[[Path, tuple[int, int], dict[str, Any]], None] = write_checkpoint
+        if in_parts:
+            drop_older(folder, self.world)
+            mark = self.world.share(make_mark)
+            write = partial(write_part, mark=mark, world=self.world)
         content = copied(pack(state, ranks))
         position = (len(state.result.history), state.sums.num_steps)
-        self.writing = self.writer.submit(write_checkpoint, folder, position, content)
+        self.writing = self.writer.submit(write, folder, position, content)

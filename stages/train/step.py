@@ -53,7 +53,9 @@ class Step:
 
     Then each number of it is cut to within ±`most`; None: it isn't.
     `network` is the model, or what keeps it the same in all processes of `world`; `weights` are
-    those that move, `still` the norms that stay in evaluation mode, since theirs don't.
+    those that move, `still` the norms that stay in evaluation mode, since theirs don't. Where the
+    processes divide the weights, these are this one's parts; `norm_of` gives the norm of the
+    whole, and all call the model equally often (`in_step`).
     """
 
     network: nn.Module
@@ -68,13 +70,15 @@ class Step:
     augment: Callable[[Batch], Batch] | None = None
     most: float | None = None
     still: Sequence[nn.Module] = ()
+    norm_of: Callable[[list[Tensor]], Tensor] = nn.utils.get_total_norm
+    in_step: bool = False
 
     def take(self, share: Share, state: State) -> None:
         """Learn from the rows of a batch; add what came of it to the sums of `state`."""
         sums, loss = state.sums, self.evaluate(share, state)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.get_total_norm([w.grad for w in self.weights if w.grad is not None])
+        norm = self.norm_of([w.grad for w in self.weights if w.grad is not None])
         num_rows = share.num_rows / self.world.size
         if norm.is_cpu:
             self._apply(loss.item(), norm, num_rows, sums)
@@ -141,13 +145,17 @@ class Step:
     def _add_gradients(self, share: Share, number: int, size: int | None) -> Tensor:
         """Leave the gradient of step `number` in the weights; this process's part of the loss."""
         num_rows, losses = len(share.target), []
-        for part in micro_batches(num_rows, size):
+        # The first process has the most rows.
+        most = math.ceil(share.num_rows / self.world.size) if self.in_step else num_rows
+        for part in micro_batches(most, size):
             batch, target, mine, factor = share.batch, share.target, share.mine, share.factor
             if part is not None:
-                batch, target, mine = take(batch, part), target[part], within(share, part)
-                factor *= len(target) / num_rows
+                factor *= len(range(num_rows)[part]) / num_rows
+                # Without rows of its own it keeps in step with the others, at no weight.
+                rows = part if factor else slice(1)
+                batch, target, mine = take(batch, rows), target[rows], within(share, rows)
             self.masks.begin_step(number, share.num_rows, mine)
-            with self._sync(last=part is None or part.stop >= num_rows):
+            with self._sync(last=part is None or part.stop >= most):
                 batch = batch if self.augment is None else self.augment(batch)
                 with self.cast:
                     scores = self.network(batch)
@@ -164,7 +172,10 @@ class Step:
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _sync(self, *, last: bool) -> "nullcontext[None]":
-        """The processes average their gradients once a step, after the last micro-batch."""
+        """The processes average their gradients once a step, after the last micro-batch.
+
+        Not so where they divide the weights: one may not have the memory for a whole gradient.
+        """
         if last or not isinstance(self.network, DistributedDataParallel):
             return nullcontext()
         return self.network.no_sync()  # type: ignore[return-value]

@@ -101,6 +101,10 @@ def recompute_norms(
     for rows in mine:
         batch, _ = source.take(rows)
         model(batch)
+    if len(mine) < math.ceil(len(parts) / world.size):
+        # To gather divided weights takes all processes: each calls the model equally often.
+        model.eval()
+        model(source.take(order[:1])[0])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

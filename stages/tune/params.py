@@ -19,6 +19,7 @@ _NOT_TUNABLE = {
     ),
     "train.swa": "a trial is without it: it has not the epochs that would be averaged",
     "train.replicas": "a trial is one training",
+    "train.parallel": "a trial trains in one process",
     "build.model.name": "only the file of the model that it names is a dependency; "
     "try models one by one",
 }

@@ -40,11 +40,11 @@ class Start:
 
 def read_start(params: Params, num_epochs: int) -> Start:
     """The recipe of `params.yaml` and `model.json`; a trial has a budget of its own."""
-    # A trial is judged by what its training watches; nothing is fitted after it.
+    # A trial is judged by what its training watches; nothing is fitted after it. It is one process.
     uncalibrated = {"temperature": False, "threshold": None}
     # Nor are its few epochs those that are averaged.
     own = {"epochs": num_epochs, "swa": None, "calibration": uncalibrated, "replicas": 1}
-    train_tree = {**params.part("train"), **own}
+    train_tree = {**params.part("train"), **own, "parallel": "ddp"}
     return Start(train_tree, read_spec(BUILT), read_schema(PREPARED), params.seed)
 
 

@@ -1,0 +1,152 @@
+"""One of several processes that divide the weights: `python -m tests.divided RANK SIZE FOLDER`.
+
+Leaves in the folder what the trainings of `tests/test_sharded.py` came to.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from stages.common.batches import Batch
+from stages.common.model import make_model
+from stages.train import loop, sharded
+from stages.train.checkpoint import unpack
+from stages.train.loop import train
+from stages.train.machine import World
+from stages.train.parts import load_part
+from stages.train.saver import Saver
+from stages.train.sources import Split
+from stages.train.state import Data, Result, State
+from tests.samples import classification, train_params
+from tests.test_train import SPECS, Model, doubled, pixels
+
+# Six rows and five of a batch are two micro-batches and one; the last batch is of one row.
+RECIPE: dict[str, Any] = {
+    "epochs": 2,
+    "batch_size": 11,
+    "micro_batch_size": 5,
+    "augment": {"flip": 0.0, "shift": 0, "noise": 0.1},
+    "optimizer": {"name": "AdamW", "lr": 0.01},
+    "schedule": {"name": "OneCycleLR"},
+    "clip_norm": 0.5,
+    "clip_value": 0.1,
+    "groups": [
+        {"match": "output.bias", "lr": None, "frozen": True},
+        {"match": "output.*", "lr": 0.02, "frozen": False},
+    ],
+    "ema": 0.9,
+}
+SEED = 9
+# Whole blocks are gathered by themselves, and not all processes have rows in the last round.
+BLOCK_WEIGHTS, EVALUATION_ROWS = 10, 10
+
+
+class Normed(nn.Module):
+    """Batch norm, which counts beside its weights, and a weight in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4))
+        second = nn.Linear(4, 4)
+        self.blocks = nn.ModuleList([first, second, nn.Linear(4, 4)])
+        self.output = nn.Linear(4, 3)
+        second.weight = self.blocks[2].weight  # type: ignore[assignment]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Scores (rows, 3)."""
+        values = batch["numeric"]
+        for block in self.blocks:
+            values = block(values)
+        scores: Tensor = self.output(values)
+        return scores
+
+
+def fit(kind: str, world: World, changes: dict[str, Any], **hooks: Any) -> Result:
+    """Train a model of the zoo in float64."""
+    params = train_params(**RECIPE, **changes)
+    model = make_model(SPECS[kind], 4).double()
+    return train(model, pixels(kind), params, SEED, world, lambda *_: None, **hooks)
+
+
+def go_on(kind: str, world: World, folder: Path) -> list[Result]:
+    """The result of a training, then of those that go on from its checkpoints."""
+    save, kept = Saver(folder, world, lambda: False, seconds_between=0), []
+
+    def keep(state: State) -> None:
+        save.steps_until_asked = 1
+        save(state)
+        save.finish()
+        world.wait()
+        kept.append(load_part(folder, world))
+        world.wait()
+
+    results = [fit(kind, world, {"parallel": "fsdp"}, save=keep)]
+    # In an epoch, before its validation, and after the last of all.
+    for number in (2, 4, -1):
+        restore = partial(unpack, kept[number], world)
+        results.append(fit(kind, world, {"parallel": "fsdp"}, restore=restore))
+    return results
+
+
+def spoil(folder: Path, world: World) -> dict[str, Any] | None:
+    """What is gone on from where a byte of the newest checkpoint's last part is another."""
+    if world.rank == world.size - 1:
+        newest = sorted(folder.glob(f"*-{world.size}of{world.size}-*"))[-1]
+        content = bytearray(newest.read_bytes())
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+    world.wait()
+    return load_part(folder, world)
+
+
+def both_ways(
+    world: World, make: Callable[[], nn.Module], data: Data, **changes: Any
+) -> list[Result]:
+    """Each with a copy of the model, then each with its part of it."""
+    found = []
+    for parallel in ("ddp", "fsdp"):
+        torch.manual_seed(3)
+        params = train_params(**RECIPE | {"parallel": parallel, **changes})
+        found.append(train(make(), data, params, SEED, world, lambda *_: None))
+    return found
+
+
+def main() -> None:
+    """Train, and leave what came of it."""
+    rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    dist.init_process_group("gloo", f"file://{folder / 'store'}", rank=rank, world_size=size)
+    world = World(rank, size)
+    sharded.BLOCK_WEIGHTS, loop.EVALUATION_ROWS = BLOCK_WEIGHTS, EVALUATION_ROWS
+    zoo = {kind: fit(kind, world, {"parallel": "fsdp"}) for kind in SPECS}
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    resumed = go_on("mlp", world, checkpoints)
+    spoilt = spoil(checkpoints, world)
+    # Batch norm wants more than one row at once.
+    large = {"batch_size": 20, "micro_batch_size": None, "epochs": 3}
+    average = {"ema": None, "swa": {"start": 2, "lr": None}}
+    wide = doubled(classification(50))
+    normed = both_ways(world, lambda: Normed().double(), wide, **large, **average)
+    clean = classification(50)
+    numbers = clean.train.batch["numeric"].clone()
+    numbers[7] = torch.nan
+    data = Data(Split({"numeric": numbers}, clean.train.target), clean.validation, clean.task)
+    lost = both_ways(world, partial(Model, 3), data, precision="fp16")
+    found = {"zoo": list(zoo.values()), "resumed": resumed, "normed": normed, "lost": lost}
+    told: dict[str, Any] = {
+        what: [([vars(epoch) for epoch in result.history], result.weights) for result in results]
+        for what, results in found.items()
+    }
+    told["spoilt"] = None if spoilt is None else len(spoilt["history"])
+    torch.save(told, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
