@@ -123,6 +123,7 @@ def make_params(data: Data, batch_size: int) -> TrainParams:
             "epochs": EPOCHS,
             "batch_size": batch_size,
             "micro_batch_size": None,
+            "dataset": None,
             "augment": None,
             "loss": {"name": loss},
             "class_weights": None,

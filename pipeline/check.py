@@ -52,7 +52,7 @@ RESTORE = (
 )
 UNSEEN = ("size", "nfiles")
 # What stands beside a name depends on the name.
-NAMED = {"build": ("model",), "train": ("loss", "optimizer", "schedule")}
+NAMED = {"build": ("model",), "train": ("dataset", "loss", "optimizer", "schedule")}
 # What depends on the task, by its key.
 OF_TASK = {
     "evaluate.metrics": "metric",

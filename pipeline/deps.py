@@ -3,7 +3,8 @@
 A stage `python -m stages.X` depends on its own folder, on every other file of its import
 closure, and on the versions of the libraries that these import. A stage with a model depends on
 the file that `build.model.name` names and on all that a model may import, so that another model
-in the zoo reruns nothing.
+in the zoo reruns nothing. `train.dataset` may be null, which no template of DVC's can follow: so
+a stage that trains depends on the folder of all datasets and on what they import.
 """
 
 import io
@@ -15,8 +16,22 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from pipeline.atomic import write_whole
-from pipeline.closure import LOADER, Closure, canonical, find_closure, name_libraries
-from pipeline.zoo import ZOO, check_alone, find_allowed, model_files
+from pipeline.closure import (
+    DATASET_LOADER,
+    LOADER,
+    Closure,
+    canonical,
+    find_closure,
+    name_libraries,
+)
+from pipeline.zoo import (
+    DATASETS,
+    ZOO,
+    check_alone,
+    dataset_files,
+    find_allowed,
+    model_files,
+)
 from stages.common.errors import UserError
 from stages.common.params import DVC_FILE, VERSIONS
 
@@ -49,6 +64,13 @@ def derive() -> dict[Path, str]:
             closure = Closure(
                 tuple(sorted({*closure.files, *of_models.files})),
                 closure.libraries + of_models.libraries,
+            )
+        if DATASET_LOADER in closure.files:
+            modules = (".".join(file.with_suffix("").parts) for file in dataset_files())
+            of_datasets = find_closure(*modules)
+            closure = Closure(
+                tuple(sorted({*closure.files, *of_datasets.files})),
+                closure.libraries + of_datasets.libraries,
             )
         libraries = name_libraries(closure.libraries, pinned)
         used |= libraries
@@ -96,9 +118,12 @@ def _yaml() -> YAML:
 def _code(stage: str, closure: Closure) -> list[str]:
     """The stage's folder, then the files elsewhere, the named model among them."""
     own = Path("stages") / stage
-    code = [file.as_posix() for file in closure.files if own not in file.parents]
+    folders = {own, DATASETS}
+    code = [file.as_posix() for file in closure.files if not folders & {*file.parents}]
     if LOADER in closure.files:
         code.append(NAMED_MODEL)
+    if DATASET_LOADER in closure.files:
+        code.append(DATASETS.as_posix())
     return [own.as_posix(), *sorted(code)]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from pipeline.zoo import ZOO, model_files
+from pipeline.zoo import DATASETS, ZOO, dataset_files, model_files
 from stages.common.errors import Problem, UserError, shorten, wrong_name, wrong_value
 from stages.common.files import md5, read_json
 from stages.common.params import VERSIONS
@@ -55,7 +55,7 @@ def read_schema() -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             reason = "\n  ".join(done.stderr.strip().splitlines()[-4:])
-            raise UserError(f"{SCHEMA} can't be made from the models of the zoo:\n  {reason}")
+            raise UserError(f"{SCHEMA} can't be made from the files of the zoo:\n  {reason}")
         schema = read_json(OWN_SCHEMA)
     assert schema is not None
     return schema
@@ -69,9 +69,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _is_current(sources: Mapping[str, str]) -> bool:
     files = {path: digest for path, digest in sources.items() if path != "torch"}
-    zoo = {str(path) for path in model_files()}
+    zoo = {str(path) for path in (*model_files(), *dataset_files())}
     return (
-        zoo == {path for path in files if Path(path).parent == ZOO}
+        zoo == {path for path in files if Path(path).parent in (ZOO, DATASETS)}
         and sources.get("torch") == str(read_yaml(VERSIONS).get("torch"))
         and all(Path(path).is_file() and md5(Path(path)) == d for path, d in files.items())
     )
@@ -82,6 +82,8 @@ def check_named(tree: Mapping[str, Any], at: str, schema: Mapping[str, Any]) -> 
     section, kind = at.split(".")
     part = subtree(schema, f"$defs.{section.title()}Params.properties.{kind}")
     assert isinstance(part, Mapping)
+    # Of what may be null as well the name is the other case.
+    part = part.get("anyOf", [part])[0]
     name = tree.get("name")
     if not isinstance(name, str):
         return []  # pydantic has said so

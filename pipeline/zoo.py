@@ -11,6 +11,7 @@ from pipeline.closure import BEHIND, PROJECT, Closure, Import, find_closure, rea
 from stages.common.errors import Problem, UserError
 
 ZOO = Path("stages/zoo/models")
+DATASETS = Path("stages/zoo/datasets")
 LAYERS = Path("stages/common/layers.py")
 # What loads a model, and what models are made of.
 _ALLOWED = ("stages.common.model", "stages.common.layers")
@@ -19,6 +20,11 @@ _ALLOWED = ("stages.common.model", "stages.common.layers")
 def model_files() -> list[Path]:
     """The models there are."""
     return sorted(ZOO.glob("[!_]*.py"))
+
+
+def dataset_files() -> list[Path]:
+    """The datasets there are. What they import is declared for the stages that train."""
+    return sorted(DATASETS.glob("[!_]*.py"))
 
 
 def find_allowed() -> Closure:

@@ -4,9 +4,9 @@
     python -m stages.schema --check    # stops with 1 when it is out of date
     python -m stages.schema FILE       # writes it elsewhere
 
-It holds the typed sections, each model of the zoo with its arguments, and each loss, optimizer
-and schedule of torch with those of its signature. `x-tasks` are the names that each task has,
-`x-sources` the files and versions that it was made from.
+It holds the typed sections, each model and dataset of the zoo with its arguments, and each loss,
+optimizer and schedule of torch with those of its signature. `x-tasks` are the names that each
+task has, `x-sources` the files and versions that it was made from.
 """
 
 import json
@@ -26,6 +26,7 @@ from stages.evaluate.metrics import metrics_of
 from stages.evaluate.params import GatedEvaluateParams
 from stages.infer.params import InferParams
 from stages.prepare.params import PrepareParams
+from stages.train.datasets import dataset_arguments, dataset_names
 from stages.train.names import Kind, allowed, arguments_of, losses_of, refused
 from stages.train.optimizers import metric_of
 from stages.train.params import TrainParams
@@ -35,9 +36,11 @@ SCHEMA = Path("stages/params.schema.json")
 SOURCES = (
     *(f"stages/{s}/params.py" for s in ("prepare", "build", "tune", "train", "evaluate", "infer")),
     "stages/zoo/models/[!_]*.py",
+    "stages/zoo/datasets/[!_]*.py",
     "stages/common/section.py",
     "stages/common/signature.py",
     "stages/evaluate/metrics.py",
+    "stages/train/datasets.py",
     "stages/train/names.py",
     "stages/train/optimizers.py",
     "stages/zoo/losses.py",
@@ -67,6 +70,10 @@ def make_schema() -> dict[str, Any]:
     parts["BuildParams"]["properties"]["model"] = _named(
         {name: arguments_class(name) for name in models}, {}, parts
     )
+    datasets = {name: dataset_arguments(name) for name in dataset_names()}
+    parts["TrainParams"]["properties"]["dataset"] = {
+        "anyOf": [_named(datasets, {}, parts), {"type": "null"}]
+    }
     for kind in get_args(Kind):
         names = {name: arguments_of(kind, name) for name in allowed(kind)}
         parts["TrainParams"]["properties"][kind] = _named(names, refused(kind), parts)

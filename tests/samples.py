@@ -41,6 +41,7 @@ def train_params(**changes: object) -> TrainParams:
         "epochs": 3,
         "batch_size": 16,
         "micro_batch_size": None,
+        "dataset": None,
         "augment": None,
         "loss": {"name": "CrossEntropyLoss"},
         "class_weights": None,

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.check import check_models
 from pipeline.closure import find_closure, name_libraries
-from pipeline.deps import derive, out_of_date, read_pins
+from pipeline.deps import derive, out_of_date, read_pins, write
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT, Project
@@ -151,6 +151,21 @@ def test_a_new_model_changes_no_dependency(project: Path) -> None:
     names = ("math", "numpy", "torch.nn.functional", "stages.common.schema")
     add_model(project, "\n".join(f"import {name}" for name in names))
     assert out_of_date(derive()) == []
+
+
+def test_what_a_dataset_imports_is_declared_where_it_trains(project: Path) -> None:
+    before = read_yaml(Path("dvc.yaml"))["stages"]
+    code = "import polars\nimport stages.common.tables\n"
+    (project / "stages/zoo/datasets/mine.py").write_text(code, encoding="utf-8")
+    write(derive())
+    for name, stage in read_yaml(Path("dvc.yaml"))["stages"].items():
+        added = set(stage["deps"]) - set(before[name]["deps"])
+        trains = name in ("tune", "train")
+        assert ("stages/zoo/datasets" in stage["deps"]) == trains
+        assert ("stages/common/tables.py" in added) == trains
+        assert (stage != before[name]) == trains
+        (libraries,) = (e["stages/versions.yaml"] for e in stage["params"] if isinstance(e, dict))
+        assert not trains or "polars" in libraries
 
 
 @pytest.mark.parametrize(

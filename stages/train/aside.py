@@ -110,7 +110,8 @@ def prepare(params: Params) -> Training:
     model = load_weights(spec, params.seed)
     num_weights = sum(weight.numel() for weight in model.parameters())
     threads = choose_threads(num_weights, section.batch_size, World())
-    data, place = load_data(schema, read_statistics(PREPARED), device)
+    statistics = read_statistics(PREPARED)
+    data, place = load_data(schema, statistics, device, dataset=section.dataset)
     print(f"{spec.name}: {num_weights:,} weights on {device}; {threads}; {place}")
     for path, value in overrides.items():
         print(f"from tune: {path} = {value}")

@@ -84,7 +84,7 @@ def fit(
     num_weights = sum(weight.numel() for weight in model.parameters())
     threads = choose_threads(num_weights, section.batch_size, world)
     sharing = num_sharing(spec, section.replicas, section.batch_size, world)
-    data, place = load_data(schema, statistics, device, sharing)
+    data, place = load_data(schema, statistics, device, sharing, section.dataset)
     processes = f"{world.size} process" + ("es" if world.size > 1 else "")
     processes += f" on {world.num_nodes} machines" if world.num_nodes > 1 else ""
     precision = choose_precision(section.precision, device)

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLR
 from stages.common.errors import Problem, UserError
 from stages.common.schema import Class
 from stages.train.compiled import check_compiler
+from stages.train.datasets import check_dataset
 from stages.train.groups import check_groups, rates
 from stages.train.losses import make_loss
 from stages.train.names import allowed, resolve
@@ -135,6 +136,7 @@ def check_names(
         lambda: watched_direction(params, task),
         lambda: check_compiler(params.compile),
         lambda: check_parallel(params),
+        lambda: None if params.dataset is None else check_dataset(params.dataset),
     ]
     if params.groups is not None and model is not None:
         checks.append(lambda: check_groups(params, model()))

@@ -109,6 +109,7 @@ class TrainParams(Section):
     """How to train. Names are classes of `torch.nn`, `torch.optim`, `torch.optim.lr_scheduler`.
 
     - `micro_batch_size`: a batch goes through the model in parts of so many rows; null: whole.
+    - `dataset`: a file of `stages/zoo/datasets` that makes the rows to train and validate on.
     - `class_weights`: by name, or `balanced`: the rarer a class, the more its rows count.
     - `groups`: weights by their names, with a learning rate of their own, or frozen.
     - `clip_norm`: a gradient that is longer is scaled down to it.
@@ -127,6 +128,7 @@ class TrainParams(Section):
     epochs: Positive
     batch_size: Positive
     micro_batch_size: Positive | None
+    dataset: Named | None
     augment: Augment | None
     loss: Named
     class_weights: ClassWeights | None

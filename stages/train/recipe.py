@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from stages.common.model import ModelSpec, make_model, make_spec, read_spec
+from stages.common.rows import open_rows
 from stages.common.schema import Schema, Statistics, load_arrays
 from stages.common.section import Named, Overrides, apply_overrides, validate
+from stages.train.loaded import load_split
 from stages.train.mapped import choose_place, open_split, read_split, size_on_device
 from stages.train.params import TrainParams
 from stages.train.state import Data
@@ -32,19 +34,30 @@ def override_model(spec: ModelSpec, overrides: Overrides, schema: Schema) -> Mod
 
 
 def load_data(
-    schema: Schema, statistics: Statistics, device: torch.device, num_sharing: int = 1
+    schema: Schema,
+    statistics: Statistics,
+    device: torch.device,
+    num_sharing: int = 1,
+    dataset: Named | None = None,
 ) -> tuple[Data, str]:
     """The train and validation splits, on the device if they fit; and where they are, in words.
 
-    `num_sharing` processes hold them in the memory of the same device.
+    `num_sharing` processes hold them in the memory of the same device. Where there is a `dataset`
+    their rows come from it.
     """
+    deviation = 1.0 if statistics.target is None else statistics.target.deviation
+    task, classes = schema.target.task, schema.target.classes or ()
+    if dataset is not None:
+        learned = load_split(dataset, open_rows(PREPARED / "train"), device, train=True)
+        judged = load_split(dataset, open_rows(PREPARED / "validation"), device, train=False)
+        data = Data(learned, judged, task, deviation, classes)
+        workers = f", {learned.num_workers} workers" if learned.num_workers else ""
+        return data, f"data by {dataset.name}{workers}"
     arrays = [load_arrays(PREPARED / name) for name in ("train", "validation")]
     mapped = [open_split(split, statistics, device) for split in arrays]
     size = sum(size_on_device(split.features) + split.target.nbytes for split in mapped)
     place, said = choose_place(size, device, num_sharing)
     train, validation = mapped if place == "mapped" else map(read_split, mapped)
-    deviation = 1.0 if statistics.target is None else statistics.target.deviation
-    task, classes = schema.target.task, schema.target.classes or ()
     return Data(train, validation, task, deviation, classes), said
 
 

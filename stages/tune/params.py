@@ -12,6 +12,7 @@ Number = int | float
 TUNABLE = ("build.model.", "train.")
 _NOT_TUNABLE = {
     "train.class_weights": "losses that are weighed differently can't be compared",
+    "train.dataset.num_workers": "it changes no result",
     "train.epochs": "the epochs of a trial are tune.epochs",
     **dict.fromkeys(
         ("train.calibration.temperature", "train.calibration.threshold"),

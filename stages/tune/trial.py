@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optuna
@@ -69,13 +70,16 @@ def make_objective(start: Start) -> tuple[Objective, str]:
     Beside it, 'minimize' or 'maximize'.
     """
     device = choose_device()
-    data, _ = load_data(start.schema, read_statistics(PREPARED), device)
     recipe = override_train(start.train, {})
+    load = partial(load_data, start.schema, read_statistics(PREPARED), device)
+    common, _ = load(dataset=recipe.dataset)
     compute_deterministically(asked=recipe.deterministic)
     direction = f"{watched_direction(recipe, start.schema.target.task)}imize"
 
     def objective(overrides: Overrides, report: Callable[[int, float], None]) -> float:
         recipe = override_train(start.train, overrides)
+        # A dataset's arguments may be among what is tried; the arrays are the same for all.
+        data = common if recipe.dataset is None else load(dataset=recipe.dataset)[0]
         spec = override_model(start.spec, overrides, start.schema)
         model = load_weights(spec, start.seed).to(device)
         num_weights = sum(weight.numel() for weight in model.parameters())
