@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,7 @@ TORCHRUN = {
 def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A small project that train can begin with: dropout, an average, parts of batches."""
     changes = {
-        "train.epochs": 40,
+        "train.epochs": 60,
         "train.schedule": {"name": "warmup_cosine"},
         "build.model": {"name": "mlp", "width": 8, "dropout": 0.2},
         "train.ema": 0.99,
@@ -79,29 +80,36 @@ def workers_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     return sorted(found, key=lambda p: int(p.environ()["RANK"]))
 
 
-def kill_workers(process: "subprocess.Popen[str]", num_kills: int, seed: int = 0) -> str:
+def kill_workers(
+    project: Project, process: "subprocess.Popen[str]", num_kills: int, seed: int = 0
+) -> str:
     """Kill one of the workers, each time soon after they have begun to train; what was said."""
     assert process.stdout is not None
     moments, killed, fresh, said = random.Random(seed), 0, True, ""
-    timers = []
+
+    def kill(victim: psutil.Process, seconds: float) -> None:
+        # Not before there is something to go on from.
+        until = time.monotonic() + 20
+        while not list((project.path / ".reprise/checkpoints").glob("*/*-*.p*t")):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(seconds)
+        victim.kill()
+
     for line in process.stdout:
         said += line
         fresh = fresh or "started again" in line
         if fresh and killed < num_kills and line.startswith("epoch"):
             victims = workers_of(process)
-            # One is killed at once, the last one too: so that each kill hits a training.
-            seconds = 0 if num_kills == 1 else moments.uniform(0, 0.5)
-            timers.append(threading.Timer(seconds, victims[killed % len(victims)].kill))
-            timers[-1].start()
+            given = (victims[killed % len(victims)], moments.uniform(0, 0.4))
+            threading.Thread(target=kill, args=given).start()
             killed, fresh = killed + 1, False
     assert process.wait(60) == 0, said
     assert said.count("started again") == killed == num_kills, said
     return said
 
 
-def train_on_two_machines(
-    first: Project, second: Project, num_kills: int = 0, **variables: str
-) -> str:
+def train_on_two_machines(first: Project, second: Project, num_kills: int, **variables: str) -> str:
     """One training in two clones that meet on loopback; what the second one said."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -111,7 +119,7 @@ def train_on_two_machines(
         heard: list[str] = []
         thread = threading.Thread(target=lambda: heard.append(one.communicate(timeout=500)[0]))
         thread.start()
-        said = kill_workers(two, num_kills) if num_kills else two.communicate(timeout=120)[0]
+        said = kill_workers(second, two, num_kills)
         thread.join()
         assert (one.returncode, two.returncode) == (0, 0), heard[0] + said
     return said
@@ -145,7 +153,7 @@ def test_a_lost_process_changes_no_byte_every_time(built: Project, parallel: str
     built.run("python", "-m", "stages.train", env={"PET_NPROC_PER_NODE": "2"})
     before = outputs(built)
     with training(built, PET_NPROC_PER_NODE="2", PET_MAX_RESTARTS="20") as process:
-        said = kill_workers(process, 20, seed=1)
+        said = kill_workers(built, process, 20, seed=1)
     assert said.count("goes on from") >= 19
     assert outputs(built) == before
 
