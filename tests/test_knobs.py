@@ -112,6 +112,11 @@ def test_a_new_file_in_the_zoo_reruns_nothing(clone: Project) -> None:
     assert clone.repro() == []
 
 
+def test_a_file_of_a_dataset_reruns_what_trains(clone: Project) -> None:
+    clone.edit("stages/zoo/datasets/random_erasing.py", "TRIES = 100\n", "TRIES = 101\n")
+    assert sorted(stale(clone)) == ["train", "tune"]
+
+
 def test_the_number_of_processes_reruns_nothing(clone: Project) -> None:
     assert clone.repro(env={"PET_NPROC_PER_NODE": "2", "REPRISE_THREADS": "2"}) == []
 
