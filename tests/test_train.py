@@ -880,10 +880,11 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
 ONE_OF_MANY = """
 import sys, torch, torch.distributed as dist
 from stages.common.model import make_model
+from stages.train.checkpoint import copied, pack, pack_rank, unpack
 from stages.train.loop import train
 from stages.train.machine import World
 from tests.samples import train_params
-from tests.test_train import SPECS, TOGETHER, pixels
+from tests.test_train import DROPPED, SPECS, TOGETHER, pixels
 rank, size, epochs = map(int, sys.argv[1:4])
 store, out = sys.argv[4:]
 dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=size)
@@ -893,6 +894,17 @@ for name, (kind, changes) in TOGETHER.items():
     params = train_params(**({'epochs': epochs} | changes), micro_batch_size=5)
     done = train(model, pixels(kind), params, 9, World(rank, size), lambda *_: None)
     results[name] = [vars(epoch) for epoch in done.history], model.state_dict()
+kept, ends, world = [], [], World(rank, size)
+def keep(state):
+    kept.append(copied(pack(state, world.gather(pack_rank(state)))))
+# Whole, then from the first step on.
+for restore in (lambda _: None, lambda state: unpack(kept[0], world, state)):
+    model = make_model(SPECS['cnn'], 4).double()
+    params = train_params(**{**DROPPED, 'epochs': 2})
+    ends.append(train(model, pixels('cnn'), params, 9, world, lambda *_: None, restore, keep))
+whole, rest = ends
+assert rest.history == whole.history
+assert all(torch.equal(rest.weights[name], whole.weights[name]) for name in whole.weights)
 if rank == 0:
     torch.save(results, out)
 dist.destroy_process_group()

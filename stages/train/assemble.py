@@ -27,7 +27,7 @@ from stages.train.sharded import (
     total_norm,
 )
 from stages.train.state import Data, Result, State
-from stages.train.step import Step, shard
+from stages.train.step import Step, settle_sums, shard
 from stages.train.swa import held_rates
 
 
@@ -104,6 +104,8 @@ def assemble(
         norm_of=total_norm if divided else nn.utils.get_total_norm,
         in_step=divided,
     )
+    if isinstance(network, DistributedDataParallel) and world.size > 2:
+        settle_sums(step, *data.train.take(slice(0, 2)))
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
     return Assembly(step, state, loss_of, held)
 

@@ -181,6 +181,26 @@ class Step:
         return self.network.no_sync()  # type: ignore[return-value]
 
 
+def settle_sums(step: Step, batch: Batch, target: Tensor) -> None:
+    """Show DistributedDataParallel the backward pass of some rows, which changes nothing else.
+
+    In the order of the first one that it sees it lays the gradients out anew, and where a number
+    lies decides in which order three or more processes add it up. Without this a training that
+    goes on from a checkpoint would take its first step in another order than one that never ended.
+    """
+    network = step.network.train()
+    for norm in step.still:
+        norm.eval()
+    before = [buffer.clone() for buffer in network.buffers()]
+    with torch.random.fork_rng():
+        step.loss_of(fit_to_target(network(batch), target), target).backward()
+    with torch.no_grad():
+        for buffer, values in zip(network.buffers(), before, strict=True):
+            buffer.copy_(values)
+    for weight in step.weights:
+        weight.grad = None
+
+
 def shard(num_rows: int, world: World) -> tuple[slice, float]:
     """Which rows of a batch are this process's, and its factor on their mean loss.
 
