@@ -110,7 +110,7 @@ def kill_workers(
 
 
 def train_on_two_machines(first: Project, second: Project, num_kills: int, **variables: str) -> str:
-    """One training in two clones that meet on loopback; what the second one said."""
+    """One training in two clones that meet on loopback; what they said."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         endpoint = f"localhost:{free.getsockname()[1]}"
@@ -121,7 +121,8 @@ def train_on_two_machines(first: Project, second: Project, num_kills: int, **var
         thread.start()
         said = kill_workers(second, two, num_kills)
         thread.join()
-        assert (one.returncode, two.returncode) == (0, 0), heard[0] + said
+        said += heard[0]
+        assert (one.returncode, two.returncode) == (0, 0), said
     return said
 
 
