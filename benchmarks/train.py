@@ -3,7 +3,9 @@
 All contenders train the same model from the same weights with the same optimizer, clipping,
 schedule, finite check and validation; round by round in turn, in one process with one thread. What
 counts are the ratios inside a round. Peers are measured where they are installed
-(`pip install -e '.[bench]'`). `--cases` and `--rounds` shorten it.
+(`pip install -e '.[bench]'`). `--cases`, `--batch` and `--rounds` shorten it; `--processor` counts
+what the process used, on a machine with other work the steadier clock. Memory and the time to the
+first step: `benchmarks.process`; a GPU: `benchmarks.gpu`.
 """
 
 import argparse
@@ -99,16 +101,17 @@ def cases() -> list[Case]:
     ]
 
 
-def make_data(case: Case, batch_size: int) -> Data:
+def make_data(case: Case, batch_size: int, device: str = "cpu") -> Data:
     """Random rows, as many as make an epoch of `STEPS_PER_EPOCH` steps; a tenth to validate on."""
 
     def split(num_rows: int, seed: int) -> Split:
         random = torch.Generator().manual_seed(seed)
         features = torch.randn(num_rows, *case.shape, generator=random)
         if case.num_outputs == 1:
-            return Split({case.kind: features}, torch.randn(num_rows, generator=random))
-        target = torch.randint(case.num_outputs, (num_rows,), generator=random)
-        return Split({case.kind: features}, target)
+            target = torch.randn(num_rows, generator=random)
+        else:
+            target = torch.randint(case.num_outputs, (num_rows,), generator=random)
+        return Split({case.kind: features.to(device)}, target.to(device))
 
     num_rows = STEPS_PER_EPOCH * batch_size
     task = "regression" if case.num_outputs == 1 else "classification"
@@ -155,12 +158,19 @@ def by_hand(model: nn.Module, data: Data, params: TrainParams) -> None:
     loss_of = _loss(data)
     for _ in range(params.epochs):
         model.train()
-        total = 0.0
-        for rows in torch.randperm(len(y)).split(params.batch_size):
+        total: float | Tensor = 0.0
+        for rows in torch.randperm(len(y)).to(y.device).split(params.batch_size):
             optimizer.zero_grad()
             loss = loss_of(_fit(model({kind: x[rows]}), y), y[rows])
             loss.backward()
             norm = nn.utils.clip_grad_norm_(weights, CLIP)
+            if y.is_cuda:
+                # As a scaler of gradients does it: the device looks, and nobody waits for it.
+                finite = (loss.detach() + norm).isfinite()
+                optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+                optimizer.step()
+                total += torch.where(finite, loss.detach(), 0.0)
+                continue
             value = loss.item()
             if math.isfinite(value + norm.item()):
                 optimizer.step()
@@ -212,7 +222,7 @@ def lightning(model: nn.Module, data: Data, params: TrainParams, *, bare: bool) 
     with _in_new_folder():
         trainer = pl.Trainer(
             max_epochs=params.epochs,
-            accelerator="cpu",
+            accelerator="gpu" if data.train.target.is_cuda else "cpu",
             devices=1,
             gradient_clip_val=CLIP,
             enable_progress_bar=False,
@@ -227,7 +237,7 @@ def accelerate(model: nn.Module, data: Data, params: TrainParams) -> None:
     """Accelerate's loop as its documentation writes it."""
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=True)
+    accelerator = Accelerator(cpu=not data.train.target.is_cuda)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, params.epochs)
     loader, _ = _loaders(data, params)
@@ -256,7 +266,8 @@ def ignite(model: nn.Module, data: Data, params: TrainParams) -> None:
     def step(_: Engine, batch: list[Tensor]) -> float:
         model.train()
         optimizer.zero_grad()
-        loss = loss_of(_fit(model({kind: batch[0]}), batch[1]), batch[1])
+        x, y = (part.to(data.train.target.device) for part in batch)
+        loss = loss_of(_fit(model({kind: x}), y), y)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
@@ -273,7 +284,9 @@ def ignite(model: nn.Module, data: Data, params: TrainParams) -> None:
 
 def _loaders(data: Data, params: TrainParams) -> list[DataLoader[tuple[Tensor, ...]]]:
     splits = (data.train, data.validation)
-    sets = [TensorDataset(*split.batch.values(), split.target) for split in splits]
+    # On a GPU they too take the rows there batch by batch, as their documentation has it.
+    tensors = [[*split.batch.values(), split.target] for split in splits]
+    sets = [TensorDataset(*(values.cpu() for values in split)) for split in tensors]
     return [
         DataLoader(sets[0], batch_size=params.batch_size, shuffle=True),
         DataLoader(sets[1], batch_size=4096),
@@ -321,26 +334,33 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", default="", help="only those whose name holds it")
+    parser.add_argument("--batch", type=int, choices=BATCH_SIZES, help="only this one")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processor", action="store_true", help="its time, not the clock's")
     options = parser.parse_args()
+    now = time.process_time if options.processor else time.perf_counter
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     found = contenders()
     table = Table("case", "batch", "by hand, ms a step", *[f"{n} ÷ by hand" for n in found][1:])
     for case in cases():
-        for batch_size in BATCH_SIZES if options.cases in case.name else ():
-            data = make_data(case, batch_size)
+        sizes = [options.batch] if options.batch else BATCH_SIZES
+        for batch_size in sizes if options.cases in case.name else ():
+            data = make_data(case, batch_size, options.device)
             params = make_params(data, batch_size)
-            start = case.make()
+            start = case.make().to(options.device)
             seconds: dict[str, list[float]] = {name: [] for name in found}
             for number in range(options.rounds + 1):
                 for name, contender in found.items():
                     model = copy.deepcopy(start)
-                    began = time.perf_counter()
+                    began = now()
                     contender(model, data, params)
+                    if options.device.startswith("cuda"):
+                        torch.cuda.synchronize()
                     # The first round warms up.
                     if number:
-                        seconds[name].append(time.perf_counter() - began)
+                        seconds[name].append(now() - began)
             hand = seconds["by hand"]
             milliseconds = 1000 * statistics.median(hand) / (EPOCHS * STEPS_PER_EPOCH)
             ratios = [_ratio(seconds[name], hand) for name in list(found)[1:]]
