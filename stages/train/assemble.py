@@ -136,7 +136,11 @@ def make_network(
             return min(share, result.micro_batch_size or share)
 
         model = compile_model(model, masks, usual, deterministic=params.deterministic)
-    return DistributedDataParallel(model) if world.size > 1 and not divided else model
+    if world.size == 1 or divided:
+        return model
+    # The gradients lie where they are added up: no copy of them. A static graph brings nothing
+    # here, and fails where micro-batches begin without adding up.
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 def sizes(model: nn.Module, data: Data, params: TrainParams) -> tuple[int, int]:
