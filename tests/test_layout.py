@@ -101,6 +101,24 @@ def test_in_training_the_images_have_their_channels_last() -> None:
     assert seen == [True] * 4
 
 
+def test_an_optimizer_that_lines_up_all_weights_takes_them_as_they_are() -> None:
+    # torch's LBFGS asks for memory in one order alone; the images' may still be another.
+    lined_up: dict[str, Any] = {"optimizer": {"name": "LBFGS", "lr": 0.1, "max_iter": 3}}
+    first, last = (
+        train(
+            make_model(SPEC, seed=4).double(),
+            DATA,
+            train_params(**RECIPE | lined_up, channels_last=layout),
+            7,
+            World(),
+            lambda *_: None,
+        )
+        for layout in (False, True)
+    )
+    for name, weight in first.weights.items():
+        torch.testing.assert_close(last.weights[name], weight, rtol=1e-10, atol=1e-10)
+
+
 def test_auto_is_for_images_on_a_gpu_in_half_precision() -> None:
     sample, table = {"image": torch.zeros(1, 3, 6, 6)}, {"numeric": torch.zeros(1, 4)}
     chosen = [

@@ -16,7 +16,13 @@ from stages.train.groups import freeze
 from stages.train.layout import choose_layout, put_channels_last, with_channels_last
 from stages.train.losses import make_loss
 from stages.train.machine import World
-from stages.train.optimizers import make_optimizer, make_schedule, watched_direction
+from stages.train.names import resolve
+from stages.train.optimizers import (
+    make_optimizer,
+    make_schedule,
+    needs_closure,
+    watched_direction,
+)
 from stages.train.params import NUM_CLASSES, TrainParams
 from stages.train.precision import casting, choose_precision, make_scaler
 from stages.train.sharded import (
@@ -59,8 +65,8 @@ def assemble(
     sample, _ = data.train.take(slice(0, 1))
     last, _ = choose_layout(params.channels_last, precision, device, sample)
     divided = divides_weights(params, world)
-    # Where they are divided their memory is in one order alone; the images' may still be.
-    if last and not divided:
+    # Divided weights, and those that LBFGS lines up, are in one order alone; images may still be.
+    if last and not divided and not needs_closure(resolve("optimizer", params.optimizer)[0]):
         put_channels_last(model)
     average = None
     if params.ema is not None or params.swa is not None:

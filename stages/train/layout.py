@@ -2,6 +2,7 @@
 
 With the channels last, the tensor cores of a GPU take them as they lie; elsewhere it brings little
 or nothing. The numbers are the same ones, but other kernels add them up, so the last bits change.
+Weights that processes divide, and those that LBFGS lines up, stay as they are: images alone change.
 """
 
 from collections.abc import Callable
