@@ -16,14 +16,16 @@ from stages.common.errors import UserError
 from stages.common.layers import Dropout
 from stages.common.section import validate
 from stages.train import compiled
+from stages.train.assemble import assemble
 from stages.train.checkpoint import copied, pack, pack_rank, unpack
 from stages.train.compiled import Compiled, choose_compile, lacking_compiler
-from stages.train.loop import train
+from stages.train.loop import batches, shares, train
 from stages.train.machine import World
 from stages.train.optimizers import check_names
 from stages.train.params import TrainParams
 from stages.train.sources import Split
 from stages.train.state import Data, Result, State
+from stages.train.step import settle_sums
 from tests.conftest import ROOT, project_environment
 from tests.samples import classification, train_params
 
@@ -113,6 +115,22 @@ def test_compiled_steps_drop_the_same_and_odd_rows_go_through_the_model(size: in
     # Killed in the second epoch, and compiled anew.
     rest, _ = run(drops(), partial(unpack, kept[6], World()), compile=True, micro_batch_size=size)
     assert_same(rest, eager)
+
+
+# As three processes show it to each other's gradients, before the first step.
+@pytest.mark.usefixtures("light")
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_look_at_the_gradients_changes_no_step(size: int | None) -> None:
+    changed = params(compile=True, micro_batch_size=size)
+    plain, looked = (assemble(drops(), DATA, changed, 7, World()) for _ in range(2))
+    settle_sums(looked.step, *DATA.train.take(slice(0, 2)))
+    for made in (plain, looked):
+        made.step.network.train()
+        made.step.masks.begin_epoch(7, 1)
+        (share,) = shares(DATA.train, batches(50, 16, 7, 1)[:1], World(), 7)
+        made.step.take(share, made.state)
+    for ours, theirs in zip(looked.step.weights, plain.step.weights, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.usefixtures("light")

@@ -192,8 +192,11 @@ def settle_sums(step: Step, batch: Batch, target: Tensor) -> None:
     for norm in step.still:
         norm.eval()
     before = [buffer.clone() for buffer in network.buffers()]
+    # Compiled dropout draws from masks alone; every step seeds them anew.
+    step.masks.begin_step(0, len(target), slice(None))
     with torch.random.fork_rng():
         step.loss_of(fit_to_target(network(batch), target), target).backward()
+    step.masks.end_epoch()
     with torch.no_grad():
         for buffer, values in zip(network.buffers(), before, strict=True):
             buffer.copy_(values)
