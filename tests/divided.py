@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from stages.common.batches import Batch
 from stages.common.model import make_model
 from stages.train import loop, sharded
-from stages.train.checkpoint import unpack
+from stages.train.checkpoint import copied, unpack
 from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.parts import load_part
 from stages.train.saver import Saver
 from stages.train.sources import Split
-from stages.train.state import Data, Result, State
+from stages.train.state import Data, Epoch, Result, State
 from tests.samples import classification, train_params
 from tests.test_train import SPECS, Model, doubled, pixels
 
@@ -106,15 +106,33 @@ def spoil(folder: Path, world: World) -> dict[str, Any] | None:
 
 
 def both_ways(
-    world: World, make: Callable[[], nn.Module], data: Data, **changes: Any
+    world: World,
+    make: Callable[[], nn.Module],
+    data: Data,
+    watch: Callable[[Epoch, nn.Module], None] = lambda *_: None,
+    **changes: Any,
 ) -> list[Result]:
     """Each with a copy of the model, then each with its part of it."""
     found = []
     for parallel in ("ddp", "fsdp"):
         torch.manual_seed(3)
         params = train_params(**RECIPE | {"parallel": parallel, **changes})
-        found.append(train(make(), data, params, SEED, world, lambda *_: None))
+        found.append(train(make(), data, params, SEED, world, watch))
     return found
+
+
+def count(world: World) -> list[dict[str, Tensor]]:
+    """What the norms of this process have counted when an epoch's validation has seen them."""
+    seen: list[dict[str, Tensor]] = []
+    # Batch norm wants more than one row at once.
+    large = {"batch_size": 20, "micro_batch_size": None}
+
+    def watch(_: Epoch, judged: nn.Module) -> None:
+        seen.append(copied(dict(judged.named_buffers())))
+
+    for average in (None, 0.9):
+        both_ways(world, Normed, classification(40), watch, **large | {"ema": average, "epochs": 1})
+    return seen
 
 
 def main() -> None:
@@ -143,6 +161,7 @@ def main() -> None:
         what: [([vars(epoch) for epoch in result.history], result.weights) for result in results]
         for what, results in found.items()
     }
+    told["counted"] = count(world)
     told["spoilt"] = None if spoilt is None else len(spoilt["history"])
     torch.save(told, folder / f"{rank}.pt")
     dist.destroy_process_group()

@@ -74,6 +74,15 @@ def test_dividing_the_weights_changes_rounding_alone(told: list[dict[str, Any]])
         assert [weights for _, weights in other["zoo"]] == [{}] * len(SPECS)
 
 
+def test_all_processes_judge_the_norms_of_the_first(told: list[dict[str, Any]]) -> None:
+    # Each has counted rows of its own. What is kept, and what goes on, has the first one's.
+    first, *others = (process["counted"] for process in told)
+    assert len(first) == 4
+    for other in others:
+        for ours, theirs in zip(first, other, strict=True):
+            assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
 def test_going_on_from_parts_gives_the_same_bits(told: list[dict[str, Any]]) -> None:
     for process in told:
         (history, weights), *rests = process["resumed"]

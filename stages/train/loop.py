@@ -72,6 +72,9 @@ def train(
         train_epoch(step, data.train, state, params, seed, save)
         masks.end_epoch()
         judged = _follow(state, step, data.train, params, seed)
+        for buffer in judged.buffers():
+            # Each process has counted rows of its own; the first one's counts are kept.
+            world.spread(buffer)
         figures = validate(judged, data.validation, made.loss_of, data, world)
         device = data.train.target.device
         done = _end_epoch(epoch, state.sums, figures, device, world)

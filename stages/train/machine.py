@@ -50,6 +50,11 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def spread(self, values: Tensor) -> None:
+        """Give all processes the `values` of the first one, in place."""
+        if self.size > 1:
+            dist.broadcast(values, 0)
+
     def largest(self, numbers: list[int]) -> list[int]:
         """Number by number the largest that any process has given."""
         if self.size == 1:
