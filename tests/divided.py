@@ -4,7 +4,7 @@ Leaves in the folder what the trainings of `tests/test_sharded.py` came to.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,14 +69,18 @@ class Normed(nn.Module):
 
 def fit(kind: str, world: World, changes: dict[str, Any], **hooks: Any) -> Result:
     """Train a model of the zoo in float64."""
-    params = train_params(**RECIPE, **changes)
+    params = train_params(**RECIPE | changes)
     model = make_model(SPECS[kind], 4).double()
     return train(model, pixels(kind), params, SEED, world, lambda *_: None, **hooks)
 
 
-def go_on(kind: str, world: World, folder: Path) -> list[Result]:
-    """The result of a training, then of those that go on from its checkpoints."""
+def go_on(
+    kind: str, world: World, folder: Path, numbers: Sequence[int], **changes: Any
+) -> list[Result]:
+    """The result of a training, then of those that go on from its checkpoints of `numbers`."""
     save, kept = Saver(folder, world, lambda: False, seconds_between=0), []
+    folder.mkdir(exist_ok=True)
+    changes["parallel"] = "fsdp"
 
     def keep(state: State) -> None:
         save.steps_until_asked = 1
@@ -86,11 +90,10 @@ def go_on(kind: str, world: World, folder: Path) -> list[Result]:
         kept.append(load_part(folder, world))
         world.wait()
 
-    results = [fit(kind, world, {"parallel": "fsdp"}, save=keep)]
-    # In an epoch, before its validation, and after the last of all.
-    for number in (2, 4, -1):
+    results = [fit(kind, world, changes, save=keep)]
+    for number in numbers:
         restore = partial(unpack, kept[number], world)
-        results.append(fit(kind, world, {"parallel": "fsdp"}, restore=restore))
+        results.append(fit(kind, world, changes, restore=restore))
     return results
 
 
@@ -143,9 +146,11 @@ def main() -> None:
     sharded.BLOCK_WEIGHTS, loop.EVALUATION_ROWS = BLOCK_WEIGHTS, EVALUATION_ROWS
     zoo = {kind: fit(kind, world, {"parallel": "fsdp"}) for kind in SPECS}
     checkpoints = folder / "checkpoints"
-    checkpoints.mkdir(exist_ok=True)
-    resumed = go_on("mlp", world, checkpoints)
+    # In an epoch, before its validation, and after the last of all.
+    resumed = go_on("mlp", world, checkpoints, (2, 4, -1))
     spoilt = spoil(checkpoints, world)
+    # Its first look at the weights is a validation, and then it trains on.
+    judged = go_on("linear", world, folder / "judged", (4,), ema=None)
     # Batch norm wants more than one row at once.
     large = {"batch_size": 20, "micro_batch_size": None, "epochs": 3}
     average = {"ema": None, "swa": {"start": 2, "lr": None}}
@@ -156,7 +161,13 @@ def main() -> None:
     numbers[7] = torch.nan
     data = Data(Split({"numeric": numbers}, clean.train.target), clean.validation, clean.task)
     lost = both_ways(world, partial(Model, 3), data, precision="fp16")
-    found = {"zoo": list(zoo.values()), "resumed": resumed, "normed": normed, "lost": lost}
+    found = {
+        "zoo": list(zoo.values()),
+        "resumed": resumed,
+        "judged": judged,
+        "normed": normed,
+        "lost": lost,
+    }
     told: dict[str, Any] = {
         what: [([vars(epoch) for epoch in result.history], result.weights) for result in results]
         for what, results in found.items()

@@ -85,10 +85,11 @@ def test_all_processes_judge_the_norms_of_the_first(told: list[dict[str, Any]]) 
 
 def test_going_on_from_parts_gives_the_same_bits(told: list[dict[str, Any]]) -> None:
     for process in told:
-        (history, weights), *rests = process["resumed"]
-        for rest_history, rest_weights in rests:
-            assert rest_history == history
-            assert_same(rest_weights, weights, tolerance=0.0)
+        for what in ("judged", "resumed"):
+            (history, weights), *rests = process[what]
+            for rest_history, rest_weights in rests:
+                assert rest_history == history
+                assert_same(rest_weights, weights, tolerance=0.0)
         # Of the last checkpoint one part was damaged, so all took the one before it.
         assert process["spoilt"] == len(history) - 1
 

@@ -185,11 +185,19 @@ def _end_epoch(
     return done
 
 
-@torch.inference_mode()
 def validate(
     model: nn.Module, split: Source, loss_of: nn.Module, data: Data, world: World
 ) -> tuple[float, float]:
     """Mean loss over rows and the metric of the task, over all processes' shares of the split."""
+    # Divided weights stay where they are gathered first, and no step could write to a place that
+    # inference mode has made.
+    with torch.no_grad() if is_sharded(model) else torch.inference_mode():
+        return _judge(model, split, loss_of, data, world)
+
+
+def _judge(
+    model: nn.Module, split: Source, loss_of: nn.Module, data: Data, world: World
+) -> tuple[float, float]:
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=split.target.device)
     for first in range(0, len(split), world.size * EVALUATION_ROWS):
