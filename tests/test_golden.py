@@ -86,9 +86,9 @@ def step_losses(project: Path) -> list[float]:
     """Train in this process as a worker of the stage does; the loss of each step."""
     recorder = Recorder()
 
-    def recorded(*given: Any) -> Result:
-        # All but the last two, the hooks of the stage for checkpoints: here there are none.
-        return train(*given[:-2], save=recorder)
+    def recorded(*given: Any, watch: Any, **_: Any) -> Result:
+        # Not the hooks of the stage for checkpoints: here there are none.
+        return train(*given, watch=watch, save=recorder)
 
     out = project / "out"
     with (

@@ -1,0 +1,87 @@
+"""What a training leaves in its folder: the model, how it came about, its metrics and plots."""
+
+from pathlib import Path
+
+from stages.common.calibration import UNCALIBRATED, Calibration
+from stages.common.files import rounded, write_csv, write_json
+from stages.common.model import ModelSpec, save_model
+from stages.train.params import TrainParams
+from stages.train.start import Chosen
+from stages.train.state import Data, Result
+
+
+def write_results(
+    out: Path,
+    spec: ModelSpec,
+    result: Result,
+    data: Data,
+    section: TrainParams,
+    calibration: Calibration,
+) -> None:
+    """The model that is kept, its metrics, its history and the plots; how it went, in words."""
+    kept = result.kept
+    assert kept is not None
+    save_model(out, spec, result.weights, "model.safetensors")
+    write_json(out / "calibration.json", calibration.model_dump())
+    metrics = {
+        "kept_epoch": kept.epoch,
+        "train_loss": rounded(kept.train_loss),
+        "validation_loss": rounded(kept.validation_loss),
+        f"validation_{data.metric}": rounded(kept.metric),
+    }
+    # What was not fitted is not among them.
+    fitted = calibration.model_dump().items() - UNCALIBRATED.model_dump().items()
+    write_json(out / "metrics.json", metrics | dict(sorted(fitted)))
+    names = ("learning_rate", "gradient_norm", "train_loss", "validation_loss")
+    write_csv(
+        out / "history.csv",
+        ("epoch", *names, f"validation_{data.metric}", "skipped_steps"),
+        [
+            (e.epoch, *(repr(getattr(e, n)) for n in names), repr(e.metric), e.skipped_steps)
+            for e in result.history
+        ],
+    )
+    write_csv(
+        out / "plots" / "loss.csv",
+        ("epoch", "train", "validation"),
+        [(e.epoch, rounded(e.train_loss), rounded(e.validation_loss)) for e in result.history],
+    )
+    write_csv(
+        out / "plots" / "metric.csv",
+        ("epoch", "validation"),
+        [(e.epoch, rounded(e.metric)) for e in result.history],
+    )
+    if skipped := sum(epoch.skipped_steps for epoch in result.history):
+        print(f"{skipped} steps were not applied: their loss or gradient was no finite number")
+    if section.swa is not None and kept.epoch < section.swa.start:
+        print(
+            f"the kept weights, of epoch {kept.epoch}, are no average: that begins with epoch "
+            f"{section.swa.start} (train.swa.start)"
+        )
+    which = "last" if section.early_stopping is None else "best"
+    stopped = "" if len(result.history) == section.epochs else " (stopped early)"
+    print(
+        f"{which} epoch {kept.epoch} of {len(result.history)}{stopped}: validation loss "
+        f"{kept.validation_loss:.4f}, {data.metric} {kept.metric:.4f}"
+    )
+
+
+def write_recipe(
+    path: Path, seed: int, section: TrainParams, chosen: Chosen, result: Result, data: Data
+) -> None:
+    """How the model came about, tune's winner included: the card has it from here."""
+    assert result.kept is not None
+    came_to = {
+        "micro_batch_size": result.micro_batch_size,
+        "precision": chosen.precision,
+        "compile": chosen.compiles,
+        "channels_last": chosen.channels_last,
+    }
+    recipe = {
+        "seed": seed,
+        # How many others there are changes nothing of this one.
+        "train": section.model_dump(exclude={"replicas"}) | came_to,
+        "rows": {"train": len(data.train), "validation": len(data.validation)},
+        "epochs": {"kept": result.kept.epoch, "trained": len(result.history)},
+    }
+    write_json(path, recipe)

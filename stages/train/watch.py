@@ -1,0 +1,68 @@
+"""What tells of a training as it goes: the progress, TensorBoard, other loggers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from stages.common.model import ModelSpec
+from stages.common.schema import Target
+from stages.train.board import (
+    Board,
+    chosen_values,
+    kept_scalars,
+    open_board,
+    run_folder,
+    scalars_of,
+)
+from stages.train.loggers import Log, open_loggers
+from stages.train.machine import World
+from stages.train.params import TrainParams
+from stages.train.progress import show_progress
+from stages.train.state import Data, Epoch, Result
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Called after every epoch. `close` ends the line of progress, also of one that failed."""
+
+    board: Board
+    log: Log | None
+    metric: str
+    advance: Callable[[Epoch], None]
+    close: Callable[[], None]
+
+    def __call__(self, epoch: Epoch, model: nn.Module | None) -> None:
+        """Tell of an epoch; `model` None: one of an earlier run."""
+        self.advance(epoch)
+        self.board.write_epoch(epoch, model)
+        if self.log is not None:
+            self.log(epoch.epoch, scalars_of(epoch, self.metric))
+
+    def write_end(self, result: Result, model: nn.Module, data: Data, target: Target) -> None:
+        """Tell how the `model` that is kept does on validation."""
+        self.board.write_end(result, model, data, target)
+        assert result.kept is not None
+        if self.log is not None:
+            self.log(len(result.history), kept_scalars(result.kept, self.metric))
+
+
+@contextmanager
+def open_watch(
+    spec: ModelSpec,
+    section: TrainParams,
+    seed: int,
+    metric: str,
+    done: Sequence[Epoch],
+    checkpoints: Path | None,
+    world: World,
+) -> Iterator[Watch]:
+    """What tells of a training that has the epochs `done` behind it."""
+    advance, close = show_progress(section.epochs, metric, section.replicas, len(done))
+    name, values = run_folder(spec, section, seed).name, chosen_values(spec, section, seed)
+    # Of several machines the first tells the loggers; each has a board of its own.
+    told_by = open_loggers(name, values, checkpoints) if world.rank == 0 else nullcontext()
+    with open_board(spec, section, seed, metric) as board, told_by as log:
+        yield Watch(board, log, metric, advance, close)
