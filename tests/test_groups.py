@@ -175,7 +175,7 @@ def test_weights_are_frozen_before_the_processes_share_them(
 ) -> None:
     shared: list[list[str]] = []
 
-    def wrap(model: nn.Module) -> nn.Module:
+    def wrap(model: nn.Module, **_: Any) -> nn.Module:
         shared.append([name for name, weight in model.named_parameters() if weight.requires_grad])
         return model
 

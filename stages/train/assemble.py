@@ -110,7 +110,7 @@ def assemble(
         norm_of=total_norm if divided else nn.utils.get_total_norm,
         in_step=divided,
     )
-    if isinstance(network, DistributedDataParallel) and world.size > 2:
+    if world.size > 2 and isinstance(network, DistributedDataParallel):
         settle_sums(step, *data.train.take(slice(0, 2)))
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
     return Assembly(step, state, loss_of, held)
