@@ -4,12 +4,14 @@ import importlib.util
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +271,30 @@ def test_a_worker_that_dies_is_told(write: Write) -> None:
     with pytest.raises(UserError, match="a worker has died") as caught:
         run(load(num_workers=2))
     assert caught.value.problems[0].key == "train.dataset.num_workers"
+
+
+def test_workers_end_at_once_with_a_training_that_is_killed(write: Write) -> None:
+    # Else they hold what it held, the lock of its checkpoints too, until they look after it.
+    write(PLAIN)
+    data = load(num_workers=2)
+    read, theirs = os.pipe()
+
+    def train_until_killed() -> None:
+        feed = data.train.feed(batches(len(data.train), 8, 0, 1), 0)
+        next(feed)
+        os.write(theirs, b"1")
+        time.sleep(60)
+
+    process = get_context("fork").Process(target=train_until_killed)
+    process.start()
+    os.close(theirs)
+    assert os.read(read, 1) == b"1"
+    process.kill()
+    process.join()
+    # They have the other end of the pipe as well.
+    ended, _, _ = select.select([read], [], [], 2.0)
+    os.close(read)
+    assert ended
 
 
 def test_a_batch_of_its_own_collate_fn_is_looked_at(write: Write) -> None:

@@ -5,9 +5,11 @@ Python, NumPy or torch, follows from the seed of the epoch and the row's number:
 before each row. So neither the workers nor the processes nor the steps before change a bit.
 """
 
+import ctypes
 import os
 import random
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ PIECE = 64
 # As long as a training may take to end when it is told to.
 LINGER_SECONDS = 25.0
 TO_GROUPS = (signal.SIGINT, signal.SIGTERM)
+# Of prctl: the signal that comes when the thread that started this process ends, here the main one.
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -167,8 +171,12 @@ def as_workers_begin() -> Iterator[None]:
 def begin_worker(_: int) -> None:
     """Leave it to the training to end a worker: told to stop, it has a step to finish.
 
-    Ctrl-C and SIGTERM often come to all processes of a group.
+    Ctrl-C and SIGTERM often come to all processes of a group. A training that is killed takes its
+    workers along: they are copies of it, which hold the lock of its checkpoints and the pipes to
+    its loggers as it did, and would look after it every few seconds only.
     """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     told: list[int] = []
 
     def linger(number: int, _frame: FrameType | None) -> None:
