@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,47 @@ def test_a_process_lost_on_one_of_two_machines_changes_no_byte(
     clone = Project(tmp_path / "clone")
     train_on_two_machines(built, clone, num_kills=5, PET_MAX_RESTARTS="5")
     assert outputs(built) == outputs(clone) == before
+
+
+@pytest.mark.soak
+def test_nothing_is_left_of_several_processes_when_the_stage_is_killed(built: Project) -> None:
+    two = {"PET_NPROC_PER_NODE": "2", "REPRISE_CHECKPOINT_SECONDS": "1000"}
+    with training(built, **two) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("epoch"))
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers_of(process)) == 2
+        process.kill()
+        _, alive = psutil.wait_procs(family, timeout=15)
+        assert alive == []
+
+
+def test_without_the_stage_a_process_ends_and_torchrun_with_it() -> None:
+    read, stage = os.pipe()
+
+    def work() -> None:
+        os.close(stage)
+        os.dup2(read, 0)
+        os.environ["RANK"] = "0"
+        worker.end_with_the_stage()
+        time.sleep(60)
+
+    def start_work() -> None:
+        os.close(stage)
+        one = get_context("fork").Process(target=work)
+        one.start()
+        # As torchrun does, which would start it again.
+        one.join()
+        time.sleep(60)
+
+    torchrun = get_context("fork").Process(target=start_work)
+    torchrun.start()
+    torchrun.join(0.3)
+    assert torchrun.is_alive()
+    os.close(stage)
+    torchrun.join(5.0)
+    os.close(read)
+    assert torchrun.exitcode == -signal.SIGTERM
 
 
 def told(out: Path) -> tuple[Problem, ...]:

@@ -52,7 +52,7 @@ def start(
 ) -> "subprocess.Popen[bytes]":
     """Start the training of a replica that writes into `out`; `stdout` takes what it says.
 
-    A process that trains alone ends when we do, however we end.
+    Its processes end when we do, however we end: the pipe that is their input closes then.
     """
     worker = ["-m", "stages.train.worker", str(replica), str(out)]
     worker += [] if checkpoints is None else [str(checkpoints)]
@@ -71,7 +71,9 @@ def start(
         # torchrun reads the rest of PET_* itself.
         environment.setdefault("PET_RDZV_BACKEND", "c10d")
     command += worker
-    return subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr)
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr
+    )
 
 
 def stop(processes: "list[subprocess.Popen[bytes]]") -> None:

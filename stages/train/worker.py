@@ -28,12 +28,14 @@ def main() -> None:
     """Train alone, or join the others, train, leave."""
     replica, out = int(sys.argv[1]), Path(sys.argv[2])
     checkpoints = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    end_with_the_stage()
     if "RANK" in os.environ:
         train_with_others(replica, out, checkpoints)
         # As in `run_stage`: the end is not for collecting garbage.
         gc.freeze()
         return
-    end_with_the_stage()
+    # Ctrl-C reaches the stage as well, which ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         fit(read_params("train"), out, World(), checkpoints, replica)
     except UserError as error:
@@ -127,15 +129,17 @@ def may_pass(error: Exception) -> bool:
 
 
 def end_with_the_stage() -> None:
-    """End this process with the stage that started it, even if that was killed."""
-    # Ctrl-C reaches the stage as well, which ends us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_wait_for_the_stage, daemon=True).start()
+    """End this process, and torchrun with it, with the stage that started it: even a killed one."""
+    torchrun = os.getppid() if "RANK" in os.environ else None
+    Thread(target=_wait_for_the_stage, args=(torchrun,), daemon=True).start()
 
 
-def _wait_for_the_stage() -> None:
+def _wait_for_the_stage(torchrun: int | None) -> None:
     # The stage holds the other end of this pipe and never writes: it is read when the stage ends.
     os.read(0, 1)
+    # It would start us again. Where it has ended itself, we have another parent.
+    if torchrun is not None and os.getppid() == torchrun:
+        os.kill(torchrun, signal.SIGTERM)
     os._exit(1)
 
 
