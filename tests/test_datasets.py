@@ -306,9 +306,11 @@ def test_a_batch_of_its_own_collate_fn_is_looked_at(write: Write) -> None:
         load().train.take(slice(0, 64))
 
 
-def test_the_one_in_the_readme_works(write: Write) -> None:
+def test_the_one_in_the_docs_works(write: Write) -> None:
     write(PLAIN)
-    (code,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    (code,) = re.findall(
+        r"```py\n(.*?)```", (ROOT / "docs/training.md").read_text("utf-8"), re.DOTALL
+    )
     path = datasets.DATASETS / "mine.py"
     plain = load()
     path.write_text(code, encoding="utf-8")

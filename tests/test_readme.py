@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.conftest import ROOT, Project
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRAINING = (ROOT / "docs/training.md").read_text(encoding="utf-8")
 # Made by the road or by a person who follows the text; not in a fresh clone.
 MADE = (
     ".reprise/",
@@ -30,15 +31,36 @@ def test_every_file_that_it_names_exists() -> None:
     assert missing == []
 
 
-def test_every_key_that_it_names_is_in_params() -> None:
+def test_every_link_into_the_training_page_leads_to_a_part_of_it() -> None:
+    parts = re.findall(r"^## (.+)$", TRAINING, flags=re.MULTILINE)
+    anchors = [re.sub(r"[^\w -]", "", part).lower().replace(" ", "-") for part in parts]
+    linked = set(re.findall(r"\]\(docs/training\.md#([\w-]+)\)", README))
+    assert linked
+    assert linked <= {*anchors}
+    assert re.findall(r"\]\(#([\w-]+)\)", TRAINING) == anchors
+    # Files, from where the page lies.
+    for target in re.findall(r"\]\(([^)#:]+)\)", TRAINING):
+        assert (ROOT / "docs" / target).is_file(), target
+
+
+def test_every_key_that_they_name_is_in_params() -> None:
     from stages.common.section import subtree
     from stages.common.yamlfile import read_yaml
 
     params = read_yaml(ROOT / "params.yaml")
-    keys = set(re.findall(r"`((?:prepare|build|tune|train|evaluate|infer)\.[a-z_.]+)`", README))
+    pattern = r"`((?:prepare|build|tune|train|evaluate|infer)\.[a-z_.]+)`"
+    keys = set(re.findall(pattern, README + TRAINING))
     assert len(keys) > 12
     for key in keys:
         subtree(params, key)
+
+
+def test_the_mistake_that_it_shows_stands_on_the_line_that_it_names() -> None:
+    from stages.common.yamlfile import find_place
+
+    shown = re.search(r"params\.yaml:(\d+)  ([\w.]+): ", README)
+    assert shown is not None
+    assert find_place(ROOT / "params.yaml", shown[2])[0] == int(shown[1])
 
 
 def test_the_shell_commands_run(clone: Project, prefect_server: str, tmp_path: Path) -> None:
