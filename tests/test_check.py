@@ -106,6 +106,12 @@ LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("[accuracy, f1_macro, log_loss, roc_auc]", "[]", [("evaluate.metrics", "at least 1 item")]),
     ("epochs: 30", "epochs: 1.5", [("train.epochs", "epochs must be a whole number")]),
     ("channels: [16, 32]", "channels: []", [("build.model.channels", "have at least 1 item")]),
+    (
+        "class_weights: null",
+        "class_weights: {3: 0}",
+        [("train.class_weights.3", "3 must be greater than 0")],
+    ),
+    ("class_weights: null", "class_weights: {true: x}", [("train.class_weights.true", "number")]),
     ("dropout: 0.0", "dropout: 1.0", [("build.model.dropout", "must be less than 1")]),
     ("[32, 64, 128]", "[[1, a], 3]", [("tune.space.build.model.width.0.1", "must be a number")]),
 ]

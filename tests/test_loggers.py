@@ -249,6 +249,10 @@ def test_secrets_are_left_out_of_what_is_said(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cret-token")
     said = "GET https://a:b@host/x?token=s3cret-token from http://host"
     assert without_secrets(said) == "GET https://…@host/x?token=… from http://host"
+    # A password as SQLAlchemy takes it, and a secret that begins with another.
+    monkeypatch.setenv("A_KEY", "s3cret")
+    said = "no postgresql://me:pa/ss@w@host/runs with s3cret-token"
+    assert without_secrets(said) == "no postgresql://…@host/runs with …"
 
 
 @pytest.mark.skipif(find_spec("mlflow") is None, reason="the extra 'mlflow' is not installed")

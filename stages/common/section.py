@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.common.errors import Problem, UserError, shorten, wrong_name, wrong_value
+from stages.common.yamlfile import spell
 
 Model = TypeVar("Model", bound=BaseModel)
 # Values by the path of their parameter: what tune tries, and what train takes from its winner.
@@ -158,9 +159,14 @@ def _location(tree: object, parts: tuple[str | int, ...], kind: str) -> tuple[st
     found: list[str] = []
     node: Any = tree
     for part in parts:
-        in_list = isinstance(node, list) and isinstance(part, int)
-        if in_list or (isinstance(node, Mapping) and part in node):
-            node = node[part]
+        if isinstance(node, Mapping):
+            # What YAML reads as a number or a boolean may be meant as a name (`{3: 2.0}`).
+            key = next((k for k in node if spell(k) == part), part)
+            found_here = key in node
+        else:
+            key, found_here = part, isinstance(node, list) and isinstance(part, int)
+        if found_here:
+            node = node[key]
         elif not (kind == "missing" and part is parts[-1]):
             continue
         found.append(str(part))

@@ -31,6 +31,11 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: not valid YAML: {error}") from None
 
 
+def spell(name: object) -> str:
+    """A key as YAML writes it: `true` of a boolean, the digits of a number."""
+    return str(name).lower() if isinstance(name, bool) else str(name)
+
+
 def find_place(path: Path, key: str) -> tuple[int | None, str | None]:
     """The line (from 1) of the dotted `key` in a YAML file, and its value if that is one word.
 
@@ -55,6 +60,7 @@ def find_place(path: Path, key: str) -> tuple[int | None, str | None]:
                 name = int(name) if str(name).isdigit() and int(name) < len(node) else -1
                 found = name != -1
             else:
+                name = next((key for key in node if spell(key) == name), name)
                 found = name in node
             if found:
                 line = node.lc.data[name][0] + 1

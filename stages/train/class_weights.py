@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.common.schema import Class
-from stages.train.params import spell
+from stages.common.yamlfile import spell
 
 
 def weigh_classes(

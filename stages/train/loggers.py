@@ -32,7 +32,8 @@ KILL_SECONDS = 2.0
 # What of the environment no line may show.
 SECRET = ("KEY", "TOKEN", "PASSWORD", "SECRET")
 MIN_SECRET = 4
-_USER = re.compile(r"(?<=://)[^/\s@]+@")
+# Up to the last @: the password of a database may hold both that and a slash.
+_USER = re.compile(r"(?<=://)\S+@")
 
 Values = Mapping[str, float]
 Log = Callable[[int, Values], None]
@@ -126,7 +127,8 @@ def open_loggers(
 def without_secrets(text: str) -> str:
     """`text` without the user of an address, and without any secret of the environment."""
     text = _USER.sub("…@", text)
-    for name, value in os.environ.items():
+    # The longest first: one may begin with another.
+    for name, value in sorted(os.environ.items(), key=lambda item: -len(item[1])):
         if len(value) >= MIN_SECRET and any(word in name.upper() for word in SECRET):
             text = text.replace(value, "…")
     return text

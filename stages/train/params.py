@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from stages.common.errors import Problem, wrong_name
 from stages.common.section import Named, Section
+from stages.common.yamlfile import spell
 
 Positive = Annotated[int, Field(ge=1)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -15,11 +16,6 @@ Choice = Literal["auto", True, False]
 Parallel = Literal["ddp", "fsdp"]
 ThresholdMetric = Literal["accuracy", "balanced_accuracy", "f1", "matthews_corrcoef"]
 NUM_CLASSES = 2
-
-
-def spell(name: object) -> str:
-    """The name of a class as YAML writes it: `true` of a boolean, the digits of a number."""
-    return str(name).lower() if isinstance(name, bool) else str(name)
 
 
 def _spell_keys(weights: Any) -> Any:
