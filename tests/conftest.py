@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -195,3 +195,14 @@ def _own_settings(
     for name in [name for name in os.environ if name.startswith(("PREFECT_", *loggers))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path_factory.getbasetemp() / "prefect_home"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the rule of `machine.py` has it for small steps; two would wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

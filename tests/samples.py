@@ -2,8 +2,12 @@
 
 import contextlib
 import importlib
+import os
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from stages.prepare.params import PrepareParams
 from stages.train.params import TrainParams
 from stages.train.sources import Split
 from stages.train.state import Data
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, project_environment
 
 
 def prepare_params(**changes: object) -> PrepareParams:
@@ -196,3 +200,35 @@ def of_values(model: torch.nn.Module) -> tuple[Predictor, pl.DataFrame]:
     statistics = Statistics(numeric=moments, image=[], target=Moments(mean=50.0, deviation=5.0))
     table = pl.DataFrame({"a": [1e6, 1.001e6, None, 1e6 + 1], "prediction": [0.0, 2.0, 4.0, 6.0]})
     return Predictor(model, schema, statistics), table
+
+
+@contextlib.contextmanager
+def training(project: Project, **variables: str) -> "Iterator[subprocess.Popen[str]]":
+    """The stage train in a group of its own, which is killed if it has not ended by itself."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "stages.train"],
+        cwd=project.path,
+        env={**project_environment(), "REPRISE_CHECKPOINT_SECONDS": "0.05", **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+class Linear(torch.nn.Module):
+    """The smallest model of `classification`, with the same weights each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.output = torch.nn.Linear(4, 3)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        scores: torch.Tensor = self.output(batch["numeric"])
+        return scores

@@ -112,6 +112,8 @@ LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
         [("train.class_weights.3", "3 must be greater than 0")],
     ),
     ("class_weights: null", "class_weights: {true: x}", [("train.class_weights.true", "number")]),
+    # DVC can't sort these, and fails without a place.
+    ("class_weights: null", "class_weights: {3: 1, x: 2}", [("train.class_weights", "quotes: 3")]),
     ("dropout: 0.0", "dropout: 1.0", [("build.model.dropout", "must be less than 1")]),
     ("[32, 64, 128]", "[[1, a], 3]", [("tune.space.build.model.width.0.1", "must be a number")]),
 ]

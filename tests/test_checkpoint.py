@@ -4,10 +4,8 @@ import math
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ from stages.train.machine import World
 from stages.train.params import TrainParams
 from stages.train.saver import PREEMPTED, Saver, told_to_stop
 from stages.train.state import Result, State
-from tests.conftest import Project, project_environment
+from tests.conftest import Project
 from tests.samples import (
     classification,
     mixed_table,
@@ -39,6 +37,7 @@ from tests.samples import (
     set_params,
     small_project,
     train_params,
+    training,
 )
 
 DATA = classification()
@@ -221,24 +220,6 @@ def test_checkpoints_are_held_by_one_run_and_gone_after_it(
     with pytest.raises(RuntimeError), hold_checkpoints("key") as mine:
         raise RuntimeError
     assert mine.exists()
-
-
-@contextmanager
-def training(project: Project, **variables: str) -> "Iterator[subprocess.Popen[str]]":
-    with subprocess.Popen(
-        ["python", "-m", "stages.train"],
-        cwd=project.path,
-        env={**project_environment(), "REPRISE_CHECKPOINT_SECONDS": "0.05", **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")

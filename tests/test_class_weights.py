@@ -158,7 +158,7 @@ def test_a_wrong_class_is_told_with_the_right_ones_and_with_other_mistakes() -> 
         check_names(params, "classification", CLASSES)
     optimizer, weights = caught.value.problems
     assert optimizer.key == "train.optimizer.name"
-    assert weights.key == "train.class_weights.comon"
+    assert (weights.key, weights.value) == ("train.class_weights.comon", "2")
     assert (weights.allowed, weights.suggestion) == (CLASSES, "common")
 
 

@@ -6,10 +6,9 @@ import random
 import re
 import select
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,9 +37,11 @@ from stages.train.saver import PREEMPTED
 from stages.train.state import Data, Result, State
 from stages.tune import trial
 from stages.zoo.datasets import random_erasing
-from tests.conftest import ROOT, Project, project_environment
-from tests.samples import mixed_table, run_stages, set_params, small_project, train_params
+from tests.conftest import ROOT, Project
+from tests.samples import mixed_table, run_stages, set_params, small_project, train_params, training
 from tests.test_mapped import SPEC, STATISTICS, write_split
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 SCHEMA = Schema(key=None, features=[], target=Target(name="y", task="classification"))
@@ -95,14 +96,6 @@ class Drops(nn.Module):
         flat = torch.cat([batch["numeric"], batch["image"].flatten(1)], dim=1)
         scores: torch.Tensor = self.layers(flat)
         return scores
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -472,15 +465,7 @@ def test_workers_that_are_told_to_stop_have_a_step_to_finish(project: Project) -
     expected = project.outputs()
     # At several moments of an epoch: when workers begin, and when they work.
     for seconds in (0.0, 0.03, 0.06):
-        with subprocess.Popen(
-            ["python", "-m", "stages.train"],
-            cwd=project.path,
-            env={**project_environment(), **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as process:
+        with training(project, **variables) as process:
             assert process.stdout is not None
             next(line for line in process.stdout if line.startswith("epoch"))
             time.sleep(seconds)

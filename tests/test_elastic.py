@@ -8,8 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,8 @@ from stages.train import worker
 from stages.train.checkpoint import newest
 from stages.train.launch import PROBLEMS, STOPPED, hand_over, raise_problems
 from stages.train.machine import World, num_nodes
-from tests.conftest import Project, project_environment
-from tests.samples import mixed_table, run_stages, set_params, small_project
+from tests.conftest import Project
+from tests.samples import mixed_table, run_stages, set_params, small_project, training
 
 TORCHRUN = {
     "RANK": "1",
@@ -53,25 +51,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def outputs(project: Project) -> dict[str, bytes]:
     folder = project.path / "data/train"
     return {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()}
-
-
-@contextmanager
-def training(project: Project, **variables: str) -> "Iterator[subprocess.Popen[str]]":
-    env = {"PET_LOCAL_ADDR": "127.0.0.1", "REPRISE_CHECKPOINT_SECONDS": "0.05", **variables}
-    with subprocess.Popen(
-        [sys.executable, "-m", "stages.train"],
-        cwd=project.path,
-        env={**project_environment(), **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 def workers_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
@@ -115,7 +94,12 @@ def train_on_two_machines(first: Project, second: Project, num_kills: int, **var
     with socket.socket() as free:
         free.bind(("localhost", 0))
         endpoint = f"localhost:{free.getsockname()[1]}"
-    meet = {"PET_NNODES": "2", "PET_RDZV_ENDPOINT": endpoint, "PET_NPROC_PER_NODE": "1"}
+    meet = {
+        "PET_NNODES": "2",
+        "PET_RDZV_ENDPOINT": endpoint,
+        "PET_NPROC_PER_NODE": "1",
+        "PET_LOCAL_ADDR": "127.0.0.1",
+    }
     with training(first, **meet, **variables) as one, training(second, **meet, **variables) as two:
         heard: list[str] = []
         thread = threading.Thread(target=lambda: heard.append(one.communicate(timeout=500)[0]))
@@ -124,6 +108,7 @@ def train_on_two_machines(first: Project, second: Project, num_kills: int, **var
         thread.join()
         said += heard[0]
         assert (one.returncode, two.returncode) == (0, 0), said
+    assert said.count(f"waits for 2 machines to meet at {endpoint}") == 2
     return said
 
 

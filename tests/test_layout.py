@@ -1,6 +1,5 @@
 """Channels first or last: the same training, laid out in another way."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,8 @@ from stages.train.sources import Split
 from stages.train.state import Data, State
 from tests.samples import classification, train_params
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SPEC = ModelSpec(
     name="cnn",
@@ -32,15 +33,6 @@ RECIPE: dict[str, Any] = {
     "optimizer": {"name": "AdamW", "lr": 0.01},
     "ema": 0.9,
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two threads would wait for each other for most of so small a step."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def images(num_rows: int, seed: int) -> Split:

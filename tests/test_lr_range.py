@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from stages.train import lr_range
@@ -18,6 +17,7 @@ from stages.train.loop import batches
 from stages.train.lr_range import find_curve, measure, smooth
 from tests.conftest import Project
 from tests.samples import (
+    Linear,
     classification,
     mixed_table,
     run_stages,
@@ -25,17 +25,6 @@ from tests.samples import (
     small_project,
     train_params,
 )
-
-
-class Linear(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(5)
-        self.output = nn.Linear(4, 3)
-
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        scores: Tensor = self.output(batch["numeric"])
-        return scores
 
 
 def training(**changes: Any) -> Training:

@@ -1,7 +1,7 @@
 """Data that stay on disk: the same bits as on the device, and little of it in memory."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from stages.train.sources import Split
 from stages.train.state import Data, Result
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, small_project, train_params
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 IMAGE = [Moments(mean=120.3, deviation=71.7), Moments(mean=99.1, deviation=53.9)]
@@ -51,15 +53,6 @@ def write_split(folder: Path, num_rows: int) -> None:
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As the rule of `machine.py` has it for such small steps."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

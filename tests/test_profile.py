@@ -12,6 +12,7 @@ from stages.train.aside import Training
 from stages.train.profile import MARK, NUM_ROWS, NUM_WARM, as_long, measure
 from tests.conftest import Project
 from tests.samples import (
+    Linear,
     classification,
     mixed_table,
     run_stages,
@@ -19,16 +20,6 @@ from tests.samples import (
     small_project,
     train_params,
 )
-
-
-class Linear(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.output = torch.nn.Linear(4, 3)
-
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        scores: torch.Tensor = self.output(batch["numeric"])
-        return scores
 
 
 def steps_of(trace: Path) -> list[dict[str, Any]]:

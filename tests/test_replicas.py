@@ -19,8 +19,8 @@ from stages.train.launch import PROBLEMS
 from stages.train.recipe import seed_of
 from stages.train.replicas import num_at_once, train_replicas
 from stages.train.saver import PREEMPTED
-from tests.conftest import Project, project_environment
-from tests.samples import mixed_table, run_stages, set_params, small_project
+from tests.conftest import Project
+from tests.samples import mixed_table, run_stages, set_params, small_project, training
 
 CHANGES = {
     "train.epochs": 30,
@@ -28,7 +28,7 @@ CHANGES = {
     "build.model": {"name": "mlp", "width": 8, "dropout": 0.2},
 }
 # Each then asks for all cores; tensors this small are computed by one thread all the same.
-ONE_AT_A_TIME = {"REPRISE_THREADS": str(os.cpu_count())}
+ONE_AT_A_TIME = {"REPRISE_THREADS": str(os.cpu_count()), "REPRISE_CHECKPOINT_SECONDS": "0"}
 SERVED = ("model.safetensors", "model.json", "history.csv", "metrics.json", "plots/loss.csv")
 
 
@@ -105,18 +105,6 @@ def test_the_served_model_is_replica_0_and_knows_nothing_of_the_others(
     assert again["model.safetensors"] == three["replicas/1/model.safetensors"]
     set_params(project, {"seed": 0})
     run_stages(project, "build")
-
-
-def training(project: Project, **variables: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        ["python", "-m", "stages.train"],
-        cwd=project.path,
-        env={**project_environment(), "REPRISE_CHECKPOINT_SECONDS": "0", **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def read_until(process: "subprocess.Popen[str]", what: str) -> str:

@@ -1,6 +1,5 @@
 """The mean of the last epochs' weights, against torch's own."""
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,16 +25,9 @@ from stages.train.swa import norms_of, recompute_norms
 from tests.conftest import ROOT
 from tests.samples import classification, mixed_table, run_stages, small_project, train_params
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SGD = {"name": "SGD", "lr": 0.2, "momentum": 0.9}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """A second one makes small norms wait for it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Network(nn.Module):

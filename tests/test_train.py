@@ -647,7 +647,7 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
     masks = share_masks(network, torch.device("cpu"))
     weights = list(network.parameters())
     loss_of = nn.CrossEntropyLoss()
-    step = Step(network, loss_of, optimizer, masks, World(), math.inf, weights, most=0.25)
+    step = Step(network, loss_of, optimizer, masks, World(), math.inf, weights, clip_value=0.25)
     sums, before = Sums(), weights_of(network)
     for factor in (math.nan, 1.0):
         for weight in weights:

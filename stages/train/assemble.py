@@ -84,7 +84,6 @@ def assemble(
     schedule = make_schedule(optimizer, params, steps_per_epoch, direction)
     # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
     torch.manual_seed(seed)
-    limit = math.inf if params.clip_norm is None else params.clip_norm
     masks = share_masks(model, device)
     result = Result(micro_batch_size=params.micro_batch_size)
     network = make_network(model, data, params, world, result, masks)
@@ -100,12 +99,12 @@ def assemble(
         optimizer=optimizer,
         masks=masks,
         world=world,
-        limit=limit,
+        clip_norm=math.inf if params.clip_norm is None else params.clip_norm,
         weights=weights,
         cast=cast,
         scaler=scaler,
         augment=augment,
-        most=params.clip_value,
+        clip_value=params.clip_value,
         still=still,
         norm_of=total_norm if divided else nn.utils.get_total_norm,
         in_step=divided,

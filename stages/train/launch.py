@@ -67,9 +67,12 @@ def start(
     environment.setdefault("PET_MAX_RESTARTS", MAX_RESTARTS)
     if num_nodes() == 1:
         command.append("--standalone")
-    elif "PET_RDZV_ENDPOINT" in environment:
-        # torchrun reads the rest of PET_* itself.
-        environment.setdefault("PET_RDZV_BACKEND", "c10d")
+    else:
+        # torchrun reads PET_* itself.
+        if "PET_RDZV_ENDPOINT" in environment:
+            environment.setdefault("PET_RDZV_BACKEND", "c10d")
+        meeting = environment.get("PET_RDZV_ENDPOINT") or environment["PET_MASTER_ADDR"]
+        print(f"waits for {num_nodes()} machines to meet at {meeting}", flush=True)
     command += worker
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr

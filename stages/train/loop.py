@@ -71,7 +71,7 @@ def train(
         masks.begin_epoch(seed, epoch)
         train_epoch(step, data.train, state, params, seed, save)
         masks.end_epoch()
-        judged = _follow(state, step, data.train, params, seed)
+        judged = _find_judged(state, step, data.train, params, seed)
         for buffer in judged.buffers():
             # Each process has counted rows of its own; the first one's counts are kept.
             world.spread(buffer)
@@ -132,7 +132,9 @@ def train_epoch(
         save(state)
 
 
-def _follow(state: State, step: Step, source: Source, params: TrainParams, seed: int) -> nn.Module:
+def _find_judged(
+    state: State, step: Step, source: Source, params: TrainParams, seed: int
+) -> nn.Module:
     """What is judged and kept after an epoch: the model, or the average of its weights."""
     epoch = len(state.result.history) + 1
     if state.average is None or (params.swa is not None and not is_averaged(params, epoch)):

@@ -1,6 +1,7 @@
 """The section `train` of `params.yaml`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -22,6 +23,10 @@ def _spell_keys(weights: Any) -> Any:
     """YAML reads the names `0` and `true` as a number and a boolean; others it can't mean."""
     if not isinstance(weights, Mapping):
         return weights
+    if len({isinstance(name, str) for name in weights}) > 1:
+        # DVC can't put them in an order, and fails without saying where.
+        others = ", ".join(spell(name) for name in weights if not isinstance(name, str))
+        raise ValueError(f"names beside others that are text must be in quotes: {others}")
     return {spell(k) if isinstance(k, bool | int) else k: v for k, v in weights.items()}
 
 
@@ -175,8 +180,11 @@ def check_class_weights(
         return []
     names = [spell(name) for name in classes]
     return [
-        wrong_name(f"the target has no class '{name}'", name, names, f"{at}.{name}")
-        for name in weights
+        replace(
+            wrong_name(f"the target has no class '{name}'", name, names, f"{at}.{name}"),
+            value=f"{weight:g}",
+        )
+        for name, weight in weights.items()
         if name not in names
     ]
 

@@ -49,9 +49,8 @@ class Share:
 
 @dataclass(frozen=True)
 class Step:
-    """What all steps of a training share. `limit` clips the norm of the gradient; inf: it doesn't.
+    """What all steps of a training share. `clip_norm` is inf, `clip_value` None: no clipping.
 
-    Then each number of it is cut to within ±`most`; None: it isn't.
     `network` is the model, or what keeps it the same in all processes of `world`; `weights` are
     those that move, `still` the norms that stay in evaluation mode, since theirs don't. Where the
     processes divide the weights, these are this one's parts; `norm_of` gives the norm of the
@@ -63,12 +62,12 @@ class Step:
     optimizer: Optimizer
     masks: Masks
     world: World
-    limit: float
+    clip_norm: float
     weights: list[nn.Parameter]
     cast: AbstractContextManager[object] = field(default_factory=nullcontext)
     scaler: GradScaler | None = None
     augment: Callable[[Batch], Batch] | None = None
-    most: float | None = None
+    clip_value: float | None = None
     still: Sequence[nn.Module] = ()
     norm_of: Callable[[list[Tensor]], Tensor] = nn.utils.get_total_norm
     in_step: bool = False
@@ -111,10 +110,10 @@ class Step:
         if not (math.isfinite(length) and (self.world.size > 1 or math.isfinite(loss))):
             sums.lost += 1
             return
-        if length > self.limit:
-            nn.utils.clip_grads_with_norm_(self.weights, self.limit, norm)
-        if self.most is not None:
-            nn.utils.clip_grad_value_(self.weights, self.most)
+        if length > self.clip_norm:
+            nn.utils.clip_grads_with_norm_(self.weights, self.clip_norm, norm)
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(self.weights, self.clip_value)
         self.optimizer.step()
         sums.loss += loss * num_rows
         sums.norm += length
@@ -125,10 +124,10 @@ class Step:
     def _apply_unseen(self, loss: Tensor, norm: Tensor, num_rows: float, sums: Sums) -> None:
         """As on a CPU, but the device decides; only an optimizer that can't makes us wait."""
         finite = (norm + loss if self.world.size == 1 else norm).isfinite()
-        if self.limit < math.inf:
-            nn.utils.clip_grads_with_norm_(self.weights, self.limit, norm)
-        if self.most is not None:
-            nn.utils.clip_grad_value_(self.weights, self.most)
+        if self.clip_norm < math.inf:
+            nn.utils.clip_grads_with_norm_(self.weights, self.clip_norm, norm)
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(self.weights, self.clip_value)
         if self.optimizer.defaults.get("fused"):
             # What a fused optimizer looks at under a gradient scaler: it leaves all as it is.
             self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
