@@ -44,12 +44,14 @@ EDITS = {
 }
 
 
-# Each of these takes most of the road; what they say of it, the others and the soak say too.
+# Each of these takes long; what they say of the road, the others and the soak say too.
 LONG = (
     "train.epochs",
     "build.model.width",
     "seed",
     "prepare.split.seed",
+    "train.optimizer.lr",
+    "a helper that only evaluate imports",
     "the model's own file",
 )
 

@@ -978,6 +978,8 @@ def ready(folder: Path, changes: dict[str, Any], table: pl.DataFrame = TABLE) ->
     return project
 
 
+# In short, `tests/test_elastic.py` says it of two machines.
+@pytest.mark.soak
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     # A value to predict, without a kink in the model: float32 then differs by rounding alone.
     table = TABLE.with_columns(y=pl.col("size").fill_null(10.0) * 3 + pl.col("id") % 5)
