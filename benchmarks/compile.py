@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from benchmarks.train import BATCH_SIZES, Case, cases, make_data, make_params
 from stages.train.assemble import assemble
-from stages.train.loop import batches, shares
 from stages.train.machine import World
+from stages.train.shares import batches, shares
 
 STEPS, ROUNDS = 60, 5
 

@@ -207,6 +207,8 @@ def _check_tune(
     recipe = {
         name: tree[name] for name in ("build", "train") if isinstance(tree.get(name), Mapping)
     }
+    stopping = _find(tree, "train.early_stopping")
+    watched = stopping.get("metric") if isinstance(stopping, Mapping) else "loss"
     before = {name: _check_section(name, part, schema)[0] for name, part in recipe.items()}
     known = [problem for found in before.values() for problem in found] + _check_task(tree, schema)
 
@@ -228,7 +230,7 @@ def _check_tune(
             raise UserError(*found)
 
     try:
-        check_space(section, check)
+        check_space(section, check, str(watched))
     except UserError as error:
         return error.problems
     return []

@@ -51,6 +51,11 @@ MISTAKES = [
 # The same, without the start of a process: (key, what it must say) of every problem there is.
 LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
     (
+        "train.optimizer.lr: {low: 1e-4, high: 1e-1, log: true}",
+        "train.loss.label_smoothing: {low: 0.0, high: 0.2}",
+        [("tune.space.train.loss.label_smoothing", "trials are compared by this very loss")],
+    ),
+    (
         "columns: {}",
         "columns: {size: numeric}",
         [("prepare.columns.size", "DVC's cache would not see its value change")],

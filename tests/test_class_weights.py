@@ -19,15 +19,15 @@ from stages.common.files import read_json
 from stages.common.section import validate
 from stages.common.yamlfile import read_yaml
 from stages.train.class_weights import tell_weights, weigh_classes
-from stages.train.loop import batches, train
+from stages.train.loop import train
 from stages.train.losses import make_loss
 from stages.train.machine import World
 from stages.train.names import losses_of
 from stages.train.optimizers import check_names
 from stages.train.params import TrainParams
+from stages.train.shares import batches, shard
 from stages.train.sources import Split
 from stages.train.state import Data
-from stages.train.step import shard
 from tests.conftest import ROOT
 from tests.samples import classification, mixed_table, run_stages, small_project, train_params
 

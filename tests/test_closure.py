@@ -12,10 +12,11 @@ from stages.common.batches import Batch, take
 from stages.common.errors import UserError
 from stages.common.layers import Dropout
 from stages.train.diverged import DivergedError
-from stages.train.loop import batches, train
+from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.optimizers import check_names, needs_closure
 from stages.train.params import TrainParams
+from stages.train.shares import batches
 from stages.train.sources import Split
 from stages.train.state import Data, Result, State
 from tests.samples import classification, train_params

@@ -19,10 +19,11 @@ from stages.train import compiled
 from stages.train.assemble import assemble
 from stages.train.checkpoint import copied, pack, pack_rank, unpack
 from stages.train.compiled import Compiled, choose_compile, lacking_compiler
-from stages.train.loop import batches, shares, train
+from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.optimizers import check_names
 from stages.train.params import TrainParams
+from stages.train.shares import batches, shares
 from stages.train.sources import Split
 from stages.train.state import Data, Result, State
 from stages.train.step import settle_sums

@@ -29,11 +29,12 @@ from stages.common.section import Named
 from stages.common.yamlfile import read_yaml
 from stages.train import datasets, recipe
 from stages.train.checkpoint import copied, pack, pack_rank, unpack
-from stages.train.loop import batches, seed_of_epoch, shares, train
+from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.optimizers import check_names
 from stages.train.recipe import load_data
 from stages.train.saver import PREEMPTED
+from stages.train.shares import batches, seed_of_epoch, shares
 from stages.train.state import Data, Result, State
 from stages.tune import trial
 from stages.zoo.datasets import random_erasing

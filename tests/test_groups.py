@@ -15,10 +15,11 @@ from stages.common.section import validate
 from stages.train.assemble import assemble
 from stages.train.checkpoint import copied, pack, pack_rank, unpack
 from stages.train.groups import check_groups
-from stages.train.loop import batches, train
+from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.optimizers import check_names, make_optimizer, make_schedule
 from stages.train.params import TrainParams
+from stages.train.shares import batches
 from stages.train.state import Data, Result, State
 from tests.samples import classification, mixed_table, run_stages, small_project, train_params
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from stages.train import lr_range
 from stages.train.aside import Training
-from stages.train.loop import batches
 from stages.train.lr_range import find_curve, measure, smooth
+from stages.train.shares import batches
 from tests.conftest import Project
 from tests.samples import (
     Linear,

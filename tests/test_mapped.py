@@ -16,11 +16,12 @@ from stages.common.schema import Moments, Schema, Statistics, Target, load_array
 from stages.train import mapped, recipe
 from stages.train.calibrate import score
 from stages.train.checkpoint import load_checkpoint, unpack
-from stages.train.loop import batches, shares, train
+from stages.train.loop import train
 from stages.train.machine import World, _limits, memory_of
 from stages.train.mapped import choose_place, open_split, size_on_device
 from stages.train.recipe import load_data
 from stages.train.saver import Saver
+from stages.train.shares import batches, shares
 from stages.train.sources import Split
 from stages.train.state import Data, Result
 from tests.conftest import Project

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from stages.common.batches import take
 from stages.train.diverged import DivergedError
-from stages.train.loop import batches, train
+from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.precision import DTYPES, choose_precision
+from stages.train.shares import batches
 from stages.train.state import Data, State
 from tests.samples import classification, train_params
 

@@ -16,10 +16,11 @@ from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.yamlfile import read_yaml
 from stages.train.checkpoint import copied, pack, pack_rank, unpack
-from stages.train.loop import batches, train
+from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.optimizers import check_names
 from stages.train.params import TrainParams
+from stages.train.shares import batches
 from stages.train.state import Data, Result, State
 from stages.train.swa import norms_of, recompute_norms
 from tests.conftest import ROOT

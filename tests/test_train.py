@@ -28,16 +28,17 @@ from stages.common.layers import Dropout, share_masks
 from stages.common.model import ModelSpec, make_model
 from stages.train.board import histogram, rebuild
 from stages.train.diverged import DivergedError
-from stages.train.loop import batches, train, validate
+from stages.train.loop import train, validate
 from stages.train.losses import make_loss
 from stages.train.machine import World, choose_device, choose_threads, num_processes
 from stages.train.names import Kind, allowed, losses_of, refused
 from stages.train.optimizers import check_names, make_optimizer
 from stages.train.params import TrainParams
 from stages.train.progress import NUM_LINES, show_progress
+from stages.train.shares import batches, shard
 from stages.train.sources import Split
 from stages.train.state import Data, Epoch, Result, State, Sums
-from stages.train.step import Step, shard
+from stages.train.step import Step
 from tests.conftest import ROOT, Project, project_environment
 from tests.samples import (
     classification,
@@ -653,7 +654,7 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
         for weight in weights:
             weight.grad = torch.full_like(weight, factor)
         loss = torch.tensor(2.0 * factor)
-        step._apply_unseen(loss, torch.tensor(3.0), 16.0, sums)
+        step.apply_unseen(loss, torch.tensor(3.0), 16.0, sums)
         if math.isnan(factor):
             assert_same(weights_of(network), before, tolerance=0.0)
             assert (int(sums.lost), float(sums.applied)) == (1, 0.0)

@@ -392,7 +392,9 @@ def test_a_search_in_which_nothing_trains_is_an_error(project: Project) -> None:
         ("train.optimizer.name", ["Adam", "AdamWW"], "did you mean 'AdamW'?"),
         ("train.optimizer.lr", [0.1, -0.1], "can't be -0.1"),
         ("train.optimizer.lr", {"low": -0.5, "high": 0.1}, "can't be -0.5"),
-        ("train.loss.name", ["CrossEntropyLoss", "MSELoss"], "no loss for classification"),
+        ("train.loss.name", ["CrossEntropyLoss", "NLLLoss"], "compared by this very loss"),
+        ("train.loss.label_smoothing", [0.0, 0.1], "compared by this very loss"),
+        ("train.early_stopping.metric", ["loss", "accuracy"], "trials are compared by it"),
         ("build.model.width", {"low": 1.5, "high": 8.5}, "can't be 1.5"),
         ("build.model.dropout", {"low": 0.0, "high": 1.0}, "can't be 1.0"),
     ],
@@ -404,6 +406,13 @@ def test_a_space_that_can_not_be_is_an_error_before_any_trial(
     assert found.key == f"tune.space.{path}"
     text = f"{found.message}\ndid you mean '{found.suggestion}'?"
     assert says in text
+
+
+def test_losses_can_be_tuned_where_another_metric_compares_them(project: Project) -> None:
+    set_params(project, {"train.early_stopping": {"metric": "accuracy", "patience": None}})
+    (found,) = problems(project, {"train.loss.name": ["CrossEntropyLoss", "MSELoss"]})
+    assert found.key == "tune.space.train.loss.name"
+    assert "no loss for classification" in found.message
 
 
 @pytest.mark.parametrize(

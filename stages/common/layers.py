@@ -40,11 +40,21 @@ class Masks:
         mixed = np.random.SeedSequence([seed, epoch, 1])
         self._first_seed = int(mixed.generate_state(1, np.uint64)[0])
 
-    def begin_step(self, step: int, num_rows: int, mine: slice) -> None:
-        """Draw for a batch of `num_rows` from here on; `mine` are the rows of this process."""
+    def begin_step(self, step: int, num_rows: int, mine: slice, *, seeded: bool = False) -> None:
+        """Draw for a batch of `num_rows` from here on; `mine` are the rows of this process.
+
+        Where the generator is `seeded` for the step already (`seed`), it is left there.
+        """
         # Seeded when the first layer draws: most models of a small step have none.
-        self._step = step
+        self._step = None if seeded else step
         self._num_rows, self._mine = num_rows, mine
+
+    def seed(self) -> torch.Generator:
+        """Put the generator where the step has it, if nothing has been drawn for it; return it."""
+        if self._step is not None:
+            self._generator.manual_seed((self._first_seed + self._step * _SPREAD) % 2**64)
+            self._step = None
+        return self._generator
 
     def end_epoch(self) -> None:
         """Leave dropout to torch until the next step begins."""
@@ -78,9 +88,7 @@ class Masks:
 
     def _empty(self, values: Tensor, *shape: int) -> Tensor:
         """Room for all rows of the batch; the generator stands where the step has it."""
-        if self._step is not None:
-            self._generator.manual_seed((self._first_seed + self._step * _SPREAD) % 2**64)
-            self._step = None
+        self.seed()
         return values.new_empty(self._num_rows, *shape)
 
 

@@ -2,7 +2,9 @@
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -11,7 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from stages.common.layers import Masks, share_masks
 from stages.train.augment import make_augment
 from stages.train.class_weights import weigh_classes
-from stages.train.compiled import choose_compile, compile_model
+from stages.train.closure import take_with_closure
+from stages.train.compiled import Compiled, choose_compile, compile_model
+from stages.train.graphs import GraphedStep, choose_graphs
 from stages.train.groups import freeze
 from stages.train.layout import choose_layout, put_channels_last, with_channels_last
 from stages.train.losses import make_loss
@@ -32,8 +36,9 @@ from stages.train.sharded import (
     share_scaler,
     total_norm,
 )
+from stages.train.shares import Share, shard
 from stages.train.state import Data, Result, State
-from stages.train.step import Step, settle_sums, shard
+from stages.train.step import Step, settle_sums
 from stages.train.swa import held_rates
 
 
@@ -41,10 +46,12 @@ from stages.train.swa import held_rates
 class Assembly:
     """One training, put together and not begun.
 
+    `take` takes a step: `step.take`, or what an optimizer or a device needs in its place.
     `held_rates` are those of the optimizer's groups while `train.swa` holds the schedule.
     """
 
     step: Step
+    take: Callable[[Share, State], None]
     state: State
     loss_of: nn.Module
     held_rates: list[float]
@@ -108,11 +115,26 @@ def assemble(
         still=still,
         norm_of=total_norm if divided else nn.utils.get_total_norm,
         in_step=divided,
+        unseen=device.type != "cpu",
     )
     if world.size > 2 and isinstance(network, DistributedDataParallel):
         settle_sums(step, *data.train.take(slice(0, 2)))
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
-    return Assembly(step, state, loss_of, held)
+    return Assembly(step, _choose_take(step, data, params, precision), state, loss_of, held)
+
+
+def _choose_take(
+    step: Step, data: Data, params: TrainParams, precision: str
+) -> Callable[[Share, State], None]:
+    if needs_closure(type(step.optimizer)):
+        return partial(take_with_closure, step)
+    device, counts = data.train.target.device, sizes(step.network, data, params)
+    compiled = isinstance(step.network, Compiled)
+    played, _ = choose_graphs(
+        params, device, counts[0], step.world, precision=precision, compiled=compiled
+    )
+    num_rows = min(params.batch_size, len(data.train))
+    return GraphedStep(step, num_rows).take if played else step.take
 
 
 def _make_loss(model: nn.Module, data: Data, params: TrainParams) -> nn.Module:

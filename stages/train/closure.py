@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stages.train.shares import Share
 from stages.train.state import State
-from stages.train.step import Share, Step
+from stages.train.step import Step
 
 
 def take_with_closure(step: Step, share: Share, state: State) -> None:

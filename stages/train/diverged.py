@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from stages.common.errors import Problem, UserError
 from stages.train.machine import World
 from stages.train.sharded import is_sharded, local
+from stages.train.shares import Share
 from stages.train.sources import Source
 from stages.train.state import Sums
-from stages.train.step import Share, Step, fit_to_target
+from stages.train.step import Step, fit_to_target
 
 NUM_KEYS = 10
 TRY = "try a tenth of the learning rate, or clip the gradients (train.clip_norm)"

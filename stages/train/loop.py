@@ -7,24 +7,22 @@ once an epoch.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from stages.train.assemble import assemble
-from stages.train.closure import take_with_closure
 from stages.train.diverged import lost, stop_when_diverged
 from stages.train.machine import World
-from stages.train.optimizers import STEPWISE, needs_closure, watched_direction, watched_metric
+from stages.train.optimizers import STEPWISE, watched_direction, watched_metric
 from stages.train.params import TrainParams
 from stages.train.sharded import gather_weights, is_sharded, local
+from stages.train.shares import Share, batches, seed_of_epoch, shares
 from stages.train.sources import Source
 from stages.train.state import Data, Epoch, Result, State, Sums
-from stages.train.step import Share, Step, fit_to_target, is_lost, shard, update_average
+from stages.train.step import Step, fit_to_target, is_lost, update_average
 from stages.train.swa import (
     add_to_average,
     hold,
@@ -69,7 +67,7 @@ def train(
         if held:
             hold(state.optimizer, made.held_rates)
         masks.begin_epoch(seed, epoch)
-        train_epoch(step, data.train, state, params, seed, save)
+        train_epoch(step, made.take, data.train, state, params, seed, save)
         masks.end_epoch()
         judged = _find_judged(state, step, data.train, params, seed)
         for buffer in judged.buffers():
@@ -102,20 +100,20 @@ def train(
 
 def train_epoch(
     step: Step,
+    take: Callable[[Share, State], None],
     source: Source,
     state: State,
     params: TrainParams,
     seed: int,
     save: Callable[[State], None],
 ) -> None:
-    """The steps of one epoch that are still to do; what they come to is in `state.sums`."""
+    """The steps of one epoch that are still to do, each by `take`; they add to `state.sums`."""
     sums = state.sums
     if sums.num_steps == 0:
         sums.learning_rate = state.optimizer.param_groups[0]["lr"]
     step.network.train()
     for norm in step.still:
         norm.eval()
-    take = partial(take_with_closure, step) if needs_closure(type(step.optimizer)) else step.take
     epoch = len(state.result.history) + 1
     steps_per_epoch = math.ceil(len(source) / params.batch_size)
     moves = isinstance(state.schedule, STEPWISE) and not is_held(params, epoch)
@@ -145,26 +143,6 @@ def _find_judged(
             order = torch.cat(batches(len(source), params.batch_size, seed, epoch))
             recompute_norms(state.average, norms, source, order, step.world)
     return state.average
-
-
-def batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
-    """Row numbers batch by batch: all rows once, in an order that seed and epoch alone decide."""
-    generator = torch.Generator().manual_seed(seed_of_epoch(seed, epoch))
-    return torch.split(torch.randperm(num_rows, generator=generator), batch_size)
-
-
-def seed_of_epoch(seed: int, epoch: int) -> int:
-    """Both numbers mixed into the 32 bits that torch's generator on a CPU takes of a seed."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-
-
-def shares(source: Source, order: Sequence[Tensor], world: World, seed: int) -> Iterator[Share]:
-    """What this process learns from in each of the steps whose row numbers are `order`."""
-    parts = [(rows, *shard(len(rows), world)) for rows in order]
-    mine = [rows if world.size == 1 else rows[part] for rows, part, _ in parts]
-    fed = source.feed(mine, seed)
-    for (rows, part, factor), (batch, target) in zip(parts, fed, strict=True):
-        yield Share(len(rows), part, factor, rows, batch, target)
 
 
 def _end_epoch(

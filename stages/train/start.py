@@ -12,6 +12,7 @@ from stages.common.section import Overrides
 from stages.train.assemble import sizes
 from stages.train.class_weights import tell_weights, weigh_classes
 from stages.train.compiled import choose_compile
+from stages.train.graphs import choose_graphs
 from stages.train.groups import tell_groups
 from stages.train.layout import choose_layout
 from stages.train.machine import World, choose_device, choose_threads
@@ -53,11 +54,11 @@ def start(
     threads = choose_threads(num_weights, section.batch_size, world)
     sharing = num_sharing(spec, section.replicas, section.batch_size, world)
     data, place = load_data(schema, statistics, device, sharing, section.dataset)
-    chosen, why, layout = _choose(model, data, section, device, world)
+    chosen, why, layout, graphs = _choose(model, data, section, device, world)
     processes = f"{world.size} process" + ("es" if world.size > 1 else "")
     processes += f" on {world.num_nodes} machines" if world.num_nodes > 1 else ""
     print(f"{spec.name}: {num_weights:,} weights on {device}; {processes}")
-    print(*filter(None, (place, threads, why, chosen.precision, layout)), sep="; ")
+    print(*filter(None, (place, threads, why, chosen.precision, layout, graphs)), sep="; ")
     for line in _lines_of(section, overrides, model, data):
         print(line)
     return model, data, chosen
@@ -65,14 +66,17 @@ def start(
 
 def _choose(
     model: nn.Module, data: Data, section: TrainParams, device: torch.device, world: World
-) -> tuple[Chosen, str, str]:
-    """What is chosen; whether to compile and how images lie also in words."""
+) -> tuple[Chosen, str, str, str]:
+    """What is chosen; whether to compile, how images lie and whether steps are played in words."""
     precision = choose_precision(section.precision, device)
     sample, _ = data.train.take(slice(0, 1))
     last, layout = choose_layout(section.channels_last, precision, device, sample)
     divided, counts = divides_weights(section, world), sizes(model, data, section)
     compiles, why = choose_compile(section.compile, device, *counts, divided=divided)
-    return Chosen(precision, compiles, last, divided), why, layout
+    _, graphs = choose_graphs(
+        section, device, counts[0], world, precision=precision, compiled=compiles
+    )
+    return Chosen(precision, compiles, last, divided), why, layout, graphs
 
 
 def _lines_of(

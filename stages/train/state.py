@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
@@ -80,6 +81,15 @@ class Sums:
     applied: float | Tensor = 0
     # Steps on end that were not applied; it goes on over the end of an epoch.
     lost: int | Tensor = 0
+
+    def put_on(self, device: torch.device) -> "Sums":
+        """The same, with tensors on `device` for all numbers that it adds up itself."""
+        for name in ("loss", "norm", "rows", "applied", "lost"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                dtype = torch.int64 if name == "lost" else torch.float64
+                setattr(self, name, torch.full((), value, dtype=dtype, device=device))
+        return self
 
 
 @dataclass

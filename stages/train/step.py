@@ -8,10 +8,11 @@ they were. Each process then knows it from the norm of the gradient, which all o
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
@@ -24,27 +25,11 @@ from stages.common.layers import Masks
 from stages.train.machine import World
 from stages.train.memory import halve, is_out_of_memory
 from stages.train.precision import NUM_HALVINGS
+from stages.train.shares import Share, micro_batches, within
 from stages.train.state import State, Sums
 
 MAX_LOST = 5
 STEPS_BETWEEN_LOOKS = 64
-
-
-@dataclass(frozen=True)
-class Share:
-    """What of a batch is this process's to learn from.
-
-    Of the `num_rows` rows of the whole batch, those at `mine`; `factor` on their mean loss makes
-    the mean of the processes' gradients that of the batch. `rows` (num_rows,) are the numbers of
-    all of them, `batch` and `target` what this process's hold, on the device.
-    """
-
-    num_rows: int
-    mine: slice
-    factor: float
-    rows: Tensor
-    batch: Batch
-    target: Tensor
 
 
 @dataclass(frozen=True)
@@ -54,7 +39,8 @@ class Step:
     `network` is the model, or what keeps it the same in all processes of `world`; `weights` are
     those that move, `still` the norms that stay in evaluation mode, since theirs don't. Where the
     processes divide the weights, these are this one's parts; `norm_of` gives the norm of the
-    whole, and all call the model equally often (`in_step`).
+    whole, and all call the model equally often (`in_step`). What is `unseen` is on a device that
+    nobody waits for: it decides itself whether a step is applied.
     """
 
     network: nn.Module
@@ -71,21 +57,31 @@ class Step:
     still: Sequence[nn.Module] = ()
     norm_of: Callable[[list[Tensor]], Tensor] = nn.utils.get_total_norm
     in_step: bool = False
+    unseen: bool = False
 
     def take(self, share: Share, state: State) -> None:
         """Learn from the rows of a batch; add what came of it to the sums of `state`."""
         sums, loss = state.sums, self.evaluate(share, state)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        norm = self.norm_of([w.grad for w in self.weights if w.grad is not None])
-        num_rows = share.num_rows / self.world.size
-        if norm.is_cpu:
-            self._apply(loss.item(), norm, num_rows, sums)
+        norm, num_rows = self._find_norm(), share.num_rows / self.world.size
+        if self.unseen:
+            self.apply_unseen(loss, norm, num_rows, sums)
         else:
-            self._apply_unseen(loss, norm, num_rows, sums)
+            self._apply(loss.item(), norm, num_rows, sums)
         if self.scaler is not None:
             self.scaler.update()
         sums.num_steps += 1
+
+    def take_unseen(self, share: Share, sums: Sums, rates: Sequence[Tensor]) -> None:
+        """What `take` does alone on a device, with nothing in it that Python decides.
+
+        So a recording of it can be played for other numbers at the same places. `rates` () are
+        the learning rates of the optimizer's groups; dropout draws from a seeded generator.
+        """
+        self._drop_gradients()
+        loss = self._add_gradients(share, 0, None, seeded=True)
+        self.apply_unseen(loss, self._find_norm(), share.num_rows, sums, rates)
 
     def evaluate(self, share: Share, state: State) -> Tensor:
         """Leave the gradient of a batch's mean loss in the weights; return our part of the loss.
@@ -93,8 +89,7 @@ class Step:
         Where the memory is full, fewer rows at once are tried.
         """
         while True:
-            for weight in self.weights:
-                weight.grad = None
+            self._drop_gradients()
             size = state.result.micro_batch_size
             try:
                 return self._add_gradients(share, state.sums.num_steps, size)
@@ -121,27 +116,69 @@ class Step:
         sums.applied += 1
         sums.lost = 0
 
-    def _apply_unseen(self, loss: Tensor, norm: Tensor, num_rows: float, sums: Sums) -> None:
+    def apply_unseen(
+        self,
+        loss: Tensor,
+        norm: Tensor,
+        num_rows: float,
+        sums: Sums,
+        rates: Sequence[Tensor] | None = None,
+    ) -> None:
         """As on a CPU, but the device decides; only an optimizer that can't makes us wait."""
         finite = (norm + loss if self.world.size == 1 else norm).isfinite()
         if self.clip_norm < math.inf:
             nn.utils.clip_grads_with_norm_(self.weights, self.clip_norm, norm)
         if self.clip_value is not None:
             nn.utils.clip_grad_value_(self.weights, self.clip_value)
-        if self.optimizer.defaults.get("fused"):
+        if self.decides_unseen():
             # What a fused optimizer looks at under a gradient scaler: it leaves all as it is.
             self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-            self.optimizer.step()
+            self._move(rates)
         elif finite.item():
-            self.optimizer.step()
+            self._move(rates)
+        sums.put_on(norm.device)
         zero = torch.zeros_like(norm, dtype=torch.float64)
         sums.loss += torch.where(finite, loss.double() * num_rows, zero)
         sums.norm += torch.where(finite, norm.double(), zero)
         sums.rows += finite * num_rows
-        sums.applied += finite.double()
-        sums.lost = (sums.lost + 1) * ~finite
+        sums.applied += finite
+        sums.lost += 1
+        sums.lost *= ~finite
 
-    def _add_gradients(self, share: Share, number: int, size: int | None) -> Tensor:
+    def decides_unseen(self) -> bool:
+        """Whether the next step may be left to the device, which applies it or not."""
+        defaults = self.optimizer.defaults
+        # A first step that is not applied would leave a fused SGD's momentum unset.
+        return bool(
+            defaults.get("fused") and (self.optimizer.state or not defaults.get("momentum"))
+        )
+
+    def _move(self, rates: Sequence[Tensor] | None) -> None:
+        """Let the optimizer take its step; `rates` as the learning rates of its groups, if given.
+
+        Else they are rounded to float32, which is what such tensors hold.
+        """
+        groups = self.optimizer.param_groups
+        own = [group["lr"] for group in groups]
+        try:
+            for group, rate, given in zip(groups, own, rates or own, strict=True):
+                group["lr"] = given if rates else float(np.float32(rate))
+            self.optimizer.step()
+        finally:
+            for group, rate in zip(groups, own, strict=True):
+                group["lr"] = rate
+
+    def _find_norm(self) -> Tensor:
+        """The norm of the whole gradient ()."""
+        return self.norm_of([w.grad for w in self.weights if w.grad is not None])
+
+    def _drop_gradients(self) -> None:
+        for weight in self.weights:
+            weight.grad = None
+
+    def _add_gradients(
+        self, share: Share, number: int, size: int | None, *, seeded: bool = False
+    ) -> Tensor:
         """Leave the gradient of step `number` in the weights; this process's part of the loss."""
         num_rows, losses = len(share.target), []
         # The first process has the most rows.
@@ -153,7 +190,7 @@ class Step:
                 # Without rows of its own it keeps in step with the others, at no weight.
                 rows = part if factor else slice(1)
                 batch, target, mine = take(batch, rows), target[rows], within(share, rows)
-            self.masks.begin_step(number, share.num_rows, mine)
+            self.masks.begin_step(number, share.num_rows, mine, seeded=seeded)
             with self._sync(last=part is None or part.stop >= most):
                 batch = batch if self.augment is None else self.augment(batch)
                 with self.cast:
@@ -201,36 +238,6 @@ def settle_sums(step: Step, batch: Batch, target: Tensor) -> None:
             buffer.copy_(values)
     for weight in step.weights:
         weight.grad = None
-
-
-def shard(num_rows: int, world: World) -> tuple[slice, float]:
-    """Which rows of a batch are this process's, and its factor on their mean loss.
-
-    With it, the mean of the gradients over processes (as DistributedDataParallel takes it) is
-    the gradient of the whole batch's mean loss, however unevenly the rows divide.
-    """
-    if world.size == 1:
-        return slice(None), 1.0
-    if world.rank >= num_rows:
-        # Every process must take part in every step; this one does so with no weight.
-        return slice(1), 0.0
-    mine = slice(world.rank, num_rows, world.size)
-    return mine, len(range(num_rows)[mine]) * world.size / num_rows
-
-
-def micro_batches(num_rows: int, size: int | None) -> Iterator[slice | None]:
-    """The parts of a process's rows that go through the model one after the other; None: all."""
-    if size is None or size >= num_rows:
-        yield None
-        return
-    for start in range(0, num_rows, size):
-        yield slice(start, start + size)
-
-
-def within(share: Share, part: slice) -> slice:
-    """A part of a process's rows, as a slice of all rows of the batch."""
-    rows = range(share.num_rows)[share.mine][part]
-    return slice(rows.start, rows.stop, rows.step)
 
 
 def fit_to_target(scores: Tensor, target: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from stages.common.model import make_model
 from stages.common.params import Params
 from stages.common.section import Overrides
 from stages.common.stage import run_stage
-from stages.train.optimizers import check_names
+from stages.train.optimizers import check_names, watched_metric
 from stages.train.recipe import override_model, override_train
 from stages.tune.params import TuneParams, check_space
 from stages.tune.results import write_nothing, write_results
@@ -32,7 +32,8 @@ def tune(params: Params, out: Path) -> None:
         check_names(recipe, target.task, target.classes, lambda: make_model(spec, 0))
 
     check({})
-    check_space(section, check)
+    watched = watched_metric(override_train(start.train, {}))
+    check_space(section, check, watched)
     if section.trials == 0 or not section.space:
         write_nothing(out)
         print("no trials: train takes the values of params.yaml")

@@ -12,6 +12,7 @@ Number = int | float
 TUNABLE = ("build.model.", "train.")
 _NOT_TUNABLE = {
     "train.class_weights": "losses that are weighed differently can't be compared",
+    "train.early_stopping.metric": "trials are compared by it",
     "train.dataset.num_workers": "it changes no result",
     "train.epochs": "the epochs of a trial are tune.epochs",
     **dict.fromkeys(
@@ -66,11 +67,11 @@ class TuneParams(Section):
     space: dict[str, Values]
 
 
-def check_space(params: TuneParams, check: Callable[[Overrides], object]) -> None:
+def check_space(params: TuneParams, check: Callable[[Overrides], object], watched: str) -> None:
     """Stop unless every value of the space is one that the parameter takes.
 
-    `check` raises UserError for overrides that make no valid recipe. Raises UserError with all
-    that is wrong, at the key in `tune.space`.
+    `watched` is the metric by which trials are compared. `check` raises UserError for overrides
+    that make no valid recipe. Raises UserError with all that is wrong, at the key in `tune.space`.
     """
     problems: list[Problem] = []
     for path, values in params.space.items():
@@ -80,6 +81,13 @@ def check_space(params: TuneParams, check: Callable[[Overrides], object]) -> Non
             reason = _NOT_TUNABLE.get(fixed or "", "it is neither of the model nor of the training")
             message = f"'{path}' can't be tuned: {reason}"
             problems.append(Problem(message, key=key, allowed=("build.model.*", "train.*")))
+            continue
+        if f"{path}.".startswith("train.loss.") and watched == "loss":
+            message = (
+                f"'{path}' can't be tuned: trials are compared by this very loss\n"
+                "name accuracy or rmse as train.early_stopping.metric to compare them by that"
+            )
+            problems.append(Problem(message, key=key))
             continue
         if params.sampler == "grid" and isinstance(values, Range):
             message = f"a grid needs a list of values for '{path}', not a range"
