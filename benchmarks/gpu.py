@@ -192,6 +192,15 @@ CONTENDERS: dict[str, Contender] = {
 }
 
 
+def graphs_agree(model: nn.Module, data: Data, params: TrainParams, case: Case) -> bool:
+    """Whether a training with CUDA graphs ends with the very weights of one without."""
+    models = copy.deepcopy(model), copy.deepcopy(model)
+    ours(models[0], data, params, case)
+    with_graphs(models[1], data, params, case)
+    pairs = zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
 def count_operations(model: nn.Module, data: Data, case: Case) -> int:
     """Operations of a step's forward and backward pass: two for each product and its sum."""
     model = copy.deepcopy(model)
@@ -236,6 +245,8 @@ def main() -> None:
                 seconds[name].append(contender(copy.deepcopy(start), data, params, case))
                 if device.type == "cuda":
                     memory[name] = torch.cuda.max_memory_allocated() // 2**20
+        agree = "the same bits as" if graphs_agree(start, data, params, case) else "OTHER BITS than"
+        print(f"{case.name}: with CUDA graphs {agree} without")
         operations = count_operations(start, data, case)
         num_weights = f"{sum(w.numel() for w in start.parameters()) / 1e6:.1f} M"
         for name, found in seconds.items():

@@ -189,7 +189,8 @@ def _own_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """No test depends on what the caller's shell or home has set: machine, loggers, Prefect."""
-    for name in ("REPRISE_DEVICE", "REPRISE_THREADS", "REPRISE_DATA", "PET_NPROC_PER_NODE"):
+    machine = ("REPRISE_DEVICE", "REPRISE_THREADS", "REPRISE_DATA", "REPRISE_CUDA_GRAPHS")
+    for name in (*machine, "PET_NPROC_PER_NODE"):
         monkeypatch.delenv(name, raising=False)
     loggers = ("REPRISE_LOGGERS", "MLFLOW_", "WANDB_")
     for name in [name for name in os.environ if name.startswith(("PREFECT_", *loggers))]:

@@ -23,9 +23,10 @@ from stages.common.errors import UserError
 from stages.common.model import ModelSpec, make_model
 from stages.train.assemble import Assembly, assemble
 from stages.train.checkpoint import copied, pack, pack_rank, unpack
-from stages.train.graphs import GraphedStep, Recorder, choose_graphs
+from stages.train.graphs import GraphedStep, choose_graphs
 from stages.train.loop import train
 from stages.train.machine import World
+from stages.train.recording import Recorder
 from stages.train.shares import batches
 from stages.train.sources import Split
 from stages.train.state import Data, State
@@ -231,6 +232,15 @@ class DrawingOnTheHost(Linear):
         return super().forward(batch) * torch.rand(1)
 
 
+class DrawingFromItsOwn(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn = random.Random(3)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return super().forward(batch) * self.drawn.random()
+
+
 class Asking(Linear):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         scores = super().forward(batch)
@@ -240,10 +250,11 @@ class Asking(Linear):
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (Counting, "the model draws or counts in Python"),
-        (Drawing, "the model draws or counts in Python"),
-        (DrawingWithNumpy, "the model draws or counts in Python"),
-        (DrawingOnTheHost, "the model draws or counts in Python"),
+        (Counting, "the model or the loss draws or counts in Python"),
+        (Drawing, "the model or the loss draws or counts in Python"),
+        (DrawingWithNumpy, "the model or the loss draws or counts in Python"),
+        (DrawingOnTheHost, "the model or the loss draws or counts in Python"),
+        (DrawingFromItsOwn, "a recorded step comes to other numbers than the step itself"),
         (Asking, "not permitted when stream is capturing"),
     ],
 )
@@ -258,8 +269,38 @@ def test_what_a_graph_would_get_wrong_is_taken_step_by_step(
     told = capsys.readouterr().out
     assert told.count("no CUDA graph, the steps are taken one by one") == 1
     assert reason in told
-    # The recording that was given up has left nothing behind.
-    assert same(results[0].weights, results[1].weights)
+    # The recording that was given up has left nothing behind, but in what nobody can look into.
+    if network is not DrawingFromItsOwn:
+        assert same(results[0].weights, results[1].weights)
+
+
+def test_a_recording_of_nothing_is_found_out(
+    unseen: Unseen, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As where the work goes to another device than that which is recorded.
+    monkeypatch.setattr(Tape, "play", lambda _: None)
+    alone, _ = unseen(make_model(SPECS["image"], 3), data_of("image"), played=False)
+    result, _ = unseen(make_model(SPECS["image"], 3), data_of("image"), played=True)
+    assert "a recorded step comes to other numbers" in capsys.readouterr().out
+    assert same(result.weights, alone.weights)
+    assert same(result.history, alone.history)
+
+
+def test_a_full_memory_gives_the_recording_up(
+    unseen: Unseen, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = Linear()
+
+    def refuse(module: nn.Module, inputs: tuple[dict[str, Tensor]]) -> None:
+        # The odd last batch of an epoch, once there is a recording.
+        if module.training and unseen.tapes and len(inputs[0]["numeric"]) == 6:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network.register_forward_pre_hook(refuse)
+    result, _ = unseen(network, classification(70), played=True)
+    assert "no CUDA graph, the steps are taken one by one: the memory" in capsys.readouterr().out
+    assert result.micro_batch_size == 3
+    assert len(result.history) == 3
 
 
 def test_an_optimizer_whose_settings_move_is_taken_step_by_step(

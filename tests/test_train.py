@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim import lr_scheduler
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.common.batches import Batch, take
 from stages.common.errors import UserError
@@ -662,6 +663,26 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
     assert all(weight.grad is not None and weight.grad.max() == 0.25 for weight in weights)
     found = [float(value) for value in (sums.loss, sums.norm, sums.rows, sums.applied, sums.lost)]
     assert found == [32.0, 3.0, 16.0, 1.0, 0.0]
+
+
+def test_the_order_of_an_epoch_goes_to_a_device_at_once() -> None:
+    copied: list[torch.Size] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, call: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> object:
+            if call is torch.ops.aten._to_copy.default:
+                copied.append(args[0].shape)
+            return call(*args, **(kwargs or {}))
+
+    # A device that is not the host, and holds no numbers.
+    target = torch.empty(70, dtype=torch.int64, device="meta")
+    split = Split({"numeric": torch.empty(70, 4, device="meta")}, target)
+    with Watch():
+        fed = list(split.feed(batches(70, 16, 0, 1), 0))
+    assert [len(rows) for _, rows in fed] == [16, 16, 16, 16, 6]
+    assert copied == [(70,)]
 
 
 def test_five_steps_on_end_that_are_no_numbers_stop_the_training() -> None:

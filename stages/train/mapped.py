@@ -67,7 +67,7 @@ class Mapped:
                 waiting += [thread.submit(self._gather, g) for g in groups[number + 1 :][:1]]
                 if device.type != "cpu":
                     batch, places = self._convert(batch), places.to(device, non_blocking=True)
-                target = self.target[torch.cat(group).to(device)]
+                target = self.target[torch.cat(group).to(device, non_blocking=True)]
                 start = 0
                 for rows in group:
                     part = slice(start, start + len(rows))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from stages.common.batches import Batch, take
@@ -51,9 +52,14 @@ class Split:
     def take(self, rows: Tensor | slice) -> tuple[Batch, Tensor]:
         """Some rows of every tensor."""
         if not isinstance(rows, slice):
-            rows = rows.to(self.target.device)
+            rows = rows.to(self.target.device, non_blocking=True)
         return take(self.batch, rows), self.target[rows]
 
     def feed(self, steps: Iterable[Tensor], seed: int) -> Iterator[tuple[Batch, Tensor]]:  # noqa: ARG002
         """The rows of each step; nothing is drawn."""
-        return map(self.take, steps)
+        if self.target.is_cpu:
+            return map(self.take, steps)
+        # All numbers at once: a copy in each step would be one more wait in each.
+        numbers = list(steps)
+        order = torch.cat(numbers).to(self.target.device) if numbers else torch.empty(0)
+        return map(self.take, torch.split(order, [len(rows) for rows in numbers]))

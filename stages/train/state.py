@@ -64,6 +64,10 @@ class Result:
     micro_batch_size: int | None = None
 
 
+# What of `Sums` a device adds up itself.
+ON_DEVICE = ("loss", "norm", "rows", "applied", "lost")
+
+
 @dataclass
 class Sums:
     """What this process has summed up in the epoch that is going, a step at a time.
@@ -84,7 +88,7 @@ class Sums:
 
     def put_on(self, device: torch.device) -> "Sums":
         """The same, with tensors on `device` for all numbers that it adds up itself."""
-        for name in ("loss", "norm", "rows", "applied", "lost"):
+        for name in ON_DEVICE:
             value = getattr(self, name)
             if not isinstance(value, Tensor):
                 dtype = torch.int64 if name == "lost" else torch.float64

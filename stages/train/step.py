@@ -81,7 +81,7 @@ class Step:
         """
         self._drop_gradients()
         loss = self._add_gradients(share, 0, None, seeded=True)
-        self.apply_unseen(loss, self._find_norm(), share.num_rows, sums, rates)
+        self.apply_unseen(loss, self._find_norm(), float(share.num_rows), sums, rates)
 
     def evaluate(self, share: Share, state: State) -> Tensor:
         """Leave the gradient of a batch's mean loss in the weights; return our part of the loss.
