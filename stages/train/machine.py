@@ -23,7 +23,8 @@ from torch import Tensor
 
 from stages.common.errors import UserError
 
-# Below this many weight-times-row products a step, a second thread costs more than it brings.
+# Below this many weight-times-row products a step, a second thread costs more than it brings;
+# `benchmarks/threads.py` measures it.
 SMALL_STEP = 20_000_000
 
 
