@@ -36,9 +36,10 @@ from stages.train.checkpoint import hold_checkpoints
 from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.params import TrainParams
+from stages.train.progress import follow_steps
 from stages.train.saver import Saver, told_to_stop
 from stages.train.sources import Split
-from stages.train.state import Data, Epoch
+from stages.train.state import Data, Epoch, State
 
 STEPS_PER_EPOCH = 200
 EPOCHS = 3
@@ -180,16 +181,21 @@ def by_hand(model: nn.Module, data: Data, params: TrainParams) -> None:
 
 
 def ours(model: nn.Module, data: Data, params: TrainParams) -> None:
-    """The loop with all that the stage train does: TensorBoard, checkpoints, early stopping."""
+    """The loop with all that the stage does: TensorBoard, checkpoints, early stopping, progress."""
     spec = ModelSpec(name="benchmark", arguments={}, inputs={}, num_outputs=1)
     with _in_new_folder(), hold_checkpoints("benchmark") as folder, told_to_stop() as told:
         save = Saver(folder, World(), told)
+        tell = follow_steps(params, len(data.train), lambda _: math.inf, lambda *_: None)
         with open_board(spec, params, 0, data.metric) as board:
 
             def watch(epoch: Epoch, model: nn.Module) -> None:
                 board.write_epoch(epoch, model)
 
-            train(model, data, params, 0, World(), watch, save=save)
+            def after_step(state: State) -> None:
+                tell(state)
+                save(state)
+
+            train(model, data, params, 0, World(), watch, save=after_step)
         save.finish()
 
 

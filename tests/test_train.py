@@ -35,7 +35,6 @@ from stages.train.machine import World, choose_device, choose_threads, num_proce
 from stages.train.names import Kind, allowed, losses_of, refused
 from stages.train.optimizers import check_names, make_optimizer
 from stages.train.params import TrainParams
-from stages.train.progress import NUM_LINES, show_progress
 from stages.train.shares import batches, shard
 from stages.train.sources import Split
 from stages.train.state import Data, Epoch, Result, State, Sums
@@ -1306,57 +1305,3 @@ def test_threads_follow_from_sizes_alone(monkeypatch: pytest.MonkeyPatch) -> Non
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
-
-
-def test_away_from_a_terminal_progress_is_about_twenty_lines(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    advance, close = show_progress(1000, "rmse")
-    for number in range(1, 1001):
-        advance(Epoch(number, 0.1, 1.0, 0.5, 0.25, 7.0))
-    close()
-    lines = capsys.readouterr().out.splitlines()
-    assert NUM_LINES <= len(lines) <= NUM_LINES + 2
-    assert lines[0].startswith("epoch    1/1000  train loss 0.5000  validation loss 0.2500  rmse 7")
-    assert lines[-1].startswith("epoch 1000/1000")
-
-
-@pytest.mark.parametrize(
-    ("num_done", "seconds", "pace"),
-    [
-        (0, 0.5, {1: None, 2: "2.0 epochs/s, 4 s left", 10: "2.0 epochs/s, 0 s left"}),
-        (4, 0.5, {1: None, 4: None, 5: "2.0 epochs/s, 2 s left", 10: "2.0 epochs/s, 0 s left"}),
-        (0, 3.0, {1: None, 5: "3.0 s/epoch, 15 s left"}),
-    ],
-)
-def test_progress_tells_the_rate_and_the_time_left_but_not_of_epochs_of_an_earlier_run(
-    num_done: int,
-    seconds: float,
-    pace: dict[int, str | None],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    now = 100.0
-    monkeypatch.setattr("stages.train.progress.time.monotonic", lambda: now)
-    advance, close = show_progress(10, "rmse", num_done=num_done)
-    for number in range(1, 11):
-        now += seconds if number > num_done else 0.0
-        advance(Epoch(number, 0.1, 1.0, 0.5, 0.25, 7.0))
-    close()
-    lines = capsys.readouterr().out.splitlines()
-    for number, said in pace.items():
-        assert lines[number - 1].endswith("rmse 7.0000" if said is None else f"rmse 7.0000  {said}")
-
-
-def test_on_a_terminal_the_bar_starts_after_the_epochs_of_an_earlier_run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    advance, close = show_progress(10, "rmse", num_done=9)
-    for number in range(1, 11):
-        advance(Epoch(number, 0.1, 1.0, 0.5, 0.25, 7.0))
-    close()
-    last = capsys.readouterr().err.split("\r")[-1]
-    assert "10/10" in last
-    assert "epoch/s" in last or "s/epoch" in last
-    assert "rmse 7.0000" in last

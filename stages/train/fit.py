@@ -23,7 +23,7 @@ from stages.train.recipe import BUILT, PREPARED, override_model, override_train,
 from stages.train.results import write_recipe, write_results
 from stages.train.saver import Saver, told_to_stop
 from stages.train.start import start
-from stages.train.state import Epoch, Result
+from stages.train.state import Epoch, Result, State
 from stages.train.watch import open_watch
 
 BEST = Path("data/tune/best.yaml")
@@ -67,14 +67,14 @@ def fit(
             _train_beside(train_it, save, section.epochs)
             return
         done = history_of(saved)
-        with open_watch(spec, section, seed, data.metric, done, checkpoints, world) as watch:
+        with open_watch(spec, section, seed, data, done, checkpoints, world) as watch:
             watch.board.write_start(model, data)
             for epoch in done:
                 watch(epoch, None)
             try:
-                result = train_it(watch=watch)
+                result = train_it(watch=watch, save=tell_before(watch.progress.after_step, save))
             finally:
-                watch.close()
+                watch.progress.close()
                 save.finish()
             if chosen.divided:
                 # In the host's memory, where it was made: no device may hold it.
@@ -87,6 +87,18 @@ def fit(
     write_recipe(out / "recipe.json", seed, section, chosen, result, data)
     for line in lines:
         print(line)
+
+
+def tell_before(
+    tell: Callable[[State], None], save: Callable[[State], None]
+) -> Callable[[State], None]:
+    """What tells of a state and then saves it, if it is time for that."""
+
+    def after_step(state: State) -> None:
+        tell(state)
+        save(state)
+
+    return after_step
 
 
 def _load_saved(checkpoints: Path | None, world: World, *, divided: bool) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """What tells of a training as it goes: the progress, TensorBoard, other loggers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,23 +20,22 @@ from stages.train.board import (
 from stages.train.loggers import Log, open_loggers
 from stages.train.machine import World
 from stages.train.params import TrainParams
-from stages.train.progress import show_progress
+from stages.train.progress import Progress, show_progress
 from stages.train.state import Data, Epoch, Result
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Called after every epoch. `close` ends the line of progress, also of one that failed."""
+    """Called after every epoch; `progress` also tells of steps, and wants to be closed."""
 
     board: Board
     log: Log | None
     metric: str
-    advance: Callable[[Epoch], None]
-    close: Callable[[], None]
+    progress: Progress
 
     def __call__(self, epoch: Epoch, model: nn.Module | None) -> None:
         """Tell of an epoch; `model` None: one of an earlier run."""
-        self.advance(epoch)
+        self.progress.after_epoch(epoch)
         self.board.write_epoch(epoch, model)
         if self.log is not None:
             self.log(epoch.epoch, scalars_of(epoch, self.metric))
@@ -54,15 +53,16 @@ def open_watch(
     spec: ModelSpec,
     section: TrainParams,
     seed: int,
-    metric: str,
+    data: Data,
     done: Sequence[Epoch],
     checkpoints: Path | None,
     world: World,
 ) -> Iterator[Watch]:
     """What tells of a training that has the epochs `done` behind it."""
-    advance, close = show_progress(section.epochs, metric, section.replicas, len(done))
+    metric = data.metric
+    progress = show_progress(section, len(data.train), metric, len(done))
     name, values = run_folder(spec, section, seed).name, chosen_values(spec, section, seed)
     # Of several machines the first tells the loggers; each has a board of its own.
     told_by = open_loggers(name, values, checkpoints) if world.rank == 0 else nullcontext()
     with open_board(spec, section, seed, metric) as board, told_by as log:
-        yield Watch(board, log, metric, advance, close)
+        yield Watch(board, log, metric, progress)
