@@ -30,11 +30,14 @@ from stages.common.yamlfile import read_yaml
 from stages.evaluate.params import GatedEvaluateParams, check_gates
 from stages.infer.params import InferParams
 from stages.prepare.params import PrepareParams
-from stages.train.params import (
-    TrainParams,
+from stages.train.params import TrainParams
+from stages.train.together import (
     check_averages,
     check_calibration,
     check_class_weights,
+    check_closure,
+    check_images,
+    check_parallel,
 )
 from stages.tune.params import TuneParams, check_space
 
@@ -51,6 +54,8 @@ RESTORE = (
     "back from the cache"
 )
 UNSEEN = ("size", "nfiles")
+# Of other tables it takes a look at the rows to know.
+IMAGELESS = (".csv", ".tsv")
 # What stands beside a name depends on the name.
 NAMED = {"build": ("model",), "train": ("dataset", "loss", "optimizer", "schedule")}
 # What depends on the task, by its key.
@@ -94,6 +99,9 @@ def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
         task = str(_find(tree, "prepare.task"))
         problems += check_calibration(train.calibration, task)
         problems += check_class_weights(train.class_weights, task)
+    prepare = typed.get("prepare")
+    if train is not None and prepare is not None and prepare.source.lower().endswith(IMAGELESS):
+        problems += check_images(train.channels_last, train.augment)
     gated = typed.get("evaluate")
     # A metric that is misspelt is no reason to doubt the gate that spells it rightly.
     if gated is not None and not any(p.key.startswith("evaluate.") for p in of_task if p.key):
@@ -172,7 +180,9 @@ def _check_section(
     """The mistakes of a section, and the section when it has none of its own."""
     problems, section = validate_all(SECTIONS[name], part, at=name)
     if isinstance(section, TrainParams):
-        problems += check_averages(section)
+        problems += check_averages(section) + check_parallel(section)
+        if section.optimizer.name in schema["x-closures"]:
+            problems += check_closure(section)
     for inner in NAMED.get(name, ()):
         if isinstance(part, Mapping) and isinstance(part.get(inner), Mapping):
             problems += check_named(part[inner], f"{name}.{inner}", schema)

@@ -131,4 +131,7 @@ def _problems(error: ValidationError, name: str, at: str) -> Iterable[Problem]:
 
 def _type_names(schema: Mapping[str, Any]) -> list[str]:
     parts = schema.get("anyOf", [schema])
-    return [_TYPES.get(str(part.get("type")), str(part.get("type"))) for part in parts]
+    return [
+        f"'{part['const']}'" if "const" in part else _TYPES.get(kind := str(part.get("type")), kind)
+        for part in parts
+    ]

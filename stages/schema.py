@@ -6,7 +6,8 @@
 
 It holds the typed sections, each model and dataset of the zoo with its arguments, and each loss,
 optimizer and schedule of torch with those of its signature. `x-tasks` are the names that each
-task has, `x-sources` the files and versions that it was made from.
+task has, `x-closures` the optimizers that evaluate the loss themselves, `x-sources` the files and
+versions that it was made from.
 """
 
 import json
@@ -28,7 +29,7 @@ from stages.infer.params import InferParams
 from stages.prepare.params import PrepareParams
 from stages.train.datasets import dataset_arguments, dataset_names
 from stages.train.names import Kind, allowed, arguments_of, losses_of, refused
-from stages.train.optimizers import metric_of
+from stages.train.optimizers import closures, metric_of
 from stages.train.params import TrainParams
 from stages.tune.params import TuneParams
 
@@ -85,6 +86,7 @@ def make_schema() -> dict[str, Any]:
         "title": "params.yaml",
         "$comment": "Written by `reprise schema`.",
         "x-tasks": tasks,
+        "x-closures": closures(),
         "x-sources": {**{str(path): md5(path) for path in source_files()}, "torch": _torch()},
         **_tidy(schema),
     }

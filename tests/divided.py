@@ -15,15 +15,18 @@ from torch import Tensor, nn
 
 from stages.common.batches import Batch
 from stages.common.model import make_model
-from stages.train import loop, sharded
+from stages.common.section import Named
+from stages.train import loop, recipe, sharded
 from stages.train.checkpoint import copied, unpack
 from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.parts import load_part
+from stages.train.recipe import load_data
 from stages.train.saver import Saver
 from stages.train.sources import Split
 from stages.train.state import Data, Epoch, Result, State
 from tests.samples import classification, train_params
+from tests.test_mapped import SCHEMA, SPEC, STATISTICS
 from tests.test_train import SPECS, Model, doubled, pixels
 
 # Six rows and five of a batch are two micro-batches and one; the last batch is of one row.
@@ -74,13 +77,21 @@ def fit(kind: str, world: World, changes: dict[str, Any], **hooks: Any) -> Resul
     return train(model, pixels(kind), params, SEED, world, lambda *_: None, **hooks)
 
 
+def fit_dataset(folder: Path, world: World, changes: dict[str, Any], **hooks: Any) -> Result:
+    """Train on the rows of `folder` as a dataset of one's own makes them, in a worker."""
+    recipe.PREPARED = folder
+    named = Named.model_validate({"name": "random_erasing", "num_workers": 1})
+    data, _ = load_data(SCHEMA, STATISTICS, torch.device("cpu"), dataset=named)
+    params = train_params(**RECIPE | changes)
+    return train(make_model(SPEC, 4), data, params, SEED, world, lambda *_: None, **hooks)
+
+
 def go_on(
-    kind: str, world: World, folder: Path, numbers: Sequence[int], **changes: Any
+    train_it: Callable[..., Result], world: World, folder: Path, numbers: Sequence[int]
 ) -> list[Result]:
     """The result of a training, then of those that go on from its checkpoints of `numbers`."""
     save, kept = Saver(folder, world, lambda: False, seconds_between=0), []
     folder.mkdir(exist_ok=True)
-    changes["parallel"] = "fsdp"
 
     def keep(state: State) -> None:
         save.steps_until_asked = 1
@@ -90,10 +101,10 @@ def go_on(
         kept.append(load_part(folder, world))
         world.wait()
 
-    results = [fit(kind, world, changes, save=keep)]
+    results = [train_it(save=keep)]
     for number in numbers:
         restore = partial(unpack, kept[number], world)
-        results.append(fit(kind, world, changes, restore=restore))
+        results.append(train_it(restore=restore))
     return results
 
 
@@ -144,13 +155,18 @@ def main() -> None:
     dist.init_process_group("gloo", f"file://{folder / 'store'}", rank=rank, world_size=size)
     world = World(rank, size)
     sharded.BLOCK_WEIGHTS, loop.EVALUATION_ROWS = BLOCK_WEIGHTS, EVALUATION_ROWS
-    zoo = {kind: fit(kind, world, {"parallel": "fsdp"}) for kind in SPECS}
+    parts: dict[str, Any] = {"parallel": "fsdp"}
+    zoo = {kind: fit(kind, world, parts) for kind in SPECS}
     checkpoints = folder / "checkpoints"
     # In an epoch, before its validation, and after the last of all.
-    resumed = go_on("mlp", world, checkpoints, (2, 4, -1))
+    resumed = go_on(partial(fit, "mlp", world, parts), world, checkpoints, (2, 4, -1))
     spoilt = spoil(checkpoints, world)
     # Its first look at the weights is a validation, and then it trains on.
-    judged = go_on("linear", world, folder / "judged", (4,), ema=None)
+    bare = partial(fit, "linear", world, parts | {"ema": None})
+    judged = go_on(bare, world, folder / "judged", (4,))
+    # In an epoch, and before its validation.
+    made = partial(fit_dataset, folder / "prepare", world, parts)
+    dataset = go_on(made, world, folder / "dataset", (2, 4))
     # Batch norm wants more than one row at once.
     large = {"batch_size": 20, "micro_batch_size": None, "epochs": 3}
     average = {"ema": None, "swa": {"start": 2, "lr": None}}
@@ -165,6 +181,7 @@ def main() -> None:
         "zoo": list(zoo.values()),
         "resumed": resumed,
         "judged": judged,
+        "dataset": dataset,
         "normed": normed,
         "lost": lost,
     }

@@ -32,8 +32,9 @@ from stages.train.calibrate import (
     fit_temperature,
     log_loss,
 )
-from stages.train.params import CalibrationParams, ThresholdMetric, check_calibration
+from stages.train.params import CalibrationParams, ThresholdMetric
 from stages.train.sources import Split
+from stages.train.together import check_calibration
 from tests.conftest import ROOT, Project
 from tests.samples import mixed_table, run_stages, small_project
 

@@ -119,8 +119,75 @@ LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("class_weights: null", "class_weights: {true: x}", [("train.class_weights.true", "number")]),
     # DVC can't sort these, and fails without a place.
     ("class_weights: null", "class_weights: {3: 1, x: 2}", [("train.class_weights", "quotes: 3")]),
+    (
+        "{name: AdamW, lr: 3e-3, weight_decay: 0.01}",
+        "{name: LBFGS, lr: 0.5, line_search_fn: armijo}",
+        [
+            ("train.clip_norm", "LBFGS goes by how the loss falls along its gradient"),
+            ("train.optimizer.line_search_fn", "must be 'strong_wolfe' or null"),
+        ],
+    ),
+    (
+        "{name: CrossEntropyLoss}",
+        "{name: focal, gamma: -0.5}",
+        [("train.loss.gamma", "must be at least 0")],
+    ),
+    (
+        "{name: CosineAnnealingLR}",
+        "{name: warmup_cosine, warmup: 1.0}",
+        [("train.schedule.warmup", "must be less than 1")],
+    ),
     ("dropout: 0.0", "dropout: 1.0", [("build.model.dropout", "must be less than 1")]),
     ("[32, 64, 128]", "[[1, a], 3]", [("tune.space.build.model.width.0.1", "must be a number")]),
+]
+# Those that take several edits.
+LBFGS = {"{name: AdamW, lr: 3e-3, weight_decay: 0.01}": "{name: LBFGS, lr: 0.5}"}
+TOGETHER: list[tuple[dict[str, str], list[tuple[str, str]]]] = [
+    (
+        {**LBFGS, "clip_norm: 1.0": "clip_norm: null", "clip_value: null": "clip_value: 0.1"},
+        [("train.clip_value", "a clipped one is of no loss")],
+    ),
+    (
+        {**LBFGS, "clip_norm: 1.0": "clip_norm: null", "precision: auto": "precision: fp16"},
+        [("train.precision", "fp16 takes steps until its factor fits")],
+    ),
+    (
+        {**LBFGS, "clip_norm: 1.0": "clip_norm: null", "parallel: ddp": "parallel: fsdp"},
+        [("train.parallel", "LBFGS can't be used with fsdp")],
+    ),
+    (
+        {"compile: auto": "compile: true", "parallel: ddp": "parallel: fsdp"},
+        [("train.compile", "which is not compiled")],
+    ),
+    (
+        {
+            ", weight_decay: 0.01": "",
+            "train.optimizer.lr: {low: 1e-4, high: 1e-1, log: true}": (
+                "train.optimizer.name: [AdamW, LBFGS]"
+            ),
+        },
+        [("tune.space.train.optimizer.name", "'LBFGS': LBFGS goes by how the loss falls")],
+    ),
+    (
+        {
+            "raw/digits.parquet": "raw/digits.tsv",
+            "channels_last: auto": "channels_last: true",
+            "augment: null": "augment: {flip: 0.5, shift: 1, noise: 0.1}",
+        },
+        [
+            ("prepare.source", "does not exist"),
+            ("train.augment.flip", "there is no image to flip"),
+            ("train.augment.shift", "there is no image to shift"),
+            ("train.channels_last", "whose channels could come last"),
+        ],
+    ),
+    (
+        {
+            "channels_last: auto": "channels_last: true",
+            "augment: null": "augment: {flip: 0.5, shift: 1, noise: 0.1}",
+        },
+        [],
+    ),
 ]
 JARGON = ("valid", "Input", "instance of", "validation,", "dictionary", "should")
 
@@ -135,9 +202,24 @@ def problems_of(text: str, monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
 def test_a_mistake_is_said_once_in_our_words(
     old: str, new: str, says: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert_said({old: new}, says, monkeypatch)
+
+
+@pytest.mark.parametrize(("edits", "says"), TOGETHER)
+def test_what_does_not_go_together_is_said_without_a_stage(
+    edits: dict[str, str], says: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_said(edits, says, monkeypatch)
+
+
+def assert_said(
+    edits: dict[str, str], says: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    problems = problems_of(text.replace(old, new), monkeypatch)
+    for old, new in edits.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    problems = problems_of(text, monkeypatch)
     assert sorted(str(problem.key) for problem in problems) == [key for key, _ in says]
     for key, words in says:
         (problem,) = [problem for problem in problems if problem.key == key]

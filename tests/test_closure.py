@@ -251,7 +251,7 @@ def test_what_goes_together_with_no_closure_is_told_at_once() -> None:
     ("arguments", "key", "says"),
     [
         ({"weight_decay": 0.1}, "optimizer.weight_decay", "line_search_fn"),
-        ({"line_search_fn": "armijo"}, "optimizer", "only 'strong_wolfe' is supported"),
+        ({"line_search_fn": "armijo"}, "optimizer.line_search_fn", "strong_wolfe"),
         ({"history_size": 0}, "optimizer", "can't take a step"),
         ({"max_iter": 0}, "optimizer", "moves no weight"),
         ({"lr": -1.0}, "optimizer", "learning rate"),

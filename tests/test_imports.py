@@ -23,8 +23,12 @@ EDGES = {
     "stages.zoo": ("stages.common",),
     # Collects what every stage takes, for `params.schema.json`; no stage imports it.
     "stages.schema": ("stages",),
-    # The light, typed sections; all else it starts as a process.
-    "pipeline": ("stages.common", *(f"stages.{stage}.params" for stage in STAGES)),
+    # The light, typed sections, and what of one goes together; all else it starts as a process.
+    "pipeline": (
+        "stages.common",
+        *(f"stages.{stage}.params" for stage in STAGES),
+        "stages.train.together",
+    ),
 }
 FORBIDDEN = {"stages": ("prefect", "dvc", "pipeline"), "pipeline": ("torch", "polars", "optuna")}
 HEAVY = (

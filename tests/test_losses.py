@@ -178,9 +178,9 @@ def test_a_loss_for_each_class_is_tried_with_as_many_as_there_are(
 @pytest.mark.parametrize(
     ("named", "task", "key", "says"),
     [
-        ({"name": "focal", "gamma": -1.0}, "classification", "loss", "a gamma of 0 or more"),
+        ({"name": "focal", "gamma": -1.0}, "classification", "loss.gamma", "be at least 0"),
         ({"name": "focal", "gama": 1.0}, "classification", "loss.gama", "did you mean 'gamma'?"),
-        ({"name": "quantile", "q": 1.0}, "regression", "loss", "a q between 0 and 1"),
+        ({"name": "quantile", "q": 1.0}, "regression", "loss.q", "be less than 1"),
         ({"name": "quantile", "reduction": "sum"}, "regression", "loss.reduction", "unknown key"),
     ],
 )

@@ -8,7 +8,7 @@ import collections.abc
 import inspect
 import types
 import typing
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -17,15 +17,19 @@ _PLAIN = (bool, int, float, str)
 
 
 def arguments_model(
-    target: type, hidden: Collection[str] = (), filled: Collection[str] = ()
+    target: type,
+    hidden: Collection[str] = (),
+    filled: Collection[str] = (),
+    known: Mapping[str, Any] | None = None,
 ) -> type[BaseModel]:
     """The arguments of `target(...)` as a model that forbids all others.
 
     Arguments named in `hidden`, and those whose type has no YAML form (tensors, callables,
     objects), are left out. Those in `filled` may be left to the run even if `target` has no
-    default for them. Read the result with `model_dump(exclude_unset=True)`.
+    default for them. `known` has types that say more than the signature does. Read the result with
+    `model_dump(exclude_unset=True)`.
     """
-    hints = _hints(target)
+    hints = _hints(target) | dict(known or {})
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(target).parameters.items():
         if name in hidden or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -51,7 +55,9 @@ def _hints(target: type) -> dict[str, Any]:
     for name, annotation in getattr(constructor, "__annotations__", {}).items():
         holder = types.SimpleNamespace(__annotations__={name: annotation})
         try:
-            hints |= typing.get_type_hints(holder, constructor.__globals__, vars(collections.abc))
+            hints |= typing.get_type_hints(
+                holder, constructor.__globals__, vars(collections.abc), include_extras=True
+            )
         except NameError:
             hints[name] = object
     return hints
@@ -64,6 +70,10 @@ def _yaml_type(annotation: Any) -> Any:
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return annotation
+    if origin is Annotated:
+        # Bounds, as pydantic writes them.
+        inner = _yaml_type(parts[0])
+        return None if inner is None else Annotated[(inner, *parts[1:])]
     if origin in (Union, types.UnionType):
         sayable = [part for part in map(_yaml_type, parts) if part is not None]
         if not sayable:

@@ -22,9 +22,9 @@ from stages.train.launch import launch
 from stages.train.loggers import asked_loggers
 from stages.train.machine import World, num_nodes, num_processes
 from stages.train.optimizers import check_names
-from stages.train.params import check_calibration
 from stages.train.replicas import can_go_on, num_at_once, train_replicas, write_seeds
 from stages.train.saver import PREEMPTED
+from stages.train.together import check_calibration
 
 
 def train(params: Params, out: Path) -> None:

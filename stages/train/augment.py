@@ -13,6 +13,7 @@ from stages.common.batches import Batch
 from stages.common.errors import Problem, UserError
 from stages.common.layers import Masks
 from stages.train.params import Augment
+from stages.train.together import check_images
 
 AT = "train.augment"
 NOISY = ("numeric", "image")
@@ -27,12 +28,8 @@ def make_augment(
     """
     if params is None:
         return None
-    problems = []
     image = sample.get("image")
-    for name, value in (("flip", params.flip), ("shift", params.shift)):
-        if value and image is None:
-            message = f"there is no image to {name} among the features"
-            problems.append(Problem(message, f"{AT}.{name}", f"{value:g}", ("0",)))
+    problems = check_images("auto", params) if image is None else []
     if image is not None and params.shift >= min(image.shape[-2:]):
         sides = " x ".join(map(str, image.shape[-2:]))
         message = f"the images have {sides} pixels: a shift must be smaller"

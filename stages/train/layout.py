@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from stages.common.batches import Batch
-from stages.common.errors import Problem, UserError
+from stages.common.errors import UserError
 from stages.train.params import Choice
+from stages.train.together import check_images
 
-KEY = "train.channels_last"
 HALF = ("bf16", "fp16")
 
 
@@ -26,9 +26,8 @@ def choose_layout(
     `auto`: on a GPU, for images in half precision. Raises UserError for `true` without images.
     """
     if "image" not in sample:
-        if asked is True:
-            message = "there is no image among the features whose channels could come last"
-            raise UserError(Problem(message, KEY, "true", ("auto", "false")))
+        if problems := check_images(asked, None):
+            raise UserError(*problems)
         return False, ""
     last = (device.type == "cuda" and precision in HALF) if asked == "auto" else asked
     return last, f"channels {'last' if last else 'first'}"

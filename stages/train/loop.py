@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from stages.train.assemble import assemble
 from stages.train.diverged import lost, stop_when_diverged
 from stages.train.machine import World
-from stages.train.optimizers import STEPWISE, watched_direction, watched_metric
+from stages.train.optimizers import moves_by_step, watched_direction, watched_metric
 from stages.train.params import TrainParams
 from stages.train.sharded import gather_weights, is_sharded, local
 from stages.train.shares import Share, batches, seed_of_epoch, shares
@@ -85,7 +85,7 @@ def train(
             result.kept = done
             result.weights = {k: local(v).clone() for k, v in judged.state_dict().items()}
         watch(done, judged)
-        if held or isinstance(schedule, STEPWISE):
+        if held or moves_by_step(schedule):
             pass
         elif isinstance(schedule, ReduceLROnPlateau):
             schedule.step(watched)
@@ -116,7 +116,7 @@ def train_epoch(
         norm.eval()
     epoch = len(state.result.history) + 1
     steps_per_epoch = math.ceil(len(source) / params.batch_size)
-    moves = isinstance(state.schedule, STEPWISE) and not is_held(params, epoch)
+    moves = moves_by_step(state.schedule) and not is_held(params, epoch)
     order = batches(len(source), params.batch_size, seed, epoch)
     for share in shares(source, order[sums.num_steps :], step.world, seed_of_epoch(seed, epoch)):
         number = (epoch - 1) * steps_per_epoch + sums.num_steps

@@ -5,6 +5,7 @@ said in YAML, or doesn't fit the loop, is refused with the reason and what to us
 """
 
 import inspect
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -30,6 +31,9 @@ _HIDDEN = {
     "optimizer": {"params", "foreach", "fused", "capturable", "differentiable", "maximize"},
     "schedule": {"optimizer", "last_epoch", "epochs", "steps_per_epoch", "mode"},
 }
+
+# Where torch takes any text and then knows one.
+_KNOWN = {"LBFGS": {"line_search_fn": Literal["strong_wolfe"] | None}}
 
 # Lengths that only the run knows, and the peak that optimizer.lr already says.
 FILLED = {"T_max", "total_steps", "max_lr"}
@@ -83,7 +87,7 @@ def losses_of(task: str) -> tuple[str, ...]:
     """The losses that fit a task. Raises UserError when one of our own does not say its task."""
     torchs = REGRESSION_LOSSES if task == "regression" else CLASSIFICATION_LOSSES
     ours = []
-    for name, loss_class in _own_losses().items():
+    for name, loss_class in _own(stages.zoo.losses, torch.nn.Module).items():
         said = getattr(loss_class, "task", None)
         if said not in TASKS:
             message = f"{name} does not say its task: `task = 'regression'` or 'classification'"
@@ -101,23 +105,24 @@ def allowed(kind: Kind) -> dict[str, type]:
         return _subclasses(torch.optim, torch.optim.Optimizer)
     if kind == "loss":
         names = REGRESSION_LOSSES + CLASSIFICATION_LOSSES
-        torchs, ours = {name: getattr(torch.nn, name) for name in names}, _own_losses()
+        torchs = {name: getattr(torch.nn, name) for name in names}
+        ours = _own(stages.zoo.losses, torch.nn.Module)
         taken = vars(torch.nn).keys()
     else:
         torchs = _subclasses(torch.optim.lr_scheduler, LRScheduler)
-        ours, taken = _subclasses(stages.zoo.schedules, LRScheduler), torchs.keys()
+        ours, taken = _own(stages.zoo.schedules, LRScheduler), torchs.keys()
     if shadowed := sorted(ours.keys() & taken):
         raise UserError(f"stages/zoo: torch has a {kind} {shadowed[0]} too; give ours another name")
     return dict(sorted((ours | torchs).items()))
 
 
-def _own_losses() -> dict[str, type]:
-    """The losses of the zoo; what its file has only imported is none of them."""
-    found = _subclasses(stages.zoo.losses, torch.nn.Module)
-    return {n: c for n, c in found.items() if c.__module__ == stages.zoo.losses.__name__}
+def _own(module: ModuleType, base: type) -> dict[str, type]:
+    """The classes of a file of the zoo; what it has only imported is none of them."""
+    found = _subclasses(module, base)
+    return {n: c for n, c in found.items() if c.__module__ == module.__name__}
 
 
-def _subclasses(module: Any, base: type) -> dict[str, type]:
+def _subclasses(module: ModuleType, base: type) -> dict[str, type]:
     found = {
         name: member
         for name, member in vars(module).items()
@@ -138,7 +143,8 @@ def refused(kind: Kind) -> dict[str, str]:
 
 def arguments_of(kind: Kind, name: str) -> type[BaseModel]:
     """The arguments that may stand beside `name`, as a model."""
-    return arguments_model(allowed(kind)[name], hidden=_HIDDEN[kind], filled=FILLED)
+    known = _KNOWN.get(name, {})
+    return arguments_model(allowed(kind)[name], _HIDDEN[kind], FILLED, known)
 
 
 def resolve(kind: Kind, named: Named) -> tuple[type, dict[str, Any]]:

@@ -15,12 +15,13 @@ from stages.train.datasets import check_dataset
 from stages.train.groups import check_groups, rates
 from stages.train.losses import make_loss
 from stages.train.names import allowed, resolve
-from stages.train.params import NUM_CLASSES, TrainParams, check_averages, check_class_weights
-from stages.train.sharded import check_parallel
-from stages.zoo.schedules import warmup_cosine
-
-# Schedules that are meant to move with every step; torch's others move with every epoch.
-STEPWISE = (OneCycleLR, CyclicLR, warmup_cosine)
+from stages.train.params import NUM_CLASSES, TrainParams
+from stages.train.together import (
+    check_averages,
+    check_class_weights,
+    check_closure,
+    check_parallel,
+)
 
 
 def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
@@ -56,6 +57,11 @@ def needs_closure(optimizer_class: type) -> bool:
     """Whether its steps can't do without a function that gives the loss."""
     closure = inspect.signature(optimizer_class.step).parameters.get("closure")  # type: ignore[attr-defined]
     return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def closures() -> list[str]:
+    """The names of those optimizers."""
+    return [name for name, found in allowed("optimizer").items() if needs_closure(found)]
 
 
 def make_schedule(
@@ -96,6 +102,15 @@ def make_schedule(
     return schedule
 
 
+def moves_by_step(schedule: LRScheduler) -> bool:
+    """Whether a schedule is meant to move with every step, not with every epoch.
+
+    One of the zoo says so by its attribute of that name.
+    """
+    by_step: bool = getattr(schedule, "moves_by_step", isinstance(schedule, OneCycleLR | CyclicLR))
+    return by_step
+
+
 def metric_of(task: str) -> str:
     """The validation metric that is reported beside the loss."""
     return "accuracy" if task == "classification" else "rmse"
@@ -132,10 +147,8 @@ def check_names(
         lambda: make_loss(params, task, num_classes=len(classes or ()) or NUM_CLASSES),
         lambda: resolve("optimizer", params.optimizer),
         lambda: resolve("schedule", params.schedule),
-        lambda: _check_closure(params),
         lambda: watched_direction(params, task),
         lambda: check_compiler(params.compile),
-        lambda: check_parallel(params),
         lambda: None if params.dataset is None else check_dataset(params.dataset),
     ]
     if params.groups is not None and model is not None:
@@ -145,34 +158,14 @@ def check_names(
             check()
         except UserError as error:
             problems += error.problems
+    if params.optimizer.name in closures():
+        problems += check_closure(params)
+    problems += check_parallel(params)
     problems += check_class_weights(params.class_weights, task, classes)
     problems += check_averages(params)
     if problems:
         raise UserError(*problems)
     _rehearse(params)
-
-
-def _check_closure(params: TrainParams) -> None:
-    """Raise UserError for what an optimizer that evaluates the loss itself can't be used with."""
-    name = params.optimizer.name
-    optimizer_class = allowed("optimizer").get(name)
-    if optimizer_class is None or not needs_closure(optimizer_class):
-        return
-    problems = []
-    for key in ("clip_norm", "clip_value"):
-        value = getattr(params, key)
-        if value is not None:
-            message = (
-                f"{name} goes by how the loss falls along its gradient; a clipped one is of no loss"
-            )
-            problems.append(Problem(message, f"train.{key}", f"{value:g}", ("null",)))
-    if params.precision == "fp16":
-        message = (
-            f"{name} compares the losses of a step, and fp16 takes steps until its factor fits"
-        )
-        problems.append(Problem(message, "train.precision", "fp16", ("auto", "fp32", "bf16")))
-    if problems:
-        raise UserError(*problems)
 
 
 def _rehearse(params: TrainParams) -> None:

@@ -1,12 +1,10 @@
 """The section `train` of `params.yaml`."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from stages.common.errors import Problem, wrong_name
 from stages.common.section import Named, Section
 from stages.common.yamlfile import spell
 
@@ -148,56 +146,3 @@ class TrainParams(Section):
     early_stopping: EarlyStopping | None
     calibration: CalibrationParams
     replicas: Positive
-
-
-def check_calibration(
-    params: CalibrationParams, task: str, num_classes: int | None = None
-) -> list[Problem]:
-    """What of a calibration the target does not have; None: the number of classes is not known."""
-    problems, at = [], "train.calibration"
-    if params.temperature and task == "regression":
-        message = "a temperature is for the probabilities of classes, which regression has not"
-        problems.append(Problem(message, f"{at}.temperature", "true", ("false",)))
-    if params.threshold is not None:
-        what = "it is regression" if task == "regression" else f"it has {num_classes} classes"
-        if task == "regression" or num_classes not in (NUM_CLASSES, None):
-            message = f"a threshold is for a target of two classes; {what}"
-            problems.append(Problem(message, f"{at}.threshold", params.threshold, ("null",)))
-    return problems
-
-
-def check_class_weights(
-    weights: ClassWeights | None, task: str, classes: Sequence[object] | None = None
-) -> list[Problem]:
-    """What of class weights the target does not have; None: its classes are not known."""
-    at = "train.class_weights"
-    if weights is None:
-        return []
-    if task == "regression":
-        message = "class weights are for classes, which regression has not"
-        return [Problem(message, at, str(weights), ("null",))]
-    if isinstance(weights, str) or classes is None:
-        return []
-    names = [spell(name) for name in classes]
-    return [
-        replace(
-            wrong_name(f"the target has no class '{name}'", name, names, f"{at}.{name}"),
-            value=f"{weight:g}",
-        )
-        for name, weight in weights.items()
-        if name not in names
-    ]
-
-
-def check_averages(params: TrainParams) -> list[Problem]:
-    """What of the averages of the weights does not go together."""
-    if params.swa is None:
-        return []
-    problems, at = [], "train.swa"
-    if params.ema is not None:
-        message = "there is one average of the weights to keep: train.ema or train.swa"
-        problems.append(Problem(message, at, allowed=("null",)))
-    if params.swa.start > params.epochs:
-        message = f"the training has {params.epochs} epochs, so nothing would be averaged"
-        problems.append(Problem(message, f"{at}.start", str(params.swa.start)))
-    return problems

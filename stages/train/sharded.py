@@ -3,7 +3,7 @@
 A process keeps its part of each weight, of its gradient, of what the optimizer remembers and of
 the averages. A block's weights are gathered when it computes and let go after it, so a model may
 be larger than a device. The optimizer works on the parts as on any other tensors; that is why one
-that looks at whole matrices is refused (`WHOLE`).
+that looks at whole matrices is refused (`together.py`).
 
 Gathering takes all processes: each calls the model equally often, and in the same order. Each
 makes the whole model in its host's memory first, and then keeps its part of it.
@@ -27,26 +27,6 @@ from stages.train.params import TrainParams
 BLOCK_WEIGHTS = 1_000_000
 # They hold modules or weights for others to call.
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
-# Optimizers for which a part of a matrix is not enough.
-WHOLE = {
-    "Adafactor": "it scales a step by sums over whole matrices",
-    "LBFGS": "its directions are sums over all weights",
-    "Muon": "it makes whole matrices orthogonal",
-}
-
-
-def check_parallel(params: TrainParams) -> None:
-    """Raise UserError for what can't work on parts of the weights."""
-    problems = []
-    name = params.optimizer.name
-    if params.parallel == "fsdp" and name in WHOLE:
-        message = f"{name} can't be used with fsdp, which divides every weight: {WHOLE[name]}"
-        problems.append(Problem(message, "train.parallel", "fsdp", ("ddp",)))
-    if params.parallel == "fsdp" and params.compile is True:
-        message = "fsdp gathers the weights between the blocks of a model, which is not compiled"
-        problems.append(Problem(message, "train.compile", "true", ("auto", "false")))
-    if problems:
-        raise UserError(*problems)
 
 
 def divides_weights(params: TrainParams, world: World) -> bool:

@@ -4,12 +4,14 @@ A class here is called as torch's are, loss(scores, target), and gives the mean 
 `task` says what scores it takes: (rows, classes) beside codes (rows,) for 'classification', (rows,)
 beside standardised values (rows,) for 'regression'. It keeps nothing from call to call, since no
 checkpoint would hold it. For `train.class_weights` it also takes reduction='none', and then gives
-the loss of each row (rows,).
+the loss of each row (rows,). An argument's bounds stand in its type: the check and editors know
+them.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 
@@ -22,15 +24,13 @@ class focal(nn.Module):  # noqa: N801  # as `params.yaml` names it
     """Cross-entropy in which rows that are right already count for little, as of a common class.
 
     A row whose class has the probability p is weighed by (1 - p)^gamma; 0 is cross-entropy itself
-    (Lin et al., ICCV 2017). Raises ValueError for a negative gamma.
+    (Lin et al., ICCV 2017).
     """
 
     task: ClassVar = "classification"
 
-    def __init__(self, gamma: float = 2.0, reduction: str = "mean") -> None:
+    def __init__(self, gamma: Annotated[float, Field(ge=0)] = 2.0, reduction: str = "mean") -> None:
         super().__init__()
-        if gamma < 0:
-            raise ValueError(f"focal takes a gamma of 0 or more, not {gamma:g}")
         self.gamma = gamma
         self.reduction = reduction
 
@@ -47,15 +47,15 @@ class quantile(nn.Module):  # noqa: N801  # as `params.yaml` names it
     """The pinball loss: what is learned is the value that a share `q` of the targets lie below.
 
     A target above the prediction costs q for each unit, one below it 1 - q; 0.5 is half the L1
-    loss (Koenker and Bassett, Econometrica 1978). Raises ValueError for a q outside of 0 to 1.
+    loss (Koenker and Bassett, Econometrica 1978).
     """
 
     task: ClassVar = "regression"
 
-    def __init__(self, q: float = 0.5, reduction: str = "mean") -> None:
+    def __init__(
+        self, q: Annotated[float, Field(gt=0, lt=1)] = 0.5, reduction: str = "mean"
+    ) -> None:
         super().__init__()
-        if not 0 < q < 1:
-            raise ValueError(f"quantile takes a q between 0 and 1, not {q:g}")
         self.q = q
         self.reduction = reduction
 

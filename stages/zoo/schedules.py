@@ -1,7 +1,15 @@
-"""Schedules of our own, beside torch's; the class's name is the name in `params.yaml`."""
+"""Schedules of our own, beside torch's; the class's name is the name in `params.yaml`.
+
+A class here is an `LRScheduler`. It moves with every epoch, or with every step if it says
+`moves_by_step = True`. What it keeps is in its `state_dict`, as torch's have it, or no checkpoint
+would hold it. `total_steps` (the steps of the training) and `T_max` (its epochs) are filled in
+where they are left out. An argument's bounds stand in its type: the check and editors know them.
+"""
 
 import math
+from typing import Annotated, ClassVar
 
+from pydantic import Field
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -10,24 +18,20 @@ from torch.optim.lr_scheduler import LRScheduler
 class warmup_cosine(LRScheduler):  # noqa: N801  # as `params.yaml` names it
     """The learning rate rises in a line to `optimizer.lr`, then falls along half a cosine.
 
-    It moves with every step. The rise takes the share `warmup` of `total_steps`; at the end is
-    `final` times the highest rate. (Loshchilov and Hutter, ICLR 2017, after the warm-up of Goyal
-    et al., 2017.) Raises ValueError for shares outside of 0 to 1.
+    The rise takes the share `warmup` of `total_steps`; at the end is `final` times the highest
+    rate. (Loshchilov and Hutter, ICLR 2017, after the warm-up of Goyal et al., 2017.)
     """
+
+    moves_by_step: ClassVar = True
 
     def __init__(
         self,
         optimizer: Optimizer,
         total_steps: int,
-        warmup: float = 0.05,
-        final: float = 0.0,
+        warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05,
+        final: Annotated[float, Field(ge=0, le=1)] = 0.0,
         last_epoch: int = -1,
     ) -> None:
-        if not (0 <= warmup < 1 and 0 <= final <= 1):
-            raise ValueError(
-                f"warmup_cosine takes warmup from 0 to below 1 and final from 0 to 1, "
-                f"not {warmup:g} and {final:g}"
-            )
         self.total_steps = total_steps
         self.warmup_steps = round(warmup * total_steps)
         self.final = final
