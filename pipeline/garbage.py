@@ -28,14 +28,18 @@ DAY = 24 * 3600
 
 @dataclass
 class Garbage:
-    """What can go: run-cache entries, objects of the cache by the output they were, folders."""
+    """What can go: run-cache entries, objects of the cache by the output they were, folders.
+
+    And lock files of checkpoints that are gone; those of the folders go with these.
+    """
 
     entries: list[Path] = field(default_factory=list)
     objects: dict[str, list[Path]] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
+    locks: list[Path] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.entries or self.objects or self.folders)
+        return bool(self.entries or self.objects or self.folders or self.locks)
 
 
 def find_garbage(repo: Any, days: int) -> Garbage:
@@ -54,6 +58,12 @@ def find_garbage(repo: Any, days: int) -> Garbage:
         folders = [path for path in sorted(kind.glob("*")) if path.is_dir()]
         garbage.folders += [
             path for path in folders if newest(path) < oldest and is_free(lock_of(path))
+        ]
+        locks = sorted(kind.glob("*.lock")) if kind != WORKSPACES else ()
+        garbage.locks += [
+            path
+            for path in locks
+            if not path.with_suffix("").exists() and newest(path) < oldest and is_free(path)
         ]
     needed = _needed_by_git(repo)
     for folder in sorted(WORKSPACES.glob("*")):

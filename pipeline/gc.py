@@ -69,6 +69,8 @@ def to_table(garbage: Garbage, days: int) -> Table:
     for folder in garbage.folders:
         kind = "workspace" if folder.parent == WORKSPACES else "checkpoint"
         rows.append((f"{kind} {folder.name}", 1, size_of([folder])))
+    if garbage.locks:
+        rows.append(("lock files of checkpoints", len(garbage.locks), size_of(garbage.locks)))
     table = Table(show_footer=True)
     table.add_column("what", "together", overflow="fold", ratio=1)
     table.add_column("number", justify="right")
@@ -105,6 +107,7 @@ def _both(shown: Garbage, now: Garbage) -> Garbage:
         [path for path in now.entries if path in shown.entries],
         {name: [p for p in group if p in paths] for name, group in now.objects.items()},
         [path for path in now.folders if path in shown.folders],
+        [path for path in now.locks if path in shown.locks],
     )
 
 
@@ -122,20 +125,34 @@ def _free(garbage: Garbage) -> int:
         remove = remove_workspace if folder.parent == WORKSPACES else _remove_checkpoints
         if remove(folder):
             freed += size
+    for path in garbage.locks:
+        _remove_lock(path)
     return freed
 
 
 def _remove_checkpoints(folder: Path) -> bool:
-    """Remove them unless a training holds them.
+    """Remove them and their lock file, unless a training holds them.
 
-    Their lock file stays: a training that is about to lock it would hold one that is gone.
+    One that is about to lock that file sees that it is gone, and makes another.
     """
-    lock = hold(lock_of(folder))
+    path = lock_of(folder)
+    lock = hold(path)
     if lock is None:
         return False
     with lock:
         shutil.rmtree(folder)
+        path.unlink(missing_ok=True)
     return True
+
+
+def _remove_lock(path: Path) -> None:
+    """Remove a lock file unless a training holds it, or has left checkpoints beside it."""
+    lock = hold(path)
+    if lock is None:
+        return
+    with lock:
+        if not path.with_suffix("").exists():
+            path.unlink(missing_ok=True)
 
 
 def _prune(folder: Path) -> None:

@@ -1,8 +1,10 @@
 """Steps of an optimizer that evaluates the loss itself, against torch's LBFGS by hand."""
 
 import math
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -112,7 +114,23 @@ def test_the_steps_are_those_of_torch(recipe: dict[str, Any], micro_batch_size: 
         torch.testing.assert_close(mean, kept, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("drop", [Dropout, nn.Dropout])
+class Lucky(nn.Module):
+    """Dropout by Python's and by NumPy's generator."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training:
+            return values
+        rows, columns = values.shape
+        noise = np.random.rand(rows, columns) > self.p  # noqa: NPY002
+        noise[:, random.randrange(columns)] = False
+        return values * torch.from_numpy(noise)
+
+
+@pytest.mark.parametrize("drop", [Dropout, nn.Dropout, Lucky])
 def test_every_evaluation_of_a_step_is_of_the_same_rows_and_masks(drop: type[nn.Module]) -> None:
     model = network(0.4, drop)
     steps: list[list[tuple[Tensor, Tensor]]] = []

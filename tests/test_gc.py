@@ -72,15 +72,22 @@ def test_old_workspaces_and_checkpoints_go_unless_somebody_holds_them(tmp_path: 
     for folder in (*old, tmp_path / ".reprise/checkpoints/young"):
         folder.mkdir(parents=True)
         (folder / "file").write_text("x", encoding="utf-8")
-    (tmp_path / ".reprise/workspaces/a.lock").touch()
-    make_old(*old)
-    with (tmp_path / ".reprise/checkpoints/c.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # The checkpoints of d, e and f are gone; e is young, and in f a training begins.
+    locks = [tmp_path / f".reprise/checkpoints/{name}.lock" for name in "bcdef"]
+    for lock in (tmp_path / ".reprise/workspaces/a.lock", *locks):
+        lock.touch()
+    make_old(*old, *locks)
+    os.utime(locks[3])
+    with locks[1].open("a") as held, locks[4].open("a") as begins:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        fcntl.flock(begins, fcntl.LOCK_EX)
         shown = project.run("reprise", "gc", "--yes").stdout
     assert "workspace a" in shown
     assert "checkpoint b" in shown
+    assert "lock files of checkpoints" in shown
     assert [folder.exists() for folder in old] == [False, False, True]
     assert not (tmp_path / ".reprise/workspaces/a.lock").exists()
+    assert [lock.exists() for lock in locks] == [False, True, False, True, True]
     assert (tmp_path / ".reprise/checkpoints/young").exists()
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import random
 import shutil
 import socket
 import subprocess
@@ -137,6 +138,48 @@ def pixels(kind: str, num_rows: int = 45, dtype: torch.dtype = torch.float64) ->
         return Split(batch, torch.randint(3, (num_rows,), generator=random))
 
     return Data(split(1), split(2), "classification")
+
+
+class Smooth(nn.Module):
+    """A model of one's own that has no kink."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, second, last = nn.Linear(36, 16), nn.Linear(16, 8), nn.Linear(8, 3)
+        self.layers = nn.Sequential(first, nn.GELU(), nn.LayerNorm(16), second, nn.Tanh(), last)
+
+    def forward(self, batch: Batch) -> Tensor:
+        scores: Tensor = self.layers(batch["numeric"])
+        return scores
+
+
+class Draws(nn.Module):
+    """A model of one's own that draws from all global generators, and keeps what it drew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = nn.Linear(36, 3)
+        self.drawn: list[float] = []
+
+    def forward(self, batch: Batch) -> Tensor:
+        values = batch["numeric"]
+        if self.training:
+            noise = [random.gauss(0, 0.1), float(np.random.normal(0, 0.1))]  # noqa: NPY002
+            self.drawn += [*noise, torch.rand(()).item()]
+            values = F.dropout(values, 0.2) + sum(noise)
+        scores: Tensor = self.output(values)
+        return scores
+
+
+OWN: dict[str, type[nn.Module]] = {"smooth": Smooth, "draws": Draws}
+
+
+def named(kind: str) -> nn.Module:
+    """A model of the zoo or of `OWN`, with the same weights each time."""
+    if kind in SPECS:
+        return make_model(SPECS[kind], seed=4)
+    torch.manual_seed(4)
+    return OWN[kind]()
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
@@ -892,7 +935,7 @@ SEARCH = {"name": "LBFGS", "lr": 0.5, "max_iter": 4, "line_search_fn": "strong_w
 TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
     **{
         kind: (kind, AVERAGED | {name: DROPPED[name] for name in ("batch_size", "optimizer")})
-        for kind in SPECS
+        for kind in (*SPECS, "smooth")
     },
     "LBFGS": ("mlp", {"batch_size": 22, "optimizer": SEARCH, "epochs": 3}),
 }
@@ -900,33 +943,43 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
 # Trains as one of several processes; leaves the weights of all models and what epochs measured.
 ONE_OF_MANY = """
 import sys, torch, torch.distributed as dist
-from stages.common.model import make_model
+from stages.train import loop
 from stages.train.checkpoint import copied, pack, pack_rank, unpack
 from stages.train.loop import train
 from stages.train.machine import World
 from tests.samples import train_params
-from tests.test_train import DROPPED, SPECS, TOGETHER, pixels
+from tests.test_train import DROPPED, TOGETHER, named, pixels
 rank, size, epochs, num_rows = map(int, sys.argv[1:5])
 dtype, store, out = getattr(torch, sys.argv[5]), *sys.argv[6:]
 dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=size)
+# Several rounds of validation: in the last one all have rows, and not all as many.
+loop.EVALUATION_ROWS = 8
 results = {}
 for name, (kind, changes) in TOGETHER.items():
-    model = make_model(SPECS[kind], 4).to(dtype)
+    model = named(kind).to(dtype)
     params = train_params(**({'epochs': epochs} | changes), micro_batch_size=5)
     data = pixels(kind, num_rows, dtype)
     done = train(model, data, params, 9, World(rank, size), lambda *_: None)
     results[name] = [vars(epoch) for epoch in done.history], model.state_dict()
-kept, ends, world = [], [], World(rank, size)
+world = World(rank, size)
 def keep(state):
     kept.append(copied(pack(state, world.gather(pack_rank(state)))))
-# Whole, then from the first step on.
-for restore in (lambda _: None, lambda state: unpack(kept[0], world, state)):
-    model = make_model(SPECS['cnn'], 4).double()
-    params = train_params(**{**DROPPED, 'epochs': 2})
-    ends.append(train(model, pixels('cnn'), params, 9, world, lambda *_: None, restore, keep))
-whole, rest = ends
-assert rest.history == whole.history
-assert all(torch.equal(rest.weights[name], whole.weights[name]) for name in whole.weights)
+for kind in ('cnn', 'draws'):
+    kept, ends = [], []
+    # Whole, then from the first step on.
+    for restore in (lambda _: None, lambda state: unpack(kept[0], world, state)):
+        model = named(kind).double()
+        params = train_params(**{**DROPPED, 'epochs': 2})
+        ends.append(train(model, pixels(kind), params, 9, world, lambda *_: None, restore, keep))
+    whole, rest = ends
+    assert rest.history == whole.history
+    assert all(torch.equal(rest.weights[name], whole.weights[name]) for name in whole.weights)
+    # Whatever each has drawn, all have the same model.
+    weights = [weight.tolist() for weight in whole.weights.values()]
+    assert world.gather(weights) == [weights] * size
+# Five steps of three numbers, all others in each process.
+drawn = [number for mine in world.gather(model.drawn[-15:]) for number in mine]
+assert len(set(drawn)) == 15 * size
 if rank == 0:
     torch.save(results, out)
 dist.destroy_process_group()
@@ -956,15 +1009,16 @@ def test_the_number_of_processes_changes_rounding_alone(epochs: int, tmp_path: P
     together = in_processes(tmp_path, epochs, 45, "float64")
     assert SPECS.keys() == {file.stem for file in (ROOT / "stages/zoo/models").glob("[!_]*.py")}
     for name, (kind, changes) in TOGETHER.items():
-        spec, params = SPECS[kind], train_params(**({"epochs": epochs} | changes))
-        network = make_model(spec, seed=4).double()
+        params = train_params(**({"epochs": epochs} | changes))
+        network = named(kind).double()
         alone = run(network, pixels(kind), params, seed=9)
         assert len(alone.history) == params.epochs
         for history, weights in (results[name] for results in together):
             for ours, theirs in zip(history, alone.history, strict=True):
                 assert ours == pytest.approx(vars(theirs), rel=1e-10)
             assert_same(weights, weights_of(network), tolerance=1e-10)
-        if "dropout" not in spec.arguments:
+        spec = SPECS.get(kind)
+        if spec is None or "dropout" not in spec.arguments:
             continue
         # Something must have been dropped, else this shows nothing of it.
         still = spec.model_copy(update={"arguments": {**spec.arguments, "dropout": 0.0}})
@@ -977,15 +1031,15 @@ def test_the_number_of_processes_changes_rounding_alone(epochs: int, tmp_path: P
 def test_the_number_of_processes_hardly_shows_in_float32(tmp_path: Path) -> None:
     epochs, num_rows = 20, 200
     together = in_processes(tmp_path, epochs, num_rows, "float32")
-    for kind, spec in SPECS.items():
-        network = make_model(spec, seed=4)
+    for kind in (*SPECS, "smooth"):
+        network = named(kind)
         params = train_params(**(TOGETHER[kind][1] | {"epochs": epochs}))
         alone = run(network, pixels(kind, num_rows, torch.float32), params, seed=9)
         for history, weights in (results[kind] for results in together):
             assert len(history) == epochs
             ours, theirs = history[-1]["metric"], alone.history[-1].metric
             assert ours == pytest.approx(theirs, abs=1.01 / num_rows)
-            if kind == "linear":
+            if kind in ("linear", "smooth"):
                 assert_same(weights, weights_of(network), tolerance=1e-4)
 
 

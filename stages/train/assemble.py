@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,6 +14,7 @@ from stages.train.augment import make_augment
 from stages.train.class_weights import weigh_classes
 from stages.train.closure import take_with_closure
 from stages.train.compiled import Compiled, choose_compile, compile_model
+from stages.train.generators import seed_generators
 from stages.train.graphs import GraphedStep, choose_graphs
 from stages.train.groups import freeze
 from stages.train.layout import choose_layout, put_channels_last, with_channels_last
@@ -89,8 +89,6 @@ def assemble(
     steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
     direction = watched_direction(params, data.task)
     schedule = make_schedule(optimizer, params, steps_per_epoch, direction)
-    # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
-    torch.manual_seed(seed)
     masks = share_masks(model, device)
     result = Result(micro_batch_size=params.micro_batch_size)
     network = make_network(model, data, params, world, result, masks)
@@ -119,6 +117,9 @@ def assemble(
     )
     if world.size > 2 and isinstance(network, DistributedDataParallel):
         settle_sums(step, *data.train.take(slice(0, 2)))
+    # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
+    # Last, so that nothing that is drawn above shows.
+    seed_generators(seed, world.rank)
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
     return Assembly(step, _choose_take(step, data, params, precision), state, loss_of, held)
 

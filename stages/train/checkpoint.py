@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from stages.common.fingerprint import fingerprint
+from stages.train.generators import put_generators, read_generators
 from stages.train.machine import World, device_kind
 from stages.train.sharded import local, put_weights
 from stages.train.state import Epoch, State, Sums
@@ -47,17 +48,37 @@ def hold_checkpoints(key: str) -> Iterator[Path | None]:
     """The folder for the checkpoints of `key`, held against other runs; None if one holds it."""
     folder = CHECKPOINTS / key
     CHECKPOINTS.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("another run trains the very same: it keeps checkpoints, this one keeps none")
-            yield None
-            return
+    path = folder.with_name(f"{key}.lock")
+    lock = _hold(path)
+    if lock is None:
+        print("another run trains the very same: it keeps checkpoints, this one keeps none")
+        yield None
+        return
+    with lock:
         folder.mkdir(exist_ok=True)
         yield folder
         # The training has ended: one that is asked for again really trains.
         shutil.rmtree(folder, ignore_errors=True)
+        # Last, and still held: whoever has opened it meanwhile sees that it is gone.
+        path.unlink(missing_ok=True)
+
+
+def _hold(path: Path) -> IO[str] | None:
+    """The lock file, open and held until it is closed; None where another process holds it."""
+    while True:
+        lock = path.open("a", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its holder, or `reprise gc`, may have removed it between these two steps: then the
+            # next one to come would make and hold another.
+            if os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                return lock
+        except BlockingIOError:
+            lock.close()
+            return None
+        except FileNotFoundError:
+            pass
+        lock.close()
 
 
 def list_checkpoints(folder: Path | None) -> list[Path]:
@@ -154,8 +175,11 @@ def copied(value: Any) -> Any:
 def pack_rank(state: State) -> dict[str, Any]:
     """What only this process knows: its sums of the epoch, and where its randomness is."""
     sums = {name: float(value) for name, value in vars(state.sums).items()}
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return {"sums": sums, "random": torch.get_rng_state(), "random_cuda": cuda}
+    return {"sums": sums, "generators": read_generators(_device_of(state))}
+
+
+def _device_of(state: State) -> torch.device:
+    return next(state.model.parameters()).device
 
 
 def pack(state: State, ranks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -192,9 +216,7 @@ def unpack(saved: dict[str, Any] | None, world: World, state: State) -> None:
     if state.scaler is not None:
         state.scaler.load_state_dict(saved["scaler"])
     mine = saved["ranks"][world.rank]
-    torch.set_rng_state(mine["random"])
-    if mine["random_cuda"] is not None:
-        torch.cuda.set_rng_state(mine["random_cuda"])
+    put_generators(mine["generators"], _device_of(state))
     whole = ("num_steps", "lost")
     state.sums = Sums(**{n: int(v) if n in whole else v for n, v in mine["sums"].items()})
     result = state.result

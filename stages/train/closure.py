@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stages.train.generators import put_generators, read_generators
 from stages.train.shares import Share
 from stages.train.state import State
 from stages.train.step import Step
@@ -24,11 +25,13 @@ def take_with_closure(step: Step, share: Share, state: State) -> None:
     """
     assert step.scaler is None, "check_names refuses what would scale some losses unlike others"
     sums, world = state.sums, step.world
-    put_back, draw_again = _remember(step, state), _remember_random(step.weights[0].device)
+    put_back, device = _remember(step, state), step.weights[0].device
+    # A model may draw from them: the same each time.
+    drawn = read_generators(device)
     seen: list[tuple[float, float]] = []
 
     def evaluate() -> tuple[float, float]:
-        draw_again()
+        put_generators(drawn, device)
         loss = world.sum(step.evaluate(share, state).double()).item() / world.size
         gradient = [weight.grad for weight in step.weights if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradient).item()
@@ -101,16 +104,3 @@ def _copied(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
     return list(value) if isinstance(value, list) else value
-
-
-def _remember_random(device: torch.device) -> Callable[[], None]:
-    """What puts torch's own generators back as they are now: a model may draw from them."""
-    state = torch.get_rng_state()
-    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-    def draw_again() -> None:
-        torch.set_rng_state(state)
-        if on_device is not None:
-            torch.cuda.set_rng_state(on_device, device)
-
-    return draw_again
