@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +203,15 @@ def of_values(model: torch.nn.Module) -> tuple[Predictor, pl.DataFrame]:
 
 
 @contextlib.contextmanager
-def training(project: Project, **variables: str) -> "Iterator[subprocess.Popen[str]]":
-    """The stage train in a group of its own, which is killed if it has not ended by itself."""
+def training(
+    project: Project, *, runner: Sequence[str] = (), **variables: str
+) -> "Iterator[subprocess.Popen[str]]":
+    """The stage train in a group of its own, which is killed if it has not ended by itself.
+
+    `runner` is what runs the module, if not Python itself.
+    """
     with subprocess.Popen(
-        [sys.executable, "-m", "stages.train"],
+        [sys.executable, *runner, "-m", "stages.train"],
         cwd=project.path,
         env={**project_environment(), "REPRISE_CHECKPOINT_SECONDS": "0.05", **variables},
         stdout=subprocess.PIPE,

@@ -1,21 +1,27 @@
 """A training that is killed goes on from its checkpoint and ends with the same bytes."""
 
+import fcntl
 import math
 import os
 import random
+import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
 
 from stages.common.layers import Dropout
 from stages.train.checkpoint import (
+    CHECKPOINTS,
     copied,
     hold_checkpoints,
     key_of,
@@ -23,12 +29,15 @@ from stages.train.checkpoint import (
     pack,
     pack_rank,
     unpack,
+    write_checkpoint,
 )
+from stages.train.generators import put_generators, read_generators, seed_generators
 from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.params import TrainParams
 from stages.train.saver import PREEMPTED, Saver, told_to_stop
 from stages.train.state import Result, State
+from tests import killed
 from tests.conftest import Project
 from tests.samples import (
     classification,
@@ -77,7 +86,10 @@ RECIPES = {
 
 
 class Drops(nn.Module):
-    """Dropout of the zoo, and torch's own, which draws from the global generator."""
+    """Dropout of the zoo, and torch's own, which draws from its global generator.
+
+    And noise from those of Python and NumPy.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +97,11 @@ class Drops(nn.Module):
         self.layers = nn.Sequential(first, nn.ReLU(), Dropout(0.3), nn.Dropout(0.2), last)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        scores: torch.Tensor = self.layers(batch["numeric"])
+        noise = 0.0
+        if self.training:
+            # Of an odd number of them each generator keeps one for the next time.
+            noise = random.gauss(0, 0.1) + float(np.random.normal(0, 0.1))  # noqa: NPY002
+        scores: torch.Tensor = self.layers(batch["numeric"] + noise)
         return scores
 
 
@@ -94,7 +110,7 @@ def run(params: TrainParams, **hooks: Any) -> Result:
     return train(Drops(), DATA, params, 7, World(), lambda *_: None, **hooks)
 
 
-def saver(folder: Path, told: Callable[[], bool] = lambda: False, seconds: float = 0) -> Saver:
+def saver(folder: Path, told: Callable[[], int] = lambda: 0, seconds: float = 0) -> Saver:
     return Saver(folder, World(), told, seconds_between=seconds)
 
 
@@ -186,26 +202,114 @@ def test_what_is_half_written_is_removed(
     assert list(tmp_path.iterdir()) == []
 
 
+def take_long(*numbers: int) -> None:
+    """A step in which signals come."""
+    for number in numbers:
+        os.kill(os.getpid(), number)
+    time.sleep(5)
+
+
+def train_until_told(folder: Path, told: Callable[[], int], number: int) -> None:
+    """A training to which a signal comes in its eighth step: the third one of the second epoch."""
+    steps, save = iter(range(100)), saver(folder, told, seconds=math.inf)
+
+    def tell(state: State) -> None:
+        if next(steps) == 7:
+            os.kill(os.getpid(), number)
+        save(state)
+
+    run(train_params(epochs=4, **RECIPES["one cycle"]), save=tell)
+
+
 def test_told_to_stop_it_keeps_the_step_and_ends(tmp_path: Path) -> None:
-    params, steps = train_params(epochs=4, **RECIPES["one cycle"]), iter(range(100))
+    params = train_params(epochs=4, **RECIPES["one cycle"])
     whole = run(params)
-    with told_to_stop() as told:
-        save = saver(tmp_path, told, seconds=math.inf)
-
-        def preempt(state: State) -> None:
-            if next(steps) == 7:
-                os.kill(os.getpid(), signal.SIGTERM)
-            save(state)
-
-        with pytest.raises(SystemExit) as ended:
-            run(params, save=preempt)
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    with told_to_stop() as told, pytest.raises(SystemExit) as ended:
+        train_until_told(tmp_path, told, signal.SIGTERM)
     assert ended.value.code == PREEMPTED
     saved = load_checkpoint(tmp_path)
     assert saved is not None
     assert saved["ranks"][0]["sums"]["num_steps"] == 3
     rest = run(params, restore=partial(unpack, saved, World()))
     assert rest.history == whole.history
+
+
+def test_a_checkpoint_is_written_whole_however_long_it_takes_once_a_step_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_slowly(*given: Any) -> None:
+        time.sleep(0.8)
+        write_checkpoint(*given)
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("stages.train.saver.write_checkpoint", write_slowly)
+    monkeypatch.setattr("stages.train.saver.STOP_SECONDS", 0.4)
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        with told_to_stop() as told, pytest.raises(SystemExit) as ended:
+            train_until_told(tmp_path, told, signal.SIGTERM)
+        assert ended.value.code == PREEMPTED
+        assert load_checkpoint(tmp_path) is not None
+        # A step that does not end is not waited for.
+        with pytest.raises(TimeoutError), told_to_stop():
+            take_long(signal.SIGTERM)
+        # A Ctrl-C ends as it does without.
+        with pytest.raises(KeyboardInterrupt), told_to_stop():
+            take_long(signal.SIGINT)
+        assert signal.getsignal(signal.SIGALRM) is give_up
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_ctrl_c_waits_for_the_step_and_a_second_one_does_not(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt), told_to_stop() as told:
+        train_until_told(tmp_path, told, signal.SIGINT)
+    saved = load_checkpoint(tmp_path)
+    assert saved is not None
+    assert saved["ranks"][0]["sums"]["num_steps"] == 3
+    assert "Ctrl-C again" in capfd.readouterr().err
+    with pytest.raises(KeyboardInterrupt), told_to_stop():
+        take_long(signal.SIGINT, signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_after_the_last_step_is_not_lost() -> None:
+    with pytest.raises(KeyboardInterrupt), told_to_stop():
+        os.kill(os.getpid(), signal.SIGINT)
+    # Where a shell or the stage has it ignored, it stays so.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with told_to_stop() as told:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert told() == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_generator_of_the_device_itself_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    second, drawn = torch.device("cuda:1"), torch.arange(4, dtype=torch.uint8)
+    put: list[tuple[torch.Tensor, torch.device]] = []
+    monkeypatch.setattr("torch.cuda.get_rng_state", {second: drawn}.__getitem__)
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda *given: put.append(given))
+    put_generators(read_generators(second), second)
+    assert put == [(drawn, second)]
+
+
+def test_processes_draw_unlike_each_other_and_the_first_as_one_alone() -> None:
+    def drawn(seed: int, rank: int) -> list[float]:
+        seed_generators(seed, rank)
+        return [random.random(), float(np.random.rand()), torch.rand(()).item()]  # noqa: NPY002
+
+    found = [drawn(seed, rank) for seed in (3, 4) for rank in range(3)]
+    assert found == [drawn(seed, rank) for seed in (3, 4) for rank in range(3)]
+    assert len({number for numbers in found for number in numbers}) == 18
+    torch.manual_seed(3)
+    assert found[0][2] == torch.rand(()).item()
 
 
 def test_checkpoints_are_held_by_one_run_and_gone_after_it(
@@ -216,10 +320,29 @@ def test_checkpoints_are_held_by_one_run_and_gone_after_it(
         assert mine is not None
         assert other is None
         assert "another run trains the very same" in capsys.readouterr().out
-    assert not mine.exists()
+    assert list(mine.parent.iterdir()) == []
     with pytest.raises(RuntimeError), hold_checkpoints("key") as mine:
         raise RuntimeError
     assert mine.exists()
+
+
+def test_a_lock_that_is_gone_when_it_is_held_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lock, flock, times = CHECKPOINTS / "key.lock", fcntl.flock, iter(range(9))
+
+    def meanwhile(*given: Any) -> None:
+        if next(times) == 0:
+            # The run before it ends just now.
+            lock.unlink()
+        flock(*given)
+
+    monkeypatch.setattr("stages.train.checkpoint.fcntl.flock", meanwhile)
+    with hold_checkpoints("key") as mine, hold_checkpoints("key") as other:
+        assert mine is not None
+        assert other is None
+        assert lock.exists()
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +395,7 @@ def kill_and_go_on(trained: Project, num_kills: int, seed: int, **variables: str
 
 
 def test_a_killed_training_ends_with_the_same_bytes(trained: Project) -> None:
-    kill_and_go_on(trained, 2, seed=1)
+    kill_and_go_on(trained, 1, seed=1)
 
 
 @pytest.mark.soak
@@ -286,6 +409,50 @@ def test_two_killed_processes_end_with_the_same_bytes_every_time(
 ) -> None:
     trained.run("python", "-m", "stages.train", env={"PET_NPROC_PER_NODE": "2"})
     kill_and_go_on(trained, 20, seed=3, PET_NPROC_PER_NODE="2")
+    trained.run("python", "-m", "stages.train")
+
+
+# What is killed in the middle, and the process of two that is.
+MOMENTS = {"save": "0", "validation": "1", "step": "1", "write": "0"}
+
+
+def outputs(project: Project) -> dict[str, bytes]:
+    return {f.name: f.read_bytes() for f in (project.path / "data/train").iterdir() if f.is_file()}
+
+
+def test_a_training_killed_in_the_middle_of_anything_ends_with_the_same_bytes(
+    trained: Project,
+) -> None:
+    before, moments = outputs(trained), ",".join((*MOMENTS, "end"))
+    with training(trained, runner=(killed.__file__,), KILL_AT=moments) as process:
+        said = process.communicate(timeout=120)[0]
+        assert process.returncode == 0, said
+    first, *parts = re.split("|".join(f"^{moment}: -9$" for moment in MOMENTS), said, flags=re.M)
+    assert "goes on from" not in first
+    assert ["goes on from" in part for part in parts] == [True] * len(MOMENTS), said
+    assert outputs(trained) == before
+
+
+def kill_in_the_middle(trained: Project, folder: Path) -> None:
+    """Kill two processes in the middle of each moment; at last the outputs are the same bytes."""
+    before, runner = outputs(trained), folder / "python"
+    runner.write_text(f'#!/bin/sh\nexec {sys.executable} {killed.__file__} "$@"\n')
+    runner.chmod(0o755)
+    two = {"PET_NPROC_PER_NODE": "2", "PYTHON_EXEC": str(runner)}
+    for number, (moment, rank) in enumerate({**MOMENTS, "end": "0"}.items()):
+        with training(trained, KILL_AT=moment, KILL_RANK=rank, **two) as process:
+            said = process.communicate(timeout=120)[0]
+            assert process.returncode == (0 if moment == "end" else -signal.SIGKILL), said
+        assert ("goes on from" in said) == (number > 0), said
+    assert outputs(trained) == before
+
+
+@pytest.mark.soak
+def test_two_processes_killed_in_the_middle_of_anything_end_with_the_same_bytes(
+    trained: Project, tmp_path: Path
+) -> None:
+    trained.run("python", "-m", "stages.train", env={"PET_NPROC_PER_NODE": "2"})
+    kill_in_the_middle(trained, tmp_path)
     trained.run("python", "-m", "stages.train")
 
 
@@ -304,6 +471,13 @@ def test_two_killed_processes_that_divide_the_weights_end_with_the_same_bytes_ev
     divided: Project,
 ) -> None:
     kill_and_go_on(divided, 20, seed=4, PET_NPROC_PER_NODE="2")
+
+
+@pytest.mark.soak
+def test_two_that_divide_the_weights_killed_in_the_middle_of_anything(
+    divided: Project, tmp_path: Path
+) -> None:
+    kill_in_the_middle(divided, tmp_path)
 
 
 @pytest.mark.soak
@@ -326,6 +500,26 @@ def stop_and_go_on(trained: Project, processes: str) -> None:
         said = process.communicate(timeout=60)[0]
         assert process.returncode == PREEMPTED, said
     assert "the next run goes on from the last checkpoint" in said
+    with training(trained, **several) as process:
+        assert process.stdout is not None
+        assert any("goes on from" in line for line in process.stdout)
+
+
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.soak)])
+def test_ctrl_c_leaves_a_checkpoint_and_nothing_else(trained: Project, processes: str) -> None:
+    several = {"PET_NPROC_PER_NODE": processes, "REPRISE_CHECKPOINT_SECONDS": "1000"}
+    with training(trained, **several) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("epoch"))
+        family = psutil.Process(process.pid).children(recursive=True)
+        # As a terminal does: to all of the group.
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=60)[0]
+        assert process.returncode == 130, said
+        assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert "the next run goes on from the last checkpoint" in said
+    assert "interrupted; the last outputs are back in place" in said
+    assert "Traceback" not in said
     with training(trained, **several) as process:
         assert process.stdout is not None
         assert any("goes on from" in line for line in process.stdout)

@@ -57,6 +57,10 @@ def train(params: Params, out: Path) -> None:
                 sys.exit(128 + signal.SIGTERM)
             print("preempted: the next run goes on from the last checkpoint", file=sys.stderr)
             sys.exit(PREEMPTED)
+        except KeyboardInterrupt:
+            if can_go_on(checkpoints):
+                print("the next run goes on from the last checkpoint", file=sys.stderr)
+            raise
     write_seeds(out, params.seed, section.replicas)
 
 

@@ -36,8 +36,8 @@ def launch(num_processes: int, out: Path, checkpoints: Path | None) -> None:
         stop([process])
         raise
     raise_problems(out)
-    if code != 0 and (out / STOPPED).exists():
-        # Another machine was told to, and is not back in time to go on with.
+    if code == -signal.SIGTERM or (code != 0 and (out / STOPPED).exists()):
+        # torchrun was told to, or another machine, which is not back in time to go on with.
         sys.exit(128 + signal.SIGTERM)
     if code != 0:
         raise UserError(f"training in several processes failed (torchrun: {code}); see above")
@@ -60,7 +60,7 @@ def start(
     if num_processes * num_nodes() == 1:
         command = [sys.executable, *worker]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={num_processes}"]
+    command = [sys.executable, "-m", "stages.train.torchrun", f"--nproc-per-node={num_processes}"]
     # Without it a restarted group often waits for a store that has gone.
     environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     environment.setdefault("OMP_NUM_THREADS", "1")
@@ -74,8 +74,15 @@ def start(
         meeting = environment.get("PET_RDZV_ENDPOINT") or environment["PET_MASTER_ADDR"]
         print(f"waits for {num_nodes()} machines to meet at {meeting}", flush=True)
     command += worker
+    # In a group of its own: Ctrl-C reaches the stage, which tells torchrun to end. Told twice,
+    # torchrun would leave its processes before they have ended.
     return subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr
+        command,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
+        process_group=0,
     )
 
 

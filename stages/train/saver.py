@@ -26,44 +26,65 @@ SECONDS_BETWEEN = 10.0
 # Between the questions that the processes of a training ask each other.
 SECONDS_BETWEEN_QUESTIONS = 0.25
 MAX_STEPS_BETWEEN = 1000
-# Less than torchrun waits for its processes (30 s).
+# For a step to end. Less than torchrun waits for its processes (30 s).
 STOP_SECONDS = 25.0
+INTERRUPTED = "\ninterrupted: it stops after this step; Ctrl-C again stops it at once\n"
 
 
 @contextmanager
-def told_to_stop() -> Iterator[Callable[[], bool]]:
-    """A function that says whether SIGTERM has come: in here it waits for the end of a step.
+def told_to_stop() -> Iterator[Callable[[], int]]:
+    """A function that gives the signal that has told us to stop, SIGTERM or Ctrl-C; 0: none has.
 
-    Where no step ends for `STOP_SECONDS`, it ends the process as it would have without.
+    In here they wait for the end of a step. Where none ends for `STOP_SECONDS`, and at a second
+    Ctrl-C, they end the process as they would have without.
     """
     told: list[int] = []
+    terminate, interrupt, alarm = map(
+        signal.getsignal, (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+    )
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if not told:
-            signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)
+        if told:
+            return
         told.append(number)
+        if number == signal.SIGINT:
+            # Not `print`: the training may be in the middle of one.
+            os.write(2, INTERRUPTED.encode())
+            signal.signal(signal.SIGALRM, interrupt)
+        signal.signal(signal.SIGINT, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)
 
-    before = signal.signal(signal.SIGTERM, note)
+    signal.signal(signal.SIGTERM, note)
+    # A shell has what it starts in the background ignore it, the stage its replicas.
+    if interrupt != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, note)
     try:
-        yield lambda: bool(told)
+        yield lambda: told[0] if told else 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGINT, interrupt)
+        if signal.SIGINT in told:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, alarm)
+    if signal.SIGINT in told:
+        # No step has come after it.
+        signal.raise_signal(signal.SIGINT)
 
 
 @dataclass
 class Saver:
     """Called after every step: writes a checkpoint when the last one is some seconds old.
 
-    Told to stop (SIGTERM), it writes one at once and ends the process with `PREEMPTED`. Several
-    processes do both at the same step: every now and then they ask each other, which takes no
-    part in what they compute. The first one writes for all, or each its part of divided weights.
-    A copy of the state is made between two steps; the disk is written
-    beside the steps that follow.
+    Told to stop, it writes one at once and ends the process: with `PREEMPTED`, or alone after a
+    Ctrl-C as a Ctrl-C does. Several processes do both at the same step: every now and then they
+    ask each other, which takes no part in what they compute. The first one writes for all, or
+    each its part of divided weights. A copy of the state is made between two steps; the disk is
+    written beside the steps that follow.
     """
 
     folder: Path | None
     world: World
-    told_to_stop: Callable[[], bool]
+    told_to_stop: Callable[[], int]
     seconds_between: float = field(
         default_factory=lambda: float(os.environ.get("REPRISE_CHECKPOINT_SECONDS", SECONDS_BETWEEN))
     )
@@ -81,14 +102,20 @@ class Saver:
             self.steps_until_asked -= 1
             if self.steps_until_asked > 0:
                 return
-            stop, due = self._ask_all(stop=stop, due=due)
+            stop, due = self._ask_all(stop, due=due)
         if not (stop or due):
             return
+        if stop:
+            # A step has ended. How long the disk may take is for whoever told us to say: torchrun
+            # kills after 30 s, and here the last seconds of them may be those that it takes.
+            signal.setitimer(signal.ITIMER_REAL, 0)
         if self.folder is not None:
             self._save(state, self.folder)
         if stop:
             self.finish()
             self.world.wait()
+            if stop == signal.SIGINT and self.world.size == 1:
+                raise KeyboardInterrupt
             sys.exit(PREEMPTED)
 
     def finish(self) -> None:
@@ -107,8 +134,8 @@ class Saver:
     def _is_due(self) -> bool:
         return self.folder is not None and time.monotonic() - self.saved_at >= self.seconds_between
 
-    def _ask_all(self, *, stop: bool, due: bool) -> tuple[bool, bool]:
-        """Whether any process was told to stop, and whether the first finds a checkpoint due."""
+    def _ask_all(self, stop: int, *, due: bool) -> tuple[int, bool]:
+        """The signal that told any process to stop, and whether the first finds one due."""
         now, first = time.monotonic(), self.world.rank == 0
         seconds = max(now - self.asked_at, 1e-6)
         planned = self.steps_between * SECONDS_BETWEEN_QUESTIONS / seconds
@@ -116,7 +143,7 @@ class Saver:
         answer = self.world.largest([stop, due and first, steps if first else 0])
         self.asked_at = time.monotonic()
         self.steps_between = self.steps_until_asked = answer[2]
-        return bool(answer[0]), bool(answer[1])
+        return answer[0], bool(answer[1])
 
     def _save(self, state: State, folder: Path) -> None:
         ranks = self.world.gather(pack_rank(state))
