@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stages.common.batches import Batch
 from stages.common.model import make_model
 from stages.common.section import Named
-from stages.train import loop, recipe, sharded
+from stages.train import memory, recipe, sharded
 from stages.train.checkpoint import copied, unpack
 from stages.train.loop import train
 from stages.train.machine import World
@@ -47,7 +47,7 @@ RECIPE: dict[str, Any] = {
 }
 SEED = 9
 # Whole blocks are gathered by themselves, and not all processes have rows in the last round.
-BLOCK_WEIGHTS, EVALUATION_ROWS = 10, 10
+BLOCK_WEIGHTS, MAX_ROWS = 10, 10
 
 
 class Normed(nn.Module):
@@ -154,7 +154,7 @@ def main() -> None:
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     dist.init_process_group("gloo", f"file://{folder / 'store'}", rank=rank, world_size=size)
     world = World(rank, size)
-    sharded.BLOCK_WEIGHTS, loop.EVALUATION_ROWS = BLOCK_WEIGHTS, EVALUATION_ROWS
+    sharded.BLOCK_WEIGHTS, memory.MAX_ROWS = BLOCK_WEIGHTS, MAX_ROWS
     parts: dict[str, Any] = {"parallel": "fsdp"}
     zoo = {kind: fit(kind, world, parts) for kind in SPECS}
     checkpoints = folder / "checkpoints"

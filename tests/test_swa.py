@@ -157,7 +157,7 @@ def test_a_training_goes_on_with_the_same_bits(schedule: str) -> None:
 def test_the_processes_share_the_parts_and_come_to_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stages.train.swa.NORM_ROWS", 8)
+    monkeypatch.setattr("stages.train.memory.MAX_ROWS", 8)
     split, order = data().train, torch.randperm(50)
     summed: list[list[Tensor]] = []
 
@@ -187,6 +187,19 @@ def test_the_processes_share_the_parts_and_come_to_the_same(
     means = [alone[f"norms.{n}.running_{what}"] for n in (0, 1) for what in ("mean", "var")]
     for total, mean in zip(totals, means, strict=True):
         torch.testing.assert_close(total, mean, rtol=1e-12, atol=1e-12)
+
+
+def test_rows_that_are_no_numbers_are_not_in_the_norms_of_the_average() -> None:
+    split, every = data().train, torch.arange(50)
+    split.batch["numeric"][11, 1] = torch.nan
+
+    def statistics(order: Tensor) -> dict[str, Tensor]:
+        model = network()
+        recompute_norms(model, norms_of(model, model, ()), split, order, World())
+        return dict(model.named_buffers())
+
+    with_it, without = statistics(every), statistics(every[every != 11])
+    assert all(torch.equal(with_it[name], value) for name, value in without.items())
 
 
 def test_groups_keep_their_ratio_and_frozen_norms_their_statistics() -> None:

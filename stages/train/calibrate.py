@@ -10,7 +10,7 @@ from torch import nn
 from stages.common.batches import Batch
 from stages.common.calibration import Calibration, predict_codes, probabilities
 from stages.common.files import rounded
-from stages.train.loop import EVALUATION_ROWS
+from stages.train.memory import rows_at_once
 from stages.train.params import CalibrationParams, ThresholdMetric
 from stages.train.sources import Source
 
@@ -56,8 +56,8 @@ def score(model: nn.Module, split: Source) -> tuple[Floats, Codes]:
     They are computed where its weights lie.
     """
     model.eval()
-    starts = range(0, len(split), EVALUATION_ROWS)
-    batches = (split.take(slice(s, s + EVALUATION_ROWS))[0] for s in starts)
+    size = rows_at_once(split)
+    batches = (split.take(slice(s, s + size))[0] for s in range(0, len(split), size))
     parts = [model(to_weights(batch, model)) for batch in batches]
     return torch.cat(parts).double().cpu().numpy(), split.target.cpu().numpy()
 

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from stages.train.assemble import assemble
 from stages.train.diverged import lost, stop_when_diverged
 from stages.train.machine import World
+from stages.train.memory import rows_at_once
 from stages.train.optimizers import moves_by_step, watched_direction, watched_metric
 from stages.train.params import TrainParams
 from stages.train.sharded import gather_weights, is_sharded, local
@@ -31,8 +32,6 @@ from stages.train.swa import (
     norms_of,
     recompute_norms,
 )
-
-EVALUATION_ROWS = 4096
 
 
 def train(
@@ -180,11 +179,12 @@ def _judge(
 ) -> tuple[float, float]:
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=split.target.device)
-    for first in range(0, len(split), world.size * EVALUATION_ROWS):
-        start = first + world.rank * EVALUATION_ROWS
+    size = rows_at_once(split)
+    for first in range(0, len(split), world.size * size):
+        start = first + world.rank * size
         has_rows = start < len(split)
         # Every process calls the model equally often: to gather its weights may take them all.
-        rows = slice(start, start + EVALUATION_ROWS) if has_rows else slice(1)
+        rows = slice(start, start + size) if has_rows else slice(1)
         batch, target = split.take(rows)
         scores = fit_to_target(model(batch), target)
         if not has_rows:

@@ -1,4 +1,5 @@
-"""When the memory does not hold a batch: half as many rows at once, from there on.
+"""How many rows at once: half as many from where the memory does not hold a batch, and of those
+that are only judged as many as a rule allows.
 
 The batch stays the same and its gradient is summed up in more parts. The order of the sums is
 another, and so are the last bits: the size that was used stands in `recipe.json`.
@@ -8,10 +9,25 @@ from torch import OutOfMemoryError, cuda
 
 from stages.common.errors import Problem, UserError
 from stages.train.machine import World
+from stages.train.sources import Source
 
 KEY = "train.micro_batch_size"
 # What torch's allocator on a CPU says; it has no error of its own.
 _CPU_SAYS = ("can't allocate memory", "not enough memory")
+
+# Of rows that no step learns from, so many go through the model at once at most. It is as many
+# for all rows of up to 8192 numbers; of images of 3 x 224 x 224 it is 222.
+MAX_ROWS, MAX_NUMBERS = 4096, 2**25
+
+
+def rows_at_once(source: Source) -> int:
+    """How many rows of `source` are judged at once, by the size of one: the same on any machine.
+
+    Neither more than `MAX_ROWS` nor more than have `MAX_NUMBERS` numbers in all; one at least.
+    """
+    batch, _ = source.take(slice(0, 1))
+    numbers = sum(values.numel() for values in batch.values())
+    return max(1, min(MAX_ROWS, MAX_NUMBERS // max(1, numbers)))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

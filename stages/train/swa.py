@@ -15,12 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
+from stages.common.batches import take
 from stages.train.machine import World
+from stages.train.memory import rows_at_once
 from stages.train.params import TrainParams
 from stages.train.sources import Source
-
-# Rows at once, of which a batch norm takes mean and variance.
-NORM_ROWS = 4096
 
 
 def is_averaged(params: TrainParams, epoch: int) -> bool:
@@ -88,9 +87,10 @@ def recompute_norms(
 
     As torch's update_bn, but with everything else in evaluation mode, so that no dropout is in
     the statistics. The rows in the order of `order` (rows,) go through in parts; each process
-    takes some of the parts, and the mean over all parts is everybody's.
+    takes some of the parts, and the mean over all parts is everybody's. Rows that are no numbers,
+    from which no step has learned, are left out.
     """
-    parts = torch.tensor_split(order, math.ceil(len(order) / NORM_ROWS))
+    parts = torch.tensor_split(order, math.ceil(len(order) / rows_at_once(source)))
     mine = parts[world.rank :: world.size]
     momenta = [norm.momentum for norm in norms]
     model.eval()
@@ -100,6 +100,11 @@ def recompute_norms(
         norm.train()
     for rows in mine:
         batch, _ = source.take(rows)
+        finite = [
+            values.isfinite().reshape(len(values), -1).all(dim=1) for values in batch.values()
+        ]
+        if not (good := torch.stack(finite).all(dim=0)).all():
+            batch = take(batch, good)
         model(batch)
     if len(mine) < math.ceil(len(parts) / world.size):
         # To gather divided weights takes all processes: each calls the model equally often.

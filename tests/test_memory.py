@@ -1,0 +1,70 @@
+"""How many rows go through a model at once where no step learns from them."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages.common.batches import Batch
+from stages.train import memory
+from stages.train.calibrate import score
+from stages.train.loop import validate
+from stages.train.machine import World
+from stages.train.memory import rows_at_once
+from stages.train.sources import Split
+from stages.train.swa import norms_of, recompute_norms
+from tests.samples import classification
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def rows_of(*shape: int, num_rows: int = 5000) -> Split:
+    """As many rows as are wanted, in the memory of one number."""
+    values = torch.zeros(()).expand(num_rows, *shape)
+    return Split({"image": values}, torch.zeros(num_rows, dtype=torch.int64))
+
+
+def test_large_rows_are_fewer_at_once_and_small_ones_as_many_as_ever() -> None:
+    assert rows_at_once(rows_of(1)) == 4096
+    assert rows_at_once(rows_of(8192)) == 4096
+    assert rows_at_once(rows_of(8193)) == 4095
+    assert rows_at_once(rows_of(3, 224, 224)) == 222
+    assert rows_at_once(rows_of(2**20, 64)) == 1
+    # All kinds count, and how many rows there are does not.
+    both = {"numeric": torch.zeros(3, 6000), "categorical": torch.zeros(3, 6000, dtype=torch.int64)}
+    assert rows_at_once(Split(both, torch.zeros(3))) == 2796
+
+
+class Noting(nn.Module):
+    """A batch norm and a layer; notes how many rows come at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.norm, self.last = nn.BatchNorm1d(4), nn.Linear(4, 3)
+        self.seen: list[int] = []
+
+    def forward(self, batch: Batch) -> Tensor:
+        self.seen.append(len(batch["numeric"]))
+        scores: Tensor = self.last(self.norm(batch["numeric"]))
+        return scores
+
+
+def test_validation_norms_and_calibration_take_as_many_as_the_rule_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, model = classification(50), Noting()
+    loss_of = nn.CrossEntropyLoss()
+    whole = validate(model, data.validation, loss_of, data, World())
+    scores, _ = score(model, data.validation)
+    assert model.seen == [30, 30]
+    # Rows of four numbers.
+    monkeypatch.setattr(memory, "MAX_NUMBERS", 4 * 12 + 3)
+    model.seen.clear()
+    assert validate(model, data.validation, loss_of, data, World()) == pytest.approx(whole)
+    assert model.seen == [12, 12, 6]
+    model.seen.clear()
+    assert score(model, data.validation)[0] == pytest.approx(scores)
+    assert model.seen == [12, 12, 6]
+    model.seen.clear()
+    recompute_norms(model, norms_of(model, model, ()), data.train, torch.arange(50), World())
+    assert model.seen == [10, 10, 10, 10, 10]
