@@ -18,14 +18,17 @@ from stages.common.model import make_model
 from stages.common.section import Named
 from stages.train import memory, recipe, sharded
 from stages.train.checkpoint import copied, unpack
+from stages.train.diverged import DivergedError
 from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.parts import load_part
 from stages.train.recipe import load_data
 from stages.train.saver import Saver
+from stages.train.shares import batches
 from stages.train.sources import Split
 from stages.train.state import Data, Epoch, Result, State
 from tests.samples import classification, train_params
+from tests.test_buffers import BATCH, NUM_ROWS, POISONED, learn, poisoned
 from tests.test_mapped import SCHEMA, SPEC, STATISTICS
 from tests.test_train import SPECS, Model, doubled, pixels
 
@@ -149,6 +152,33 @@ def count(world: World) -> list[dict[str, Tensor]]:
     return seen
 
 
+def skip(world: World) -> list[dict[str, Tensor]]:
+    """What each way comes to with a batch that is not applied, and without that batch.
+
+    The row that is no number is the first process's, whose counts are everybody's.
+    """
+    found = []
+    for parallel in ("ddp", "fsdp"):
+        changes = {"parallel": parallel, "batch_size": BATCH}
+        found.append(learn(poisoned(POISONED), None, world=world, **changes))
+        found.append(learn(classification(NUM_ROWS), POISONED, world=world, **changes))
+    return found
+
+
+def end(world: World) -> list[str]:
+    """How each way tells of a row of the last process that is no number."""
+    data, told = classification(12), []
+    row = batches(12, 12, SEED, 1)[0][world.size - 1]
+    data.train.batch["numeric"][row, 2] = torch.nan
+    for parallel in ("ddp", "fsdp"):
+        params = train_params(batch_size=12, parallel=parallel)
+        try:
+            train(Normed(), data, params, SEED, world, lambda *_: None)
+        except DivergedError as error:
+            told.append(str(error))
+    return told
+
+
 def main() -> None:
     """Train, and leave what came of it."""
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
@@ -190,6 +220,8 @@ def main() -> None:
         for what, results in found.items()
     }
     told["counted"] = count(world)
+    told["skipped"] = skip(world)
+    told["ended"] = end(world)
     told["spoilt"] = None if spoilt is None else len(spoilt["history"])
     torch.save(told, folder / f"{rank}.pt")
     dist.destroy_process_group()

@@ -19,6 +19,7 @@ from stages.train.names import allowed
 from stages.train.optimizers import check_names
 from stages.train.parts import _own_parts, drop_older, find_whole, has_whole, write_part
 from stages.train.sharded import divides_weights, find_blocks, shard_model
+from stages.train.shares import batches
 from stages.train.together import WHOLE, check_parallel
 from tests.conftest import ROOT, project_environment
 from tests.divided import RECIPE, SEED, Normed, fit_dataset
@@ -88,6 +89,21 @@ def test_all_processes_judge_the_norms_of_the_first(told: list[dict[str, Any]]) 
     for other in others:
         for ours, theirs in zip(first, other, strict=True):
             assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+def test_a_step_that_is_not_applied_counts_nothing(told: list[dict[str, Any]]) -> None:
+    for process in told:
+        for ours, theirs in (process["skipped"][:2], process["skipped"][2:]):
+            assert_same(ours, theirs, tolerance=0.0)
+
+
+def test_a_row_of_one_process_is_told_by_all(told: list[dict[str, Any]]) -> None:
+    row = int(batches(12, 12, SEED, 1)[0][len(told) - 1])
+    for process in told:
+        assert len(process["ended"]) == 2
+        for text in process["ended"]:
+            where = f"the input numeric of the row with the key {row}, then in the output of"
+            assert f"first seen in {where}" in text
 
 
 def test_going_on_from_parts_gives_the_same_bits(told: list[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from stages.common.layers import Masks, share_masks
 from stages.train.augment import make_augment
+from stages.train.buffers import find_buffers
 from stages.train.class_weights import weigh_classes
 from stages.train.closure import take_with_closure
 from stages.train.compiled import Compiled, choose_compile, compile_model
@@ -114,6 +115,7 @@ def assemble(
         norm_of=total_norm if divided else nn.utils.get_total_norm,
         in_step=divided,
         unseen=device.type != "cpu",
+        buffers=find_buffers(model),
     )
     if world.size > 2 and isinstance(network, DistributedDataParallel):
         settle_sums(step, *data.train.take(slice(0, 2)))

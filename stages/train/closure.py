@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stages.train.buffers import remember
 from stages.train.generators import put_generators, read_generators
 from stages.train.shares import Share
 from stages.train.state import State
@@ -21,7 +22,8 @@ def take_with_closure(step: Step, share: Share, state: State) -> None:
     """Learn from the rows of a batch, as `Step.take` does; record the first evaluation of it.
 
     A step that starts or ends where the loss, its gradient or a weight is no finite number is not
-    applied: the model and the optimizer are put back. To know, the end is evaluated once more.
+    applied: the model and the optimizer are put back. To know, the end is evaluated once more; of
+    what the model counts, that look and those at no finite numbers leave nothing behind.
     """
     assert step.scaler is None, "check_names refuses what would scale some losses unlike others"
     sums, world = state.sums, step.world
@@ -32,10 +34,12 @@ def take_with_closure(step: Step, share: Share, state: State) -> None:
 
     def evaluate() -> tuple[float, float]:
         put_generators(drawn, device)
-        loss = world.sum(step.evaluate(share, state).double()).item() / world.size
+        counted = remember(step.buffers)
+        loss = world.sum(step.evaluate(share, state, counted).double()).item() / world.size
         gradient = [weight.grad for weight in step.weights if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradient).item()
         if not math.isfinite(loss + norm):
+            counted.put_back()
             # As bad as can be, and no slope to go by: torch's line search then takes half the way.
             loss = math.inf
             for part in gradient:
@@ -53,7 +57,9 @@ def take_with_closure(step: Step, share: Share, state: State) -> None:
     try:
         go(closure)
         weights_are_finite = all(weight.isfinite().all() for weight in step.weights)
+        at_the_end = remember(step.buffers)
         applied = weights_are_finite and math.isfinite(sum(evaluate()))
+        at_the_end.put_back()
     except _NotFiniteError:
         applied = False
     sums.num_steps += 1
@@ -82,8 +88,9 @@ class _NotFiniteError(Exception):
 def _remember(step: Step, state: State) -> Callable[[], None]:
     """What puts the model and the optimizer back as they are now."""
     optimizer = step.optimizer
-    held = [*state.model.parameters(), *state.model.buffers()]
-    copies = [tensor.detach().clone() for tensor in held]
+    counted = remember(step.buffers)
+    weights = list(state.model.parameters())
+    copies = [weight.detach().clone() for weight in weights]
     of_weights = {
         weight: {name: _copied(value) for name, value in known.items()}
         for weight, known in optimizer.state.items()
@@ -91,8 +98,9 @@ def _remember(step: Step, state: State) -> Callable[[], None]:
 
     @torch.no_grad()
     def put_back() -> None:
-        for tensor, copy in zip(held, copies, strict=True):
-            tensor.copy_(copy)
+        counted.put_back()
+        for weight, copy in zip(weights, copies, strict=True):
+            weight.copy_(copy)
         optimizer.state.clear()
         optimizer.state.update(of_weights)
 

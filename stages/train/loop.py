@@ -125,7 +125,7 @@ def train_epoch(
         if state.average is not None and params.ema is not None:
             update_average(state.average, state.model, params.ema, number)
         if is_lost(sums, steps_per_epoch, scaled=step.scaler is not None):
-            raise lost(state.model, step, source, share, epoch, sums)
+            raise lost(step, source, share, epoch, state)
         save(state)
 
 

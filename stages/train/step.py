@@ -3,8 +3,9 @@
 A batch may be divided twice: over the processes, and within one into micro-batches that fit its
 memory. Neither changes the gradient but in the last digits, nor which rows dropout takes.
 
-A step whose loss or gradient is no finite number is not applied: weights and optimizer stay as
-they were. Each process then knows it from the norm of the gradient, which all of them share.
+A step whose loss or gradient is no finite number is not applied: weights, buffers (what a batch
+norm counts) and optimizer stay as they were. Each process then knows it from the norm of the
+gradient, which all of them share.
 """
 
 import math
@@ -22,6 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from stages.common.batches import Batch, take
 from stages.common.layers import Masks
+from stages.train.buffers import Place, Remembered, remember
 from stages.train.machine import World
 from stages.train.memory import halve, is_out_of_memory
 from stages.train.precision import NUM_HALVINGS
@@ -37,10 +39,11 @@ class Step:
     """What all steps of a training share. `clip_norm` is inf, `clip_value` None: no clipping.
 
     `network` is the model, or what keeps it the same in all processes of `world`; `weights` are
-    those that move, `still` the norms that stay in evaluation mode, since theirs don't. Where the
-    processes divide the weights, these are this one's parts; `norm_of` gives the norm of the
-    whole, and all call the model equally often (`in_step`). What is `unseen` is on a device that
-    nobody waits for: it decides itself whether a step is applied.
+    those that move, `still` the norms that stay in evaluation mode, since theirs don't, `buffers`
+    what the model counts beside them. Where the processes divide the weights, these are this one's
+    parts; `norm_of` gives the norm of the whole, and all call the model equally often (`in_step`).
+    What is `unseen` is on a device that nobody waits for: it decides itself whether a step is
+    applied.
     """
 
     network: nn.Module
@@ -58,17 +61,19 @@ class Step:
     norm_of: Callable[[list[Tensor]], Tensor] = nn.utils.get_total_norm
     in_step: bool = False
     unseen: bool = False
+    buffers: Sequence[Place] = ()
 
     def take(self, share: Share, state: State) -> None:
         """Learn from the rows of a batch; add what came of it to the sums of `state`."""
-        sums, loss = state.sums, self.evaluate(share, state)
+        before = remember(self.buffers)
+        sums, loss = state.sums, self.evaluate(share, state, before)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         norm, num_rows = self._find_norm(), share.num_rows / self.world.size
         if self.unseen:
-            self.apply_unseen(loss, norm, num_rows, sums)
-        else:
-            self._apply(loss.item(), norm, num_rows, sums)
+            before.keep_where(self.apply_unseen(loss, norm, num_rows, sums))
+        elif not self._apply(loss.item(), norm, num_rows, sums):
+            before.put_back()
         if self.scaler is not None:
             self.scaler.update()
         sums.num_steps += 1
@@ -79,14 +84,16 @@ class Step:
         So a recording of it can be played for other numbers at the same places. `rates` () are
         the learning rates of the optimizer's groups; dropout draws from a seeded generator.
         """
+        before = remember(self.buffers)
         self._drop_gradients()
         loss = self._add_gradients(share, 0, None, seeded=True)
-        self.apply_unseen(loss, self._find_norm(), float(share.num_rows), sums, rates)
+        finite = self.apply_unseen(loss, self._find_norm(), float(share.num_rows), sums, rates)
+        before.keep_where(finite)
 
-    def evaluate(self, share: Share, state: State) -> Tensor:
+    def evaluate(self, share: Share, state: State, before: Remembered) -> Tensor:
         """Leave the gradient of a batch's mean loss in the weights; return our part of the loss.
 
-        Where the memory is full, fewer rows at once are tried.
+        Where the memory is full, fewer rows at once are tried, from the buffers of `before` on.
         """
         while True:
             self._drop_gradients()
@@ -97,14 +104,16 @@ class Step:
                 if not is_out_of_memory(error):
                     raise
             # Out here nothing holds what the model had computed any more.
+            before.put_back()
             state.result.micro_batch_size = halve(size, len(share.target), self.world)
 
-    def _apply(self, loss: float, norm: Tensor, num_rows: float, sums: Sums) -> None:
+    def _apply(self, loss: float, norm: Tensor, num_rows: float, sums: Sums) -> bool:
+        """Whether loss and gradient are finite numbers; then let the optimizer take its step."""
         length = norm.item()
         # Alone there is the loss itself to look at; its gradient may well be finite.
         if not (math.isfinite(length) and (self.world.size > 1 or math.isfinite(loss))):
             sums.lost += 1
-            return
+            return False
         if length > self.clip_norm:
             nn.utils.clip_grads_with_norm_(self.weights, self.clip_norm, norm)
         if self.clip_value is not None:
@@ -115,6 +124,7 @@ class Step:
         sums.rows += num_rows
         sums.applied += 1
         sums.lost = 0
+        return True
 
     def apply_unseen(
         self,
@@ -123,8 +133,11 @@ class Step:
         num_rows: float,
         sums: Sums,
         rates: Sequence[Tensor] | None = None,
-    ) -> None:
-        """As on a CPU, but the device decides; only an optimizer that can't makes us wait."""
+    ) -> Tensor:
+        """As on a CPU, but the device decides; only an optimizer that can't makes us wait.
+
+        Whether it is applied () stays on the device.
+        """
         finite = (norm + loss if self.world.size == 1 else norm).isfinite()
         if self.clip_norm < math.inf:
             nn.utils.clip_grads_with_norm_(self.weights, self.clip_norm, norm)
@@ -144,6 +157,7 @@ class Step:
         sums.applied += finite
         sums.lost += 1
         sums.lost *= ~finite
+        return finite
 
     def decides_unseen(self) -> bool:
         """Whether the next step may be left to the device, which applies it or not."""
@@ -227,15 +241,13 @@ def settle_sums(step: Step, batch: Batch, target: Tensor) -> None:
     network = step.network.train()
     for norm in step.still:
         norm.eval()
-    before = [buffer.clone() for buffer in network.buffers()]
+    before = remember(step.buffers)
     # Compiled dropout draws from masks alone; every step seeds them anew.
     step.masks.begin_step(0, len(target), slice(None))
     with torch.random.fork_rng():
         step.loss_of(fit_to_target(network(batch), target), target).backward()
     step.masks.end_epoch()
-    with torch.no_grad():
-        for buffer, values in zip(network.buffers(), before, strict=True):
-            buffer.copy_(values)
+    before.put_back()
     for weight in step.weights:
         weight.grad = None
 
