@@ -1,5 +1,6 @@
 """Several processes that are lost one by one, and several machines, end as if nothing had been."""
 
+import json
 import os
 import random
 import signal
@@ -21,6 +22,7 @@ from stages.train import worker
 from stages.train.checkpoint import newest
 from stages.train.launch import PROBLEMS, STOPPED, hand_over, raise_problems
 from stages.train.machine import World, num_nodes
+from stages.train.memory import FullError, read_notes
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, set_params, small_project, training
 
@@ -133,6 +135,69 @@ def test_two_machines_of_which_one_loses_its_process_train_as_one(
     assert left == []
 
 
+# The second process finds its memory full for more than 16 rows, after some calls of the model.
+HUNGRY = """
+        import os
+        import torch
+
+        self.calls = getattr(self, "calls", 0) + self.training
+        many = len(next(iter(batch.values()))) > 16
+        if many and self.training and self.calls > int(os.environ.get("CALLS", "9999")):
+            if os.environ.get("RANK") == "1":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+"""
+
+
+def hungry(built: Project, folder: Path) -> Project:
+    """A clone that takes 32 rows at once in each of two processes, as long as it can."""
+    subprocess.run(["cp", "-r", built.path, folder], check=True)
+    project = Project(folder)
+    model = folder / "stages/zoo/models/mlp.py"
+    head, doc, tail = model.read_text(encoding="utf-8").partition(
+        '"""Scores (rows, num_outputs)."""'
+    )
+    model.write_text(head + doc + HUNGRY + tail, encoding="utf-8")
+    set_params(project, {"train.batch_size": 64, "train.micro_batch_size": None})
+    return project
+
+
+@pytest.mark.parametrize(
+    ("calls", "parallel", "compares"),
+    [
+        ("0", "ddp", False),
+        pytest.param("0", "ddp", True, marks=pytest.mark.soak),
+        pytest.param("0", "fsdp", True, marks=pytest.mark.soak),
+        pytest.param("150", "ddp", True, marks=pytest.mark.soak),
+        pytest.param("150", "fsdp", True, marks=pytest.mark.soak),
+    ],
+)
+def test_where_the_memory_of_one_process_is_full_all_take_fewer_rows(
+    built: Project, tmp_path: Path, calls: str, parallel: str, *, compares: bool
+) -> None:
+    project, two = hungry(built, tmp_path / "clone"), {"PET_NPROC_PER_NODE": "2"}
+    epochs = 60 if compares else 3
+    set_params(project, {"train.parallel": parallel, "train.epochs": epochs})
+    with training(project, **two, CALLS=calls) as process:
+        said = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, said
+    assert said.count("process 1 is out of memory with 32 rows at once; try 16") == 1
+    assert said.count("out of memory with 32 rows at once: 16 from here on") == 1
+    assert said.count("started again") == 1
+    assert ("goes on from" in said) == (calls != "0")
+    ours, losses = outputs(project), losses_of(project)
+    assert json.loads(ours["recipe.json"])["train"]["micro_batch_size"] == 16
+    left = [p.name for p in (project.path / ".reprise/checkpoints").iterdir() if p.is_dir()]
+    assert left == []
+    if not compares:
+        return
+    set_params(project, {"train.micro_batch_size": 16})
+    project.run("python", "-m", "stages.train", env=two)
+    if calls == "0":
+        # It was met before the first step, so all is as if it had been asked for.
+        assert ours == outputs(project)
+    assert losses == pytest.approx(losses_of(project), rel=1e-4)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_lost_process_changes_no_byte_every_time(built: Project, parallel: str) -> None:
@@ -214,6 +279,32 @@ def one_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "join", lambda: World(1, 2, 2))
     monkeypatch.setattr(worker, "agree", lambda _world, _out, checkpoints: checkpoints)
     monkeypatch.setattr(worker, "read_params", lambda _: None)
+
+
+@pytest.mark.usefixtures("one_of_two")
+@pytest.mark.parametrize("number", ["0", "3"])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_full_memory_is_noted_or_where_nobody_begins_again_told(
+    number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, keeps: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise FullError(1, 7, 4, None)
+
+    out, checkpoints = tmp_path / "out", tmp_path / "checkpoints"
+    out.mkdir()
+    checkpoints.mkdir()
+    monkeypatch.setattr(worker, "fit", fail)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", number)
+    with pytest.raises(SystemExit) as raised:
+        worker.train_with_others(0, out, checkpoints if keeps else None)
+    assert raised.value.code == 1
+    if keeps and number == "0":
+        assert not list(out.iterdir())
+        assert read_notes(checkpoints, None, World()) == 4
+    else:
+        assert not list(checkpoints.iterdir())
+        assert "out of memory with 7 rows at once; try 4" in told(out)[0].message
+        assert told(out)[0].key == "train.micro_batch_size"
 
 
 @pytest.mark.usefixtures("one_of_two")

@@ -1,15 +1,18 @@
 """How many rows go through a model at once where no step learns from them."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from stages.common.batches import Batch
+from stages.common.errors import UserError
 from stages.train import memory
 from stages.train.calibrate import score
 from stages.train.loop import validate
 from stages.train.machine import World
-from stages.train.memory import rows_at_once
+from stages.train.memory import FullError, halve, leave_note, read_notes, rows_at_once
 from stages.train.sources import Split
 from stages.train.swa import norms_of, recompute_norms
 from tests.samples import classification
@@ -68,3 +71,27 @@ def test_validation_norms_and_calibration_take_as_many_as_the_rule_has(
     model.seen.clear()
     recompute_norms(model, norms_of(model, model, ()), data.train, torch.arange(50), World())
     assert model.seen == [10, 10, 10, 10, 10]
+
+
+def test_the_fewest_rows_that_any_process_noted_are_those_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read_notes(None, 5, World()) == 5
+    assert read_notes(tmp_path, None, World()) is None
+    leave_note(tmp_path, FullError(0, 32, 16, None))
+    leave_note(tmp_path, FullError(1, 31, 16, None))
+    # Of another machine.
+    monkeypatch.setattr(World, "gather", lambda _, notes: [notes, [[16, 8]]])
+    assert read_notes(tmp_path, None, World()) == 8
+    assert "out of memory with 16 rows at once: 8 from here on" in capsys.readouterr().out
+    # A checkpoint that was made since then has it already, and it is not said again.
+    assert read_notes(tmp_path, 8, World()) == 8
+    assert read_notes(tmp_path, 4, World()) == 4
+    assert capsys.readouterr().out == ""
+
+
+def test_one_of_several_processes_does_not_halve_by_itself() -> None:
+    with pytest.raises(FullError, match="process 1 is out of memory with 9 rows at once; try 5"):
+        halve(None, 9, World(1, 2))
+    with pytest.raises(UserError, match="not hold a single row"):
+        halve(1, 9, World(1, 2))

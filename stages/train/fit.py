@@ -17,6 +17,7 @@ from stages.train.calibrate import calibrate
 from stages.train.checkpoint import history_of, load_checkpoint, newest, unpack
 from stages.train.loop import train
 from stages.train.machine import World, choose_device, compute_deterministically
+from stages.train.memory import read_notes
 from stages.train.params import TrainParams
 from stages.train.parts import load_part
 from stages.train.recipe import BUILT, PREPARED, override_model, override_train, seed_of
@@ -59,9 +60,13 @@ def fit(
         model.to(choose_device())
     saved = _load_saved(checkpoints, world, divided=chosen.divided)
 
+    def restore(state: State) -> None:
+        unpack(saved, world, state)
+        size = state.result.micro_batch_size
+        state.result.micro_batch_size = read_notes(checkpoints, size, world)
+
     with told_to_stop() as told:
         save = Saver(checkpoints, world, told)
-        restore = partial(unpack, saved, world)
         train_it = partial(train, model, data, section, seed, world, restore=restore, save=save)
         if not world.leads:
             _train_beside(train_it, save, section.epochs)

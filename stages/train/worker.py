@@ -3,7 +3,8 @@
 python -m stages.train.worker REPLICA OUT [CHECKPOINTS]
 
 When one of several is lost, torchrun ends the others and starts all again; they go on from the
-last checkpoint. A mistake that would come again is left as a file instead, and ends all of them.
+last checkpoint; with fewer rows at once, where it was lost for want of memory. A mistake that would
+come again is left as a file instead, and ends all of them.
 """
 
 import gc
@@ -12,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 from threading import Thread
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -22,6 +24,7 @@ from stages.common.params import read_params
 from stages.train.fit import fit
 from stages.train.launch import STOPPED, hand_over, raise_problems
 from stages.train.machine import World, choose_device
+from stages.train.memory import FullError, leave_note
 
 
 def main() -> None:
@@ -58,11 +61,10 @@ def train_with_others(replica: int, out: Path, checkpoints: Path | None) -> None
         fit(read_params("train"), out, world, checkpoints, replica)
         dist.barrier()
         dist.destroy_process_group()
+    except FullError as error:
+        begin_again(error, out, checkpoints, world)
     except UserError as error:
-        hand_over(error, out, world.rank)
-        # Most are met by all. Where one alone meets it the others lose it, and are started again
-        # to hear of it from its file; on another machine only if this one's torchrun fails too.
-        sys.exit(1 if world.num_nodes > 1 else 0)
+        end_all(error, out, world)
     except SystemExit:
         if world.leads:
             stopped.touch()
@@ -75,6 +77,31 @@ def train_with_others(replica: int, out: Path, checkpoints: Path | None) -> None
         what = f"process {world.rank} failed with {type(error).__name__}: {reason}"
         hand_over(UserError(f"{what}; see above"), out, world.rank)
         raise
+
+
+def end_all(error: UserError, out: Path, world: World) -> NoReturn:
+    """End with a mistake that would come again.
+
+    Most are met by all. Where one alone meets it the others lose it, and are started again to hear
+    of it from its file; on another machine only if this one's torchrun fails too.
+    """
+    hand_over(error, out, world.rank)
+    sys.exit(1 if world.num_nodes > 1 else 0)
+
+
+def begin_again(error: FullError, out: Path, checkpoints: Path | None, world: World) -> NoReturn:
+    """End, to be started again with the others and take fewer rows at once.
+
+    Where nothing is kept to go on with, or torchrun starts nobody any more, it is a mistake.
+    """
+    again, most = (
+        int(os.environ[f"TORCHELASTIC_{of}"]) for of in ("RESTART_COUNT", "MAX_RESTARTS")
+    )
+    if checkpoints is None or again >= most:
+        end_all(error.as_mistake(), out, world)
+    leave_note(checkpoints, error)
+    print(error, file=sys.stderr)
+    sys.exit(1)
 
 
 def join() -> World:
