@@ -5,10 +5,12 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ from stages.train.params import TrainParams
 from stages.train.saver import PREEMPTED, Saver, told_to_stop
 from stages.train.state import Result, State
 from tests import killed
-from tests.conftest import Project
+from tests.conftest import Project, project_environment
 from tests.samples import (
     classification,
     mixed_table,
@@ -48,6 +50,9 @@ from tests.samples import (
     train_params,
     training,
 )
+
+# So small a step has one thread in the stage, too.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 DATA = classification()
 RECIPES = {
@@ -523,6 +528,49 @@ def test_ctrl_c_leaves_a_checkpoint_and_nothing_else(trained: Project, processes
     with training(trained, **several) as process:
         assert process.stdout is not None
         assert any("goes on from" in line for line in process.stdout)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_ctrl_c_ends_dvc_with_all_that_it_has_started(
+    trained: Project, tmp_path: Path, processes: str
+) -> None:
+    project, environment = Project(tmp_path / "copy"), project_environment()
+    shutil.copytree(trained.path, project.path)
+    project.run("dvc", "init", "--no-scm", "--force")
+    project.run("dvc", "repro", "--single-item", "prepare", "build", "tune")
+    environment |= {"PET_NPROC_PER_NODE": processes, "REPRISE_CHECKPOINT_SECONDS": "1000"}
+    command = ["dvc", "repro", "--single-item", "train"]
+    said = []
+    for interrupted in (True, False):
+        with subprocess.Popen(
+            command,
+            cwd=project.path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            lines = list(iter_until(process.stdout, "epoch"))
+            family = psutil.Process(process.pid).children(recursive=True)
+            if interrupted:
+                os.killpg(process.pid, signal.SIGINT)
+            said.append("".join(lines) + process.communicate(timeout=120)[0])
+        assert (process.returncode != 0) == interrupted, said[-1]
+        assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert "Traceback" not in said[0]
+    assert "the next run goes on from the last checkpoint" in said[0]
+    assert "goes on from" in said[1]
+
+
+def iter_until(lines: Iterable[str], begins: str) -> Iterator[str]:
+    """The lines up to the first that begins so, with it."""
+    for line in lines:
+        yield line
+        if line.startswith(begins):
+            return
 
 
 def test_told_to_stop_without_a_checkpoint_it_does_not_say_that_it_can_go_on(

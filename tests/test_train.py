@@ -1004,6 +1004,7 @@ def in_processes(tmp_path: Path, epochs: int, num_rows: int, dtype: str) -> list
 
 
 # The last batch of an epoch of three has one row; 68 epochs are two hundred steps and four.
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("epochs", [4, pytest.param(68, marks=pytest.mark.soak)])
 def test_the_number_of_processes_changes_rounding_alone(epochs: int, tmp_path: Path) -> None:
     together = in_processes(tmp_path, epochs, 45, "float64")
@@ -1027,6 +1028,7 @@ def test_the_number_of_processes_changes_rounding_alone(epochs: int, tmp_path: P
 
 
 # Ten steps an epoch; a kink lets a last bit grow, so models with one agree in their metric alone.
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.soak
 def test_the_number_of_processes_hardly_shows_in_float32(tmp_path: Path) -> None:
     epochs, num_rows = 20, 200
