@@ -20,6 +20,7 @@ import torch
 from pydantic import BaseModel, create_model
 
 from stages.build.params import BuildParams
+from stages.common.errors import UserError
 from stages.common.files import md5
 from stages.common.model import ZOO, arguments_class
 from stages.common.section import Seed
@@ -152,7 +153,11 @@ def main() -> None:
     """Write the schema, or compare it with what is there."""
     check = sys.argv[1:] == ["--check"]
     path = Path(sys.argv[1]) if sys.argv[1:] and not check else SCHEMA
-    text = json.dumps(make_schema(), indent=1, ensure_ascii=False) + "\n"
+    try:
+        text = json.dumps(make_schema(), indent=1, ensure_ascii=False) + "\n"
+    except UserError as error:
+        # A mistake in a file of the zoo, not in here.
+        sys.exit(str(error))
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         if check:
             print(f"{path} is out of date; 'reprise schema' writes it")

@@ -332,6 +332,14 @@ def test_a_model_with_a_mistake_in_it_is_named(clone: Project) -> None:
     said = clone.run("reprise", "check", ok=False).stderr
     assert "mine.py" in said
     assert "SyntaxError" in said
+    (clone.path / "stages/zoo/models/mine.py").unlink()
+    losses = clone.path / "stages/zoo/losses.py"
+    text = losses.read_text(encoding="utf-8")
+    losses.write_text(f"{text}\n\nclass mine(torch.nn.Module):\n    pass\n", encoding="utf-8")
+    said = clone.run("reprise", "check", ok=False).stderr
+    assert "stages/zoo/losses.py: mine does not say its task" in said
+    assert "raise" not in said
+    assert "^" not in said
 
 
 def test_a_lock_that_a_killed_dvc_left_half_written_is_named(clone: Project) -> None:

@@ -21,6 +21,7 @@ import pytest
 import torch
 from torch import nn
 
+from stages.common.errors import UserError
 from stages.common.layers import Dropout
 from stages.train.checkpoint import (
     CHECKPOINTS,
@@ -585,6 +586,17 @@ def test_told_to_stop_without_a_checkpoint_it_does_not_say_that_it_can_go_on(
         said = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signal.SIGTERM, said
     assert "goes on" not in said
+
+
+@pytest.mark.parametrize("asked", ["soon", "-1", "nan"])
+def test_the_seconds_between_checkpoints_are_a_number(
+    asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPRISE_CHECKPOINT_SECONDS", asked)
+    with pytest.raises(UserError, match=f"'{asked}': it must be a number of seconds"):
+        Saver(None, World(), lambda: 0)
+    monkeypatch.setenv("REPRISE_CHECKPOINT_SECONDS", "0.5")
+    assert Saver(None, World(), lambda: 0).seconds_between == 0.5
 
 
 def test_another_recipe_never_goes_on_from_this_one(

@@ -219,6 +219,7 @@ def test_a_step_that_ends_in_no_number_is_put_back() -> None:
     with pytest.raises(DivergedError, match="in the one step of an epoch") as caught:
         run(model, *cliff("MSELoss", lr=5.0, max_iter=1))
     assert "first seen where the step would have ended" in str(caught.value)
+    assert "or line_search_fn: strong_wolfe" in str(caught.value)
     # The last is the look for where it was.
     assert [weight > 1 for weight in model.seen] == [False, True, False]
     assert model.weight.item() == 0

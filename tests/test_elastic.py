@@ -20,7 +20,7 @@ from stages.common.errors import Problem, UserError
 from stages.common.files import read_csv
 from stages.train import worker
 from stages.train.checkpoint import newest
-from stages.train.launch import PROBLEMS, STOPPED, hand_over, raise_problems
+from stages.train.launch import PROBLEMS, STOPPED, hand_over, launch, raise_problems
 from stages.train.machine import World, num_nodes
 from stages.train.memory import FullError, read_notes
 from tests.conftest import Project
@@ -337,6 +337,18 @@ def test_a_lost_process_is_tried_again_and_a_mistake_is_told(
         assert not list(tmp_path.glob(PROBLEMS))
     else:
         assert says in told(tmp_path)[0].message
+
+
+def test_where_torchrun_itself_is_killed_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_killed(*_: object) -> Any:
+        code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+        return subprocess.Popen([sys.executable, "-c", code])
+
+    monkeypatch.setattr("stages.train.launch.start", start_killed)
+    with pytest.raises(UserError, match=r"torchrun was ended by SIGKILL.*goes on from the last"):
+        launch(2, tmp_path, None)
 
 
 @pytest.mark.usefixtures("one_of_two")

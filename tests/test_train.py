@@ -477,7 +477,12 @@ def test_a_loss_of_the_other_task_is_refused(loss: str, task: str) -> None:
         ("schedule", {"name": "StepLR", "step_size": 0}, "schedule", "can't take a step"),
         ("schedule", {"name": "MultiStepLR", "milestones": 3}, "schedule.milestones", "list"),
         ("schedule", {"name": "ConstantLR", "factor": 2.0}, "schedule", "between 0 and 1"),
-        ("schedule", {"name": "OneCycleLR", "total_steps": 2}, "schedule.total_steps", "3 steps"),
+        (
+            "schedule",
+            {"name": "OneCycleLR", "total_steps": 2},
+            "schedule.total_steps",
+            "least 3 steps",
+        ),
         ("schedule", {"name": "warmup_cosine", "warmup": 1.0}, "schedule.warmup", "be less than 1"),
         ("schedule", {"name": "warmup_cosine", "rise": 5}, "schedule.rise", "warmup, final"),
         (

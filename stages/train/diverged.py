@@ -19,6 +19,8 @@ from stages.train.step import Step
 
 NUM_KEYS = 10
 TRY = "try a tenth of the learning rate, or clip the gradients (train.clip_norm)"
+# It goes by how the loss falls along its gradient, which a clipped one would not say.
+TRY_LBFGS = "try a tenth of the learning rate, or line_search_fn: strong_wolfe"
 # What a place is of: of two, the first leads to the second.
 INPUT, WEIGHT, OUTPUT, GRADIENT, NORM = range(5)
 
@@ -50,7 +52,7 @@ def lost(step: Step, source: Source, share: Share, epoch: int, state: State) -> 
         f"the loss or its gradient was no finite number {times}; no such step was applied",
         f"the last: {where}, on {_name_rows(source, share.rows)}",
         find_first(step, source, share, state),
-        f"look at these rows; {TRY}",
+        f"look at these rows; {TRY_LBFGS if needs_closure(type(step.optimizer)) else TRY}",
     ]
     return DivergedError(Problem("\n".join(lines), key="train.optimizer.lr"))
 

@@ -39,6 +39,12 @@ def launch(num_processes: int, out: Path, checkpoints: Path | None) -> None:
     if code == -signal.SIGTERM or (code != 0 and (out / STOPPED).exists()):
         # torchrun was told to, or another machine, which is not back in time to go on with.
         sys.exit(128 + signal.SIGTERM)
+    if code < 0:
+        # Nothing has been said of it above.
+        message = f"torchrun was ended by {signal.Signals(-code).name}, by the system or by hand"
+        raise UserError(
+            f"{message}; the next run goes on from the last checkpoint, if there is one"
+        )
     if code != 0:
         raise UserError(f"training in several processes failed (torchrun: {code}); see above")
 

@@ -65,9 +65,12 @@ def closures() -> list[str]:
 
 
 def make_schedule(
-    optimizer: torch.optim.Optimizer, params: TrainParams, steps_per_epoch: int, direction: str
+    optimizer: torch.optim.Optimizer,
+    params: TrainParams,
+    steps_per_epoch: int | None,
+    direction: str,
 ) -> LRScheduler:
-    """The schedule, with the lengths that only the run knows filled in.
+    """The schedule, with the lengths that only the run knows filled in (None: not known yet).
 
     `direction` is 'min' or 'max': what better means for the metric that a plateau watches. Rates
     that an argument gives (`max_lr`, `base_lr`) are those of weights with the optimizer's own; a
@@ -78,10 +81,11 @@ def make_schedule(
     if "T_max" in taken:
         arguments.setdefault("T_max", params.epochs)
     if "total_steps" in taken:
-        num_steps = params.epochs * steps_per_epoch
+        num_steps = params.epochs * (steps_per_epoch or 1)
         arguments["total_steps"] = arguments.get("total_steps") or num_steps
         if arguments["total_steps"] < num_steps:
-            message = f"the training has {num_steps} steps; leave it out to fit it to them"
+            least = "" if steps_per_epoch else "at least "
+            message = f"the training has {least}{num_steps} steps; leave it out to fit it to them"
             value = str(arguments["total_steps"])
             raise UserError(Problem(message, key="train.schedule.total_steps", value=value))
     if issubclass(schedule_class, OneCycleLR | CyclicLR):
@@ -176,7 +180,7 @@ def _rehearse(params: TrainParams) -> None:
     closures = [lambda: 0.0] if needs_closure(type(optimizer)) else []
     if closures:
         _rehearse_closure(params)
-    schedule = make_schedule(optimizer, params, 1, "min")
+    schedule = make_schedule(optimizer, params, None, "min")
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     try:

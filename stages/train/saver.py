@@ -1,5 +1,6 @@
 """When a training keeps a checkpoint: every now and then, and when it is told to stop."""
 
+import math
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from stages.common.errors import UserError
 from stages.train.checkpoint import copied, pack, pack_rank, write_checkpoint
 from stages.train.machine import World
 from stages.train.parts import drop_older, make_mark, write_part
@@ -23,6 +25,7 @@ from stages.train.state import State
 PREEMPTED = 75
 # Not more often than this: a copy of the state takes time, and the disk is not ours alone.
 SECONDS_BETWEEN = 10.0
+ASKED = "REPRISE_CHECKPOINT_SECONDS"
 # Between the questions that the processes of a training ask each other.
 SECONDS_BETWEEN_QUESTIONS = 0.25
 MAX_STEPS_BETWEEN = 1000
@@ -71,6 +74,18 @@ def told_to_stop() -> Iterator[Callable[[], int]]:
         signal.raise_signal(signal.SIGINT)
 
 
+def seconds_between() -> float:
+    """How old the last checkpoint is when the next is written. Raises UserError for no number."""
+    asked = os.environ.get(ASKED, str(SECONDS_BETWEEN))
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise UserError(f"{ASKED} is '{asked}': it must be a number of seconds, 0 or more")
+    return seconds
+
+
 @dataclass
 class Saver:
     """Called after every step: writes a checkpoint when the last one is some seconds old.
@@ -85,9 +100,7 @@ class Saver:
     folder: Path | None
     world: World
     told_to_stop: Callable[[], int]
-    seconds_between: float = field(
-        default_factory=lambda: float(os.environ.get("REPRISE_CHECKPOINT_SECONDS", SECONDS_BETWEEN))
-    )
+    seconds_between: float = field(default_factory=seconds_between)
     saved_at: float = field(default_factory=time.monotonic)
     asked_at: float = field(default_factory=time.monotonic)
     steps_until_asked: int = 1
