@@ -5,8 +5,8 @@ by the project's loop and by a plain one in the same precision and layout, in tu
 utilisation: the operations of forward and backward pass, as torch counts them, over the time of a
 step and over what the device could do (`--peak`, or by its name).
 
-No GPU was at hand when this was written: on a CPU it runs through (`--tiny`), its figures on a GPU
-are still to be taken. The small cases of `benchmarks.train` are measured there by its `--device`.
+There are no figures from a GPU yet; on a CPU it runs through (`--tiny`). The small cases of
+`benchmarks.train` are measured there by its `--device`.
 """
 
 import argparse

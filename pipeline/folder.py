@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.locks import hold
 from pipeline.processes import end_run, find_processes, wait_for_end
 from stages.common.errors import UserError
+from stages.common.locks import hold
 
 LOCK = Path(".reprise/run.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")

@@ -17,10 +17,10 @@ from pipeline.check import check_rwlock
 from pipeline.folder import LOCK as RUN_LOCK
 from pipeline.folder import RWLOCK
 from pipeline.git import git
-from pipeline.locks import is_free, lock_of
 from pipeline.processes import find_by_id
 from pipeline.workspace import WORKSPACES, find_project
 from stages.common.errors import UserError
+from stages.common.locks import is_free, lock_of
 from stages.common.yamlfile import read_yaml
 
 DAY = 24 * 3600
@@ -57,13 +57,13 @@ def find_garbage(repo: Any, days: int) -> Garbage:
     for kind in kinds.values():
         folders = [path for path in sorted(kind.glob("*")) if path.is_dir()]
         garbage.folders += [
-            path for path in folders if newest(path) < oldest and is_free(lock_of(path))
+            path for path in folders if is_free(lock_of(path)) and newest(path) < oldest
         ]
         locks = sorted(kind.glob("*.lock")) if kind != WORKSPACES else ()
         garbage.locks += [
             path
             for path in locks
-            if not path.with_suffix("").exists() and newest(path) < oldest and is_free(path)
+            if not path.with_suffix("").exists() and is_free(path) and newest(path) < oldest
         ]
     needed = _needed_by_git(repo)
     for folder in sorted(WORKSPACES.glob("*")):

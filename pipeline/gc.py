@@ -12,9 +12,9 @@ from rich.table import Table
 
 from pipeline.dvcrepo import locked, open_repo
 from pipeline.garbage import Garbage, find_garbage
-from pipeline.locks import hold, lock_of
 from pipeline.workspace import WORKSPACES, remove_workspace
 from stages.common.errors import UserError
+from stages.common.locks import hold, lock_of
 
 MAX_OUTPUTS = 12
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import write_whole
-from pipeline.locks import hold
+from stages.common.locks import hold
 from stages.common.yamlfile import read_yaml
 
 LOCK = Path("dvc.lock")

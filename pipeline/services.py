@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 
 from pipeline.atomic import write_whole
-from pipeline.locks import hold
 from pipeline.ports import HOST
 from pipeline.processes import find_by_id
 from stages.common.errors import UserError
+from stages.common.locks import hold
 
 HOME = Path(".reprise")
 STATE = HOME / "up.json"

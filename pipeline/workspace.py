@@ -18,9 +18,9 @@ import psutil
 
 from pipeline.cacheshare import share_cache
 from pipeline.git import TRANSFER_SECONDS, git, try_git
-from pipeline.locks import hold, lock_of
 from pipeline.revision import resolve_revision
 from stages.common.errors import UserError
+from stages.common.locks import hold, lock_of
 
 WORKSPACES = Path(".reprise/workspaces")
 NUM_FAILED_KEPT = 3

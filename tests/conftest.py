@@ -190,7 +190,8 @@ def _own_settings(
 ) -> None:
     """No test depends on what the caller's shell or home has set: machine, loggers, Prefect."""
     machine = ("REPRISE_DEVICE", "REPRISE_THREADS", "REPRISE_DATA", "REPRISE_CUDA_GRAPHS")
-    for name in (*machine, "PET_NPROC_PER_NODE"):
+    ours = ("REPRISE_CHECKPOINT_SECONDS", "PET_NPROC_PER_NODE", "PET_NNODES")
+    for name in (*machine, *ours):
         monkeypatch.delenv(name, raising=False)
     loggers = ("REPRISE_LOGGERS", "MLFLOW_", "WANDB_")
     for name in [name for name in os.environ if name.startswith(("PREFECT_", *loggers))]:

@@ -208,6 +208,16 @@ def test_what_is_half_written_is_removed(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_process_has_left_half_written_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "00000000-00000001.writing"
+    left.write_bytes(b"half")
+    save = saver(tmp_path)
+    run(train_params(epochs=2), save=save)
+    save.finish()
+    assert not left.exists()
+    assert list(tmp_path.glob("*.pt"))
+
+
 def take_long(*numbers: int) -> None:
     """A step in which signals come."""
     for number in numbers:

@@ -286,6 +286,23 @@ def test_a_recording_of_nothing_is_found_out(
     assert same(result.history, alone.history)
 
 
+def test_a_memory_too_small_to_try_a_recording_ends_no_training(
+    unseen: Unseen, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def play(tape: Tape) -> None:
+        # It has come half way.
+        call, args, kwargs, _ = tape.calls[-1]
+        call(*args, **kwargs)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    alone, _ = unseen(make_model(SPECS["image"], 3), data_of("image"), played=False)
+    monkeypatch.setattr(Tape, "play", torch.no_grad()(play))
+    result, _ = unseen(make_model(SPECS["image"], 3), data_of("image"), played=True)
+    assert "one by one: CUDA out of memory" in capsys.readouterr().out
+    assert same(result.weights, alone.weights)
+    assert same(result.history, alone.history)
+
+
 def test_a_full_memory_gives_the_recording_up(
     unseen: Unseen, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.atomic import write_whole
-from pipeline.locks import hold, is_free, lock_of
 from pipeline.processes import RUN_VARIABLE, end_run, find_processes
+from stages.common.locks import hold, is_free, lock_of
 
 
 def test_a_file_that_can_not_be_written_stays_as_it_was(

@@ -8,7 +8,6 @@ The folder outlives DVC's clean-up before a run; in a scheduled clone it is a li
 the shared cache, so it outlives the clone as well. A training that has ended leaves none.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,11 +16,12 @@ from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from stages.common.fingerprint import fingerprint
+from stages.common.locks import hold, lock_of
 from stages.train.generators import put_generators, read_generators
 from stages.train.machine import World, device_kind
 from stages.train.sharded import local, put_weights
@@ -48,8 +48,9 @@ def hold_checkpoints(key: str) -> Iterator[Path | None]:
     """The folder for the checkpoints of `key`, held against other runs; None if one holds it."""
     folder = CHECKPOINTS / key
     CHECKPOINTS.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f"{key}.lock")
-    lock = _hold(path)
+    path = lock_of(folder)
+    # `reprise gc` holds it while it looks whether it is held.
+    lock = hold(path, wait_seconds=1.0)
     if lock is None:
         print("another run trains the very same: it keeps checkpoints, this one keeps none")
         yield None
@@ -61,24 +62,6 @@ def hold_checkpoints(key: str) -> Iterator[Path | None]:
         shutil.rmtree(folder, ignore_errors=True)
         # Last, and still held: whoever has opened it meanwhile sees that it is gone.
         path.unlink(missing_ok=True)
-
-
-def _hold(path: Path) -> IO[str] | None:
-    """The lock file, open and held until it is closed; None where another process holds it."""
-    while True:
-        lock = path.open("a", encoding="utf-8")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its holder, or `reprise gc`, may have removed it between these two steps: then the
-            # next one to come would make and hold another.
-            if os.path.samestat(path.stat(), os.fstat(lock.fileno())):
-                return lock
-        except BlockingIOError:
-            lock.close()
-            return None
-        except FileNotFoundError:
-            pass
-        lock.close()
 
 
 def list_checkpoints(folder: Path | None) -> list[Path]:
@@ -129,6 +112,9 @@ def write_checkpoint(folder: Path, position: tuple[int, int], content: dict[str,
 
     Raises OSError.
     """
+    # What a killed process has left half written; nobody else writes here.
+    for left in folder.glob(f"[0-9]*{WRITING}"):
+        left.unlink()
     write_file(folder, stem_of(position), ".pt", content)
     for old in list_checkpoints(folder)[:-NUM_KEPT]:
         old.unlink()

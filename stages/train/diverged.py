@@ -11,13 +11,17 @@ from stages.common.errors import Problem, UserError
 from stages.train.buffers import remember
 from stages.train.class_weights import WeightedLoss
 from stages.train.optimizers import needs_closure
+from stages.train.precision import NUM_HALVINGS
 from stages.train.sharded import local
 from stages.train.shares import Share
 from stages.train.sources import Source
-from stages.train.state import State
+from stages.train.state import State, Sums
 from stages.train.step import Step
 
 NUM_KEYS = 10
+MAX_LOST = 5
+# To look is to wait for the device.
+STEPS_BETWEEN_LOOKS = 64
 TRY = "try a tenth of the learning rate, or clip the gradients (train.clip_norm)"
 # It goes by how the loss falls along its gradient, which a clipped one would not say.
 TRY_LBFGS = "try a tenth of the learning rate, or line_search_fn: strong_wolfe"
@@ -38,6 +42,18 @@ def stop_when_diverged(epoch: int, train_loss: float, validation_loss: float) ->
         return
     message = f"the loss is not a number any more in epoch {epoch}; {TRY}"
     raise DivergedError(Problem(message, key="train.optimizer.lr"))
+
+
+def is_lost(sums: Sums, steps_per_epoch: int, *, scaled: bool) -> bool:
+    """Whether as many steps on end were not applied as end a training: an epoch, or `MAX_LOST`.
+
+    In float16 the first of them only find the factor on the loss.
+    """
+    most = MAX_LOST + NUM_HALVINGS if scaled else min(MAX_LOST, steps_per_epoch)
+    if isinstance(sums.lost, int):
+        return sums.lost >= most
+    due = sums.num_steps % STEPS_BETWEEN_LOOKS == 0 or sums.num_steps == steps_per_epoch
+    return due and int(sums.lost) >= most
 
 
 def lost(step: Step, source: Source, share: Share, epoch: int, state: State) -> DivergedError:

@@ -16,6 +16,7 @@ out. A recording has memory of its own; where it is tight, do without.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -122,24 +123,23 @@ class GraphedStep:
 
     def _try_recording(self, share: Share, state: State) -> None:
         """Take a step itself, and see whether a recording of it comes to the same bits."""
-        recording = None
+        held: list[Tensor] = []
+        played: list[Tensor] = []
+        put_back = None
         try:
             recording = make_recording(self.step, share, state.model, self.record)
+            held, put_back = self._remember(state.model, share.target.device)
+            sums = replace(state.sums, **_copied(state.sums))
+            recording.play(share, sums)
+            played = [tensor.clone() for tensor in (*held, *_numbers(sums))]
         except RuntimeError as error:
             # Of a recording that fails torch tells that it did; why is in the error before.
             self._refuse(str(error.__context__ or error).strip().split("\n")[0])
-        if recording is None:
-            self._take_itself(share, state)
-            return
-        held, put_back = self._remember(state.model, share.target.device)
-        sums = replace(state.sums)
-        for name in ON_DEVICE:
-            value = getattr(sums, name)
-            setattr(sums, name, value.clone() if isinstance(value, Tensor) else value)
-        recording.play(share, sums)
-        played = [tensor.clone() for tensor in (*held, *_numbers(sums))]
-        put_back()
+        if put_back is not None:
+            put_back()
         self._take_itself(share, state)
+        if self.refused:
+            return
         taken = [*held, *_numbers(state.sums)]
         if all(torch.equal(a, b) for a, b in zip(played, taken, strict=True)):
             self._recording = recording
@@ -168,3 +168,9 @@ class GraphedStep:
 def _numbers(sums: Sums) -> list[Tensor]:
     """What a step adds up on the device."""
     return [getattr(sums, name) for name in ON_DEVICE]
+
+
+def _copied(sums: Sums) -> dict[str, Any]:
+    """What a step adds up, in tensors of its own where it is in tensors."""
+    values = {name: getattr(sums, name) for name in ON_DEVICE}
+    return {n: v.clone() if isinstance(v, Tensor) else v for n, v in values.items()}

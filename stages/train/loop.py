@@ -14,7 +14,8 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from stages.train.assemble import assemble
-from stages.train.diverged import lost, stop_when_diverged
+from stages.train.diverged import is_lost, lost, stop_when_diverged
+from stages.train.ema import update_average
 from stages.train.machine import World
 from stages.train.memory import rows_at_once
 from stages.train.optimizers import moves_by_step, watched_direction, watched_metric
@@ -23,7 +24,7 @@ from stages.train.sharded import gather_weights, is_sharded, local
 from stages.train.shares import Share, batches, seed_of_epoch, shares
 from stages.train.sources import Source
 from stages.train.state import Data, Epoch, Result, State, Sums
-from stages.train.step import Step, fit_to_target, is_lost, update_average
+from stages.train.step import Step, fit_to_target
 from stages.train.swa import (
     add_to_average,
     hold,

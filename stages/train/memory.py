@@ -80,7 +80,7 @@ def read_notes(folder: Path | None, size: int | None, world: World) -> int | Non
     tried, half = min(notes, key=lambda note: (note[1], note[0]))
     if size is not None and size <= half:
         return size
-    _tell(tried, half)
+    print(f"a process was out of memory with {tried} rows at once: {_advice(half)}", flush=True)
     return int(half)
 
 
@@ -98,13 +98,10 @@ def halve(size: int | None, num_rows: int, world: World) -> int:
         raise FullError(world.rank, tried, half, size)
     if cuda.is_available():
         cuda.empty_cache()
-    _tell(tried, half)
+    print(f"out of memory with {tried} rows at once: {_advice(half)}", flush=True)
     return half
 
 
-def _tell(tried: int, half: int) -> None:
-    print(
-        f"out of memory with {tried} rows at once: {half} from here on, the same batch in more "
-        f"parts ({KEY}: {half} has them from the start)",
-        flush=True,
-    )
+def _advice(half: int) -> str:
+    more = f"{half} from here on, the same batch in more parts"
+    return f"{more} ({KEY}: {half} has them from the start)"

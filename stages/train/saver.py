@@ -119,8 +119,8 @@ class Saver:
         if not (stop or due):
             return
         if stop:
-            # A step has ended. How long the disk may take is for whoever told us to say: torchrun
-            # kills after 30 s, and here the last seconds of them may be those that it takes.
+            # A step has ended: from here on only the disk is waited for, which may take longer than
+            # `STOP_SECONDS`. Whoever told us to stop decides how long (torchrun: 30 s in all).
             signal.setitimer(signal.ITIMER_REAL, 0)
         if self.folder is not None:
             self._save(state, self.folder)

@@ -19,19 +19,14 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from stages.common.batches import Batch, take
 from stages.common.layers import Masks
 from stages.train.buffers import Place, Remembered, remember
 from stages.train.machine import World
 from stages.train.memory import halve, is_out_of_memory
-from stages.train.precision import NUM_HALVINGS
 from stages.train.shares import Share, micro_batches, within
 from stages.train.state import State, Sums
-
-MAX_LOST = 5
-STEPS_BETWEEN_LOOKS = 64
 
 
 @dataclass(frozen=True)
@@ -244,8 +239,7 @@ def settle_sums(step: Step, batch: Batch, target: Tensor) -> None:
     before = remember(step.buffers)
     # Compiled dropout draws from masks alone; every step seeds them anew.
     step.masks.begin_step(0, len(target), slice(None))
-    with torch.random.fork_rng():
-        step.loss_of(fit_to_target(network(batch), target), target).backward()
+    step.loss_of(fit_to_target(network(batch), target), target).backward()
     step.masks.end_epoch()
     before.put_back()
     for weight in step.weights:
@@ -258,31 +252,3 @@ def fit_to_target(scores: Tensor, target: Tensor) -> Tensor:
         # A loss is summed up in more digits than the forward pass has.
         scores = scores.float()
     return scores.squeeze(1) if target.is_floating_point() else scores
-
-
-def update_average(average: nn.Module, model: nn.Module, decay: float, number: int) -> None:
-    """Move the average of the weights towards those after step `number`, from 0.
-
-    It starts from a shorter memory, (1 + t) / (10 + t), so that the first weights don't weigh on
-    a short training (Polyak and Juditsky 1992; the warm-up as in TensorFlow's
-    ExponentialMovingAverage).
-    """
-    warm = min(decay, (1 + number) / (10 + number))
-    update = get_ema_multi_avg_fn(warm)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        update(list(average.parameters()), list(model.parameters()), number)
-        for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
-
-
-def is_lost(sums: Sums, steps_per_epoch: int, *, scaled: bool) -> bool:
-    """Whether as many steps on end were not applied as end a training: an epoch, or `MAX_LOST`.
-
-    In float16 the first of them only find the factor on the loss.
-    """
-    most = MAX_LOST + NUM_HALVINGS if scaled else min(MAX_LOST, steps_per_epoch)
-    if isinstance(sums.lost, int):
-        return sums.lost >= most
-    # To look is to wait for the device.
-    due = sums.num_steps % STEPS_BETWEEN_LOOKS == 0 or sums.num_steps == steps_per_epoch
-    return due and int(sums.lost) >= most
