@@ -78,6 +78,7 @@ def test_logistic_regression_is_as_right_as_scikit_learn(tmp_path: Path) -> None
     assert differ <= 2
 
 
+@pytest.mark.soak
 def test_the_digits_network_is_right_in_98_of_100(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     project = copy_project(tmp_path / "project")

@@ -274,6 +274,7 @@ def test_what_is_said_of_the_number_of_seeds() -> None:
     assert "these metrics" in note(3, 3, None)
 
 
+@pytest.mark.soak
 def test_the_report_of_a_change_between_replicas(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
