@@ -123,6 +123,7 @@ def members(group: int) -> list[int]:
     return [int(line) for line in found.stdout.split()]
 
 
+@pytest.mark.soak
 def test_killed_and_told_to_stop_they_go_on_and_end_with_the_same_bytes(
     project: Project, three: dict[str, bytes]
 ) -> None:
