@@ -354,7 +354,7 @@ def test_a_lock_that_is_gone_when_it_is_held_is_made_anew(
             lock.unlink()
         flock(*given)
 
-    monkeypatch.setattr("stages.train.checkpoint.fcntl.flock", meanwhile)
+    monkeypatch.setattr("stages.common.locks.fcntl.flock", meanwhile)
     with hold_checkpoints("key") as mine, hold_checkpoints("key") as other:
         assert mine is not None
         assert other is None
