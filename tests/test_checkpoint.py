@@ -346,7 +346,7 @@ def test_a_lock_that_is_gone_when_it_is_held_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lock, flock, times = CHECKPOINTS / "key.lock", fcntl.flock, iter(range(9))
+    lock, flock, times = CHECKPOINTS / "key.lock", fcntl.flock, iter(range(99))
 
     def meanwhile(*given: Any) -> None:
         if next(times) == 0:
