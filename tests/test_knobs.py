@@ -51,6 +51,7 @@ LONG = (
     "seed",
     "prepare.split.seed",
     "train.optimizer.lr",
+    "evaluate.slices",
     "a helper that only evaluate imports",
     "the model's own file",
 )

@@ -176,7 +176,22 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("kind", MISTAKES)
+# `reprise check` names these too, without the start of a process (test_check.py).
+NAMED_BY_CHECK = (
+    "unknown metric",
+    "metric of another task",
+    "metric to stop by of another task",
+    "bad search space",
+    "unknown optimizer",
+    "argument that the optimizer does not take",
+    "argument that the model does not take",
+)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.soak] if k in NAMED_BY_CHECK else []) for k in MISTAKES],
+)
 def test_a_mistake_is_one_screen_and_loses_nothing(clone: Project, kind: str) -> None:
     mistake = MISTAKES[kind]
     before, lock = clone.outputs(), (clone.path / "dvc.lock").read_bytes()
