@@ -33,13 +33,14 @@ from stages.common.batches import Batch
 from stages.common.model import ModelSpec, make_model
 from stages.train.board import open_board
 from stages.train.checkpoint import hold_checkpoints
+from stages.train.fit import tell_before
 from stages.train.loop import train
 from stages.train.machine import World
 from stages.train.params import TrainParams
 from stages.train.progress import follow_steps
 from stages.train.saver import Saver, told_to_stop
 from stages.train.sources import Split
-from stages.train.state import Data, Epoch, State
+from stages.train.state import Data, Epoch
 
 STEPS_PER_EPOCH = 200
 EPOCHS = 3
@@ -191,11 +192,7 @@ def ours(model: nn.Module, data: Data, params: TrainParams) -> None:
             def watch(epoch: Epoch, model: nn.Module) -> None:
                 board.write_epoch(epoch, model)
 
-            def after_step(state: State) -> None:
-                tell(state)
-                save(state)
-
-            train(model, data, params, 0, World(), watch, save=after_step)
+            train(model, data, params, 0, World(), watch, save=tell_before(tell, save))
         save.finish()
 
 

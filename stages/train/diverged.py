@@ -29,7 +29,7 @@ TRY_LBFGS = "try a tenth of the learning rate, or line_search_fn: strong_wolfe"
 INPUT, WEIGHT, OUTPUT, GRADIENT, NORM = range(5)
 
 # Where a number is not finite: what it is of, its number there, and both in words.
-Place = tuple[int, int, str]
+Found = tuple[int, int, str]
 
 
 class DivergedError(UserError):
@@ -127,7 +127,7 @@ def _guess(step: Step) -> str:
     return f"{summed}in what the model drew: computed once more, all is finite"
 
 
-def _find_in_rows(source: Source, share: Share) -> Iterator[Place]:
+def _find_in_rows(source: Source, share: Share) -> Iterator[Found]:
     rows = share.rows[share.mine]
     given = {f"the input {kind}": values for kind, values in share.batch.items()}
     for what, values in {**given, "the target": share.target}.items():
@@ -136,13 +136,13 @@ def _find_in_rows(source: Source, share: Share) -> Iterator[Place]:
             yield INPUT, 0, f"{what} of {_name_rows(source, rows[bad])}"
 
 
-def _find_in_weights(model: nn.Module) -> Iterator[Place]:
+def _find_in_weights(model: nn.Module) -> Iterator[Found]:
     for number, (name, weight) in enumerate(model.named_parameters()):
         if not local(weight).isfinite().all():
             yield WEIGHT, number, f"the weight {name}"
 
 
-def _find_in_gradients(model: nn.Module, step: Step) -> Iterator[Place]:
+def _find_in_gradients(model: nn.Module, step: Step) -> Iterator[Found]:
     """From the last layer to the first, as they are computed."""
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]
     for number, (name, weight) in enumerate(zip(names[::-1], step.weights[::-1], strict=True)):

@@ -16,20 +16,25 @@ def seed_generators(seed: int, rank: int) -> None:
     Else a layer that draws would do the same to the rows of each.
     """
     # The last number keeps them apart from what epochs and steps are seeded with.
-    mixed = np.random.SeedSequence([seed, rank, 2])
-    for_python, for_numpy, for_torch = mixed.generate_state(3)
+    seed_all(seed, rank, 2)
+    # A GPU's generator as well.
+    torch.manual_seed(seed if rank == 0 else torch.initial_seed())
+
+
+def seed_all(*numbers: int) -> None:
+    """Seed the global generators on the CPU with 32 bits each, mixed from all numbers."""
+    for_python, for_numpy, for_torch = np.random.SeedSequence(numbers).generate_state(3)
     random.seed(int(for_python))
-    np.random.seed(for_numpy)  # noqa: NPY002  # what a model of one's own may draw from
-    torch.manual_seed(seed if rank == 0 else int(for_torch))
+    np.random.seed(for_numpy)  # noqa: NPY002  # what a model or dataset of one's own may draw from
+    torch.default_generator.manual_seed(int(for_torch))
 
 
 def read_generators(device: torch.device) -> dict[str, Any]:
     """Where they are, as plain values and tensors; of a GPU's generators that of `device`."""
-    version, numbers, spare = random.getstate()
     numpy = np.random.get_state(legacy=False)  # noqa: NPY002
     key = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
     return {
-        "python": (version, torch.tensor(numbers), spare),
+        "python": random.getstate(),
         "numpy": {**numpy, "state": {**numpy["state"], "key": key}},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -38,10 +43,9 @@ def read_generators(device: torch.device) -> dict[str, Any]:
 
 def put_generators(saved: dict[str, Any], device: torch.device) -> None:
     """Put them back where they were when `saved` was read."""
-    version, numbers, spare = saved["python"]
     numpy = saved["numpy"]
     key = numpy["state"]["key"].numpy().astype(np.uint32)
-    random.setstate((version, tuple(numbers.tolist()), spare))
+    random.setstate(saved["python"])
     np.random.set_state({**numpy, "state": {**numpy["state"], "key": key}})  # noqa: NPY002
     torch.set_rng_state(saved["torch"])
     if device.type == "cuda":

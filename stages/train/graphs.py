@@ -24,6 +24,7 @@ from torch.optim import SGD, Adam, AdamW
 
 from stages.common.errors import UserError
 from stages.train.compiled import LAUNCH_SECONDS, OPERATIONS_PER_SECOND
+from stages.train.generators import put_generators, read_generators
 from stages.train.machine import World
 from stages.train.names import resolve
 from stages.train.params import TrainParams
@@ -104,12 +105,13 @@ class GraphedStep:
             recording = None
         if recording is not None:
             recording.play(share, state.sums)
-        elif not fits or self.refused or self.num_taken < NUM_BEFORE:
-            self._take_itself(share, state)
-        elif self.step.decides_unseen():
+        elif fits and not self.refused and self._is_time():
             self._try_recording(share, state)
         else:
             self._take_itself(share, state)
+
+    def _is_time(self) -> bool:
+        return self.num_taken >= NUM_BEFORE and self.step.decides_unseen()
 
     def _take_itself(self, share: Share, state: State) -> None:
         self.num_taken += 1
@@ -154,13 +156,12 @@ class GraphedStep:
         held = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
         held += [v for known in state.values() for v in known.values() if isinstance(v, Tensor)]
         before = [tensor.clone() for tensor in held]
-        drawn = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        drawn = read_generators(device)
 
         def put_back() -> None:
             for tensor, values in zip(held, before, strict=True):
                 tensor.copy_(values)
-            if drawn is not None:
-                torch.cuda.set_rng_state(drawn, device)
+            put_generators(drawn, device)
 
         return held, put_back
 

@@ -1,15 +1,13 @@
 """One step as it was recorded: making the recording, and playing it for other rows."""
 
-import pickle
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stages.train.generators import put_generators, read_generators
 from stages.train.shares import Share
 from stages.train.state import ON_DEVICE, Sums
 from stages.train.step import Step
@@ -119,7 +117,8 @@ def settings_of(step: Step) -> list[dict[str, Any]]:
 
 def _python_of(*trees: nn.Module) -> tuple[object, Callable[[], None]]:
     """What Python draws from and the plain values of all modules; and what puts them back."""
-    drawn, of_numpy, on_host = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    host = torch.device("cpu")
+    drawn = read_generators(host)
     plain = {
         (module, key): value
         for tree in trees
@@ -129,10 +128,11 @@ def _python_of(*trees: nn.Module) -> tuple[object, Callable[[], None]]:
     }
 
     def put_back() -> None:
-        random.setstate(drawn)
-        np.random.set_state(of_numpy)  # noqa: NPY002
-        torch.set_rng_state(on_host)
+        put_generators(drawn, host)
         for (module, key), value in plain.items():
             setattr(module, key, value)
 
-    return (drawn, pickle.dumps(of_numpy), on_host.tolist(), plain), put_back
+    numpy = drawn["numpy"]["state"]
+    # As lists: tensors have no one answer to whether they are equal.
+    numbers = (drawn["python"], numpy["key"].tolist(), numpy["pos"], drawn["torch"].tolist())
+    return (numbers, plain), put_back

@@ -3,7 +3,6 @@
 This runs in the workers of `loaded.py`, or between the steps where there are none.
 """
 
-import random
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from stages.common.batches import Batch
 from stages.common.errors import UserError
 from stages.common.schema import Array
 from stages.train.datasets import DATASETS, Collate
+from stages.train.generators import seed_all
 
 Row = tuple[Batch, Tensor]
 
@@ -70,14 +70,6 @@ class Collated:
             return check(as_tensors(batch), self.expected, (len(rows),))
         except Exception as error:
             return Failure(f"collate_fn: {say(error)}")
-
-
-def seed_all(seed: int, row: int) -> None:
-    """Seed the global generators on the CPU with 32 bits each, mixed from both numbers."""
-    for_python, for_numpy, for_torch = np.random.SeedSequence([seed, row]).generate_state(3)
-    random.seed(int(for_python))
-    np.random.seed(for_numpy)  # noqa: NPY002  # what a dataset of one's own may draw from
-    torch.default_generator.manual_seed(int(for_torch))
 
 
 def as_tensors(made: Any) -> Row:
