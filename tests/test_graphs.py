@@ -120,6 +120,17 @@ class Unseen:
         return train(network, data, params, 7, World(), lambda *_: None, restore, keep), kept
 
 
+def both(unseen: Unseen, kind: str, data: Data | None = None, **changes: Any) -> Any:
+    """What a training with a graph comes to; one without comes to the very same."""
+    data = data or data_of(kind)
+    alone, each = unseen(make_model(SPECS[kind], 3), data, played=False, **changes)
+    result, kept = unseen(make_model(SPECS[kind], 3), data, played=True, **changes)
+    assert same(result.history, alone.history)
+    assert same(result.weights, alone.weights)
+    assert all(map(same, kept, each))
+    return result
+
+
 @pytest.fixture
 def unseen(monkeypatch: pytest.MonkeyPatch) -> Unseen:
     return Unseen(monkeypatch)
@@ -156,23 +167,16 @@ RECIPES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_graph_takes_the_very_steps(name: str, kind: str, unseen: Unseen) -> None:
-    alone, each = unseen(make_model(SPECS[kind], 3), data_of(kind), played=False, **RECIPES[name])
-    result, kept = unseen(make_model(SPECS[kind], 3), data_of(kind), played=True, **RECIPES[name])
+    both(unseen, kind, **RECIPES[name])
     assert len(unseen.tapes) == 1
-    assert same(result.history, alone.history)
-    assert same(result.weights, alone.weights)
-    assert all(map(same, kept, each))
 
 
 def test_a_graph_leaves_out_what_is_no_number_and_goes_on(unseen: Unseen) -> None:
     data = data_of("mlp")
     data.train.batch["numeric"][11] = math.nan
-    alone, _ = unseen(make_model(SPECS["mlp"], 3), data, played=False, epochs=4)
-    result, _ = unseen(make_model(SPECS["mlp"], 3), data, played=True, epochs=4)
+    result = both(unseen, "mlp", data, epochs=4)
     assert len(unseen.tapes) == 1
     assert [epoch.skipped_steps for epoch in result.history] == [1, 1, 1, 1]
-    assert same(result.history, alone.history)
-    assert same(result.weights, alone.weights)
 
 
 @pytest.mark.parametrize("number", [1, 7, 12])
@@ -258,11 +262,8 @@ def test_a_recording_of_nothing_is_found_out(
 ) -> None:
     # As where the work goes to another device than that which is recorded.
     monkeypatch.setattr(Tape, "play", lambda _: None)
-    alone, _ = unseen(make_model(SPECS["cnn"], 3), data_of("cnn"), played=False)
-    result, _ = unseen(make_model(SPECS["cnn"], 3), data_of("cnn"), played=True)
+    both(unseen, "cnn")
     assert "a recorded step comes to other numbers" in capsys.readouterr().out
-    assert same(result.weights, alone.weights)
-    assert same(result.history, alone.history)
 
 
 def test_a_memory_too_small_to_try_a_recording_ends_no_training(
@@ -274,12 +275,9 @@ def test_a_memory_too_small_to_try_a_recording_ends_no_training(
         call(*args, **kwargs)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    alone, _ = unseen(make_model(SPECS["cnn"], 3), data_of("cnn"), played=False)
     monkeypatch.setattr(Tape, "play", torch.no_grad()(play))
-    result, _ = unseen(make_model(SPECS["cnn"], 3), data_of("cnn"), played=True)
+    both(unseen, "cnn")
     assert "one by one: CUDA out of memory" in capsys.readouterr().out
-    assert same(result.weights, alone.weights)
-    assert same(result.history, alone.history)
 
 
 def test_a_full_memory_gives_the_recording_up(
@@ -302,12 +300,8 @@ def test_a_full_memory_gives_the_recording_up(
 def test_an_optimizer_whose_settings_move_is_taken_step_by_step(
     unseen: Unseen, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    schedule = {"name": "OneCycleLR"}
-    data = data_of("mlp")
-    alone, _ = unseen(make_model(SPECS["mlp"], 3), data, played=False, schedule=schedule)
-    result, _ = unseen(make_model(SPECS["mlp"], 3), data, played=True, schedule=schedule)
+    both(unseen, "mlp", schedule={"name": "OneCycleLR"})
     assert "the optimizer's settings change from step to step" in capsys.readouterr().out
-    assert same(result.weights, alone.weights)
 
 
 @pytest.mark.parametrize("played", [False, True])
