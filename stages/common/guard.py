@@ -40,17 +40,22 @@ def check_imports(stage: str) -> None:
     """
     root = Path.cwd()
     deps = [root / dep for dep in declared_deps(stage)]
-    undeclared = []
-    for module in list(sys.modules.values()):
+    # The environment may lie inside the repository.
+    libraries = [Path(sys.prefix), *(Path(p) for p in sys.path if p.endswith("-packages"))]
+    problems = []
+    for name, module in sorted(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "/")
-        # Only our own packages: the environment may lie inside the repository.
-        if not any(folder in file.parents for folder in (root / "stages", root / "pipeline")):
+        if root not in file.parents or any(folder in file.parents for folder in libraries):
             continue
-        if not any(file == dep or dep in file.parents for dep in deps):
-            undeclared.append(str(file.relative_to(root)))
-    if undeclared:
-        raise UserError(
-            f"the stage '{stage}' runs code that dvc.yaml does not list among its deps: "
-            + ", ".join(sorted(undeclared))
-            + "\n  a change there would rerun nothing; 'reprise deps' lists it, or says why not"
+        if any(file == dep or dep in file.parents for dep in deps):
+            continue
+        path = file.relative_to(root)
+        remedy = "'reprise deps' lists it, or says why not"
+        if path.parts[0] not in ("stages", "pipeline"):
+            remedy = "move it into stages/, import it from there, and run 'reprise deps'"
+        problems.append(
+            f"the stage '{stage}' runs {path} (the module '{name}'), which dvc.yaml does not list "
+            f"among its deps: a change there would rerun nothing\n  {remedy}"
         )
+    if problems:
+        raise UserError(*dict.fromkeys(problems))

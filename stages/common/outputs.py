@@ -68,8 +68,6 @@ def _publish(work: Path, target: Path) -> None:
     old = work / ".old"
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for file in sorted(path for path in work.rglob("*") if path.is_file()):
-            flush(file)
         names = sorted(entry.name for entry in work.iterdir())
         old.mkdir()
         for name in names:
@@ -85,6 +83,13 @@ def _publish(work: Path, target: Path) -> None:
         for entry in old.glob("*"):
             entry.rename(target / entry.name)
         raise UserError(f"cannot write to {target}: {error.strerror or error}") from None
+
+
+def flush_files(folder: Path) -> None:
+    """Wait until the disk has every file in `folder`. Raises OSError."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            flush(path)
 
 
 def flush(path: Path) -> None:

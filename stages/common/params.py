@@ -4,6 +4,7 @@ What a stage could read without declaring it would change its outputs without a 
 can't read it.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,6 +57,10 @@ class Params:
         assert isinstance(part, Mapping)
         return part
 
+    def matches(self, values: Mapping[str, Any]) -> bool:
+        """Compare with values by their dotted keys, as a snapshot has them."""
+        return all(to_plain(subtree(self._tree, key)) == value for key, value in values.items())
+
     def _part(self, name: str) -> object:
         assert name in self._tree, (
             f"stage '{self._stage}' reads '{name}', which dvc.yaml does not declare for it"
@@ -63,10 +68,22 @@ class Params:
         return self._tree[name]
 
 
+def to_plain(value: object) -> Any:
+    """`value` as JSON keeps it, so that it equals what another process has read or written."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def stage_entry(stage: str) -> dict[str, Any]:
+    """What `dvc.yaml` says of `stage`, with `${...}` as it stands there."""
+    entry = subtree(read_yaml(DVC_FILE), f"stages.{stage}")
+    assert isinstance(entry, dict)
+    return entry
+
+
 def declared(stage: str, file: Path) -> list[str]:
     """The keys of `file` that `dvc.yaml` lists under `params:` of `stage`."""
     keys: list[str] = []
-    for entry in subtree(read_yaml(DVC_FILE), f"stages.{stage}")["params"]:  # type: ignore[index]
+    for entry in stage_entry(stage)["params"]:
         if isinstance(entry, str) and file == PARAMS:
             keys.append(entry)
         elif isinstance(entry, Mapping):
@@ -76,9 +93,21 @@ def declared(stage: str, file: Path) -> list[str]:
 
 def declared_deps(stage: str) -> list[Path]:
     """The paths that `dvc.yaml` lists under `deps:` of `stage`, with `${...}` filled in."""
+    return _paths(stage, "deps")
+
+
+def declared_outs(stage: str) -> list[Path]:
+    """The paths that `stage` writes: its outputs, metrics and plots."""
+    return [path for kind in ("outs", "metrics", "plots") for path in _paths(stage, kind)]
+
+
+def _paths(stage: str, kind: str) -> list[Path]:
     tree = read_yaml(PARAMS)
-    deps: list[str] = subtree(read_yaml(DVC_FILE), f"stages.{stage}")["deps"]  # type: ignore[index]
-    return [Path(TEMPLATE.sub(lambda match: str(subtree(tree, match[1])), dep)) for dep in deps]
+    # A path with options (`cache: false`) is a mapping of one key.
+    listed = [
+        next(iter(e)) if isinstance(e, Mapping) else e for e in stage_entry(stage).get(kind, [])
+    ]
+    return [Path(TEMPLATE.sub(lambda m: str(subtree(tree, m[1])), path)) for path in listed]
 
 
 def read_params(stage: str) -> Params:

@@ -11,9 +11,11 @@ from types import FrameType
 from typing import NoReturn
 
 from stages.common.errors import UserError, format_problem
+from stages.common.finished import stop_if_changed, take_finished
 from stages.common.guard import check_imports, check_versions
-from stages.common.outputs import stage_outputs
-from stages.common.params import Params, read_params
+from stages.common.outputs import flush_files, stage_outputs
+from stages.common.params import Params
+from stages.common.watch import begin, watch
 from stages.common.yamlfile import with_place
 
 Work = Callable[[Params, Path], None]
@@ -36,9 +38,15 @@ def run_stage(stage: str, work: Work) -> None:
         with stage_outputs(stage) as folder, _undisturbed_end():
             check_versions(stage)
             check_imports(stage)
-            work(read_params(stage), folder)
+            snapshot, params = begin(stage)
+            with watch(snapshot):
+                if not take_finished(snapshot, folder):
+                    work(params, folder)
             # Once more: what the work has imported since.
             check_imports(stage)
+            flush_files(folder)
+            # Last of all: what is edited from here on, DVC may call by its new value.
+            stop_if_changed(snapshot, folder)
         _note_seconds(stage, time.monotonic() - started)
         # Else the interpreter looks through all of torch for garbage, twice, before it ends: a
         # quarter of what such a process takes.

@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from stages.common.errors import UserError
 from stages.common.fingerprint import fingerprint
-from stages.common.params import read_params
+from stages.common.watch import join as join_stage
 from stages.train.fit import fit
 from stages.train.launch import STOPPED, hand_over, raise_problems
 from stages.train.machine import World, choose_device
@@ -40,7 +40,7 @@ def main() -> None:
     # Ctrl-C reaches the stage as well, which ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        fit(read_params("train"), out, World(), checkpoints, replica)
+        fit(join_stage("train"), out, World(), checkpoints, replica)
     except UserError as error:
         hand_over(error, out, 0)
 
@@ -58,7 +58,7 @@ def train_with_others(replica: int, out: Path, checkpoints: Path | None) -> None
         hand_over(error, out, world.rank)
         return
     try:
-        fit(read_params("train"), out, world, checkpoints, replica)
+        fit(join_stage("train"), out, world, checkpoints, replica)
         dist.barrier()
         dist.destroy_process_group()
     except FullError as error:
