@@ -33,6 +33,8 @@ from pipeline.zoo import (
     model_files,
 )
 from stages.common.errors import UserError
+from stages.common.outside import ZOO as ZOO_FOLDER
+from stages.common.outside import stop_if_outside
 from stages.common.params import DVC_FILE, VERSIONS
 
 CONSTRAINTS = Path("constraints.txt")
@@ -44,13 +46,14 @@ _COMMAND = re.compile(r"python -m (stages\.(\w+))$")
 def derive() -> dict[Path, str]:
     """What `dvc.yaml` and `stages/versions.yaml` must hold, by path.
 
-    Raises UserError for imports that can't be followed, libraries that are not pinned, and models
-    that import what they may not.
+    Raises UserError for imports that can't be followed, libraries that are not pinned, models
+    that import what they may not, and what the zoo takes from outside.
     """
     pinned = read_pins()
     yaml = _yaml()
     tree = yaml.load(DVC_FILE.read_text(encoding="utf-8"))
     check_alone(*model_files())
+    stop_if_outside(sorted(ZOO_FOLDER.rglob("*.py")))
     of_models = find_allowed()
     used: set[str] = set()
     for name, stage in tree["stages"].items():

@@ -268,7 +268,7 @@ def one_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(worker, "join", lambda: World(1, 2, 2))
     monkeypatch.setattr(worker, "agree", lambda _world, _out, checkpoints: checkpoints)
-    monkeypatch.setattr(worker, "read_params", lambda _: None)
+    monkeypatch.setattr(worker, "join_stage", lambda _: None)
 
 
 @pytest.mark.usefixtures("one_of_two")

@@ -6,7 +6,7 @@ no stage would run again.
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stages.common.errors import Problem, UserError
@@ -40,8 +40,12 @@ def check_zoo() -> None:
     """Look at every file of the zoo that this process has imported. Raises UserError."""
     root = Path.cwd()
     files = {Path(getattr(m, "__file__", None) or "/") for m in list(sys.modules.values())}
-    loaded = sorted(file for file in files if root / ZOO in file.parents)
-    if problems := [p for file in loaded for p in find_outside(file.relative_to(root))]:
+    stop_if_outside(sorted(f.relative_to(root) for f in files if root / ZOO in f.parents))
+
+
+def stop_if_outside(files: Iterable[Path]) -> None:
+    """Raise UserError with all that these files of the zoo take from outside."""
+    if problems := [problem for file in files for problem in find_outside(file)]:
         raise UserError(*problems)
 
 
