@@ -61,8 +61,10 @@ def main() -> None:
 def check() -> None:
     """Validate the whole of params.yaml and the files that it names."""
     from pipeline.check import check_params, check_rwlock
+    from stages.common.installed import check_noted
 
     check_rwlock()
+    check_noted()
     check_params()
     click.echo("params.yaml is fine")
 

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from stages.common.errors import UserError
+from stages.common.installed import check_installed
 from stages.common.params import VERSIONS, declared, declared_deps
 from stages.common.yamlfile import read_yaml
 
@@ -36,8 +37,10 @@ def check_versions(stage: str) -> None:
 def check_imports(stage: str) -> None:
     """Stop when this process has loaded a file of the project that `stage` does not declare.
 
-    A change of that file would not rerun the stage. Raises UserError.
+    A change of that file would not rerun the stage. Nor would one of a library that is not as it
+    was installed, or of code from elsewhere: see `check_installed`. Raises UserError.
     """
+    check_installed()
     root = Path.cwd()
     deps = [root / dep for dep in declared_deps(stage)]
     # The environment may lie inside the repository.

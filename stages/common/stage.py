@@ -42,7 +42,8 @@ def run_stage(stage: str, work: Work) -> None:
             with watch(snapshot):
                 if not take_finished(snapshot, folder):
                     work(params, folder)
-            # Once more: what the work has imported since.
+            # Once more: what the work has imported since, and from what.
+            check_versions(stage)
             check_imports(stage)
             flush_files(folder)
             # Last of all: what is edited from here on, DVC may call by its new value.

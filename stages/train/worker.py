@@ -20,6 +20,7 @@ import torch.distributed as dist
 
 from stages.common.errors import UserError
 from stages.common.fingerprint import fingerprint
+from stages.common.installed import check_installed
 from stages.common.watch import join as join_stage
 from stages.train.fit import fit
 from stages.train.launch import STOPPED, hand_over, raise_problems
@@ -41,6 +42,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         fit(join_stage("train"), out, World(), checkpoints, replica)
+        check_installed()
     except UserError as error:
         hand_over(error, out, 0)
 
@@ -59,6 +61,7 @@ def train_with_others(replica: int, out: Path, checkpoints: Path | None) -> None
         return
     try:
         fit(join_stage("train"), out, world, checkpoints, replica)
+        check_installed()
         dist.barrier()
         dist.destroy_process_group()
     except FullError as error:
