@@ -4,14 +4,12 @@ The typed sections are those of the stages; what a name brings with it (a model,
 is checked against the generated `stages/params.schema.json`, so torch is never imported.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.folder import RWLOCK
 from pipeline.meta import read_metas
 from pipeline.named import check_named, read_schema
 from pipeline.paths import check_paths
@@ -123,21 +121,6 @@ def _check_meta() -> list[Problem]:
     except UserError as error:
         return error.problems
     return []
-
-
-def check_rwlock() -> None:
-    """Stop at a list of DVC's running commands that a killed one left half written.
-
-    DVC does not write it atomically, and refuses every command while it can't read it.
-    """
-    if RWLOCK.exists():
-        try:
-            json.loads(RWLOCK.read_bytes())
-        except ValueError:
-            raise UserError(
-                f"{RWLOCK} is damaged: a 'dvc' was killed while it wrote this file\n"
-                f"  when no other 'dvc' runs in this folder: rm {RWLOCK}"
-            ) from None
 
 
 def _check_top(tree: Mapping[str, Any]) -> list[Problem]:

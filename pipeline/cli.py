@@ -60,10 +60,11 @@ def main() -> None:
 @stop_at_mistakes
 def check() -> None:
     """Validate the whole of params.yaml and the files that it names."""
-    from pipeline.check import check_params, check_rwlock
+    from pipeline.check import check_params
+    from pipeline.rwlock import mend_rwlock
     from stages.common.installed import check_noted
 
-    check_rwlock()
+    mend_rwlock(click.echo)
     check_noted()
     check_params()
     click.echo("params.yaml is fine")

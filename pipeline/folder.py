@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.processes import end_run, find_processes, wait_for_end
+from pipeline.rwlock import mend_rwlock
 from stages.common.errors import UserError
 from stages.common.locks import hold
 
 LOCK = Path(".reprise/run.lock")
-RWLOCK = Path(".dvc/tmp/rwlock")
 WAIT_SECONDS = 1.0
-RWLOCK_GUARD = Path(".dvc/tmp/rwlock.lock")
 
 
 class GaveUpError(Exception):
@@ -42,7 +41,7 @@ def hold_folder(
         left = _read(file).get("run")
         if left is not None:
             _end_left(str(left), grace_seconds, say)
-        _mend_rwlock(say)
+        mend_rwlock(say)
         _write(file, {"run": run, "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
         yield
         _write(file, {})
@@ -93,24 +92,3 @@ def _end_left(run: str, grace_seconds: float, say: Callable[[str], None]) -> Non
     if not wait_for_end(run, grace_seconds):
         num_ended = end_run(run, grace_seconds)
         say(f"ended {num_ended} processes that it left behind")
-
-
-def _mend_rwlock(say: Callable[[str], None]) -> None:
-    """Remove DVC's list of running commands when a killed one has left it half written.
-
-    DVC does not write it atomically, and refuses every command while it can't read it. Whoever
-    changes the list holds its guard; so with the guard in hand nobody is writing.
-    """
-    if not RWLOCK.exists():
-        return
-    guard = hold(RWLOCK_GUARD)  # as zc.lockfile does, which DVC uses
-    if guard is None:
-        return
-    with guard:
-        try:
-            json.loads(RWLOCK.read_bytes())
-        except ValueError:
-            RWLOCK.unlink()
-            say(f"removed {RWLOCK}, which a killed DVC had left half written")
-        except FileNotFoundError:
-            pass

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cacheshare import CHECKPOINTS, checkpoints_folder
-from pipeline.check import check_rwlock
 from pipeline.folder import LOCK as RUN_LOCK
-from pipeline.folder import RWLOCK
 from pipeline.git import git
 from pipeline.processes import find_by_id
+from pipeline.rwlock import RWLOCK
 from pipeline.workspace import WORKSPACES, find_project
 from stages.common.errors import UserError
 from stages.common.locks import is_free, lock_of
@@ -94,7 +93,6 @@ def _refuse_running() -> None:
     for lock, what in {RUN_LOCK: "a run", **runs}.items():
         if not is_free(lock):
             raise UserError(f"{what} is going: try again when it has ended")
-    check_rwlock()
     if not RWLOCK.exists():
         return
     listed = json.loads(RWLOCK.read_text(encoding="utf-8"))

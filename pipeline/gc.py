@@ -12,6 +12,7 @@ from rich.table import Table
 
 from pipeline.dvcrepo import locked, open_repo
 from pipeline.garbage import Garbage, find_garbage
+from pipeline.rwlock import mend_rwlock
 from pipeline.workspace import WORKSPACES, remove_workspace
 from stages.common.errors import UserError
 from stages.common.locks import hold, lock_of
@@ -25,6 +26,7 @@ def collect(days: int, *, yes: bool = False, dry: bool = False, shared: bool = F
     Raises UserError while a stage runs, and when the cache may be other projects' too and
     `shared` does not say that this is known.
     """
+    mend_rwlock(click.echo)
     with open_repo() as repo, locked(repo):
         if not shared:
             _refuse_foreign(repo)

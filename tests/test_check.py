@@ -1,6 +1,7 @@
 """`reprise check`: all mistakes of `params.yaml` at once, before anything runs."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pipeline.check import find_problems
 from pipeline.paths import check_paths
 from stages.common.errors import Problem
 from stages.common.yamlfile import read_yaml
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, project_environment
 
 SCHEMA = json.loads((ROOT / "stages/params.schema.json").read_text(encoding="utf-8"))
 
@@ -342,12 +343,25 @@ def test_a_model_with_a_mistake_in_it_is_named(clone: Project) -> None:
     assert "^" not in said
 
 
-def test_a_lock_that_a_killed_dvc_left_half_written_is_named(clone: Project) -> None:
-    (clone.path / ".dvc/tmp/rwlock").write_text("", encoding="utf-8")
+def test_a_list_that_dvc_left_half_written_is_removed_when_nobody_needs_it(clone: Project) -> None:
+    lock = clone.path / ".dvc/tmp/rwlock"
+    lock.write_text('{"write": {', encoding="utf-8")
     assert "rwlock" in clone.run("dvc", "repro", ok=False).stderr.lower()
-    assert "rm .dvc/tmp/rwlock" in clone.run("reprise", "check", ok=False).stderr
-    (clone.path / ".dvc/tmp/rwlock").unlink()
-    clone.run("reprise", "check")
+    # What is called so in this folder may hold paths that only the list names.
+    other = clone.path / "dvc"
+    other.write_text("input()\n", encoding="utf-8")
+    with subprocess.Popen(
+        ["python", "dvc"],
+        cwd=clone.path,
+        env=project_environment(),
+        stdin=subprocess.PIPE,
+    ) as process:
+        said = clone.run("reprise", "check", ok=False).stderr
+        assert f"process {process.pid}: python dvc runs in this folder" in said
+        assert lock.exists()
+        process.communicate(b"\n")
+    other.unlink()
+    assert "removed .dvc/tmp/rwlock" in clone.run("reprise", "check").stdout
     assert clone.repro() == []
 
 

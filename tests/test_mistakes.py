@@ -275,6 +275,33 @@ def test_what_was_never_here_is_not_called_lost(clone: Project) -> None:
     assert "dvc pull" in said
 
 
+FULL = """
+import resource
+from stages.common import stage
+def work(params, folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
+    (folder / "model.safetensors").write_bytes(bytes(20000))
+stage.check_imports = stage.check_versions = lambda stage: None
+stage.run_stage("train", work)
+"""
+
+
+def test_where_a_disk_is_full_the_last_outputs_are_not_called_lost(clone: Project) -> None:
+    before = clone.outputs()
+    for name in ("model.safetensors", "model.json"):
+        (clone.path / "data/train" / name).unlink()
+    # As one that was killed leaves it.
+    (clone.path / "data/train/.history.csv.restoring").touch()
+    said = clone.run("python", "-c", FULL, ok=False).stderr
+    # The model is larger than what this disk takes.
+    assert "(File too large): data/train/model.safetensors\n" in said
+    assert "neither" not in said
+    after = clone.outputs()
+    assert after == {k: v for k, v in before.items() if k != "data/train/model.safetensors"}
+    clone.repro()
+    assert clone.outputs() == before
+
+
 def test_a_terminated_stage_brings_its_outputs_back(clone: Project) -> None:
     before = clone.outputs()
     clone.edit("params.yaml", "epochs: 30", "epochs: 3000")

@@ -40,15 +40,8 @@ def stage_outputs(stage: str) -> Iterator[Path]:
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except BaseException as error:
-        lost = restore(stage)
-        if lost:
-            # Whether they were here before DVC removed them, nothing tells any more.
-            error.add_note(
-                "dvc.lock names outputs that neither DVC's cache nor git has: "
-                + ", ".join(lost)
-                + "\n  nothing is lost if this clone never had them; 'dvc pull' fetches what a "
-                "remote has of them"
-            )
+        for note in _say_missing(restore(stage)):
+            error.add_note(note)
         raise
 
 
@@ -101,40 +94,66 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def restore(stage: str) -> list[str]:
-    """Bring back the outputs of `stage` that `dvc.lock` names; return those that were not found.
+def restore(stage: str) -> dict[str, str]:
+    """Bring back the outputs of `stage` that `dvc.lock` names; return those that are not back.
 
-    What stands there is left alone: DVC has removed what it is about to replace.
+    With the reason: what the disk says, '' of what was not found. What stands there is left
+    alone: DVC has removed what it is about to replace.
     """
     if not LOCK.exists():
-        return []
+        return {}
     entry = (read_yaml(LOCK).get("stages") or {}).get(stage) or {}
     caches = _cache_folders()
-    lost: list[str] = []
+    missing: dict[str, str] = {}
     for out in entry.get("outs", []):
         path, digest = Path(out["path"]), str(out.get("md5", ""))
         try:
             files = _files_of(path, digest, caches)
             # Each of them, even if one is lost.
             restored = [_restore_file(file, expected, caches) for file, expected in files or []]
-            found = files is not None and all(restored)
-        except OSError:
-            found = False
-        if not found:
-            lost.append(str(path))
-    return lost
+            if files is None or not all(restored):
+                missing[str(path)] = ""
+        except OSError as error:
+            missing[str(path)] = error.strerror or str(error)
+    return missing
+
+
+def _say_missing(missing: dict[str, str]) -> list[str]:
+    """What to know and to do about the outputs that are not back."""
+    said = []
+    lost = [path for path, reason in missing.items() if not reason]
+    if lost:
+        # Whether they were here before DVC removed them, nothing tells any more.
+        said.append(
+            f"dvc.lock names outputs that neither DVC's cache nor git has: {', '.join(lost)}\n"
+            "  nothing is lost if this clone never had them; 'dvc pull' fetches what a remote has "
+            "of them"
+        )
+    for reason in sorted(set(missing.values()) - {""}):
+        refused = [path for path, why in missing.items() if why == reason]
+        said.append(
+            f"the last outputs could not be put back ({reason}): {', '.join(refused)}\n"
+            "  they are kept: mend that, then 'reprise check', revert the edit and 'dvc repro'"
+        )
+    return said
 
 
 def _restore_file(path: Path, digest: str, caches: list[Path]) -> bool:
+    temporary = path.with_name(f".{path.name}.restoring")
+    # What one that was killed has left.
+    temporary.unlink(missing_ok=True)
     if path.exists():
         return True
     content = _find(path, digest, caches)
     if content is None:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.restoring")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     return True
 
 
