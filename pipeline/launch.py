@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Any
 
 import click
 
+from pipeline.access import CLIENT_AUTH, SERVER_AUTH, URL, ensure_auth, past_proxies, read_auth
 from pipeline.endings import end
+from pipeline.guarded import origins
 from pipeline.ports import HOST, choose_port
 from pipeline.programs import python
 from pipeline.register import BASE, POOL
-from pipeline.server import URL, answers, request
+from pipeline.server import answers, request
 from pipeline.services import HOME, Service, launch
 from stages.common.errors import UserError
 
@@ -26,6 +29,7 @@ TENSORBOARD_PORT = 6006
 TENSORBOARD_FOLDER = Path("data/tensorboard")
 PREFECT_FOLDER = HOME / "prefect"
 DATABASE = PREFECT_FOLDER / "prefect.db"
+CORS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 NEEDED_MEGABYTES = 50
 # In the order in which they end: a run that is stopped still reports to the server. What a
 # worker has started may be writing a checkpoint.
@@ -51,8 +55,8 @@ def launch_server(port: int | None, record: Service | None) -> Service:
     # What a killed 'up' has left: nothing else may use this database.
     end("server", record, GRACE_SECONDS["server"])
     chosen = _port(port, record.port if record else None, SERVER_PORT, "--port")
-    command = [*python("prefect"), "--no-prompt", "server", "start"]
-    command += ["--host", HOST, "--port", str(chosen)]
+    ensure_auth()
+    command = _guarded("prefect", str(chosen))
     return launch("server", command, environment(f"http://{HOST}:{chosen}/api"), chosen)
 
 
@@ -72,9 +76,14 @@ def launch_tensorboard(port: int | None, record: Service | None) -> Service:
     end("tensorboard", record, GRACE_SECONDS["tensorboard"])
     last = record.port if record else None
     chosen = _port(port, last, TENSORBOARD_PORT, "--tensorboard-port")
-    command = [*python("tensorboard.main"), "--logdir", str(TENSORBOARD_FOLDER)]
-    command += ["--host", HOST, "--port", str(chosen)]
+    command = _guarded("tensorboard", str(chosen), str(TENSORBOARD_FOLDER))
     return launch("tensorboard", command, environment(None), chosen)
+
+
+def _guarded(*arguments: str) -> list[str]:
+    """The command that serves something behind our look at who asks."""
+    # -P: the package as this process has it, not a folder of that name in the working folder.
+    return [sys.executable, "-P", "-m", "pipeline.guarded", *arguments]
 
 
 def _port(asked: int | None, last: int | None, default: int, option: str) -> int:
@@ -90,7 +99,7 @@ def _port(asked: int | None, last: int | None, default: int, option: str) -> int
 def environment(url: str | None) -> dict[str, str]:
     """The environment of a service; what the user has set for Prefect's server stays."""
     # A key is for the server that it was made for; a run's mark is for the run's processes.
-    apart = (URL, "PREFECT_API_KEY", "PREFECT_PROFILE", "REPRISE_RUN")
+    apart = (URL, CLIENT_AUTH, SERVER_AUTH, "PREFECT_API_KEY", "PREFECT_PROFILE", "REPRISE_RUN")
     kept = {name: value for name, value in os.environ.items() if name not in apart}
     programs = str(Path(sys.executable).parent)
     own = {
@@ -101,9 +110,13 @@ def environment(url: str | None) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     if url is not None:
-        # The UI asks at the same address.
-        own |= {URL: url, "PREFECT_SERVER_UI_API_URL": url}
-    return {**SETTINGS, **kept, **own}
+        # The UI asks at the same address, and no other site's page may.
+        port = urllib.parse.urlsplit(url).port
+        pages = {CORS: ",".join(origins(port))} if port is not None else {}
+        own |= {URL: url, "PREFECT_SERVER_UI_API_URL": url, **pages}
+        if (auth := read_auth()) is not None:
+            own |= {SERVER_AUTH: auth, CLIENT_AUTH: auth}
+    return {**SETTINGS, **kept, **own, **past_proxies(kept)}
 
 
 def _worker_name() -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.access import client_environment
 from pipeline.atomic import write_whole
 from pipeline.programs import run_program
 from pipeline.server import ensure_server, request
@@ -28,6 +29,13 @@ REGISTERED = HOME / "prefect" / "registered"
 DEPLOY_SECONDS = 120
 # Three heartbeats of 30 s, as the worker's environment asks for.
 SILENT_SECONDS = 90
+# What a run may ask of the worker's machine by its `job_variables`: nothing. Prefect's own template
+# lets it name a command, a folder and environment variables, which is to run what one likes.
+FIXED = ("command", "env", "working_dir")
+TEMPLATE: dict[str, Any] = {
+    "job_configuration": {"stream_output": True},
+    "variables": {"type": "object", "properties": {}, "additionalProperties": False},
+}
 _RUN = "prefect.flow-run"
 # One heartbeat, then nothing: neither another one nor an end (or a rest) that explains it.
 _EXPECTED = (
@@ -70,17 +78,27 @@ ZOMBIES: dict[str, Any] = {
 
 
 def ensure_pool(url: str) -> None:
-    """Make the work pool unless it is there.
+    """Make the work pool, whose runs name neither command nor environment.
 
+    One that is there already and lets them is changed; all else in it stays.
     Raises UserError when the server refuses.
     """
+    what = f"the work pool '{POOL}'"
+    wanted = {"name": POOL, "type": "process", "base_job_template": TEMPLATE}
     try:
-        request(url, "/work_pools/", {"name": POOL, "type": "process"})
+        request(url, "/work_pools/", wanted)
     except urllib.error.HTTPError as error:
         if error.code != 409:  # there is one already
-            raise UserError(_refused(url, f"the work pool '{POOL}'", error)) from None
+            raise UserError(_refused(url, what, error)) from None
     except OSError as error:
-        raise UserError(_refused(url, f"the work pool '{POOL}'", error)) from None
+        raise UserError(_refused(url, what, error)) from None
+    try:
+        found = request(url, f"/work_pools/{POOL}")["base_job_template"]
+        if not found or any(key in found.get("job_configuration", {}) for key in FIXED):
+            changed = {"base_job_template": TEMPLATE}
+            request(url, f"/work_pools/{POOL}", changed, method="PATCH")
+    except OSError as error:
+        raise UserError(_refused(url, what, error)) from None
 
 
 def ensure_automation(url: str) -> None:
@@ -175,7 +193,7 @@ def main() -> None:
         url = ensure_server()
         ensure_pool(url)
         ensure_automation(url)
-        ensure_deployments(url, {**os.environ, "PREFECT_API_URL": url})
+        ensure_deployments(url, {**os.environ, **client_environment(url)})
     except UserError as error:
         sys.exit(str(error))
     names = ", ".join(deployment["name"] for deployment in read_deployments(url))

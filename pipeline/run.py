@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.check import check_params
+from pipeline.access import client_environment
 from pipeline.metrics import format_value, read_metrics
 from pipeline.overrides import apply_overrides_to_file, parse_overrides, preview_overrides
 from pipeline.server import ensure_server
@@ -38,7 +39,7 @@ def run(
     else:
         check_params()
     url = ensure_server()
-    os.environ["PREFECT_API_URL"] = url
+    os.environ |= client_environment(url)
     # The lines of the stages are shown by our own view; the server has the logs as well.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")

@@ -11,14 +11,13 @@ import ssl
 import time
 import tomllib
 import urllib.error
-import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+from pipeline.access import URL, auth_of, is_local
 from stages.common.errors import UserError
 
-URL = "PREFECT_API_URL"
 HEALTH_SECONDS, ANSWER_SECONDS = 3.0, 15.0
 # As long as Prefect's own client, about, goes on asking a server that is busy.
 BUSY_WAITS_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -135,21 +134,20 @@ def request(url: str, path: str, body: object = None, *, method: str | None = No
 
 def _ask(url: str, path: str, body: object, method: str | None, seconds: float) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json", **_authorization()}
+    headers = {"Content-Type": "application/json", **_authorization(url)}
     asked = urllib.request.Request(  # noqa: S310
         f"{url}{path}", data=data, headers=headers, method=method
     )
     # What is on this machine is never asked through a proxy.
-    local = urllib.parse.urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
-    handlers = [urllib.request.ProxyHandler({})] if local else []
+    handlers = [urllib.request.ProxyHandler({})] if is_local(url) else []
     opener = urllib.request.build_opener(*handlers)
     with opener.open(asked, timeout=seconds) as answer:
         text = answer.read()
     return json.loads(text) if text else None
 
 
-def _authorization() -> dict[str, str]:
-    if pair := os.environ.get("PREFECT_API_AUTH_STRING"):
+def _authorization(url: str) -> dict[str, str]:
+    if pair := auth_of(url):
         return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
     if key := os.environ.get("PREFECT_API_KEY"):
         return {"Authorization": f"Bearer {key}"}

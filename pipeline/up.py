@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from pipeline.access import AUTH, CLIENT_AUTH, URL, check_auth
 from pipeline.endings import end, marked
 from pipeline.launch import (
     GRACE_SECONDS,
@@ -27,7 +28,7 @@ from pipeline.register import (
     ensure_pool,
     read_deployments,
 )
-from pipeline.server import URL, configured_server
+from pipeline.server import configured_server
 from pipeline.services import (
     LOGS,
     Service,
@@ -120,6 +121,8 @@ def _start(wanted: Wanted) -> tuple[dict[str, Service], list[str]]:
     records = read_records()
     services = {name: s for name, s in records.items() if find_process(s) is not None}
     _check_ports(wanted, services)
+    if "server" in services and (said := check_auth()) is not None:
+        click.echo(said, err=True)
     started: list[Service] = []
 
     def note(service: Service) -> Service:
@@ -207,6 +210,7 @@ def _print_table(services: dict[str, Service]) -> None:
     table = Table(show_header=False)
     server, worker = services["server"], services.get("worker")
     table.add_row("Prefect", str(server.address))
+    table.add_row("log in", f"with what {AUTH} says, which only you can read")
     if worker is not None:
         table.add_row("worker", f"work pool '{POOL}', process {worker.pid}")
         for deployment in read_deployments(f"{server.address}/api"):
@@ -215,6 +219,9 @@ def _print_table(services: dict[str, Service]) -> None:
         table.add_row("TensorBoard", str(services["tensorboard"].address))
     table.add_row("logs", f"{LOGS}/")
     Console().print(table)
+    click.echo(
+        f"for the command prefect: export {URL}={server.address}/api {CLIENT_AUTH}=$(cat {AUTH})"
+    )
     configured = configured_server()
     if configured is not None and configured[0] != f"{server.address}/api":
         url, where = configured

@@ -10,17 +10,21 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pipeline import endings, launch, up
+from pipeline.access import AUTH, ensure_auth, read_auth
 from pipeline.ports import choose_port
 from pipeline.register import (
     POOL,
+    TEMPLATE,
     ZOMBIES,
     ensure_automation,
     ensure_deployments,
@@ -30,9 +34,11 @@ from pipeline.register import (
 from pipeline.server import answers, configured_server, ensure_server, find_server, request
 from pipeline.services import MARK, STATE, Service, read_records, write_records
 from stages.common.errors import UserError
+from tests.attack_up import attack_board, attack_server, listens_beyond_this_machine
 from tests.conftest import ROOT, Project, project_environment
 
 WAIT_SECONDS = 60.0
+COMMAND = {"type": "object", "properties": {"command": {"type": "string"}}}
 
 
 @pytest.fixture
@@ -88,7 +94,10 @@ def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
 
 def test_up_twice_repair_and_down(folder: Project) -> None:
     port, board = str(free_port()), str(free_port())
-    shown = folder.run("reprise", "up", "--port", port, "--tensorboard-port", board).stdout
+    # A proxy that gets nowhere, as a company's does with 127.0.0.1.
+    env = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    ports = ("--port", port, "--tensorboard-port", board)
+    shown = folder.run("reprise", "up", *ports, env=env).stdout
     url = f"http://127.0.0.1:{port}"
     assert f"Prefect              │ {url} " in shown
     assert f"TensorBoard          │ http://127.0.0.1:{board} " in shown
@@ -100,6 +109,13 @@ def test_up_twice_repair_and_down(folder: Project) -> None:
             assert b"<html" in page.read()
     automations = request(f"{url}/api", "/automations/filter", {})
     assert [a["name"] for a in automations] == [ZOMBIES["name"]]
+    assert "with what .reprise/auth says, which only you can read" in shown
+    attack_server(url)
+    attack_board(f"http://127.0.0.1:{board}")
+    assert listens_beyond_this_machine({process.pid for process in of(folder)}) == []
+    secret = AUTH.read_text().strip()
+    assert not any(secret in " ".join(process.cmdline()) for process in of(folder))
+    assert secret not in shown
     # Again: nothing is started, and quickly.
     records = STATE.read_text()
     begin = time.monotonic()
@@ -156,9 +172,30 @@ def run_sleeper(project: Project, url: str) -> str:
         "pull_steps": read_deployments(url)[0]["pull_steps"],
     }
     deployment = request(url, "/deployments/", deployed)
-    run = request(url, f"/deployments/{deployment['id']}/create_flow_run", {})
-    wait_for(lambda: any("600.5" in process.cmdline() for process in of(project)))
+    # What a run asks of the machine: Prefect refuses it where it looks, and else nothing comes.
+    evil = {"command": "touch owned", "env": {"EVIL": "1"}, "working_dir": "/"}
+    body = {"job_variables": evil}
+    with pytest.raises(urllib.error.HTTPError, match="422"):
+        request(url, f"/deployments/{deployment['id']}/create_flow_run", body)
+    wanted = {
+        "flow_id": deployment["flow_id"],
+        "deployment_id": deployment["id"],
+        "work_pool_name": POOL,
+        "work_queue_name": deployment["work_queue_name"],
+        "job_variables": evil,
+        "state": {"type": "SCHEDULED", "state_details": {"scheduled_time": str(now_utc())}},
+    }
+    run = request(url, "/flow_runs/", wanted)
+    assert request(url, f"/flow_runs/{run['id']}")["job_variables"] == evil
+    sleepers: list[psutil.Process] = []
+    wait_for(lambda: sleepers.extend(p for p in of(project) if "600.5" in p.cmdline()) or sleepers)
+    assert "EVIL" not in sleepers[0].environ()
+    assert list(project.path.rglob("owned")) == []
     return str(run["id"])
+
+
+def now_utc() -> datetime:
+    return datetime.now(UTC)
 
 
 def test_a_server_alone_when_one_is_needed(
@@ -169,6 +206,7 @@ def test_a_server_alone_when_one_is_needed(
     url = ensure_server()
     assert answers(url)
     assert list(read_records()) == ["server"]
+    attack_server(url.removesuffix("/api"))
     said = capfd.readouterr()
     address = url.removesuffix("/api")
     assert said.err == f"started a Prefect server: {address}   ('reprise down' ends it)\n"
@@ -200,6 +238,29 @@ def test_what_the_user_has_configured_comes_first(
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)
     assert ensure_server() == prefect_server
     assert of(folder) == []
+
+
+def test_an_auth_string_that_others_could_read_is_replaced(
+    folder: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth = ensure_auth()
+    assert ensure_auth() == read_auth() == auth
+    AUTH.chmod(0o644)
+    assert ensure_auth() != auth
+    assert AUTH.stat().st_mode & 0o777 == 0o600
+    # The server of an older version: said, and not taken for one that asks.
+    began = psutil.Process().create_time()
+    write_records({"server": Service("server", os.getpid(), began, 4200, "http://127.0.0.1:4200")})
+    AUTH.unlink()
+    with pytest.raises(UserError, match=r"there is no \.reprise/auth.*\n.*reprise down"):
+        up.up(up.Wanted())
+    STATE.unlink()
+    # What the user has set for Prefect's server comes first, and clients have it too.
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:mine")
+    assert ensure_auth() == read_auth() == "me:mine"
+    variables = launch.environment("http://127.0.0.1:4200/api")
+    assert variables["PREFECT_API_AUTH_STRING"] == "me:mine"
+    assert variables["PREFECT_SERVER_API_AUTH_STRING"] == "me:mine"
 
 
 def test_finding_a_server_imports_no_prefect() -> None:
@@ -332,6 +393,12 @@ def test_what_is_registered_is_registered_once(folder: Project, prefect_server: 
     named = {"automations": {"name": {"any_": [ZOMBIES["name"]]}}}
     (automation,) = request(prefect_server, "/automations/filter", named)
     assert automation["trigger"]["within"] == ZOMBIES["trigger"]["within"]
+    # A pool of Prefect's own making, or of an older version, lets a run name its command.
+    path = f"/work_pools/{POOL}"
+    loose = {"job_configuration": {"command": "{{ command }}"}, "variables": COMMAND}
+    request(prefect_server, path, {"base_job_template": loose}, method="PATCH")
+    ensure_pool(prefect_server)
+    assert request(prefect_server, path)["base_job_template"] == TEMPLATE
     nightly, on_demand = read_deployments(prefect_server)
     assert nightly["work_pool_name"] == on_demand["work_pool_name"] == POOL
     (schedule,) = nightly["schedules"]
