@@ -11,19 +11,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, Queue
-from typing import Any
-from uuid import UUID
+from typing import Any, NoReturn
 
 import httpx
 from prefect import flow
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import ObjectNotFound, PrefectException, PrefectHTTPStatusError
+from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.utilities.annotations import allow_failure
 
 from pipeline.artifacts import publish_plan, publish_results
+from pipeline.contact import POLL_SECONDS, Contact
 from pipeline.execute import Leashes, read_grace_seconds
 from pipeline.folder import GaveUpError, hold_folder
 from pipeline.gates import EVALUATE, Verdict, judge_values, read_gates
@@ -36,8 +35,6 @@ from pipeline.plan import StagePlan, make_plan
 from pipeline.stage_task import StageTask
 from pipeline.view import View
 
-POLL_SECONDS = 1.0
-
 
 def run_flow(
     stages: Sequence[str],
@@ -47,8 +44,13 @@ def run_flow(
     wait: bool,
     view: View,
     edit: Callable[[], None],
+    lost: Callable[[Outcome], NoReturn],
 ) -> Outcome:
-    """Run stages in the current folder as a flow run of its own; see `run_road`."""
+    """Run stages in the current folder as a flow run of its own; see `run_road`.
+
+    `lost` ends this process once the stages have ended and the server is gone for good: Prefect
+    would go on for minutes trying to report to it.
+    """
     outcomes: list[Outcome] = []
 
     @flow(name="reprise", persist_result=False)
@@ -58,9 +60,16 @@ def run_flow(
             outcomes.append(
                 run_road(stages, force=force, parallel=parallel, wait=wait, view=view, edit=edit)
             )
+        if outcomes[0].lost:
+            lost(outcomes[0])
         return outcomes[0].as_state()
 
-    state = road(list(stages), force, parallel, return_state=True)
+    try:
+        state = road(list(stages), force, parallel, return_state=True)
+    except (httpx.HTTPError, PrefectException):
+        if outcomes:
+            lost(outcomes[0])
+        raise
     if not outcomes:
         state.result(raise_on_failure=True)
     return outcomes[0]
@@ -84,13 +93,14 @@ def run_road(
     """
     view = view or View(live=False)
     leashes = Leashes(str(flow_run.id))
+    contact = Contact(view)
     try:
         with hold_folder(
             leashes.run,
             leashes.grace_seconds,
             view.note,
             wait=wait,
-            cancelled=partial(is_cancelled, view),
+            cancelled=contact.is_cancelled,
         ):
             make_plan(stages)  # before the edit: a name that is no stage's stops it
             edit()
@@ -103,12 +113,16 @@ def run_road(
             outcome = Outcome(plan)
             with view.shown(plan):
                 try:
-                    _run_stages(outcome, metas, leashes, view, force=force, parallel=parallel)
+                    _run_stages(
+                        outcome, metas, leashes, view, contact, force=force, parallel=parallel
+                    )
                 finally:
                     leashes.end_all()
             keep_order([each.name for each in plan], before)
             outcome.verdicts = judge_run(outcome)
-            _publish(publish_results, view)
+            outcome.lost = not contact.is_there()
+            if not outcome.lost:
+                _publish(publish_results, view)
             return outcome
     except GaveUpError:
         return Outcome([], cancelled=True)
@@ -137,6 +151,7 @@ def _run_stages(
     metas: dict[str, StageMeta],
     leashes: Leashes,
     view: View,
+    contact: Contact,
     *,
     force: bool,
     parallel: int,
@@ -161,7 +176,7 @@ def _run_stages(
             futures[each.name] = future
         if time.monotonic() - polled > POLL_SECONDS:
             polled = time.monotonic()
-            outcome.cancelled = outcome.cancelled or is_cancelled(view)
+            outcome.cancelled = outcome.cancelled or contact.is_cancelled()
             if outcome.cancelled:
                 waiting.clear()
                 leashes.end_all()
@@ -189,16 +204,3 @@ def _shown_before(plan: StagePlan, outcome: Outcome) -> list[str]:
 
 def _note_end(ended: Queue[str], name: str, _future: PrefectFuture[Any]) -> None:
     ended.put(name)
-
-
-def is_cancelled(view: View) -> bool:
-    """Whether somebody has asked Prefect to cancel the current flow run."""
-    try:
-        with get_client(sync_client=True, httpx_settings={"timeout": POLL_SECONDS}) as client:
-            state = client.read_flow_run(UUID(str(flow_run.id))).state
-    except ObjectNotFound:
-        return True  # deleted in the UI
-    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        view.note(f"Prefect's server does not answer ({error or type(error).__name__}); going on")
-        return False
-    return state is not None and (state.is_cancelling() or state.is_cancelled())

@@ -26,6 +26,8 @@ class Outcome:
     states: dict[str, str] = field(default_factory=dict)
     ends: dict[str, StageEnd] = field(default_factory=dict)
     cancelled: bool = False
+    # Whether Prefect's server was gone when the stages had ended.
+    lost: bool = False
     verdicts: list[Verdict] = field(default_factory=list)
 
     @property

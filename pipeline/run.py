@@ -4,15 +4,16 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.check import check_params
 from pipeline.access import client_environment
+from pipeline.check import check_params
 from pipeline.metrics import format_value, read_metrics
 from pipeline.overrides import apply_overrides_to_file, parse_overrides, preview_overrides
 from pipeline.server import ensure_server
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 SOURCE = "--set"
 # As the shell counts: 128 and the number of SIGINT.
 INTERRUPTED = 130
+# All is well but for the server, which can't be told (EX_UNAVAILABLE).
+SERVER_LOST = 69
 
 
 def run(
@@ -53,7 +56,25 @@ def run(
 
     outcome = _run_flow(url, stages, edit, force=force, parallel=parallel, wait=wait)
     show_outcome(outcome)
+    return is_well(outcome)
+
+
+def is_well(outcome: "Outcome") -> bool:
+    """Whether every stage ended well and no gate failed."""
     return not outcome.failed and not outcome.cancelled and not outcome.failed_gates
+
+
+def _end_without_server(url: str, outcome: "Outcome") -> NoReturn:
+    """Show how the stages ended, and end at once: Prefect would wait for its server."""
+    show_outcome(outcome)
+    click.echo(
+        f"the Prefect server at {url} is gone, so the end of this run does not stand there\n"
+        "  what the stages have written is in place and in dvc.lock\n"
+        f"  exit code {SERVER_LOST} says that only the server failed; 'reprise up' starts it anew",
+        err=True,
+    )
+    sys.stdout.flush()
+    os._exit(SERVER_LOST if is_well(outcome) else 1)
 
 
 def _run_flow(
@@ -73,7 +94,13 @@ def _run_flow(
 
     try:
         return run_flow(
-            stages, force=force, parallel=parallel, wait=wait, view=View(live=True), edit=edit
+            stages,
+            force=force,
+            parallel=parallel,
+            wait=wait,
+            view=View(live=True),
+            edit=edit,
+            lost=partial(_end_without_server, url),
         )
     except KeyboardInterrupt:
         click.echo("interrupted: every process of the run has ended; stages that had are kept")

@@ -54,11 +54,15 @@ def make_dag(folder: Path, stages: Mapping[str, Mapping[str, Any]]) -> Project:
 
 @contextmanager
 def started(
-    project: Project, url: str, *arguments: str, **variables: str
+    project: Project,
+    url: str,
+    *arguments: str,
+    program: tuple[str, ...] = ("reprise",),
+    **variables: str,
 ) -> "Iterator[subprocess.Popen[str]]":
     """`reprise run` in the background; killed at the end if it is still there."""
     with subprocess.Popen(
-        ["reprise", "run", *arguments],
+        [*program, "run", *arguments],
         cwd=project.path,
         env={
             **project_environment(),

@@ -1,8 +1,10 @@
 """`reprise run` on a real Prefect server: states, retries, side by side, and one at a time."""
 
 import os
+import re
 import signal
 import socket
+import sys
 import threading
 import time
 import urllib.parse
@@ -13,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.contact import LOST_SECONDS
+from pipeline.run import SERVER_LOST
 from tests.conftest import Project
 from tests.dags import (
     DEAF,
@@ -318,24 +322,44 @@ def proxy(url: str) -> Iterator[tuple[str, Callable[[], None]]]:
         close()
 
 
+IMPATIENT = (
+    "import pipeline.contact as c; c.LOST_SECONDS = {}; from pipeline.cli import main; main()"
+)
+
+
+@pytest.mark.parametrize(
+    ("patience_seconds", "end", "code"),
+    [
+        (3.0, "true", SERVER_LOST),
+        pytest.param(0.1, "exit 3", 1, marks=pytest.mark.soak),
+        pytest.param(LOST_SECONDS, "true", SERVER_LOST, marks=pytest.mark.soak),
+    ],
+)
 def test_a_server_that_is_lost_in_the_middle_costs_no_result(
-    prefect_server: str, tmp_path: Path
+    prefect_server: str, tmp_path: Path, patience_seconds: float, end: str, code: int
 ) -> None:
     wait = "touch here; while ! test -e go; do sleep 0.1; done"
-    project = make_dag(
-        tmp_path / "dag", {"long": {"cmd": f"({wait})"}, "next": {"after": ["long"]}}
-    )
-    env = {"PREFECT_CLIENT_MAX_RETRIES": "0"}
-    with proxy(prefect_server) as (url, lose), started(project, url, **env) as process:
-        wait_until(lambda: (project.path / "here").exists())
+    stages = {"long": {"cmd": f"({wait})"}, "next": {"cmd": f"({end})", "after": ["long"]}}
+    project = make_dag(tmp_path / "dag", stages)
+    program = (sys.executable, "-c", IMPATIENT.format(patience_seconds))
+    with (
+        proxy(prefect_server) as (url, lose),
+        started(project, url, program=program) as process,
+    ):
+        wait_until(lambda: (project.path / "here").exists(), 120)
         lose()
         (project.path / "go").touch()
-        said, _ = process.communicate(timeout=90)
-    assert process.returncode == 1
-    assert "did not take the run" in said
-    assert "'dvc repro' needs no server" in said
+        # Both stages take some seconds, and looking whether they ended some more.
+        begin = time.monotonic()
+        said, _ = process.communicate(timeout=150)
+        assert time.monotonic() - begin < patience_seconds + 60, "Prefect alone tries for longer"
+    assert process.returncode == code, said
+    assert re.search(r"long +│ ran", said)
+    assert "is gone, so the end of this run does not stand there" in said
     assert "Traceback" not in said
-    assert project.repro() == [], "all that ended is in dvc.lock"
+    (project.path / "go").unlink()  # it would not end a second time
+    project.edit("dvc.yaml", f"({end})", "(true)")
+    assert "long" not in project.repro(), "all that ended is in dvc.lock"
 
 
 def test_wrong_meta_and_unknown_stages_are_said_before_anything_runs(
