@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from stages.common.errors import UserError, format_problem
+from stages.common.terminal import keep_printing
 from stages.common.yamlfile import with_place
 
 
@@ -50,7 +51,15 @@ def _run_module(name: str, *arguments: str) -> None:
     sys.exit(subprocess.run([sys.executable, "-m", name, *arguments], check=False).returncode)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands, whose output no reader and no alphabet can break, help included."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        keep_printing()
+        return super().main(*arguments, **options)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="reprise", prog_name="reprise")
 def main() -> None:
     """Look after the road that `dvc repro` runs."""

@@ -15,6 +15,7 @@ from stages.common.finished import stop_if_changed, take_finished
 from stages.common.guard import check_imports, check_versions
 from stages.common.outputs import flush_files, stage_outputs
 from stages.common.params import Params
+from stages.common.terminal import keep_printing
 from stages.common.watch import begin, watch
 from stages.common.yamlfile import with_place
 
@@ -31,6 +32,7 @@ def run_stage(stage: str, work: Work) -> None:
     Ends the process with 1 and one screen of text on a user's mistake; the outputs are then
     what they were before. Must be called from the repository's root, as DVC does.
     """
+    keep_printing()
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGALRM, _stop)

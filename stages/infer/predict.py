@@ -4,6 +4,7 @@ Without `--output`, they go to the terminal as CSV, and all else that is said to
 """
 
 import argparse
+import io
 import os
 import sys
 from functools import partial
@@ -22,6 +23,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--explain", action="store_true")
     options = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Data, as in a file: an alphabet of the terminal's changes no key.
+        sys.stdout.reconfigure(encoding="utf-8")
     try:
         predict(options.file, options.output, explained=options.explain)
     except UserError as error:

@@ -18,6 +18,7 @@ from stages.common.guard import check_versions
 from stages.common.model import make_model
 from stages.common.params import Params, read_params
 from stages.common.schema import read_statistics
+from stages.common.terminal import keep_printing
 from stages.common.yamlfile import with_place
 from stages.train.fit import BEST, read_recipe
 from stages.train.loop import train
@@ -73,6 +74,7 @@ class Training:
 
 def run_aside(name: str, work: Callable[[Params], None]) -> None:
     """Run `work`; a user's mistake is one screen of text and exit code 1, as in a stage."""
+    keep_printing()
     try:
         check_versions("train")
         work(read_params("train"))

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from stages.common.errors import UserError
 from stages.common.fingerprint import fingerprint
 from stages.common.installed import check_installed
+from stages.common.terminal import keep_printing
 from stages.common.watch import join as join_stage
 from stages.train.fit import fit
 from stages.train.launch import STOPPED, hand_over, raise_problems
@@ -30,6 +31,7 @@ from stages.train.memory import FullError, leave_note
 
 def main() -> None:
     """Train alone, or join the others, train, leave."""
+    keep_printing()
     replica, out = int(sys.argv[1]), Path(sys.argv[2])
     checkpoints = Path(sys.argv[3]) if len(sys.argv) > 3 else None
     end_with_the_stage()
