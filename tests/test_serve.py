@@ -29,6 +29,7 @@ from pipeline.serve.command import TOKEN, _say, read_token
 from pipeline.serve.guard import check_token
 from pipeline.serve.metrics import route_of
 from pipeline.serve.problems import RequestError
+from pipeline.serve.rows import make_encoder
 from pipeline.serve.service import Service, Settings
 from pipeline.serve.signature import example_row
 from pipeline.serve.tensors import from_bytes, to_bytes
@@ -140,6 +141,11 @@ def test_a_wrong_row_names_row_column_and_what_is_allowed(service: Service) -> N
     assert answer.json()["error"].startswith("row 1, column 'smoker': 'maybe' is not")
 
 
+def deep_rows(row: str) -> bytes:
+    """A body with one row that holds a thousand lists in lists, as deep as the parser goes."""
+    return f'{{"rows": [{row}]}}'.replace("%s", "[" * 1000 + "]" * 1000).encode()
+
+
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
@@ -152,6 +158,13 @@ def test_a_wrong_row_names_row_column_and_what_is_allowed(service: Service) -> N
         ({"rows": {}}, 422, '{"rows"'),
         ({"rows": []}, 422, "at least one"),
         ({"rows": [[1]]}, 422, "row 0.*is not a row"),
+        (deep_rows("[%s]"), 422, r"row 0, column '': \[\[\[\[...\]\]\]\] is not a row"),
+        (deep_rows('{"size": %s}'), 422, r"column 'size': \[\[\[\[...\]\]\]\] is not a number"),
+        (deep_rows('{"size": 99999999999999999999, "a": %s}'), 400, "nested too deeply"),
+        (b'{"rows": [{"size": 1e400, "town": "NaN"}]}', 400, "infinity"),
+        (b'{"rows": [{"size": 1e400, "town": NaN}]}', 400, "no JSON"),
+        ({"rows": [{**ROWS[0], "id": 2**64}]}, 422, "column 'id': 18446744073709551616 is not a t"),
+        ({"rows": [{**ROWS[0], "id": [1]}]}, 422, r"row 0, column 'id': \[1\] is not a text"),
         ({"rows": ROWS * 40}, 413, "4800 rows are more than the 4096"),
     ],
 )
@@ -241,9 +254,10 @@ def test_the_binary_extension_goes_both_ways(service: Service) -> None:
     path = "/v2/models/reprise/infer"
     plain = ask(service, "POST", path, {"inputs": tensors(ROWS[:9])}).json()["outputs"]
     feeds = service.bundle.encode(ROWS[:9])
+    names = {each.column: each.name for each in service.bundle.signature.inputs}
     inputs, parts = [], []
     for each in tensors(ROWS[:9]):
-        parts.append(to_bytes(feeds[each["name"]], each["datatype"]))
+        parts.append(to_bytes(feeds[names[each["name"]]], each["datatype"]))
         each["parameters"] = {"binary_data_size": len(parts[-1])}
         del each["data"]
         inputs.append(each)
@@ -267,6 +281,10 @@ def test_the_binary_extension_goes_both_ways(service: Service) -> None:
         assert ask(service, "POST", path, head, headers=length).status_code == 400
 
 
+# Stands for a value that is nested deeply.
+DEEP = "DEEP"
+
+
 def changed(index: int, **values: object) -> dict[str, object]:
     inputs = tensors(ROWS[:2])
     inputs[index] |= values
@@ -286,7 +304,19 @@ def changed(index: int, **values: object) -> dict[str, object]:
         (changed(0, shape=[3]), "2 values do not fill"),
         (changed(0, shape=[2**62]), "do not fill"),
         (changed(0, data=["a", "b"]), "no FP64"),
-        (changed(0, data={}), "no FP64"),
+        (changed(0, data={}), "data must be a list"),
+        (changed(0, data=None), "data must be a list"),
+        (changed(0, data=1.0, shape=[1]), "data must be a list"),
+        (changed(0, parameters={"binary_data_size": 0}), "both data and binary_data_size"),
+        (changed(0, datatype="FP16", data=[1.0, 1e6]), "FP16 does not hold"),
+        (changed(0, datatype="FP32", data=[1, 10**39]), "FP32 does not hold"),
+        (changed(0, datatype="FP32", data=[None, 10**39]), "FP32 does not hold"),
+        (changed(0, datatype="INT64", data=[1, 2**64]), "no INT64"),
+        (changed(0, name=DEEP), "there is no input [[["),
+        (changed(0, datatype=DEEP), "datatype [[["),
+        (changed(0, shape=[2, *[1] * 9999]), "is of shape [2, 1,"),
+        (changed(1, datatype="FP64", data=[1.5, 2**53 + 1]), "FP64 does not hold 9007199254740993"),
+        (changed(1, datatype="FP64", data=[1.5, 2**64 + 1]), "BYTES does, as a text"),
         (changed(0, datatype="INT8", data=[1, 300]), "INT8 does not hold"),
         (changed(0, datatype="BYTES", data=["1", "2"]), "not BYTES"),
         (changed(0, data=[1.0, 1e300]), "computed with"),
@@ -294,13 +324,16 @@ def changed(index: int, **values: object) -> dict[str, object]:
         (changed(2, data=[0.0, 2.0]), "0, 1 or a gap"),
         (changed(3, data=[[1, 2, 3], [4]]), "one length"),
         (changed(3, data=[None] * 12), "without gaps"),
+        (changed(3, datatype="FP64", data=[0.0] * 11 + [1e300]), "numbers that float32 holds"),
+        ({**changed(0), "outputs": [{"name": DEEP}]}, "there is no output [[["),
         ({**changed(0), "outputs": [{"name": "y"}]}, "no output 'y'"),
         ({**changed(0), "id": 3}, "id"),
         ({**changed(0), "parameters": 3}, "parameters"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(service: Service, body: object, said: str) -> None:
-    answer = ask(service, "POST", "/v2/models/reprise/infer", body)
+    content = json.dumps(body).replace(f'"{DEEP}"', "[" * 900 + "]" * 900).encode()
+    answer = ask(service, "POST", "/v2/models/reprise/infer", content)
     assert answer.status_code == 400, answer.text
     assert said in answer.json()["error"]
 
@@ -447,6 +480,49 @@ class Sleepy:
     def run(self, names: None, feeds: dict[str, np.ndarray]) -> Any:
         time.sleep(0.5)
         return self.session.run(names, feeds)
+
+
+def test_a_gap_and_a_number_are_the_same_category_on_both_routes(
+    service: Service, bundle: Bundle
+) -> None:
+    town = next(each for each in bundle.signature.inputs if each.column == "town")
+    odd = bundle.signature.model_copy(
+        update={
+            "inputs": [
+                each.model_copy(update={"categories": ["", "0.1", "18446744073709551617"]})
+                if each is town
+                else each
+                for each in bundle.signature.inputs
+            ]
+        }
+    )
+    seen: list[list[str]] = []
+
+    class Watched(Sleepy):
+        def run(self, names: None, feeds: dict[str, np.ndarray]) -> Any:
+            seen.append(feeds[town.name].tolist())
+            return self.session.run(names, feeds)
+
+    watched = with_session(bundle, Watched(bundle.session))
+    service.take(replace(watched, signature=odd, encode=make_encoder(odd)))
+    given = [None, "", 0.1, 2**64 + 1]
+    body = {"rows": [{**row, "town": value} for row, value in zip(ROWS, given, strict=False)]}
+    assert ask(service, "POST", "/predict", body).status_code == 200
+    assert seen.pop() == ["\0", "", "0.1", "18446744073709551617"]
+    for datatype, data in (
+        ("BYTES", [None, "", "0.1", str(2**64 + 1)]),
+        ("FP32", [None, None, 0.1, 0.1]),
+        ("INT64", [1, 2, 3, 2**63 - 1]),
+    ):
+        inputs = tensors(ROWS[:4])
+        inputs[1] |= {"datatype": datatype, "data": data}
+        answer = ask(service, "POST", "/v2/models/reprise/infer", {"inputs": inputs})
+        assert answer.status_code == 200, answer.text
+    assert seen == [
+        ["\0", "", "0.1", "18446744073709551617"],
+        ["\0", "\0", "0.1", "0.1"],
+        ["1", "2", "3", str(2**63 - 1)],
+    ]
 
 
 def test_a_slow_run_keeps_nobody_from_health_and_ends_in_time(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,17 @@ def test_plain_and_mixed_values_give_the_same_numbers() -> None:
 def test_the_name_of_a_gap_is_none_of_the_categories() -> None:
     assert ours(column("categorical", categories=["", "a"]), None) == "\0"
     assert ours(column("categorical", categories=["", "a"]), "") == ""
+
+
+def test_a_row_without_any_of_many_columns_is_refused_at_once() -> None:
+    many = [column("numeric", name=f"c{n}", column=f"column {n}") for n in range(3000)]
+    row = {f"colum {n}": 1 for n in range(20)}
+    start = time.process_time()
+    with pytest.raises(RequestError, match="many more") as refused:
+        make_encoder(signature(*many))([row])
+    assert len(refused.value.details) == 20
+    # To guess what is meant for 3,000 columns takes seconds, in which nobody is answered.
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize(

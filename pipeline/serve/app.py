@@ -17,6 +17,7 @@ from pipeline.serve.problems import RequestError
 from pipeline.serve.protocol import describe
 from pipeline.serve.service import Service, watch
 from pipeline.serve.signature import example_row
+from stages.common.errors import shorten
 
 MODEL = "/v2/models/{name}"
 VERSION = MODEL + "/versions/{version}"
@@ -59,7 +60,7 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _not_here(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path}: {error.detail}"
+    message = f"{request.method} {shorten(request.url.path)}: {error.detail}"
     return JSONResponse({"error": message}, error.status_code, error.headers)
 
 

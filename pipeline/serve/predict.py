@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 import orjson
 from starlette.types import Receive, Scope
 
+from pipeline.serve.body import parse_json, read_body, split_body
 from pipeline.serve.bundle import Bundle
-from pipeline.serve.guard import Handler, parse_json, read_body, split_body
+from pipeline.serve.guard import Handler
 from pipeline.serve.problems import Answer, RequestError
 from pipeline.serve.protocol import answer, read_request
 from pipeline.serve.rows import check_rows, decode
 from pipeline.serve.service import Service
+from stages.common.errors import shorten
 
 # A longer body is read in a thread: on the event loop others would wait for it.
 INLINE_BYTES = 64 << 10
@@ -41,10 +43,10 @@ def make_finder(service: Service) -> Callable[[str], Handler | None]:
 def check_model(service: Service, bundle: Bundle, name: str, version: str | None = None) -> None:
     """Raise RequestError 404 when a path names another model, or a version that is not served."""
     if name != service.settings.name:
-        message = f"there is no model '{name}'; this is '{service.settings.name}'"
+        message = f"there is no model '{shorten(name)}'; this is '{service.settings.name}'"
         raise RequestError(404, message)
     if version not in (None, bundle.version):
-        raise RequestError(404, f"version {version} is not served; {bundle.version} is")
+        raise RequestError(404, f"version {shorten(version)} is not served; {bundle.version} is")
 
 
 def _predictor(service: Service) -> Handler:

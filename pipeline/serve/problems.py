@@ -1,10 +1,13 @@
 """What is sent back, and why a request is refused: one line, and of wrong rows each place."""
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import orjson
 from starlette.types import Send
+
+from stages.common.errors import shorten
 
 MAX_DETAILS = 20
 
@@ -64,6 +67,17 @@ class Answer:
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
+
+
+def show(value: object) -> str:
+    """A value of a request's on a line: of a large or deeply nested one, its beginning."""
+    if value is None:
+        return "null"
+    # repr() of a value that is nested a thousand deep ends in RecursionError.
+    limited = reprlib.Repr()
+    limited.maxlevel, limited.maxstring, limited.maxlong, limited.maxother = 3, 200, 200, 200
+    limited.maxlist = limited.maxdict = 12
+    return shorten(limited.repr(value))
 
 
 def wrong_rows(details: list[Detail]) -> RequestError:

@@ -10,11 +10,12 @@ import numpy as np
 import orjson
 
 from pipeline.serve.bundle import Bundle
-from pipeline.serve.problems import Answer, RequestError
+from pipeline.serve.problems import Answer, RequestError, show
 from pipeline.serve.rows import Arrays, too_many_rows
 from pipeline.serve.signature import Input
 from pipeline.serve.tensors import DTYPES, TYPES, Tensor, from_bytes, from_json, to_bytes
-from pipeline.serve.values import bounds, read_category
+from pipeline.serve.values import bounds, make_reader
+from stages.common.errors import shorten
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 _KINDS = {"numeric": "FP64", "boolean": "FP64", "categorical": "BYTES", "image": "FP32"}
@@ -36,7 +37,7 @@ def describe(bundle: Bundle, name: str) -> dict[str, object]:
         "versions": [bundle.version],
         "platform": "onnxruntime_onnx",
         "inputs": [
-            {"name": each.name, "datatype": _KINDS[each.kind], "shape": [-1, *each.row_shape]}
+            {"name": each.column, "datatype": _KINDS[each.kind], "shape": [-1, *each.row_shape]}
             for each in signature.inputs
         ],
         "outputs": [
@@ -55,22 +56,28 @@ def read_request(
     """
     if not isinstance(content, dict) or not isinstance(content.get("inputs"), list):
         raise RequestError(400, 'the body must be {"inputs": [{"name": …, "shape": …, …}, …]}')
-    known = {each.name: each for each in bundle.signature.inputs}
+    # A client names columns; what the graph calls them is the stage's own affair.
+    known = {each.column: each for each in bundle.signature.inputs}
     feeds: Arrays = {}
+    seen = set[str]()
     for given in content["inputs"]:
-        name, datatype, shape, parameters = _described(given, known, feeds)
+        name, datatype, shape, parameters = _described(given, known, seen)
         size = parameters.get("binary_data_size")
         if size is None:
-            tensor = from_json(given.get("data"), datatype, shape, name)
+            exact = known[name].kind == "categorical"
+            tensor = from_json(given.get("data"), datatype, shape, name, exact=exact)
         else:
-            if not isinstance(size, int) or not 0 <= size <= len(binary):
+            if "data" in given:
+                raise RequestError(400, f"input '{name}' has both data and binary_data_size")
+            if type(size) is not int or not 0 <= size <= len(binary):
                 raise RequestError(400, f"input '{name}': its binary_data_size is not there")
             tensor = from_bytes(binary[:size], datatype, shape, name)
             binary = binary[size:]
-        feeds[name] = _to_feed(tensor, known[name])
+        feeds[known[name].name] = _to_feed(tensor, known[name])
+        seen.add(name)
     if binary:
         raise RequestError(400, f"{len(binary)} bytes belong to no input")
-    if missing := [name for name in known if name not in feeds]:
+    if missing := [name for name in known if name not in seen]:
         raise RequestError(400, f"these inputs are missing: {', '.join(missing[:12])}")
     num_rows = {len(tensor) for tensor in feeds.values()}
     if len(num_rows) != 1:
@@ -84,7 +91,7 @@ def read_request(
 
 
 def _described(
-    given: object, known: dict[str, Input], before: Arrays
+    given: object, known: dict[str, Input], seen: set[str]
 ) -> tuple[str, str, tuple[int, ...], dict[str, Any]]:
     """Name, datatype, shape and parameters of a request's input."""
     if not isinstance(given, dict):
@@ -92,18 +99,18 @@ def _described(
     name, datatype, shape = (given.get(key) for key in ("name", "datatype", "shape"))
     if not isinstance(name, str) or name not in known:
         shown = ", ".join(list(known)[:12])
-        raise RequestError(400, f"there is no input '{name}'; the model has {shown}")
-    if name in before:
+        raise RequestError(400, f"there is no input {_quote(name)}; the model has {shown}")
+    if name in seen:
         raise RequestError(400, f"input '{name}' is there twice")
     if not isinstance(datatype, str) or (datatype not in DTYPES and datatype != "BYTES"):
         allowed = ", ".join([*DTYPES, "BYTES"])
-        raise RequestError(400, f"input '{name}': datatype '{datatype}' is none of {allowed}")
+        raise RequestError(400, f"input '{name}': datatype {_quote(datatype)} is none of {allowed}")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise RequestError(400, f"input '{name}': its shape must be a list of whole numbers")
     expected = known[name].row_shape
     if (tuple(shape[1:]) != expected and not (expected == () and shape[1:] == [1])) or not shape:
         raise RequestError(
-            400, f"input '{name}' is of shape {shape}; the model takes {[-1, *expected]}"
+            400, f"input '{name}' is of shape {show(shape)}; the model takes {[-1, *expected]}"
         )
     parameters = given.get("parameters") or {}
     if not isinstance(parameters, dict) or "shared_memory_region" in parameters:
@@ -115,8 +122,11 @@ def _described(
 def _to_feed(tensor: Tensor, each: Input) -> Tensor:
     """The tensor as the bundle takes it; where its values are none for this column, an error."""
     if each.kind == "categorical":
-        texts = [read_category(value) for value in tensor.tolist()]
-        return np.array(texts, dtype=object)
+        read, values = make_reader(each), tensor.tolist()
+        if tensor.dtype.kind == "f" and tensor.dtype.itemsize < 8:
+            # The shortest text of a float32 is that of the number that was meant.
+            values = [float(str(value)) for value in tensor]
+        return np.array([read(value) for value in values], dtype=object)
     wrong = f"input '{each.name}' must hold "
     if tensor.dtype == object:
         raise RequestError(400, f"{wrong}numbers, such as {_KINDS[each.kind]}, not BYTES")
@@ -124,7 +134,7 @@ def _to_feed(tensor: Tensor, each: Input) -> Tensor:
         with np.errstate(over="ignore"):
             images = tensor.astype(np.float32)
         if not np.isfinite(images).all():
-            raise RequestError(400, f"{wrong}numbers without gaps")
+            raise RequestError(400, f"{wrong}numbers that float32 holds, without gaps")
         return images
     values = tensor.astype(np.float64)
     present = values[np.isfinite(values)] if each.kind == "numeric" else values[values == values]
@@ -153,13 +163,18 @@ def _wanted(content: dict[str, Any], bundle: Bundle) -> Wanted:
         name = given.get("name") if isinstance(given, dict) else None
         if name not in names:
             raise RequestError(
-                400, f"there is no output '{name}'; the model has {', '.join(names)}"
+                400, f"there is no output {_quote(name)}; the model has {', '.join(names)}"
             )
         parameters = given.get("parameters") or {}
         if not isinstance(parameters, dict) or parameters.get("classification"):
             raise RequestError(400, f"output '{name}': its parameters are not supported")
         outputs.append((name, bool(parameters.get("binary_data", all_binary))))
     return Wanted(number, outputs)
+
+
+def _quote(value: object) -> str:
+    """A name that somebody sent, in quotes; anything else as it is."""
+    return f"'{shorten(value)}'" if isinstance(value, str) else show(value)
 
 
 def answer(bundle: Bundle, name: str, wanted: Wanted, outputs: list[Tensor]) -> Answer:

@@ -1,20 +1,22 @@
 """Rows by column name to the inputs of the bundle, and its outputs to predictions by row."""
 
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.serve.problems import MAX_DETAILS, Detail, RequestError, wrong_rows
+from pipeline.serve.problems import MAX_DETAILS, Detail, RequestError, show, wrong_rows
 from pipeline.serve.signature import Input, Signature
 from pipeline.serve.values import COMPUTABLE, Reader, bounds, make_reader, read_images
-from stages.common.errors import did_you_mean, shorten
+from stages.common.errors import did_you_mean
 
 Arrays = dict[str, npt.NDArray[Any]]
 Row = dict[str, object]
+# A longer number would not come back as it was sent.
+KEY = "a text, a truth, null or a number, which as a whole one fits into 64 bits"
 # What NumPy reads as `values.make_reader` does.
 PLAIN = {float, int, bool, type(None)}
 
@@ -28,15 +30,18 @@ def make_encoder(signature: Signature) -> Callable[[list[Row]], Arrays]:
     numeric = [each for each in signature.inputs if each.kind == "numeric"]
     others = [(each, read) for each, read in readers if each.kind != "numeric"]
     encode_numbers = _numbers_encoder(numeric) if numeric else None
+    key = signature.key
 
     def encode(rows: list[Row]) -> Arrays:
         try:
             feeds = {} if encode_numbers is None else encode_numbers(rows)
             for each, read in others:
                 feeds[each.name] = _read_column(rows, each, read)
+            if key is not None and not all(_is_key(row.get(key)) for row in rows):
+                raise ValueError(KEY)
         except (KeyError, ValueError, TypeError, OverflowError):
             # Which rows they are is looked for only now.
-            raise wrong_rows(_find_wrong(rows, readers)) from None
+            raise wrong_rows(_find_wrong(rows, readers, key)) from None
         return feeds
 
     return encode
@@ -96,15 +101,27 @@ def _read_column(rows: list[Row], each: Input, read: Reader | None) -> npt.NDArr
     return np.array([read(value) for value in values], dtype=dtype)
 
 
-def _find_wrong(rows: list[Row], readers: list[tuple[Input, Reader | None]]) -> list[Detail]:
+def _is_key(value: object) -> bool:
+    """Whether JSON can give it back as it came."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**64
+    return value is None or isinstance(value, str | float)
+
+
+def _find_wrong(
+    rows: list[Row], readers: list[tuple[Input, Reader | None]], key: str | None
+) -> list[Detail]:
     """The first wrong places, row by row."""
     details: list[Detail] = []
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
-            message = f"{shorten(row)} is not a row: it must be an object of columns"
+            message = f"{show(row)} is not a row: it must be an object of columns"
             details.append(Detail(index, "", message))
         else:
-            details += _find_in_row(index, row, readers)
+            # A row may lack thousands of columns, and what is meant takes long to guess.
+            details += islice(_find_in_row(index, row, readers), MAX_DETAILS)
+            if key is not None and not _is_key(row.get(key)):
+                details.append(Detail(index, key, f"{show(row[key])} is not {KEY}"))
         if len(details) >= MAX_DETAILS:
             break
     assert details, "a row was refused for no reason"
@@ -120,9 +137,7 @@ def _find_in_row(
             try:
                 _read_column([row], each, read)
             except (ValueError, TypeError) as error:
-                value = row[column]
-                shown = "null" if value is None else shorten(repr(value))
-                yield Detail(index, column, f"{shown} is not {error}")
+                yield Detail(index, column, f"{show(row[column])} is not {error}")
             continue
         known = {each.column for each, _ in readers}
         others = [name for name in row if name not in known][:MAX_DETAILS]

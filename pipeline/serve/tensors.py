@@ -24,14 +24,28 @@ TYPES = {"float64": "FP64", "float32": "FP32", "int64": "INT64", "bool": "BOOL",
 _JSON_KINDS = {"BOOL": "b", "INT": "iu", "UINT": "iu", "FP": "iuf"}
 
 
-def from_json(data: object, datatype: str, shape: tuple[int, ...], name: str) -> Tensor:
-    """A tensor from nested or flat lists. Raises RequestError 400 where they don't fit."""
+def from_json(
+    data: object, datatype: str, shape: tuple[int, ...], name: str, *, exact: bool = False
+) -> Tensor:
+    """A tensor from nested or flat lists; of BYTES, texts and None.
+
+    `exact`: whole numbers may not be rounded. Raises RequestError 400 where they don't fit.
+    """
+    if not isinstance(data, list):
+        must = "its data must be a list, or bytes after the JSON (binary_data_size)"
+        raise RequestError(400, f"input '{name}': {must}")
     if datatype != "BYTES":
-        return _shaped(_numbers(data, datatype, len(shape), name), shape, name)
+        tensor = _numbers(data, datatype, len(shape), name)
+        values = _flat(data, len(shape)) if exact else []
+        for given, read in zip(values, tensor.ravel().tolist(), strict=False):
+            if type(given) is int and given != read:
+                message = f"{datatype} does not hold {given}: BYTES does, as a text"
+                raise RequestError(400, f"input '{name}': {message}")
+        return _shaped(tensor, shape, name)
     texts = _flat(data, len(shape))
     if not all(text is None or isinstance(text, str) for text in texts):
         raise RequestError(400, f"input '{name}': BYTES must be texts or null")
-    return _shaped(np.array([text or "" for text in texts], dtype=object), shape, name)
+    return _shaped(np.array(texts, dtype=object), shape, name)
 
 
 def from_bytes(raw: bytes, datatype: str, shape: tuple[int, ...], name: str) -> Tensor:
@@ -57,8 +71,7 @@ def _numbers(data: object, datatype: str, depth: int, name: str) -> Tensor:
     try:
         found = np.array(data)
         if found.dtype == object and "f" in kinds:
-            gapless = [np.nan if value is None else value for value in _flat(data, depth)]
-            found = np.array(gapless)
+            found = _with_gaps(_flat(data, depth))
     except ValueError:
         raise RequestError(400, f"input '{name}': its rows are not of one length") from None
     if found.size and found.dtype.kind not in kinds:
@@ -68,7 +81,19 @@ def _numbers(data: object, datatype: str, depth: int, name: str) -> Tensor:
         limits = np.iinfo(dtype)
         if int(found.min()) < limits.min or int(found.max()) > limits.max:
             raise RequestError(400, f"input '{name}': {datatype} does not hold its numbers")
-    return found.astype(dtype)
+    with np.errstate(over="ignore"):
+        tensor = found.astype(dtype)
+    if dtype.kind == "f" and found.size and (np.isinf(tensor) & np.isfinite(found)).any():
+        raise RequestError(400, f"input '{name}': {datatype} does not hold its numbers")
+    return tensor
+
+
+def _with_gaps(values: list[object]) -> Tensor:
+    """Numbers of any length, and NaN for None."""
+    gapless = [np.nan if value is None else value for value in values]
+    if {type(value) for value in gapless} <= {int, float}:
+        return np.array(gapless, np.float64)
+    return np.array(gapless)
 
 
 def _flat(data: object, depth: int) -> list[object]:
