@@ -613,6 +613,35 @@ def test_a_new_model_is_taken_whole_and_a_broken_one_is_told_of(
     assert list(answer) == ["prediction"]
 
 
+def test_a_pipe_in_the_models_place_is_told_of_and_ends_no_reload(
+    project: Project, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_now, "LOOK_SECONDS", 0.02)
+    place(project.path / "data/infer", tmp_path)
+    service = Service(Settings(tmp_path), load_bundle(tmp_path))
+    old, said = service.bundle, list[str]()
+
+    async def story() -> None:
+        task = asyncio.create_task(serving_now.watch(service, said.append))
+        for name in FILES:
+            (tmp_path / name).unlink()
+            os.mkfifo(tmp_path / name)
+            await until(lambda: bool(said))
+            assert "is no regular file" in said.pop()
+            place(project.path / "data/infer", tmp_path, name)
+        # A mistake of ours at one model is no reason to look for no other.
+        with monkeypatch.context() as broken:
+            broken.setattr(serving_now, "load_bundle", lambda _: {}["x"])
+            place(other, tmp_path)
+            await until(lambda: bool(said))
+            assert "KeyError" in said.pop()
+        place(other, tmp_path)
+        await until(lambda: service.bundle is not old)
+        task.cancel()
+
+    asyncio.run(story())
+
+
 async def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 20
     while not condition():
@@ -627,8 +656,14 @@ def command(*arguments: str) -> list[str]:
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     """The command in a process of its own; its address and the rest of what it says first."""
+    with started(command("--port", "0", "--model", str(folder))) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def started(arguments: list[str]) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     process = subprocess.Popen(
-        command("--port", "0", "--model", str(folder)),
+        arguments,
         cwd=ROOT,
         env=project_environment(),
         stdout=subprocess.PIPE,
@@ -686,6 +721,34 @@ def test_the_command_serves_reloads_and_finishes_what_is_under_way(
         rest = process.stdout.read()
         assert rest.splitlines()[-1] == "stopped"
         assert "in place of" in rest
+
+
+# The command with a new model that is never read to its end.
+ENDLESS = """
+import time
+from pipeline.serve import command, service
+service.LOOK_SECONDS, command.GRACE_SECONDS = 0.05, 0.3
+def load(folder):
+    print("reading", flush=True)
+    time.sleep(600)
+service.load_bundle = load
+from pipeline.cli import main
+main()
+"""
+
+
+def test_a_thread_that_never_comes_back_keeps_nobody_from_the_end(
+    project: Project, tmp_path: Path
+) -> None:
+    place(project.path / "data/infer", tmp_path)
+    arguments = ["serve", "--port", "0", "--model", str(tmp_path)]
+    with started([sys.executable, "-c", ENDLESS, *arguments]) as (process, _, _):
+        assert process.stdout is not None
+        place(project.path / "data/infer", tmp_path)
+        assert process.stdout.readline() == "reading\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+        assert "a thread was still at work" in process.stdout.read()
 
 
 def test_it_does_not_start_without_what_it_needs(project: Project, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from pathlib import Path
 
@@ -204,6 +205,30 @@ def test_json_rows_are_predicted_as_the_batch_predicts_them(
             own = expected[start : start + step]
             assert found[0].tolist() == own["prediction"].to_list()
             np.testing.assert_allclose(found[1], own[:, 2:].to_numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (r'"mean": [-\d.e]+', '"mean": NaN', "inputs.*mean': Input should be a finite number"),
+        (r'"deviation": [\d.e]+', '"deviation": -1', "greater than or equal to 0"),
+        (r'"deviation": [\d.e]+', '"deviation": 1e999', "finite number"),
+        (r'"rows",\s+2', '"rows", 0', "greater than 0"),
+        (r'"rows",\s+2', '"rows", "two"', "whole numbers"),
+        (r'"ill"', '"ill", "x"', "does not run"),
+        (r'"column": "size"', '"column": "town"', "two inputs have one name"),
+    ],
+)
+def test_a_signature_with_which_no_request_could_be_answered_is_refused(
+    project: Project, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    folder = project.path / "data/infer"
+    (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    text, count = re.subn(old, new, (folder / "signature.json").read_text(), count=1)
+    assert count == 1
+    (tmp_path / "signature.json").write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_bundle(tmp_path)
 
 
 def test_the_signature_says_which_model_it_belongs_to(project: Project, tmp_path: Path) -> None:

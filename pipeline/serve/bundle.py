@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime
 
-from pipeline.serve.rows import Arrays, Row, make_encoder
+from pipeline.serve.rows import Arrays, Row, decode, make_encoder
 from pipeline.serve.signature import Signature, example_row, parse_signature
 from stages.common.errors import UserError
 
@@ -72,7 +73,7 @@ def load_bundle(folder: Path) -> Bundle:
         message = f"there is no {folder / missing}: 'dvc repro' makes it, 'dvc pull' fetches it"
         raise UserError(message)
     try:
-        model, signature = ((folder / name).read_bytes() for name in FILES)
+        model, signature = (_read(folder / name) for name in FILES)
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror or error}") from None
     described = parse_signature(signature)
@@ -86,6 +87,14 @@ def load_bundle(folder: Path) -> Bundle:
     _check_inputs(session, described, folder)
     encode = make_encoder(described)
     return Bundle(described, session, encode, _warm_up(session, described, encode, folder), stamp)
+
+
+def _read(path: Path) -> bytes:
+    """A file's bytes. Raises UserError where it is no file: to read a FIFO would take for ever."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UserError(f"{path} is no regular file: 'dvc checkout' brings the stage's own")
+        return file.read()
 
 
 def _md5(content: bytes) -> str:
@@ -138,6 +147,8 @@ def _warm_up(
     """Run the example once and often; how many rows run within INLINE_SECONDS, 0 or more."""
     row = example_row(signature)
     try:
+        # To its very end: an answer that can't be written would be found by the first request.
+        decode(signature, session.run(None, encode([row])), [row])
         one, many = encode([row]), encode([row] * WARM_UP_ROWS)
         seconds = [_seconds(session, feeds) for feeds in (one, many)]
     except Exception as error:

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import socket
+import threading
 from contextlib import suppress
 from types import FrameType
 
@@ -49,7 +50,17 @@ def serve(settings: Settings, host: str, port: int, *, access_log: bool) -> None
         _say(_introduction(service, _address(listener)))
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve([listener]))
+            # The end waits for all threads, of which one may never come back: that of a read from
+            # a disk that is gone, or of a run of the model that takes for ever.
+            last = threading.Timer(GRACE_SECONDS, _end)
+            last.daemon = True
+            last.start()
     _say("stopped")
+
+
+def _end() -> None:
+    _say("stopped; a thread was still at work")
+    os._exit(0)
 
 
 def read_token(host: str) -> str | None:

@@ -165,6 +165,8 @@ def _wanted(content: dict[str, Any], bundle: Bundle) -> Wanted:
             raise RequestError(
                 400, f"there is no output {_quote(name)}; the model has {', '.join(names)}"
             )
+        if any(name == before for before, _ in outputs):
+            raise RequestError(400, f"output '{name}' is asked for twice")
         parameters = given.get("parameters") or {}
         if not isinstance(parameters, dict) or parameters.get("classification"):
             raise RequestError(400, f"output '{name}': its parameters are not supported")

@@ -65,12 +65,14 @@ async def watch(service: Service, say: Callable[[str], None]) -> None:
             continue
         try:
             bundle = await asyncio.to_thread(load_bundle, service.settings.folder)
-        except (UserError, OSError, MemoryError) as error:
+        except Exception as error:
+            # Of whatever kind: the models after this one must be looked for.
             if still:
                 known = found
                 service.metrics.reloaded("broken")
                 serving = service.bundle.version[:12]
-                say(f"a new model can't be served, {serving} still is:\n  {error}")
+                why = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                say(f"a new model can't be served, {serving} still is:\n  {why}")
             continue
         known = bundle.stamp
         _take(service, bundle, say)

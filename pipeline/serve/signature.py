@@ -1,14 +1,18 @@
 """What `signature.json` says of `model.onnx`: its inputs by column, its outputs, its hashes."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stages.common.errors import UserError
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+    # With a mean of NaN no number would fit, and every request be refused.
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
+
+
+Size = Annotated[int, Field(gt=0)]
 
 
 class Input(_Part):
@@ -20,15 +24,23 @@ class Input(_Part):
     name: str
     column: str
     kind: Literal["numeric", "boolean", "categorical", "image"]
-    shape: list[int | str]
+    shape: Annotated[list[Size | str], Field(min_length=1)]
     categories: list[str] = []
     mean: float | None = None
-    deviation: float | None = None
+    deviation: Annotated[float, Field(ge=0)] | None = None
 
     @property
     def row_shape(self) -> tuple[int, ...]:
         """The shape of one row's value; () of a column of single values."""
         return tuple(int(size) for size in self.shape[1:])
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> "Input":
+        if not all(isinstance(size, int) for size in self.shape[1:]):
+            raise ValueError("shape must be 'rows' and then whole numbers")
+        if (self.kind == "image") != (len(self.shape) > 1):
+            raise ValueError("an image has a shape, and nothing else has one")
+        return self
 
 
 class Output(_Part):
@@ -54,6 +66,16 @@ class Signature(_Part):
     classes: list[bool | int | str] | None
     inputs: list[Input]
     outputs: list[Output]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "Signature":
+        for names in ([each.name for each in self.inputs], [each.column for each in self.inputs]):
+            if len(set(names)) < len(names):
+                raise ValueError("two inputs have one name")
+        num = 1 if self.classes is None else 2
+        if len(self.outputs) != num:
+            raise ValueError(f"a {self.task} has {num} outputs")
+        return self
 
     @property
     def class_names(self) -> list[str]:
