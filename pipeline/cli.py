@@ -204,6 +204,9 @@ def predict(file: str, output: str | None, explain: bool) -> None:  # noqa: FBT0
 @click.option("--max-rows", default=4096, show_default=True, type=click.IntRange(1))
 @click.option("--max-queued-rows", default=16384, show_default=True, type=click.IntRange(1))
 @click.option("--timeout-seconds", default=30.0, show_default=True, type=click.FloatRange(0.1))
+@click.option("--header-seconds", default=10.0, show_default=True, type=click.FloatRange(0.1))
+@click.option("--max-connections", default=2048, show_default=True, type=click.IntRange(1))
+@click.option("--allow-host", multiple=True, metavar="NAME", help="It is asked for by this, too.")
 @click.option("--access-log", is_flag=True, help="A line for each request.")
 def serve(host: str, port: int, model: str | None, **limits: Any) -> None:
     """Answer requests over HTTP with the trained model, and with a new one once it is there."""
@@ -213,12 +216,21 @@ def serve(host: str, port: int, model: str | None, **limits: Any) -> None:
 
 @stop_at_mistakes
 def _serve(
-    host: str, port: int, model: str, *, access_log: bool, max_body_mb: int, **limits: Any
+    host: str,
+    port: int,
+    model: str,
+    *,
+    access_log: bool,
+    allow_host: tuple[str, ...],
+    max_body_mb: int,
+    **limits: Any,
 ) -> None:
-    from pipeline.serve.command import read_token, serve
+    from pipeline.serve.command import is_loopback, read_token, serve
+    from pipeline.serve.hosts import known_hosts
     from pipeline.serve.service import Settings
 
     limits["max_body_bytes"] = max_body_mb << 20
+    limits["hosts"] = known_hosts(host, allow_host, loopback=is_loopback(host))
     settings = Settings(Path(model), token=read_token(host), **limits)
     serve(settings, host, port, access_log=access_log)
 

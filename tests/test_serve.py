@@ -89,7 +89,7 @@ def ask(
 @contextlib.asynccontextmanager
 async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(make_app(service, print))  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         yield http
 
 
@@ -703,7 +703,9 @@ def test_the_command_serves_reloads_and_finishes_what_is_under_way(
         body = b'{"rows": [{"town": "Oslo", "smoker": true}]}'
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=SECONDS) as connection:
-            head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = (
+                f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
             connection.sendall(head.encode() + body[:10])
             time.sleep(0.2)
             process.send_signal(signal.SIGTERM)

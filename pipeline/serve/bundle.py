@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
-import onnxruntime
 
 from pipeline.serve.rows import Arrays, Row, decode, make_encoder
 from pipeline.serve.signature import Signature, example_row, parse_signature
 from stages.common.errors import UserError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession as Session
 
 FILES = ("model.onnx", "signature.json")
 WARM_UP_ROWS = 64
@@ -32,7 +35,7 @@ class Bundle:
     """
 
     signature: Signature
-    session: onnxruntime.InferenceSession
+    session: "Session"
     encode: Callable[[list[Row]], Arrays]
     inline_rows: int
     stamp: Stamp
@@ -101,9 +104,10 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()
 
 
-def _open(model: bytes, folder: Path) -> onnxruntime.InferenceSession:
+def _open(model: bytes, folder: Path) -> "Session":
     if not model:
         raise UserError(f"{folder}/model.onnx is empty: the model was not exported as ONNX")
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads()
     options.inter_op_num_threads = 1
@@ -115,6 +119,18 @@ def _open(model: bytes, folder: Path) -> onnxruntime.InferenceSession:
         raise UserError(f"cannot load {folder}/model.onnx: {_reason(error)}") from None
 
 
+def import_onnxruntime() -> ModuleType:
+    """ONNX Runtime, which is imported nowhere else here: without its telemetry.
+
+    Its library reads the variable as it is loaded; later there is no way to keep it from looking
+    up its collector's address, and from writing an identifier into the user's cache folder.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime  # type: ignore[no-any-return]
+
+
 def num_threads() -> int:
     """The threads of one run: REPRISE_THREADS, else one, with which small models are fastest."""
     asked = os.environ.get("REPRISE_THREADS", "1")
@@ -123,9 +139,7 @@ def num_threads() -> int:
     return int(asked)
 
 
-def _check_inputs(
-    session: onnxruntime.InferenceSession, signature: Signature, folder: Path
-) -> None:
+def _check_inputs(session: "Session", signature: Signature, folder: Path) -> None:
     for what, theirs, ours in (
         ("inputs", session.get_inputs(), signature.inputs),
         ("outputs", session.get_outputs(), signature.outputs),
@@ -139,7 +153,7 @@ def _check_inputs(
 
 
 def _warm_up(
-    session: onnxruntime.InferenceSession,
+    session: "Session",
     signature: Signature,
     encode: Callable[[list[Row]], Arrays],
     folder: Path,
@@ -160,7 +174,7 @@ def _warm_up(
     return 1 + int((INLINE_SECONDS - alone) / each)
 
 
-def _seconds(session: onnxruntime.InferenceSession, feeds: Arrays) -> float:
+def _seconds(session: "Session", feeds: Arrays) -> float:
     shortest = float("inf")
     for _ in range(5):
         start = time.perf_counter()

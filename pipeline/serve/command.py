@@ -3,13 +3,14 @@
 import asyncio
 import ipaddress
 import json
-import logging
 import os
+import re
 import shlex
 import signal
 import socket
 import threading
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -17,6 +18,15 @@ import uvicorn
 from pipeline.ports import choose_port
 from pipeline.serve.app import make_app
 from pipeline.serve.bundle import Bundle, load_bundle
+from pipeline.serve.connections import (
+    MAX_HEAD_BYTES,
+    Connection,
+    Connections,
+    Limits,
+    Listener,
+    max_connections,
+)
+from pipeline.serve.log import set_up_log
 from pipeline.serve.service import Service, Settings
 from pipeline.serve.signature import example_row
 from stages.common.errors import UserError
@@ -35,10 +45,21 @@ def serve(settings: Settings, host: str, port: int, *, access_log: bool) -> None
 
     Raises UserError when the model, the port or the token does not allow it.
     """
+    _check_name(settings.name)
+    num = max_connections(settings.max_connections)
     bundle = load_bundle(settings.folder)
-    with _bind(host, port) as listener:
+    set_up_log(access_log=access_log)
+    with bind(host, port) as listener:
         service = Service(settings, bundle)
-        server = make_server(service, access_log=access_log)
+        limits = Limits(
+            num=num,
+            header_seconds=settings.header_seconds,
+            answer_seconds=settings.timeout_seconds + GRACE_SECONDS,
+            # In chunks of a few bytes a body is longer than its bytes.
+            request_bytes=MAX_HEAD_BYTES + 2 * settings.max_body_bytes,
+        )
+        listener.connections = Connections(limits, service.metrics)
+        server = make_server(service, listener.connections, access_log=access_log)
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             server.should_exit = True
@@ -49,13 +70,26 @@ def serve(settings: Settings, host: str, port: int, *, access_log: bool) -> None
             signal.signal(number, stop)
         _say(_introduction(service, _address(listener)))
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-            runner.run(server.serve([listener]))
+            runner.run(run_server(server, listener))
             # The end waits for all threads, of which one may never come back: that of a read from
             # a disk that is gone, or of a run of the model that takes for ever.
             last = threading.Timer(GRACE_SECONDS, _end)
             last.daemon = True
             last.start()
     _say("stopped")
+
+
+async def run_server(server: uvicorn.Server, listener: Listener) -> None:
+    """Answer until the server is told to stop."""
+    watching = asyncio.create_task(listener.connections.watch())
+    await server.serve([listener])
+    watching.cancel()
+
+
+def _check_name(name: str) -> None:
+    """Raise UserError when a path could not hold the model's name as it is."""
+    if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise UserError(f"--name '{name}' must be of letters, digits, '.', '_' and '-' alone")
 
 
 def _end() -> None:
@@ -92,12 +126,13 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(each[4][0]).split("%")[0]).is_loopback for each in found)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> Listener:
+    """The listening socket. Raises UserError when it can't be had."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     if port and is_loopback(host) and family == socket.AF_INET:
         choose_port(port, "--port", fixed=True)
     # With the protocol said, asyncio sends small answers at once (TCP_NODELAY).
-    listener = socket.socket(family, kind, protocol)
+    listener = Listener(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
@@ -120,7 +155,7 @@ def _introduction(service: Service, address: str) -> str:
     what = f"{signature.task} of '{signature.target}'"
     if signature.classes is not None:
         what += f", {len(signature.classes)} classes"
-    names = [each.column for each in signature.inputs]
+    names = [" ".join(each.column.split()) for each in signature.inputs]
     columns = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     return "\n".join(
         [
@@ -142,19 +177,25 @@ def _curl(bundle: Bundle, settings: Settings, address: str) -> str:
     token = ""
     if settings.token is not None:
         token = f' -H "Authorization: Bearer ${TOKEN}"'
-    body = json.dumps({"rows": [example_row(bundle.signature)]}, ensure_ascii=False)
+    row = {"rows": [example_row(bundle.signature)]}
+    body = json.dumps(row, ensure_ascii=False)
+    if not body.isprintable():
+        body = json.dumps(row)
     if len(body) <= MAX_EXAMPLE_LENGTH:
         return f"curl -s {address}/predict{token} -d {shlex.quote(body)}"
     return f"curl -s {address}/example{token} | curl -s {address}/predict{token} -d @-"
 
 
-def make_server(service: Service, *, access_log: bool = False) -> uvicorn.Server:
+def make_server(
+    service: Service, connections: Connections, *, access_log: bool = False
+) -> uvicorn.Server:
     """The server of a model, to be run on a listening socket."""
-    if access_log:
-        logging.basicConfig(format="%(message)s", level=logging.INFO)
     server = uvicorn.Server(
         uvicorn.Config(
             make_app(service, _say),
+            # Another event loop would not ask the socket of ours for its connections.
+            loop="asyncio",
+            http=partial(Connection, connections=connections),  # type: ignore[arg-type]
             log_config=None,
             log_level="info" if access_log else "warning",
             access_log=access_log,
@@ -169,6 +210,8 @@ def make_server(service: Service, *, access_log: bool = False) -> uvicorn.Server
 
 
 def _say(text: str) -> None:
+    # A name may hold what a terminal obeys.
+    text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
     # Who started it may have closed the pipe: that is no reason to stop looking for new models.
     with suppress(OSError):
         print(text, flush=True)

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.serve.body import CLOSE, find_header
-from pipeline.serve.problems import Answer, RequestError
+from pipeline.serve.hosts import check_site, make_host_check
+from pipeline.serve.problems import NO_SNIFF, Answer, RequestError
 from pipeline.serve.service import Service
 
 # More than these at once are turned away: each may hold a body.
@@ -26,6 +27,7 @@ def guarded(app: ASGIApp, service: Service, find: Callable[[str], Handler | None
     A path for which `find` has a handler is answered by that, and never comes to `app`.
     """
     num_requests = 0
+    check_host = make_host_check(service.settings.hosts)
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal num_requests
@@ -38,22 +40,26 @@ def guarded(app: ASGIApp, service: Service, find: Callable[[str], Handler | None
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message["headers"], NO_SNIFF]
             await send(message)
 
         num_requests += 1
         try:
+            check_host(scope)
             check_token(scope, service.settings.token)
             handler = find(path)
             if handler is None:
                 await app(scope, receive, note)
                 return
+            check_site(scope)
             if num_requests > MAX_REQUESTS:
                 raise RequestError(503, "too many requests at once", headers={"Retry-After": "1"})
             answer = await _within(service.settings.timeout_seconds, handler, scope, receive)
             status = answer.status
             await answer.send(send)
         except RequestError as error:
-            await error.answer().send(note)
+            status = error.status
+            await error.answer().send(send)
         finally:
             num_requests -= 1
             service.metrics.answered(path, status, time.perf_counter() - start)

@@ -43,6 +43,17 @@ class Metrics:
         self._reloads = Counter(
             "reprise_reloads", "New models found: taken, or broken", ["result"], registry=registry
         )
+        self._connections = Gauge(
+            "reprise_connections", "Connections that are open", registry=registry
+        )
+        self.closed = Counter(
+            "reprise_connections_closed",
+            "Closed by the server: slow, to make room, refused for want of room, too large",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("slow", "room", "refused", "large"):
+            self.closed.labels(reason)
         for result in ("taken", "broken"):
             self._reloads.labels(result)
         # To look up labels takes longer than to count.
@@ -52,6 +63,10 @@ class Metrics:
     def watch_queue(self, read: Callable[[], int]) -> None:
         """Take the length of the queue from `read` whenever it is asked for."""
         self._queued_rows.set_function(read)
+
+    def watch_connections(self, read: Callable[[], int]) -> None:
+        """Take the number of connections from `read` whenever it is asked for."""
+        self._connections.set_function(read)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """Count a request."""

@@ -10,6 +10,8 @@ from starlette.types import Send
 from stages.common.errors import shorten
 
 MAX_DETAILS = 20
+# A browser must not take JSON that holds somebody's names for a page.
+NO_SNIFF = (b"x-content-type-options", b"nosniff")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Answer:
         headers = [
             (b"content-type", self.media_type.encode()),
             (b"content-length", str(len(self.body)).encode()),
+            NO_SNIFF,
             *((name.lower().encode(), value.encode()) for name, value in self.headers.items()),
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})

@@ -20,7 +20,10 @@ LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the model is, its name in the protocol, the limits, and the token if there is one."""
+    """Where the model is, its name in the protocol, the limits, and the token if there is one.
+
+    `hosts`: the names, in lower case, by which this server may be asked for, besides localhost.
+    """
 
     folder: Path
     name: str = "reprise"
@@ -28,6 +31,9 @@ class Settings:
     max_rows: int = 4096
     max_queued_rows: int = 16_384
     timeout_seconds: float = 30.0
+    header_seconds: float = 10.0
+    max_connections: int = 2048
+    hosts: frozenset[str] = frozenset()
     token: str | None = field(default=None, repr=False)
 
 
