@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import polars as pl
 import pytest
 import torch
@@ -84,7 +85,15 @@ def test_the_file_holds_no_path_and_the_signature_every_column(project: Project)
     assert str(project.path.parent).encode() not in content
     assert b"stages/" not in content
     assert b".py" not in content
+    session = onnxruntime.InferenceSession(content)
+    assert [each.name for each in session.get_inputs()] == ["c0", "c1", "c2", "c3"]
     signature = read_json(project.path / "data/infer/signature.json")
+    assert [(i["name"], i["column"]) for i in signature["inputs"]] == [
+        ("c0", "size"),
+        ("c1", "town"),
+        ("c2", "smoker"),
+        ("c3", "picture"),
+    ]
     assert [i["kind"] for i in signature["inputs"]] == [
         "numeric",
         "categorical",

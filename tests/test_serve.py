@@ -253,11 +253,11 @@ def test_the_protocol_infers_what_the_rows_give(service: Service) -> None:
 def test_the_binary_extension_goes_both_ways(service: Service) -> None:
     path = "/v2/models/reprise/infer"
     plain = ask(service, "POST", path, {"inputs": tensors(ROWS[:9])}).json()["outputs"]
-    feeds = service.bundle.encode(ROWS[:9])
-    names = {each.column: each.name for each in service.bundle.signature.inputs}
+    encoded = service.bundle.encode(ROWS[:9])
+    feeds = {each.column: encoded[each.name] for each in service.bundle.signature.inputs}
     inputs, parts = [], []
     for each in tensors(ROWS[:9]):
-        parts.append(to_bytes(feeds[names[each["name"]]], each["datatype"]))
+        parts.append(to_bytes(feeds[each["name"]], each["datatype"]))
         each["parameters"] = {"binary_data_size": len(parts[-1])}
         del each["data"]
         inputs.append(each)

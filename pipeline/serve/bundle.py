@@ -147,8 +147,8 @@ def _check_inputs(session: "Session", signature: Signature, folder: Path) -> Non
         of_model, of_signature = ([each.name for each in named] for named in (theirs, ours))
         if of_model != of_signature:
             raise UserError(
-                f"{folder}/signature.json names the {what} {', '.join(of_signature)}; model.onnx "
-                f"has {', '.join(of_model)}\n  'dvc repro infer' writes both anew"
+                f"{folder}/signature.json names the {what} {', '.join(of_signature[:12])}; "
+                f"model.onnx has {', '.join(of_model[:12])}\n  'dvc repro infer' writes both anew"
             )
 
 

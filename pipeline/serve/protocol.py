@@ -1,5 +1,7 @@
 """The Open Inference Protocol, version 2: a request's tensors to feeds, outputs to an answer.
 
+An input is called as its column, whatever the graph calls it.
+
 https://github.com/open-inference/open-inference-protocol
 """
 
@@ -56,12 +58,10 @@ def read_request(
     """
     if not isinstance(content, dict) or not isinstance(content.get("inputs"), list):
         raise RequestError(400, 'the body must be {"inputs": [{"name": …, "shape": …, …}, …]}')
-    # A client names columns; what the graph calls them is the stage's own affair.
     known = {each.column: each for each in bundle.signature.inputs}
-    feeds: Arrays = {}
-    seen = set[str]()
+    columns: Arrays = {}
     for given in content["inputs"]:
-        name, datatype, shape, parameters = _described(given, known, seen)
+        name, datatype, shape, parameters = _described(given, known, columns)
         size = parameters.get("binary_data_size")
         if size is None:
             exact = known[name].kind == "categorical"
@@ -73,13 +73,12 @@ def read_request(
                 raise RequestError(400, f"input '{name}': its binary_data_size is not there")
             tensor = from_bytes(binary[:size], datatype, shape, name)
             binary = binary[size:]
-        feeds[known[name].name] = _to_feed(tensor, known[name])
-        seen.add(name)
+        columns[name] = _to_feed(tensor, known[name])
     if binary:
         raise RequestError(400, f"{len(binary)} bytes belong to no input")
-    if missing := [name for name in known if name not in seen]:
+    if missing := [name for name in known if name not in columns]:
         raise RequestError(400, f"these inputs are missing: {', '.join(missing[:12])}")
-    num_rows = {len(tensor) for tensor in feeds.values()}
+    num_rows = {len(tensor) for tensor in columns.values()}
     if len(num_rows) != 1:
         raise RequestError(400, f"the inputs differ in their rows: {sorted(num_rows)}")
     (num,) = num_rows
@@ -87,11 +86,12 @@ def read_request(
         raise RequestError(400, "there must be at least one row")
     if num > max_rows:
         raise too_many_rows(num, max_rows)
+    feeds = {known[name].name: tensor for name, tensor in columns.items()}
     return feeds, num, _wanted(content, bundle)
 
 
 def _described(
-    given: object, known: dict[str, Input], seen: set[str]
+    given: object, known: dict[str, Input], seen: Container[str]
 ) -> tuple[str, str, tuple[int, ...], dict[str, Any]]:
     """Name, datatype, shape and parameters of a request's input."""
     if not isinstance(given, dict):
@@ -127,7 +127,7 @@ def _to_feed(tensor: Tensor, each: Input) -> Tensor:
             # The shortest text of a float32 is that of the number that was meant.
             values = [float(str(value)) for value in tensor]
         return np.array([read(value) for value in values], dtype=object)
-    wrong = f"input '{each.name}' must hold "
+    wrong = f"input '{each.column}' must hold "
     if tensor.dtype == object:
         raise RequestError(400, f"{wrong}numbers, such as {_KINDS[each.kind]}, not BYTES")
     if each.kind == "image":

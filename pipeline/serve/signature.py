@@ -18,6 +18,7 @@ Size = Annotated[int, Field(gt=0)]
 class Input(_Part):
     """An input of the graph, which is one raw column; `shape` begins with 'rows'.
 
+    `name` is what the graph calls it (`c0`, `c1`, …), `column` what everybody else does.
     `mean` and `deviation` are those of training, of a number or of an image's numbers.
     """
 

@@ -1,7 +1,8 @@
 """The trained model with its preparation as one ONNX graph: raw columns in, names of classes out.
 
-A column is an input of its own name with a row for each value. Gaps are NaN in numbers and
-truths, and '' in categories. The bytes follow from the model alone: no path, no time.
+A column is an input with a row for each value. Inputs are called `c0`, `c1`, … in the order of the
+schema, since a column may have any name: `signature.json` says which is which. Gaps are NaN in
+numbers and truths, and '' in categories. The bytes follow from the model alone: no path, no time.
 """
 
 import io
@@ -20,7 +21,7 @@ from stages.common.batches import to_batch
 from stages.common.encode import image_shape
 from stages.common.errors import Problem, UserError
 from stages.common.predict import Predictor
-from stages.common.schema import Array, Feature
+from stages.common.schema import Array, Feature, Schema
 
 OPSET = 17
 # Of the standard library of operators and of that for tables, which has LabelEncoder.
@@ -37,7 +38,8 @@ def export(predictor: Predictor, arrays: dict[str, Array]) -> bytes:
     """
     inner = to_onnx(predictor, arrays)
     graph = _Graph()
-    inputs = [_input(feature) for feature in predictor.schema.features]
+    names = input_names(predictor.schema)
+    inputs = [_input(feature, names[feature.name]) for feature in predictor.schema.features]
     for kind in arrays:
         graph.node("Identity", [_add_kind(graph, predictor, kind)], f"{_MODEL}{kind}")
     graph.nodes += inner.graph.node
@@ -54,9 +56,9 @@ def export(predictor: Predictor, arrays: dict[str, Array]) -> bytes:
     return content
 
 
-def input_name(feature: Feature) -> str:
-    """The column's name, unless an output has it."""
-    return f"{feature.name}_input" if feature.name in OUTPUTS else feature.name
+def input_names(schema: Schema) -> dict[str, str]:
+    """What the bundle calls each column, by the column's name: `c0` for the first, and so on."""
+    return {feature.name: f"c{number}" for number, feature in enumerate(schema.features)}
 
 
 def row_shape(feature: Feature) -> list[int]:
@@ -129,30 +131,35 @@ def to_onnx(predictor: Predictor, arrays: dict[str, Array]) -> Any:
     return onnx.compose.add_prefix(model, _MODEL)
 
 
-def _input(feature: Feature) -> Any:
+def _input(feature: Feature, name: str) -> Any:
     kind = {"categorical": TensorProto.STRING, "image": TensorProto.FLOAT}
     shape: list[int | str] = ["rows", *row_shape(feature)]
-    return helper.make_tensor_value_info(
-        input_name(feature), kind.get(feature.kind, TensorProto.DOUBLE), shape
-    )
+    return helper.make_tensor_value_info(name, kind.get(feature.kind, TensorProto.DOUBLE), shape)
 
 
 def _add_kind(graph: _Graph, predictor: Predictor, kind: str) -> str:
     """The tensor of one kind from the raw columns, as `encode` and `to_batch` make it."""
     features = predictor.schema.of_kind(kind)  # type: ignore[arg-type]
+    known = input_names(predictor.schema)
+    names = [known[feature.name] for feature in features]
     if kind == "image":
-        return _add_image(graph, predictor, features[0])
+        return _add_image(graph, predictor, features[0], names[0])
     if kind == "categorical":
-        return _join(graph, [_add_codes(graph, feature) for feature in features], f"/{kind}")
-    raw = _join(graph, [input_name(feature) for feature in features], f"/{kind}/raw")
+        codes = [_add_codes(graph, f, name) for f, name in zip(features, names, strict=True)]
+        return _join(graph, codes, f"/{kind}")
+    raw = _join(graph, names, f"/{kind}/raw")
     return _add_numbers(graph, predictor, features, raw)
 
 
 def _join(graph: _Graph, columns: list[str], name: str) -> str:
-    """Columns of (rows,) side by side: (rows, columns)."""
-    axis = graph.constant(np.array([1]), f"{name}/axis")
-    parts = [graph.node("Unsqueeze", [c, axis], f"{name}/column/{c}") for c in columns]
-    return graph.node("Concat", parts, name, axis=1)
+    """Columns of (rows,) side by side: (rows, columns).
+
+    Three operators however many columns there are: one after the other, and then turned.
+    """
+    flat = graph.node("Concat", columns, f"{name}/flat", axis=0)
+    shape = graph.constant(np.array([len(columns), -1]), f"{name}/shape")
+    turned = graph.node("Reshape", [flat, shape], f"{name}/turned")
+    return graph.node("Transpose", [turned], name, perm=[1, 0])
 
 
 def _add_numbers(graph: _Graph, predictor: Predictor, features: list[Feature], raw: str) -> str:
@@ -183,25 +190,23 @@ def _add_numbers(graph: _Graph, predictor: Predictor, features: list[Feature], r
     return graph.node("Concat", [value, gap], f"{name}/both", axis=1)
 
 
-def _add_codes(graph: _Graph, feature: Feature) -> str:
+def _add_codes(graph: _Graph, feature: Feature, name: str) -> str:
     categories = feature.categories or []
-    name = f"/categorical/code/{feature.name}"
     if not categories:
         # LabelEncoder takes no empty list; nothing is ever looked up.
         categories = ["\0"]
     codes = list(range(1, len(categories) + 1))
     return graph.node(
         "LabelEncoder",
-        [input_name(feature)],
-        name,
+        [name],
+        f"/categorical/code/{name}",
         keys_strings=categories,
         values_int64s=codes,
         default_int64=0,
     )
 
 
-def _add_image(graph: _Graph, predictor: Predictor, feature: Feature) -> str:
-    value = input_name(feature)
+def _add_image(graph: _Graph, predictor: Predictor, feature: Feature, value: str) -> str:
     if feature.layout == "HW":
         axis = graph.constant(np.array([1]), "/image/axis")
         value = graph.node("Unsqueeze", [value, axis], "/image/channels")

@@ -134,10 +134,13 @@ def _of_parquet(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
     names = needed_columns(schema)
     # Else pyarrow keeps what it has read, to the end of the file.
     with parquet.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES) as file:
-        check_columns(pl.DataFrame(schema=file.schema_arrow.names), schema, key)
+        check_columns(pl.DataFrame(schema=dict.fromkeys(file.schema_arrow.names)), schema, key)
         start = 0
         for batch in file.iter_batches(chunk_rows(schema), columns=names, use_threads=False):
-            table = pl.DataFrame(pl.from_arrow(batch)).select(names)
+            table = pl.DataFrame(pl.from_arrow(batch))
+            # Polars has given a column without a name one of its own.
+            table.columns = batch.schema.names
+            table = table.select(names)
             yield Chunk(table, np.arange(start, start + table.height))
             start += table.height
 

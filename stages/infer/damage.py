@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from stages.common.encode import encode, image_shape
@@ -38,6 +40,41 @@ def encode_whole(
     table = chunk.table[kept]
     damaged = sorted([*chunk.damaged, *found.values()], key=lambda each: each.row)
     return Chunk(table, chunk.rows[kept], damaged), _encode(table, schema, statistics, key)
+
+
+def without_numberless(
+    chunk: Chunk, arrays: dict[str, Array], scores: npt.NDArray[np.float64], schema: Schema
+) -> tuple[Chunk, dict[str, Array], npt.NDArray[np.float64]]:
+    """Whole rows, their arrays and scores, but for rows of which a score is no number: damaged.
+
+    A number that float32 holds may still be too large for what the model makes of it.
+    """
+    known = np.isfinite(scores).all(axis=1)
+    if known.all():
+        return chunk, arrays, scores
+    found = []
+    columns = furthest_columns({k: a[~known] for k, a in arrays.items()}, schema)
+    for index, column in zip(np.flatnonzero(~known).tolist(), columns, strict=True):
+        reason = "the model's answer is no number"
+        if column is not None:
+            reason = f"{chunk.table[column][index]!r} is too far from training: {reason}"
+        named = None if schema.key is None else chunk.table[schema.key][index]
+        found.append(Damage(int(chunk.rows[index]), reason, column or "", named))
+    damaged = sorted([*chunk.damaged, *found], key=lambda each: each.row)
+    kept = np.flatnonzero(known)
+    whole = Chunk(chunk.table[kept], chunk.rows[kept], damaged)
+    return whole, {kind: array[kept] for kind, array in arrays.items()}, scores[kept]
+
+
+def furthest_columns(arrays: dict[str, Array], schema: Schema) -> list[str | None]:
+    """For each row the column of numbers that is furthest from training's mean, if there is one."""
+    num_rows = len(next(iter(arrays.values())))
+    names = [feature.name for feature in schema.of_kind("numeric")]
+    if not names:
+        return [None] * num_rows
+    # Behind the values stands where the gaps are.
+    places = np.abs(arrays["numeric"][:, : len(names)].astype(np.float64)).argmax(axis=1)
+    return [names[place] for place in places.tolist()]
 
 
 def _encode(

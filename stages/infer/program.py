@@ -3,11 +3,15 @@
     program = torch.export.load("model.pt2").module()
     prediction, probabilities = program({"image": images})
 
-It takes a dict of one tensor a column, with a row for each value: numbers and truths float64 with
-NaN for a gap, images float32 as their layout has them, and categories as int64 codes, since
-tensors hold no text: 1 for the first of `categories` in `signature.json`, 0 for any other value.
-It gives the value, or the number of the class and the probability of each. The bytes follow from
-the model alone: no path, no time.
+It takes a dict of one tensor a kind of column, rows first, with the columns side by side as
+`signature.json` lists them: `numeric` and `boolean` float64 with NaN for a gap, `image` float32 as
+its layout has it, and `categorical` as int64 codes, since tensors hold no text: 1 for the first of
+`categories` there, 0 for any other value. It gives the value, or the number of the class and the
+probability of each. The bytes follow from the model alone: no path, no time.
+
+No name of a column is in it. torch.export writes the keys of a dict into code that it runs when
+the program is made and whenever it is loaded, so a column's name could be code. One tensor for each
+column would also take 30 ms a column to follow.
 """
 
 import io
@@ -20,10 +24,10 @@ from torch import Tensor, nn
 from stages.common.batches import standardise
 from stages.common.errors import Problem, UserError
 from stages.common.predict import Predictor
-from stages.common.schema import Feature
-from stages.infer.bundle import OUTPUTS, input_name, row_shape
+from stages.common.schema import Feature, FeatureKind, Schema
+from stages.infer.bundle import OUTPUTS, row_shape
 
-TYPES = {
+TYPES: dict[FeatureKind, torch.dtype] = {
     "numeric": torch.float64,
     "boolean": torch.float64,
     "categorical": torch.int64,
@@ -39,12 +43,12 @@ def export_program(predictor: Predictor) -> bytes:
 
     It is followed with zeros, so that no row of anybody's data is in the file.
     """
-    features = predictor.schema.features
+    schema = predictor.schema
     columns = {
-        input_name(f): torch.zeros(_FEW, *row_shape(f), dtype=TYPES[f.kind]) for f in features
+        kind: torch.zeros(_FEW, *_shape(schema, kind), dtype=TYPES[kind]) for kind in _kinds(schema)
     }
     rows = torch.export.Dim("rows", min=1)
-    shapes = {name: {0: rows} for name in columns}
+    shapes = {kind: {0: rows} for kind in columns}
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -71,23 +75,35 @@ def export_program(predictor: Predictor) -> bytes:
 
 def program_signature(predictor: Predictor) -> dict[str, Any]:
     """How the program is called, for `signature.json`; what a gap is stands with the columns."""
-    features, classes = predictor.schema.features, predictor.schema.target.classes
-    kind, width = ("float64", []) if classes is None else ("int64", [["rows", len(classes)]])
+    schema, classes = predictor.schema, predictor.schema.target.classes
+    output, width = ("float64", []) if classes is None else ("int64", [["rows", len(classes)]])
     shapes = [["rows"], *width]
     return {
         "inputs": [
             {
-                "name": input_name(feature),
-                "type": str(TYPES[feature.kind]).removeprefix("torch."),
-                "shape": ["rows", *row_shape(feature)],
+                "name": kind,
+                "columns": [feature.name for feature in schema.of_kind(kind)],
+                "type": str(TYPES[kind]).removeprefix("torch."),
+                "shape": ["rows", *_shape(schema, kind)],
             }
-            for feature in features
+            for kind in _kinds(schema)
         ],
         "outputs": [
             {"name": name, "type": each, "shape": shape}
-            for name, each, shape in zip(OUTPUTS, (kind, "float64"), shapes, strict=False)
+            for name, each, shape in zip(OUTPUTS, (output, "float64"), shapes, strict=False)
         ],
     }
+
+
+def _kinds(schema: Schema) -> list[FeatureKind]:
+    """The kinds of columns that there are, in the order of a batch."""
+    return [kind for kind in TYPES if schema.of_kind(kind)]
+
+
+def _shape(schema: Schema, kind: FeatureKind) -> list[int]:
+    """The shape of a row of one kind: of an image its own, else the number of columns."""
+    features = schema.of_kind(kind)
+    return row_shape(features[0]) if kind == "image" else [len(features)]
 
 
 class _WithPreparation(nn.Module):
@@ -98,6 +114,13 @@ class _WithPreparation(nn.Module):
         self.model = predictor.model
         self.schema, self.statistics = predictor.schema, predictor.statistics
         self.calibration = predictor.calibration
+        moments = [self.statistics.numeric[f.name] for f in self.schema.of_kind("numeric")]
+        for name in ("mean", "deviation"):
+            values = [getattr(each, name) for each in moments]
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
+        for kind in ("numeric", "boolean"):
+            places = [i for i, f in enumerate(self.schema.of_kind(kind)) if f.missing]
+            self.register_buffer(f"{kind}_with_gaps", torch.tensor(places, dtype=torch.int64))
 
     def forward(self, columns: dict[str, Tensor]) -> tuple[Tensor, ...]:
         batch = {kind: self._of_kind(kind, columns) for kind in self.schema.inputs()}
@@ -112,23 +135,21 @@ class _WithPreparation(nn.Module):
         return (probabilities[:, 1] > threshold).long(), probabilities
 
     def _of_kind(self, kind: str, columns: dict[str, Tensor]) -> Tensor:
-        features = self.schema.of_kind(kind)  # type: ignore[arg-type]
-        raw = [columns[input_name(feature)] for feature in features]
+        raw = columns[kind]
         if kind == "categorical":
-            return torch.stack(raw, dim=1)
+            return raw
         if kind == "image":
-            return standardise(_channels_first(raw[0], features[0]), self.statistics)
-        gaps = [~value.isfinite() for value in raw]
-        values = [self._scaled(f, value) for f, value in zip(features, raw, strict=True)]
-        filled = [v.masked_fill(gap, 0.0) for v, gap in zip(values, gaps, strict=True)]
-        filled += [gap.double() for f, gap in zip(features, gaps, strict=True) if f.missing]
-        return torch.stack(filled, dim=1).float()
-
-    def _scaled(self, feature: Feature, values: Tensor) -> Tensor:
-        if feature.kind == "boolean":
-            return values
-        moments = self.statistics.numeric[feature.name]
-        return (values - moments.mean) / moments.deviation
+            feature = self.schema.of_kind("image")[0]
+            return standardise(_channels_first(raw, feature), self.statistics)
+        gaps = ~raw.isfinite()
+        values = raw
+        if kind == "numeric":
+            values = (raw - self.get_buffer("mean")) / self.get_buffer("deviation")
+        filled = values.masked_fill(gaps, 0.0)
+        places = self.get_buffer(f"{kind}_with_gaps")
+        if len(places):
+            filled = torch.cat([filled, gaps[:, places].double()], dim=1)
+        return filled.float()
 
 
 def _channels_first(images: Tensor, feature: Feature) -> Tensor:
@@ -138,5 +159,5 @@ def _channels_first(images: Tensor, feature: Feature) -> Tensor:
 
 
 def load_program(content: bytes) -> Any:
-    """What stands in the file, to be called with a dict of columns."""
+    """What stands in the file, to be called with a dict of tensors by kind."""
     return torch.export.load(io.BytesIO(content)).module()

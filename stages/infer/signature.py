@@ -6,7 +6,7 @@ from typing import Any
 from stages.common.files import rounded
 from stages.common.predict import Predictor
 from stages.common.schema import Class, Feature, Statistics
-from stages.infer.bundle import input_name, row_shape
+from stages.infer.bundle import input_names, row_shape
 
 _TYPES = {"numeric": "float64", "boolean": "float64", "categorical": "string", "image": "float32"}
 _GAPS = {"numeric": "NaN", "boolean": "NaN", "categorical": "''"}
@@ -15,27 +15,29 @@ _GAPS = {"numeric": "NaN", "boolean": "NaN", "categorical": "''"}
 def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
     """Inputs by column with type, shape and what a gap is; outputs; classes; the model's hash.
 
-    Booleans are 0 and 1. Images hold raw numbers, as in the table that was trained on. `mean` and
-    `deviation` are those of training. `onnx_md5` is the hash of `bundle`, the bytes of model.onnx:
-    who finds the two files knows whether they belong together.
+    `name` is what the graph calls a column. Booleans are 0 and 1. Images hold raw numbers, as in
+    the table that was trained on. `mean` and `deviation` are those of training. `onnx_md5` is the
+    hash of `bundle`, the bytes of model.onnx: who finds the two files knows whether they belong
+    together.
     """
-    classes = predictor.schema.target.classes
+    schema, classes = predictor.schema, predictor.schema.target.classes
+    names = input_names(schema)
     return {
         "model_md5": predictor.model_md5,
         "onnx_md5": hashlib.md5(bundle).hexdigest(),
-        "task": predictor.schema.target.task,
-        "target": predictor.schema.target.name,
-        "key": predictor.schema.key,
+        "task": schema.target.task,
+        "target": schema.target.name,
+        "key": schema.key,
         "classes": classes,
         "calibration": None if classes is None else predictor.calibration.model_dump(),
-        "inputs": [_input(feature, predictor.statistics) for feature in predictor.schema.features],
+        "inputs": [_input(f, names[f.name], predictor.statistics) for f in schema.features],
         "outputs": _outputs(classes),
     }
 
 
-def _input(feature: Feature, statistics: Statistics) -> dict[str, Any]:
+def _input(feature: Feature, name: str, statistics: Statistics) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "name": input_name(feature),
+        "name": name,
         "column": feature.name,
         "kind": feature.kind,
         "type": _TYPES[feature.kind],

@@ -14,7 +14,7 @@ from stages.common.images import PATH
 from stages.common.predict import Predictor
 from stages.common.schema import Array
 from stages.infer.chunks import Chunk, Damage, read_chunks
-from stages.infer.damage import encode_whole
+from stages.infer.damage import encode_whole, without_numberless
 from stages.infer.explain import Explanations, explain, in_words
 from stages.infer.notes import Notes
 from stages.infer.threads import map_in_order, num_threads
@@ -94,8 +94,12 @@ def _predict(
     whole, arrays = encode_whole(chunk, predictor.schema, predictor.statistics, key)
     if not whole.table.height:
         return _Done(chunk, whole, arrays, pl.DataFrame())
+    scores = predictor.scores(arrays)
+    whole, arrays, scores = without_numberless(whole, arrays, scores, predictor.schema)
+    if not whole.table.height:
+        return _Done(chunk, whole, arrays, pl.DataFrame())
     keys = _keys(whole, predictor.schema.key, text_keys=text_keys)
-    predictions = predictor.decode(predictor.scores(arrays)).insert_column(0, keys)
+    predictions = predictor.decode(scores).insert_column(0, keys)
     if not explained:
         return _Done(chunk, whole, arrays, predictions)
     found = explain(predictor, arrays, predictions)

@@ -19,15 +19,20 @@ from stages.common.encode import (
 )
 from stages.common.errors import Problem, UserError
 from stages.common.predict import Predictor
-from stages.common.schema import Feature, Schema
-from stages.infer.bundle import input_name
+from stages.common.schema import Feature, FeatureKind, Schema
+from stages.infer.bundle import input_names
+from stages.infer.damage import furthest_columns
 from stages.infer.program import load_program
 
 # The prediction of each row, and for classes their probabilities.
 Answer = Sequence[npt.NDArray[np.generic]]
+Floats = npt.NDArray[np.float64]
 
 # Of a probability, or of a value in deviations of the training's target.
 MAX_DIFFERENCE = 1e-4
+# Of a row with numbers beyond this, in deviations, the difference may grow as they do: float32
+# rounds each number by its own size.
+ORDINARY = 100.0
 
 
 def verify(bundle: bytes, predictor: Predictor, table: pl.DataFrame, key: str) -> float:
@@ -53,20 +58,28 @@ def verify_program(content: bytes, predictor: Predictor, table: pl.DataFrame, ke
 
     def ask(rows: pl.DataFrame) -> Answer:
         with torch.inference_mode():
-            prediction, *others = program(columns_of(rows, schema, key))
+            prediction, *others = program(tensors_of(rows, schema, key))
         found = [prediction.numpy(), *(other.numpy() for other in others)]
         return found if classes is None else [np.array(classes)[found[0]], found[1]]
 
     return _largest("as a program", ask, predictor, table, key)
 
 
-def columns_of(table: pl.DataFrame, schema: Schema, key: str) -> dict[str, torch.Tensor]:
-    """The columns of a raw table as the program takes them, by the name of the input."""
-    columns = feeds(table, schema, key)
-    for feature in schema.of_kind("categorical"):
-        codes = encode_codes(table[feature.name], feature.categories or [], key)
-        columns[input_name(feature)] = codes
-    return {name: torch.tensor(column) for name, column in columns.items()}
+def tensors_of(table: pl.DataFrame, schema: Schema, key: str) -> dict[str, torch.Tensor]:
+    """The columns of a raw table as the program takes them: side by side, by kind."""
+    kinds: list[FeatureKind] = ["numeric", "boolean", "categorical", "image"]
+    tensors: dict[str, torch.Tensor] = {}
+    for kind in kinds:
+        columns = [_tensor(table[f.name], f, key) for f in schema.of_kind(kind)]
+        if columns:
+            tensors[kind] = columns[0] if kind == "image" else torch.stack(columns, dim=1)
+    return tensors
+
+
+def _tensor(column: pl.Series, feature: Feature, key: str) -> torch.Tensor:
+    if feature.kind == "categorical":
+        return torch.tensor(encode_codes(column, feature.categories or [], key))
+    return torch.tensor(_feed(column, feature, key))
 
 
 def _largest(
@@ -76,35 +89,67 @@ def _largest(
     table: pl.DataFrame,
     key: str,
 ) -> float:
+    """The largest difference of a row; one with a score that is no number is none to compare."""
     arrays = encode(table, predictor.schema, predictor.statistics, key)
-    expected = predictor.decode(predictor.scores(arrays))
+    scores = predictor.scores(arrays)
+    known = np.flatnonzero(np.isfinite(scores).all(axis=1))
+    table, expected = table[known], predictor.decode(scores[known])
+    arrays = {kind: array[known] for kind, array in arrays.items()}
     largest = 0.0
+    allowed = MAX_DIFFERENCE * np.maximum(1.0, _sizes(arrays, scores[known]) / ORDINARY)
     for part, own in ((table, expected), (table[:1], expected[:1])):
-        largest = max(largest, _difference(ask(part), own, predictor))
-    if not largest <= MAX_DIFFERENCE:
-        message = (
-            f"the model {what} differs from the model by {largest:.2g}, more than "
-            f"{MAX_DIFFERENCE:g}: does it branch on the values of its batch?"
-        )
-        raise UserError(Problem(message, key="infer.export"))
+        if not part.height:
+            continue
+        apart = _differences(ask(part), own, predictor)
+        if not (apart <= allowed[: len(apart)]).all():
+            # NaN is the largest.
+            row = int(np.argmax(np.nan_to_num(apart / allowed[: len(apart)], nan=np.inf)))
+            raise _differs(what, float(apart[row]), part[row], predictor, key)
+        largest = max(largest, float(apart.max()))
     return largest
 
 
-def _difference(found: Answer, expected: pl.DataFrame, predictor: Predictor) -> float:
+def _differs(
+    what: str, apart: float, row: pl.DataFrame, predictor: Predictor, key: str
+) -> UserError:
+    """The mistake of a file that differs from the model, with the row that shows it."""
+    schema = predictor.schema
+    named = "the new rows" if schema.key is None else f"{schema.key} {row[schema.key][0]!r}"
+    arrays = encode(row, schema, predictor.statistics, key)
+    far = furthest_columns(arrays, schema)[0]
+    column = "" if far is None else f", where '{far}' is {row[far][0]!r}"
+    message = (
+        f"the model {what} differs from the model by {apart:.2g}, more than {MAX_DIFFERENCE:g}, "
+        f"in a row of {key} ({named}{column}): does it branch on the values of its batch?"
+    )
+    return UserError(Problem(message, key="infer.export"))
+
+
+def _sizes(arrays: dict[str, npt.NDArray[np.generic]], scores: Floats) -> Floats:
+    """The largest number of each row (rows,), in deviations: of what the model is given or says."""
+    sizes = np.abs(scores).max(axis=1)
+    if "numeric" in arrays:
+        sizes = np.maximum(sizes, np.abs(arrays["numeric"].astype(np.float64)).max(axis=1))
+    return np.asarray(sizes)
+
+
+def _differences(found: Answer, expected: pl.DataFrame, predictor: Predictor) -> Floats:
+    """How far each row's answer is from the model's (rows,); 1 where it is another class."""
     if predictor.schema.target.classes is None:
         assert predictor.statistics.target is not None
-        apart = found[0] - expected["prediction"].to_numpy()
-        return float(np.abs(apart).max() / predictor.statistics.target.deviation)
+        apart = np.abs(found[0] - expected["prediction"].to_numpy())
+        return np.asarray(apart / predictor.statistics.target.deviation)
     chances = expected.drop("prediction").to_numpy()
+    apart = np.abs(found[1] - chances).max(axis=1)
     sure = margins(chances, predictor.calibration.threshold) > MAX_DIFFERENCE
-    if (found[0] != np.array(expected["prediction"].to_list()))[sure].any():
-        return 1.0
-    return float(np.abs(found[1] - chances).max())
+    other = found[0] != np.array(expected["prediction"].to_list())
+    return np.where(sure & other, 1.0, apart)
 
 
 def feeds(table: pl.DataFrame, schema: Schema, key: str) -> dict[str, npt.NDArray[np.generic]]:
     """The columns of a raw table as the bundle takes them, by the name of the input."""
-    return {input_name(f): _feed(table[f.name], f, key) for f in schema.features}
+    names = input_names(schema)
+    return {names[f.name]: _feed(table[f.name], f, key) for f in schema.features}
 
 
 def _feed(column: pl.Series, feature: Feature, key: str) -> npt.NDArray[np.generic]:
