@@ -7,6 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from pipeline.metrics import format_value
 from pipeline.plan import StagePlan, describe
+from stages.common.markdown import plain
 
 
 def publish_plan(plan: Sequence[StagePlan]) -> None:
@@ -29,7 +30,9 @@ def publish_results() -> None:
             metrics = repo.metrics.diff(a_rev="HEAD", b_rev="workspace")
             params = repo.params.diff(a_rev="HEAD", b_rev="workspace")
         except DvcException as error:
-            create_markdown_artifact(f"There is nothing to compare with: {error}", key="metrics")
+            create_markdown_artifact(
+                f"There is nothing to compare with: {plain(error)}", key="metrics"
+            )
             return
     rows = _changes(metrics.get("diff", {}))
     text = _table(("file", "metric", "last commit", "now", "difference"), rows)
@@ -66,6 +69,4 @@ def _shown(value: object) -> str:
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
+    return "\n".join("| " + " | ".join(map(plain, line)) + " |" for line in lines)

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.markup import Code
 from stages.common.params import PARAMS, VERSIONS
 
 
 @dataclass(frozen=True)
 class Change:
-    """A stage whose entry in `dvc.lock` differs, and in what."""
+    """A stage whose entry in `dvc.lock` differs, and in what: keys and paths are `Code`."""
 
     stage: str
     why: tuple[str, ...]
@@ -24,15 +25,15 @@ def find_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[C
         if old is None:
             changes.append(Change(name, ("new",)))
             continue
-        why = [] if old.get("cmd") == entry.get("cmd") else ["its command"]
+        why: list[str] = [] if old.get("cmd") == entry.get("cmd") else ["its command"]
         sides = [flat(side.get("params", {}).get(PARAMS.name, {})) for side in (old, entry)]
-        why += [f"`{key}`" for key in differing(*sides)]
+        why += map(Code, differing(*sides))
         sides = [flat(side.get("params", {}).get(str(VERSIONS), {})) for side in (old, entry)]
         why += [
             f"{k} {as_text(was)} → {as_text(now)}" for k, (was, now) in differing(*sides).items()
         ]
         hashes = [{dep["path"]: dep.get("md5") for dep in e.get("deps", [])} for e in (old, entry)]
-        why += [f"`{path}`" for path in differing(hashes[0], hashes[1])]
+        why += map(Code, differing(hashes[0], hashes[1]))
         if why:
             changes.append(Change(name, tuple(why)))
     changes += [Change(name, ("removed",)) for name in before if name not in after]

@@ -3,10 +3,11 @@
 import csv
 import io
 from collections.abc import Sequence
-from html import escape
+from html import escape as escape_signs
 from pathlib import Path
 
 from pipeline.atomic import write_whole
+from pipeline.markup import Cell, to_html, to_text
 from pipeline.report import Report
 from pipeline.report_change import (
     CHANGE,
@@ -25,6 +26,7 @@ from pipeline.report_text import (
     rows_note,
     verdict,
 )
+from stages.common.markdown import one_line
 
 WIDTH, HEIGHT, MARGIN = 420, 220, 36
 CURVES = ("data/train/plots/loss.csv", "data/train/plots/metric.csv")
@@ -75,9 +77,10 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 def as_page(report: Report) -> str:
     """The report as one HTML file that loads nothing."""
-    parts = [f"<h1>{escape(verdict(report))}</h1>"]
-    parts.append(f"<p>Compared with {escape(report.base)} (<code>{report.commit[:10]}</code>).</p>")
-    parts += [f"<p>{escape(line)}</p>" for line in report.missing]
+    parts = [f"<h1>{escape_signs(verdict(report))}</h1>"]
+    base = escape(report.base)
+    parts.append(f"<p>Compared with {base} (<code>{report.commit[:10]}</code>).</p>")
+    parts += [f"<p>{' '.join(map(escape, line.split(' ')))}</p>" for line in report.missing]
     if report.comparison and report.comparison["why_not"] is None:
         parts += _statements(report)
     for section in make_sections(report):
@@ -92,10 +95,15 @@ def as_page(report: Report) -> str:
     )
 
 
+def escape(text: str) -> str:
+    """A name or a value as text of the page, on one line."""
+    return escape_signs(one_line(text))
+
+
 def _section(section: Section) -> list[str]:
     """A section under its title; a long table is folded."""
     parts = [f"<h2>{escape(section.title)}</h2>"]
-    parts += [f"<p>{escape(section.text)}</p>"] if section.text else []
+    parts += [f"<p>{escape_signs(section.text)}</p>"] if section.text else []
     if section.rows:
         table = _table(section.columns, section.rows)
         if len(section.rows) > NUM_ROWS_OPEN:
@@ -107,7 +115,7 @@ def _section(section: Section) -> list[str]:
 
 def _statements(report: Report) -> list[str]:
     found = report.comparison
-    note = f"<p>{escape(change_note(found)).replace('`', '')}</p>"
+    note = f"<p>{escape_signs(change_note(found)).replace('`', '')}</p>"
     parts = []
     if is_of_change(found):
         parts = [f"<h2>{CHANGE}</h2>", _table(OF_MEANS, change_rows(found)), note]
@@ -116,18 +124,19 @@ def _statements(report: Report) -> list[str]:
     return parts if is_of_change(found) else [*parts, note]
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _cell(text: str) -> str:
+def _cell(cell: Cell) -> str:
+    text = to_text(cell)
     first = text.split(" ")[0]
     kind = first if first in WORDS else "long" if len(text) > MAX_SHORT else ""
     kind = "interval" if " to " in text and text[:1] in "+-" else kind
     kind = "number" if text.lstrip("+-× ").replace(".", "").replace(",", "").isdigit() else kind
-    return f'<td class="{kind}">{escape(text).replace("`", "")}</td>'
+    return f'<td class="{kind}">{to_html(cell)}</td>'
 
 
 def _pictures(report: Report) -> list[str]:

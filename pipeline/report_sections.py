@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.gates import overall
+from pipeline.markup import Cell, Code, joined
 from pipeline.metrics import format_value
 from pipeline.report import Report
 from pipeline.report_changes import as_text
@@ -15,18 +16,18 @@ DRIFT_COLUMNS = ("column", "mean", "spread", "empty", "categories", "")
 
 @dataclass(frozen=True)
 class Section:
-    """A title, a text, and a table; the pages fold it where it is long."""
+    """A title, a text, and a table; the pages fold it where it is long, and escape all of it."""
 
     title: str
     text: str = ""
     columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
+    rows: tuple[tuple[Cell, ...], ...] = ()
 
 
 def make_sections(report: Report) -> list[Section]:
     """All that have something to say, but for pictures and gates, which stand after them."""
-    params = [(f"`{key}`", as_text(was), as_text(now)) for key, (was, now) in report.params.items()]
-    changes = [(change.stage, ", ".join(change.why)) for change in report.changes]
+    params = [(Code(key), as_text(was), as_text(now)) for key, (was, now) in report.params.items()]
+    changes = [(change.stage, joined(change.why)) for change in report.changes]
     found = [
         Section("Other metrics", "", ("stage", "metric", "before", "after"), other_metrics(report)),
         Section("Parameters", "", ("parameter", "before", "after"), tuple(params)),
@@ -70,9 +71,11 @@ def _data(data: Mapping[str, Any]) -> list[Section]:
     # Without a key column, rows are numbers, which name other rows in another file.
     rows = [(row["split"], *(f"{row[n]:,}" for n in counts if n in row)) for row in data["rows"]]
     heads = ("split", "before", "after", "new", "gone", "from another split")[: len(rows[0])]
-    columns = [(f"`{c['column']}`", *_ends(c["before"], c["after"])) for c in data["columns"]]
-    columns += [(f"class `{name}`", "–", "there") for name in data["classes"]["came"]]
-    columns += [(f"class `{name}`", "there", "–") for name in data["classes"]["went"]]
+    columns: list[tuple[Cell, ...]] = [
+        (Code(c["column"]), *_ends(c["before"], c["after"])) for c in data["columns"]
+    ]
+    columns += [(("class ", Code(name)), "–", "there") for name in data["classes"]["came"]]
+    columns += [(("class ", Code(name)), "there", "–") for name in data["classes"]["went"]]
     drift = tuple(_drift(column) for column in data["drift"])
     found = [Section("Data: rows", "", heads, tuple(rows))]
     if columns:
@@ -89,7 +92,7 @@ def _ends(before: str | None, after: str | None) -> tuple[str, str]:
     return before or "–", after or "–"
 
 
-def _drift(column: Mapping[str, Any]) -> tuple[str, ...]:
+def _drift(column: Mapping[str, Any]) -> tuple[Cell, ...]:
     mean = "" if column["shift"] is None else f"{column['shift']:+.2g}"
     spread = "" if column["spread"] is None else f"× {column['spread']:.3g}"
     before, after = column["empty"]
@@ -97,7 +100,7 @@ def _drift(column: Mapping[str, Any]) -> tuple[str, ...]:
     shares = [(word, column[word]) for word in ("new", "gone") if column[word]]
     categories = ", ".join(f"{share:.1%} of rows in {word} ones" for word, share in shares)
     mark = "drift" if column["drifted"] else ""
-    return f"`{column['column']}`", mean, spread, empty, categories, mark
+    return Code(column["column"]), mean, spread, empty, categories, mark
 
 
 def _slices(slices: Mapping[str, Any]) -> list[Section]:
@@ -112,7 +115,7 @@ def _slices(slices: Mapping[str, Any]) -> list[Section]:
     head = ("slice", "rows", "before", "after", "difference", "95 % interval", "p")
     rows = tuple(
         (
-            f"`{s['column']}`: {s['label']}",
+            (Code(s["column"]), f": {s['label']}"),
             f"{s['rows']:,}",
             format_value(s["before"]),
             format_value(s["after"]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from pipeline.markup import Cell, to_markdown
 from pipeline.metrics import format_value
 from pipeline.report import Report
 from pipeline.report_change import (
@@ -14,12 +15,12 @@ from pipeline.report_change import (
     judged,
 )
 from pipeline.report_sections import Section, gate_section, make_sections
+from stages.common.markdown import plain, table
 
 NUM_ROWS_OPEN = 12
 # GitHub takes 65,536 characters; what posts it may add some.
 MAX_LENGTH = 60_000
 NUMS_ROWS = (100, 40, 12, 3)
-MAX_CELL = 500
 REST = "The rest is in `report.html`."
 PAIRED = ("metric", "before", "after", "difference", "95 % interval", "")
 MARKS = {"better": "better ✅", "worse": "worse ❌", "noise": "noise", "": ""}
@@ -56,8 +57,9 @@ def as_markdown(report: Report) -> str:
 
 
 def _whole(report: Report, num_rows: int) -> str:
-    parts = [f"### {verdict(report)}", f"Compared with {report.base} (`{report.commit[:10]}`)."]
-    parts += [f"> {_cell(line)}" for line in report.missing]
+    parts = [f"### {verdict(report)}"]
+    parts.append(f"Compared with {plain(report.base)} (`{report.commit[:10]}`).")
+    parts += [f"> {_line(line)}" for line in report.missing]
     parts += _paired(report)
     for section in make_sections(report):
         parts += _shown(section, num_rows)
@@ -74,11 +76,16 @@ def _paired(report: Report) -> list[str]:
     if not found or found["why_not"] is not None:
         return []
     rows = [(*row[:-1], MARKS[row[-1]]) for row in paired_rows(report)]
-    said = [f"**{MODEL}**", _table(PAIRED, rows), rows_note(found["rows"])]
+    said = [f"**{MODEL}**", table(PAIRED, _cells(rows)), rows_note(found["rows"])]
     if not is_of_change(found):
         return [*said, change_note(found)]
     rows = [(*row[:-1], MARKS[row[-1]]) for row in change_rows(found)]
-    return [f"**{CHANGE}** (rows and seeds)", _table(OF_MEANS, rows), change_note(found), *said]
+    return [
+        f"**{CHANGE}** (rows and seeds)",
+        table(OF_MEANS, _cells(rows)),
+        change_note(found),
+        *said,
+    ]
 
 
 def rows_note(counts: dict[str, int]) -> str:
@@ -107,24 +114,22 @@ def paired_rows(report: Report) -> list[tuple[str, ...]]:
 
 def _shown(section: Section, num_rows: int) -> list[str]:
     """A section under its title, folded when its table is long."""
-    text = [_cell(section.text)] if section.text else []
+    text = [_line(section.text)] if section.text else []
     if not section.rows:
         return [f"**{section.title}**", *text]
-    table = _table(section.columns, section.rows[:num_rows])
+    shown = table(section.columns, _cells(section.rows[:num_rows]))
     if len(section.rows) > num_rows:
-        table += f"\n\n{len(section.rows) - num_rows} more are in report.html."
+        shown += f"\n\n{len(section.rows) - num_rows} more are in report.html."
     if len(section.rows) <= NUM_ROWS_OPEN:
-        return [f"**{section.title}**", *text, table]
-    folded = f"<details><summary>{len(section.rows)} rows</summary>\n\n{table}\n\n</details>"
+        return [f"**{section.title}**", *text, shown]
+    folded = f"<details><summary>{len(section.rows)} rows</summary>\n\n{shown}\n\n</details>"
     return [f"**{section.title}**", *text, folded]
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+def _cells(rows: Iterable[Sequence[Cell]]) -> list[list[str]]:
+    return [[to_markdown(cell) for cell in row] for row in rows]
 
 
-def _cell(text: str) -> str:
-    """Text in a line: what would end a cell, or be taken for HTML, is no more than its sign."""
-    text = text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
-    return text.replace("|", "\\|").replace("<", "\\<").replace("\n", " ")
+def _line(text: str) -> str:
+    """A sentence of ours with names in it, at any length."""
+    return " ".join(plain(part) for part in text.split(" "))

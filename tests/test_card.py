@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from stages.common.calibration import UNCALIBRATED, Calibration
 from stages.common.files import md5
@@ -13,6 +15,7 @@ from stages.evaluate.bootstrap import Interval
 from stages.evaluate.card import Facts, write_card
 from stages.evaluate.seeds import spread_of
 from stages.evaluate.slices import Slice
+from tests.names import NAMES
 
 SLICES = [
     Slice("town", "Bergen", 50, Interval(0.9, 0.8, 0.95)),
@@ -131,3 +134,28 @@ def test_what_was_fitted_on_validation(tmp_path: Path) -> None:
     assert "`well` is predicted where its probability is above 0.4125" in text
     assert "the best f1 on the validation rows" in text
     assert "temperature 1" not in "\n".join(card(tmp_path, CLASSES))
+
+
+def test_names_are_text() -> None:
+    """The target, a column, a class and a slice of any name leave the page as it is."""
+    plain = shape_of("y")
+    for name in NAMES:
+        assert shape_of(name) == plain, name
+
+
+def shape_of(name: str) -> list[str]:
+    """What the card is made of, without its texts, where everything has this name."""
+    target = Target(name=name, task="classification", classes=[name, f"{name}."])
+    features = [Feature(name=name, kind="numeric"), Feature(name=name, kind="categorical")]
+    with TemporaryDirectory() as folder:
+        named = replace(
+            facts(Path(folder) / "made_from", target, "accuracy"),
+            schema=Schema(key=None, features=features, target=target),
+            model={"name": "mlp", "arguments": {name: name}},
+            slices=[Slice(name, name, 50, Interval(0.9, 0.8, 0.95))],
+        )
+        write_card(Path(folder) / "card.md", named)
+        text = (Path(folder) / "card.md").read_text(encoding="utf-8")
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    inner = [each for token in tokens for each in (token, *(token.children or []))]
+    return [each.type for each in inner if each.type not in ("text", "text_special")]

@@ -14,30 +14,9 @@ from pipeline.serve.bundle import load_bundle
 from pipeline.serve.rows import decode
 from stages.common.predict import load_predictor
 from tests.conftest import Project
+from tests.names import NAMES
 from tests.samples import run_stages, small_project
 
-NAMES = [
-    "patient's age",
-    'size 3.5" disk',
-    "a]['b'](c){d}%s{0}$x${target}\\",
-    "two\nlines\r\n- and a bullet",
-    "",
-    "target",
-    "prediction",
-    "probabilities",
-    "row",
-    "key",
-    "numeric",
-    "c1",
-    "__class__",
-    "tab\tand \x00 and | bar",
-    "😀 é e\u0301 \u202e",
-    "</title><script>alert(1)</script>",
-    "`code` **bold** [a](javascript:b) <b>",
-    " blanks ",
-    "../../etc/passwd",
-    "x" * 1000,
-]
 CLASSES = [*NAMES[:6], "</td><script>alert(2)</script>", "no"]
 NUM_ROWS = 240
 
@@ -91,3 +70,11 @@ def test_every_stage_takes_them_and_runs_none(made: tuple[Project, Path]) -> Non
     written = pl.read_parquet(infer / "predictions.parquet")
     assert written.equals(own)
     assert {f"probability_{name}" for name in CLASSES} < set(written.columns)
+
+
+def test_the_page_of_expectations_has_them_as_text(made: tuple[Project, Path]) -> None:
+    project, _ = made
+    page = (project.path / "data/prepare/expectations.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert page.count("<title>") == page.count("</title>") == 1
+    assert page.count("&lt;/title&gt;&lt;script&gt;") == 2

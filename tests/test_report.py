@@ -1,6 +1,7 @@
 """The report on a change: what is better, worse or noise, on a page and in a comment."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +10,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from markdown_it import MarkdownIt
 from scipy.stats import binomtest
 
+from pipeline.markup import Code
 from pipeline.report import Report
 from pipeline.report_change import change_note
 from pipeline.report_changes import Change, find_changes
+from pipeline.report_files import as_page
 from pipeline.report_text import as_markdown
 from stages.common.files import read_json
 from stages.evaluate.compare import compare
 from tests.conftest import ROOT, Project, copy_project
+from tests.names import NAMES
 from tests.samples import mixed_table, set_params
 
 SMALL = {
@@ -145,7 +150,7 @@ def test_what_changed_for_a_stage() -> None:
         "new": {"cmd": "y"},
     }
     assert find_changes(before, after) == (
-        Change("train", ("its command", "`train.lr`", 'torch none → "2.14.0"', "`a`")),
+        Change("train", ("its command", "train.lr", 'torch none → "2.14.0"', "a")),
         Change("new", ("new",)),
         Change("gone", ("removed",)),
     )
@@ -159,6 +164,55 @@ def test_without_an_interval_there_is_no_verdict() -> None:
 
     assert said("ece") == "### No verdict: there is no interval of ece."
     assert "no metric differs by more than noise" in said("ece", "accuracy")
+
+
+def tags_of(text: str) -> list[str]:
+    """What a page would take for HTML in a Markdown text, in its order."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    inner = [each for token in tokens for each in (token, *(token.children or []))]
+    return [each.content.strip() for each in inner if each.type.startswith("html_")]
+
+
+def elements_of(page: str) -> list[str]:
+    """The elements of a page with their attributes, in its order."""
+    found = re.findall("<[^>]*>", page.partition("</style>")[2])
+    # What a cell looks like follows from the length of its text.
+    return [re.sub('class="[^"]*"', "", each) for each in found]
+
+
+def test_names_are_text_in_both_pages() -> None:
+    """A base, a parameter, a column and a class of any name."""
+    elements: list[str] = []
+    for name in ["plain", *NAMES]:
+        change = {"shift": 1.0, "spread": None, "empty": [0, 0], "new": None, "gone": None}
+        report = Report(
+            base=name,
+            commit="0" * 40,
+            metrics={},
+            params={name: (name, 1)},
+            changes=(Change("train", (name, Code(name))),),
+            comparison={},
+            curves={},
+            data={
+                "rows": [{"split": "train", "before": 1, "after": 1}],
+                "columns": [{"column": name, "before": None, "after": "numeric"}],
+                "classes": {"came": [name], "went": []},
+                "drift": [{"column": name, "drifted": False, **change}],
+            },
+            missing=(f"the predictions of {name} are not here",),
+        )
+        text, page = as_markdown(report), as_page(report)
+        elements = elements or elements_of(page)
+        tokens = MarkdownIt("commonmark").enable("table").parse(text)
+        kinds = [token.type for token in tokens]
+        # As many of each as a name without any sign has.
+        counts = [kinds.count(k) for k in ("heading_open", "table_open", "tr_open", "td_open")]
+        assert counts == [1, 5, 11, 20], name
+        assert not {"bullet_list_open", "fence", "html_block", "hr"} & set(kinds), name
+        inner = {each.type for token in tokens for each in token.children or []}
+        assert inner <= {"text", "code_inline", "strong_open", "strong_close", "text_special"}, name
+        assert elements_of(page) == elements, name
+        assert "\u202e" not in text + page
 
 
 def test_it_fits_a_comment_whatever_changed() -> None:
@@ -178,12 +232,13 @@ def test_it_fits_a_comment_whatever_changed() -> None:
 
     assert report(20).count("| 1 | ") == 20
     assert "a\\|very" in report(1)
-    assert "<details>long" not in report(1).replace("\\<details>", "")
+    assert not tags_of(report(1))
     for num in (500, 20_000):
         text = report(num)
         assert len(text) < 65_536
         assert "more are in report.html" in text
-        assert text.count("<details>") - text.count("\\<details>") == text.count("</details>")
+        opened = [tag for tag in tags_of(text) if tag.startswith("<details><summary>")]
+        assert tags_of(text) == [tag for one in opened for tag in (one, "</details>")]
 
 
 def test_the_report_of_a_branch(clone: Project, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from stages.common.schema import Array
 from stages.evaluate import sheet as sheets
 from stages.evaluate.mistakes import Mistake
 from stages.evaluate.sheet import CELL, COLUMNS, MARGIN, MAX_PICTURES, SIDE, write_sheet
+from tests.names import NAMES
 
 
 def mistakes(rows: list[int]) -> list[Mistake]:
@@ -116,3 +117,11 @@ def test_the_same_mistakes_are_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     drawn(tmp_path / "two.png", images, [2, 8])
     assert (tmp_path / "one.png").read_bytes() != (tmp_path / "two.png").read_bytes()
+
+
+def test_keys_and_classes_may_have_any_name(tmp_path: Path) -> None:
+    images = np.zeros((len(NAMES), 1, 8, 8), np.uint8)
+    named = [Mistake(row, name, name, name, 0.9, 0.05) for row, name in enumerate(NAMES)]
+    write_sheet(tmp_path / "s.png", images, named)
+    num_rows = -(-len(NAMES) // COLUMNS)
+    assert opened(tmp_path / "s.png").size == (COLUMNS * CELL[0], num_rows * CELL[1])

@@ -5,6 +5,7 @@ An input is called as its column, whatever the graph calls it.
 https://github.com/open-inference/open-inference-protocol
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from stages.common.calibration import Calibration
 from stages.common.files import md5
+from stages.common.markdown import code, plain, table
 from stages.common.schema import Schema
 from stages.evaluate.bootstrap import LEVEL, Interval
 from stages.evaluate.limits import find_limits, name_all
@@ -52,34 +53,35 @@ def write_card(path: Path, facts: Facts) -> None:
     schema, intervals = facts.schema, facts.intervals
     kinds = Counter(feature.kind for feature in schema.features)
     columns = [f"{count} {kind}" for kind, count in kinds.items()]
-    arguments = [(f"`{name}`", f"`{value}`") for name, value in facts.model["arguments"].items()]
+    arguments = [(code(name), code(v)) for name, v in facts.model["arguments"].items()]
     limits = find_limits(schema, facts.counts, intervals, facts.slices)
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        target=schema.target.name,
+        target=plain(schema.target.name),
+        target_code=code(schema.target.name),
         task=schema.target.task.capitalize(),
-        model=facts.model["name"],
+        model=code(facts.model["name"]),
         use=_use(schema),
         rows_train=f"{facts.recipe['rows']['train']:,}",
         rows_validation=f"{facts.recipe['rows']['validation']:,}",
         rows_test=f"{facts.num_test:,}",
         columns="columns: " + ", ".join(columns),
         classes=_classes(facts),
-        arguments=_table(("argument", "value"), arguments) if arguments else "It has no arguments.",
+        arguments=table(("argument", "value"), arguments) if arguments else "It has no arguments.",
         training=" ".join(_training(facts)),
-        parameters=_table(
+        parameters=table(
             ("parameter", "value"),
-            [(f"`{path}`", f"`{value}`") for path, value in _flat("train", facts.recipe["train"])],
+            [(code(path), code(value)) for path, value in _flat("train", facts.recipe["train"])],
         ),
         level=f"{LEVEL:.0%}".removesuffix("%"),
-        metrics=_table(
+        metrics=table(
             ("metric", "value", "low", "high"),
             [(name, *_numbers(interval)) for name, interval in intervals.items()],
         ),
         seeds=_seeds(facts.spreads),
         slices=_slices(next(iter(intervals)), facts.slices),
         limits="\n".join(f"- {limit}" for limit in limits),
-        lineage=_table(
-            ("file", "MD5"), [(f"`{file.as_posix()}`", md5(file)) for file in facts.lineage]
+        lineage=table(
+            ("file", "MD5"), [(code(file.as_posix()), md5(file)) for file in facts.lineage]
         ),
     )
     path.write_text(text, encoding="utf-8")
@@ -87,8 +89,9 @@ def write_card(path: Path, facts: Facts) -> None:
 
 def _use(schema: Schema) -> str:
     what = "the value of" if schema.target.classes is None else "the class of"
+    target = code(schema.target.name)
     names = name_all(feature.name for feature in schema.features)
-    return f"To predict {what} `{schema.target.name}` from {names}, of rows like those of the data."
+    return f"To predict {what} {target} from {names}, of rows like those of the data."
 
 
 def _classes(facts: Facts) -> str:
@@ -97,10 +100,10 @@ def _classes(facts: Facts) -> str:
     if classes is None:
         return ""
     rows = zip(classes, facts.counts["train"], facts.counts["test"], strict=True)
-    lines = [(f"`{name}`", f"{train:,}", f"{test:,}") for name, train, test in rows]
+    lines = [(code(name), f"{train:,}", f"{test:,}") for name, train, test in rows]
     rest = len(classes) - MAX_CLASSES
     more = f"\nand {rest} classes more.\n" if rest > 0 else ""
-    return _table(("class", "train rows", "test rows"), lines[:MAX_CLASSES]) + "\n" + more
+    return table(("class", "train rows", "test rows"), lines[:MAX_CLASSES]) + "\n" + more
 
 
 def _training(facts: Facts) -> Iterator[str]:
@@ -114,7 +117,7 @@ def _training(facts: Facts) -> Iterator[str]:
         yield f"are divided by the temperature {calibration.temperature:.4g}."
     if calibration.threshold is not None and classes is not None:
         metric = facts.recipe["train"]["calibration"]["threshold"]
-        yield f"`{classes[1]}` is predicted where its probability is above"
+        yield f"{code(classes[1])} is predicted where its probability is above"
         yield f"{calibration.threshold:.4g}, which has the best {metric} on the validation rows."
 
 
@@ -137,17 +140,20 @@ def _seeds(spreads: Mapping[str, Spread]) -> str:
     ]
     said = f"{num_seeds} seeds were trained. The table above is of the first, which is served, "
     said += "not of the best. Over all of them:\n\n"
-    return said + _table(("metric", "mean", "± over seeds"), lines)
+    return said + table(("metric", "mean", "± over seeds"), lines)
 
 
 def _slices(name: str, slices: Sequence[Slice]) -> str:
     judged = worst_first(name, slices)
     if not judged:
         return "None were judged."
-    lines = [(s.column, s.label, f"{s.rows:,}", *_numbers(s.metric)) for s in judged[:MAX_SLICES]]
+    lines = [
+        (plain(s.column), plain(s.label), f"{s.rows:,}", *_numbers(s.metric))
+        for s in judged[:MAX_SLICES]
+    ]
     said = f"The worst by the better end of the interval of {name}; "
     said += f"`slices.csv` has all {len(slices)}.\n\n"
-    return said + _table(("column", "slice", "rows", name, "low", "high"), lines)
+    return said + table(("column", "slice", "rows", name, "low", "high"), lines)
 
 
 def _numbers(interval: Interval) -> tuple[str, ...]:
@@ -158,14 +164,3 @@ def _numbers(interval: Interval) -> tuple[str, ...]:
 def _number(value: float) -> str:
     """Four significant digits; a large number whole, such as dollars."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
-
-
-def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; neither a bar nor the end of a line in a cell ends it."""
-    rows = [columns, ["---"] * len(columns), *lines]
-    return "\n".join(f"| {' | '.join(_cell(str(cell)) for cell in row)} |" for row in rows)
-
-
-def _cell(text: str) -> str:
-    # With a backslash, since code has no entities.
-    return " ".join(text.splitlines()).replace("|", "\\|")

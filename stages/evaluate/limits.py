@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from stages.common.markdown import code
 from stages.common.schema import Class, Schema
 from stages.evaluate.bootstrap import Interval
 from stages.evaluate.slices import SMALL_ROWS, Slice
@@ -52,6 +53,6 @@ def _rare(classes: Sequence[Class], counts: Mapping[str, Sequence[int]]) -> list
 
 def name_all(names: Iterable[object]) -> str:
     """The names as code, at most 12 of them, and how many more there are."""
-    shown = [f"`{name}`" for name in names]
+    shown = [code(name) for name in names]
     more = f" and {len(shown) - MAX_NAMED} more" if len(shown) > MAX_NAMED else ""
     return ", ".join(shown[:MAX_NAMED]) + more

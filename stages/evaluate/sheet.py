@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from stages.common.markdown import one_line
 from stages.common.schema import Array
 from stages.evaluate.mistakes import Mistake
 
@@ -65,7 +66,7 @@ def _label(mistake: Mistake, font: ImageFont.FreeTypeFont | ImageFont.ImageFont)
     """Three lines: the key; the target -> the prediction; the probability or the residual."""
     if mistake.probability is not None:
         sure = f"{mistake.probability:.3f}"
-        pair = str(mistake.target), str(mistake.prediction)
+        pair = one_line(mistake.target), one_line(mistake.prediction)
     else:
         sure = f"{mistake.residual:+.4g}"
         pair = f"{mistake.target:.4g}", f"{mistake.prediction:.4g}"
@@ -75,7 +76,7 @@ def _label(mistake: Mistake, font: ImageFont.FreeTypeFont | ImageFont.ImageFont)
     names = arrow.join(pair)
     if font.getlength(names) > SIDE:
         names = arrow.join(_cut(name, half, font) for name in pair)
-    return [_cut(str(mistake.key), SIDE, font), names, sure]
+    return [_cut(one_line(mistake.key), SIDE, font), names, sure]
 
 
 def _cut(text: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
