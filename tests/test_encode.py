@@ -154,6 +154,51 @@ def test_a_constant_column_is_zero() -> None:
     assert (numeric[:, 1] == 0).all()
 
 
+@pytest.mark.parametrize(
+    "train",
+    [
+        pl.Series("x", [14.62] * 240),
+        pl.Series("x", [0.1] * 7 + [None]),
+        pl.Series("x", [14.62] * 240, pl.Float32),
+        pl.Series("x", [1e300] * 9),
+        pl.Series("x", [0.0] * 9),
+        pl.Series("x", [5e-324, 0.0]),
+        # Equal but for the rounding of a sum.
+        pl.Series("x", [0.1 + 0.2, 0.3, 0.3]),
+        pl.Series("x", [0.1 + 0.2, 0.3, 0.3], pl.Float32),
+    ],
+    ids=str,
+)
+def test_rounding_is_no_spread(train: pl.Series) -> None:
+    schema = Schema(key=None, features=[Feature(name="x", kind="numeric")], target=VALUE)
+    table = train.to_frame().with_columns(y=pl.int_range(pl.len()))
+    moments = fit_statistics(schema, table).numeric["x"]
+    assert (moments.deviation, moments.constant) == (1.0, True)
+    values = train.cast(pl.Float64).drop_nulls()
+    assert values.min() <= moments.mean <= values.max()  # type: ignore[operator]
+    # A cent more is a cent more, and not 2e12 deviations.
+    statistics = Statistics(numeric={"x": moments}, image=[], target=None)
+    new = pl.DataFrame({"x": values + 0.01})
+    assert np.abs(encoded(new, schema, statistics)["numeric"]).max() <= 0.0101
+
+
+def test_a_small_spread_that_is_none_of_rounding_is_kept() -> None:
+    seconds = pl.Series("x", [1.7e9, 1.7e9 + 1, 1.7e9 + 2])
+    schema = Schema(key=None, features=[Feature(name="x", kind="numeric")], target=VALUE)
+    moments = fit_statistics(schema, seconds.to_frame().with_columns(y=seconds)).numeric["x"]
+    assert moments == Moments(mean=1.7e9 + 1, deviation=float(np.std([0.0, 1.0, 2.0])))
+
+
+def test_a_channel_of_one_brightness_has_no_spread() -> None:
+    for value in (0.1, 14.62, 255.0):
+        images = np.full((40, 3, 4), value, np.float32)
+        images[:, 1:] += np.arange(40, dtype=np.float32)[:, None, None]
+        feature = Feature(name="x", kind="image", shape=[1, 1, 4], layout="HW")
+        schema = Schema(key=None, features=[feature], target=CLASSES)
+        image = pl.Series("x", images[:, :1].tolist(), pl.Array(pl.Float32, (1, 4)))
+        assert fit_statistics(schema, image.to_frame()).image[0].deviation == 1.0
+
+
 def test_numbers_without_gaps_are_read_as_those_with_gaps_are() -> None:
     for values in ([0.1, -3.5, 1e-7], [1.5, None, -2.0], [None, None]):
         column = pl.Series("x", values, pl.Float64)

@@ -225,10 +225,19 @@ def test_drift_is_what_the_stated_test_says(
 ) -> None:
     values = np.random.default_rng(0).normal(size=num_rows)
     values = (values - values.mean()) / values.std() * spread + mean
-    sums = Sums()
+    sums, moments = Sums(), Moments(mean=10.0, deviation=4.0)
     for part in np.array_split(10 + 4 * values, 3):
-        sums.add(part, Moments(mean=10.0, deviation=4.0))
-    assert sums.drift(num_rows) == says
+        sums.add(part, moments)
+    assert sums.drift(num_rows, moments) == says
+
+
+def test_a_column_that_training_had_constant_has_no_spread_to_drift_from() -> None:
+    moments = Moments(mean=14.62, deviation=1.0, constant=True)
+    same, other = Sums(), Sums()
+    same.add(np.full(500, 14.62), moments)
+    other.add(np.array([14.62] * 499 + [14.63]), moments)
+    assert same.drift(500, moments) == []
+    assert other.drift(500, moments) == ["training had 14.62 in every row, and these have others"]
 
 
 def test_drift_names_the_column(predictor: Predictor) -> None:

@@ -126,6 +126,19 @@ def test_drift_is_measured_in_deviations_and_the_largest_comes_first() -> None:
     assert sizes[0] > sizes[1]
 
 
+def test_a_column_that_is_constant_on_a_side_has_no_spread_to_compare() -> None:
+    varied = mixed_table(400)
+    constant, other = (varied.with_columns(size=pl.lit(value)) for value in (14.62, 14.63))
+    pairs = [(constant, constant), (constant, other), (varied, constant), (constant, varied)]
+    found = [find_changes(prepared(before), prepared(after))["drift"] for before, after in pairs]
+    assert found[0] == []
+    for drift in found[1:]:
+        (size,) = [each for each in drift if each["column"] == "size"]
+        assert size["spread"] is None
+        assert size["drifted"]
+        assert abs(size["shift"]) < 5
+
+
 def test_rows_of_the_same_kind_are_no_drift() -> None:
     # 40 pairs of samples of one distribution, small and large: none is beyond the limits.
     for num_rows in (60, 2000):

@@ -86,6 +86,7 @@ class Moments(Record):
 
     mean: float
     deviation: float
+    constant: bool = False
 
 
 class Statistics(Record):

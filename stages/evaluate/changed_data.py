@@ -101,7 +101,13 @@ def measure(feature: Feature, before: Side, after: Side) -> Column:
 
 
 def _moved(name: str, was: Moments, now: Moments, num_before: int, num_after: int) -> Column:
-    """Mean and spread. The error of the difference has a part from each side's rows."""
+    """Mean and spread. The error of the difference has a part from each side's rows.
+
+    A column that is constant on a side has no spread there to compare with.
+    """
+    if was.constant or now.constant:
+        shift = rounded((now.mean - was.mean) / (now if was.constant else was).deviation)
+        return Column(name, shift, drifted=was.constant != now.constant or was.mean != now.mean)
     shift = rounded((now.mean - was.mean) / was.deviation)
     spread = rounded(now.deviation / was.deviation)
     num_rows = 1 / (1 / max(1, num_before) + spread**2 / max(1, num_after))
@@ -132,8 +138,9 @@ def _categories(name: str, before: Side, after: Side) -> Column:
 def _truths(name: str, side: Side) -> Moments:
     """The share of the true among those that are known, as a mean."""
     known = _array("boolean", name, side)[~_empty(name, side)]
-    share = float(known.mean()) if len(known) else 0.0
-    return Moments(mean=share, deviation=math.sqrt(share * (1 - share)) or 1.0)
+    share = float(known.mean(dtype=np.float64)) if len(known) else 0.0
+    deviation = math.sqrt(share * (1 - share))
+    return Moments(mean=share, deviation=deviation or 1.0, constant=deviation == 0)
 
 
 def _target(before: Side, after: Side) -> Iterator[Column]:

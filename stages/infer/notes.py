@@ -22,6 +22,8 @@ from stages.common.schema import Array, Feature, Moments, Schema, Statistics
 NUM_SHOWN = 5
 # More are only counted: what is kept must not grow with the file.
 MAX_KEPT = 1000
+# Of a constant's size, by which rounding may leave equal numbers apart.
+MAX_ROUNDING = 1e-6
 
 
 @dataclass
@@ -44,10 +46,16 @@ class Sums:
         self.total += float(exact.sum())
         self.squares += float((exact**2).sum())
 
-    def drift(self, num_rows: int) -> list[str]:
+    def drift(self, num_rows: int, moments: Moments) -> list[str]:
         """What is to be said of the mean and of the spread; `num_rows` are independent."""
         if self.count == 0 or not math.isfinite(self.squares):
             return []
+        if moments.constant:
+            # There is no spread to measure with; float32 holds what lies beside the mean.
+            off = math.sqrt(self.squares / self.count)
+            if off <= MAX_ROUNDING * abs(moments.mean):
+                return []
+            return [f"training had {moments.mean:.7g} in every row, and these have others"]
         shift = self.total / self.count
         spread = math.sqrt(max(0.0, self.squares / self.count - shift**2))
         said = []
@@ -112,7 +120,8 @@ class Notes:
             for channel, sums in enumerate(self._sums_of(feature)):
                 where = f", channel {channel}" if feature.kind == "image" else ""
                 rows = self.num_rows - self.gaps.get(name, 0)
-                lines += [f"drift: '{name}'{where}: {said}" for said in sums.drift(rows)]
+                moments = self._moments_of(feature)[channel]
+                lines += [f"drift: '{name}'{where}: {said}" for said in sums.drift(rows, moments)]
         return lines
 
     def _sums_of(self, feature: Feature) -> list[Sums]:
@@ -120,6 +129,12 @@ class Notes:
             named = [_channel(feature, number) for number in range(len(self.statistics.image))]
             return [self.sums[name] for name in named if name in self.sums]
         return [self.sums[feature.name]] if feature.name in self.sums else []
+
+    def _moments_of(self, feature: Feature) -> list[Moments]:
+        """Those that `_sums_of` are relative to."""
+        if feature.kind == "image":
+            return self.statistics.image
+        return [self.statistics.numeric[feature.name]]
 
 
 def _count_gaps(column: pl.Series) -> int:

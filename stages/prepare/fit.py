@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from stages.common.encode import (
@@ -16,6 +17,8 @@ from stages.common.errors import Problem, UserError
 from stages.common.schema import Array, Feature, Moments, Schema, Statistics
 
 SOURCE = "prepare.source"
+# Units in the last place by which a sum or a conversion leaves equal values apart.
+ROUNDING = 8
 
 
 def fit_schema(schema: Schema, train: pl.DataFrame) -> Schema:
@@ -55,18 +58,31 @@ def _moments(column: pl.Series) -> Moments:
         message = f"the column '{column.name}' has no value in the train split: exclude it"
         key = f"prepare.columns.{column.name}"
         raise UserError(Problem(message, key=key, allowed=("exclude",)))
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, deviation = float(values.mean()), float(values.std()) or 1.0
+    moments = moments_of(values, np.float32 if column.dtype == pl.Float32 else np.float64)
     # Not finite where the sum of the values, or of their squares, is too large.
-    if not math.isfinite(mean + deviation):
+    if not math.isfinite(moments.mean + moments.deviation):
         raise too_large(numbers, SOURCE)
+    return moments
+
+
+def moments_of(values: npt.NDArray[np.float64], kind: type[np.floating] = np.float64) -> Moments:
+    """Mean and population deviation of some values, which were kept as `kind`.
+
+    Values that differ by no more than rounding (ROUNDING units in the last place) are constant:
+    the deviation that rounding leaves would make noise of size one of them.
+    """
+    low, high = float(values.min()), float(values.max())
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = float(values.mean()), float(values.std())
+    size = max(abs(low), abs(high))
+    if high - low <= ROUNDING * float(np.finfo(kind).eps) * size or deviation == 0:
+        # The mean, too, is rounded: of 14.62 it may lie beside 14.62.
+        return Moments(mean=min(max(mean, low), high), deviation=1.0, constant=True)
     return Moments(mean=mean, deviation=deviation)
 
 
 def _channel_moments(images: Array) -> list[Moments]:
     """One entry a channel of (rows, channels, height, width), summed exactly in float64."""
-    moments = []
-    for channel in range(images.shape[1]):
-        values = images[:, channel].astype(np.float64)
-        moments.append(Moments(mean=float(values.mean()), deviation=float(values.std()) or 1.0))
-    return moments
+    kind = np.float64 if images.dtype == np.uint8 else np.float32
+    channels = range(images.shape[1])
+    return [moments_of(images[:, channel].astype(np.float64), kind) for channel in channels]
