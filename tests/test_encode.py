@@ -15,6 +15,7 @@ import torch
 from stages.common.batches import to_batch
 from stages.common.calibration import probabilities
 from stages.common.encode import (
+    BLANKS,
     as_category,
     as_numeric,
     check_columns,
@@ -139,6 +140,21 @@ def test_what_a_category_is_called_does_not_depend_on_the_other_rows(
 def test_whole_numbers_are_one_category_however_they_are_stored() -> None:
     for kind in (pl.Int8, pl.UInt64, pl.Float32, pl.Float64):
         assert as_category(pl.Series([1, 20], dtype=kind)).to_list() == ["1", "20"]
+
+
+def test_a_category_has_one_name_however_a_file_spells_it() -> None:
+    texts = ["Oslo", "Oslo  ", "\tOslo\u00a0", "\u00e9", "e\u0301", "", "  ", None]
+    expected = ["Oslo", "Oslo", "Oslo", "\u00e9", "\u00e9", None, None, None]
+    assert as_category(pl.Series(texts)).to_list() == expected
+    assert as_category(pl.Series(texts, dtype=pl.Categorical)).to_list() == expected
+    prices = pl.Series(["2.50", "10", "0.05", "100.00", None]).cast(pl.Decimal(10, 2))
+    assert as_category(prices).to_list() == ["2.5", "10", "0.05", "100", None]
+
+
+def test_blanks_are_those_of_unicode() -> None:
+    characters = pl.Series([chr(n) for n in range(0x110000) if not 0xD800 <= n < 0xE000])
+    blank = characters.filter(characters.str.strip_chars() == "")
+    assert sorted(BLANKS) == blank.sort().to_list()
 
 
 def test_gaps_that_train_does_not_have_are_the_mean_and_need_no_column() -> None:

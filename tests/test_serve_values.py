@@ -14,7 +14,14 @@ from pipeline.serve.bundle import Bundle, load_bundle
 from pipeline.serve.problems import RequestError
 from pipeline.serve.rows import PLAIN, make_encoder
 from pipeline.serve.signature import Input, Signature
-from pipeline.serve.values import MAX_FLOAT32, TRUE_WORDS, read_category, read_images, read_truth
+from pipeline.serve.values import (
+    BLANKS,
+    MAX_FLOAT32,
+    TRUE_WORDS,
+    read_category,
+    read_images,
+    read_truth,
+)
 from stages.common import encode
 from stages.common.encode import as_boolean, as_category, as_numeric
 from stages.common.errors import UserError
@@ -30,13 +37,26 @@ NUMBERS: list[object] = [
 ]
 TRUTHS: list[object] = [
     *(True, False, 0, 1, 0.0, 1.0, None, math.nan),
-    *("yes", "No", "TRUE", "f", "T", "1", "", "maybe", " yes"),
+    *("yes", "No", "TRUE", "f", "T", "1", "", "maybe", " yes", "no\u3000", "\x1fno"),
+    *("0", "1.0", "0.0", "-0.0", "+1", "1e0", " 1.0 ", "1.5", "nan", "inf", "0x1", "1_0"),
     *(2, 0.5, -1, math.inf),
 ]
 CATEGORIES: list[object] = [
     *("Oslo", "", "1", "1.0", True, False, 0, 1, -7, 2**62, 1.0, 2.5, -0.0, 1e15, 1e16, 1e20),
     *(0.1, 0.0001, 0.00012, 1e-5, 1.25e-5, 1e-6, 1.5e-7, 1e-10, 5e-324, 1.5e300, 123456.7, 1e22),
     *(9.2e18, -9.3e18, None, math.nan, math.inf),
+    *(
+        "Oslo ",
+        "\tOslo",
+        "Oslo\xa0",
+        "\x1fOslo",
+        "Os lo",
+        " ",
+        "é",
+        "e\u0301",
+        "e\u0301 ",
+        "\ufb01",
+    ),
 ]
 
 
@@ -107,6 +127,7 @@ def test_many_random_numbers_are_called_as_the_stage_calls_them() -> None:
 def test_the_words_and_limits_are_the_stages_own() -> None:
     assert {word: float(truth) for word, truth in encode.TRUE_WORDS.items()} == TRUE_WORDS
     assert encode.MAX_FLOAT32 == MAX_FLOAT32
+    assert encode.BLANKS == BLANKS
     assert [read_truth(word.upper()) for word in TRUE_WORDS] == list(TRUE_WORDS.values())
 
 
@@ -133,7 +154,9 @@ def test_plain_and_mixed_values_give_the_same_numbers() -> None:
 
 def test_the_name_of_a_gap_is_none_of_the_categories() -> None:
     assert ours(column("categorical", categories=["", "a"]), None) == "\0"
-    assert ours(column("categorical", categories=["", "a"]), "") == ""
+    assert ours(column("categorical", categories=["a"]), None) == ""
+    # A text without anything in it is one too, as in a table.
+    assert ours(column("categorical", categories=["a"]), " ") == ""
 
 
 def test_a_row_without_any_of_many_columns_is_refused_at_once() -> None:

@@ -86,6 +86,16 @@ def test_blanks_around_a_field_are_no_part_of_it(tmp_path: Path) -> None:
     assert_frame_equal(table, pl.DataFrame(expected))
 
 
+def test_numbers_with_leading_zeros_are_texts_as_they_stand(tmp_path: Path) -> None:
+    content = "key,zip,a,b,c\n007,01067, 02 ,0.5,0\n8,10115,3,-0.5,00\n"
+    table = read_table(text(tmp_path, content), "prepare.source")
+    assert table["key"].to_list() == ["007", "8"]
+    assert table["zip"].to_list() == ["01067", "10115"]
+    assert table["a"].to_list() == ["02", "3"]
+    assert table["b"].to_list() == [0.5, -0.5]
+    assert table["c"].to_list() == ["0", "00"]
+
+
 def test_a_type_that_shows_late_holds_for_the_whole_column(tmp_path: Path) -> None:
     content = "a,b\n" + "1,1\n" * 5000 + "1.5,x\n"
     table = read_table(text(tmp_path, content), "prepare.source")

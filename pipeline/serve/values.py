@@ -6,6 +6,7 @@ rules stand here a second time because the server loads no polars; a test holds 
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -18,6 +19,9 @@ NAN = math.nan
 # In which a model computes.
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 TRUE_WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0}
+BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
 NUMBER = "a number or null"
 COMPUTABLE = "a number that can be computed with"
 TRUTH = "true, false or null"
@@ -70,13 +74,15 @@ def _as_float(value: object) -> float:
 
 
 def read_truth(value: object) -> float:
-    """1 or 0, or NaN for a gap; words such as 'yes' and 'no' are understood."""
+    """1 or 0, or NaN for a gap; words such as 'yes' and 'no' are understood, and '1.0' is 1."""
     if value is None:
         return NAN
     if isinstance(value, str):
-        found = TRUE_WORDS.get(value.lower())
-        if found is not None:
-            return found
+        text = value.strip(BLANKS).lower()
+        number = float(text) if _TEXT.fullmatch(text) else NAN
+        found = TRUE_WORDS.get(text, number)
+        if found == 0 or found == 1:
+            return abs(found)
     elif isinstance(value, int | float):
         if value == 0 or value == 1:
             return float(value)
@@ -86,9 +92,13 @@ def read_truth(value: object) -> float:
 
 
 def read_category(value: object, gap: str = "") -> str:
-    """The name of a category: 1 and 1.0 are the same, a truth is 'true'; `gap` is for a gap."""
+    """The name of a category: 1 and 1.0 are the same, a truth is 'true'; `gap` is for a gap.
+
+    Blanks around a text are no part of it, and `é` is one whether it is composed or not.
+    """
     if isinstance(value, str):
-        return value
+        text = value.strip(BLANKS)
+        return (text if text.isascii() else unicodedata.normalize("NFC", text)) or gap
     if value is None:
         return gap
     if isinstance(value, bool):

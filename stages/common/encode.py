@@ -20,6 +20,10 @@ from stages.common.schema import Array, Feature, Schema, Statistics
 # The largest number of float32, in which a model computes.
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 TRUE_WORDS = {"true": True, "false": False, "yes": True, "no": False, "t": True, "f": False}
+# What Unicode calls blank; named here since Python and Rust differ in it.
+BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
 
 
 def check_columns(table: pl.DataFrame, schema: Schema, key: str) -> None:
@@ -121,21 +125,30 @@ def as_numeric(column: pl.Series, key: str) -> pl.Series:
 
 
 def as_boolean(column: pl.Series, key: str) -> pl.Series:
-    """The column as booleans with nulls for gaps; words such as 'yes' and 'no' are understood.
+    """The column as booleans with nulls for gaps.
 
-    Raises UserError when it holds something else, with examples.
+    Words such as 'yes' and 'no' are understood, and 0 and 1 however they are written: `1.0` in a
+    file of texts is what it is in a file of numbers. Raises UserError when it holds something
+    else, with examples.
     """
     column = _plain(column)
     if column.dtype == pl.String:
-        values = column.str.to_lowercase().replace_strict(
-            TRUE_WORDS, default=None, return_dtype=pl.Boolean
-        )
+        texts = column.str.strip_chars(BLANKS).str.to_lowercase()
+        words = texts.replace_strict(TRUE_WORDS, default=None, return_dtype=pl.Boolean)
+        values = words.fill_null(_digits(texts.cast(pl.Float64, strict=False)))
     elif column.dtype.is_numeric():
-        values = column.replace_strict({0: False, 1: True}, default=None, return_dtype=pl.Boolean)
+        values = _digits(column)
     else:
         values = _cast(column, pl.Boolean(), "true or false", key)
     _stop_at_lost_values(column, values, "true or false", key)
     return values
+
+
+def _digits(numbers: pl.Series) -> pl.Series:
+    """Numbers as booleans, null for all but 0 and 1."""
+    return numbers.cast(pl.Float64).replace_strict(
+        {0.0: False, 1.0: True}, default=None, return_dtype=pl.Boolean
+    )
 
 
 def _plain(column: pl.Series) -> pl.Series:
@@ -174,7 +187,12 @@ def _stop_at_lost_values(before: pl.Series, after: pl.Series, what: str, key: st
 
 
 def as_category(column: pl.Series) -> pl.Series:
-    """The column as text, as categories are compared: 1 and 1.0 are the same; NaN is a gap."""
+    """The column as text, as categories are compared: the one place where they get their names.
+
+    1 and 1.0 are the same. Blanks around a text are no part of it, `é` is one category whether
+    it is composed or not, and a text without anything in it is a gap, as NaN is: a name is the
+    same from each kind of file.
+    """
     if column.dtype.is_float():
         # Value by value: the other rows of a table must not change what a category is called.
         whole = column.cast(pl.Int64, strict=False)
@@ -182,7 +200,15 @@ def as_category(column: pl.Series) -> pl.Series:
             pl.when(whole == column).then(whole.cast(pl.String)).otherwise(column.cast(pl.String))
         )
         return pl.select(pl.when(column.is_finite()).then(text)).to_series()
-    return column.cast(pl.String)
+    if isinstance(column.dtype, pl.Decimal):
+        # `2.50` is 2.5, and `10` stays 10.
+        return column.cast(pl.String).str.replace(r"(\.\d*?)0+$", "$1").str.strip_chars_end(".")
+    if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        return column.cast(pl.String)
+    texts = column.cast(pl.String).str.strip_chars(BLANKS)
+    if (texts.str.len_bytes() > texts.str.len_chars()).any():
+        texts = texts.str.normalize("NFC")
+    return texts.set(texts == "", None)
 
 
 def encode_codes(column: pl.Series, categories: Sequence[str], key: str) -> Array:

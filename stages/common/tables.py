@@ -9,6 +9,8 @@ from stages.common.errors import Problem, UserError
 from stages.common.images import read_folder
 from stages.common.tablefile import SUFFIXES
 
+# What makes a number a text: a key, a zip code.
+LEADING_ZERO = r"^\s*[+-]?0\d"
 # Texts that public tables use for 'no value'.
 NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "?"]
 
@@ -69,8 +71,21 @@ def _read(path: Path, suffix: str) -> pl.DataFrame:
     separator = "\t" if suffix == ".tsv" else ","
     check_twins(path, separator)
     table = pl.read_csv(path, separator=separator, null_values=NULLS, infer_schema_length=None)
+    table = _keep_zeros(table, path, separator)
     table = table.rename(lambda name: name.strip())
     return table.with_columns(_strip(column) for column in table.iter_columns())
+
+
+def _keep_zeros(table: pl.DataFrame, path: Path, separator: str) -> pl.DataFrame:
+    """Columns in which a number is written as `007` as the texts that they are: 7 is another."""
+    numbers = [column.name for column in table.iter_columns() if column.dtype.is_numeric()]
+    if not numbers:
+        return table
+    texts = pl.read_csv(
+        path, separator=separator, null_values=NULLS, infer_schema=False, columns=numbers
+    )
+    kept = [c for c in texts.iter_columns() if c.str.contains(LEADING_ZERO).any()]
+    return table.with_columns(kept)
 
 
 def _strip(column: pl.Series) -> pl.Series:
@@ -81,6 +96,8 @@ def _strip(column: pl.Series) -> pl.Series:
     if (texts == column).all():
         return column
     texts = texts.set(texts.is_in(NULLS), None)
+    if texts.str.contains(LEADING_ZERO).any():
+        return texts
     for kind in (pl.Int64, pl.Float64):
         values = texts.cast(kind, strict=False)
         if values.null_count() == texts.null_count() < texts.len():

@@ -11,8 +11,6 @@ from stages.common.encode import as_category
 from stages.common.schema import Feature, Schema
 from stages.common.tables import NULLS
 
-_DIGITS = {"1": "true", "0": "false"}
-
 
 def read_texts(table: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     """`table`, all texts, without blanks around them and gaps as nulls, ready to be encoded."""
@@ -22,8 +20,6 @@ def read_texts(table: pl.DataFrame, schema: Schema) -> pl.DataFrame:
     for feature in schema.features:
         if feature.kind == "categorical":
             columns.append(_named(table[feature.name], feature))
-        if feature.kind == "boolean":
-            columns.append(table[feature.name].replace(_DIGITS))
     return table.with_columns(columns)
 
 
@@ -35,10 +31,15 @@ def _key(texts: pl.Series) -> pl.Series:
 
 
 def _named(texts: pl.Series, feature: Feature) -> pl.Series:
-    """Each text as training calls it: a number is `1` however it is written, a truth `true`."""
+    """Each text as training calls it: a number is `1` however it is written, a truth `true`.
+
+    But `007` is not 7, and a whole number keeps all of its digits.
+    """
     known = feature.categories or []
     others = texts.filter(~texts.is_in(known)).unique().drop_nulls()
-    numbers = as_category(others.cast(pl.Float64, strict=False))
+    whole = others.cast(pl.Int128, strict=False).cast(pl.String)
+    numbers = whole.fill_null(as_category(others.cast(pl.Float64, strict=False)))
+    numbers = numbers.set(others.str.contains(r"^[+-]?0\d"), None)
     found: dict[str, str] = {}
     for text, number in zip(others, numbers, strict=True):
         for name in (number, text.lower() if text.lower() in ("true", "false") else None):
