@@ -96,6 +96,13 @@ def test_numbers_with_leading_zeros_are_texts_as_they_stand(tmp_path: Path) -> N
     assert table["c"].to_list() == ["0", "00"]
 
 
+def test_a_plus_hides_no_number(tmp_path: Path) -> None:
+    table = read_table(text(tmp_path, "a,b,c\n+1,+.5,+\n2,1,2\n"), "prepare.source")
+    assert table["a"].to_list() == [1, 2]
+    assert table["b"].to_list() == [0.5, 1.0]
+    assert table["c"].to_list() == ["+", "2"]
+
+
 def test_a_type_that_shows_late_holds_for_the_whole_column(tmp_path: Path) -> None:
     content = "a,b\n" + "1,1\n" * 5000 + "1.5,x\n"
     table = read_table(text(tmp_path, content), "prepare.source")

@@ -89,12 +89,10 @@ def _keep_zeros(table: pl.DataFrame, path: Path, separator: str) -> pl.DataFrame
 
 
 def _strip(column: pl.Series) -> pl.Series:
-    """Texts without the blanks around them; where these hid a number or a gap, it is one."""
+    """Texts without the blanks around them; where these, or a `+`, hid numbers, they are some."""
     if column.dtype != pl.String:
         return column
     texts = column.str.strip_chars()
-    if (texts == column).all():
-        return column
     texts = texts.set(texts.is_in(NULLS), None)
     if texts.str.contains(LEADING_ZERO).any():
         return texts

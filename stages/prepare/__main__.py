@@ -22,7 +22,8 @@ from stages.common.params import Params
 from stages.common.schema import Array, Schema, Statistics, write_record
 from stages.common.stage import run_stage
 from stages.common.tables import read_table
-from stages.prepare.columns import SOURCE, find_schema
+from stages.prepare.columns import SOURCE, find_schema, names_rows
+from stages.prepare.doubts import find_doubts
 from stages.prepare.expectations import check_expectations
 from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.params import PrepareParams
@@ -36,6 +37,8 @@ def prepare(params: Params, out: Path) -> None:
     check_expectations(table, Path(section.expectations), section.source, out)
 
     schema = find_schema(table, section)
+    for line in (*_left_out(table, section), *find_doubts(table, schema, section.columns)):
+        print(f"warning  {line}")
     keys = row_keys(table, schema, "prepare.key")
     classes = _classes(table, schema)
     rows = split_rows(keys, classes, section.split)
@@ -55,6 +58,17 @@ def prepare(params: Params, out: Path) -> None:
         for name, array in arrays.items():
             np.save(out / split / f"{name}.npy", array)
     print(_summary(section.source, table, schema, {name: len(n) for name, n in rows.items()}))
+
+
+def _left_out(table: pl.DataFrame, section: PrepareParams) -> list[str]:
+    """A line for each column of row labels that no parameter names."""
+    named = {*section.columns, section.key, section.target}
+    return [
+        f"'{column.name}' is left out: it holds the row labels of a frame of pandas or R, such as "
+        f"{column[0]!r}; to learn from it all the same, say what it is in prepare.columns"
+        for column in table.iter_columns()
+        if column.name not in named and names_rows(column)
+    ]
 
 
 def _classes(table: pl.DataFrame, schema: Schema) -> Array | None:

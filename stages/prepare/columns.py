@@ -1,5 +1,6 @@
 """Which column is what: kinds and the task, from the types and values of the table."""
 
+import re
 from collections.abc import Callable
 
 import polars as pl
@@ -7,6 +8,7 @@ import polars as pl
 from stages.common.encode import as_boolean, as_category, as_numeric
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.schema import Class, Feature, Schema, Target
+from stages.prepare.doubts import TEXTS, as_line, stop_at_strays
 from stages.prepare.params import PrepareParams
 
 SOURCE = "prepare.source"
@@ -14,6 +16,10 @@ MAX_CATEGORIES = 1000
 # An integer target with at most this many values, each on average in 20 rows, is a class.
 MAX_INTEGER_CLASSES = 20
 MIN_ROWS_PER_CLASS = 3
+# Beyond it float64 has no longer a number of its own for each whole number.
+MAX_WHOLE = 2**53
+# Names that pandas and R give to the column of a frame's row labels.
+_LABELS = re.compile(r"|Unnamed: 0(\.\d+)?|__index_level_\d+__")
 
 
 def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
@@ -29,7 +35,7 @@ def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
         if column.name in (params.target, params.key):
             continue
         kind = params.columns.get(column.name)
-        if kind == "exclude":
+        if kind == "exclude" or (kind is None and names_rows(column)):
             continue
         try:
             features.append(_find_feature(column, kind))
@@ -44,6 +50,17 @@ def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
         message = f"there are {len(images)} image columns ({', '.join(images)}); a model takes one"
         raise UserError(Problem(message + ": exclude the others", key="prepare.columns"))
     return Schema(key=params.key, features=features, target=target)
+
+
+def names_rows(column: pl.Series) -> bool:
+    """Whether a column holds the row labels that pandas and R write beside a table's columns.
+
+    They are known by their names, and by their values: no two are alike.
+    """
+    if _LABELS.fullmatch(column.name) is None:
+        return False
+    labels = column.dtype.is_integer() or column.dtype == pl.String
+    return column.name.startswith("__") or (labels and not column.is_duplicated().any())
 
 
 def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
@@ -96,14 +113,35 @@ def _guess_kind(column: pl.Series) -> str:
     if column.dtype == pl.Boolean:
         return "boolean"
     if column.dtype.is_numeric() or column.dtype == pl.Decimal:
+        _stop_at_long(column, f"prepare.columns.{column.name}")
         return "numeric"
     if isinstance(column.dtype, pl.List | pl.Array):
         return "image"
-    if column.dtype in (pl.String, pl.Categorical, pl.Enum):
+    if column.dtype in TEXTS:
+        stop_at_strays(column)
         return "categorical"
     if column.dtype == pl.Null:
         return "categorical"
     raise _undecided(column, f"is of type {column.dtype}, which no model here reads")
+
+
+def _stop_at_long(column: pl.Series, key: str) -> None:
+    """Raise UserError at whole numbers of which a model would take several for one."""
+    if not column.dtype.is_integer():
+        return
+    wide = column.cast(pl.Int128)
+    long = ((wide > MAX_WHOLE) | (wide < -MAX_WHOLE)).fill_null(value=False)
+    if long.any():
+        row = int(long.arg_true()[0])
+        message = (
+            f"the column '{column.name}' looks like an id: {long.sum()} of its whole numbers are "
+            f"beyond 2^53, such as {column[row]} (row {row}), where a model takes neighbours for "
+            "one"
+        )
+        if key == "prepare.target":
+            raise UserError(Problem(message, key=key, value=column.name))
+        message += f"; leave it out: {as_line(column.name, 'exclude')}, or name it in prepare.key"
+        raise UserError(Problem(message, key=key, allowed=("exclude", "numeric", "categorical")))
 
 
 def _undecided(column: pl.Series, why: str) -> UserError:
@@ -154,6 +192,7 @@ def _find_target(column: pl.Series, task: str) -> Target:
     if task == "auto":
         task = _guess_task(column)
     if task == "regression":
+        _stop_at_long(column, "prepare.target")
         as_numeric(column, "prepare.target")
         if column.n_unique() < 2:
             raise UserError(_constant(column))

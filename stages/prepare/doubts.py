@@ -1,0 +1,187 @@
+"""Columns of texts that look like something else: numbers, dates, names of the rows.
+
+Each different text is a category of its own, which of measurements or of names teaches nothing.
+Where a few values make the texts of a column of numbers, they decide what the column is, and
+prepare stops; the rest is said on the screen. What `prepare.columns` names is meant so.
+"""
+
+import json
+import re
+from collections.abc import Container, Iterator
+from typing import cast
+
+import polars as pl
+
+from stages.common.encode import BLANKS
+from stages.common.errors import Problem, UserError, shorten
+from stages.common.schema import Schema
+from stages.common.tables import LEADING_ZERO
+
+TEXTS = (pl.String, pl.Categorical, pl.Enum)
+# Of the values: as many may be strays; what is said of the whole begins at the half.
+MAX_STRAYS = 0.05
+MAJORITY = 0.5
+# With more different values than these beside it, a word is no category among categories.
+MAX_CODES = 20
+MAX_EXAMPLES = 3
+
+_NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
+# `1,5`, `1,234.5`, `$3`, `12 %`, `(5)`: numbers as people write them.
+_WRITTEN = r"^\(?[+-]?[$€£¥]?\s?[+-]?\d[\d.,'\s]*(?:[eE][+-]?\d+)?\s?[%$€£¥]?\)?$"
+_TIME = r"(?:[T ]+\d{1,2}:\d{2}.*)?$"
+_DATE = "|".join(
+    [
+        r"^\d{4}[-/.]\d{1,2}[-/.]\d{1,2}" + _TIME,
+        r"^\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})" + _TIME,
+        r"^\d{1,2}[ -][A-Za-z]{3,9}\.?[ -]\d{2,4}" + _TIME,
+        r"^[A-Za-z]{3,9}\.? \d{1,2},? \d{4}" + _TIME,
+        r"^\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?$",
+    ]
+)
+_TRUTH = r"^(?i:true|false)$"
+# What tables say for 'no value', in small letters.
+_GAPS = (
+    *("na", "n/a", "n.a.", "nan", "none", "null", "nil", "missing", "unknown", "undefined", "void"),
+    *("-", "--", "—", ".", "?", "#n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#name?"),
+)
+_PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_WORDS_OF_YAML = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
+
+
+def stop_at_strays(column: pl.Series) -> None:
+    """Raise UserError where a few of the values make the texts of a column of numbers or truths."""
+    texts = _texts(column)
+    for pattern, what in ((_NUMBER, "numbers"), (_TRUTH, "truths")):
+        fits = _like(texts, pattern) & ~_like(texts, LEADING_ZERO)
+        good, strays = texts.filter(fits), texts.filter(~fits)
+        if not strays.height or good.height <= MAJORITY * texts.height:
+            continue
+        few = strays.height <= max(1, MAX_STRAYS * texts.height)
+        if few or (strays["text"].n_unique() == 1 and good["text"].n_unique() > MAX_CODES):
+            raise UserError(_stray(column.name, texts, strays, what))
+
+
+def _stray(name: str, texts: pl.DataFrame, strays: pl.DataFrame, what: str) -> Problem:
+    number = f"{strays.height} values are" if strays.height > 1 else "1 value is"
+    message = (
+        f"the column '{name}' holds {texts.height - strays.height} {what}, and {number} none: "
+        f"{_examples(strays)}\n  {_remedy(strays)}; or, if each of its "
+        f"{texts['text'].n_unique()} different texts is a category, say so: "
+        f"{as_line(name, 'categorical')}"
+    )
+    key = f"prepare.columns.{name}"
+    return Problem(message, key=key, allowed=("categorical", "exclude"))
+
+
+def _remedy(strays: pl.DataFrame) -> str:
+    if strays["text"].str.to_lowercase().is_in(_GAPS).all():
+        return "where there is no value, leave the field empty in the file"
+    if _like(strays, LEADING_ZERO).all():
+        return "write the numbers without leading zeros in the file"
+    if _like(strays, _WRITTEN).all():
+        return "write numbers as 1234.5 in the file"
+    return "correct the file"
+
+
+def as_line(name: str, kind: str) -> str:
+    """The line of params.yaml that says what a column is."""
+    plain = _PLAIN_NAME.fullmatch(name) and name.lower() not in _WORDS_OF_YAML
+    shown = name if plain else json.dumps(name, ensure_ascii=False)
+    return f"columns: {{{shown}: {kind}}}"
+
+
+def find_doubts(table: pl.DataFrame, schema: Schema, said: Container[str]) -> Iterator[str]:
+    """A line for each column that is probably not what it is taken for; `said` are those named."""
+    for feature in schema.features:
+        column = table[feature.name]
+        if feature.name in said:
+            continue
+        if not feature.name.strip():
+            line = as_line(feature.name, "exclude")
+            yield f"the column without a name is learned from; if it is none of yours, {line}"
+        if feature.kind == "categorical" and column.dtype in TEXTS:
+            yield from _of_texts(column)
+        elif column.dtype.is_integer() and _counts_rows(column):
+            yield (
+                f"'{feature.name}' numbers the rows ({column[0]}, {column[1]}, {column[2]}, …): a "
+                "model learns the order of the file from it; name it in prepare.key, or leave it "
+                f"out: {as_line(feature.name, 'exclude')}"
+            )
+        elif column.dtype.is_float() and (count := int(column.is_infinite().sum())):
+            yield f"'{feature.name}' is infinite in {count} rows: taken as empty there"
+    for name in filter(None, (schema.key, schema.target.name)):
+        if table[name].dtype in TEXTS:
+            yield from _of_zeros(_texts(table[name]), name)
+
+
+def _of_texts(column: pl.Series) -> Iterator[str]:
+    """What is to be said of a column of categories."""
+    texts = _texts(column)
+    most = MAJORITY * texts.height
+    num_different = texts["text"].n_unique()
+    categories = f"{num_different} categories"
+    meant = f"if that is meant, {as_line(column.name, 'categorical')}"
+    left_out = f"or {as_line(column.name, 'exclude')}"
+    zeros, dates = _like(texts, LEADING_ZERO), _like(texts, _DATE)
+    plain = _like(texts, _NUMBER) & ~zeros
+    numbers = (plain | _like(texts, _WRITTEN)) & ~dates & ~zeros
+    if dates.sum() > most:
+        yield (
+            f"'{column.name}' holds dates, taken as {categories}: {_examples(texts.filter(dates))}"
+            f"{_others(texts.filter(~dates))}; put what matters of them into columns of numbers, "
+            f"{left_out}; {meant}"
+        )
+    elif numbers.sum() > most:
+        # Those first that can't be read as they stand.
+        written = numbers & ~plain
+        first = _examples(texts.filter(written if written.any() else plain))
+        remedy = f"write them as 1234.5 in the file, {left_out}"
+        if plain.all():
+            remedy = f"if they measure something, {as_line(column.name, 'numeric')}"
+        yield (
+            f"'{column.name}' holds numbers as texts, taken as {categories}: {first}"
+            f"{_others(texts.filter(~numbers))}; {remedy}; {meant}"
+        )
+    elif num_different > max(MAX_CODES, most):
+        yield (
+            f"'{column.name}' has {num_different} different texts in {texts.height} rows: "
+            f"{_examples(texts)}; such categories say little of new rows: if they name the row, "
+            f"{as_line(column.name, 'exclude')}; {meant}"
+        )
+    yield from _of_zeros(texts, column.name)
+
+
+def _of_zeros(texts: pl.DataFrame, name: str) -> Iterator[str]:
+    zeros = texts.filter(_like(texts, LEADING_ZERO))
+    if zeros.height:
+        yield f"'{name}' is kept as text, for its leading zeros: {_examples(zeros)}"
+
+
+def _counts_rows(column: pl.Series) -> bool:
+    """Whether the values go up by one from row to row, as no measurement does."""
+    if column.len() <= MAX_CODES or column.null_count():
+        return False
+    first = cast(int, column[0])
+    return column.cast(pl.Int128).equals(
+        pl.Series(range(first, first + column.len()), dtype=pl.Int128)
+    )
+
+
+def _texts(column: pl.Series) -> pl.DataFrame:
+    """The values that are there as `text`, without the blanks around them; `row`: from 0."""
+    texts = column.cast(pl.String).str.strip_chars(BLANKS)
+    return pl.DataFrame({"text": texts}).with_row_index("row").filter(pl.col("text") != "")
+
+
+def _like(texts: pl.DataFrame, pattern: str) -> pl.Series:
+    return texts["text"].str.contains(pattern)
+
+
+def _others(others: pl.DataFrame) -> str:
+    return f", and {others.height} others: {_examples(others)}" if others.height else ""
+
+
+def _examples(texts: pl.DataFrame) -> str:
+    """The first different ones, each with the first row (from 0) that holds it."""
+    first = texts.unique("text", keep="first", maintain_order=True).head(MAX_EXAMPLES)
+    return ", ".join(f"{shorten(repr(text))} (row {row})" for row, text in first.iter_rows())
