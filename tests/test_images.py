@@ -1,6 +1,8 @@
 """Folders of images: what is read of a file, training from classes, predicting, and what is not."""
 
 import io
+import os
+import socket
 import zlib
 from pathlib import Path
 
@@ -164,6 +166,90 @@ def test_a_folder_that_can_not_be_trained_on_says_why(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     says(f"{folder} has no images")
+
+
+@pytest.mark.parametrize(
+    ("paths", "shown"),
+    [
+        (["train/a.png", "test/a.png"], "test/, train/"),
+        (["train/cat/a.png", "val/cat/a.png"], "train/, val/"),
+        (["Train/cat/a.png", "Train/dog/a.png"], "Train/"),
+        (["validation/cat/a.png", "extra/a.png"], "validation/"),
+    ],
+)
+def test_folders_of_splits_are_no_classes(tmp_path: Path, paths: list[str], shown: str) -> None:
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 3)).save(tmp_path / path)
+    with pytest.raises(UserError, match=f"holds {shown}: these name parts") as caught:
+        read_folder(tmp_path, "prepare.source")
+    assert caught.value.problems[0].key == "prepare.source"
+
+
+def test_a_class_may_be_called_as_a_split_is(tmp_path: Path) -> None:
+    for path in ("train/1.png", "plane/1.png", "__MACOSX/cat/1.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 3)).save(tmp_path / path)
+    assert read_folder(tmp_path, "prepare.source")["label"].to_list() == ["plane", "train"]
+
+
+def test_what_is_no_file_is_not_waited_for(predictor: Predictor, tmp_path: Path) -> None:
+    folder = write_few(tmp_path / "pets")
+    os.mkfifo(folder / "dog/x.png")
+    with pytest.raises(UserError, match=r"dog/x.png: it is no file, but .* a FIFO.*; remove it"):
+        read_folder(folder, "prepare.source")
+    new = tmp_path / "new"
+    new.mkdir()
+    os.mkfifo(new / "fifo.png")
+    (new / "link.png").symlink_to("nowhere")
+    (new / "zero.png").symlink_to("/dev/zero")
+    Image.fromarray(PIXELS[0]).save(new / "0.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(new / "socket.png"))
+        kept, rejected, _ = predicted(new, predictor)
+    assert kept == ["0.png"]
+    assert [key for key, _ in rejected] == ["fifo.png", "link.png", "socket.png", "zero.png"]
+    assert {reason[:13] for _, reason in rejected} == {"it is no file"}
+
+
+@pytest.mark.parametrize("name", [b"cat/\xff.png", b"\xe9t\xe9/1.png"])
+def test_a_name_that_is_not_utf_8_is_told(tmp_path: Path, name: bytes) -> None:
+    folder = write_few(tmp_path / "pets")
+    path = os.path.join(os.fsencode(folder), name)  # noqa: PTH118 - bytes
+    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+    with open(path, "wb"):  # noqa: PTH123
+        pass
+    with pytest.raises(
+        UserError, match=r"the name b'.*\\x.*' in .* is not UTF-8: rename it"
+    ) as caught:
+        read_folder(folder, "prepare.source")
+    str(caught.value).encode()
+
+
+def test_what_is_changed_of_an_image_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_few(tmp_path / "pets", "RGBA")
+    Image.new("CMYK", (4, 3)).save(folder / "cat/3.jpg")
+    frames = [Image.new("L", (4, 3), level) for level in (0, 255)]
+    frames[0].save(folder / "cat/4.png", save_all=True, append_images=frames[1:])
+    table = read_folder(folder, "prepare.source")
+    assert np.array(table["image"][3].to_list()).max() == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"note: 1 of 5 images in {folder} are in CMYK: converted to RGB",
+        f"note: 3 of 5 images in {folder} are transparent: laid over white",
+        f"note: 1 of 5 images in {folder} have several frames: the first is read",
+    ]
+
+
+def test_images_of_16_bits_that_use_few_of_them_are_refused(tmp_path: Path) -> None:
+    folder = write_few(tmp_path / "pets")
+    deep = np.full((3, 4), 4095, np.uint16)
+    Image.fromarray(deep).save(folder / "cat/3.png")
+    with pytest.raises(UserError, match=r"the 1 images of 16 bits .* no more than 4095 of 65535"):
+        read_folder(folder, "prepare.source")
+    Image.fromarray(deep * 16).save(folder / "cat/3.png")
+    assert np.array(read_folder(folder, "prepare.source")["image"][2].to_list()).max() == 255
 
 
 def test_every_kind_of_file_becomes_the_channels_that_are_wanted(tmp_path: Path) -> None:

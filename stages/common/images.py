@@ -2,10 +2,11 @@
 
 An image is turned as its EXIF data say. Transparency is laid over white, unless four channels are
 wanted; of 16 bits the upper 8 are kept; palettes and CMYK become colours, and colours become grey
-where one channel is wanted (the luma of ITU-R BT.601).
+where one channel is wanted (the luma of ITU-R BT.601). Of several frames the first is read.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,11 @@ Pixels = npt.NDArray[np.uint8]
 # (height, width)
 Size = tuple[int, int]
 
+# Names of folders that hold parts of a data set, and no class of it.
+SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")
+# Of the upper 8 bits: images that use no more of 16 are of a camera with fewer.
+MIN_DEPTH = 16
+
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B")
 # EXIF's tag of the orientation, and its values in which height and width change places.
@@ -39,13 +45,16 @@ class ImageError(Exception):
 
 
 def find_files(folder: Path, key: str) -> list[str]:
-    """The files under `folder` by their paths in it, sorted; hidden files and folders are not.
+    """The files under `folder` by their paths in it, sorted.
 
-    Raises UserError at a link to a folder; `key` is the parameter that names `folder`.
+    Hidden ones are left aside, and folders such as `__MACOSX`. Raises UserError at a link to a
+    folder, and at a name that is not UTF-8; `key` is the parameter that names `folder`.
     """
     found = []
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        for name in (*folders, *names):
+            _check_name(Path(parent), name, key)
         for link in (Path(parent, name) for name in sorted(folders)):
             if link.is_symlink():
                 message = f"{link} is a link to a folder, into which DVC does not look: "
@@ -54,6 +63,15 @@ def find_files(folder: Path, key: str) -> list[str]:
         inside = Path(parent).relative_to(folder)
         found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def _check_name(parent: Path, name: str, key: str) -> None:
+    """Raise UserError at bytes that are no text: neither JSON nor DVC could name the file."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        message = f"the name {os.fsencode(name)!r} in {parent} is not UTF-8: rename it"
+        raise UserError(Problem(message, key=key)) from None
 
 
 def read_folder(folder: Path, key: str) -> pl.DataFrame:
@@ -68,18 +86,46 @@ def read_folder(folder: Path, key: str) -> pl.DataFrame:
     _check_classes(folder, images, key)
     if others := len(names) - len(images):
         print(f"note: {others} files in {folder} are no {', '.join(SUFFIXES)}: left aside")
-    channels, size = _common_form(folder, images, key)
+    channels, size, deep = _common_form(folder, images, key)
     pixels = np.empty((len(images), *size, *([] if channels == 1 else [channels])), np.uint8)
     for row, name in enumerate(images):
         try:
             pixels[row] = read_image(folder / name, channels, size)
         except ImageError as error:
             raise UserError(Problem(f"{folder / name}: {error}; remove it", key=key)) from None
+    _check_depth(folder, [images[row] for row in deep], pixels[deep], key)
     labels = [name.split("/")[0] for name in images]
     return pl.DataFrame({PATH: images, IMAGE: pl.Series(pixels), LABEL: labels})
 
 
+def _check_depth(folder: Path, names: Sequence[str], pixels: Pixels, key: str) -> None:
+    """Stop where images of 16 bits use so few of them that their upper 8 hold next to nothing."""
+    if len(names) and pixels.max() < MIN_DEPTH:
+        message = (
+            f"the {len(names)} images of 16 bits in {folder}, such as {names[0]}, reach no more "
+            f"than {int(pixels.max()) * 256 + 255} of 65535, and the upper 8 bits are kept: write "
+            "them over the whole range, or in 8 bits"
+        )
+        raise UserError(Problem(message, key=key, value=str(folder)))
+
+
+def _check_splits(folder: Path, images: Sequence[str], key: str) -> None:
+    """Stop where the folders are the parts of a data set: a model would learn to tell these."""
+    named = {name.split("/")[0] for name in images if name.split("/")[0].lower() in SPLITS}
+    deep = {name.split("/")[0] for name in images if name.count("/") > 1}
+    if len(named) > 1 or named & deep:
+        shown = ", ".join(f"{name}/" for name in sorted(named))
+        message = (
+            f"{folder} holds {shown}: these name parts of a data set, and here each folder is a "
+            "class. prepare.split divides the rows: put the images of a class together, whichever "
+            "part they are of (cat/, dog/), or name one part; a class of such a name needs "
+            "another one"
+        )
+        raise UserError(Problem(message, key=key, value=str(folder)))
+
+
 def _check_classes(folder: Path, images: Sequence[str], key: str) -> None:
+    _check_splits(folder, images, key)
     problems = []
     bare = [name for name in images if "/" not in name]
     if bare:
@@ -87,7 +133,8 @@ def _check_classes(folder: Path, images: Sequence[str], key: str) -> None:
         problems.append(f"{message} ({len(bare)} such files)")
     filled = {name.split("/")[0] for name in images}
     for each in sorted(folder.iterdir()):
-        if each.is_dir() and not each.name.startswith(".") and each.name not in filled:
+        hidden = each.name.startswith((".", "__"))
+        if each.is_dir() and not hidden and each.name not in filled:
             problems.append(f"the class {each} has no {', '.join(SUFFIXES)}: fill or remove it")
     if not images and not problems:
         problems = [f"{folder} has no images: each class is a folder of {', '.join(SUFFIXES)}"]
@@ -95,14 +142,16 @@ def _check_classes(folder: Path, images: Sequence[str], key: str) -> None:
         raise UserError(*(Problem(text, key=key, value=str(folder)) for text in problems[:5]))
 
 
-def _common_form(folder: Path, images: Sequence[str], key: str) -> tuple[int, Size]:
-    """The number of channels that holds all images, and their one size."""
+def _common_form(folder: Path, images: Sequence[str], key: str) -> tuple[int, Size, list[int]]:
+    """The number of channels that holds all images, their one size, and which are of 16 bits."""
     first: Size | None = None
-    grey = True
-    for name in images:
+    grey, deep, changed = True, [], Counter[str]()
+    for row, name in enumerate(images):
         try:
             with _opened(folder / name) as image:
                 size, grey = _size(image), grey and image.mode in _GREY
+                deep += [row] if image.mode.startswith("I") else []
+                changed.update(_changes(image))
         except ImageError as error:
             raise UserError(Problem(f"{folder / name}: {error}; remove it", key=key)) from None
         first = first or size
@@ -114,7 +163,21 @@ def _common_form(folder: Path, images: Sequence[str], key: str) -> tuple[int, Si
             )
             raise UserError(Problem(message, key=key, value=str(folder)))
     assert first is not None
-    return (1 if grey else 3), first
+    for what, count in sorted(changed.items()):
+        print(f"note: {count} of {len(images)} images in {folder} {what}")
+    return (1 if grey else 3), first, deep
+
+
+def _changes(image: "Image.Image") -> Iterator[str]:
+    """What is not read of an image as it stands there."""
+    if image.has_transparency_data:
+        yield "are transparent: laid over white"
+    if image.mode == "CMYK":
+        yield "are in CMYK: converted to RGB"
+    if image.mode.startswith("I"):
+        yield "are of 16 bits: the upper 8 are kept"
+    if getattr(image, "n_frames", 1) > 1:
+        yield "have several frames: the first is read"
 
 
 def read_image(path: Path, channels: int, size: Size) -> Pixels:
@@ -148,6 +211,9 @@ def _opened(path: Path) -> "Iterator[Image.Image]":
     """An image of which the header alone is read so far. Raises ImageError."""
     from PIL import Image
 
+    if not path.is_file():
+        # To open a FIFO would wait for somebody who writes into it.
+        raise ImageError("it is no file, but a link to nothing, a FIFO, a socket or a device")
     with _readable(), Image.open(path, formats=("PNG", "JPEG")) as image:
         yield image
 
