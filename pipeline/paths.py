@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import Problem, did_you_mean
+from stages.common.files import find_odd
 from stages.common.params import DVC_FILE, TEMPLATE
 from stages.common.section import subtree
 from stages.common.yamlfile import read_yaml
@@ -52,8 +53,11 @@ def _check_path(
         if later == {stage}:
             message = f"{path} holds what the stage '{stage}' itself writes"
         return Problem(f"{message}: take a file that no stage writes", key, value)
-    if path.exists() or makers:
+    if makers:
         return None
+    if path.exists():
+        odd = find_odd(path)
+        return None if odd is None else Problem(f"{odd}: remove it, or give it a name", key, value)
     if key == "build.model.name":
         return None  # the schema has said so, with the models there are
     if Path(f"{path}.dvc").exists():

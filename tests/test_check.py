@@ -1,6 +1,7 @@
 """`reprise check`: all mistakes of `params.yaml` at once, before anything runs."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -273,6 +274,21 @@ def test_what_another_stage_makes_may_be_an_input(
     tree = {"prepare": {"source": "data/fetched/new.csv"}, "infer": {"input": "data/fetched/n.csv"}}
     (problem,) = check_paths(tree)
     assert problem.key == "infer.input"
+
+
+def test_what_dvc_would_wait_for_or_can_not_name_is_told(tmp_path: Path) -> None:
+    tree = read_yaml(ROOT / "params.yaml")
+    photos = tmp_path / "photos"
+    (photos / "cat").mkdir(parents=True)
+    tree["prepare"]["source"] = tree["infer"]["input"] = str(photos)
+    assert check_paths(tree) == []
+    os.mkfifo(photos / "cat/x.png")
+    first, second = check_paths(tree)
+    assert (first.key, second.key) == ("prepare.source", "infer.input")
+    assert "cat/x.png is no file, but a link to nothing, a FIFO" in first.message
+    (photos / "cat/x.png").unlink()
+    (photos / os.fsdecode(b"\xe9t\xe9")).mkdir()
+    assert f"the name b'\\xe9t\\xe9' in {photos} is not UTF-8" in check_paths(tree)[0].message
 
 
 @pytest.mark.parametrize(("old", "new", "says"), MISTAKES)

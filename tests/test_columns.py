@@ -90,6 +90,7 @@ def test_columns_keep_their_order_and_leave_out_key_and_target() -> None:
         (pl.Series(["yes", "No"] * 10), "boolean"),
         (pl.Series(["yes", "No"] * 10, dtype=pl.Categorical), "boolean"),
         (pl.Series([1.0, float("nan")] * 10), "boolean"),
+        (pl.Series([True, False] * 10), "numeric"),
         (pl.Series([True, False] * 10), "categorical"),
         (pl.Series([datetime.date(2024, 1, 1)] * 20), "numeric"),
         (pl.Series([datetime.date(2024, 1, 1)] * 20), "categorical"),
@@ -109,7 +110,6 @@ def test_an_excluded_column_is_not_looked_at() -> None:
     [
         (pl.Series(["1", "b"] * 10), "numeric"),
         (pl.Series([1, 2] * 10), "boolean"),
-        (pl.Series([True, False] * 10), "numeric"),
         (pl.Series([[1, 2]] * 20), "numeric"),
         (pl.Series([[1, 2]] * 20), "boolean"),
         (pl.Series([[1, 2]] * 20), "categorical"),

@@ -178,12 +178,6 @@ def test_a_column_that_numbers_the_rows_is_said() -> None:
     assert found(table.sample(fraction=1, shuffle=True, seed=1))[1] == []
 
 
-def test_infinities_are_counted() -> None:
-    values = [float("inf"), float("-inf"), *(0.5 * n for n in range(18))]
-    table = pl.DataFrame({"x": values, "y": ["a", "b"] * 10})
-    assert found(table)[1] == ["'x' is infinite in 2 rows: taken as empty there"]
-
-
 def test_the_line_that_says_a_kind_is_yaml() -> None:
     assert as_line("zip", "categorical") == "columns: {zip: categorical}"
     for name in ("", "a b", "a: b", "no", 'a"b', "é{", "7"):

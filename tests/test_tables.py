@@ -1,5 +1,6 @@
 """Tables from files: four kinds of file, one table; what can't be read says so."""
 
+import os
 from pathlib import Path
 
 import polars as pl
@@ -117,6 +118,11 @@ def test_quoted_texts_keep_separators_and_line_breaks(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "does not exist" in message(tmp_path / "table.csv")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "table.csv")
+    assert "is no file, but a FIFO" in message(tmp_path / "table.csv")
 
 
 @pytest.mark.parametrize("name", ["table.xlsx", "table", "table.csv.gz"])

@@ -42,6 +42,9 @@ def check_file(path: Path, key: str) -> None:
     if not path.exists():
         what = "file" if path.suffix else "folder"
         raise UserError(_problem(f"the {what} {path} does not exist", path, key))
+    if not path.is_file():
+        # To read a FIFO would wait for somebody who writes into it.
+        raise UserError(_problem(f"{path} is no file, but a FIFO, a socket or a device", path, key))
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(_problem(f"{path}: not a kind of table that can be read", path, key))
     if path.stat().st_size == 0:

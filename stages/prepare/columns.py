@@ -91,11 +91,6 @@ def _find_feature(column: pl.Series, kind: str | None) -> Feature:
         message = f"the column '{column.name}' is empty: exclude it"
         raise UserError(Problem(message, key=key, allowed=("exclude",)))
     if kind == "numeric":
-        if column.dtype == pl.Boolean:
-            # In new rows of CSV, where a truth is a text, it would be no number.
-            message = f"the column '{column.name}' holds true and false, not numbers"
-            allowed = ("boolean", "categorical", "exclude")
-            raise UserError(Problem(message, key=key, value=kind, allowed=allowed))
         as_numeric(column, key)
         return Feature(name=column.name, kind="numeric")
     if kind == "boolean":

@@ -15,7 +15,6 @@ import polars as pl
 from stages.common.encode import BLANKS
 from stages.common.errors import Problem, UserError, shorten
 from stages.common.schema import Schema
-from stages.common.tables import LEADING_ZERO
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 # Of the values: as many may be strays; what is said of the whole begins at the half.
@@ -25,6 +24,8 @@ MAJORITY = 0.5
 MAX_CODES = 20
 MAX_EXAMPLES = 3
 
+# A name that digits make: a key, a zip code.
+LEADING_ZERO = r"^[+-]?0\d"
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 # `1,5`, `1,234.5`, `$3`, `12 %`, `(5)`: numbers as people write them.
 _WRITTEN = r"^\(?[+-]?[$€£¥]?\s?[+-]?\d[\d.,'\s]*(?:[eE][+-]?\d+)?\s?[%$€£¥]?\)?$"
@@ -107,8 +108,6 @@ def find_doubts(table: pl.DataFrame, schema: Schema, said: Container[str]) -> It
                 "model learns the order of the file from it; name it in prepare.key, or leave it "
                 f"out: {as_line(feature.name, 'exclude')}"
             )
-        elif column.dtype.is_float() and (count := int(column.is_infinite().sum())):
-            yield f"'{feature.name}' is infinite in {count} rows: taken as empty there"
     for name in filter(None, (schema.key, schema.target.name)):
         if table[name].dtype in TEXTS:
             yield from _of_zeros(_texts(table[name]), name)

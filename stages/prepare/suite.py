@@ -69,6 +69,8 @@ def read_suite(path: Path) -> tuple[list[Rule | None], list[Problem]]:
     Types and arguments are not looked at yet; so that they can be, a rule with a mistake stands
     there as well, and None only for what has no type. Raises UserError for what is no list.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"the suite of expectations {path} is no file")
     content = read_yaml(path)
     if content is None:
         content = []
