@@ -1,12 +1,17 @@
 """Which row goes where: by its key and the seed alone, class by class."""
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pytest
 
 from stages.common.errors import UserError
 from stages.prepare.params import Split
 from stages.prepare.split import SPLITS, split_rows
+from stages.prepare.twins import Twins
+from tests.samples import run_stages, small_project
 
 Keys = npt.NDArray[np.generic]
 
@@ -127,3 +132,56 @@ def test_a_table_too_small_for_three_splits_is_an_error(num_rows: int) -> None:
 
 def test_three_rows_are_enough() -> None:
     assert [len(rows) for rows in split_rows(KEYS[:3], None, SHARES).values()] == [1, 1, 1]
+
+
+def said(arrays: dict[str, dict[str, list[object]]]) -> list[str]:
+    twins = Twins()
+    return [
+        line
+        for split, part in arrays.items()
+        for line in twins.add(split, {kind: np.array(values) for kind, values in part.items()})
+    ]
+
+
+def test_rows_that_stand_in_two_splits_are_counted() -> None:
+    train = {"numeric": [[1.0], [2.0], [3.0], [3.0]], "boolean": [[0], [0], [1], [1]]}
+    train |= {"target": [0, 1, 1, 0], "key": [10, 11, 12, 13]}
+    validation = {
+        "numeric": [[5.0], [2.0]],
+        "boolean": [[0], [1]],
+        "target": [0, 1],
+        "key": [20, 21],
+    }
+    test = {"numeric": [[1.0], [5.0], [3.0], [3.0], [9.0]], "boolean": [[0], [0], [1], [1], [1]]}
+    test |= {"target": [0, 1, 0, 1, 1], "key": [30, 31, 32, 33, 34]}
+    (line,) = said({"train": train, "validation": validation, "test": test})
+    assert line.startswith(
+        "4 of 5 test rows (3 groups of equal rows) stand in train or validation too, in every "
+        "feature, 3 of them with the same target: the first have the keys 30, 31, 32; "
+    )
+    (line,) = said({"train": train, "validation": train})
+    assert line.startswith("4 of 4 validation rows (3 groups of equal rows) stand in train too")
+    assert said({"train": train, "validation": validation}) == []
+    images = {"image": [[[[1, 2]]], [[[3, 4]]], [[[1, 2]]]], "target": [0, 1, 1], "key": [1, 2, 3]}
+    (line,) = said({"train": images, "test": {name: part[1:] for name, part in images.items()}})
+    assert line.startswith("2 of 2 test rows (2 groups of equal rows) stand in train too")
+
+
+def test_patients_with_equal_rows_are_told_of_by_prepare(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    patients = pl.DataFrame(
+        {"age": random.normal(50, 9, 120), "y": random.choice(["ill", "well"], 120)}
+    )
+    table = pl.concat([patients] * 6).with_row_index("id")
+    project = small_project(tmp_path / "p", table, {"prepare.key": "id"})
+    run_stages(project, "prepare")
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning  ")]
+    validation, test = lines
+    assert "of 108 validation rows" in validation
+    assert "stand in train too" in validation
+    assert " of 144 test rows" in test
+    assert "stand in train or validation too" in test
+    run_stages(small_project(tmp_path / "q", patients.with_row_index("id"), {}), "prepare")
+    assert "warning" not in capsys.readouterr().out

@@ -28,6 +28,7 @@ from stages.prepare.expectations import check_expectations
 from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.params import PrepareParams
 from stages.prepare.split import split_rows
+from stages.prepare.twins import Twins
 
 
 def prepare(params: Params, out: Path) -> None:
@@ -49,6 +50,7 @@ def prepare(params: Params, out: Path) -> None:
     write_record(out / "schema.json", schema)
     write_record(out / "statistics.json", statistics)
 
+    twins = Twins()
     for split, numbers in rows.items():
         part = table[numbers]
         arrays = encode(part, schema, statistics, SOURCE)
@@ -57,6 +59,8 @@ def prepare(params: Params, out: Path) -> None:
         (out / split).mkdir()
         for name, array in arrays.items():
             np.save(out / split / f"{name}.npy", array)
+        for line in twins.add(split, arrays):
+            print(f"warning  {line}")
     print(_summary(section.source, table, schema, {name: len(n) for name, n in rows.items()}))
 
 
