@@ -1,5 +1,6 @@
 """A name with the arguments of what it names, checked against `stages/params.schema.json`."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -99,7 +100,21 @@ def check_named(tree: Mapping[str, Any], at: str, schema: Mapping[str, Any]) -> 
         c["then"] for c in part["allOf"] if c["then"]["properties"]["name"]["const"] == name
     )
     validator = Draft202012Validator(schema).evolve(schema=case)
-    return [p for error in validator.iter_errors(tree) for p in _problems(error, name, at)]
+    found = [p for error in validator.iter_errors(tree) for p in _problems(error, name, at)]
+    told = {problem.key for problem in found}
+    return found + [problem for problem in _not_finite(tree, at) if problem.key not in told]
+
+
+def _not_finite(node: object, at: str) -> Iterable[Problem]:
+    """`.nan` and `.inf`, which JSON has not and so no bound of its schema refuses."""
+    if isinstance(node, float) and not math.isfinite(node):
+        yield wrong_value("be a finite number", at, node)
+    elif isinstance(node, Mapping):
+        for name, inner in node.items():
+            yield from _not_finite(inner, f"{at}.{name}")
+    elif isinstance(node, list):
+        for index, inner in enumerate(node):
+            yield from _not_finite(inner, f"{at}.{index}")
 
 
 def _problems(error: ValidationError, name: str, at: str) -> Iterable[Problem]:

@@ -31,7 +31,7 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--set takes key=value, such as train.epochs=3, not '{setting}'")
         try:
             overrides[key.strip()] = YAML(typ="safe").load(text)
-        except YAMLError:
+        except (YAMLError, ValueError, RecursionError):
             raise UserError(f"--set {setting}: '{text}' is not valid YAML") from None
     return overrides
 

@@ -42,6 +42,7 @@ SOURCES = (
     "stages/common/section.py",
     "stages/common/signature.py",
     "stages/evaluate/metrics.py",
+    "stages/train/bounds.py",
     "stages/train/datasets.py",
     "stages/train/names.py",
     "stages/train/optimizers.py",

@@ -272,9 +272,9 @@ def test_what_goes_together_with_no_closure_is_told_at_once() -> None:
     [
         ({"weight_decay": 0.1}, "optimizer.weight_decay", "line_search_fn"),
         ({"line_search_fn": "armijo"}, "optimizer.line_search_fn", "strong_wolfe"),
-        ({"history_size": 0}, "optimizer", "can't take a step"),
-        ({"max_iter": 0}, "optimizer", "moves no weight"),
-        ({"lr": -1.0}, "optimizer", "learning rate"),
+        ({"history_size": 0}, "optimizer.history_size", "at least 1"),
+        ({"max_iter": 0}, "optimizer.max_iter", "at least 1"),
+        ({"lr": -1.0}, "optimizer.lr", "greater than 0"),
     ],
 )
 def test_arguments_that_can_not_work_are_refused(

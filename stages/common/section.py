@@ -18,6 +18,9 @@ Model = TypeVar("Model", bound=BaseModel)
 Overrides = dict[str, Any]
 # The largest that NumPy's generators take, and so Optuna's; torch's take it too.
 MAX_SEED = 2**32 - 1
+# The largest number of float32, in which a model computes; and of what is counted one by one.
+MAX_NUMBER = 3.4e38
+MAX_COUNT = 1_000_000_000
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 # What each of pydantic's complaints about a type and about a bound means: must be ….
@@ -37,7 +40,7 @@ _BOUNDS = {
     "greater_than": "be greater than {gt:g}",
     "greater_than_equal": "be at least {ge:g}",
     "less_than": "be less than {lt:g}",
-    "less_than_equal": "be at most {le}",
+    "less_than_equal": "be at most {le:.10g}",
     "string_too_short": "not be empty",
     "too_long": "have at most {max_length} items",
     "too_short": "have at least {min_length} item{s}",

@@ -5,7 +5,9 @@ that AdamW does take, and an editor completes them.
 """
 
 import collections.abc
+import functools
 import inspect
+import operator
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
@@ -21,12 +23,14 @@ def arguments_model(
     hidden: Collection[str] = (),
     filled: Collection[str] = (),
     known: Mapping[str, Any] | None = None,
+    bounds: Mapping[str, Any] | None = None,
 ) -> type[BaseModel]:
     """The arguments of `target(...)` as a model that forbids all others.
 
     Arguments named in `hidden`, and those whose type has no YAML form (tensors, callables,
     objects), are left out. Those in `filled` may be left to the run even if `target` has no
-    default for them. `known` has types that say more than the signature does. Read the result with
+    default for them. `known` has types that say more than the signature does, `bounds` the fields
+    of pydantic that hold the numbers of an argument. Read the result with
     `model_dump(exclude_unset=True)`.
     """
     hints = _hints(target) | dict(known or {})
@@ -37,6 +41,7 @@ def arguments_model(
         annotation = _yaml_type(hints.get(name, type(parameter.default)))
         if annotation is None:
             continue
+        annotation = _bound(annotation, (bounds or {}).get(name))
         required = parameter.default is parameter.empty and name not in filled
         # For editors to show; what the user leaves out is left to the class itself.
         default = parameter.default if isinstance(parameter.default, (*_PLAIN, tuple)) else None
@@ -88,6 +93,20 @@ def _yaml_type(annotation: Any) -> Any:
         item = _yaml_type(parts[0])
         return None if item is None else _list_of(item)
     return None
+
+
+def _bound(annotation: Any, field: Any) -> Any:
+    """A type whose numbers, in a list too, are held by the bounds of `field`."""
+    if annotation in (int, float):
+        return annotation if field is None else Annotated[annotation, field]
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return Annotated[(_bound(parts[0], field), *parts[1:])]
+    if origin is list:
+        return _list_of(_bound(parts[0], field))
+    if origin in (Union, types.UnionType):
+        return functools.reduce(operator.or_, (_bound(part, field) for part in parts))
+    return annotation
 
 
 def _list_of(item: Any) -> Any:

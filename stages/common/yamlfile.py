@@ -5,6 +5,10 @@ from typing import Any
 
 from stages.common.errors import Problem, UserError
 
+# With what aliases repeat. The largest `dvc.lock` has no aliases, and no such bound.
+MAX_VALUES = 100_000
+MAX_DEPTH = 64
+
 
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file as plain dicts, lists and scalars.
@@ -21,14 +25,64 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     try:
-        return YAML(typ="safe").load(text)
+        _check_aliases(text, path)
+        tree = YAML(typ="safe").load(text)
+        _check_depth(tree)
     except MarkedYAMLError as error:
         mark = error.problem_mark
         line = None if mark is None else mark.line + 1
         message = f"{path}:{line}: not valid YAML: {error.problem or error.context}"
         raise UserError(message) from None
-    except YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        # A date that there is not, a number of thousands of digits, brackets in brackets.
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: not valid YAML: {reason}") from None
+    return tree
+
+
+def _check_depth(tree: Any) -> None:
+    """Raise RecursionError where those who go through `tree` would, and have no file to name."""
+    level, depth = [tree], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise RecursionError
+        inner = [
+            n.values() if isinstance(n, dict) else n for n in level if isinstance(n, dict | list)
+        ]
+        level = [node for nodes in inner for node in nodes]
+
+
+def _check_aliases(text: str, path: Path) -> None:
+    """Stop where aliases (`*name`) stand for more values than a file of parameters can hold.
+
+    A few lines that name each other can stand for billions. Raises UserError.
+    """
+    if "&" not in text or "*" not in text:
+        return
+    from ruamel.yaml import YAML
+
+    sizes: dict[int, int] = {}
+
+    def count(node: Any) -> int:
+        if id(node) not in sizes:
+            # One that holds itself has no end.
+            sizes[id(node)] = MAX_VALUES + 1
+            inner = node.value if isinstance(node.value, list) else []
+            parts = [
+                part for item in inner for part in (item if isinstance(item, tuple) else [item])
+            ]
+            sizes[id(node)] = 1 + sum(map(count, parts))
+        return sizes[id(node)]
+
+    root = YAML(typ="safe", pure=True).compose(text)
+    if root is not None and count(root) > MAX_VALUES:
+        raise UserError(
+            f"{path}: its aliases ('*name') stand for more than {MAX_VALUES:,} values\n"
+            "  edit     write out what is meant, without '&' and '*'"
+        )
 
 
 def spell(name: object) -> str:

@@ -15,7 +15,7 @@ from stages.common.section import Named, validate
 DATASETS = Path("stages/zoo/datasets")
 AT = "train.dataset"
 
-NumWorkers = Annotated[int, Field(ge=0)]
+NumWorkers = Annotated[int, Field(ge=0, le=1024)]
 Collate = Callable[[list[Any]], Any]
 
 

@@ -17,6 +17,7 @@ import stages.zoo.schedules
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.section import Named, validate
 from stages.common.signature import arguments_model
+from stages.train.bounds import BOUNDS
 
 Kind = Literal["loss", "optimizer", "schedule"]
 
@@ -143,8 +144,10 @@ def refused(kind: Kind) -> dict[str, str]:
 
 def arguments_of(kind: Kind, name: str) -> type[BaseModel]:
     """The arguments that may stand beside `name`, as a model."""
-    known = _KNOWN.get(name, {})
-    return arguments_model(allowed(kind)[name], _HIDDEN[kind], FILLED, known)
+    named = allowed(kind)[name]
+    # Our own say theirs themselves.
+    bounds = {} if named.__module__.startswith("stages.") else BOUNDS[kind]
+    return arguments_model(named, _HIDDEN[kind], FILLED, _KNOWN.get(name, {}), bounds)
 
 
 def resolve(kind: Kind, named: Named) -> tuple[type, dict[str, Any]]:

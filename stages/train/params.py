@@ -5,10 +5,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from stages.common.section import Named, Section
+from stages.common.section import MAX_COUNT, MAX_NUMBER, Named, Section
 from stages.common.yamlfile import spell
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Rate = Annotated[float, Field(gt=0, le=MAX_NUMBER)]
+# Below it float32 rounds what is left of a gradient to zero.
+Clip = Annotated[float, Field(ge=1e-30, le=MAX_NUMBER)]
+# Others leave nothing of the other classes, or of this one.
+Weight = Annotated[float, Field(ge=1e-6, le=1e6)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 # `auto` is a rule that follows from the kind of device, the sizes and the number of steps.
 Choice = Literal["auto", True, False]
@@ -33,9 +38,7 @@ def _tag(weights: object) -> str:
     return "by name" if isinstance(weights, Mapping) else "rule"
 
 
-ByName = Annotated[
-    dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1), BeforeValidator(_spell_keys)
-]
+ByName = Annotated[dict[str, Weight], Field(min_length=1), BeforeValidator(_spell_keys)]
 ClassWeights = Annotated[
     Annotated[Literal["balanced"], Tag("rule")] | Annotated[ByName, Tag("by name")],
     Discriminator(_tag),
@@ -73,8 +76,8 @@ class Augment(Section):
     """
 
     flip: Annotated[float, Field(ge=0, le=1)]
-    shift: Annotated[int, Field(ge=0)]
-    noise: Annotated[float, Field(ge=0)]
+    shift: Annotated[int, Field(ge=0, le=10_000)]
+    noise: Annotated[float, Field(ge=0, le=1000)]
 
 
 class Group(Section):
@@ -84,7 +87,7 @@ class Group(Section):
     """
 
     match: Annotated[str, Field(min_length=1)]
-    lr: Annotated[float, Field(gt=0)] | None
+    lr: Rate | None
     frozen: bool
 
     @model_validator(mode="after")
@@ -101,7 +104,7 @@ class Swa(Section):
     """
 
     start: Positive
-    lr: Annotated[float, Field(gt=0)] | None
+    lr: Rate | None
 
 
 class TrainParams(Section):
@@ -124,7 +127,7 @@ class TrainParams(Section):
     - `replicas`: trainings of the same recipe that differ in the seed; the first is served.
     """
 
-    epochs: Positive
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)]
     batch_size: Positive
     micro_batch_size: Positive | None
     dataset: Named | None
@@ -134,8 +137,8 @@ class TrainParams(Section):
     optimizer: Named
     groups: Annotated[list[Group], Field(min_length=1)] | None
     schedule: Named
-    clip_norm: Annotated[float, Field(gt=0)] | None
-    clip_value: Annotated[float, Field(gt=0)] | None
+    clip_norm: Clip | None
+    clip_value: Clip | None
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     swa: Swa | None
     precision: Precision
@@ -145,4 +148,4 @@ class TrainParams(Section):
     deterministic: bool
     early_stopping: EarlyStopping | None
     calibration: CalibrationParams
-    replicas: Positive
+    replicas: Annotated[int, Field(ge=1, le=1000)]

@@ -60,8 +60,8 @@ Values = Annotated[
 class TuneParams(Section):
     """How to search. `space` is keyed by parameter path, such as `train.optimizer.lr`."""
 
-    trials: Annotated[int, Field(ge=0)]
-    epochs: Annotated[int, Field(ge=1)]
+    trials: Annotated[int, Field(ge=0, le=1_000_000)]
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)]
     sampler: Literal["tpe", "random", "grid"]
     pruner: Literal["none", "median", "hyperband"]
     space: dict[str, Values]

@@ -29,7 +29,9 @@ class focal(nn.Module):  # noqa: N801  # as `params.yaml` names it
 
     task: ClassVar = "classification"
 
-    def __init__(self, gamma: Annotated[float, Field(ge=0)] = 2.0, reduction: str = "mean") -> None:
+    def __init__(
+        self, gamma: Annotated[float, Field(ge=0, le=100)] = 2.0, reduction: str = "mean"
+    ) -> None:
         super().__init__()
         self.gamma = gamma
         self.reduction = reduction

@@ -10,13 +10,16 @@ from stages.common.layers import Dropout
 from stages.common.section import Section
 
 MAX_GROUPS = 8
+MAX_WIDTH = 1_000_000
 
 
 class Arguments(Section):
     """One block for each number in `channels`; `width` units between the image and the scores."""
 
-    channels: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = Field([16, 32])
-    width: Annotated[int, Field(ge=1)] = 64
+    channels: Annotated[list[Annotated[int, Field(ge=1, le=MAX_WIDTH)]], Field(min_length=1)] = (
+        Field([16, 32])
+    )
+    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 

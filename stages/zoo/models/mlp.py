@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from stages.common.layers import Dropout, Flatten
 from stages.common.section import Section
 
+MAX_WIDTH = 1_000_000
+
 
 class Arguments(Section):
     """`layers` hidden layers of `width` units; `dropout` is the share of them set to zero."""
 
-    width: Annotated[int, Field(ge=1)] = 128
-    layers: Annotated[int, Field(ge=1)] = 1
+    width: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = 128
+    layers: Annotated[int, Field(ge=1, le=1000)] = 1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
