@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from pipeline.user import know_user
 from stages.common.errors import UserError, format_problem
 from stages.common.terminal import keep_printing
 from stages.common.yamlfile import with_place
@@ -21,6 +22,7 @@ def stop_at_mistakes(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*arguments: object, **options: object) -> None:
         try:
+            know_user()
             os.chdir(_find_root())
             command(*arguments, **options)
         except UserError as error:

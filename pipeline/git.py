@@ -6,6 +6,8 @@ tokens.
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +21,25 @@ TRANSFER_SECONDS = 1800.0
 NUM_LINES_SHOWN = 12
 # Set inside a git hook, where they name the repository of the hook.
 _OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR")
+# What git says, now and before 2.35.3.
+_FOREIGN = re.compile(r"(?:dubious ownership in repository at|unsafe repository \()\s*'([^']+)'")
 _USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+class ForeignFolderError(UserError):
+    """The repository belongs to another user than the one who asks, so git reads nothing of it."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            owner = f"user {folder.stat().st_uid}"
+        except OSError:
+            owner = "another user"
+        super().__init__(
+            f"git reads nothing in {folder}: it belongs to {owner}, and you are {os.geteuid()}\n"
+            "  git calls this 'dubious ownership', as is usual for a mounted or copied folder\n"
+            "  if you trust what is in it: "
+            f"git config --global --add safe.directory {shlex.quote(str(folder))}"
+        )
 
 
 def git(
@@ -67,7 +87,7 @@ def _run(
     **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
     try:
-        return subprocess.run(
+        done = subprocess.run(
             ["git", *arguments],
             cwd=folder,
             env={**_environment(), **env},
@@ -80,6 +100,16 @@ def _run(
         raise UserError(f"'git {arguments[0]}' did not end within {seconds:.0f} s") from None
     except OSError as error:
         raise UserError(f"cannot run git in {folder}: {error.strerror or error}") from None
+    said = done.stderr if isinstance(done.stderr, str) else done.stderr.decode(errors="replace")
+    if done.returncode != 0 and (found := _FOREIGN.search(said)):
+        raise ForeignFolderError(Path(found[1]))
+    return done
+
+
+def check_owner(folder: Path) -> None:
+    """Raise ForeignFolderError where git would read nothing, and DVC would end with a traceback."""
+    if shutil.which("git") is not None:
+        try_git(folder, "rev-parse", "--git-dir")
 
 
 def hide_secrets(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.git import try_git_bytes
+from pipeline.git import ForeignFolderError, try_git_bytes
 
 # All commits that have touched a file may be many.
 SEARCH_SECONDS = 600.0
@@ -107,5 +107,8 @@ def _git(*arguments: str, given: bytes = b"") -> bytes:
     """What git prints: nothing where it has nothing, such as outside a repository."""
     if shutil.which("git") is None:
         return b""
-    done = try_git_bytes(Path.cwd(), *arguments, given=given, seconds=SEARCH_SECONDS)
+    try:
+        done = try_git_bytes(Path.cwd(), *arguments, given=given, seconds=SEARCH_SECONDS)
+    except ForeignFolderError:
+        return b""  # a plan needs no git
     return done.stdout if done.returncode == 0 else b""

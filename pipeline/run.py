@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from pipeline.access import client_environment
 from pipeline.check import check_params
+from pipeline.git import check_owner
 from pipeline.metrics import format_value, read_metrics
 from pipeline.overrides import apply_overrides_to_file, parse_overrides, preview_overrides
 from pipeline.server import ensure_server
@@ -41,6 +43,7 @@ def run(
         preview_overrides(overrides, SOURCE)
     else:
         check_params()
+    check_owner(Path.cwd())
     url = ensure_server()
     os.environ |= client_environment(url)
     # The lines of the stages are shown by our own view; the server has the logs as well.
