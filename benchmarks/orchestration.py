@@ -14,6 +14,7 @@ import json
 import statistics
 import subprocess
 import tempfile
+from contextlib import chdir
 from pathlib import Path
 
 from benchmarks.road import in_turns, timed
@@ -95,7 +96,8 @@ def last_flow_seconds(project: Path) -> float:
     services = json.loads((project / ".reprise/up.json").read_text(encoding="utf-8"))["services"]
     address = next(each["address"] for each in services if each["name"] == "server")
     body = {"sort": "START_TIME_DESC", "limit": 1}
-    (run,) = request(f"{address}/api", "/flow_runs/filter", body)
+    with chdir(project):  # where what logs in is found
+        (run,) = request(f"{address}/api", "/flow_runs/filter", body)
     seconds: float = run["total_run_time"]
     return seconds
 

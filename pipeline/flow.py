@@ -66,7 +66,7 @@ def run_flow(
 
     try:
         state = road(list(stages), force, parallel, return_state=True)
-    except (httpx.HTTPError, PrefectException):
+    except httpx.TransportError:
         if outcomes:
             lost(outcomes[0])
         raise

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
+
 from pipeline.access import client_environment
 from pipeline.atomic import write_whole
 from pipeline.programs import run_program
@@ -97,6 +99,9 @@ def ensure_pool(url: str) -> None:
         if not found or any(key in found.get("job_configuration", {}) for key in FIXED):
             changed = {"base_job_template": TEMPLATE}
             request(url, f"/work_pools/{POOL}", changed, method="PATCH")
+            click.echo(
+                f"{what} let its runs choose a command or their environment; no more", err=True
+            )
     except OSError as error:
         raise UserError(_refused(url, what, error)) from None
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.access import client_environment
+from pipeline.access import AUTH, CLIENT_AUTH, client_environment, is_local
 from pipeline.check import check_params
 from pipeline.git import check_owner
 from pipeline.metrics import format_value, read_metrics
@@ -118,9 +118,21 @@ def _run_flow(
         raise UserError(
             f"the Prefect server at {url} did not take the run: {reason}\n"
             "  stages that have ended are in dvc.lock, and nothing else is lost\n"
-            "  see .reprise/logs/ and the disk's free space; 'reprise down' and 'reprise up' start "
-            "it anew; 'dvc repro' needs no server"
+            f"  {remedy(url, reason)}; 'dvc repro' needs no server"
         ) from None
+
+
+def remedy(url: str, reason: str) -> str:
+    """What may help against a refusal of a server, by what it has said and where it is."""
+    if "401" in reason:
+        return (
+            f"{CLIENT_AUTH} must be what that server asks for (for one of 'reprise up' in another "
+            f"folder: what {AUTH} says there)"
+        )
+    proxies = [name for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY") if os.environ.get(name)]
+    if proxies and not is_local(url):
+        return f"it was asked through {proxies[0]}, unless NO_PROXY names it: does that reach it?"
+    return "see .reprise/logs/ and the free disk space; 'reprise down', 'reprise up' start it anew"
 
 
 def show_outcome(outcome: "Outcome") -> None:

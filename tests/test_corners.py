@@ -11,7 +11,7 @@ import pytest
 from pipeline.base import find_base
 from pipeline.git import ForeignFolderError, git
 from pipeline.plan import make_plan
-from pipeline.run import run
+from pipeline.run import remedy, run
 from pipeline.user import know_user
 from stages.common.errors import UserError
 from tests.conftest import Project
@@ -65,3 +65,12 @@ def test_a_user_of_whom_the_machine_has_no_entry(
     homeless = project.run(*NAMELESS, "-u", "HOME", "reprise", "plan", ok=False).stderr
     assert "HOME is not set, and this machine knows no home of user 12345" in homeless
     assert "Traceback" not in homeless
+
+
+def test_what_may_help_against_a_server_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, elsewhere = "http://127.0.0.1:4200/api", "https://prefect.example.org/api"
+    assert "what .reprise/auth says there" in remedy(here, "Client error '401 Unauthorized' for")
+    assert "the free disk space" in remedy(elsewhere, "All connection attempts failed")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert "asked through HTTPS_PROXY" in remedy(elsewhere, "All connection attempts failed")
+    assert "the free disk space" in remedy(here, "500 Internal Server Error")

@@ -42,7 +42,7 @@ HEAVY = (
     "prefect",
 )
 # What Prefect runs; the command loads it only for a run.
-FLOWS = ("artifacts", "flow", "outcome", "scheduled", "stage_task")
+FLOWS = ("artifacts", "contact", "flow", "outcome", "scheduled", "stage_task")
 
 
 def edges() -> Iterator[tuple[str, str, str]]:

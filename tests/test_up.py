@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import endings, launch, up
+from pipeline import endings, launch, register, up
 from pipeline.access import AUTH, ensure_auth, read_auth
 from pipeline.ports import choose_port
 from pipeline.register import (
@@ -384,6 +384,26 @@ def test_a_full_or_read_only_disk_is_said(folder: Project) -> None:
         subprocess.run(["umount", str(home)], check=True)
 
 
+def test_a_pool_that_lets_its_runs_choose_a_command_lets_them_no_more(
+    prefect_server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As Prefect makes one, and an older version did. Of another name: the tests share the server.
+    monkeypatch.setattr(register, "POOL", "loose")
+    loose = {"job_configuration": {"command": "{{ command }}"}, "variables": COMMAND}
+    pool = {"name": "loose", "type": "process", "base_job_template": loose}
+    request(prefect_server, "/work_pools/", pool)
+    for said in ("the work pool 'loose' let its runs choose a command", ""):
+        ensure_pool(prefect_server)
+        assert request(prefect_server, "/work_pools/loose")["base_job_template"] == TEMPLATE
+        assert capsys.readouterr().err.startswith(said)
+    edited = {**TEMPLATE, "job_configuration": {"stream_output": False}}
+    request(prefect_server, "/work_pools/loose", {"base_job_template": edited}, method="PATCH")
+    ensure_pool(prefect_server)
+    assert request(prefect_server, "/work_pools/loose")["base_job_template"] == edited
+    assert capsys.readouterr().err == ""
+    request(prefect_server, "/work_pools/loose", method="DELETE")
+
+
 def test_what_is_registered_is_registered_once(folder: Project, prefect_server: str) -> None:
     environment = launch.environment(prefect_server)
     for _ in range(2):
@@ -393,12 +413,6 @@ def test_what_is_registered_is_registered_once(folder: Project, prefect_server: 
     named = {"automations": {"name": {"any_": [ZOMBIES["name"]]}}}
     (automation,) = request(prefect_server, "/automations/filter", named)
     assert automation["trigger"]["within"] == ZOMBIES["trigger"]["within"]
-    # A pool of Prefect's own making, or of an older version, lets a run name its command.
-    path = f"/work_pools/{POOL}"
-    loose = {"job_configuration": {"command": "{{ command }}"}, "variables": COMMAND}
-    request(prefect_server, path, {"base_job_template": loose}, method="PATCH")
-    ensure_pool(prefect_server)
-    assert request(prefect_server, path)["base_job_template"] == TEMPLATE
     nightly, on_demand = read_deployments(prefect_server)
     assert nightly["work_pool_name"] == on_demand["work_pool_name"] == POOL
     (schedule,) = nightly["schedules"]
