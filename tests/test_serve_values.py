@@ -13,7 +13,7 @@ import pytest
 from pipeline.serve.bundle import Bundle, load_bundle
 from pipeline.serve.problems import RequestError
 from pipeline.serve.rows import PLAIN, make_encoder
-from pipeline.serve.signature import Input, Signature
+from pipeline.serve.signature import Input, Output, Signature
 from pipeline.serve.values import (
     BLANKS,
     MAX_FLOAT32,
@@ -74,7 +74,7 @@ def signature(*inputs: Input) -> Signature:
         key=None,
         classes=None,
         inputs=list(inputs),
-        outputs=[],
+        outputs=[Output(name="prediction", type="float64", shape=["rows"])],
     )
 
 

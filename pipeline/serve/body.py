@@ -14,6 +14,8 @@ from pipeline.serve.problems import RequestError
 CLOSE = {"Connection": "close"}
 # Whole numbers that may be beyond 64 bits: orjson reads such a one as the nearest float64.
 _LONG = re.compile(rb"(?<![\d.])(?:-\d{19}|\d{20})\d*+(?![.eE])")
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_RUN = b"0" * 19
 
 
 def find_header(scope: Scope, name: bytes) -> bytes:
@@ -74,7 +76,8 @@ def parse_json(body: bytes) -> Any:
                 orjson.dumps(found)
                 return found
         raise RequestError(400, f"the body is no JSON: {str(error)[:200]}") from None
-    if _LONG.search(body) is None:
+    # To look for a row of digits so takes a hundredth of what the expression takes.
+    if _LONG_RUN not in body.translate(_ZEROS) or _LONG.search(body) is None:
         return found
     try:
         return json.loads(body)

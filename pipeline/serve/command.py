@@ -81,9 +81,17 @@ def serve(settings: Settings, host: str, port: int, *, access_log: bool) -> None
 
 async def run_server(server: uvicorn.Server, listener: Listener) -> None:
     """Answer until the server is told to stop."""
+
+    def stop(_: asyncio.Task[None]) -> None:
+        server.should_exit = True
+
     watching = asyncio.create_task(listener.connections.watch())
+    # Without it nothing would bound the connections: better no server, and the reason.
+    watching.add_done_callback(stop)
     await server.serve([listener])
     watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
 
 
 def _check_name(name: str) -> None:

@@ -11,6 +11,7 @@ import logging
 import resource
 import select
 import socket
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Connections:
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self.limits = limits
         self._count = metrics.closed
-        # When each began, by the event loop's clock.
+        # When each began, by the monotonic clock. Moved from one to the other it goes to the end.
         self._waiting: dict[Connection, float] = {}
         self._answering: dict[Connection, float] = {}
         # Taken from the listening socket, and not yet a Connection.
@@ -82,14 +83,13 @@ class Connections:
     def waits(self, connection: "Connection") -> None:
         """Note that nothing is asked on it from now on."""
         self._answering.pop(connection, None)
-        self._waiting.pop(connection, None)
-        self._waiting[connection] = connection.loop.time()
+        self._waiting[connection] = time.monotonic()
 
     def answers(self, connection: "Connection") -> None:
         """Note that the headers of a request are there."""
         self._waiting.pop(connection, None)
         self._answering.pop(connection, None)
-        self._answering[connection] = connection.loop.time()
+        self._answering[connection] = time.monotonic()
 
     def ended(self, connection: "Connection") -> None:
         """Forget it."""
@@ -111,10 +111,9 @@ class Connections:
 
     async def watch(self) -> None:
         """Close what takes too long, until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            now = loop.time()
+            now = time.monotonic()
             most, header_seconds = self.limits.answer_seconds, self.limits.header_seconds
             stuck = _since(self._answering, now - most) + _since(self._waiting, now - most)
             # What has been answered may be read for as long as a request may take.

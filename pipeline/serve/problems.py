@@ -48,7 +48,8 @@ class RequestError(Exception):
         content: dict[str, object] = {"error": self.message}
         if self.details:
             content["details"] = [asdict(detail) for detail in self.details[:MAX_DETAILS]]
-        return Answer(orjson.dumps(content), self.status, headers=self.headers)
+        headers = {**self.headers, NO_SNIFF[0].decode(): NO_SNIFF[1].decode()}
+        return Answer(orjson.dumps(content), self.status, headers=headers)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,6 @@ class Answer:
         headers = [
             (b"content-type", self.media_type.encode()),
             (b"content-length", str(len(self.body)).encode()),
-            NO_SNIFF,
             *((name.lower().encode(), value.encode()) for name, value in self.headers.items()),
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
