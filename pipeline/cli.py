@@ -12,6 +12,7 @@ import click
 
 from pipeline.user import know_user
 from stages.common.errors import UserError, format_problem
+from stages.common.telemetry import switch_off_telemetry
 from stages.common.terminal import keep_printing
 from stages.common.yamlfile import with_place
 
@@ -65,6 +66,7 @@ class _Commands(click.Group):
 @click.version_option(package_name="reprise", prog_name="reprise")
 def main() -> None:
     """Look after the road that `dvc repro` runs."""
+    switch_off_telemetry()
 
 
 @main.command()

@@ -23,6 +23,7 @@ from pipeline.register import BASE, POOL
 from pipeline.server import answers, request
 from pipeline.services import HOME, Service, launch
 from stages.common.errors import UserError
+from stages.common.telemetry import SWITCHES
 
 SERVER_PORT = 4200
 TENSORBOARD_PORT = 6006
@@ -35,8 +36,7 @@ NEEDED_MEGABYTES = 50
 # worker has started may be writing a checkpoint.
 GRACE_SECONDS = {"worker": 60.0, "tensorboard": 5.0, "server": 5.0}
 SETTINGS = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    **SWITCHES,
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     # A silent run is found by its missing heartbeats (pipeline/register.py); 30 s is the least.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",

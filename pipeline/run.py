@@ -49,7 +49,6 @@ def run(
     # The lines of the stages are shown by our own view; the server has the logs as well.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
 
     def edit() -> None:
         """Once no other run is going in this folder, whose stages would see it."""

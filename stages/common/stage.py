@@ -15,6 +15,7 @@ from stages.common.finished import stop_if_changed, take_finished
 from stages.common.guard import check_imports, check_versions
 from stages.common.outputs import flush_files, stage_outputs
 from stages.common.params import Params
+from stages.common.telemetry import switch_off_telemetry
 from stages.common.terminal import keep_printing
 from stages.common.watch import begin, watch
 from stages.common.yamlfile import with_place
@@ -34,6 +35,7 @@ def run_stage(stage: str, work: Work) -> None:
     """
     keep_printing()
     started = time.monotonic()
+    switch_off_telemetry()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGALRM, _stop)
     try:

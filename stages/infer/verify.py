@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import polars as pl
 import torch
 
@@ -40,6 +39,9 @@ def verify(bundle: bytes, predictor: Predictor, table: pl.DataFrame, key: str) -
 
     In probabilities, or in deviations of the target. Raises UserError beyond MAX_DIFFERENCE.
     """
+    # Not before the stage has switched its telemetry off: it looks when it is imported.
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(bundle, options, providers=["CPUExecutionProvider"])
