@@ -19,7 +19,7 @@ from pipeline.gates import EVALUATE, Verdict, judge_all, read_gates
 from pipeline.metrics import read_metrics
 from pipeline.report_change import find_replicas
 from pipeline.report_changes import Change, changed_params, find_changes
-from pipeline.report_data import compare_data, compare_slices
+from pipeline.report_data import compare_data, compare_slices, is_renumbered
 from stages.common.errors import UserError
 from stages.common.params import DVC_FILE, PARAMS
 from stages.common.yamlfile import read_yaml
@@ -95,7 +95,8 @@ def compare_with(base: str, commit: str) -> tuple[Mapping[str, Any], list[str]]:
         find_replicas(before, base, missing, commit),
         find_replicas(after, "the working folder", missing, None),
     ]
-    return _compare(files[0], files[1], replicas), missing
+    renumbered = is_renumbered(before, after)
+    return _compare(files[0], files[1], replicas, renumbered=renumbered), missing
 
 
 def _now(path: str) -> str | None:
@@ -127,9 +128,12 @@ def _cached(
     return file
 
 
-def _compare(before: Path, after: Path, replicas: Sequence[list[Path]]) -> Mapping[str, Any]:
+def _compare(
+    before: Path, after: Path, replicas: Sequence[list[Path]], *, renumbered: bool
+) -> Mapping[str, Any]:
     names = [str(name) for name in read_yaml(PARAMS)["evaluate"]["metrics"]]
     command = [sys.executable, "-m", "stages.evaluate.compare", str(before), str(after), *names]
+    command += ["--renumbered"] if renumbered else []
     for side, files in zip(("before", "after"), replicas, strict=True):
         command += [f"--replicas-{side}", *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

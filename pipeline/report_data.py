@@ -23,6 +23,24 @@ PREDICTIONS = "data/evaluate/predictions.parquet"
 Locked = Mapping[str, Any]
 
 
+def is_renumbered(before: Locked, after: Locked) -> bool:
+    """Whether rows without a key have other numbers: the numbers are those of another source.
+
+    One row more at the top, and each number names the row beside the one that it named.
+    """
+    sides = [_source_of(side) for side in (before, after)]
+    return any(key is None for key, _ in sides) and sides[0][1] != sides[1][1]
+
+
+def _source_of(locked: Locked) -> tuple[object, object]:
+    """The key's column and the hash of the source that prepare is recorded with."""
+    entry = locked.get("prepare", {})
+    section = entry.get("params", {}).get(PARAMS.name, {}).get("prepare", {})
+    deps = {dep["path"]: dep.get("md5") for dep in entry.get("deps", [])}
+    # Where nothing is recorded nothing is known of it.
+    return section.get("key", ""), deps.get(section.get("source"))
+
+
 def compare_data(
     before: Locked, after: Locked, base: str, commit: str, missing: list[str]
 ) -> dict[str, Any]:

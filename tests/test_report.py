@@ -17,6 +17,7 @@ from pipeline.markup import Code
 from pipeline.report import Report
 from pipeline.report_change import change_note
 from pipeline.report_changes import Change, find_changes
+from pipeline.report_data import is_renumbered
 from pipeline.report_files import as_page
 from pipeline.report_text import as_markdown
 from stages.common.files import read_json
@@ -115,6 +116,24 @@ def test_rows_are_joined_by_key_and_other_splits_are_not_compared() -> None:
         target=pl.when(pl.col("id") < 5).then(pl.lit("a")).otherwise("target")
     )
     assert compare(before, relabelled, ["accuracy"])["rows"]["relabelled"] == 3
+
+
+def test_numbers_of_rows_pair_nothing_where_the_source_differs() -> None:
+    """A row inserted at the top: each number names the row beside, of any target."""
+
+    def locked(key: str | None, md5: str) -> dict[str, Any]:
+        params = {"params.yaml": {"prepare": {"key": key, "source": "data/raw/t.csv"}}}
+        deps = [{"path": "data/raw/t.csv", "md5": md5}, {"path": "stages/prepare", "md5": md5}]
+        return {"prepare": {"params": params, "deps": deps}}
+
+    assert is_renumbered(locked(None, "a"), locked(None, "b"))
+    assert not is_renumbered(locked(None, "a"), locked(None, "a"))
+    assert not is_renumbered(locked("id", "a"), locked("id", "b"))
+    assert not is_renumbered({}, {})
+    rows = predictions([True] * 50).rename({"id": "row"})
+    found = compare(rows, rows, ["accuracy"], renumbered=True)
+    assert "rows without a key are known by their number alone" in found["why_not"]
+    assert "metrics" not in found
 
 
 def test_values_are_compared_as_well() -> None:

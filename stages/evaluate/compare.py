@@ -1,7 +1,7 @@
 """Two predictions of the same rows, compared: better, worse, or noise.
 
     python -m stages.evaluate.compare BEFORE.parquet AFTER.parquet METRIC…
-        [--replicas-before FILE…] [--replicas-after FILE…]
+        [--replicas-before FILE…] [--replicas-after FILE…] [--renumbered]
 
 Prints JSON; `reprise report` starts it. Both files are `predictions.parquet` of the stage
 evaluate, of two revisions. Rows are joined by their key. Two statements are kept apart: 'this
@@ -27,6 +27,10 @@ from stages.evaluate.predicted import class_names, read_codes, read_predicted
 # With fewer of them shared, the two test splits are different ones.
 MIN_SHARED = 0.5
 NUM_EXAMPLES = 20
+RENUMBERED = (
+    "rows without a key are known by their number alone, and the source differs: 'prepare.key' "
+    "names a column that says which row is which"
+)
 DIFFER = "the key, the target or its classes differ"
 # What the join knows a row of either side by.
 ROW = "number of the row"
@@ -37,18 +41,23 @@ def compare(
     after: pl.DataFrame,
     names: list[str],
     replicas: tuple[Sequence[pl.DataFrame], Sequence[pl.DataFrame]] = ((), ()),
+    *,
+    renumbered: bool = False,
 ) -> dict[str, Any]:
     """What `after` does to each metric of `names`, and to which rows.
 
     The tables have the row key first, then `target`, `prediction` and, for classes, the
     probability of each. `why_not` says why they can't be compared row by row, else it is None.
     `replicas` of before and of after are tables with the rows of `before` and of `after`; from
-    three of each on, a metric has its 'change'.
+    three of each on, a metric has its 'change'. `renumbered`: the key is a row's number, and the
+    sides number other rows.
     """
     key = after.columns[0]
     counts = {"before": before.height, "after": after.height}
     if differ(before, after):
         return {"rows": counts, "why_not": DIFFER}
+    if renumbered:
+        return {"rows": counts, "why_not": RENUMBERED}
     before, after = (side.with_row_index(ROW) for side in (before, after))
     both = after.join(before, on=key, how="inner", suffix=" before", maintain_order="left")
     same = both.filter(pl.col("target").eq_missing(pl.col("target before")))
@@ -146,11 +155,12 @@ def main() -> None:
     parser.add_argument("metrics", nargs="+")
     for side in ("before", "after"):
         parser.add_argument(f"--replicas-{side}", nargs="*", type=Path, default=[])
+    parser.add_argument("--renumbered", action="store_true")
     asked = parser.parse_args()
     before, after = pl.read_parquet(asked.before), pl.read_parquet(asked.after)
     old = [pl.read_parquet(file) for file in asked.replicas_before]
     new = [pl.read_parquet(file) for file in asked.replicas_after]
-    found = compare(before, after, asked.metrics, (old, new))
+    found = compare(before, after, asked.metrics, (old, new), renumbered=asked.renumbered)
     print(json.dumps(found, ensure_ascii=False))
 
 
