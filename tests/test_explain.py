@@ -9,7 +9,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from stages.common.files import read_csv
 from stages.common.schema import Array, Class, Feature, Schema, Target
 from stages.evaluate.bootstrap import wilson
-from stages.evaluate.importance import write_importance
+from stages.evaluate.importance import MAX_COLUMNS, REPEATS, write_importance
 from stages.evaluate.mistakes import MAX_MISTAKES, find_mistakes, write_classes, write_mistakes
 from stages.evaluate.predicted import Classified
 from stages.evaluate.weighted import Floats
@@ -112,7 +112,7 @@ def test_what_the_model_goes_by_is_important(tmp_path: Path, metric: str) -> Non
         return 3 * numbers[:, 0] + numbers[:, 2] + truths[:, 1]
 
     target = score(arrays)
-    write_importance(tmp_path / "i.csv", metric, schema, arrays, target, score)
+    write_importance(tmp_path / "i.csv", metric, schema, arrays, target, score, {})
     lines = read_csv(tmp_path / "i.csv")
     assert [line["column"] for line in lines] == ["much", "little", "yes", "town"]
     found = [float(line["importance"]) for line in lines]
@@ -129,6 +129,27 @@ def test_images_alone_have_no_importance_by_column(tmp_path: Path) -> None:
     schema = Schema(key=None, features=[image], target=Target(name="y", task="regression"))
     arrays: dict[str, Array] = {"key": np.arange(3), "image": np.zeros((3, 1, 1, 1))}
     write_importance(
-        tmp_path / "i.csv", "mae", schema, arrays, np.arange(3.0), lambda _: np.zeros(3)
+        tmp_path / "i.csv", "mae", schema, arrays, np.arange(3.0), lambda _: np.zeros(3), {}
     )
     assert read_csv(tmp_path / "i.csv") == []
+
+
+def test_of_many_columns_those_that_move_most_are_shuffled(tmp_path: Path) -> None:
+    names = [f"x{number}" for number in range(MAX_COLUMNS + 50)]
+    features = [Feature(name=name, kind="numeric") for name in names]
+    schema = Schema(key=None, features=features, target=Target(name="y", task="regression"))
+    values = np.random.default_rng(0).normal(size=(60, len(names))).astype(np.float32)
+    arrays: dict[str, Array] = {"key": np.arange(60), "numeric": values}
+    asked = 0
+
+    def score(given: dict[str, Array]) -> Floats:
+        nonlocal asked
+        asked += 1
+        return given["numeric"][:, -1].astype(np.float64)
+
+    moved = {name: float(place) for place, name in enumerate(names)}
+    write_importance(tmp_path / "i.csv", "mae", schema, arrays, score(arrays), score, moved)
+    lines = read_csv(tmp_path / "i.csv")
+    assert {line["column"] for line in lines} == set(names[50:])
+    assert lines[0]["column"] == names[-1]
+    assert asked == 2 + REPEATS * MAX_COLUMNS

@@ -59,8 +59,11 @@ def attribute(predictor: Predictor, arrays: dict[str, Array], codes: Array) -> A
         # It lays the codes last.
         kinds = [*layer.dense, "categorical"]
     names = [name for kind in kinds for name in _names(predictor.schema, kind)]
-    columns = [c for f in predictor.schema.features for c in _columns(f) if c in names]
-    places = [np.flatnonzero(np.array(names) == column) for column in columns]
+    places_of: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places_of.setdefault(name, []).append(place)
+    columns = [c for f in predictor.schema.features for c in _columns(f) if c in places_of]
+    places = [places_of[column] for column in columns]
     totals, errors = [], []
     at_a_time = max(1, MAX_NUMBERS // (len(names) * STEPS))
     for start in range(0, len(codes), at_a_time):
@@ -71,7 +74,7 @@ def attribute(predictor: Predictor, arrays: dict[str, Array], codes: Array) -> A
         errors.append(error)
     moments = predictor.statistics.target
     unit = 1.0 if moments is None else moments.deviation
-    left_out = [f.name for f in predictor.schema.features if _columns(f)[0] not in columns]
+    left_out = [f.name for f in predictor.schema.features if _columns(f)[0] not in places_of]
     return Attribution(
         columns, np.concatenate(totals) * unit, np.concatenate(errors) * unit, left_out
     )

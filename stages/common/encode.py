@@ -34,8 +34,9 @@ def check_columns(table: pl.DataFrame, schema: Schema, key: str) -> None:
     needed = [feature.name for feature in schema.features]
     needed += [schema.key] if schema.key is not None else []
     problems = []
+    there = set(table.columns)
     for name in needed:
-        if name not in table.columns:
+        if name not in there:
             problems.append(
                 Problem(
                     f"the column '{name}', which the model was trained on, is not in the file",

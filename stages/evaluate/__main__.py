@@ -83,9 +83,10 @@ def evaluate(params: Params, out: Path) -> None:
     def score(changed: dict[str, Array]) -> Predicted:
         return read_predicted(predictor.decode(predictor.scores(changed)))
 
-    write_importance(out / "plots/importance.csv", names[0], schema, arrays, target, score)
     codes = codes_of(predicted) if classes else np.zeros(len(target), np.int64)
-    write_attribution(out / "plots/attribution.csv", predictor, arrays, codes)
+    moving = write_attribution(out / "plots/attribution.csv", predictor, arrays, codes)
+    file = out / "plots/importance.csv"
+    write_importance(file, names[0], schema, arrays, target, score, moving)
 
     facts = Facts(
         schema,

@@ -21,6 +21,8 @@ REPEATS = 5
 MAX_ROWS_ATTRIBUTED = 1000
 # Evenly spaced test rows: each column costs `REPEATS` predictions of them.
 MAX_ROWS = 5000
+# As many columns are shuffled, those that move predictions most: each costs as much as all others.
+MAX_COLUMNS = 200
 COLUMNS = ("column", "importance", "deviation")
 
 Score = Callable[[dict[str, Array]], Predicted]
@@ -33,8 +35,11 @@ def write_importance(
     arrays: Mapping[str, Array],
     target: Array,
     score: Score,
+    moved: Mapping[str, float],
 ) -> None:
     """A line for each column but images: how much worse the metric `name` is without it.
+
+    Of more than 200 columns those that move predictions most, by `moved` (`write_attribution`).
 
     That is the mean and the standard deviation over five shuffles, in the metric's units; the
     most important first. `score` gives for `arrays` what `compute_metrics` takes. A model of
@@ -42,7 +47,7 @@ def write_importance(
     """
     step = -(-len(target) // MAX_ROWS)
     thin = {kind: np.array(array[::step]) for kind, array in arrays.items()}
-    features = [feature for feature in schema.features if feature.kind != "image"]
+    features = _most_moving(schema, moved)
     lines: list[tuple[str, float, float]] = []
     if features:
         random = np.random.Generator(np.random.PCG64(SEED))
@@ -64,6 +69,17 @@ def write_importance(
     write_csv(path, COLUMNS, lines)
 
 
+def _most_moving(schema: Schema, moved: Mapping[str, float]) -> list[Feature]:
+    """The features but images, in their order; of too many, those that `moved` has as largest."""
+    features = [feature for feature in schema.features if feature.kind != "image"]
+    if len(features) <= MAX_COLUMNS:
+        return features
+    # What can't be told apart by attribution is no less important for it.
+    ordered = sorted(features, key=lambda f: -moved.get(f.name, np.inf))
+    kept = {feature.name for feature in ordered[:MAX_COLUMNS]}
+    return [feature for feature in features if feature.name in kept]
+
+
 def _shuffled(
     feature: Feature, schema: Schema, arrays: Mapping[str, Array], order: Array
 ) -> dict[str, Array]:
@@ -80,11 +96,12 @@ def _shuffled(
 
 def write_attribution(
     path: Path, predictor: Predictor, arrays: Mapping[str, Array], codes: Array
-) -> None:
+) -> dict[str, float]:
     """A line for each column: how far it moves a prediction from the average row's, in the mean.
 
     Over at most 1,000 test rows; in units of the target, or of the score of the predicted class,
-    `codes` (rows,). An image has nine, by its areas. The one that moves most is first.
+    `codes` (rows,). An image has nine, by its areas. The one that moves most is first. Returns
+    what it writes.
     """
     step = -(-len(codes) // MAX_ROWS_ATTRIBUTED)
     thin = {kind: np.array(array[::step]) for kind, array in arrays.items()}
@@ -93,3 +110,4 @@ def write_attribution(
     lines = [(name, rounded(float(m))) for name, m in zip(found.columns, means, strict=True)]
     lines.sort(key=lambda line: -line[1])
     write_csv(path, ("column", "attribution"), lines)
+    return dict(lines)

@@ -132,8 +132,14 @@ def cut(
     known = {feature.name: feature for feature in schema.features if feature.kind != "image"}
     chosen = list(known) if columns is None else list(columns)
     _check(chosen, known, schema)
+    # By name: to look for each among all would take the square of their number.
+    places = {
+        feature.name: place
+        for kind in schema.inputs()
+        for place, feature in enumerate(schema.of_kind(kind))  # type: ignore[arg-type]
+    }
     for name in chosen:
-        labels, codes = _codes(known[name], schema, statistics, train, test)
+        labels, codes = _codes(known[name], places[name], schema, statistics, train, test)
         present = [code for code in range(len(labels)) if (codes == code).any()]
         if len(present) > 1:
             for code in present:
@@ -158,13 +164,13 @@ def _check(chosen: Sequence[str], known: Mapping[str, Feature], schema: Schema) 
 
 def _codes(
     feature: Feature,
+    place: int,
     schema: Schema,
     statistics: Statistics,
     train: Mapping[str, Array],
     test: Mapping[str, Array],
 ) -> tuple[list[str], Rows]:
     """The labels of a column's slices, and for each test row the number of its own."""
-    place = schema.of_kind(feature.kind).index(feature)
     if feature.kind == "categorical":
         return _frequent(feature.categories or [], np.array(test["categorical"][:, place]))
     gaps = _gaps(feature, schema, test)
