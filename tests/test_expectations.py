@@ -231,6 +231,21 @@ def test_long_numbers_with_gaps_stay_apart(bits: int) -> None:
     assert f"such as {2**bits + 1} (rows 1, 3)" in said
 
 
+@pytest.mark.parametrize("names", ["int64", "Int64", "int, str", "float, Int64"])
+def test_whole_numbers_are_of_their_type_with_gaps_and_without(names: str) -> None:
+    table = pl.DataFrame({"with": [1, None, 3], "without": [1, 2, 3]})
+    for column in table.columns:
+        for other in ("uint8", "float64", "bool"):
+            said = screen(
+                about("values_to_be_in_type_list", column, f", type_list: [{other}]"), table=table
+            )
+            assert "found int64" in said
+        rules = [about("values_to_be_in_type_list", column, f", type_list: [{names}]")]
+        if ", " not in names:
+            rules.append(about("values_to_be_of_type", column, f", type_: {names}"))
+        assert check(*rules, table=table)["passed"] == len(rules)
+
+
 def test_dates_of_the_suite_compare_with_dates_of_the_table() -> None:
     table = pl.DataFrame({"day": [datetime.date(2020, 1, 1), datetime.date(2024, 5, 17)]})
     assert check(about("values_to_be_between", "day", ", min_value: 2020-01-01"), table=table)

@@ -25,6 +25,9 @@ _NOT_FOR_SUITES = (
     *("batch_id", "condition_parser", "library_metadata"),
 )
 _NEEDS_DATABASE = ("like_pattern", "query_results", "other_table", "unexpected_rows")
+# Pandas' types of whole numbers with gaps in them, and of those without.
+_WITHOUT_GAPS = {f"Int{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}
+_WITHOUT_GAPS |= {f"U{name}": f"u{plain}" for name, plain in _WITHOUT_GAPS.items()}
 # What can be said of arrays and records: whether there is one, and whether it is another's.
 FOR_NESTED = (
     "expect_column_to_exist",
@@ -109,6 +112,7 @@ def build_expectations(
         wrong = _check_names(rule, classes) or _check_columns(rule, table)
         if not wrong:
             arguments = {name: _as_argument(value) for name, value in rule.arguments.items()}
+            _name_whole_numbers(arguments)
             try:
                 built.append(classes[rule.type](**arguments, meta={"place": place}))
             except ValueError as error:
@@ -129,6 +133,21 @@ def _as_argument(value: Any) -> Any:
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
         return datetime.datetime.combine(value, datetime.time.min)
     return [_as_argument(item) for item in value] if isinstance(value, list) else value
+
+
+def _name_whole_numbers(arguments: dict[str, Any]) -> None:
+    """Let whole numbers be of the types that are asked for whether or not there are gaps in them.
+
+    With gaps, a column of int64 reaches pandas as Int64, and Great Expectations compares the two
+    by one name here and by the other there.
+    """
+    if isinstance(name := arguments.get("type_"), str):
+        arguments["type_"] = _WITHOUT_GAPS.get(name, name)
+    if isinstance(names := arguments.get("type_list"), list):
+        asked = [_WITHOUT_GAPS.get(name, name) for name in names if isinstance(name, str)]
+        with_gaps = [f"{name}Dtype" for name, plain in _WITHOUT_GAPS.items() if plain in asked]
+        with_gaps += ["Int64Dtype"] if "int" in asked else []
+        arguments["type_list"] = [*names, *asked, *with_gaps]
 
 
 def _check_names(rule: Rule, classes: Mapping[str, Any]) -> list[Problem]:
