@@ -253,10 +253,14 @@ def image_array(column: pl.Series, feature: Feature, key: str) -> Array:
         raise UserError(Problem(f"{wrong}, not {column.dtype}", key=key)) from None
     values = flat.to_numpy().reshape(-1, *shape)
     if values.dtype != np.uint8:
-        values = values.astype(np.float32)
-        gaps = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        with np.errstate(over="ignore"):
+            floats = values.astype(np.float32)
+        gaps = ~np.isfinite(floats).reshape(len(values), -1).all(axis=1)
         if gaps.any():
-            raise UserError(Problem(f"{wrong}; row {gaps.argmax()} has gaps in it", key=key))
+            row = int(gaps.argmax())
+            what = "numbers too large to compute with" if np.isfinite(values[row]).all() else "gaps"
+            raise UserError(Problem(f"{wrong}; row {row} has {what} in it", key=key))
+        values = floats
     if feature.layout == "HW":
         values = values[:, None]
     elif feature.layout == "HWC":

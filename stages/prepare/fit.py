@@ -72,13 +72,14 @@ def moments_of(values: npt.NDArray[np.float64], kind: type[np.floating] = np.flo
     the deviation that rounding leaves would make noise of size one of them.
     """
     low, high = float(values.min()), float(values.max())
+    size = max(abs(low), abs(high))
     with np.errstate(over="ignore", invalid="ignore"):
         mean, deviation = float(values.mean()), float(values.std())
-    size = max(abs(low), abs(high))
-    if high - low <= ROUNDING * float(np.finfo(kind).eps) * size or deviation == 0:
+    if high - low <= ROUNDING * float(np.finfo(kind).eps) * size:
         # The mean, too, is rounded: of 14.62 it may lie beside 14.62.
         return Moments(mean=min(max(mean, low), high), deviation=1.0, constant=True)
-    return Moments(mean=mean, deviation=deviation)
+    # The squares of very small numbers are none.
+    return Moments(mean=mean, deviation=deviation or float((values / size).std()) * size)
 
 
 def _channel_moments(images: Array) -> list[Moments]:
