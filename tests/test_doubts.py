@@ -227,6 +227,14 @@ def test_row_labels_of_pandas_are_left_out_and_said_and_infer_takes_the_file(
     np.testing.assert_array_equal(arrays["numeric"], expected["numeric"])
 
 
+def test_a_column_of_one_value_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pl.from_pandas(FRAME).with_columns(site=pl.lit(14.62))
+    run_stages(small_project(tmp_path / "project", table, {"prepare.key": None}), "prepare")
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning  ")]
+    assert line.startswith("warning  'site' is 14.62 in every training row that has a value: ")
+    assert line.endswith("leave it out: columns: {site: exclude}")
+
+
 def mixed() -> pl.DataFrame:
     return pl.DataFrame({"x": [1.0, 2.0], "y": ["a", "b"]})
 

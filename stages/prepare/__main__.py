@@ -23,7 +23,7 @@ from stages.common.schema import Array, Schema, Statistics, write_record
 from stages.common.stage import run_stage
 from stages.common.tables import read_table
 from stages.prepare.columns import SOURCE, find_schema, names_rows
-from stages.prepare.doubts import find_doubts
+from stages.prepare.doubts import as_line, find_doubts
 from stages.prepare.expectations import check_expectations
 from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.params import PrepareParams
@@ -47,6 +47,8 @@ def prepare(params: Params, out: Path) -> None:
     train = table[rows["train"]]
     schema = fit_schema(schema, train)
     statistics = fit_statistics(schema, train)
+    for line in _constant(statistics):
+        print(f"warning  {line}")
     write_record(out / "schema.json", schema)
     write_record(out / "statistics.json", statistics)
 
@@ -72,6 +74,16 @@ def _left_out(table: pl.DataFrame, section: PrepareParams) -> list[str]:
         f"{column[0]!r}; to learn from it all the same, say what it is in prepare.columns"
         for column in table.iter_columns()
         if column.name not in named and names_rows(column)
+    ]
+
+
+def _constant(statistics: Statistics) -> list[str]:
+    """A line for each column of numbers that training can't tell rows apart by."""
+    return [
+        f"'{name}' is {moments.mean:.7g} in every training row that has a value: nothing can be "
+        f"learnt from it; leave it out: {as_line(name, 'exclude')}"
+        for name, moments in statistics.numeric.items()
+        if moments.constant
     ]
 
 
