@@ -275,6 +275,14 @@ def test_what_was_never_here_is_not_called_lost(clone: Project) -> None:
     assert "dvc pull" in said
 
 
+def test_python_without_docstrings_is_named(clone: Project) -> None:
+    before = clone.outputs()
+    said = clone.run("python", "-m", "stages.prepare", ok=False, env={"PYTHONOPTIMIZE": "2"})
+    assert "unset PYTHONOPTIMIZE, or set it to 1" in said.stderr
+    assert "Traceback" not in said.stderr
+    assert clone.outputs() == before
+
+
 FULL = """
 import resource
 from stages.common import stage

@@ -3,6 +3,7 @@
 A critical one that is not met stops the stage; a warning is printed.
 """
 
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +63,11 @@ def _run(
     table: pl.DataFrame, rules: list[Rule | None], problems: list[Problem], suite: Path
 ) -> list[Outcome]:
     """The outcome of each rule, in their order. Raises UserError for a suite that is wrong."""
+    if sys.flags.optimize > 1:
+        raise UserError(
+            "Great Expectations needs docstrings, which PYTHONOPTIMIZE=2 (python -OO) leaves out\n"
+            "  unset PYTHONOPTIMIZE, or set it to 1"
+        )
     with warnings.catch_warnings():
         # Deprecations between it and its own libraries, none of them the user's to mend.
         warnings.simplefilter("ignore")
