@@ -105,6 +105,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Writes the dataset `mine`, given the end of its `__getitem__`, and loads it by name."""
     zoo = tmp_path / "stages/zoo/datasets"
     zoo.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets, "DATASETS", zoo)
     prepared = tmp_path / "prepare"
     prepared.mkdir()
@@ -239,7 +240,7 @@ def test_a_row_is_made_of_the_seed_of_the_epoch_and_its_number_alone(write: Writ
         ),
         ("return features, float(target)", "'target' is () float32: expected () int64"),
         ("return features, [target]", "'target' is (1) int64: expected () int64"),
-        ("1 / 0", "ZeroDivisionError: division by zero (stages/zoo/datasets/mine.py:18)"),
+        ("1 / 0", "ZeroDivisionError: division by zero\n  edit     stages/zoo/datasets/mine.py:18"),
     ],
 )
 def test_a_row_that_does_not_fit_is_refused_at_once(write: Write, make: str, says: str) -> None:
@@ -247,7 +248,7 @@ def test_a_row_that_does_not_fit_is_refused_at_once(write: Write, make: str, say
     with pytest.raises(UserError, match=re.escape(says)) as caught:
         run(load(num_workers=2))
     (problem,) = caught.value.problems
-    assert problem.key == "train.dataset"
+    assert problem.file == "stages/zoo/datasets/mine.py"
     assert problem.message.startswith("the row 'row 0': ")
 
 
@@ -330,7 +331,7 @@ def test_a_dataset_of_another_length_is_refused(write: Write) -> None:
 
 def test_a_dataset_that_cannot_be_made_is_told(write: Write) -> None:
     write(PLAIN, "def Dataset(arguments, rows, *, train): raise ValueError('no weather')\n")
-    with pytest.raises(UserError, match="the dataset 'mine' can't be made: no weather"):
+    with pytest.raises(UserError, match="the dataset 'mine' can't be made: ValueError: no weather"):
         load()
 
 

@@ -312,7 +312,7 @@ SPEC = ModelSpec(name="mine", arguments={}, inputs=NUMBERS.inputs(), num_outputs
         (Sample(before=4), "layer 'body.0' (Linear), which was given (2, 3)"),
         (Sample(after=6), "layer 'output' (Linear), which was given (2, 5)"),
         (Broken(), "layer 'mine' (Broken), which was given the batch"),
-        (Sample(num_outputs=2), "the model returns (2, 2); (2, 3) is needed"),
+        (Sample(num_outputs=2), "the model returns (2, 2) for 2 rows; a tensor (2, 3) is needed"),
         (Unused(), "never get a gradient: spare.weight, spare.bias"),
         (Constant(), "never get a gradient: body.0.weight, body.0.bias, output.weight"),
     ],

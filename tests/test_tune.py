@@ -359,13 +359,13 @@ def test_the_plots_tell_the_search(project: Project) -> None:
     assert {row["parameter"] for row in importance} == {LR, WIDTH}
 
 
-def test_a_trial_that_diverges_is_pruned_and_the_search_goes_on(project: Project) -> None:
+def test_a_trial_that_diverges_is_called_so_and_the_search_goes_on(project: Project) -> None:
     set_params(project, {"train.optimizer": {"name": "SGD", "lr": 1e-3}, "train.clip_norm": None})
     tune(project, 3, "grid", {LR: [1e-3, 1e30]})
     rows = read_csv(project.path / "data/tune/trials.csv")
     assert [(row["state"], row[LR]) for row in rows] == [
         ("complete", "0.001"),
-        ("pruned", "1e+30"),
+        ("diverged", "1e+30"),
     ]
     assert rows[1]["value"] == ""
     assert read_yaml(project.path / "data/tune/best.yaml") == {}

@@ -10,31 +10,53 @@ from torch.utils.hooks import RemovableHandle
 
 from stages.common.errors import Problem, UserError
 from stages.common.model import ModelSpec
+from stages.common.own import problem_of, tell
 
 PROBE_ROWS = 2
+# As many rows may be asked about at once, too.
+OTHER_ROWS = (1, 3)
 # A layer's name, the layer, and what it was called with.
 Running = tuple[str, nn.Module, Any]
 
 
-def probe_batch(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
+def probe_batch(spec: ModelSpec, seed: int, num_rows: int = PROBE_ROWS) -> dict[str, Tensor]:
     """Random rows of the shapes that the model is given."""
     generator = torch.Generator().manual_seed(seed)
     batch = {}
     for kind, shape in spec.inputs.items():
         if kind == "categorical":
-            codes = [torch.randint(n, (PROBE_ROWS,), generator=generator) for n in shape]
+            codes = [torch.randint(n, (num_rows,), generator=generator) for n in shape]
             batch[kind] = torch.stack(codes, dim=1)
         else:
-            batch[kind] = torch.randn(PROBE_ROWS, *shape, generator=generator)
+            batch[kind] = torch.randn(num_rows, *shape, generator=generator)
     return batch
 
 
 def check_gradients(model: nn.Module, spec: ModelSpec, seed: int) -> None:
     """One forward and one backward pass; every parameter must get a gradient.
 
-    Raises UserError that names the layer where shapes don't fit, or the parameters that the
-    output does not depend on.
+    What the model counts (a batch norm) is afterwards as it was. Raises UserError that names the
+    layer where shapes don't fit, what is no table of scores, or the parameters that the output does
+    not depend on; and the line, in a model of one's own.
     """
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    _run(model.train(), spec, seed, PROBE_ROWS)
+    for num_rows in OTHER_ROWS:
+        with torch.no_grad():
+            _run(model.eval(), spec, seed, num_rows)
+    model.load_state_dict(kept)
+    # A linear output layer that starts at zero passes no gradient to what is below it: so the
+    # pass runs at random weights. They are not those that are saved.
+    _backward_at_random_weights(model, spec, seed)
+    without = [name for name, weight in model.named_parameters() if weight.grad is None]
+    model.zero_grad(set_to_none=True)
+    if without:
+        message = f"these parameters never get a gradient: {', '.join(without)}"
+        raise _wrong(message, model, spec)
+
+
+def _run(model: nn.Module, spec: ModelSpec, seed: int, num_rows: int) -> Tensor:
+    """The scores of some rows. Raises UserError when they can't be had, or are none."""
     # The layers that are at work, the innermost last: where a pass breaks, that one broke.
     running: list[Running] = []
 
@@ -49,24 +71,43 @@ def check_gradients(model: nn.Module, spec: ModelSpec, seed: int) -> None:
         hooks.append(module.register_forward_pre_hook(partial(enter, name)))
         hooks.append(module.register_forward_hook(leave))
     try:
-        scores = model(probe_batch(spec, seed))
-    except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise UserError(_misfit(spec, running[-1], error)) from error
+        scores: object = model(probe_batch(spec, seed, num_rows))
+    except UserError:
+        raise
+    except Exception as error:
+        raise _misfit(model, spec, running[-1] if running else ("", model, ()), error) from error
     finally:
         for hook in hooks:
             hook.remove()
-    expected = (PROBE_ROWS, spec.num_outputs)
-    if tuple(scores.shape) != expected:
-        message = f"the model returns {tuple(scores.shape)}; {expected} is needed (rows, outputs)"
-        raise UserError(Problem(message, key="build.model.name", value=spec.name))
-    # A linear output layer that starts at zero passes no gradient to what is below it: so the
-    # pass runs at random weights. They are not those that are saved.
-    _backward_at_random_weights(model, spec, seed)
-    without = [name for name, weight in model.named_parameters() if weight.grad is None]
-    model.zero_grad(set_to_none=True)
-    if without:
-        message = f"these parameters never get a gradient: {', '.join(without)}"
-        raise UserError(Problem(message, key="build.model.name", value=spec.name))
+    expected = (num_rows, spec.num_outputs)
+    needed = f"a tensor {expected} is needed (rows, outputs)"
+    if not isinstance(scores, Tensor):
+        raise _wrong(f"the model returns {_kind(scores)}; {needed}", model, spec)
+    if tuple(scores.shape) != expected or not scores.is_floating_point():
+        kind = str(scores.dtype).removeprefix("torch.")
+        kind = "" if scores.is_floating_point() else f" of type {kind}"
+        rows = "one row" if num_rows == 1 else f"{num_rows} rows"
+        message = f"the model returns {tuple(scores.shape)}{kind} for {rows}; {needed}"
+        raise _wrong(message, model, spec)
+    return scores
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}" if value is not None else "None: 'return' is missing"
+
+
+def _wrong(message: str, model: nn.Module, spec: ModelSpec) -> UserError:
+    """The error of what a model returns: at its `forward`."""
+    otherwise = Problem(message, key="build.model.name", value=spec.name)
+    return problem_of(message, _forward_of(model), otherwise)
+
+
+def _forward_of(model: nn.Module) -> object:
+    """Its `forward`, or its class where it has none of its own."""
+    own = type(model).forward
+    return type(model) if own is nn.Module.forward else own
 
 
 def _backward_at_random_weights(model: nn.Module, spec: ModelSpec, seed: int) -> None:
@@ -82,15 +123,15 @@ def _backward_at_random_weights(model: nn.Module, spec: ModelSpec, seed: int) ->
     model.load_state_dict(kept)
 
 
-def _misfit(spec: ModelSpec, broken: Running, error: Exception) -> Problem:
+def _misfit(model: nn.Module, spec: ModelSpec, broken: Running, error: Exception) -> UserError:
     name, module, inputs = broken
     shapes = ", ".join(str(tuple(t.shape)) for t in inputs if isinstance(t, Tensor)) or "the batch"
+    where = f"layer '{name or spec.name}' ({type(module).__name__}), which was given {shapes}"
+    if told := tell(error, f"the model fails in {where}", _forward_of(model)):
+        return told
     reason = str(error).split("\n")[0]
-    message = (
-        f"shapes don't fit in layer '{name or spec.name}' ({type(module).__name__}), "
-        f"which was given {shapes}: {reason}"
-    )
-    return Problem(message, key="build.model", value=spec.name)
+    message = f"shapes don't fit in {where}: {reason}"
+    return UserError(Problem(message, key="build.model", value=spec.name))
 
 
 def summarise(model: nn.Module, spec: ModelSpec, seed: int) -> str:

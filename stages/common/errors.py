@@ -16,7 +16,8 @@ class Problem:
     """One mistake.
 
     `key` is the dotted key to edit (`train.optimizer.lr`) in `file`; `line` is looked up from
-    the two when the problem is shown. `value` is what stands there, already as text.
+    the two when the problem is shown. `value` is what stands there, already as text. Of a file of
+    code there is no key but the line.
     """
 
     message: str
@@ -81,6 +82,8 @@ def format_problem(problem: Problem) -> str:
         place = problem.file if problem.line is None else f"{problem.file}:{problem.line}"
         shown = "" if problem.value is None else f": {shorten(problem.value)}"
         lines.append(f"  edit     {place}  {problem.key}{shown}")
+    elif problem.line is not None:
+        lines.append(f"  edit     {problem.file}:{problem.line}  {shorten(problem.value or '')}")
     if problem.allowed:
         shown = ", ".join(problem.allowed[:MAX_ALLOWED_SHOWN])
         rest = len(problem.allowed) - MAX_ALLOWED_SHOWN

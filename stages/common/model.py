@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from stages.common.errors import Problem, UserError, wrong_name
+from stages.common.errors import Problem, UserError, shorten, wrong_name
 from stages.common.files import read_json, write_json
+from stages.common.own import own_errors, require
 from stages.common.schema import Record, Schema
 from stages.common.section import Named, validate
 
@@ -63,22 +64,24 @@ def make_model(spec: ModelSpec, seed: int) -> nn.Module:
     (rows, num_outputs).
     """
     module = _zoo_module(spec.name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model: nn.Module = module.Model(
-                module.Arguments.model_validate(spec.arguments), spec.inputs, spec.num_outputs
-            )
-        except UserError:
-            raise
-        except (RuntimeError, ValueError) as error:
-            message = f"the model '{spec.name}' can't be made: {error}"
-            raise UserError(Problem(message, key="build.model", value=spec.name)) from error
+    arguments = module.Arguments.model_validate(spec.arguments)
+    given = shorten(", ".join(f"{name} {value}" for name, value in spec.arguments.items()))
+    what = f"the model '{spec.name}' can't be made" + (f" with {given}" if given else "")
+    try:
+        with torch.random.fork_rng(devices=[]), own_errors(what, module.Model.__init__):
+            torch.manual_seed(seed)
+            model: nn.Module = module.Model(arguments, spec.inputs, spec.num_outputs)
+    except (MemoryError, RuntimeError) as error:
+        message = f"{what}: {error or 'memory is full'}"
+        raise UserError(Problem(message, key="build.model", value=spec.name)) from error
     return model
 
 
 def _zoo_module(name: str) -> Any:
-    return importlib.import_module(f"stages.zoo.models.{name}")
+    with own_errors(f"the model '{name}' can't be loaded"):
+        module = importlib.import_module(f"stages.zoo.models.{name}")
+    require(module, f"the model '{name}'", Arguments=BaseModel, Model=nn.Module)
+    return module
 
 
 def save_model(folder: Path, spec: ModelSpec, weights: dict[str, Tensor], file: str) -> None:

@@ -14,6 +14,7 @@ from stages.common.errors import UserError, format_problem
 from stages.common.finished import stop_if_changed, take_finished
 from stages.common.guard import check_imports, check_versions
 from stages.common.outputs import flush_files, stage_outputs
+from stages.common.own import own_errors
 from stages.common.params import Params
 from stages.common.telemetry import switch_off_telemetry
 from stages.common.terminal import keep_printing
@@ -39,7 +40,7 @@ def run_stage(stage: str, work: Work) -> None:
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGALRM, _stop)
     try:
-        with stage_outputs(stage) as folder, _undisturbed_end():
+        with stage_outputs(stage) as folder, _undisturbed_end(), own_errors(""):
             check_versions(stage)
             check_imports(stage)
             snapshot, params = begin(stage)

@@ -7,10 +7,12 @@ import argparse
 import io
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from stages.common.errors import Problem, UserError, format_problem
+from stages.common.own import own_errors
 from stages.common.predict import Predictor, load_predictor
 from stages.common.tablefile import SUFFIXES
 from stages.infer.write import Outcome, describe, write_predictions
@@ -27,11 +29,13 @@ def main() -> None:
         # Data, as in a file: an alphabet of the terminal's changes no key.
         sys.stdout.reconfigure(encoding="utf-8")
     try:
-        predict(options.file, options.output, explained=options.explain)
+        with own_errors("the model can't predict"):
+            predict(options.file, options.output, explained=options.explain)
     except UserError as error:
         for problem in error.problems:
             # The file is named on the command line, not in params.yaml.
-            plain = Problem(problem.message, allowed=problem.allowed, suggestion=problem.suggestion)
+            of_key = problem.key is not None
+            plain = replace(problem, key=None, value=None) if of_key else problem
             print(format_problem(plain), file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:

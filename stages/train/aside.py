@@ -16,6 +16,7 @@ from torch import nn
 from stages.common.errors import UserError, format_problem
 from stages.common.guard import check_versions
 from stages.common.model import make_model
+from stages.common.own import own_errors
 from stages.common.params import Params, read_params
 from stages.common.schema import read_statistics
 from stages.common.terminal import keep_printing
@@ -77,7 +78,8 @@ def run_aside(name: str, work: Callable[[Params], None]) -> None:
     keep_printing()
     try:
         check_versions("train")
-        work(read_params("train"))
+        with own_errors(""):
+            work(read_params("train"))
     except UserError as error:
         _fail(name, error)
     except OSError as error:

@@ -22,6 +22,7 @@ from stages.train.layout import choose_layout, put_channels_last, with_channels_
 from stages.train.losses import make_loss
 from stages.train.machine import World
 from stages.train.names import resolve
+from stages.train.one_row import check_one_row
 from stages.train.optimizers import (
     make_optimizer,
     make_schedule,
@@ -68,6 +69,7 @@ def assemble(
     loss_of = _make_loss(model, data, params)
     # Before anything else looks at the weights: which of them move.
     still = [] if params.groups is None else freeze(model, params.groups)
+    check_one_row(model, still, data.train, params, world)
     device = data.train.target.device
     precision = choose_precision(params.precision, device)
     sample, _ = data.train.take(slice(0, 1))

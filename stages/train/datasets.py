@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, create_model
 from torch.utils.data import Dataset, default_collate
 
 from stages.common.errors import Problem, UserError, wrong_name
+from stages.common.own import own_errors, problem_of, require
 from stages.common.rows import Rows
 from stages.common.section import Named, validate
 
@@ -48,19 +49,18 @@ def make_dataset(named: Named, rows: Rows, *, train: bool) -> tuple[Dataset[Any]
     Raises UserError where it can't be made of these rows.
     """
     module, arguments = _zoo_module(named.name), check_dataset(named)
-    try:
+    with own_errors(f"the dataset '{named.name}' can't be made", module.Dataset.__init__):
         made: Dataset[Any] = module.Dataset(arguments, rows, train=train)
-    except UserError:
-        raise
-    except (RuntimeError, ValueError) as error:
-        message = f"the dataset '{named.name}' can't be made: {error}"
-        raise UserError(Problem(message, AT, named.name)) from error
     size = len(made) if hasattr(made, "__len__") else len(rows)
     if size != len(rows):
         message = f"the dataset '{named.name}' has {size:,} rows of a split of {len(rows):,}"
-        raise UserError(Problem(f"{message}: it must give one for each", AT, named.name))
+        message += ": it must give one for each"
+        raise problem_of(message, module.Dataset, Problem(message, AT, named.name))
     return made, getattr(module, "collate_fn", default_collate)
 
 
 def _zoo_module(name: str) -> Any:
-    return importlib.import_module(f"stages.zoo.datasets.{name}")
+    with own_errors(f"the dataset '{name}' can't be loaded"):
+        module = importlib.import_module(f"stages.zoo.datasets.{name}")
+    require(module, f"the dataset '{name}'", Arguments=BaseModel, Dataset=object)
+    return module

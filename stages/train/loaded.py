@@ -103,7 +103,7 @@ class Loaded:
                 with nullcontext() if num_workers else as_in_a_worker():
                     batch = next_of(made)
                 if isinstance(batch, Failure):
-                    raise UserError(Problem(batch.text, AT))
+                    raise UserError(batch.problem)
                 features, target = batch
                 yield (
                     {k: t.to(device, non_blocking=True) for k, t in features.items()},

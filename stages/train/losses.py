@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.common.errors import Problem, UserError
+from stages.common.own import own_errors, problem_of
 from stages.train.class_weights import WeightedLoss
 from stages.train.names import losses_of, resolve
 from stages.train.params import NUM_CLASSES, TrainParams
@@ -30,13 +31,17 @@ def make_loss(
         message = f"{name} is no loss for {task}, which the target asks for"
         raise UserError(Problem(message, "train.loss.name", name, fitting))
     try:
-        loss: nn.Module = loss_class(**arguments)
-        # Some values are looked at only when the loss is computed.
-        fault = find_fault(loss, task, num_classes)
+        with own_errors(f"the loss {name} can't be used", loss_class):
+            loss: nn.Module = loss_class(**arguments)
+            # Some values are looked at only when the loss is computed.
+            fault = find_fault(loss, task, num_classes)
+    except UserError:
+        raise
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(Problem(str(error), key="train.loss")) from None
     if fault is not None:
-        raise UserError(Problem(f"{name} can't be used: {fault}", "train.loss.name", name))
+        message = f"{name} can't be used: {fault}"
+        raise problem_of(message, loss_class, Problem(message, "train.loss.name", name))
     weighs = task == "classification" and params.class_weights is not None
     if weighs and "reduction" not in inspect.signature(loss_class).parameters:
         message = f"class weights need the loss of each row, and {name} takes no reduction='none'"

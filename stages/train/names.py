@@ -12,9 +12,8 @@ import torch
 from pydantic import BaseModel
 from torch.optim.lr_scheduler import LRScheduler
 
-import stages.zoo.losses
-import stages.zoo.schedules
 from stages.common.errors import Problem, UserError, wrong_name
+from stages.common.own import own_errors, problem_of
 from stages.common.section import Named, validate
 from stages.common.signature import arguments_model
 from stages.train.bounds import BOUNDS
@@ -88,11 +87,12 @@ def losses_of(task: str) -> tuple[str, ...]:
     """The losses that fit a task. Raises UserError when one of our own does not say its task."""
     torchs = REGRESSION_LOSSES if task == "regression" else CLASSIFICATION_LOSSES
     ours = []
-    for name, loss_class in _own(stages.zoo.losses, torch.nn.Module).items():
+    for name, loss_class in _own_losses().items():
         said = getattr(loss_class, "task", None)
         if said not in TASKS:
             message = f"{name} does not say its task: `task = 'regression'` or 'classification'"
-            raise UserError(f"stages/zoo/losses.py: {message}")
+            message = f"stages/zoo/losses.py: {message}"
+            raise problem_of(message, loss_class, Problem(message))
         ours += [name] if said == task else []
     return (*torchs, *ours)
 
@@ -107,14 +107,28 @@ def allowed(kind: Kind) -> dict[str, type]:
     if kind == "loss":
         names = REGRESSION_LOSSES + CLASSIFICATION_LOSSES
         torchs = {name: getattr(torch.nn, name) for name in names}
-        ours = _own(stages.zoo.losses, torch.nn.Module)
+        ours = _own_losses()
         taken = vars(torch.nn).keys()
     else:
         torchs = _subclasses(torch.optim.lr_scheduler, LRScheduler)
-        ours, taken = _own(stages.zoo.schedules, LRScheduler), torchs.keys()
+        ours, taken = _own_schedules(), torchs.keys()
     if shadowed := sorted(ours.keys() & taken):
-        raise UserError(f"stages/zoo: torch has a {kind} {shadowed[0]} too; give ours another name")
+        message = f"stages/zoo: torch has a {kind} {shadowed[0]} too; give ours another name"
+        raise problem_of(message, ours[shadowed[0]], Problem(message))
     return dict(sorted((ours | torchs).items()))
+
+
+def _own_losses() -> dict[str, type]:
+    # Not at the top: a mistake in it would end a stage before it can bring its outputs back.
+    with own_errors("the losses of one's own can't be loaded"):
+        import stages.zoo.losses
+    return _own(stages.zoo.losses, torch.nn.Module)
+
+
+def _own_schedules() -> dict[str, type]:
+    with own_errors("the schedules of one's own can't be loaded"):
+        import stages.zoo.schedules
+    return _own(stages.zoo.schedules, LRScheduler)
 
 
 def _own(module: ModuleType, base: type) -> dict[str, type]:

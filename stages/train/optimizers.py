@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from stages.common.errors import Problem, UserError
+from stages.common.own import own_errors
 from stages.common.schema import Class
 from stages.train.compiled import check_compiler
 from stages.train.datasets import check_dataset
@@ -100,7 +101,10 @@ def make_schedule(
     if issubclass(schedule_class, ReduceLROnPlateau):
         arguments["mode"] = direction
     try:
-        schedule: LRScheduler = schedule_class(optimizer, **arguments)
+        with own_errors(f"the schedule {params.schedule.name} can't be made", schedule_class):
+            schedule: LRScheduler = schedule_class(optimizer, **arguments)
+    except UserError:
+        raise
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(Problem(str(error), key="train.schedule")) from None
     return schedule
@@ -186,10 +190,13 @@ def _rehearse(params: TrainParams) -> None:
     try:
         for _ in range(min(2, params.epochs)):
             optimizer.step(*closures)
-            if isinstance(schedule, ReduceLROnPlateau):
-                schedule.step(0.0)
-            else:
-                schedule.step()
+            with own_errors(f"the schedule {params.schedule.name} can't take a step"):
+                if isinstance(schedule, ReduceLROnPlateau):
+                    schedule.step(0.0)
+                else:
+                    schedule.step()
+    except UserError:
+        raise
     except (ValueError, TypeError, ArithmeticError) as error:
         message = f"{params.schedule.name} can't take a step with these arguments: {error}"
         raise UserError(Problem(message, key="train.schedule")) from None

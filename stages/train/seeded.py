@@ -3,9 +3,7 @@
 This runs in the workers of `loaded.py`, or between the steps where there are none.
 """
 
-import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from stages.common.batches import Batch
-from stages.common.errors import UserError
+from stages.common.errors import Problem, UserError
+from stages.common.own import problem_of, tell
 from stages.common.schema import Array
-from stages.train.datasets import DATASETS, Collate
+from stages.train.datasets import AT, Collate
 from stages.train.generators import seed_all
 
 Row = tuple[Batch, Tensor]
@@ -24,9 +23,9 @@ Row = tuple[Batch, Tensor]
 
 @dataclass(frozen=True)
 class Failure:
-    """What a row or a batch has met, in words: it comes back from a worker in the batch's place."""
+    """What a row or a batch has met: it comes back from a worker in the batch's place."""
 
-    text: str
+    problem: Problem
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ class Seeded(Dataset[Row | Failure]):
             made = self.inner[row]
             return made if self.expected is None else check(as_tensors(made), self.expected, ())
         except Exception as error:  # a worker's would be told as a traceback
-            return Failure(f"the row '{self.keys[row]}': {say(error)}")
+            getter = type(self.inner).__getitem__
+            return Failure(problem_at(error, f"the row '{self.keys[row]}'", getter))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Collated:
                 return batch[0], batch[1]
             return check(as_tensors(batch), self.expected, (len(rows),))
         except Exception as error:
-            return Failure(f"collate_fn: {say(error)}")
+            return Failure(problem_at(error, "collate_fn", self.inner))
 
 
 def as_tensors(made: Any) -> Row:
@@ -108,11 +108,12 @@ def _form(tensor: Tensor, lead: tuple[int, ...] = ()) -> str:
     return f"({shape}) {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def say(error: Exception) -> str:
-    """An error, and where in the file of the dataset it arose."""
+def problem_at(error: Exception, what: str, function: object) -> Problem:
+    """The mistake that `function`, of one's own, has met or made, at its line."""
     if isinstance(error, UserError):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if str(DATASETS) in frame.filename]
-    where = f" ({DATASETS / Path(ours[-1].filename).name}:{ours[-1].lineno})" if ours else ""
-    return f"{type(error).__name__}: {error}{where}"
+        message = f"{what}: {error}"
+    elif told := tell(error, what, function):
+        return told.problems[0]
+    else:
+        message = f"{what}: {type(error).__name__}: {error}"
+    return problem_of(message, function, Problem(message, AT)).problems[0]

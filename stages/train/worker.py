@@ -21,6 +21,7 @@ import torch.distributed as dist
 from stages.common.errors import UserError
 from stages.common.fingerprint import fingerprint
 from stages.common.installed import check_installed
+from stages.common.own import own_errors, tell
 from stages.common.terminal import keep_printing
 from stages.common.watch import join as join_stage
 from stages.train.fit import fit
@@ -43,7 +44,8 @@ def main() -> None:
     # Ctrl-C reaches the stage as well, which ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        fit(join_stage("train"), out, World(), checkpoints, replica)
+        with own_errors(""):
+            fit(join_stage("train"), out, World(), checkpoints, replica)
         check_installed()
     except UserError as error:
         hand_over(error, out, 0)
@@ -76,6 +78,9 @@ def train_with_others(replica: int, out: Path, checkpoints: Path | None) -> None
         raise
     except Exception as error:
         reason = str(error).split("\n")[0]
+        # What came of another process's end passes through the code of a model as well.
+        if not may_pass(error) and (told := tell(error, "")):
+            end_all(told, out, world)
         if may_pass(error):
             print(f"process {world.rank} has lost the others: {reason}", file=sys.stderr)
             sys.exit(1)

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
 from stages.common.files import rounded, write_csv
 from stages.tune.params import TuneParams
-from stages.tune.study import finished, importances, winner
+from stages.tune.study import finished, importances, state_of, winner
 
 
 def write_nothing(out: Path) -> None:
@@ -26,10 +25,9 @@ def write_results(out: Path, study: optuna.Study, params: TuneParams) -> None:
     best: float | None = None
     better = min if study.direction == optuna.study.StudyDirection.MINIMIZE else max
     for number, trial in enumerate(finished(study)):
-        complete = trial.state == TrialState.COMPLETE
-        value = trial.value if complete else None
+        state = state_of(trial)
+        value = trial.value if state == "complete" else None
         tried = [trial.user_attrs["tried"].get(path, "") for path in paths]
-        state = "complete" if complete else "pruned"
         rows.append((number, state, "" if value is None else repr(value), *tried))
         if value is not None:
             best = value if best is None else better(best, value)

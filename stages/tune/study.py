@@ -22,6 +22,11 @@ from stages.tune.space import as_suggested, grid, suggest
 Objective = Callable[[Overrides, Callable[[int, float], None]], float]
 _NAME = "tune"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+_DIVERGED = "diverged"
+
+
+class DivergedTrial(optuna.TrialPruned):  # type: ignore[misc]
+    """The trial's loss is no number any more: Optuna leaves it out as it does one cut short."""
 
 
 def search(
@@ -117,7 +122,18 @@ def _run(
         if number > 0 and trial.should_prune():
             raise optuna.TrialPruned
 
-    return objective(overrides, report)
+    try:
+        return objective(overrides, report)
+    except DivergedTrial:
+        trial.set_user_attr(_DIVERGED, True)
+        raise
+
+
+def state_of(trial: FrozenTrial) -> str:
+    """How a finished trial ended: 'complete', 'pruned' (cut short as a worse one), 'diverged'."""
+    if trial.state == TrialState.COMPLETE:
+        return "complete"
+    return _DIVERGED if trial.user_attrs.get(_DIVERGED) else "pruned"
 
 
 def winner(study: optuna.Study) -> FrozenTrial:
@@ -160,5 +176,6 @@ def _pruner(params: TuneParams) -> optuna.pruners.BasePruner:
 def _line(trial: FrozenTrial, number: int, num_trials: int) -> str:
     overrides = trial.user_attrs["overrides"]
     tried = ", ".join(f"{path} {value}" for path, value in overrides.items()) or "as in params.yaml"
-    value = "pruned" if trial.state == TrialState.PRUNED else f"{trial.value:.5f}"
+    state = state_of(trial)
+    value = f"{trial.value:.5f}" if state == "complete" else state
     return f"trial {number + 1}/{num_trials}  {value}  {tried}"

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import optuna
 from torch import nn
 
 from stages.common.model import ModelSpec, read_spec
@@ -26,7 +25,7 @@ from stages.train.recipe import (
 )
 from stages.train.state import Epoch
 from stages.tune.params import TuneParams
-from stages.tune.study import Objective
+from stages.tune.study import DivergedTrial, Objective
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def make_objective(start: Start) -> tuple[Objective, str]:
             result = train(model, data, recipe, start.seed, World(), watch)
         except DivergedError:
             # A learning rate that is too high says something too: the search goes on without it.
-            raise optuna.TrialPruned("diverged") from None
+            raise DivergedTrial from None
         assert result.kept is not None
         return watched_value(result.kept, recipe)
 
