@@ -11,8 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from stages.common.errors import Problem, UserError
 from stages.common.schema import Class
 from stages.common.yamlfile import spell
+
+# A row of the lighter class would change no digit of a sum with one of the heavier.
+MAX_APART = 1e6
 
 
 def weigh_classes(
@@ -23,6 +27,8 @@ def weigh_classes(
     `target` (rows,) are the codes of the train rows. `balanced`: n / (k * rows of the class), as
     in scikit-learn, of n rows and of k classes that have some. A class that a mapping does not
     name has 1 beside those that it does. A class without train rows has 1 in the end.
+
+    Raises UserError for weights so far apart that nothing of the lighter rows would be left.
     """
     counts = torch.bincount(target.cpu(), minlength=len(classes)).double()
     ones = torch.ones_like(counts)
@@ -31,8 +37,29 @@ def weigh_classes(
     else:
         named = [asked.get(spell(name), 1.0) for name in classes]
         weights = torch.tensor(named, dtype=torch.float64)
+        _check_apart(weights, counts, classes, asked)
     mean = (weights * counts).sum() / counts.sum()
     return torch.where(counts > 0, weights / mean, ones)
+
+
+def _check_apart(
+    weights: Tensor, counts: Tensor, classes: Sequence[Class], asked: Mapping[str, float]
+) -> None:
+    """Stop at weights that float32 can't add up: of one too large all others come to nothing."""
+    names = [spell(name) for name in classes]
+    heavy = int(weights.where(counts > 0, 0.0).argmax())
+    light = int(weights.where(counts > 0, torch.inf).argmin())
+    total = (weights * counts).sum()
+    if total.isfinite() and weights[heavy] <= MAX_APART * weights[light]:
+        return
+    # A class that is not named has 1, which is nobody's to edit.
+    name = names[heavy] if names[heavy] in asked else names[light]
+    message = (
+        f"the weights of '{names[heavy]}' and '{names[light]}' are {weights[heavy]:g} and "
+        f"{weights[light]:g}: so far apart, or so large, that float32 can't add the losses up"
+    )
+    at = f"train.class_weights.{name}"
+    raise UserError(Problem(message, at, f"{asked[name]:g}", (f"at most {MAX_APART:g} apart",)))
 
 
 def tell_weights(weights: Tensor, classes: Sequence[Class], target: Tensor) -> list[str]:

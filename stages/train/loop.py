@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from stages.train.assemble import assemble
 from stages.train.diverged import is_lost, lost, stop_when_diverged
 from stages.train.ema import update_average
+from stages.train.far import stop_when_far
 from stages.train.machine import World
 from stages.train.memory import rows_at_once
 from stages.train.optimizers import moves_by_step, watched_direction, watched_metric
@@ -74,8 +75,7 @@ def train(
             # Each process has counted rows of its own; the first one's counts are kept.
             world.spread(buffer)
         figures = validate(judged, data.validation, made.loss_of, data, world)
-        device = data.train.target.device
-        done = _end_epoch(epoch, state.sums, figures, device, world)
+        done = _end_epoch(epoch, state.sums, figures, data, world)
 
         result.history.append(done)
         watched = watched_value(done, params)
@@ -146,9 +146,10 @@ def _find_judged(
 
 
 def _end_epoch(
-    epoch: int, sums: Sums, validation: tuple[float, float], device: torch.device, world: World
+    epoch: int, sums: Sums, validation: tuple[float, float], data: Data, world: World
 ) -> Epoch:
     """What the epoch comes to, over all processes. Raises DivergedError when that is no number."""
+    device = data.train.target.device
     local = [float(sums.loss), float(sums.rows)]
     loss, rows = world.sum(torch.tensor(local, dtype=torch.float64, device=device)).tolist()
     applied = float(sums.applied)
@@ -161,6 +162,8 @@ def _end_epoch(
         metric=validation[1],
         skipped_steps=sums.num_steps - round(applied),
     )
+    if math.isfinite(done.train_loss) and not math.isfinite(done.validation_loss):
+        stop_when_far(epoch, data)
     stop_when_diverged(epoch, done.train_loss, done.validation_loss)
     return done
 

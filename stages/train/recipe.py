@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from stages.common.model import ModelSpec, make_model, make_spec, read_spec
 from stages.common.rows import open_rows
-from stages.common.schema import Schema, Statistics, load_arrays
+from stages.common.schema import Moments, Schema, Statistics, load_arrays
 from stages.common.section import Named, Overrides, apply_overrides, validate
 from stages.train.loaded import load_split
 from stages.train.mapped import choose_place, open_split, read_split, size_on_device
@@ -45,12 +45,21 @@ def load_data(
     `num_sharing` processes hold them in the memory of the same device. Where there is a `dataset`
     their rows come from it.
     """
-    deviation = 1.0 if statistics.target is None else statistics.target.deviation
-    task, classes = schema.target.task, schema.target.classes or ()
+    moments = statistics.target or Moments(mean=0.0, deviation=1.0)
+    columns = {
+        feature.name: statistics.numeric[feature.name] for feature in schema.of_kind("numeric")
+    }
+    told = (
+        schema.target.task,
+        moments.deviation,
+        schema.target.classes or (),
+        columns,
+        moments.mean,
+    )
     if dataset is not None:
         learned = load_split(dataset, open_rows(PREPARED / "train"), device, train=True)
         judged = load_split(dataset, open_rows(PREPARED / "validation"), device, train=False)
-        data = Data(learned, judged, task, deviation, classes)
+        data = Data(learned, judged, *told)
         workers = f", {learned.num_workers} workers" if learned.num_workers else ""
         return data, f"data by {dataset.name}{workers}"
     arrays = [load_arrays(PREPARED / name) for name in ("train", "validation")]
@@ -58,7 +67,7 @@ def load_data(
     size = sum(size_on_device(split.features) + split.target.nbytes for split in mapped)
     place, said = choose_place(size, device, num_sharing)
     train, validation = mapped if place == "mapped" else map(read_split, mapped)
-    return Data(train, validation, task, deviation, classes), said
+    return Data(train, validation, *told), said
 
 
 def seed_of(seed: int, replica: int) -> int:

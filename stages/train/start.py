@@ -12,6 +12,7 @@ from stages.common.section import Overrides
 from stages.train.assemble import sizes
 from stages.train.class_weights import tell_weights, weigh_classes
 from stages.train.compiled import choose_compile
+from stages.train.far import find_far, tell_far
 from stages.train.graphs import choose_graphs
 from stages.train.groups import tell_groups
 from stages.train.layout import choose_layout
@@ -21,6 +22,7 @@ from stages.train.precision import choose_precision
 from stages.train.recipe import PREPARED, load_data, load_weights
 from stages.train.replicas import num_sharing
 from stages.train.sharded import divides_weights
+from stages.train.sources import Split
 from stages.train.state import Data
 
 
@@ -61,6 +63,9 @@ def start(
     print(*filter(None, (place, threads, why, chosen.precision, layout, graphs)), sep="; ")
     for line in _lines_of(section, overrides, model, data):
         print(line)
+    # Where a row is not made anew, or read from disk, each time that it is looked at.
+    if isinstance(data.validation, Split) and (far := find_far(data.validation, data)):
+        print(f"note: {tell_far(far, 'validation', data.validation)}")
     return model, data, chosen
 
 

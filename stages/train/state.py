@@ -1,7 +1,7 @@
 """What a training knows of itself: its data, what each epoch came to, and where it is."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stages.common.schema import Class
+from stages.common.schema import Class, Moments
 from stages.train.optimizers import metric_of
 from stages.train.sources import Source
 
@@ -19,7 +19,8 @@ from stages.train.sources import Source
 class Data:
     """Both splits and what the target is. `deviation` turns a standardised error into units.
 
-    `classes` are in the order of their codes; none of them for regression.
+    `classes` are in the order of their codes; none of them for regression. `columns` are the
+    numeric ones, in their order in a batch, and `mean` that of the target, as standardised.
     """
 
     train: Source
@@ -27,6 +28,8 @@ class Data:
     task: str
     deviation: float = 1.0
     classes: Sequence[Class] = ()
+    columns: Mapping[str, Moments] = field(default_factory=dict)
+    mean: float = 0.0
 
     @property
     def metric(self) -> str:
