@@ -20,6 +20,7 @@ from pipeline.metrics import read_metrics
 from pipeline.report_change import find_replicas
 from pipeline.report_changes import Change, changed_params, find_changes
 from pipeline.report_data import compare_data, compare_slices, is_renumbered
+from pipeline.report_machine import differing_machines
 from stages.common.errors import UserError
 from stages.common.params import DVC_FILE, PARAMS
 from stages.common.yamlfile import read_yaml
@@ -46,6 +47,7 @@ class Report:
     data: Mapping[str, Any] = field(default_factory=dict)
     slices: Mapping[str, Any] = field(default_factory=dict)
     gates: tuple[Verdict, ...] = ()
+    machines: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
 
@@ -75,6 +77,7 @@ def make_report(asked: str | None) -> Report:
         data=data,
         slices=slices,
         gates=tuple(verdicts),
+        machines=differing_machines(before, after),
         missing=tuple(missing),
     )
 

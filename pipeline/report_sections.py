@@ -9,9 +9,11 @@ from pipeline.markup import Cell, Code, joined
 from pipeline.metrics import format_value
 from pipeline.report import Report
 from pipeline.report_changes import as_text
+from pipeline.report_machine import MACHINES
 
 DRIFT = "Of the train rows, in standard deviations before; the largest difference first."
 DRIFT_COLUMNS = ("column", "mean", "spread", "empty", "categories", "")
+MACHINE_COLUMNS = ("", "before", "after")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ def make_sections(report: Report) -> list[Section]:
     """All that have something to say, but for pictures and gates, which stand after them."""
     params = [(Code(key), as_text(was), as_text(now)) for key, (was, now) in report.params.items()]
     changes = [(change.stage, joined(change.why)) for change in report.changes]
+    machines = [(name, was or "–", now or "–") for name, (was, now) in report.machines.items()]
     found = [
+        Section("Machines", MACHINES if machines else "", MACHINE_COLUMNS, tuple(machines)),
         Section("Other metrics", "", ("stage", "metric", "before", "after"), other_metrics(report)),
         Section("Parameters", "", ("parameter", "before", "after"), tuple(params)),
         Section("Stages that reran, and why", "", ("stage", "what changed"), tuple(changes)),

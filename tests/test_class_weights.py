@@ -206,3 +206,15 @@ def test_the_stages_take_weights_by_name(
     assert "(well) to " in capsys.readouterr().out
     recipe = read_json(project.path / "data/train/recipe.json")
     assert recipe["train"]["class_weights"] == {"ill": 3.0, "well": 1.0}
+
+
+@pytest.mark.parametrize("weights", [{"a": 1e308}, {"a": 1e308, "b": 1e308}, {"b": 1e-9}])
+def test_weights_that_leave_nothing_of_the_others_are_refused(weights: dict[str, float]) -> None:
+    target = torch.tensor([0, 1, 1, 1])
+    with pytest.raises(UserError, match="float32 can't add the losses up") as caught:
+        weigh_classes(weights, ["a", "b"], target)
+    (problem,) = caught.value.problems
+    assert problem.key in {f"train.class_weights.{name}" for name in weights}
+    # Far apart, but each counts; and so does a class without a row to weigh.
+    assert weigh_classes({"a": 1e5}, ["a", "b"], target).isfinite().all()
+    weigh_classes({"c": 1e30}, ["a", "b", "c"], target)

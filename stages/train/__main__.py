@@ -2,9 +2,9 @@
 
 Reads the arrays of `data/prepare`, the model of `data/build` and the winner of `data/tune`;
 writes `data/train/model.safetensors`, `model.json`, `calibration.json` (what makes of scores
-probabilities, and of those a class), `recipe.json` (how it was trained), `history.csv`,
-`metrics.json`, plots, and `replicas`: the seeds, and of two or more replicas a folder each with
-all of these.
+probabilities, and of those a class), `recipe.json` (how it was trained), `machine.json` (on what
+kind of machine), `history.csv`, `metrics.json`, plots, and `replicas`: the seeds, and of two or
+more replicas a folder each with all of these.
 The loop stands in `loop.py`; `fit.py` is what goes in and comes out of it.
 """
 

@@ -15,6 +15,7 @@ from stages.common.yamlfile import read_yaml
 from stages.train.board import due_weights
 from stages.train.calibrate import calibrate
 from stages.train.checkpoint import history_of, load_checkpoint, newest, unpack
+from stages.train.kind import write_kind
 from stages.train.loop import train
 from stages.train.machine import World, choose_device, compute_deterministically
 from stages.train.memory import read_notes
@@ -90,6 +91,7 @@ def fit(
     calibration, lines = calibrate(model, data.validation, section.calibration)
     write_results(out, spec, result, data, section, calibration)
     write_recipe(out / "recipe.json", seed, section, chosen, result, data)
+    write_kind(out / "machine.json", choose_device())
     for line in lines:
         print(line)
 
