@@ -2,7 +2,6 @@
 
 import json
 import time
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,16 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from polars.testing import assert_frame_equal
-from pyarrow import csv
 
 from stages.common.errors import UserError
 from stages.common.files import md5, read_csv
 from stages.common.onednn import OneDnnLinear
 from stages.common.predict import Predictor, load_predictor
 from stages.common.schema import Feature, Moments, Schema, Statistics, Target
-from stages.infer import chunks
-from stages.infer.chunks import Chunk, chunk_rows
-from stages.infer.csvfile import read_batches
+from stages.infer import chunk, chunks
+from stages.infer.chunk import Chunk, chunk_rows
 from stages.infer.damage import encode_whole
 from stages.infer.notes import Notes, Sums
 from stages.infer.threads import map_in_order, num_threads
@@ -32,13 +29,6 @@ from tests.samples import mixed_table, run_stages, small_project
 
 KEY = "infer.input"
 TABLE = mixed_table()
-
-
-class Handler:
-    """Skips a line of another length."""
-
-    def __call__(self, line: csv.InvalidRow) -> str:
-        return "skip"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +65,7 @@ def predicted(
 def test_a_file_in_chunks_is_predicted_as_the_table_is_whole(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(chunk, "CHUNK_ROWS", 7)
     found, rejected, outcome = predicted(written(tmp_path / f"new{suffix}"), predictor)
     assert_frame_equal(found, predictor.predict(TABLE), rel_tol=1e-5)
     assert rejected == []
@@ -91,7 +81,7 @@ def test_the_file_names_the_model(project: Project, predictor: Predictor) -> Non
 def test_damaged_lines_of_csv_are_set_aside_with_their_reasons(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_ROWS", 50)
+    monkeypatch.setattr(chunk, "CHUNK_ROWS", 50)
     path = written(tmp_path / "new.csv")
     lines = path.read_text("utf-8").splitlines()
     lines[3] = "1002,tall,Oslo,true,ill"
@@ -108,10 +98,10 @@ def test_damaged_lines_of_csv_are_set_aside_with_their_reasons(
     assert [row["column"] for row in rejected] == ["size", "", "", "id", "size", "smoker"]
     assert [row["reason"] for row in rejected] == [
         "'tall' is not a number that can be computed with",
-        "it has 6 fields, and the header 5",
-        "it has 2 fields, and the header 5",
+        "line 6 has 6 fields, and the header 5",
+        "line 61 has 2 fields, and the header 5",
         "it has no key",
-        "'1e308' is not a number that can be computed with",
+        "1e+308 is not a number that can be computed with",
         "'perhaps' is not true or false",
     ]
     assert (outcome.num_predicted, outcome.num_damaged) == (114, 6)
@@ -150,8 +140,8 @@ def test_numbers_and_truths_are_categories_however_they_are_written(
     (tmp_path / "new.csv").write_text(
         "id,size,town,smoker\na,1, 1.0 ,yes\nb,1,1,1\nc,NA,2.50,\nd,1,True,0\ne,1,one,no\n"
     )
-    (chunk,) = chunks.read_chunks(tmp_path / "new.csv", schema, KEY)
-    _, arrays = encode_whole(chunk, schema, predictor.statistics, KEY)
+    (part,) = chunks.read_chunks(tmp_path / "new.csv", schema, KEY)
+    _, arrays = encode_whole(part, schema, predictor.statistics, KEY)
     assert arrays["categorical"][:, 0].tolist() == [1, 1, 2, 3, 0]
     assert arrays["boolean"][:, 0].tolist() == [1, 1, 0, 0, 0]
 
@@ -159,7 +149,7 @@ def test_numbers_and_truths_are_categories_however_they_are_written(
 def test_keys_are_texts_when_one_is_none_of_the_numbers(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(chunk, "CHUNK_ROWS", 10)
     names = [str(name) for name in TABLE["id"]]
     names[50] = "0050"
     path = written(tmp_path / "new.csv", TABLE.with_columns(id=pl.Series(names)))
@@ -182,25 +172,13 @@ def test_a_file_of_another_form_stops(
         predicted(written(tmp_path / "new.parquet", table), predictor)
 
 
-def test_pyarrow_lets_go_of_the_handler_before_a_csv_file_is_read(tmp_path: Path) -> None:
-    # Its reading thread would abort a process that ends earlier; often, not always.
-    path = tmp_path / "new.csv"
-    path.write_text("id,size\n1,2\n3\n")
-    for _ in range(20):
-        handler = Handler()
-        held = weakref.ref(handler)
-        (batch,) = read_batches(path, ",", ["id", "size"], handler)
-        del handler
-        assert (batch.num_rows, held()) == (1, None)
-
-
 def test_an_image_of_another_shape_is_set_aside() -> None:
     image = Feature(name="image", kind="image", shape=[1, 2, 2], layout="HW")
     schema = Schema(key="id", features=[image], target=Target(name="y", task="regression"))
     statistics = Statistics(numeric={}, image=[Moments(mean=0.0, deviation=1.0)], target=None)
     images = [[[1, 2], [3, 4]], [[1, 2]], None, [[5, 6], [7, 8]]]
-    chunk = Chunk(pl.DataFrame({"id": [5, 6, 7, 8], "image": images}), np.arange(4))
-    whole, arrays = encode_whole(chunk, schema, statistics, KEY)
+    images_chunk = Chunk(pl.DataFrame({"id": [5, 6, 7, 8], "image": images}), np.arange(4))
+    whole, arrays = encode_whole(images_chunk, schema, statistics, KEY)
     assert whole.rows.tolist() == [0, 3]
     assert arrays["image"].tolist() == [[[[1, 2], [3, 4]]], [[[5, 6], [7, 8]]]]
     assert [(d.row, d.key) for d in whole.damaged] == [(1, 6), (2, 7)]
@@ -276,7 +254,7 @@ def test_the_command_predicts_a_file_from_any_folder(clone: Project, tmp_path: P
 def test_the_number_of_threads_changes_no_byte(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(chunk, "CHUNK_ROWS", 7)
     source, contents = written(tmp_path / "new.csv"), []
     for number in ("1", "3"):
         monkeypatch.setenv("REPRISE_THREADS", number)
@@ -362,14 +340,14 @@ def test_few_wide_rows_make_a_chunk() -> None:
     photograph = Feature(name="image", kind="image", shape=[3, 224, 224], layout="HWC")
     assert chunk_rows(Schema(key=None, features=[photograph], target=target)) == 13
     number = Feature(name="x", kind="numeric")
-    assert chunk_rows(Schema(key=None, features=[number], target=target)) == chunks.CHUNK_ROWS
+    assert chunk_rows(Schema(key=None, features=[number], target=target)) == chunk.CHUNK_ROWS
 
 
 def test_a_parquet_file_is_not_kept_while_it_is_read(predictor: Predictor, tmp_path: Path) -> None:
     rows = pl.concat([TABLE] * 1000)
     rows.write_parquet(tmp_path / "new.parquet", row_group_size=4000)
     before, most = pa.total_allocated_bytes(), 0
-    for chunk in chunks.read_chunks(tmp_path / "new.parquet", predictor.schema, KEY):
+    for part in chunks.read_chunks(tmp_path / "new.parquet", predictor.schema, KEY):
         most = max(most, pa.total_allocated_bytes() - before)
-        assert chunk.table.height <= chunks.CHUNK_ROWS
-    assert most < 2 * rows.estimated_size() * chunks.CHUNK_ROWS / rows.height
+        assert part.table.height <= chunk.CHUNK_ROWS
+    assert most < 2 * rows.estimated_size() * chunk.CHUNK_ROWS / rows.height

@@ -162,6 +162,9 @@ def _plain(column: pl.Series) -> pl.Series:
 def _cast(column: pl.Series, kind: pl.DataType, what: str, key: str) -> pl.Series:
     """The column as `kind`, null where a value can't be one; an error where its type can't."""
     _stop_at_nested(column, what, key)
+    if column.dtype.is_temporal():
+        # Else a date would become its days, a time or a duration its microseconds.
+        raise UserError(_wrong_type(column, what, key))
     try:
         return column.cast(kind, strict=False)
     except pl.exceptions.PolarsError:

@@ -1,100 +1,78 @@
 """New rows, some thousands at a time: from CSV, TSV, Parquet, JSON lines, a folder of images.
 
 A file of any length takes the memory of one chunk. What is no row at all, such as a line with a
-field too many, is handed on as damaged and does not stop the others.
+field too many, is handed on as damaged and does not stop the others. What is a row, and what is a
+gap in it, the readers in `stages/common` say, for prepare and for new rows alike.
 """
 
-import csv as std_csv
-import io
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
+from stages.common.csvfile import open_csv
 from stages.common.encode import check_columns
 from stages.common.errors import Problem, UserError
 from stages.common.images import PATH, ImageError, Pixels, find_files, read_image
+from stages.common.plain import plain
+from stages.common.reading import Damage, Noticed
 from stages.common.schema import Feature, Schema
 from stages.common.tablefile import SUFFIXES
-from stages.common.tables import check_file, check_twins
-from stages.infer.csvfile import read_batches
+from stages.common.tables import check_file
+from stages.infer.chunk import Chunk, chunk_rows, in_equal_parts, needed_columns
+from stages.infer.jsonchunks import read_json_chunks
 from stages.infer.texts import read_texts
 
-CHUNK_ROWS = 32_768
-# Of wide rows and of images fewer are taken, down to one.
-CHUNK_VALUES = 1 << 21
 READ_BYTES = 1 << 20
-CANNOT_READ = (pa.ArrowException, pl.exceptions.PolarsError, std_csv.Error)
+CANNOT_READ = (pa.ArrowException, pl.exceptions.PolarsError)
 
 
-@dataclass(frozen=True)
-class Damage:
-    """A row that is not predicted: its number in the file from 0, its key, where, and why."""
-
-    row: int
-    reason: str
-    column: str = ""
-    key: object = None
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Rows of the file: `table` holds the model's columns, `rows` (rows,) their numbers from 0.
-
-    `damaged` are those that stand among them and could not be read.
-    """
-
-    table: pl.DataFrame
-    rows: npt.NDArray[np.int64]
-    damaged: list[Damage] = field(default_factory=list)
-
-
-def read_chunks(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
+def read_chunks(
+    path: Path, schema: Schema, key: str, noticed: Noticed | None = None
+) -> Iterator[Chunk]:
     """The columns of `schema` in the file, in its order; `key` is the parameter that names it.
 
-    Raises UserError when the file can't be read, has no rows, or lacks a column.
+    `noticed` is told what a person should know. Raises UserError when the file can't be read, has
+    no rows, or lacks a column.
     """
     if not path.is_dir():
         check_file(path, key)
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        chunks = _of_folder(path, schema, key)
-    elif suffix == ".parquet":
-        chunks = _of_parquet(path, schema, key)
-    elif suffix in (".jsonl", ".ndjson"):
-        chunks = _of_json_lines(path, schema, key)
-    else:
-        chunks = _of_csv(path, schema, key, "\t" if suffix == ".tsv" else ",")
+    noticed = noticed or Noticed()
     num_rows = 0
     try:
-        for chunk in chunks:
+        for chunk in _read(path, schema, key, noticed):
             num_rows += chunk.table.height + len(chunk.damaged)
+            for feature in schema.of_kind("numeric"):
+                noticed.add_infinite(feature.name, chunk.table[feature.name])
             yield chunk
     except (*CANNOT_READ, OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        reason = str(error).split("\n")[0][:200]
+        reason = str(error).split("\n")[0][:300]
         raise UserError(Problem(f"cannot read {path}: {reason}", key, str(path))) from None
     if num_rows == 0:
         raise UserError(Problem(f"{path} has no rows", key, str(path)))
 
 
-def chunk_rows(schema: Schema) -> int:
-    """How many rows make a chunk: it follows from what one row holds."""
-    num_values = sum(math.prod(feature.shape or [1]) for feature in schema.features)
-    return max(1, min(CHUNK_ROWS, CHUNK_VALUES // num_values))
-
-
-def needed_columns(schema: Schema) -> list[str]:
-    """The key's column, if there is one, and those of the features."""
-    return [*([] if schema.key is None else [schema.key]), *(f.name for f in schema.features)]
+def _read(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        yield from _of_folder(path, schema, key)
+    elif suffix == ".parquet":
+        for chunk in _of_parquet(path, schema, key):
+            yield replace(chunk, table=plain(chunk.table, noticed))
+    else:
+        if suffix in (".jsonl", ".ndjson"):
+            chunks = read_json_chunks(path, schema, key, noticed)
+        else:
+            chunks = in_equal_parts(_of_csv(path, schema, key, noticed), chunk_rows(schema))
+        for chunk in chunks:
+            table = read_texts(plain(chunk.table, noticed), schema)
+            yield replace(chunk, table=table)
 
 
 def _of_folder(folder: Path, schema: Schema, key: str) -> Iterator[Chunk]:
@@ -145,78 +123,9 @@ def _of_parquet(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
             start += table.height
 
 
-def _of_csv(path: Path, schema: Schema, key: str, separator: str) -> Iterator[Chunk]:
-    header = check_twins(path, separator)
-    check_columns(pl.DataFrame(schema=[name.strip() for name in header]), schema, key)
-    wanted = [name for name in header if name.strip() in needed_columns(schema)]
-    damaged: list[Damage] = []
-
-    def set_aside(line: csv.InvalidRow) -> str:
-        # Its number counts from 1, the header included.
-        fields = "field" if line.actual_columns == 1 else "fields"
-        reason = f"it has {line.actual_columns} {fields}, and the header {line.expected_columns}"
-        damaged.append(Damage(line.number - 2, reason))
-        return "skip"
-
-    start = 0
-    for batch in read_batches(path, separator, wanted, set_aside):
-        whole = pl.DataFrame(pl.from_arrow(batch)).rename(lambda name: name.strip())
-        for table in whole.iter_slices(chunk_rows(schema)):
-            rows, here = _numbered(start, table.height, damaged)
-            start += table.height + len(here)
-            yield Chunk(read_texts(table, schema), rows, here)
-    if damaged:
-        yield Chunk(pl.DataFrame(schema=needed_columns(schema)), np.arange(0), damaged)
-
-
-def _numbered(
-    start: int, height: int, damaged: list[Damage]
-) -> tuple[npt.NDArray[np.int64], list[Damage]]:
-    """The numbers of the next `height` whole rows; takes the damaged before their end out."""
-    rows = np.arange(start, start + height)
-    here: list[Damage] = []
-    while damaged and (height == 0 or damaged[0].row <= rows[-1]):
-        here.append(damaged.pop(0))
-        rows += rows >= here[-1].row
-    return rows, here
-
-
-def _of_json_lines(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
-    names = needed_columns(schema)
-    start = 0
-    with path.open("rb") as file:
-        while lines := list(islice(file, chunk_rows(schema))):
-            numbers = np.arange(start, start + len(lines))
-            start += len(lines)
-            full = [index for index, line in enumerate(lines) if line.strip()]
-            parts = list(_of_lines([lines[i] for i in full], numbers[full]))
-            if numbers[0] == 0 and any(part.table.height for part in parts):
-                found = dict.fromkeys(name for part in parts for name in part.table.columns)
-                check_columns(pl.DataFrame(schema=list(found)), schema, key)
-            for chunk in parts:
-                table = chunk.table
-                absent = [name for name in names if name not in table.columns]
-                # A column that no row of these has is empty in all of them.
-                table = table.with_columns(
-                    pl.Series(name, [None] * table.height) for name in absent
-                )
-                yield Chunk(table.select(names), chunk.rows, chunk.damaged)
-
-
-def _of_lines(lines: list[bytes], rows: npt.NDArray[np.int64]) -> Iterator[Chunk]:
-    """The lines as one table, or, where some are no records or don't fit together, as several."""
-    if not lines:
-        return
-    try:
-        table = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None)
-        if table.height != len(lines):
-            raise ValueError("not a record a line")
-        yield Chunk(table, rows)
-    except (pl.exceptions.PolarsError, ValueError):
-        if len(lines) == 1:
-            damage = Damage(int(rows[0]), "the line is no JSON record")
-            yield Chunk(pl.DataFrame(), rows[:0], [damage])
-            return
-        half = len(lines) // 2
-        yield from _of_lines(lines[:half], rows[:half])
-        yield from _of_lines(lines[half:], rows[half:])
+def _of_csv(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
+    file = open_csv(path, noticed)
+    check_columns(pl.DataFrame(schema=file.names), schema, key)
+    for texts in file.read(needed_columns(schema)):
+        table = texts.table.select(needed_columns(schema))
+        yield Chunk(table, texts.rows, texts.damaged)

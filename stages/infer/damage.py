@@ -10,8 +10,9 @@ import polars as pl
 
 from stages.common.encode import encode, image_shape
 from stages.common.errors import UserError, shorten
+from stages.common.reading import Damage
 from stages.common.schema import Array, Feature, Schema, Statistics
-from stages.infer.chunks import Chunk, Damage
+from stages.infer.chunk import Chunk
 
 _MUST = {"numeric": "a number that can be computed with", "boolean": "true or false"}
 

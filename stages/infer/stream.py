@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from stages.common.attribution import Attribution
@@ -12,8 +14,10 @@ from stages.common.encode import encode
 from stages.common.errors import Problem, UserError
 from stages.common.images import PATH
 from stages.common.predict import Predictor
+from stages.common.reading import Damage, Noticed
 from stages.common.schema import Array
-from stages.infer.chunks import Chunk, Damage, read_chunks
+from stages.infer.chunk import Chunk
+from stages.infer.chunks import read_chunks
 from stages.infer.damage import encode_whole, without_numberless
 from stages.infer.explain import Explanations, explain, in_words
 from stages.infer.notes import Notes
@@ -42,6 +46,7 @@ def predict_file(
     path: Path,
     predictor: Predictor,
     notes: Notes,
+    noticed: Noticed,
     key: str,
     *,
     text_keys: bool = False,
@@ -49,6 +54,7 @@ def predict_file(
 ) -> Iterator[Part]:
     """The predictions of a file's rows, part by part; `key` is the parameter that names it.
 
+    `noticed` is told what the reader has to say, `notes` what the rows have that training had not.
     With `explanations`, which takes in how good they are, a column says what moved each. A key
     that stands twice is predicted twice. Raises UserError when the file can't be read, when it
     lacks a column, and when no row of its beginning is one that the model takes; KeysDifferError
@@ -58,7 +64,7 @@ def predict_file(
     num_damaged = 0
     explained = explanations is not None
     predict = partial(_predict, predictor, key, text_keys=text_keys, explained=explained)
-    chunks = read_chunks(path, predictor.schema, key)
+    chunks = read_chunks(path, predictor.schema, key, noticed)
     # Explaining puts a hook into the model, which two threads at once would share.
     for done in map_in_order(predict, chunks, 1 if explained else num_threads()):
         num_damaged += len(done.whole.damaged)
@@ -94,7 +100,7 @@ def _predict(
     whole, arrays = encode_whole(chunk, predictor.schema, predictor.statistics, key)
     if not whole.table.height:
         return _Done(chunk, whole, arrays, pl.DataFrame())
-    scores = predictor.scores(arrays)
+    scores = _scores(predictor, chunk, whole, arrays)
     whole, arrays, scores = without_numberless(whole, arrays, scores, predictor.schema)
     if not whole.table.height:
         return _Done(chunk, whole, arrays, pl.DataFrame())
@@ -104,6 +110,27 @@ def _predict(
         return _Done(chunk, whole, arrays, predictions)
     found = explain(predictor, arrays, predictions)
     return _Done(chunk, whole, arrays, predictions.with_columns(in_words(found)), found)
+
+
+def _scores(
+    predictor: Predictor, chunk: Chunk, whole: Chunk, arrays: dict[str, Array]
+) -> npt.NDArray[np.float64]:
+    """The scores of the whole rows, each computed in the place where it stands in the file.
+
+    The last bits of a product may depend on the number of rows and on the row's place among
+    them: so damaged rows keep theirs, with zeros, and change no other row's prediction.
+    """
+    num_rows = len(chunk.rows) + len(chunk.damaged)
+    if len(whole.rows) == num_rows:
+        return predictor.scores(arrays)
+    first = min([*chunk.rows[:1].tolist(), *(damage.row for damage in chunk.damaged)])
+    places = whole.rows - first
+    spread = {}
+    for kind, array in arrays.items():
+        spread[kind] = np.zeros((num_rows, *array.shape[1:]), array.dtype)
+        spread[kind][places] = array
+    scores: npt.NDArray[np.float64] = predictor.scores(spread)[places]
+    return scores
 
 
 def _stop(done: _Done, num_damaged: int, predictor: Predictor, path: Path, key: str) -> None:

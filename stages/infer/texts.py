@@ -2,25 +2,41 @@
 
 A table that is read whole has its types from all of its rows. Here they are known from the
 training: a text is a number where the model takes numbers, and the name of a category where it
-takes categories.
+takes categories. The values of JSON lines are read as texts too.
 """
 
 import polars as pl
 
 from stages.common.encode import as_category
+from stages.common.plain import LEADING_ZERO
 from stages.common.schema import Feature, Schema
-from stages.common.tables import NULLS
+
+# From it on, a float64 stands for more than one whole number.
+FIRST_INEXACT = 2**53
+_TRUTHS = {"true": "1", "false": "0"}
 
 
 def read_texts(table: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """`table`, all texts, without blanks around them and gaps as nulls, ready to be encoded."""
-    trimmed = pl.all().str.strip_chars()
-    table = table.select(pl.when(~trimmed.is_in(NULLS)).then(trimmed))
+    """`table`, of texts as `plain` gives them, numbers and images, ready to be encoded.
+
+    A column of numbers with a text among them that is none stays texts.
+    """
     columns = [] if schema.key is None else [_key(table[schema.key])]
     for feature in schema.features:
+        column = table[feature.name]
+        if feature.kind == "numeric" and column.dtype == pl.String:
+            columns.append(_numbers(column))
         if feature.kind == "categorical":
-            columns.append(_named(table[feature.name], feature))
+            columns.append(_named(column, feature))
     return table.with_columns(columns)
+
+
+def _numbers(texts: pl.Series) -> pl.Series:
+    values = texts.cast(pl.Float64, strict=False)
+    if values.null_count() == texts.null_count():
+        return values
+    # Training takes a column of truths for numbers where it is told so.
+    return texts.replace(_TRUTHS)
 
 
 def _key(texts: pl.Series) -> pl.Series:
@@ -33,15 +49,16 @@ def _key(texts: pl.Series) -> pl.Series:
 def _named(texts: pl.Series, feature: Feature) -> pl.Series:
     """Each text as training calls it: a number is `1` however it is written, a truth `true`.
 
-    But `007` is not 7, and a whole number keeps all of its digits.
+    Not so `007`, which is another name than 7; and whole numbers keep all of their digits.
     """
     known = feature.categories or []
     others = texts.filter(~texts.is_in(known)).unique().drop_nulls()
     whole = others.cast(pl.Int128, strict=False).cast(pl.String)
-    numbers = whole.fill_null(as_category(others.cast(pl.Float64, strict=False)))
-    numbers = numbers.set(others.str.contains(r"^[+-]?0\d"), None)
+    numbers = others.cast(pl.Float64, strict=False)
+    exact = as_category(numbers.set(numbers.abs() >= FIRST_INEXACT, None))
+    names = whole.fill_null(exact).set(others.str.contains(LEADING_ZERO), None)
     found: dict[str, str] = {}
-    for text, number in zip(others, numbers, strict=True):
+    for text, number in zip(others, names, strict=True):
         for name in (number, text.lower() if text.lower() in ("true", "false") else None):
             if name in known:
                 found[text] = name

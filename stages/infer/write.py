@@ -13,7 +13,7 @@ import polars as pl
 from pyarrow import parquet
 
 from stages.common.predict import Predictor
-from stages.infer.chunks import Damage
+from stages.common.reading import Damage, Noticed
 from stages.infer.explain import Explanations
 from stages.infer.notes import Notes
 from stages.infer.stream import KeysDifferError, predict_file
@@ -67,12 +67,12 @@ def _write(
 ) -> Outcome:
     outcome = Outcome()
     explanations = Explanations() if explained else None
-    notes = Notes(predictor.schema, predictor.statistics)
+    notes, noticed = Notes(predictor.schema, predictor.statistics), Noticed()
     with ExitStack() as stack:
         write = stack.enter_context(_open_target(target, predictor.model_md5))
         note = stack.enter_context(_open_rejected(rejected))
         parts = predict_file(
-            source, predictor, notes, key, text_keys=text_keys, explanations=explanations
+            source, predictor, notes, noticed, key, text_keys=text_keys, explanations=explanations
         )
         for part in parts:
             if part.predictions.height:
@@ -82,7 +82,8 @@ def _write(
             outcome.num_predicted += part.predictions.height
             outcome.num_damaged += len(part.damaged)
             outcome.examples += part.damaged[: NUM_SHOWN - len(outcome.examples)]
-    outcome.notes = notes.lines() + (explanations.lines() if explanations else [])
+    outcome.notes = [*noticed.lines(), *notes.lines()]
+    outcome.notes += explanations.lines() if explanations else []
     return outcome
 
 

@@ -14,6 +14,7 @@ import polars as pl
 
 from stages.common.encode import BLANKS
 from stages.common.errors import Problem, UserError, shorten
+from stages.common.plain import LEADING_ZERO
 from stages.common.schema import Schema
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
@@ -24,8 +25,6 @@ MAJORITY = 0.5
 MAX_CODES = 20
 MAX_EXAMPLES = 3
 
-# A name that digits make: a key, a zip code.
-LEADING_ZERO = r"^[+-]?0\d"
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 # `1,5`, `1,234.5`, `$3`, `12 %`, `(5)`: numbers as people write them.
 _WRITTEN = r"^\(?[+-]?[$€£¥]?\s?[+-]?\d[\d.,'\s]*(?:[eE][+-]?\d+)?\s?[%$€£¥]?\)?$"

@@ -1,0 +1,66 @@
+"""What a reader of files has to say beside the table: damaged rows, gaps by their words."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from stages.common.errors import shorten
+
+MAX_WORDS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A row that can't be read or used: its number in the file from 0, its key, where, and why."""
+
+    row: int
+    reason: str
+    column: str = ""
+    key: object = None
+
+
+@dataclass
+class Noticed:
+    """Collects, part by part, what a person should know of a file that was read all the same.
+
+    `gaps` counts by column and word what was taken as 'no value' though a word stands there.
+    """
+
+    remarks: list[str] = field(default_factory=list)
+    gaps: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add_infinite(self, name: str, values: pl.Series) -> None:
+        """Count the infinities among `values`, which no model computes with."""
+        if values.dtype == pl.String:
+            values = values.cast(pl.Float64, strict=False)
+        if values.dtype.is_float():
+            infinite = values.filter(values.is_infinite())
+            for word, is_here in (("inf", infinite > 0), ("-inf", infinite < 0)):
+                if count := int(is_here.sum()):
+                    self.gaps[name, word] += count
+
+    def lines(self) -> list[str]:
+        """A line for each thing to know."""
+        words: dict[str, list[str]] = {}
+        for (name, word), count in sorted(self.gaps.items()):
+            words.setdefault(name, []).append(f"{count} '{shorten(word)}'")
+        lines = [f"note: {remark}" for remark in self.remarks]
+        for name, found in words.items():
+            rest = len(found) - MAX_WORDS_SHOWN
+            shown = ", ".join(found[:MAX_WORDS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+            lines.append(f"note: '{name}' holds {shown}: taken as gaps")
+        return lines
+
+
+def damage_message(path: Path, damaged: list[Damage]) -> str:
+    """One line that says which rows of the file are none, and why."""
+    reasons = "; ".join(damage.reason for damage in damaged[:3])
+    if len(damaged) == 1:
+        return f"cannot read {path}: {reasons}; correct it in the file"
+    rest = f"; and {len(damaged) - 3:,} more" if len(damaged) > 3 else ""
+    return (
+        f"cannot read {path}: {len(damaged):,} lines are damaged: {reasons}{rest}; "
+        "correct them in the file"
+    )
