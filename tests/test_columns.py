@@ -92,7 +92,6 @@ def test_columns_keep_their_order_and_leave_out_key_and_target() -> None:
         (pl.Series([1.0, float("nan")] * 10), "boolean"),
         (pl.Series([True, False] * 10), "numeric"),
         (pl.Series([True, False] * 10), "categorical"),
-        (pl.Series([datetime.date(2024, 1, 1)] * 20), "numeric"),
         (pl.Series([datetime.date(2024, 1, 1)] * 20), "categorical"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stages.common import pieces
-from stages.common.encode import encode
+from stages.common.encode import as_boolean, as_numeric
 from stages.common.errors import UserError
 from stages.common.predict import Predictor
 from stages.common.reading import Damage, Noticed
@@ -22,7 +22,22 @@ from stages.infer.write import write_predictions
 
 WORDS = ["1", "-2.5", "007", "Oslo", "", "é", "true", "5 cm", "# no", "1234567890123456789"]
 QUOTED = ["a,b", "two\nlines", 'said "so"', "", "three\r\nlines\nhere", " blank "]
-NOISE = [b'"', b'""', b'"a', b'a"', b",", b"\n", b"\r", b"\r\n", b"\0", b'\\"', b"\xff", b" ", b"#"]
+NOISE = [
+    b'"',
+    b'""',
+    b'"a',
+    b'a"',
+    b",",
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"\0",
+    b'\\"',
+    b"\xff",
+    b" ",
+    b"#",
+    b"\xef\xbb\xbf",
+]
 
 
 def schema_of(names: list[str], kind: FeatureKind = "categorical") -> Schema:
@@ -347,10 +362,11 @@ def test_dates_and_durations_are_no_numbers_for_new_rows_either(
 ) -> None:
     path = tmp_path / "t.parquet"
     pl.DataFrame({"a": [value] * 3}).write_parquet(path)
-    (part,) = read_chunks(path, schema_of(["a"], kind), "infer.input")
-    statistics = Statistics(numeric={"a": Moments(mean=0.0, deviation=1.0)}, image=[], target=None)
     with pytest.raises(UserError, match=r"the column 'a' is of type .*, not "):
-        encode(part.table, schema_of(["a"], kind), statistics, "infer.input")
+        read_new_rows(path, ["a"], kind)
+    read = as_numeric if kind == "numeric" else as_boolean
+    with pytest.raises(UserError, match=r"the column 'a' is of type .*, not "):
+        read(read_table(path, "prepare.source")["a"], "prepare.columns.a")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])

@@ -1,5 +1,6 @@
 """A CSV or TSV file as texts, some thousands of rows at a time; in whole and in chunks the same."""
 
+import codecs
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -131,8 +132,14 @@ def _other_separator(shown: str, separator: str, lines: list[bytes]) -> str:
 def _parse(block: Block, separator: str, places: list[int], names: list[str]) -> pl.DataFrame:
     if block.num_whole == 0 or not places:
         return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    # Polars takes the first mark away, which is one of the file's start alone.
+    mark = codecs.BOM_UTF8 if block.content.startswith(codecs.BOM_UTF8) else b""
     table = pl.read_csv(
-        block.content, has_header=False, separator=separator, columns=places, infer_schema=False
+        mark + block.content,
+        has_header=False,
+        separator=separator,
+        columns=places,
+        infer_schema=False,
     )
     # The records are counted twice, by two programs: a difference would give rows others' values.
     if table.shape != (block.num_whole, len(names)):

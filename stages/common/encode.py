@@ -9,6 +9,7 @@ came (uint8 or float32).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -163,8 +164,11 @@ def _cast(column: pl.Series, kind: pl.DataType, what: str, key: str) -> pl.Serie
     """The column as `kind`, null where a value can't be one; an error where its type can't."""
     _stop_at_nested(column, what, key)
     if column.dtype.is_temporal():
-        # Else a date would become its days, a time or a duration its microseconds.
-        raise UserError(_wrong_type(column, what, key))
+        # A date would become its days, a duration its microseconds or nanoseconds: the model would
+        # learn a unit that another file need not have.
+        problem = _wrong_type(column, what, key)
+        message = f"{problem.message}; write a number of days or of seconds in the file"
+        raise UserError(replace(problem, message=message))
     try:
         return column.cast(kind, strict=False)
     except pl.exceptions.PolarsError:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from stages.common.csvfile import open_csv
-from stages.common.encode import check_columns
+from stages.common.encode import as_boolean, as_numeric, check_columns
 from stages.common.errors import Problem, UserError
 from stages.common.images import PATH, ImageError, Pixels, find_files, read_image
 from stages.common.plain import plain
@@ -119,8 +119,17 @@ def _of_parquet(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
             # Polars has given a column without a name one of its own.
             table.columns = batch.schema.names
             table = table.select(names)
+            _check_types(table.head(0), schema, key)
             yield Chunk(table, np.arange(start, start + table.height))
             start += table.height
+
+
+def _check_types(empty: pl.DataFrame, schema: Schema, key: str) -> None:
+    """Stop where no value of a column can be what the model takes: a date is no number."""
+    for feature in schema.of_kind("numeric"):
+        as_numeric(empty[feature.name], key)
+    for feature in schema.of_kind("boolean"):
+        as_boolean(empty[feature.name], key)
 
 
 def _of_csv(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
