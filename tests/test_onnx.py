@@ -17,6 +17,8 @@ from stages.common.files import read_json
 from stages.common.predict import Predictor, load_predictor
 from stages.common.schema import Feature, Moments, Schema, Statistics, Target
 from stages.infer.bundle import export
+from stages.infer.notes import Notes
+from stages.infer.stream import predict_file
 from stages.infer.verify import verify
 from tests.conftest import Project, project_environment
 from tests.samples import Weighted, mixed_table, of_values, run_stages, small_project
@@ -144,3 +146,52 @@ def test_a_model_that_comes_out_as_another_one_stops() -> None:
     arrays = encode(table, predictor.schema, predictor.statistics, KEY)
     with pytest.raises(UserError, match="as ONNX differs from the model by"):
         verify(export(predictor, arrays), predictor, table, KEY)
+
+
+class Cancelled(torch.nn.Module):
+    """Two large parts of a sum that the order of additions rounds otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(2, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1)
+        )
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        scores: torch.Tensor = self.layers(batch["numeric"][:, :2])
+        return scores
+
+
+def test_a_sentinel_in_new_rows_is_compared_by_its_size() -> None:
+    predictor, table = of_values(Cancelled().eval())
+    table = table.with_columns(a=pl.Series([1e6, 9_999_999e6, None, 1e6 + 1]))
+    arrays = encode(table, predictor.schema, predictor.statistics, KEY)
+    verify(export(predictor, arrays), predictor, table, KEY)
+    # What branches is found all the same, and the row is named.
+    predictor, table = of_values(Weighted(lambda numbers: len(numbers) <= 2))
+    exported = export(predictor, encode(table, predictor.schema, predictor.statistics, KEY))
+    with pytest.raises(UserError, match=r"in the new row with prediction 6\.0 \(infer.input\)"):
+        verify(exported, predictor, table, KEY)
+
+
+class Powers(torch.nn.Module):
+    """A score that float32 does not hold for large numbers."""
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return batch["numeric"][:, :1] ** 8
+
+
+def test_a_row_whose_score_is_no_number_is_set_aside(tmp_path: Path) -> None:
+    predictor, table = of_values(Powers())
+    table = table.with_columns(a=pl.Series([1e6, 9_999_999e6, None, 1e6 + 1]))
+    table.write_parquet(tmp_path / "new.parquet")
+    notes = Notes(predictor.schema, predictor.statistics)
+    (part,) = predict_file(tmp_path / "new.parquet", predictor, notes, KEY)
+    assert part.predictions["row"].to_list() == [0, 2, 3]
+    (damage,) = part.damaged
+    assert (damage.row, damage.column) == (1, "a")
+    assert damage.reason.startswith("9999999000000.0 is too far from training")
+    # The exported files are compared on the others.
+    arrays = encode(table, predictor.schema, predictor.statistics, KEY)
+    assert verify(export(predictor, arrays), predictor, table, KEY) < 1e-4

@@ -116,13 +116,14 @@ def _differs(
 ) -> UserError:
     """The mistake of a file that differs from the model, with the row that shows it."""
     schema = predictor.schema
-    named = "the new rows" if schema.key is None else f"{schema.key} {row[schema.key][0]!r}"
     arrays = encode(row, schema, predictor.statistics, key)
     far = furthest_columns(arrays, schema)[0]
-    column = "" if far is None else f", where '{far}' is {row[far][0]!r}"
+    shown = dict.fromkeys(name for name in (schema.key, far) if name is not None)
+    where = " and ".join(f"{name} {row[name][0]!r}" for name in shown)
     message = (
         f"the model {what} differs from the model by {apart:.2g}, more than {MAX_DIFFERENCE:g}, "
-        f"in a row of {key} ({named}{column}): does it branch on the values of its batch?"
+        f"in the new row{' with ' if where else ''}{where} ({key}): does it branch on the values "
+        "of its batch?"
     )
     return UserError(Problem(message, key="infer.export"))
 
