@@ -10,9 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pipeline.fits import Target, check_data
 from pipeline.meta import read_metas
 from pipeline.named import check_named, read_schema
 from pipeline.paths import check_paths
+from pipeline.rehearsal import rehearse
+from pipeline.tasks import check_guess, check_task, check_task_gates
 from pipeline.zoo import ZOO, check_alone
 from stages.build.params import BuildParams
 from stages.common.errors import Problem, UserError, wrong_name
@@ -56,12 +59,6 @@ UNSEEN = ("size", "nfiles")
 IMAGELESS = (".csv", ".tsv")
 # What stands beside a name depends on the name.
 NAMED = {"build": ("model",), "train": ("dataset", "loss", "optimizer", "schedule")}
-# What depends on the task, by its key.
-OF_TASK = {
-    "evaluate.metrics": "metric",
-    "train.loss.name": "loss",
-    "train.early_stopping.metric": "metric to watch",
-}
 
 
 def check_params(*, fetched: bool = True) -> None:
@@ -72,7 +69,11 @@ def check_params(*, fetched: bool = True) -> None:
     Raises UserError with all that is wrong in it: keys, types, names, arguments, the search
     space, and the files that `dvc.yaml` takes from it; and with what is wrong in its `meta:`.
     """
-    problems = find_problems(read_yaml(PARAMS), fetched=fetched) + _check_meta()
+    tree = read_yaml(PARAMS)
+    problems = find_problems(tree, fetched=fetched) + _check_meta()
+    # What torch's own constructors and the model say, once names and types are right.
+    if not any(_section_of(problem) in (None, "build", "train") for problem in problems):
+        problems = in_order([*problems, *rehearse(tree)])
     if problems:
         error = UserError(*problems)
         error.add_note(RESTORE)
@@ -90,11 +91,16 @@ def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
         if name in tree:
             found, typed[name] = _check_section(name, tree[name], schema)
             problems += found
-    of_task = _check_task(tree, schema)
-    problems += of_task
-    train = typed.get("train")
+    told = {problem.key for problem in problems}
+    of_paths = check_paths(tree, fetched=fetched)
+    right = not any(problem.key == "prepare.source" for problem in of_paths)
+    source = typed.get("prepare") if right else None
+    of_data, target = check_data(tree, source, typed.get("infer"))
+    problems += [problem for problem in of_data if problem.key not in told]
+    of_task = check_task(tree, schema, target)
+    problems += check_guess(of_task, tree, schema, target) + of_task
+    train, task = typed.get("train"), str(target.task)
     if train is not None:
-        task = str(_find(tree, "prepare.task"))
         problems += check_calibration(train.calibration, task)
         problems += check_class_weights(train.class_weights, task)
     prepare = typed.get("prepare")
@@ -104,12 +110,28 @@ def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
     # A metric that is misspelt is no reason to doubt the gate that spells it rightly.
     if gated is not None and not any(p.key.startswith("evaluate.") for p in of_task if p.key):
         problems += check_gates(gated.gates, gated.metrics)
+    elif gated is not None:
+        problems += check_task_gates(of_task, gated.gates)
     if typed.get("tune") is not None:
-        problems += _check_tune(typed["tune"], tree, schema)
+        problems += _check_tune(typed["tune"], tree, schema, target)
     problems += check_models(tree)
     told = {problem.key for problem in problems}
-    found = check_paths(tree, fetched=fetched)
-    return problems + [problem for problem in found if problem.key not in told]
+    return in_order(problems + [problem for problem in of_paths if problem.key not in told])
+
+
+def in_order(problems: list[Problem]) -> list[Problem]:
+    """Upstream first: one edit of `prepare` often mends what is said of the sections after it."""
+    order: list[str | None] = [None, "seed", *SECTIONS]
+
+    def place(problem: Problem) -> int:
+        section = _section_of(problem)
+        return order.index(section) if section in order else 0
+
+    return sorted(problems, key=place)
+
+
+def _section_of(problem: Problem) -> str | None:
+    return None if problem.key is None else problem.key.split(".")[0]
 
 
 def _check_meta() -> list[Problem]:
@@ -172,38 +194,24 @@ def _check_section(
     return problems, section
 
 
-def _check_task(tree: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Problem]:
-    """Names that a task has or has not: those of all tasks unless `prepare.task` says which."""
-    by_task: Mapping[str, Mapping[str, list[str]]] = schema["x-tasks"]
-    task = _find(tree, "prepare.task")
-    problems = []
-    for place, kind in OF_TASK.items():
-        everywhere = [name for names in by_task[place].values() for name in names]
-        known = by_task[place].get(str(task), everywhere)
-        what = "" if known is everywhere else f" for {task}"
-        found = _find(tree, place)
-        if isinstance(found, list):
-            names = {f"{place}.{index}": name for index, name in enumerate(found)}
-        else:
-            # Of a name that no task has, the check of the section tells.
-            names = {place: found} if found in everywhere else {}
-        for key, name in names.items():
-            if isinstance(name, str) and name not in known:
-                problems.append(wrong_name(f"there is no {kind} '{name}'{what}", name, known, key))
-    return problems
-
-
 def _check_tune(
-    section: TuneParams, tree: Mapping[str, Any], schema: Mapping[str, Any]
+    section: TuneParams, tree: Mapping[str, Any], schema: Mapping[str, Any], target: Target
 ) -> list[Problem]:
-    """The search space: each of its values in the place of what it would replace."""
+    """The search space: each of its values in the place of what it would replace.
+
+    Without trials nothing is searched, and it may be that of another model.
+    """
+    if section.trials == 0:
+        return []
     recipe = {
         name: tree[name] for name in ("build", "train") if isinstance(tree.get(name), Mapping)
     }
     stopping = _find(tree, "train.early_stopping")
     watched = stopping.get("metric") if isinstance(stopping, Mapping) else "loss"
     before = {name: _check_section(name, part, schema)[0] for name, part in recipe.items()}
-    known = [problem for found in before.values() for problem in found] + _check_task(tree, schema)
+    known = [problem for found in before.values() for problem in found] + check_task(
+        tree, schema, target
+    )
 
     def check(overrides: Overrides) -> None:
         (path,) = overrides
@@ -217,7 +225,7 @@ def _check_tune(
                 return  # its parents may be what is wrong there
             raise
         after = _check_section(name, changed, schema)[0]
-        after += _check_task({**tree, name: changed}, schema)
+        after += check_task({**tree, name: changed}, schema, target)
         # What is wrong without the override has been said at its own key.
         if found := [problem for problem in after if problem not in known]:
             raise UserError(*found)

@@ -3,13 +3,14 @@
 DVC stops at one that leads nowhere with a bare 'No such file', and has removed outputs by then.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from stages.common.errors import Problem, did_you_mean
 from stages.common.files import find_odd
-from stages.common.params import DVC_FILE, TEMPLATE
+from stages.common.params import DVC_FILE, TEMPLATE, read_variables
 from stages.common.section import subtree
 from stages.common.yamlfile import read_yaml
 
@@ -22,11 +23,16 @@ def check_paths(tree: Mapping[str, Any], *, fetched: bool = True) -> list[Proble
     With `fetched=False`, what DVC tracks may be missing.
     """
     problems: dict[str, Problem] = {}
-    stages: Stages = read_yaml(DVC_FILE)["stages"]
+    pipeline = read_yaml(DVC_FILE)
+    stages: Stages = pipeline["stages"]
+    variables = read_variables(pipeline)
     for name, stage in stages.items():
         for dep in map(str, stage.get("deps", [])):
-            for key in TEMPLATE.findall(dep):
-                problem = _check_path(dep, key, tree, name, stages, fetched=fetched)
+            filled = TEMPLATE.sub(lambda match: str(variables.get(match[1], match[0])), dep)
+            for key in TEMPLATE.findall(filled):
+                problem = _check_path(filled, key, tree, name, stages, fetched=fetched)
+                if problem is None and dep != filled:
+                    problem = _check_null(filled, key, tree, stage)
                 if problem is not None:
                     problems[key] = problem
     return list(problems.values())
@@ -70,6 +76,26 @@ def _check_path(
     what = f"the file {path} does not exist" if folder.is_dir() else f"there is no folder {folder}"
     suggestion = did_you_mean(str(path), beside)
     return Problem(what, key, value, tuple(beside), suggestion)
+
+
+def _check_null(
+    dep: str, key: str, tree: Mapping[str, Any], stage: Mapping[str, Any]
+) -> Problem | None:
+    """What is wrong with a path that may be null: that of its file, or of what null stands for."""
+    try:
+        value = subtree(tree, key)
+    except KeyError:
+        return None
+    path = Path(dep.replace(f"${{{key}}}", str(value)))
+    if value is None:
+        if path.exists():
+            return None
+        message = f"the file '{path}', which a null stands for in {DVC_FILE}, is gone: "
+        return Problem(message + f"git checkout -- {path}", key, "null")
+    others = {Path(str(other)) for other in stage.get("deps", []) if "${" not in str(other)}
+    if Path(os.path.normpath(path)) in others:
+        return Problem(f"{path} is a dependency anyway: write null for it", key, str(value))
+    return None
 
 
 def _outs(stage: Mapping[str, Any]) -> Iterator[Path]:

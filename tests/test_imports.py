@@ -23,6 +23,8 @@ EDGES = {
     "stages.zoo": ("stages.common",),
     # Collects what every stage takes, for `params.schema.json`; no stage imports it.
     "stages.schema": ("stages",),
+    # Asks torch and the model of `reprise check`; no stage imports it.
+    "stages.rehearse": ("stages",),
     # The light, typed sections, and what of one goes together; all else it starts as a process.
     "pipeline": (
         "stages.common",

@@ -73,6 +73,11 @@ def break_expectation(project: Project) -> None:
     )
 
 
+def bad_space(project: Project) -> None:
+    project.edit("params.yaml", "train.optimizer.lr: {low", "train.optimizer.lrr: {low")
+    project.edit("params.yaml", "trials: 0", "trials: 1")
+
+
 def block_folder(project: Project) -> None:
     """Make `data/.writing` a file: nobody can write a folder there, whatever their rights."""
     (project.path / "data/.writing").rmdir()
@@ -155,7 +160,7 @@ MISTAKES = {
         ("'rmse'", "train.early_stopping.metric", "accuracy"),
     ),
     "bad search space": Mistake(
-        params("train.optimizer.lr: {low", "train.optimizer.lrr: {low"),
+        bad_space,
         ("tune.space.train.optimizer.lrr",),
     ),
     "column that vanished from the new rows": Mistake(

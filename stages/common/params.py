@@ -102,12 +102,19 @@ def declared_outs(stage: str) -> list[Path]:
 
 
 def _paths(stage: str, kind: str) -> list[Path]:
-    tree = read_yaml(PARAMS)
+    tree = {**read_variables(read_yaml(DVC_FILE)), **read_yaml(PARAMS)}
     # A path with options (`cache: false`) is a mapping of one key.
     listed = [
         next(iter(e)) if isinstance(e, Mapping) else e for e in stage_entry(stage).get(kind, [])
     ]
+    # As DVC does it; a null becomes the text None.
     return [Path(TEMPLATE.sub(lambda m: str(subtree(tree, m[1])), path)) for path in listed]
+
+
+def read_variables(pipeline: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that `dvc.yaml` itself gives under `vars:`."""
+    entries = [entry for entry in pipeline.get("vars") or [] if isinstance(entry, Mapping)]
+    return {name: value for entry in entries for name, value in entry.items()}
 
 
 def read_params(stage: str) -> Params:

@@ -1,10 +1,10 @@
 """From a trained model and new rows to predictions: `python -m stages.infer`.
 
-Reads `infer.input`, the model of `data/train` and the schema of `data/prepare`; writes
-`data/infer/predictions.parquet`: the row key, the predicted class and the probability of each
-class, or the value; its metadata name the model. Rows that the model can't be given are set aside
-in `data/infer/rejected.csv`, with their reason. `model.onnx` and `model.pt2` hold the model and its
-preparation, `signature.json` says how to call them.
+Reads `infer.input` (null: the rows of the test split), the model of `data/train` and the schema of
+`data/prepare`; writes `data/infer/predictions.parquet`: the row key, the predicted class and the
+probability of each class, or the value; its metadata name the model. Rows that the model can't be
+given are set aside in `data/infer/rejected.csv`, with their reason. `model.onnx` and `model.pt2`
+hold the model and its preparation, `signature.json` says how to call them.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,15 @@ from stages.infer.verify import verify, verify_program
 from stages.infer.write import describe, write_predictions
 
 INPUT = "infer.input"
+TEST_ROWS = Path("data/prepare/test_rows.parquet")
 ROWS_COMPARED = 1024
 
 
 def infer(params: Params, out: Path) -> None:
     """Read, predict, write, chunk by chunk."""
     section = params.section("infer", InferParams)
-    source, predictor = Path(section.input), load_predictor()
+    source = TEST_ROWS if section.input is None else Path(section.input)
+    predictor = load_predictor()
     target, rejected = out / "predictions.parquet", out / "rejected.csv"
     outcome = write_predictions(source, target, rejected, predictor, INPUT)
     for note in outcome.notes:

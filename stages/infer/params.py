@@ -13,10 +13,11 @@ Export = Literal["onnx", "program"]
 class InferParams(Section):
     """The new rows: one file, as `prepare.source`, without the target; and how the model goes out.
 
+    `input`: null predicts the rows of the test split, as prepare leaves them without their target.
     `export`: 'onnx' for `model.onnx`, 'program' for `model.pt2` of `torch.export`.
     """
 
-    input: TableFile
+    input: TableFile | None
     export: list[Export]
 
     @field_validator("export")

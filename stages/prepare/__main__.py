@@ -1,7 +1,8 @@
 """From a raw table to split, encoded, memory-mapped arrays: `python -m stages.prepare`.
 
 Reads `prepare.source`; writes `data/prepare/{train,validation,test}/*.npy`, `schema.json`,
-`statistics.json`, `expectations.json` and `expectations.html`.
+`statistics.json`, `expectations.json` and `expectations.html`; and `test_rows.parquet`, the rows of
+the test split as they came, without their target: what infer predicts when `infer.input` is null.
 """
 
 from pathlib import Path
@@ -35,7 +36,8 @@ def prepare(params: Params, out: Path) -> None:
     """Validate, describe, split, fit on train, encode, write."""
     section = params.section("prepare", PrepareParams)
     table = read_table(Path(section.source), SOURCE)
-    check_expectations(table, Path(section.expectations), section.source, out)
+    suite = None if section.expectations is None else Path(section.expectations)
+    check_expectations(table, suite, section.source, out)
 
     schema = find_schema(table, section)
     for line in (*_left_out(table, section), *find_doubts(table, schema, section.columns)):
@@ -43,6 +45,10 @@ def prepare(params: Params, out: Path) -> None:
     keys = row_keys(table, schema, "prepare.key")
     classes = _classes(table, schema)
     rows = split_rows(keys, classes, section.split)
+
+    names = [] if schema.key is None else [schema.key]
+    names += [feature.name for feature in schema.features]
+    table[rows["test"]].select(names).write_parquet(out / "test_rows.parquet")
 
     train = table[rows["train"]]
     schema = fit_schema(schema, train)

@@ -28,23 +28,26 @@ MAX_WARNINGS_SHOWN = 10
 MAX_EXAMPLES_PRINTED = 3
 
 
-def check_expectations(table: pl.DataFrame, suite: Path, source: str, folder: Path) -> None:
+def check_expectations(table: pl.DataFrame, suite: Path | None, source: str, folder: Path) -> None:
     """Hold `table`, read from `source`, to `suite`; write expectations.json and .html.
 
-    Prints a line for each warning. Raises UserError for a suite that is wrong, and when
-    something critical is not met; the page is then `.reprise/expectations.html`.
+    None expects nothing. Prints a line for each warning. Raises UserError for a suite that is
+    wrong, and when something critical is not met; the page is then `.reprise/expectations.html`.
     """
-    rules, problems = read_suite(suite)
-    outcomes = _run(table, rules, problems, suite) if rules else []
+    outcomes: list[Outcome] = []
+    if suite is not None:
+        rules, problems = read_suite(suite)
+        outcomes = _run(table, rules, problems, suite) if rules else []
     warned = [outcome for outcome in outcomes if outcome.status == "warning"]
     for outcome in warned[:MAX_WARNINGS_SHOWN]:
         print(f"warning  {_one_line(outcome)}")
     if len(warned) > MAX_WARNINGS_SHOWN:
         print(f"warning  and {len(warned) - MAX_WARNINGS_SHOWN} more of {suite}")
-    page = render(table, outcomes, source, str(suite))
+    page = render(table, outcomes, source, str(suite or "nothing"))
     if any(outcome.status == "failed" for outcome in outcomes):
         FAILED_PAGE.parent.mkdir(exist_ok=True)
         FAILED_PAGE.write_text(page, encoding="utf-8")
+        assert suite is not None
         raise _stop(outcomes, suite, source)
     # The page of an earlier failure would now tell what is no longer so.
     FAILED_PAGE.unlink(missing_ok=True)

@@ -29,7 +29,10 @@ class Split(Section):
 
 
 class PrepareParams(Section):
-    """What to read, what to predict, how to split."""
+    """What to read, what to predict, how to split.
+
+    `expectations`: a file of what the table must be like; null: nothing is expected of it.
+    """
 
     source: TableFile
     key: str | None
@@ -37,4 +40,4 @@ class PrepareParams(Section):
     task: Task
     columns: dict[str, Kind]
     split: Split
-    expectations: Annotated[str, Field(min_length=1)]
+    expectations: Annotated[str, Field(min_length=1)] | None

@@ -32,12 +32,13 @@ def tune(params: Params, out: Path) -> None:
         check_names(recipe, target.task, target.classes, lambda: make_model(spec, 0))
 
     check({})
-    watched = watched_metric(override_train(start.train, {}))
-    check_space(section, check, watched)
     if section.trials == 0 or not section.space:
+        # The space may be that of another model: nobody searches it.
         write_nothing(out)
         print("no trials: train takes the values of params.yaml")
         return
+    watched = watched_metric(override_train(start.train, {}))
+    check_space(section, check, watched)
 
     # A search that was killed goes on; a finished one leaves nothing to go on from, so that a
     # forced rerun really searches.

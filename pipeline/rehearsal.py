@@ -1,0 +1,59 @@
+"""What torch and the model itself say of `params.yaml`, from a process that imports them.
+
+It is started only when something that it looks at has changed since the last check.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import Problem
+from stages.common.files import read_json, write_json
+
+STAMP = Path(".reprise/rehearsed.json")
+SECTIONS = ("prepare", "build", "train")
+# What it runs, beside the zoo.
+CODE = ("stages/rehearse.py", "stages/train/optimizers.py", "stages/train/bounds.py")
+ZOO = "stages/zoo/**/*.py"
+
+
+def rehearse(tree: Mapping[str, Any]) -> list[Problem]:
+    """The mistakes of arguments that are right one by one, and of a model that the data denies."""
+    request = {name: tree.get(name) for name in SECTIONS}
+    text = json.dumps(request, sort_keys=True, default=str)
+    stamp = _stamp(text, tree)
+    if STAMP.exists():
+        known = read_json(STAMP)
+        if known.get("stamp") == stamp:
+            return [_problem(entry) for entry in known["problems"]]
+    command = [sys.executable, "-m", "stages.rehearse"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = done.stderr.strip().split("\n")[-1]
+        print(f"note: what torch says of it could not be asked: {reason}", file=sys.stderr)
+        return []
+    problems = [_problem(entry) for entry in json.loads(done.stdout.splitlines()[-1])]
+    STAMP.parent.mkdir(exist_ok=True)
+    write_json(STAMP, {"stamp": stamp, "problems": [asdict(problem) for problem in problems]})
+    return problems
+
+
+def _problem(entry: Mapping[str, Any]) -> Problem:
+    return Problem(**{**entry, "allowed": tuple(entry["allowed"])})
+
+
+def _stamp(text: str, tree: Mapping[str, Any]) -> str:
+    """A digest of the request, of the code that answers it, and of how the source stands there."""
+    digest = hashlib.md5(text.encode())
+    for path in [*map(Path, CODE), *sorted(Path().glob(ZOO))]:
+        digest.update(str(path).encode() + path.read_bytes())
+    source = Path(str((tree.get("prepare") or {}).get("source")))
+    if source.exists():
+        state = source.stat()
+        digest.update(f"{state.st_mtime_ns} {state.st_size}".encode())
+    return digest.hexdigest()

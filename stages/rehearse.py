@@ -1,0 +1,114 @@
+"""`python -m stages.rehearse`: what torch's constructors and the model say of `params.yaml`.
+
+Reads the sections prepare, build and train as JSON from the standard input, all right by their
+types and names; writes a list of problems. No training is begun, and no weight is drawn.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from PIL import Image
+
+from stages.build.params import BuildParams
+from stages.common.errors import Problem, UserError
+from stages.common.images import SUFFIXES
+from stages.common.model import ModelSpec, arguments_class, make_model
+from stages.common.section import validate
+from stages.prepare.columns import find_schema
+from stages.prepare.params import Kind, PrepareParams
+from stages.train.names import losses_of
+from stages.train.optimizers import check_names
+from stages.train.params import TrainParams
+
+FIRST_ROWS = 200
+
+
+def rehearse(request: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with the names' arguments together, and with the model on such columns."""
+    train = validate(TrainParams, request["train"], at="train")
+    task = "regression" if train.loss.name in losses_of("regression") else "classification"
+    problems: list[Problem] = []
+    checks: list[Callable[[], object]] = [
+        lambda: check_names(train, task),
+        lambda: check_model(request, task),
+    ]
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems += error.problems
+    return problems
+
+
+def check_model(request: Mapping[str, Any], task: str) -> None:
+    """Make the model for columns of these kinds, on no device. Raises UserError as it does."""
+    prepare = validate(PrepareParams, request["prepare"], at="prepare")
+    model = validate(BuildParams, request["build"], at="build").model
+    inputs = find_inputs(prepare)
+    if not inputs:
+        return
+    arguments = validate(arguments_class(model.name), model.arguments, at="build.model")
+    num_outputs = 1 if task == "regression" else 2
+    spec = ModelSpec(
+        name=model.name, arguments=arguments.model_dump(), inputs=inputs, num_outputs=num_outputs
+    )
+    try:
+        with torch.device("meta"):
+            make_model(spec, 0)
+    except UserError as error:
+        # What is not the model's own word may be for the want of a device.
+        if error.__cause__ is None:
+            raise
+
+
+def find_inputs(prepare: PrepareParams) -> dict[str, list[int]]:
+    """The kinds of columns of the source by its first rows; empty when they can't be told."""
+    path = Path(prepare.source)
+    if path.is_dir():
+        return _of_folder(path)
+    table = _first_rows(path)
+    if table is None or prepare.target not in table.columns:
+        return {}
+    # As prepare finds them, but for the target, of which a few rows say little.
+    others = table.drop(prepare.target)
+    others = others.with_columns(pl.int_range(table.height).alias(prepare.target))
+    left: dict[str, Kind] = {} if prepare.key is None else {prepare.key: "exclude"}
+    columns = {**prepare.columns, **left}
+    update = {"task": "regression", "key": None, "columns": columns}
+    try:
+        return find_schema(others, prepare.model_copy(update=update)).inputs()
+    except UserError:
+        return {}  # prepare says so
+
+
+def _of_folder(folder: Path) -> dict[str, list[int]]:
+    images = (each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES)
+    first = next(images, None)
+    if first is None:
+        return {}
+    with Image.open(first) as image:
+        return {"image": [1 if image.mode in ("1", "L") else 3, image.height, image.width]}
+
+
+def _first_rows(path: Path) -> pl.DataFrame | None:
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            return pl.read_parquet(path, n_rows=FIRST_ROWS)
+        if suffix in (".jsonl", ".ndjson"):
+            return pl.read_ndjson(path, n_rows=FIRST_ROWS)
+        separator = "\t" if suffix == ".tsv" else ","
+        table = pl.read_csv(path, separator=separator, n_rows=FIRST_ROWS)
+        return table.rename(lambda name: name.strip())
+    except (pl.exceptions.PolarsError, OSError, ValueError):
+        return None
+
+
+if __name__ == "__main__":
+    print(json.dumps([asdict(problem) for problem in rehearse(json.load(sys.stdin))]))
