@@ -17,6 +17,11 @@ from stages.common.files import read_json, write_json
 
 STAMP = Path(".reprise/rehearsed.json")
 SECTIONS = ("prepare", "build", "train")
+# What no constructor is given; of the epochs only a length that is written out depends.
+UNSEEN = {
+    "prepare": ("split", "expectations", "task"),
+    "train": ("batch_size", "micro_batch_size", "early_stopping", "ema", "swa", "replicas"),
+}
 # What it runs, beside the zoo.
 CODE = ("stages/rehearse.py", "stages/train/optimizers.py", "stages/train/bounds.py")
 ZOO = "stages/zoo/**/*.py"
@@ -25,8 +30,10 @@ ZOO = "stages/zoo/**/*.py"
 def rehearse(tree: Mapping[str, Any]) -> list[Problem]:
     """The mistakes of arguments that are right one by one, and of a model that the data denies."""
     request = {name: tree.get(name) for name in SECTIONS}
+    if not all(isinstance(section, Mapping) for section in request.values()):
+        return []  # said by those who read the sections
     text = json.dumps(request, sort_keys=True, default=str)
-    stamp = _stamp(text, tree)
+    stamp = _stamp(tree)
     if STAMP.exists():
         known = read_json(STAMP)
         if known.get("stamp") == stamp:
@@ -47,9 +54,15 @@ def _problem(entry: Mapping[str, Any]) -> Problem:
     return Problem(**{**entry, "allowed": tuple(entry["allowed"])})
 
 
-def _stamp(text: str, tree: Mapping[str, Any]) -> str:
+def _stamp(tree: Mapping[str, Any]) -> str:
     """A digest of the request, of the code that answers it, and of how the source stands there."""
-    digest = hashlib.md5(text.encode())
+    seen = {
+        name: {key: value for key, value in tree[name].items() if key not in UNSEEN.get(name, ())}
+        for name in SECTIONS
+    }
+    if "total_steps" not in seen["train"]["schedule"]:
+        del seen["train"]["epochs"]
+    digest = hashlib.md5(json.dumps(seen, sort_keys=True, default=str).encode())
     for path in [*map(Path, CODE), *sorted(Path().glob(ZOO))]:
         digest.update(str(path).encode() + path.read_bytes())
     source = Path(str((tree.get("prepare") or {}).get("source")))

@@ -19,7 +19,7 @@ from stages.build.params import BuildParams
 from stages.common.errors import Problem, UserError
 from stages.common.images import SUFFIXES
 from stages.common.model import ModelSpec, arguments_class, make_model
-from stages.common.section import validate
+from stages.common.section import validate, validate_all
 from stages.prepare.columns import find_schema
 from stages.prepare.params import Kind, PrepareParams
 from stages.train.names import losses_of
@@ -48,7 +48,9 @@ def rehearse(request: Mapping[str, Any]) -> list[Problem]:
 
 def check_model(request: Mapping[str, Any], task: str) -> None:
     """Make the model for columns of these kinds, on no device. Raises UserError as it does."""
-    prepare = validate(PrepareParams, request["prepare"], at="prepare")
+    _, prepare = validate_all(PrepareParams, request["prepare"], at="prepare")
+    if prepare is None:
+        return  # said already
     model = validate(BuildParams, request["build"], at="build").model
     inputs = find_inputs(prepare)
     if not inputs:
@@ -73,13 +75,13 @@ def find_inputs(prepare: PrepareParams) -> dict[str, list[int]]:
     if path.is_dir():
         return _of_folder(path)
     table = _first_rows(path)
-    if table is None or prepare.target not in table.columns:
+    if table is None:
         return {}
     # As prepare finds them, but for the target, of which a few rows say little.
-    others = table.drop(prepare.target)
+    others = table.drop(prepare.target, strict=False)
     others = others.with_columns(pl.int_range(table.height).alias(prepare.target))
     left: dict[str, Kind] = {} if prepare.key is None else {prepare.key: "exclude"}
-    columns = {**prepare.columns, **left}
+    columns = {name: k for name, k in (prepare.columns | left).items() if name in table.columns}
     update = {"task": "regression", "key": None, "columns": columns}
     try:
         return find_schema(others, prepare.model_copy(update=update)).inputs()

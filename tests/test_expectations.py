@@ -14,9 +14,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages.common.errors import UserError, format_problem
+from stages.common.errors import Problem, UserError, format_problem
 from stages.common.yamlfile import read_yaml, with_place
-from stages.prepare.expectations import FAILED_PAGE, MAX_FAILURES_SHOWN, check_expectations
+from stages.prepare.expectations import (
+    FAILED_PAGE,
+    MAX_FAILURES_SHOWN,
+    _of_other_table,
+    check_expectations,
+)
 from stages.prepare.overview import describe
 from stages.prepare.sentences import sentence
 from stages.prepare.suite import Rule
@@ -370,6 +375,24 @@ def test_an_empty_suite_is_met_without_great_expectations() -> None:
         counts = json.loads((OUT / "expectations.json").read_text())
         assert counts == {"rows": 6, "columns": 3, "expectations": 0, "passed": 0, "warnings": 0}
         assert "No expectations" in (OUT / "expectations.html").read_text()
+
+
+def test_the_suite_of_another_table_is_one_edit_of_params() -> None:
+    error = UserError(Problem("the table has no column 'image'", "0.column", file="suite.yaml"))
+    rules: list[Rule | None] = [
+        Rule.model_validate(
+            {"type": "expect_column_values_to_be_unique", "column": name, "severity": "critical"}
+        )
+        for name in ("id", "image")
+    ]
+    table = pl.DataFrame({"Age": [1, 2]})
+    first, *_ = _of_other_table(error, rules, table, SUITE).problems
+    assert first.key == "prepare.expectations"
+    assert "'id', 'image'" in first.message
+    assert "null" in first.allowed
+    # One that is misspelt is mended in the suite.
+    right = pl.DataFrame({"id": [1], "picture": [2]})
+    assert _of_other_table(error, rules, right, SUITE) is error
 
 
 def test_two_runs_write_the_same_bytes_and_nothing_else(

@@ -93,7 +93,7 @@ def test_a_loss_of_ones_own_is_named_by_its_class(monkeypatch: pytest.MonkeyPatc
     assert loss == pytest.approx(math.log(math.cosh(1)), rel=1e-6)
     ((key, message),) = problems_of("classification", loss={"name": "logcosh"})
     assert key == "train.loss.name"
-    assert message == "logcosh is no loss for classification, which the target asks for"
+    assert message.startswith("logcosh is no loss for classification, which the target asks for")
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ def test_it_is_asked_again_only_when_something_has_changed(
     monkeypatch.setattr(subprocess, "run", start)
     assert rehearsal.rehearse(tree) == found
     # What it does not look at may change.
-    set_params(project, {"evaluate.metrics": ["accuracy"]})
+    set_params(project, {"evaluate.metrics": ["accuracy"], "train.epochs": 9})
     assert rehearsal.rehearse(read_yaml(Path("params.yaml"))) == found
-    set_params(project, {"train.batch_size": 8})
+    set_params(project, {"build.model": {"name": "mlp", "width": 9}})
     with pytest.raises(AssertionError, match="started"):
         rehearsal.rehearse(read_yaml(Path("params.yaml")))

@@ -80,7 +80,10 @@ def _run(
 
         names = sorted(registry.list_registered_expectation_implementations())
         classes = {name: registry.get_expectation_impl(name) for name in names}
-        expectations = build_expectations(rules, problems, classes, table, suite)
+        try:
+            expectations = build_expectations(rules, problems, classes, table, suite)
+        except UserError as error:
+            raise _of_other_table(error, rules, table, suite) from None
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = {"globally": False, "metric_calculations": False}
         asset = context.data_sources.add_pandas("pandas").add_dataframe_asset("table")
@@ -94,6 +97,23 @@ def _run(
     by_place = {result.expectation_config.meta["place"]: result for result in results}
     whole_rules = [rule for rule in rules if rule is not None]
     return [read_outcome(rule, by_place[place], table) for place, rule in enumerate(whole_rules)]
+
+
+def _of_other_table(
+    error: UserError, rules: list[Rule | None], table: pl.DataFrame, suite: Path
+) -> UserError:
+    """`error`, after the one edit that mends it where most columns that the suite names are not."""
+    named = {name for rule in rules if rule is not None for name in rule.columns.values()}
+    absent = sorted(named - set(table.columns))
+    if 2 * len(absent) <= len(named):
+        return error
+    shown = ", ".join(repr(name) for name in absent[:MAX_FAILURES_SHOWN])
+    message = (
+        f"{suite} speaks of columns that the table has not ({shown}): write null until there are "
+        "expectations of this table"
+    )
+    first = Problem(message, "prepare.expectations", str(suite), ("null", "a file"))
+    return UserError(first, *error.problems[: MAX_FAILURES_SHOWN - 1])
 
 
 def _to_pandas(table: pl.DataFrame) -> "pandas.DataFrame":

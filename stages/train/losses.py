@@ -29,6 +29,7 @@ def make_loss(
     name, fitting = params.loss.name, losses_of(task)
     if name not in fitting:
         message = f"{name} is no loss for {task}, which the target asks for"
+        message += "; where it does not, prepare.task says which it is"
         raise UserError(Problem(message, "train.loss.name", name, fitting))
     try:
         with own_errors(f"the loss {name} can't be used", loss_class):
