@@ -3,16 +3,24 @@
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
+import stages.zoo
 from stages.build.summary import check_gradients
-from stages.common.errors import UserError
-from stages.common.model import make_model, make_spec
+from stages.common.errors import Problem, UserError, format_problem
+from stages.common.model import arguments_class, make_model, make_spec
+from stages.common.own import own_errors, tell
 from stages.common.schema import Feature, Schema, Target
 from stages.common.section import Named
+from stages.train.optimizers import check_names
+from tests.conftest import ROOT
+from tests.samples import train_params
 
 SCHEMA = Schema(
     key=None,
@@ -186,3 +194,102 @@ def test_a_mistake_in_a_model_is_told_with_its_line(home: Path, kind: str) -> No
     assert place is not None, screen
     assert place[2] == code.splitlines()[int(place[1]) - 1].strip()
     assert place[2].startswith(line)
+
+
+DOCS = (ROOT / "docs/own_code.md").read_text(encoding="utf-8")
+
+
+def test_the_model_in_the_docs_works(home: Path) -> None:
+    (code,) = re.findall(r"```py\n(.*?)```", DOCS, re.DOTALL)
+    (home / "stages/zoo/models/mine.py").write_text(code, encoding="utf-8")
+    assert list(arguments_class("mine").model_fields) == ["width", "dropout"]
+    model, spec = build()
+    assert model.eval()({"numeric": torch.ones(4, 3)}).shape == (4, spec.num_outputs)
+    sys.modules.pop("stages.zoo.models.mine", None)
+
+
+def test_the_metric_in_the_docs_works_and_the_links_lead_somewhere() -> None:
+    (line,) = re.findall(r'^("jaccard".*),$', DOCS, re.MULTILINE)
+    source = (ROOT / "stages/evaluate/metrics.py").read_text(encoding="utf-8")
+    first = '        "accuracy": on_classes('
+    assert source.count(first) == 1
+    space: dict[str, Any] = {"__name__": "mine"}
+    exec(source.replace(first, f"        {line},\n{first}"), space)
+    target, predicted = np.array([0, 1, 1]), np.eye(2)[[0, 1, 0]]
+    found = space["compute_metrics"](["jaccard"], "classification", target, predicted)
+    assert found["jaccard"] == pytest.approx(0.5)
+    anchors = [
+        re.sub(r"[^\w -]", "", part).lower().replace(" ", "-")
+        for part in re.findall(r"^## (.+)$", DOCS, flags=re.MULTILINE)
+    ]
+    assert re.findall(r"\]\(#([\w-]+)\)", DOCS) == anchors
+    for file in re.findall(r"\]\(([^)#:]+)[^)]*\)", DOCS):
+        assert (ROOT / "docs" / file).is_file(), file
+
+
+def test_the_line_is_found_wherever_it_is_caught(home: Path) -> None:
+    file = home / "stages/zoo/models/mine.py"
+    file.write_text("def outer(f):\n    return f()\n", encoding="utf-8")
+    space: dict[str, Any] = {}
+    exec(compile(file.read_text(), file, "exec"), space)
+
+    def broken() -> None:
+        raise OSError(2, "No such file", "weights.pt")
+
+    with pytest.raises(UserError, match=re.escape("mine.py:2  return f()")), own_errors(""):
+        space["outer"](broken)
+    # Of a full memory no line is to blame; nor is one of the user's for what else is raised.
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        assert tell(error, "", space["outer"]) is None
+    with pytest.raises(OSError, match="No such file"), own_errors(""):
+        broken()
+
+
+def test_a_long_error_is_a_screen() -> None:
+    problem = Problem("x", file="stages/zoo/models/mine.py", line=3, value="y" * 500)
+    assert len(format_problem(problem)) < 200
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "key", "says"),
+    [
+        ("losses", "    def forward(self, scores):\n        pass", "loss", "TypeError"),
+        ("losses", "    def forward(self, scores, target):\n        1 / 0", "loss", "Zero"),
+        ("losses", "    def forward(self, scores, target):\n        return scores", "loss",
+         "in place of one number"),
+        ("schedules", "    def get_lr(self):\n        1 / 0", "schedule", "ZeroDivision"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_loss_or_a_schedule_is_told_with_its_line(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    code: str,
+    key: str,
+    says: str,
+) -> None:
+    path = home / f"stages/zoo/{file}.py"
+    base = "torch.nn.Module" if file == "losses" else "torch.optim.lr_scheduler.LRScheduler"
+    own = f"import torch\nclass mine({base}):\n    task = 'classification'\n{code}\n"
+    path.write_text(own, encoding="utf-8")
+    module = ModuleType(f"stages.zoo.{file}")
+    module.__file__ = str(path)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(stages.zoo, file, module, raising=False)
+    exec(compile(own, path, "exec"), vars(module))
+    with pytest.raises(UserError, match=says) as caught:
+        check_names(train_params(**{key: {"name": "mine"}}), "classification")
+    assert f"stages/zoo/{file}.py:" in str(caught.value)
+    assert "params.yaml" not in str(caught.value)
+
+
+def test_a_file_of_losses_that_cannot_be_read_is_no_traceback(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "stages/zoo/losses.py").write_text("import torch\nclass mine(:\n", encoding="utf-8")
+    monkeypatch.setattr(stages.zoo, "__path__", [str(home / "stages/zoo"), *stages.zoo.__path__])
+    monkeypatch.delattr(stages.zoo, "losses", raising=False)
+    monkeypatch.delitem(sys.modules, "stages.zoo.losses", raising=False)
+    with pytest.raises(UserError, match="SyntaxError") as caught:
+        check_names(train_params(), "classification")
+    assert "edit     stages/zoo/losses.py:2  class mine(:" in str(caught.value)
