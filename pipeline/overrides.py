@@ -39,7 +39,8 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
 def apply_overrides_to_file(overrides: Mapping[str, Any], source: str = "--set") -> list[str]:
     """Set values in `params.yaml` by their dotted keys; return the difference, line by line.
 
-    Comments and layout stay. `source` is where the user said it, for messages.
+    Comments and layout stay, in the form that DVC's own writer keeps (`dvc exp run -S`): null is
+    nothing, and a list stands below its key. `source` is where the user said it, for messages.
     Raises UserError, with nothing written, for keys that do not exist and for values that are
     not right where they would stand.
     """
@@ -55,18 +56,12 @@ def apply_overrides_to_file(overrides: Mapping[str, Any], source: str = "--set")
 def preview_overrides(overrides: Mapping[str, Any], source: str) -> tuple[str, str]:
     """The text of `params.yaml` now, and with the overrides. Raises UserError as above."""
     from ruamel.yaml import YAML
-    from ruamel.yaml.representer import RoundTripRepresenter
 
     before = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
     read_yaml(PARAMS)  # says what is wrong with a file that is no YAML
     yaml = YAML()
     yaml.width = 4096
     yaml.preserve_quotes = True
-    # Its own class: the parent's table of types is shared by all. Else null is written as nothing.
-    yaml.Representer = type("Representer", (RoundTripRepresenter,), {})
-    yaml.representer.add_representer(
-        type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
     tree = yaml.load(before)
     unknown = [problem for key in overrides if (problem := _set(tree, key, overrides[key], source))]
     if unknown:
@@ -100,12 +95,12 @@ def _set(tree: Any, key: str, value: object, source: str) -> Problem | None:
 
 
 def _in_one_line(value: object) -> object:
-    """A list or a map as the file writes them, in brackets."""
-    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+    """A map as the file writes it, in braces."""
+    from ruamel.yaml.comments import CommentedMap
 
-    if not isinstance(value, list | dict):
+    if not isinstance(value, dict):
         return value
-    node = CommentedMap(value) if isinstance(value, dict) else CommentedSeq(value)
+    node = CommentedMap(value)
     node.fa.set_flow_style()
     return node
 

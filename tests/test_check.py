@@ -18,6 +18,7 @@ from tests.conftest import ROOT, Project, project_environment
 
 SCHEMA = json.loads((ROOT / "stages/params.schema.json").read_text(encoding="utf-8"))
 
+METRICS = "metrics:\n  - accuracy\n  - f1_macro\n  - log_loss\n  - roc_auc"
 # Old text of params.yaml, new text, and what the screen must say.
 MISTAKES = [
     ("seed: 0 ", "seed: -1 ", ["params.yaml:6  seed: -1", "from 0 to"]),
@@ -35,13 +36,13 @@ MISTAKES = [
     ("name: AdamW", "name: Muon", ["Muon can't be used", "it takes matrices only"]),
     ("name: AdamW", "name: adamw", ["no optimizer 'adamw'", "did you mean 'AdamW'?"]),
     ("name: CosineAnnealingLR", "name: StepLR", ["StepLR needs 'step_size'"]),
-    ("[accuracy, f1_macro", "[acuracy, f1_macro", ["no metric 'acuracy'", "evaluate.metrics.0"]),
+    ("- accuracy\n", "- acuracy\n", ["no metric 'acuracy'", "evaluate.metrics.0"]),
     ("minimum: 0.95", "min: 0.95", ["evaluate.gates.accuracy.min", "did you mean 'minimum'?"]),
     ("{minimum: 0.95}", "{}", ["a gate needs a minimum, a maximum"]),
     ("low: 1e-4", "low: 1", ["low (1) must be below high (0.1)"]),
-    ("[32, 64, 128]", "[32, many]", ["tune.space.build.model.width", "can't be 'many'"]),
-    ("build.model.width: [32", "build.model.depth: [32", ["cnn takes no 'depth'"]),
-    ("build.model.width: [32", "prepare.split.seed: [32", ["can't be tuned"]),
+    ("- 64\n", "- many\n", ["tune.space.build.model.width", "can't be 'many'"]),
+    ("build.model.width:", "build.model.depth:", ["cnn takes no 'depth'"]),
+    ("build.model.width:", "prepare.split.seed:", ["can't be tuned"]),
     ("train.optimizer.lr: {", "train.epochs: {", ["the epochs of a trial are tune.epochs"]),
     ("sampler: tpe", "sampler: grid", ["a grid needs a list of values"]),
     ("raw/digits.parquet", "raw/digit.parquet", ["does not exist", "'data/raw/digits.parquet'?"]),
@@ -111,17 +112,17 @@ LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("accuracy: {", "acuracy: {", [("evaluate.gates.acuracy", "no 'acuracy' among")]),
     ("{name: cnn, channels: [16, 32], width: 64, dropout: 0.0}", "cnn", [("build.model", "{name")]),
     ("{minimum: 0.95}", "0.95", [("evaluate.gates.accuracy", "must be keys with values")]),
-    ("[accuracy, f1_macro, log_loss, roc_auc]", "[]", [("evaluate.metrics", "at least 1 item")]),
+    (METRICS, "metrics: []", [("evaluate.metrics", "at least 1 item")]),
     ("epochs: 30", "epochs: 1.5", [("train.epochs", "epochs must be a whole number")]),
     ("channels: [16, 32]", "channels: []", [("build.model.channels", "have at least 1 item")]),
     (
-        "class_weights: null",
+        "class_weights:",
         "class_weights: {3: 0}",
         [("train.class_weights.3", "3 must be at least 1e-06")],
     ),
-    ("class_weights: null", "class_weights: {true: x}", [("train.class_weights.true", "number")]),
+    ("class_weights:", "class_weights: {true: x}", [("train.class_weights.true", "number")]),
     # DVC can't sort these, and fails without a place.
-    ("class_weights: null", "class_weights: {3: 1, x: 2}", [("train.class_weights", "quotes: 3")]),
+    ("class_weights:", "class_weights: {3: 1, x: 2}", [("train.class_weights", "quotes: 3")]),
     (
         "{name: AdamW, lr: 3e-3, weight_decay: 0.01}",
         "{name: LBFGS, lr: 0.5, line_search_fn: armijo}",
@@ -141,13 +142,13 @@ LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
         [("train.schedule.warmup", "must be less than 1")],
     ),
     ("dropout: 0.0", "dropout: 1.0", [("build.model.dropout", "must be less than 1")]),
-    ("[32, 64, 128]", "[[1, a], 3]", [("tune.space.build.model.width.0.1", "must be a number")]),
+    ("- 32\n", "- [1, a]\n", [("tune.space.build.model.width.0.1", "must be a number")]),
 ]
 # Those that take several edits.
 LBFGS = {"{name: AdamW, lr: 3e-3, weight_decay: 0.01}": "{name: LBFGS, lr: 0.5}"}
 TOGETHER: list[tuple[dict[str, str], list[tuple[str, str]]]] = [
     (
-        {**LBFGS, "clip_norm: 1.0": "clip_norm: null", "clip_value: null": "clip_value: 0.1"},
+        {**LBFGS, "clip_norm: 1.0": "clip_norm: null", "clip_value:": "clip_value: 0.1"},
         [("train.clip_value", "a clipped one is of no loss")],
     ),
     (
@@ -175,7 +176,7 @@ TOGETHER: list[tuple[dict[str, str], list[tuple[str, str]]]] = [
         {
             "raw/digits.parquet": "raw/digits.tsv",
             "channels_last: auto": "channels_last: true",
-            "augment: null": "augment: {flip: 0.5, shift: 1, noise: 0.1}",
+            "augment:": "augment: {flip: 0.5, shift: 1, noise: 0.1}",
         },
         [
             ("prepare.source", "does not exist"),
@@ -187,7 +188,7 @@ TOGETHER: list[tuple[dict[str, str], list[tuple[str, str]]]] = [
     (
         {
             "channels_last: auto": "channels_last: true",
-            "augment: null": "augment: {flip: 0.5, shift: 1, noise: 0.1}",
+            "augment:": "augment: {flip: 0.5, shift: 1, noise: 0.1}",
         },
         [],
     ),
@@ -344,9 +345,8 @@ def test_a_new_model_is_known_at_once(clone: Project) -> None:
         "{name: cnn, channels: [16, 32], width: 64, dropout: 0.0}",
         "{name: mine, bias: 1}",
     )
-    clone.edit(
-        "params.yaml", "build.model.width: [32, 64, 128]", "build.model.bias_start: [0.1, 1]"
-    )
+    width = "build.model.width:\n    - 32\n    - 64\n    - 128"
+    clone.edit("params.yaml", width, "build.model.bias_start: [0.1, 1]")
     said = clone.run("reprise", "check", ok=False).stderr
     assert "mine takes no 'bias'" in said
     assert "did you mean 'bias_start'?" in said

@@ -14,7 +14,7 @@ from tests.conftest import Project, project_environment
 EDITS = [
     (("patience: 8}", "patience: null}"), 8.0),
     (("split: {seed: 0", "split: {seed: 5"), 10.0),
-    (("f1_macro, log_loss", "f1_macro, brier, log_loss"), 3.0),
+    (("  - f1_macro\n", "  - f1_macro\n  - brier\n"), 3.0),
 ]
 
 

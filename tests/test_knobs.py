@@ -12,10 +12,10 @@ AFTER_TRAIN = ["train", "evaluate", "infer"]
 
 EDITS = {
     "evaluate.metrics": (
-        ("params.yaml", "f1_macro, log_loss", "f1_macro, brier, log_loss"),
+        ("params.yaml", "  - f1_macro\n", "  - f1_macro\n  - brier\n"),
         ["evaluate"],
     ),
-    "evaluate.slices": (("params.yaml", "slices: null", "slices: []"), ["evaluate"]),
+    "evaluate.slices": (("params.yaml", "slices:", "slices: []"), ["evaluate"]),
     "evaluate.gates": (("params.yaml", "minimum: 0.95", "minimum: 0.9"), []),
     "seed": (("params.yaml", "\nseed: 0 ", "\nseed: 1 "), ALL[1:]),
     "train.epochs": (("params.yaml", "epochs: 30", "epochs: 2"), AFTER_TRAIN),

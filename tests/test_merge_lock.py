@@ -123,7 +123,7 @@ def test_it_refuses_while_anything_else_is_open(tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_two_knobs_of_the_road(clone: Project) -> None:
     branch(clone, "rate", ("lr: 3e-3", "lr: 2e-3"))
-    branch(clone, "gates", ("f1_macro, log_loss", "f1_macro, brier, log_loss"))
+    branch(clone, "gates", ("  - f1_macro\n", "  - f1_macro\n  - brier\n"))
     clone.run("git", "merge", "rate", ok=False)
     said = clone.run("reprise", "merge-lock").stdout
     assert "1 of 6 stages must run" in said

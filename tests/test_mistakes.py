@@ -149,11 +149,11 @@ MISTAKES = {
         ("no rows to train on", "prepare.split"),
     ),
     "unknown metric": Mistake(
-        params("[accuracy, f1_macro", "[acuracy, f1_macro"),
+        params("- accuracy\n", "- acuracy\n"),
         ("no metric 'acuracy'", "evaluate.metrics", "did you mean 'accuracy'?"),
     ),
     "metric of another task": Mistake(
-        params("[accuracy, f1_macro", "[accuracy, rmse"), ("no metric 'rmse'", "classification")
+        params("- f1_macro\n", "- rmse\n"), ("no metric 'rmse'", "classification")
     ),
     "metric to stop by of another task": Mistake(
         params("metric: loss, patience", "metric: rmse, patience"),

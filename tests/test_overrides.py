@@ -50,11 +50,32 @@ def test_an_argument_that_the_name_takes_may_be_new(params: Path) -> None:
     tree = read_yaml(params)
     assert tree["train"]["optimizer"]["betas"] == [0.9, 0.99]
     assert tree["train"]["early_stopping"] is None
-    assert "early_stopping: null" in params.read_text(encoding="utf-8")
+    assert "  early_stopping:  " in params.read_text(encoding="utf-8")
     apply_overrides_to_file({"build.model.channels": [8, 8], "prepare.columns": {"id": "exclude"}})
     text = params.read_text(encoding="utf-8")
     assert "channels: [8, 8]" in text
     assert "columns: {id: exclude}" in text
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "docs/recipes").glob("*.yaml")))
+@pytest.mark.parametrize("first", ["dvc", "reprise"])
+def test_dvc_and_reprise_change_one_line(params: Path, recipe: Path, first: str) -> None:
+    from dvc.utils.hydra import apply_overrides as apply_as_dvc
+
+    params.write_bytes(recipe.read_bytes())
+    before = params.read_text(encoding="utf-8").splitlines()
+    if first == "dvc":
+        apply_as_dvc(params, ["train.epochs=3"])
+        apply_overrides_to_file({"train.epochs": 4})
+    else:
+        # A list and nothing, as we write them, are what DVC writes.
+        overrides = {"train.epochs": 3, "infer.export": ["onnx"], "train.clip_norm": None}
+        apply_overrides_to_file(overrides)
+        before = params.read_text(encoding="utf-8").splitlines()
+        apply_as_dvc(params, ["train.epochs=4"])
+    after = params.read_text(encoding="utf-8").splitlines()
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    assert [b for _, b in changed] == ["  epochs: 4"]
 
 
 def test_nothing_to_change_writes_nothing(params: Path) -> None:

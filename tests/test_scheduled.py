@@ -196,7 +196,7 @@ def test_overrides_at_a_revision_are_on_the_branch(
     shown = project.run("git", "diff", "--name-only", "v1", branch).stdout.split()
     assert shown == ["data/evaluate/metrics.json", "dvc.lock", "params.yaml"]
     difference = project.run("git", "diff", "-U0", "v1", branch, "--", "params.yaml").stdout
-    assert "-  metrics: [accuracy, f1_macro, log_loss, roc_auc]" in difference
+    assert "-  - f1_macro" in difference
     assert "seed" not in difference
     message = project.run("git", "log", "-1", "--format=%B", branch).stdout
     assert message.startswith("run: evaluate\n")
