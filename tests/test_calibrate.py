@@ -178,7 +178,7 @@ def test_check_knows_it_before_anything_runs(monkeypatch: pytest.MonkeyPatch) ->
     tree = json.loads(json.dumps(read_yaml(Path("docs/recipes/linear_regression.yaml"))))
     tree["prepare"]["task"] = "regression"
     tree["train"]["calibration"] = {"temperature": True, "threshold": None}
-    tree["tune"]["space"] = {"train.calibration.temperature": [True, False]}
+    tree["tune"] |= {"trials": 1, "space": {"train.calibration.temperature": [True, False]}}
     keys = {problem.key for problem in find_problems(tree)}
     assert keys == {"train.calibration.temperature", "tune.space.train.calibration.temperature"}
 

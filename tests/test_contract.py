@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from pipeline.serve.rows import make_encoder
-from pipeline.serve.signature import Input, Signature
+from pipeline.serve.signature import Input, Output, Signature
 from stages.common.encode import encode
 from stages.common.schema import Array, Schema, Statistics
 from stages.common.tables import read_table
@@ -153,7 +153,10 @@ def signature(schema: Schema, statistics: Statistics) -> Signature:
         key=None,
         classes=["a", "b"],
         inputs=inputs,
-        outputs=[],
+        outputs=[
+            Output(name="class", type="string", shape=["rows"]),
+            Output(name="probabilities", type="float64", shape=["rows", 2]),
+        ],
     )
 
 

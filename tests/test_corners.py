@@ -38,7 +38,7 @@ def test_a_repository_of_another_user(
             do()
         assert str(error.value).startswith(said)
         assert f"git config --global --add safe.directory {project.path}" in str(error.value)
-    assert not Path(".reprise").exists(), "no server was started"
+    assert not Path(".reprise/up.json").exists(), "no server was started"
     # A plan asks git what older versions were, and is one without.
     assert len(make_plan([])) == 6
 

@@ -18,6 +18,8 @@ EDGES = {
     "stages.train": ("stages.common", "stages.zoo.losses", "stages.zoo.schedules"),
     # It trains: the one edge between stages.
     "stages.tune": ("stages.common", "stages.train"),
+    # Audits a stage from its first import on.
+    "stages.__init__": ("stages.common.audit",),
     "stages.common": (),
     # A file of the zoo stands alone: not even its neighbours.
     "stages.zoo": ("stages.common",),

@@ -15,6 +15,7 @@ from stages.common.encode import encode
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.predict import Predictor, load_predictor
+from stages.common.reading import Noticed
 from stages.common.schema import Feature, Moments, Schema, Statistics, Target
 from stages.infer.bundle import export
 from stages.infer.notes import Notes
@@ -187,7 +188,7 @@ def test_a_row_whose_score_is_no_number_is_set_aside(tmp_path: Path) -> None:
     table = table.with_columns(a=pl.Series([1e6, 9_999_999e6, None, 1e6 + 1]))
     table.write_parquet(tmp_path / "new.parquet")
     notes = Notes(predictor.schema, predictor.statistics)
-    (part,) = predict_file(tmp_path / "new.parquet", predictor, notes, KEY)
+    (part,) = predict_file(tmp_path / "new.parquet", predictor, notes, Noticed(), KEY)
     assert part.predictions["row"].to_list() == [0, 2, 3]
     (damage,) = part.damaged
     assert (damage.row, damage.column) == (1, "a")

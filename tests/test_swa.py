@@ -237,7 +237,8 @@ def test_a_search_does_not_reach_what_trials_are_without() -> None:
     tree = read_yaml(ROOT / "params.yaml")
     tree["train"]["swa"] = {"start": 20, "lr": 0.001}
     # The winner's would stand beside the other average.
-    tree["tune"]["space"] = {"train.swa.lr": [0.1, 0.2], "train.ema": [0.9, 0.99]}
+    space = {"train.swa.lr": [0.1, 0.2], "train.ema": [0.9, 0.99]}
+    tree["tune"] |= {"trials": 1, "space": space}
     lr, ema = find_problems(tree)
     assert (lr.key, ema.key) == ("tune.space.train.swa.lr", "tune.space.train.ema")
     assert "a trial is without it" in lr.message

@@ -42,7 +42,7 @@ def exit_to_nobody(project: Path, *command: str) -> int:
 @pytest.fixture
 def project(fresh: Callable[[str], Project]) -> Project:
     project = fresh("project")
-    (project.path / "stage.py").write_text(STAGE)
+    (project.path / "stages/prepare/__main__.py").write_text(STAGE, encoding="utf-8")
     return project
 
 
@@ -50,18 +50,18 @@ def test_a_reader_who_leaves_changes_no_exit_code(project: Project) -> None:
     for argument in ("plan", "--help"):
         assert exit_to_nobody(project.path, "reprise", argument) == 0, argument
     # What is at work goes on to its end.
-    assert exit_to_nobody(project.path, sys.executable, "-P", "stage.py") == 0
+    assert exit_to_nobody(project.path, sys.executable, "-m", "stages.prepare") == 0
     assert (project.path / "data/prepare/done").exists()
-    assert exit_to_nobody(project.path, sys.executable, "-P", "stage.py", "stop") == 1
+    assert exit_to_nobody(project.path, sys.executable, "-m", "stages.prepare", "stop") == 1
 
 
 def test_a_terminal_of_ascii_shows_what_it_can(project: Project) -> None:
-    done = project.run(sys.executable, "-P", "stage.py", env=ASCII)
+    done = project.run(sys.executable, "-m", "stages.prepare", env=ASCII)
     assert "2 \\xd7 3" in done.stdout
-    stopped = project.run(sys.executable, "-P", "stage.py", "stop", env=ASCII, ok=False)
+    stopped = project.run(sys.executable, "-m", "stages.prepare", "stop", env=ASCII, ok=False)
     assert "no UTF-8: \\udcff, and \\xd7" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     # UTF-8 does not know half of a name either.
     utf8 = {"PYTHONIOENCODING": "utf-8"}
-    stopped = project.run(sys.executable, "-P", "stage.py", "stop", env=utf8, ok=False)
+    stopped = project.run(sys.executable, "-m", "stages.prepare", "stop", env=utf8, ok=False)
     assert "no UTF-8: \\udcff, and ×" in stopped.stderr

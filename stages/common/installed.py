@@ -79,10 +79,12 @@ def check_noted() -> None:
     Before anything runs, so that a fresh `dvc status` is not taken for more than it is. Raises
     UserError as above.
     """
-    note = _read_note()
-    changed = {path: stat for path in note if (stat := _stat(path)) not in ([], note[path][3])}
+    note, homes = _read_note(), _homes()
+    # An environment that was copied brings along what was noted where it lay before.
+    here = [path for path in note if path.startswith(tuple(homes))]
+    changed = {path: stat for path in here if (stat := _stat(path)) not in ([], note[path][3])}
     if changed:
-        _write_note(_compare(changed, note, _homes()))
+        _write_note(_compare(changed, note, homes))
 
 
 def _homes() -> list[str]:
