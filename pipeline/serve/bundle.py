@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pipeline.serve.rows import Arrays, Row, decode, make_encoder
 from pipeline.serve.signature import Signature, example_row, parse_signature
 from stages.common.errors import UserError
+from stages.common.telemetry import switch_off_telemetry
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession as Session
@@ -125,7 +126,7 @@ def import_onnxruntime() -> ModuleType:
     Its library reads the variable as it is loaded; later there is no way to keep it from looking
     up its collector's address, and from writing an identifier into the user's cache folder.
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    switch_off_telemetry()
     import onnxruntime
 
     return onnxruntime  # type: ignore[no-any-return]
