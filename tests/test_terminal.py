@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, project_environment
+from tests.conftest import ROOT, Project, project_environment
 
 ASCII = {"PYTHONIOENCODING": "ascii"}
 # A stage's own start and end around work that prints; in a file, as a stage is.
@@ -53,6 +53,15 @@ def test_a_reader_who_leaves_changes_no_exit_code(project: Project) -> None:
     assert exit_to_nobody(project.path, sys.executable, "-m", "stages.prepare") == 0
     assert (project.path / "data/prepare/done").exists()
     assert exit_to_nobody(project.path, sys.executable, "-m", "stages.prepare", "stop") == 1
+
+
+def test_what_is_said_unbuffered_is_there_when_the_process_is_killed() -> None:
+    code = (
+        "import os, signal; from stages.common.terminal import keep_printing; keep_printing();"
+        "print('said', end=''); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-u", "-c", code], cwd=ROOT, capture_output=True)
+    assert done.stdout == b"said"
 
 
 def test_a_terminal_of_ascii_shows_what_it_can(project: Project) -> None:

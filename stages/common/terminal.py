@@ -45,8 +45,10 @@ def _unbreakable(stream: Any) -> Any:
         pipe = _Pipe(stream.fileno(), "wb", closefd=False)
     except (OSError, ValueError):
         return stream  # closed, or of no file
+    # Of Python's `-u` nothing is kept back: who kills the process has read what it said before.
+    buffer: Any = pipe if stream.write_through else io.BufferedWriter(pipe)
     return io.TextIOWrapper(
-        io.BufferedWriter(pipe),
+        buffer,
         encoding=stream.encoding,
         errors="backslashreplace",
         line_buffering=stream.line_buffering,
