@@ -80,7 +80,7 @@ def started(
             process.kill()
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> float:
+def wait_until(condition: Callable[[], object], seconds: float = 90.0) -> float:
     """Wait until `condition()` holds; the seconds that it took. Fails after `seconds`."""
     start = time.monotonic()
     while not condition():

@@ -22,15 +22,15 @@ NONSENSE: list[dict[tuple[str, str], tuple[str, str]]] = [
             "train.schedule.T_max",
             "must be at least 1",
         ),
-        ("clip_value: null", "clip_value: 1e308"): ("train.clip_value", "at most 3.4e+38"),
+        ("clip_value:  ", "clip_value: 1e308 "): ("train.clip_value", "at most 3.4e+38"),
         ("clip_norm: 1.0", "clip_norm: 1e-300"): ("train.clip_norm", "at least 1e-30"),
-        ("class_weights: null", "class_weights: {3: 1e308}"): (
+        ("class_weights:  ", "class_weights: {3: 1e308} "): (
             "train.class_weights.3",
             "at most 1000000",
         ),
         ("epochs: 30", f"epochs: {HUGE}"): ("train.epochs", "at most 1000000"),
         ("batch_size: 64", f"batch_size: {HUGE}"): ("train.batch_size", "at most 1000000000"),
-        ("micro_batch_size: null", f"micro_batch_size: {HUGE}"): (
+        ("micro_batch_size:  ", f"micro_batch_size: {HUGE} "): (
             "train.micro_batch_size",
             "at most 1000000000",
         ),

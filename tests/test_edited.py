@@ -100,8 +100,8 @@ def test_every_kind_of_input_of_every_stage(clone: Project, stage: str, kind: st
         "build": ("channels: [16, 32]", "channels: [16, 33]"),
         "tune": ("trials: 0", "trials: 1"),
         "train": (LR, OTHER_LR),
-        "evaluate": ("[accuracy, f1_macro,", "[f1_macro, accuracy,"),
-        "infer": ("export: [onnx, program]", "export: [onnx]"),
+        "evaluate": ("  - accuracy\n  - f1_macro\n", "  - f1_macro\n  - accuracy\n"),
+        "infer": ("  - onnx\n  - program\n", "  - onnx\n"),
     }
     clone.edit("params.yaml", "  epochs: 30", "  epochs: 2")
     clone.run("dvc", "repro")

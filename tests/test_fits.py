@@ -76,7 +76,7 @@ def test_names_that_the_table_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
     edits = {
         "target: label": "target: labl",
         "columns: {}": "columns: {imge: exclude}",
-        "slices: null": "slices: [image, nope]",
+        "slices:  ": "slices: [image, nope] ",
         "accuracy: {minimum: 0.95}": "rmse: {maximum: 5}",
     }
     found = problems(edits, monkeypatch)
@@ -100,7 +100,7 @@ def test_whole_numbers_may_be_classes_or_amounts(monkeypatch: pytest.MonkeyPatch
     assert "10 different whole numbers" in loss.message
     assert "prepare.task" in loss.message
     # When all that depends on the task is for the other one, that one edit comes first.
-    edits |= {"[accuracy, f1_macro, log_loss, roc_auc]": "[rmse]"}
+    edits |= {"  - accuracy\n  - f1_macro\n  - log_loss\n  - roc_auc\n": "  - rmse\n"}
     edits |= {"    accuracy: {minimum: 0.95}": "    rmse: {maximum: 5}"}
     first, *_ = problems(edits, monkeypatch)
     assert (first.key, first.suggestion) == ("prepare.task", "regression")
