@@ -1,5 +1,6 @@
 """A stage runs under the libraries and with the code that `dvc.lock` will record, or not at all."""
 
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,18 +42,18 @@ def check_imports(stage: str) -> None:
     was installed, or of code from elsewhere: see `check_installed`. Raises UserError.
     """
     check_installed()
-    root = Path.cwd()
-    deps = [root / dep for dep in declared_deps(stage)]
+    root = f"{Path.cwd()}{os.sep}"
+    deps = tuple(f"{root}{dep}" for dep in declared_deps(stage))
     # The environment may lie inside the repository.
-    libraries = [Path(sys.prefix), *(Path(p) for p in sys.path if p.endswith("-packages"))]
+    libraries = tuple(f"{p}{os.sep}" for p in sys.path if p.endswith("-packages"))
     problems = []
     for name, module in sorted(sys.modules.items()):
-        file = Path(getattr(module, "__file__", None) or "/")
-        if root not in file.parents or any(folder in file.parents for folder in libraries):
+        file = getattr(module, "__file__", None) or ""
+        if not file.startswith(root) or file.startswith((f"{sys.prefix}{os.sep}", *libraries)):
             continue
-        if any(file == dep or dep in file.parents for dep in deps):
+        if any(file == dep or file.startswith(f"{dep}{os.sep}") for dep in deps):
             continue
-        path = file.relative_to(root)
+        path = Path(file).relative_to(root)
         remedy = "'reprise deps' lists it, or says why not"
         if path.parts[0] not in ("stages", "pipeline"):
             remedy = "move it into stages/, import it from there, and run 'reprise deps'"
