@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pipeline.fits import Target, check_data
 from pipeline.meta import read_metas
 from pipeline.named import check_named, read_schema
-from pipeline.paths import check_paths
+from pipeline.paths import OTHER_FILE, check_paths
 from pipeline.rehearsal import rehearse
 from pipeline.tasks import check_guess, check_task, check_task_gates
 from pipeline.zoo import ZOO, check_alone
@@ -91,8 +91,10 @@ def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
         if name in tree:
             found, typed[name] = _check_section(name, tree[name], schema)
             problems += found
-    told = {problem.key for problem in problems}
     of_paths = check_paths(tree, fetched=fetched)
+    # What is in a file that can't be the one is no news.
+    wrong_files = [problem for problem in of_paths if problem.message.endswith(OTHER_FILE)]
+    told = {problem.key for problem in (*problems, *wrong_files)}
     right = not any(problem.key == "prepare.source" for problem in of_paths)
     source = typed.get("prepare") if right else None
     of_data, target = check_data(tree, source, typed.get("infer"))

@@ -16,6 +16,9 @@ from stages.common.yamlfile import read_yaml
 
 Stages = Mapping[str, Mapping[str, Any]]
 
+# Of a path that a later stage, or the stage itself, would overwrite.
+OTHER_FILE = "take a file that no stage writes"
+
 
 def check_paths(tree: Mapping[str, Any], *, fetched: bool = True) -> list[Problem]:
     """What is wrong with the paths that `dvc.yaml` takes from `tree`, each mistake once.
@@ -58,7 +61,7 @@ def _check_path(
         message = f"{path} holds what the stage '{min(later)}' writes, which comes after '{stage}'"
         if later == {stage}:
             message = f"{path} holds what the stage '{stage}' itself writes"
-        return Problem(f"{message}: take a file that no stage writes", key, value)
+        return Problem(f"{message}: {OTHER_FILE}", key, value)
     if makers:
         return None
     if path.exists():
