@@ -1,4 +1,4 @@
-"""How a process of ours gets at a Prefect server: the auth string, and past a proxy.
+"""Access of our processes to a Prefect server: the auth string, and a way past a proxy.
 
 The server of `reprise up` answers only who knows its auth string. That stands in `.reprise/auth`,
 which its user alone can read, and nowhere in a command line. A server that somebody else has
@@ -60,7 +60,7 @@ def read_auth() -> str | None:
 
 
 def auth_of(url: str) -> str | None:
-    """What logs in to the Prefect API at `url`: the file's where it is this folder's server."""
+    """Return the auth string for the Prefect API at `url`: the file's, if it is this folder's."""
     server = read_records().get("server")
     if server is not None and server.port == urllib.parse.urlsplit(url).port and is_local(url):
         return read_auth()
@@ -68,13 +68,13 @@ def auth_of(url: str) -> str | None:
 
 
 def client_environment(url: str) -> dict[str, str]:
-    """What a process needs in its environment to ask the Prefect API at `url`."""
+    """Return the environment variables with which a process can ask the Prefect API at `url`."""
     auth = auth_of(url)
     return {URL: url, **({} if auth is None else {CLIENT_AUTH: auth}), **past_proxies(os.environ)}
 
 
 def is_local(url: str) -> bool:
-    """Whether an address is this machine's own."""
+    """Return True for an address of this machine."""
     return urllib.parse.urlsplit(url).hostname in OWN_NAMES
 
 

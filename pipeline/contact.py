@@ -1,4 +1,4 @@
-"""What a run hears from Prefect's server: whether it is to be cancelled, and whether it is there.
+"""Contact of a run with Prefect's server: a wish to cancel the run, and signs of life.
 
 The stages need no server. So a run goes on without one, and only its end waits a while for it.
 """
@@ -32,7 +32,7 @@ class Contact:
         self._cancelled = False
 
     def is_cancelled(self) -> bool:
-        """Whether somebody has asked Prefect to cancel the current flow run."""
+        """Return True if somebody has asked Prefect to cancel the current flow run."""
         self._ask()
         return self._cancelled
 
