@@ -196,7 +196,7 @@ def predict(file: str, output: str | None, explain: bool) -> None:  # noqa: FBT0
     paths = [str(Path(file).absolute())]
     paths += [] if output is None else ["--output", str(Path(output).absolute())]
     paths += ["--explain"] if explain else []
-    _run_module("stages.infer.predict", *paths)
+    _run_module("stages.tools.predict_file", *paths)
 
 
 @main.command()
@@ -287,7 +287,7 @@ def deps(check: bool) -> None:  # noqa: FBT001
 @stop_at_mistakes
 def schema(check: bool) -> None:  # noqa: FBT001
     """Write stages/params.schema.json, with which an editor completes params.yaml."""
-    command = [sys.executable, "-m", "stages.schema", *(["--check"] if check else [])]
+    command = [sys.executable, "-m", "stages.tools.params_schema", *(["--check"] if check else [])]
     sys.exit(subprocess.run(command, check=False).returncode)
 
 

@@ -103,7 +103,7 @@ def judge_differences(
     comparison: Mapping[str, Any],
     missing: Iterable[str],
 ) -> list[Verdict]:
-    """What `not_worse_by` says, from what `stages.evaluate.compare` has found.
+    """What `not_worse_by` says, from what `stages.compare.compare` has found.
 
     Without a comparison (`missing` says why), or where the rows can't be paired, nothing can be
     told: that is inconclusive, never passed.

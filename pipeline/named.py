@@ -52,7 +52,7 @@ def read_schema() -> dict[str, Any]:
     print(f"note: {SCHEMA} is out of date for editors: 'reprise schema' writes it", file=sys.stderr)
     schema = _read(OWN_SCHEMA)
     if schema is None:
-        command = [sys.executable, "-m", "stages.schema", str(OWN_SCHEMA)]
+        command = [sys.executable, "-m", "stages.tools.params_schema", str(OWN_SCHEMA)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             reason = "\n  ".join(done.stderr.strip().splitlines()[-4:])

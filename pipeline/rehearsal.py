@@ -23,7 +23,7 @@ UNSEEN = {
     "train": ("batch_size", "micro_batch_size", "early_stopping", "ema", "swa", "replicas"),
 }
 # What it runs, beside the zoo.
-CODE = ("stages/rehearse.py", "stages/train/optimizers.py", "stages/train/bounds.py")
+CODE = ("stages/tools/rehearse.py", "stages/train/optimizers.py", "stages/train/bounds.py")
 ZOO = "stages/zoo/**/*.py"
 
 
@@ -38,7 +38,7 @@ def rehearse(tree: Mapping[str, Any]) -> list[Problem]:
         known = read_json(STAMP)
         if known.get("stamp") == stamp:
             return [_problem(entry) for entry in known["problems"]]
-    command = [sys.executable, "-m", "stages.rehearse"]
+    command = [sys.executable, "-m", "stages.tools.rehearse"]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().split("\n")[-1]

@@ -33,7 +33,7 @@ PREDICTIONS = "data/evaluate/predictions.parquet"
 class Report:
     """All that the pages show.
 
-    `comparison`, `data` and `slices` are what `stages.evaluate.compare`, `changed_data` and
+    `comparison`, `data` and `slices` are what `stages.compare.compare`, `changed_data` and
     `worse_slices` print; they are empty where their files are not here, as `missing` says.
     """
 
@@ -83,7 +83,7 @@ def make_report(asked: str | None) -> Report:
 
 
 def compare_with(base: str, commit: str) -> tuple[Mapping[str, Any], list[str]]:
-    """What `stages.evaluate.compare` finds, and why not where predictions are missing."""
+    """What `stages.compare.compare` finds, and why not where predictions are missing."""
     if not LOCK.exists():
         raise UserError("there is no dvc.lock: run 'dvc repro' first")
     before, after = _locked(text_at(commit, str(LOCK))), _locked(LOCK.read_text("utf-8"))
@@ -135,7 +135,7 @@ def _compare(
     before: Path, after: Path, replicas: Sequence[list[Path]], *, renumbered: bool
 ) -> Mapping[str, Any]:
     names = [str(name) for name in read_yaml(PARAMS)["evaluate"]["metrics"]]
-    command = [sys.executable, "-m", "stages.evaluate.compare", str(before), str(after), *names]
+    command = [sys.executable, "-m", "stages.compare.compare", str(before), str(after), *names]
     command += ["--renumbered"] if renumbered else []
     for side, files in zip(("before", "after"), replicas, strict=True):
         command += [f"--replicas-{side}", *map(str, files)]

@@ -44,7 +44,7 @@ def _source_of(locked: Locked) -> tuple[object, object]:
 def compare_data(
     before: Locked, after: Locked, base: str, commit: str, missing: list[str]
 ) -> dict[str, Any]:
-    """What `stages.evaluate.changed_data` prints; {"same": True} where nothing can differ.
+    """What `stages.compare.data_drift` prints; {"same": True} where nothing can differ.
 
     `before` and `after` are the stages of both `dvc.lock`, that of `commit` and ours. Empty where
     files are not in DVC's cache: `missing` then says so, and what brings them.
@@ -60,11 +60,11 @@ def compare_data(
     if sides[0] is None or sides[1] is None:
         return {}
     files = {"before": sides[0], "after": sides[1]}
-    return _start("stages.evaluate.changed_data", files, "the data", missing)
+    return _start("stages.compare.data_drift", files, "the data", missing)
 
 
 def compare_slices(before: Locked, after: Locked, missing: list[str]) -> dict[str, Any]:
-    """What `stages.evaluate.worse_slices` prints of two predictions that are both in the cache."""
+    """The answer of `stages.compare.slice_regressions` on two predictions of the cache."""
     section = read_yaml(PARAMS)["evaluate"]
     # That the working folder's data is not here has been said where the data was compared.
     prepared = _find(_digests(after), "", [], None)
@@ -80,7 +80,7 @@ def compare_slices(before: Locked, after: Locked, missing: list[str]) -> dict[st
         "before": {"predictions": paths[0]},
         "after": {"predictions": paths[1], **prepared},
     }
-    return _start("stages.evaluate.worse_slices", files, "the slices", missing)
+    return _start("stages.compare.slice_regressions", files, "the slices", missing)
 
 
 def _outs(locked: Locked) -> dict[str, str]:

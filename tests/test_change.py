@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import ttest_ind
 
+from stages.compare.mean_difference import MIN_REPLICAS, find_changes, judge
 from stages.evaluate.bootstrap import WEIGHTS
-from stages.evaluate.change import MIN_REPLICAS, find_changes, judge
 
 ROWS, RESAMPLES, TIMES = 200, 300, 400
 # More than that many of `TIMES`, at 5 % each, come in one of a thousand cases.

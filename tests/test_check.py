@@ -398,7 +398,7 @@ def test_a_list_that_dvc_left_half_written_is_removed_when_nobody_needs_it(clone
 
 
 def test_the_schema_for_editors_is_up_to_date(example: Project) -> None:
-    example.run("python", "-m", "stages.schema", "--check")
+    example.run("python", "-m", "stages.tools.params_schema", "--check")
 
 
 def test_the_schema_takes_what_is_right_and_nothing_else() -> None:

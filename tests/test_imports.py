@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.closure import read_imports
+from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT
 
 STAGES = ("prepare", "build", "tune", "train", "evaluate", "infer")
@@ -23,10 +24,9 @@ EDGES = {
     "stages.common": (),
     # A file of the zoo stands alone: not even its neighbours.
     "stages.zoo": ("stages.common",),
-    # Collects what every stage takes, for `params.schema.json`; no stage imports it.
-    "stages.schema": ("stages",),
-    # Asks torch and the model of `reprise check`; no stage imports it.
-    "stages.rehearse": ("stages",),
+    # Commands beside the stages, and what `reprise report` starts; no stage imports them.
+    "stages.tools": ("stages",),
+    "stages.compare": ("stages.common", "stages.evaluate"),
     # The light, typed sections, and what of one goes together; all else it starts as a process.
     "pipeline": (
         "stages.common",
@@ -113,3 +113,15 @@ def test_sections_are_light() -> None:
     code = f"import sys, {names}; print([n for n in {HEAVY} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_edit_of_a_tool_or_of_a_comparison_reruns_nothing() -> None:
+    deps = [
+        Path(dep)
+        for stage in read_yaml(Path("dvc.yaml"))["stages"].values()
+        for dep in stage["deps"]
+    ]
+    apart = [*Path("stages/tools").iterdir(), *Path("stages/compare").iterdir()]
+    assert len(apart) >= 11
+    for file in apart:
+        assert not {file, *file.parents} & deps, file

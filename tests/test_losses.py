@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 import stages.zoo.losses
 from stages.common.errors import UserError
 from stages.common.files import read_json
-from stages.schema import SCHEMA
+from stages.tools.params_schema import SCHEMA
 from stages.train.losses import make_loss
 from stages.train.names import allowed, arguments_of, losses_of
 from stages.train.optimizers import check_names

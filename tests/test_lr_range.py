@@ -11,9 +11,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F  # noqa: N812
 
-from stages.train import lr_range
-from stages.train.aside import Training
-from stages.train.lr_range import find_curve, measure, smooth
+from stages.tools import lr_range
+from stages.tools.lr_range import find_curve, measure, smooth
+from stages.tools.training_tool import Training
 from stages.train.shares import batches
 from tests.conftest import Project
 from tests.samples import (

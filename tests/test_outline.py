@@ -81,51 +81,40 @@ def test_the_contents_list_the_steps() -> None:
 
 def test_every_link_leads_to_what_it_names() -> None:
     wrong: list[str] = []
-    num_lines = 0
+    num_symbols = 0
     for name, file, anchor in links():
         if not file:
             continue
         target = Path(os.path.normpath(OUTLINE.parent / file))
+        symbol = re.fullmatch(r"`((?!\w+\.py`)[A-Za-z_][\w.]*)`", name)
         if not target.exists():
             wrong.append(f"{name}: {file} does not exist")
-        elif anchor is not None:
-            num_lines += 1
-            problem = _wrong_line(name, target, anchor)
-            wrong += [] if problem is None else [problem]
-    assert num_lines >= 25
+        elif anchor is not None and target.suffix == ".py":
+            wrong.append(f"{name}: a link names the file and its symbol, not {anchor}")
+        elif symbol is not None and target.suffix == ".py":
+            num_symbols += 1
+            if symbol[1] not in definitions(target):
+                wrong.append(f"{symbol[1]}: {target.relative_to(ROOT)} does not define it")
+    assert num_symbols >= 25
     assert wrong == [], "\n".join(wrong)
 
 
-def _wrong_line(name: str, target: Path, anchor: str) -> str | None:
-    """Why `name` (in backticks) is not what stands at `anchor` (L and a line) of `target`."""
-    found = re.fullmatch(r"`([\w.]+)`", name), re.fullmatch(r"L(\d+)", anchor)
-    if found[0] is None or found[1] is None or target.suffix != ".py":
-        return f"{name}: a link to a line is [`name`](file.py#L12), not #{anchor} of {target.name}"
-    lines = definitions(target)
-    symbol, line = found[0][1], int(found[1][1])
-    if symbol not in lines:
-        return f"{symbol}: {target.relative_to(ROOT)} does not define it"
-    if lines[symbol] != line:
-        return f"{symbol}: {target.relative_to(ROOT)} has it at #L{lines[symbol]}, not #L{line}"
-    return None
-
-
-def definitions(file: Path) -> dict[str, int]:
-    """The line of each function, class and name assigned at the top of `file`, and of methods."""
-    lines: dict[str, int] = {}
+def definitions(file: Path) -> set[str]:
+    """The functions, classes and names assigned at the top of `file`, and methods."""
+    found: set[str] = set()
 
     def collect(body: list[ast.stmt], prefix: str) -> None:
         for node in body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                lines[prefix + node.name] = node.lineno
+                found.add(prefix + node.name)
             if isinstance(node, ast.ClassDef):
                 collect(node.body, f"{prefix}{node.name}.")
             targets = node.targets if isinstance(node, ast.Assign) else []
             targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
-            lines.update({prefix + t.id: node.lineno for t in targets if isinstance(t, ast.Name)})
+            found.update(prefix + t.id for t in targets if isinstance(t, ast.Name))
 
     collect(ast.parse(file.read_text(encoding="utf-8")).body, "")
-    return lines
+    return found
 
 
 def test_the_recipes_are_those_of_the_outline() -> None:

@@ -81,7 +81,7 @@ def reached(lines: list[str], project: Project, home: Path) -> list[str]:
         pytest.param(("-m", "stages.train"), marks=pytest.mark.soak),
         pytest.param(("-m", "stages.evaluate"), marks=pytest.mark.soak),
         pytest.param(
-            ("-m", "stages.infer.predict", "data/raw/table.parquet"), marks=pytest.mark.soak
+            ("-m", "stages.tools.predict_file", "data/raw/table.parquet"), marks=pytest.mark.soak
         ),
     ],
     ids=lambda command: command[1],

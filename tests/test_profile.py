@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from stages.train import profile
-from stages.train.aside import Training
-from stages.train.profile import MARK, NUM_ROWS, NUM_WARM, as_long, measure
+from stages.tools import profile
+from stages.tools.profile import MARK, NUM_ROWS, NUM_WARM, as_long, measure
+from stages.tools.training_tool import Training
 from tests.conftest import Project
 from tests.samples import (
     Linear,

@@ -83,7 +83,11 @@ def test_the_shell_commands_run(clone: Project, prefect_server: str, tmp_path: P
     commands += ["dvc push", "reprise check"]
     commands += ["reprise recipe", "reprise recipe linear_regression"]
     commands += ["reprise metrics", "reprise deps --check", "reprise schema --check"]
-    commands += ["dvc plots show", "dvc exp show --csv", "python -m stages.train.board"]
+    commands += [
+        "dvc plots show",
+        "dvc exp show --csv",
+        "python -m stages.tools.rebuild_tensorboard",
+    ]
     assert any(command.startswith("dvc exp run -S") for command in commands)
     for command in commands:
         assert f"{command.split()[0]} {command.split()[1]}" in README

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import rehearsal
 from stages.common.yamlfile import read_yaml
-from stages.rehearse import rehearse
+from stages.tools.rehearse import rehearse
 from tests.conftest import ROOT
 from tests.samples import mixed_table, set_params, small_project
 

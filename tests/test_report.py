@@ -21,7 +21,7 @@ from pipeline.report_data import is_renumbered
 from pipeline.report_files import as_page
 from pipeline.report_text import as_markdown
 from stages.common.files import read_json
-from stages.evaluate.compare import compare
+from stages.compare.compare import compare
 from tests.conftest import ROOT, Project, copy_project
 from tests.names import NAMES
 from tests.samples import mixed_table, set_params
@@ -396,7 +396,7 @@ def test_it_can_be_asked_for_by_hand(tmp_path: Path) -> None:
     after.write_parquet(tmp_path / "after.parquet")
     files = [str(tmp_path / "before.parquet"), str(tmp_path / "after.parquet")]
     done = subprocess.run(
-        [sys.executable, "-m", "stages.evaluate.compare", *files, "accuracy"],
+        [sys.executable, "-m", "stages.compare.compare", *files, "accuracy"],
         cwd=ROOT,
         capture_output=True,
         check=True,

@@ -9,10 +9,10 @@ import pytest
 
 from stages.common.encode import encode, row_keys
 from stages.common.schema import Feature, Schema, Target, write_record
-from stages.evaluate.changed_data import find_changes
-from stages.evaluate.sides import Side
+from stages.compare.data_drift import find_changes
+from stages.compare.revision_data import Side
+from stages.compare.slice_regressions import compare_slices, find_worse, report_slices
 from stages.evaluate.weighted import Floats
-from stages.evaluate.worse_slices import compare_slices, find_worse, report_slices
 from stages.prepare.fit import fit_schema, fit_statistics
 from tests.conftest import ROOT, Project
 from tests.samples import mixed_table, run_stages, small_project

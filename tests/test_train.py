@@ -28,7 +28,8 @@ from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
 from stages.common.layers import Dropout, share_masks
 from stages.common.model import ModelSpec, make_model
-from stages.train.board import histogram, rebuild
+from stages.tools.rebuild_tensorboard import rebuild
+from stages.train.board import histogram
 from stages.train.diverged import DivergedError
 from stages.train.loop import train, validate
 from stages.train.losses import make_loss

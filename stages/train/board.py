@@ -1,8 +1,8 @@
-"""What TensorBoard shows of a training; also rebuilds it: `python -m stages.train.board`.
+"""What TensorBoard shows of a training.
 
 Event files carry the time and a process id, so they are no output: they lie under
 `data/tensorboard`, which git and DVC ignore. A run that DVC restored has none; its scalars are
-then written anew from `history.csv`.
+then written anew from `history.csv` (`python -m stages.tools.rebuild_tensorboard`).
 """
 
 import hashlib
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from stages.common.batches import Batch, take
-from stages.common.files import read_csv, read_json
 from stages.common.model import ModelSpec
 from stages.common.schema import Target
 from stages.train.calibrate import score, to_weights
@@ -223,43 +222,3 @@ def _flat(tree: dict[str, Any], prefix: str) -> dict[str, bool | int | float | s
         else:
             flat[path] = value if isinstance(value, bool | int | float | str) else str(value)
     return flat
-
-
-def rebuild() -> None:
-    """Write the scalars of the training in `data/train` anew, unless its events are there."""
-    from stages.common.params import read_params
-    from stages.train.fit import read_recipe
-
-    params = read_params("train")
-    section, spec, _, _ = read_recipe(params)
-    history = Path("data/train/history.csv")
-    folder = run_folder(spec, section, params.seed)
-    if any(folder.glob("events.out.tfevents.*")):
-        print(f"{folder} has its events already")
-        return
-    if not history.exists():
-        print(f"there is no {history}: 'dvc repro train' or 'dvc pull' brings it")
-        return
-    rows = [{k: float(v) for k, v in row.items()} for row in read_csv(history)]
-    metric = next(name for name in rows[0] if name not in Epoch.__annotations__)
-    epochs = [
-        Epoch(
-            epoch=int(row["epoch"]),
-            learning_rate=row["learning_rate"],
-            gradient_norm=row["gradient_norm"],
-            train_loss=row["train_loss"],
-            validation_loss=row["validation_loss"],
-            metric=row[metric],
-        )
-        for row in rows
-    ]
-    with open_board(spec, section, params.seed, metric.removeprefix("validation_")) as board:
-        for epoch in epochs:
-            board.write_epoch(epoch)
-        number = read_json(Path("data/train/metrics.json"))["kept_epoch"]
-        board.write_hyper_parameters(epochs[number - 1])
-    print(f"rebuilt {folder} from {history}")
-
-
-if __name__ == "__main__":
-    rebuild()

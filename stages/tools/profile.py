@@ -1,4 +1,4 @@
-"""Where does the time of a step go? `python -m stages.train.profile --steps 20`.
+"""Where does the time of a step go? `python -m stages.tools.profile --steps 20`.
 
 Some steps of the training of `params.yaml`, through the loop itself, under PyTorch's profiler; the
 first ones, which also warm up, are left out. Written to `.reprise/profile/trace.json`: what ran
@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import profiler
 
 from stages.common.params import Params
-from stages.train.aside import Training, at_least, prepare, run_aside
+from stages.tools.training_tool import Training, at_least, prepare, run_aside
 from stages.train.assemble import sizes
 from stages.train.compiled import choose_compile
 
@@ -106,7 +106,7 @@ def show(found: Profile) -> None:
 
 def main() -> None:
     """Measure, show."""
-    parser = argparse.ArgumentParser(prog="python -m stages.train.profile", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m stages.tools.profile", description=__doc__)
     parser.add_argument("--steps", type=at_least(1), default=NUM_STEPS, metavar="N")
     num_steps = parser.parse_args().steps
 

@@ -1,4 +1,4 @@
-"""A file of new rows to predictions, outside the road: `python -m stages.infer.predict FILE`.
+"""A file of new rows to predictions, outside the road: `python -m stages.tools.predict_file FILE`.
 
 Without `--output`, they go to the terminal as CSV, and all else that is said to standard error.
 """

@@ -1,10 +1,10 @@
 """The slices of the test rows on which a change made the model worse, beyond noise.
 
-    python -m stages.evaluate.worse_slices < sides.json
+    python -m stages.compare.slice_regressions < sides.json
 
 Prints JSON; `reprise report` starts it. `sides.json` is `{"metric": …, "columns": […] or null,
 "before": {"predictions": …}, "after": {"predictions": …, "schema.json": …, "train": {…}, …}}`,
-with the paths of files as `stages.evaluate.changed_data` has them.
+with the paths of files as `stages.compare.data_drift` has them.
 
 The slices are those that evaluate cuts, of the rows that both sides have predicted. With many of
 them some look worse by chance: Holm's correction (Scandinavian Journal of Statistics 6, 1979)
@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stages.compare.compare import DIFFER, ROW, differ, mark
+from stages.compare.revision_data import load_side
 from stages.evaluate.bootstrap import LEVEL, Interval, paired_differences
-from stages.evaluate.compare import DIFFER, ROW, differ, mark
 from stages.evaluate.metrics import compute_metrics
 from stages.evaluate.predicted import (
     Predicted,
@@ -32,7 +33,6 @@ from stages.evaluate.predicted import (
     read_codes,
     read_predicted,
 )
-from stages.evaluate.sides import load_side
 from stages.evaluate.slices import SMALL_ROWS, Rows, cut
 
 ALPHA = 1 - LEVEL

@@ -1,8 +1,8 @@
 """`stages/params.schema.json`: what `params.yaml` may hold, for editors and `reprise check`.
 
-    python -m stages.schema            # writes it
-    python -m stages.schema --check    # stops with 1 when it is out of date
-    python -m stages.schema FILE       # writes it elsewhere
+    python -m stages.tools.params_schema            # writes it
+    python -m stages.tools.params_schema --check    # stops with 1 when it is out of date
+    python -m stages.tools.params_schema FILE       # writes it elsewhere
 
 It holds the typed sections, each model and dataset of the zoo with its arguments, and each loss,
 optimizer and schedule of torch with those of its signature. `x-tasks` are the names that each
@@ -48,7 +48,7 @@ SOURCES = (
     "stages/train/optimizers.py",
     "stages/zoo/losses.py",
     "stages/zoo/schedules.py",
-    "stages/schema.py",
+    "stages/tools/params_schema.py",
 )
 
 

@@ -1,6 +1,6 @@
 """Two predictions of the same rows, compared: better, worse, or noise.
 
-    python -m stages.evaluate.compare BEFORE.parquet AFTER.parquet METRIC…
+    python -m stages.compare.compare BEFORE.parquet AFTER.parquet METRIC…
         [--replicas-before FILE…] [--replicas-after FILE…] [--renumbered]
 
 Prints JSON; `reprise report` starts it. Both files are `predictions.parquet` of the stage
@@ -19,8 +19,8 @@ from typing import Any
 
 import polars as pl
 
+from stages.compare.mean_difference import MIN_REPLICAS, Change, find_changes
 from stages.evaluate.bootstrap import Interval, paired_differences
-from stages.evaluate.change import MIN_REPLICAS, Change, find_changes
 from stages.evaluate.metrics import LESS_IS_BETTER, compute_metrics
 from stages.evaluate.predicted import class_names, read_codes, read_predicted
 

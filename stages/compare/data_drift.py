@@ -1,6 +1,6 @@
 """What a change did to the prepared data: rows, columns, classes, and drift column by column.
 
-    python -m stages.evaluate.changed_data < sides.json
+    python -m stages.compare.data_drift < sides.json
 
 Prints JSON; `reprise report` starts it. `sides.json` names the files of both revisions:
 `{"before": {"schema.json": …, "statistics.json": …, "train": {"key.npy": …}, …}, "after": …}`.
@@ -33,7 +33,7 @@ from stages.common.drift import (
 )
 from stages.common.files import rounded
 from stages.common.schema import Array, Feature, Moments, Schema
-from stages.evaluate.sides import SPLITS, Side, load_side
+from stages.compare.revision_data import SPLITS, Side, load_side
 
 Bools = npt.NDArray[np.bool_]
 

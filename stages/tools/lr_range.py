@@ -1,4 +1,4 @@
-"""Which learning rate? `python -m stages.train.lr_range` tries them all in one short training.
+"""Which learning rate? `python -m stages.tools.lr_range` tries them all in one short training.
 
 The range test of Smith (2017, Cyclical Learning Rates for Training Neural Networks): the rate
 grows with every step, from far too small to far too large, and the loss of each step is noted.
@@ -23,7 +23,7 @@ from torch import Tensor
 from stages.common.errors import UserError
 from stages.common.params import Params
 from stages.common.section import Named
-from stages.train.aside import EnoughError, Training, at_least, prepare, run_aside
+from stages.tools.training_tool import EnoughError, Training, at_least, prepare, run_aside
 from stages.train.diverged import DivergedError
 from stages.train.params import TrainParams
 from stages.train.state import State
@@ -224,7 +224,7 @@ def show(curve: Curve, params: TrainParams) -> None:
 
 def main() -> None:
     """Measure, write, show."""
-    parser = argparse.ArgumentParser(prog="python -m stages.train.lr_range", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m stages.tools.lr_range", description=__doc__)
     parser.add_argument("--from", dest="lowest", type=float, default=LOWEST, metavar="RATE")
     parser.add_argument("--to", dest="highest", type=float, default=HIGHEST, metavar="RATE")
     parser.add_argument("--steps", type=at_least(2), default=NUM_STEPS, metavar="N")

@@ -1,4 +1,4 @@
-"""`python -m stages.rehearse`: what torch's constructors and the model say of `params.yaml`.
+"""`python -m stages.tools.rehearse`: what torch's constructors and the model say of `params.yaml`.
 
 Reads the sections prepare, build and train as JSON from the standard input, all right by their
 types and names; writes a list of problems. No training is begun, and no weight is drawn.
