@@ -18,7 +18,7 @@ from contextlib import chdir
 from pathlib import Path
 
 from benchmarks.road import in_turns, timed
-from pipeline.server import request
+from pipeline.server.prefect_api import request
 from tests.conftest import copy_project
 
 MANY = 500

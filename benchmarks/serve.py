@@ -27,7 +27,7 @@ from pathlib import Path
 import polars as pl
 import psutil
 
-from pipeline.ports import choose_port
+from pipeline.common.ports import choose_port
 from tests.conftest import ROOT, Project
 from tests.samples import run_stages, small_project
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pipeline.user import know_user
+from pipeline.common.user import know_user
 from stages.common.errors import UserError, format_problem
 from stages.common.telemetry import switch_off_telemetry
 from stages.common.terminal import keep_printing
@@ -73,8 +73,8 @@ def main() -> None:
 @stop_at_mistakes
 def check() -> None:
     """Validate the whole of params.yaml and the files that it names."""
-    from pipeline.check import check_params
-    from pipeline.rwlock import mend_rwlock
+    from pipeline.common.rwlock import mend_rwlock
+    from pipeline.params.check import check_params
     from stages.common.installed import check_noted
 
     mend_rwlock(click.echo)
@@ -93,7 +93,7 @@ def plan(stages: tuple[str, ...], as_json: bool, check: bool) -> None:  # noqa: 
 
     With --check it needs no data: a clone that has pulled nothing will do.
     """
-    from pipeline.show_plan import show_plan
+    from pipeline.commands.plan import show_plan
 
     show_plan(stages, as_json=as_json, check=check)
 
@@ -106,7 +106,7 @@ def accept(stages: tuple[str, ...]) -> None:
 
     Of STAGES, or of all that differ in nothing else.
     """
-    from pipeline.accept import accept
+    from pipeline.commands.accept import accept
 
     accept(stages)
 
@@ -115,7 +115,7 @@ def accept(stages: tuple[str, ...]) -> None:
 @stop_at_mistakes
 def merge_lock() -> None:
     """Resolve the conflicts of dvc.lock, and of metrics and plots, in a merge or rebase."""
-    from pipeline.merge_lock import merge_lock
+    from pipeline.commands.merge_lock import merge_lock
 
     merge_lock()
 
@@ -131,7 +131,7 @@ def gc(days: int, yes: bool, dry: bool, shared: bool) -> None:  # noqa: FBT001
 
     Outputs of runs of the last DAYS days stay, so that going back to them runs nothing.
     """
-    from pipeline.gc import collect
+    from pipeline.commands.gc import collect
 
     collect(days, yes=yes, dry=dry, shared=shared)
 
@@ -142,7 +142,7 @@ def gc(days: int, yes: bool, dry: bool, shared: bool) -> None:  # noqa: FBT001
 @stop_at_mistakes
 def recipe(name: str | None, force: bool) -> None:  # noqa: FBT001
     """List the recipes, or show the difference to NAME and write it to params.yaml."""
-    from pipeline.recipe import list_recipes, write_recipe
+    from pipeline.commands.recipe import list_recipes, write_recipe
 
     if name is not None:
         write_recipe(name, force=force)
@@ -166,7 +166,7 @@ def run(
     wait: bool,  # noqa: FBT001
 ) -> None:
     """Run STAGES and what they need, or all, as a Prefect flow."""
-    from pipeline.run import run as run_stages
+    from pipeline.commands.run import run as run_stages
 
     num = parallel or os.cpu_count() or 1
     if not run_stages(stages, settings, force=force, parallel=num, wait=wait):
@@ -179,8 +179,8 @@ def run(
 @stop_at_mistakes
 def report(base: str | None, output: str) -> None:
     """Write report.md and report.html: what a change did, for a pull request."""
-    from pipeline.report import make_report
-    from pipeline.report_files import write_report
+    from pipeline.report.build import make_report
+    from pipeline.report.html import write_report
 
     for path in write_report(make_report(base), Path(output)):
         click.echo(f"wrote {path}")
@@ -230,7 +230,7 @@ def _serve(
     **limits: Any,
 ) -> None:
     from pipeline.serve.command import is_loopback, read_token, serve
-    from pipeline.serve.hosts import known_hosts
+    from pipeline.serve.http.hosts import known_hosts
     from pipeline.serve.service import Settings
 
     limits["max_body_bytes"] = max_body_mb << 20
@@ -243,7 +243,7 @@ def _serve(
 @stop_at_mistakes
 def metrics() -> None:
     """Show the metrics of the last run, and the gates."""
-    from pipeline.show_metrics import show_metrics
+    from pipeline.commands.metrics import show_metrics
 
     show_metrics()
 
@@ -258,7 +258,7 @@ def gate(base: str | None, strict: bool, as_json: bool) -> None:  # noqa: FBT001
 
     Only gates against another revision (not_worse_by) look at the base.
     """
-    from pipeline.show_gates import show_gates
+    from pipeline.commands.gate import show_gates
 
     sys.exit(show_gates(base, strict=strict, as_json=as_json))
 
@@ -268,7 +268,7 @@ def gate(base: str | None, strict: bool, as_json: bool) -> None:  # noqa: FBT001
 @stop_at_mistakes
 def deps(check: bool) -> None:  # noqa: FBT001
     """Write the code and libraries of each stage into dvc.yaml and stages/versions.yaml."""
-    from pipeline.deps import derive, out_of_date, write
+    from pipeline.deps.deps import derive, out_of_date, write
 
     derived = derive()
     changed = out_of_date(derived)
@@ -304,8 +304,8 @@ def up(
     no_tensorboard: bool,  # noqa: FBT001
 ) -> None:
     """Start Prefect's server and UI, a worker and TensorBoard on this machine."""
-    from pipeline.up import Wanted
-    from pipeline.up import up as start
+    from pipeline.server.up import Wanted
+    from pipeline.server.up import up as start
 
     start(Wanted(port, tensorboard_port, not no_worker, not no_tensorboard))
 
@@ -314,6 +314,6 @@ def up(
 @stop_at_mistakes
 def down() -> None:
     """End all that `reprise up` has started here."""
-    from pipeline.up import down as end_all
+    from pipeline.commands.down import down as end_all
 
     end_all()

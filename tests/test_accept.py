@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.accept import accept
-from pipeline.changes import same_code
-from pipeline.history import History, Locked
+from pipeline.commands.accept import accept
+from pipeline.plan.file_diff import same_code
+from pipeline.plan.git_history import History, Locked
 from stages.common.errors import UserError
 from tests.conftest import Project
 from tests.tiny import reproduced

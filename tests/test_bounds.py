@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.check import find_problems
+from pipeline.params.check import find_problems
 from stages.common.errors import UserError
 from stages.common.section import Named
 from stages.common.yamlfile import read_yaml

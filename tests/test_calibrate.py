@@ -17,7 +17,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 
-from pipeline.check import find_problems
+from pipeline.params.check import find_problems
 from stages.common.calibration import UNCALIBRATED, margins, predict_codes, probabilities
 from stages.common.errors import UserError
 from stages.common.files import read_json

@@ -10,8 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
-from pipeline.check import find_problems
-from pipeline.paths import check_paths
+from pipeline.params.check import find_problems
+from pipeline.params.paths import check_paths
 from stages.common.errors import Problem
 from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT, Project, project_environment

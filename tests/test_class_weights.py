@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from pipeline.check import find_problems
+from pipeline.params.check import find_problems
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.section import validate

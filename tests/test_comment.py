@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 from markdown_it import MarkdownIt
 
-from pipeline import post_comment, rest
-from pipeline.archive import read_member
-from pipeline.comment import MARKER
-from pipeline.comment_text import BREAK, MAX_COMMENT_BYTES, cut, make_safe, one_line
+from pipeline.comment import post as post_comment
+from pipeline.comment.archive import read_member
+from pipeline.comment.comment import MARKER, rest
+from pipeline.comment.sanitise import BREAK, MAX_COMMENT_BYTES, cut, make_safe, one_line
 from tests.conftest import ROOT
 from tests.hosts import BOT, SHA, TOKEN, Host, archive, comment, make_host, pull, serving
 
@@ -348,7 +348,7 @@ def test_a_line_for_a_log_is_one_line() -> None:
 def test_it_runs_without_any_library() -> None:
     """In the trusted job nothing is installed: -S leaves out site-packages."""
     done = subprocess.run(
-        [sys.executable, "-S", "-m", "pipeline.post_comment", "github", "--run", "1"],
+        [sys.executable, "-S", "-m", "pipeline.comment.post", "github", "--run", "1"],
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import post_comment
-from pipeline.comment import MARKER
+from pipeline.comment import post as post_comment
+from pipeline.comment.comment import MARKER
 from tests.hosts import SHA, TOKEN, GitLabHost, serving
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.serve.rows import make_encoder
-from pipeline.serve.signature import Input, Output, Signature
+from pipeline.serve.codec.rows import make_encoder
+from pipeline.serve.codec.signature import Input, Output, Signature
 from stages.common.encode import encode
 from stages.common.schema import Array, Schema, Statistics
 from stages.common.tables import read_table

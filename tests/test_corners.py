@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.base import find_base
-from pipeline.git import ForeignFolderError, git
-from pipeline.plan import make_plan
-from pipeline.run import remedy, run
-from pipeline.user import know_user
+from pipeline.commands.run import remedy, run
+from pipeline.common.git import ForeignFolderError, git
+from pipeline.common.user import know_user
+from pipeline.plan.plan import make_plan
+from pipeline.report.base import find_base
 from stages.common.errors import UserError
 from tests.conftest import Project
 

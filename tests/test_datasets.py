@@ -20,7 +20,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
-from pipeline.check import find_problems
+from pipeline.params.check import find_problems
 from stages.common.errors import UserError
 from stages.common.files import write_json
 from stages.common.rows import open_rows
@@ -386,7 +386,7 @@ def test_each_trial_has_the_dataset_with_its_own_arguments(
 
 def test_the_check_of_the_whole_file_knows_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("pipeline.check.check_paths", lambda *_, **__: [])
+    monkeypatch.setattr("pipeline.params.check.check_paths", lambda *_, **__: [])
     tree = read_yaml(Path("params.yaml"))
 
     def check(dataset: object) -> list[str]:

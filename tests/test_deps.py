@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.check import check_models
-from pipeline.closure import find_closure, name_libraries
-from pipeline.deps import derive, out_of_date, read_pins, write
+from pipeline.deps.deps import derive, out_of_date, read_pins, write
+from pipeline.deps.import_closure import find_closure, name_libraries
+from pipeline.params.check import check_models
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT, Project

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.check import find_problems
-from pipeline.heads import read_head
+from pipeline.params.check import find_problems
+from pipeline.params.source_head import read_head
 from stages.common.errors import Problem
 from tests.conftest import ROOT
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.contact import LOST_SECONDS
-from pipeline.run import SERVER_LOST
+from pipeline.commands.run import SERVER_LOST
+from pipeline.run.server_contact import LOST_SECONDS
 from tests.conftest import Project
 from tests.dags import (
     DEAF,
@@ -325,7 +325,8 @@ def proxy(url: str) -> Iterator[tuple[str, Callable[[], None]]]:
 
 
 IMPATIENT = (
-    "import pipeline.contact as c; c.LOST_SECONDS = {}; from pipeline.cli import main; main()"
+    "from pipeline.cli import main; import pipeline.run.server_contact as c; "
+    "c.LOST_SECONDS = {}; main()"
 )
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.base import find_base
-from pipeline.flow import judge_run
-from pipeline.gates import (
+from pipeline.metrics.gates import (
     Difference,
     Verdict,
     difference_of,
@@ -19,8 +17,10 @@ from pipeline.gates import (
     judge_values,
     overall,
 )
-from pipeline.metrics import format_value
-from pipeline.outcome import Outcome
+from pipeline.metrics.metrics import format_value
+from pipeline.report.base import find_base
+from pipeline.run.flow import judge_run
+from pipeline.run.run_result import Outcome
 from stages.common.errors import UserError
 from stages.common.section import validate
 from stages.common.yamlfile import read_yaml

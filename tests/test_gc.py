@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.dvcrepo import locked, open_repo
-from pipeline.garbage import find_garbage
+from pipeline.commands.garbage import find_garbage
+from pipeline.common.dvc_repo import locked, open_repo
 from tests.conftest import Project, project_environment
 from tests.tiny import reproduced, tiny_project
 

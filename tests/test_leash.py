@@ -13,7 +13,7 @@ from typing import IO
 import psutil
 import pytest
 
-from pipeline import leash
+from pipeline.run import supervisor as leash
 
 # A family as torchrun's: a child in a session of its own that is deaf to SIGTERM, its parent gone.
 ORPHAN = "import os,signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"

@@ -12,9 +12,9 @@ import pytest
 import torch
 from dvc.repo import Repo
 
-from pipeline.report import Report
-from pipeline.report_machine import KIND, differing_machines
-from pipeline.report_text import as_markdown
+from pipeline.report.build import Report
+from pipeline.report.machine import KIND, differing_machines
+from pipeline.report.markdown import as_markdown
 from stages.train.kind import find_kind
 from tests.conftest import ROOT
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.serve.bundle import load_bundle
-from pipeline.serve.rows import decode
+from pipeline.serve.codec.rows import decode
 from stages.common.predict import load_predictor
 from tests.conftest import Project
 from tests.names import NAMES

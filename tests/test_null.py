@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from dvc.repo import Repo
 
-from pipeline.paths import check_paths
+from pipeline.params.paths import check_paths
 from stages.common.params import declared_deps
 from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT

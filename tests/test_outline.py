@@ -129,7 +129,7 @@ def test_the_recipes_are_those_of_the_outline() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_valid(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.check import SECTIONS, check_params
+    from pipeline.params.check import SECTIONS, check_params
 
     monkeypatch.chdir(ROOT)
     tree = read_yaml(recipe)
@@ -138,7 +138,7 @@ def test_a_recipe_is_valid(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         problems, _ = validate_all(model, tree[name], at=name, file=str(recipe))
         assert problems == []
     # Names, arguments, the search space and paths, as `reprise check` sees them.
-    monkeypatch.setattr("pipeline.check.PARAMS", recipe)
+    monkeypatch.setattr("pipeline.params.check.PARAMS", recipe)
     check_params()
 
 

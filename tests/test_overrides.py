@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.overrides import apply_overrides_to_file, parse_overrides
+from pipeline.params.overrides import apply_overrides_to_file, parse_overrides
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT

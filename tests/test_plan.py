@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.plan import StagePlan, describe, make_plan
+from pipeline.plan.plan import StagePlan, describe, make_plan
 from stages.common.errors import UserError
 from tests.conftest import Project, project_environment
 from tests.tiny import reproduced, tiny_project

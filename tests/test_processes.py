@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.atomic import write_whole
-from pipeline.processes import RUN_VARIABLE, end_run, find_processes
+from pipeline.common.atomic import write_whole
+from pipeline.common.processes import RUN_VARIABLE, end_run, find_processes
 from stages.common.locks import hold, is_free, lock_of
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import rehearsal
+from pipeline.params import rehearsal
 from stages.common.yamlfile import read_yaml
 from stages.tools.rehearse import rehearse
 from tests.conftest import ROOT

@@ -13,13 +13,13 @@ import pytest
 from markdown_it import MarkdownIt
 from scipy.stats import binomtest
 
-from pipeline.markup import Code
-from pipeline.report import Report
-from pipeline.report_change import change_note
-from pipeline.report_changes import Change, find_changes
-from pipeline.report_data import is_renumbered
-from pipeline.report_files import as_page
-from pipeline.report_text import as_markdown
+from pipeline.report.build import Report
+from pipeline.report.data import is_renumbered
+from pipeline.report.differences import Change, find_changes
+from pipeline.report.html import as_page
+from pipeline.report.markdown import as_markdown
+from pipeline.report.markup import Code
+from pipeline.report.statements import change_note
 from stages.common.files import read_json
 from stages.compare.compare import compare
 from tests.conftest import ROOT, Project, copy_project

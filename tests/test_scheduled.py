@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.register import ZOMBIES, ensure_automation
-from pipeline.server import request
-from pipeline.workspace import WORKSPACES
+from pipeline.scheduled.workspace import WORKSPACES
+from pipeline.server.prefect_api import request
+from pipeline.server.register import ZOMBIES, ensure_automation
 from tests.conftest import Project, project_environment
 from tests.dags import DEAF, END_SECONDS, family
 from tests.remotes import branches, make_tiny, snapshot
@@ -26,7 +26,7 @@ WAIT_SECONDS = 120.0
 # In a process of its own, as a worker runs it; the parameters come as JSON.
 RUN = """\
 import json, sys
-from pipeline.scheduled import scheduled
+from pipeline.scheduled.flow import scheduled
 states = [scheduled(**parameters, return_state=True) for parameters in json.loads(sys.argv[1])]
 print(json.dumps([[state.type.name, state.message] for state in states]))
 """
@@ -110,7 +110,7 @@ def test_a_schedule_fires_and_leaves_its_branch_and_outputs_once(
     prefect_server: str, tmp_path: Path
 ) -> None:
     project = make_tiny(tmp_path / "tiny")
-    (project.path / "flows.py").write_text("from pipeline.scheduled import scheduled\n")
+    (project.path / "flows.py").write_text("from pipeline.scheduled.flow import scheduled\n")
     # A person works here meanwhile.
     (project.path / "source.txt").write_text("half an edit")
     before = snapshot(project.path)
@@ -207,7 +207,7 @@ def test_overrides_at_a_revision_are_on_the_branch(
 def kill_the_worker(url: str, tmp_path: Path, command: str, **variables: str) -> None:
     """A SIGKILL to the worker in the middle of a stage that has started `command`."""
     project = make_tiny(tmp_path / "tiny")
-    (project.path / "flows.py").write_text("from pipeline.scheduled import scheduled\n")
+    (project.path / "flows.py").write_text("from pipeline.scheduled.flow import scheduled\n")
     (project.path / "deaf.py").write_text(DEAF)
     count = (project.path / "count.sh").read_text()
     (project.path / "count.sh").write_text(f"({command})\n")

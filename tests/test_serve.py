@@ -25,14 +25,14 @@ from pipeline.serve import service as serving_now
 from pipeline.serve.app import make_app
 from pipeline.serve.batching import Batcher
 from pipeline.serve.bundle import FILES, Bundle, load_bundle
+from pipeline.serve.codec.problems import RequestError
+from pipeline.serve.codec.rows import make_encoder
+from pipeline.serve.codec.signature import example_row
+from pipeline.serve.codec.tensors import from_bytes, to_bytes
 from pipeline.serve.command import TOKEN, _say, read_token
-from pipeline.serve.guard import check_token
+from pipeline.serve.http.guard import check_token
 from pipeline.serve.metrics import route_of
-from pipeline.serve.problems import RequestError
-from pipeline.serve.rows import make_encoder
 from pipeline.serve.service import Service, Settings
-from pipeline.serve.signature import example_row
-from pipeline.serve.tensors import from_bytes, to_bytes
 from stages.common.errors import UserError
 from stages.common.predict import load_predictor
 from tests.conftest import ROOT, Project, project_environment

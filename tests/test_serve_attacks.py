@@ -28,13 +28,14 @@ import pytest
 from markdown_it import MarkdownIt
 from onnx import TensorProto, helper
 
-from pipeline.serve import command, connections
+from pipeline.serve import command
 from pipeline.serve.app import make_app
 from pipeline.serve.bundle import Bundle, load_bundle
 from pipeline.serve.command import _introduction, _say, bind, make_server, run_server
-from pipeline.serve.connections import Connections, Limits, max_connections
-from pipeline.serve.hosts import known_hosts
-from pipeline.serve.log import MOST, PERIOD_SECONDS, RateLimit
+from pipeline.serve.http import connections
+from pipeline.serve.http.connections import Connections, Limits, max_connections
+from pipeline.serve.http.hosts import known_hosts
+from pipeline.serve.http.log import MOST, PERIOD_SECONDS, RateLimit
 from pipeline.serve.service import Service, Settings
 from stages.common.errors import UserError
 from tests.conftest import ROOT, project_environment

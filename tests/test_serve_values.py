@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 
 from pipeline.serve.bundle import Bundle, load_bundle
-from pipeline.serve.problems import RequestError
-from pipeline.serve.rows import PLAIN, make_encoder
-from pipeline.serve.signature import Input, Output, Signature
-from pipeline.serve.values import (
+from pipeline.serve.codec.problems import RequestError
+from pipeline.serve.codec.rows import PLAIN, make_encoder
+from pipeline.serve.codec.signature import Input, Output, Signature
+from pipeline.serve.codec.values import (
     BLANKS,
     MAX_FLOAT32,
     TRUE_WORDS,

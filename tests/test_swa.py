@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from pipeline.check import find_problems
+from pipeline.params.check import find_problems
 from stages.common.batches import Batch
 from stages.common.errors import UserError
 from stages.common.files import read_json

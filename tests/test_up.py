@@ -19,11 +19,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import endings, launch, register, up
-from pipeline.access import AUTH, ensure_auth, read_auth
-from pipeline.ports import choose_port
-from pipeline.register import (
-    POOL,
+from pipeline.common.ports import choose_port
+from pipeline.server import launch, register, up
+from pipeline.server import shutdown as endings
+from pipeline.server.access import AUTH, ensure_auth, read_auth
+from pipeline.server.ensure import ensure_server, find_server
+from pipeline.server.names import POOL
+from pipeline.server.prefect_api import answers, configured_server, request
+from pipeline.server.register import (
     TEMPLATE,
     ZOMBIES,
     ensure_automation,
@@ -31,8 +34,7 @@ from pipeline.register import (
     ensure_pool,
     read_deployments,
 )
-from pipeline.server import answers, configured_server, ensure_server, find_server, request
-from pipeline.services import MARK, STATE, Service, read_records, write_records
+from pipeline.server.services import MARK, STATE, Service, read_records, write_records
 from stages.common.errors import UserError
 from tests.attack_up import attack_board, attack_server, listens_beyond_this_machine
 from tests.conftest import ROOT, Project, project_environment
@@ -265,7 +267,7 @@ def test_an_auth_string_that_others_could_read_is_replaced(
 
 def test_finding_a_server_imports_no_prefect() -> None:
     code = (
-        "import sys, pipeline.server as s; s.find_server(); s.answers('http://127.0.0.1:9/api');"
+        "import sys, pipeline.server.prefect_api as s; s.find_server(); s.answers('http://127.0.0.1:9/api');"
         "print([m for m in ('prefect', 'dvc', 'rich', 'httpx') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,9 +9,9 @@ import click
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import github, gitlab
 from pipeline.cli import main
-from pipeline.comment_text import make_safe
+from pipeline.comment import github, gitlab
+from pipeline.comment.sanitise import make_safe
 from tests.conftest import ROOT, Project
 from tests.workflow import FOLDER, Job, all_steps, read_pins, read_workflow
 
@@ -66,7 +66,7 @@ def test_what_may_write_runs_the_default_branch_alone() -> None:
     checkout, post = job["steps"]
     # Without a ref it is the default branch.
     assert set(checkout["with"]) == {"persist-credentials"}
-    assert post["run"] == 'python3 -m pipeline.post_comment github --run "$RUN"'
+    assert post["run"] == 'python3 -m pipeline.comment.post github --run "$RUN"'
     assert set(re.findall(r"\$\{\{ (.*?) \}\}", str(post["env"]))) == {
         "github.token",
         "github.event.workflow_run.id",
@@ -113,7 +113,7 @@ def test_the_example_for_gitlab_fits_its_poster() -> None:
     assert all(isinstance(line, str) for line in jobs[gitlab.JOB]["script"])
     assert gitlab.REPORT_PATH in jobs[gitlab.JOB]["artifacts"]["paths"]
     assert jobs[gitlab.JOB]["artifacts"]["when"] == "always"
-    assert jobs["comment"]["script"] == ["python3 -m pipeline.post_comment gitlab"]
+    assert jobs["comment"]["script"] == ["python3 -m pipeline.comment.post gitlab"]
     (rule,) = jobs["comment"]["rules"]
     assert "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH" in rule["if"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cacheshare import cache_folder
-from pipeline.data import fetch_data, push_data, update_imports_of
-from pipeline.publish import publish
-from pipeline.workspace import WORKSPACES, Workspace, open_workspace
+from pipeline.scheduled.dvc_remote import fetch_data, push_data, update_imports_of
+from pipeline.scheduled.publish import publish
+from pipeline.scheduled.shared_cache import cache_folder
+from pipeline.scheduled.workspace import WORKSPACES, Workspace, open_workspace
 from stages.common.errors import UserError
 from tests.conftest import Project
 from tests.remotes import branches, make_tiny, snapshot
@@ -183,7 +183,7 @@ def test_workspaces_of_dead_runs_are_removed_and_the_last_failed_ones_kept(tiny:
     folder = tiny.path / WORKSPACES
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from pipeline.workspace import open_workspace\n"
+        "from pipeline.scheduled.workspace import open_workspace\n"
         "with open_workspace(Path(), sys.argv[1], None, lambda _: None):\n"
         "    print('ready', flush=True); time.sleep(600)"
     )

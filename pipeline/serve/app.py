@@ -10,13 +10,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from pipeline.serve.guard import guarded
-from pipeline.serve.page import add_page
+from pipeline.serve.codec.problems import RequestError
+from pipeline.serve.codec.signature import example_row
+from pipeline.serve.http.guard import guarded
+from pipeline.serve.http.page import add_page
 from pipeline.serve.predict import check_model, make_finder
-from pipeline.serve.problems import RequestError
 from pipeline.serve.protocol import describe
 from pipeline.serve.service import Service, watch
-from pipeline.serve.signature import example_row
 from stages.common.errors import shorten
 
 MODEL = "/v2/models/{name}"

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.serve.bundle import Bundle
-from pipeline.serve.problems import RequestError
-from pipeline.serve.rows import Arrays
-from pipeline.serve.tensors import Tensor
+from pipeline.serve.codec.problems import RequestError
+from pipeline.serve.codec.rows import Arrays
+from pipeline.serve.codec.tensors import Tensor
 
 # A larger request runs alone.
 MAX_BATCH_ROWS = 1024

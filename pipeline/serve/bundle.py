@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from pipeline.serve.rows import Arrays, Row, decode, make_encoder
-from pipeline.serve.signature import Signature, example_row, parse_signature
+from pipeline.serve.codec.rows import Arrays, Row, decode, make_encoder
+from pipeline.serve.codec.signature import Signature, example_row, parse_signature
 from stages.common.errors import UserError
 from stages.common.telemetry import switch_off_telemetry
 

@@ -15,10 +15,11 @@ from types import FrameType
 
 import uvicorn
 
-from pipeline.ports import choose_port
+from pipeline.common.ports import choose_port
 from pipeline.serve.app import make_app
 from pipeline.serve.bundle import Bundle, load_bundle
-from pipeline.serve.connections import (
+from pipeline.serve.codec.signature import example_row
+from pipeline.serve.http.connections import (
     MAX_HEAD_BYTES,
     Connection,
     Connections,
@@ -26,9 +27,8 @@ from pipeline.serve.connections import (
     Listener,
     max_connections,
 )
-from pipeline.serve.log import set_up_log
+from pipeline.serve.http.log import set_up_log
 from pipeline.serve.service import Service, Settings
-from pipeline.serve.signature import example_row
 from stages.common.errors import UserError
 
 TOKEN = "REPRISE_SERVE_TOKEN"  # noqa: S105  # the variable's name

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import orjson
 from starlette.types import Receive, Scope
 
-from pipeline.serve.body import parse_json, read_body, split_body
 from pipeline.serve.bundle import Bundle
-from pipeline.serve.guard import Handler
-from pipeline.serve.problems import Answer, RequestError
+from pipeline.serve.codec.problems import Answer, RequestError
+from pipeline.serve.codec.rows import check_rows, decode
+from pipeline.serve.http.body import parse_json, read_body, split_body
+from pipeline.serve.http.guard import Handler
 from pipeline.serve.protocol import answer, read_request
-from pipeline.serve.rows import check_rows, decode
 from pipeline.serve.service import Service
 from stages.common.errors import shorten
 

@@ -13,11 +13,11 @@ import numpy as np
 import orjson
 
 from pipeline.serve.bundle import Bundle
-from pipeline.serve.problems import Answer, RequestError, show
-from pipeline.serve.rows import Arrays, too_many_rows
-from pipeline.serve.signature import Input
-from pipeline.serve.tensors import DTYPES, TYPES, Tensor, from_bytes, from_json, to_bytes
-from pipeline.serve.values import bounds, make_reader
+from pipeline.serve.codec.problems import Answer, RequestError, show
+from pipeline.serve.codec.rows import Arrays, too_many_rows
+from pipeline.serve.codec.signature import Input
+from pipeline.serve.codec.tensors import DTYPES, TYPES, Tensor, from_bytes, from_json, to_bytes
+from pipeline.serve.codec.values import bounds, make_reader
 from stages.common.errors import shorten
 
 LENGTH_HEADER = "Inference-Header-Content-Length"

@@ -1,0 +1,64 @@
+"""Whole recipes to start from: `docs/recipes/NAME.yaml` becomes `params.yaml`."""
+
+import difflib
+from pathlib import Path
+
+import click
+
+from pipeline.common.atomic import write_whole
+from pipeline.common.git import try_git
+from stages.common.errors import UserError, did_you_mean
+from stages.common.params import PARAMS
+
+RECIPES = Path("docs/recipes")
+
+
+def list_recipes() -> dict[str, str]:
+    """The recipes by name, each with the line that says what it is."""
+    recipes: dict[str, str] = {}
+    for path in sorted(RECIPES.glob("*.yaml")):
+        comments = [
+            line.removeprefix("# ")
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if line.startswith("# ") and "yaml-language-server" not in line
+        ]
+        recipes[path.stem] = comments[0] if comments else ""
+    return recipes
+
+
+def write_recipe(name: str, *, force: bool) -> None:
+    """Show what changes in `params.yaml` and write it.
+
+    Raises UserError for an unknown name, and when the file has edits that nothing else holds,
+    unless `force` says that they may go.
+    """
+    recipes = list_recipes()
+    if name not in recipes:
+        meant = did_you_mean(name, recipes)
+        hint = f"; did you mean '{meant}'?" if meant else ""
+        raise UserError(f"there is no recipe '{name}'{hint}\n  recipes  {', '.join(recipes)}")
+    new = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    old = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
+    if old == new:
+        click.echo(f"{PARAMS} is the recipe {name} already")
+        return
+    if not force and old and not _is_kept(old):
+        raise UserError(
+            f"{PARAMS} has edits that are not committed and would be lost\n"
+            f"  commit them, or give them up with 'reprise recipe {name} --force'"
+        )
+    for line in difflib.unified_diff(
+        old.splitlines(), new.splitlines(), str(PARAMS), f"{RECIPES}/{name}.yaml", lineterm="", n=1
+    ):
+        colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[0])
+        click.secho(line, fg=colour)
+    write_whole(PARAMS, new)
+    click.echo(f"\n{PARAMS} is the recipe {name} now: run 'dvc repro'")
+
+
+def _is_kept(text: str) -> bool:
+    """Whether git's last commit or a recipe holds this very text."""
+    if any(path.read_text(encoding="utf-8") == text for path in RECIPES.glob("*.yaml")):
+        return True
+    done = try_git(Path.cwd(), "show", f"HEAD:./{PARAMS}")
+    return done.returncode == 0 and done.stdout == text

@@ -1,0 +1,89 @@
+"""A file of the zoo stands alone: what it may import is what every model's stages declare anyway.
+
+That is what `stages.common.model` and `stages.common.layers` reach, libraries included. So the
+dependencies of a stage don't follow from which models there are, and a new one reruns nothing.
+"""
+
+import sys
+from pathlib import Path
+
+from pipeline.deps.import_closure import (
+    BEHIND,
+    PROJECT,
+    Closure,
+    Import,
+    find_closure,
+    read_imports,
+)
+from stages.common.errors import Problem, UserError
+
+ZOO = Path("stages/zoo/models")
+DATASETS = Path("stages/zoo/datasets")
+LAYERS = Path("stages/common/layers.py")
+# What loads a model, and what models are made of.
+_ALLOWED = ("stages.common.model", "stages.common.layers")
+
+
+def model_files() -> list[Path]:
+    """The models there are."""
+    return sorted(ZOO.glob("[!_]*.py"))
+
+
+def dataset_files() -> list[Path]:
+    """The datasets there are. What they import is declared for the stages that train."""
+    return sorted(DATASETS.glob("[!_]*.py"))
+
+
+def find_allowed() -> Closure:
+    """The files and libraries that a model may import."""
+    return find_closure(*_ALLOWED)
+
+
+def check_alone(*files: Path) -> None:
+    """Stop unless each of `files`, models of the zoo, imports only what a model may.
+
+    Raises UserError with every import that is too many, and where it stands.
+    """
+    allowed = find_allowed()
+    libraries = {statement.name.split(".")[0] for statement in allowed.libraries}
+    problems = []
+    for file in files:
+        for statement in read_imports(file):
+            if statement.name.split(".")[0] in PROJECT:
+                problem = _check_project(statement, allowed)
+            else:
+                problem = _check_library(statement, libraries)
+            if problem is not None and problem not in problems:
+                problems.append(problem)
+    if problems:
+        raise UserError(*problems)
+
+
+def _check_project(statement: Import, allowed: Closure) -> Problem | None:
+    path = Path(*statement.name.split("."))
+    if path.is_dir() or path.with_suffix(".py") in allowed.files:
+        return None
+    place = f"{statement.file}:{statement.line}: imports '{statement.name}', but"
+    if ZOO in path.parents:
+        return Problem(
+            f"{place} a model stands alone: what several share belongs in {LAYERS}, or is copied"
+        )
+    names = [file.stem for file in allowed.files if file.parent == LAYERS.parent]
+    return Problem(
+        f"{place} a model may import from the project what every stage with a model declares\n"
+        f"  allowed  stages.common: {', '.join(names)}"
+    )
+
+
+def _check_library(statement: Import, libraries: set[str]) -> Problem | None:
+    name = statement.name
+    first = name.split(".")[0]
+    behind = any(f"{name}.".startswith(f"{module}.") for module in BEHIND)
+    if first in sys.stdlib_module_names or (first in libraries and not behind):
+        return None
+    return Problem(
+        f"{statement.file}:{statement.line}: imports '{name}', which no stage with a model "
+        f"declares: import it in {LAYERS} and take from there what the model needs, then run "
+        f"'reprise deps' (once, and all stages with a model run again)\n"
+        f"  allowed  {', '.join(sorted(libraries - sys.stdlib_module_names))}, and Python's own"
+    )

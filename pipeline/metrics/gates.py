@@ -1,0 +1,210 @@
+"""What `evaluate.gates` say to a run: each gate passes, fails, or can't be told yet.
+
+Minimum and maximum judge the value itself. `not_worse_by` judges the difference from another
+revision by its interval: a gate passes when the whole of it is on the good side of the margin,
+fails when the whole of it is beyond, and is inconclusive otherwise, as in a test of
+non-inferiority (Piaggio et al., JAMA 308, 2012). No output of a stage depends on it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.metrics.metrics import LARGE, format_value
+from stages.common.errors import UserError
+from stages.common.params import PARAMS
+from stages.common.section import validate
+from stages.common.yamlfile import read_yaml
+from stages.evaluate.params import Gate, check_gates
+
+EVALUATE = "evaluate"
+PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric now less before, and between what it lies at 95 %, from `num_rows` paired rows.
+
+    `seeds` is the share of its variance that more rows would leave as it is.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    num_rows: int
+    less_is_better: bool
+    seeds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one bound of a gate says to a metric: 'pass', 'fail' or 'inconclusive', and why.
+
+    `num_rows` is how many test rows it would take to know, where some number would do.
+    """
+
+    metric: str
+    value: float | None
+    gate: str
+    result: str
+    why: str = ""
+    num_rows: int | None = None
+
+    def sentence(self) -> str:
+        """The verdict on one line."""
+        value = "no value" if self.value is None else format_value(self.value)
+        why = f" ({self.why})" if self.why else ""
+        word = {PASS: "passed", FAIL: "failed"}.get(self.result, self.result)
+        return f"gate {word}: {self.metric} {value}, {self.gate}{why}"
+
+
+def read_gates() -> dict[str, Gate]:
+    """`evaluate.gates` of `params.yaml`, by metric.
+
+    Raises UserError when a gate is wrong, or is on a metric that is not computed.
+    """
+    section = read_yaml(PARAMS).get(EVALUATE) or {}
+    gates = {
+        name: validate(Gate, gate, at=f"evaluate.gates.{name}")
+        for name, gate in (section.get("gates") or {}).items()
+    }
+    if problems := check_gates(gates, section.get("metrics") or []):
+        raise UserError(*problems)
+    return gates
+
+
+def needs_base(gates: Mapping[str, Gate]) -> bool:
+    """Whether any of the gates compares with another revision."""
+    return any(gate.not_worse_by is not None for gate in gates.values())
+
+
+def judge_values(gates: Mapping[str, Gate], metrics: Mapping[str, Any]) -> list[Verdict]:
+    """What minimum and maximum say to the metrics of evaluate. No value is no passed gate."""
+    verdicts = []
+    for name, gate in gates.items():
+        value = metrics.get(name)
+        bounds = []
+        if gate.minimum is not None:
+            passed = value is not None and value >= gate.minimum
+            bounds.append((f"at least {gate.minimum:g}", passed))
+        if gate.maximum is not None:
+            passed = value is not None and value <= gate.maximum
+            bounds.append((f"at most {gate.maximum:g}", passed))
+        why = "" if value is not None else "run 'dvc repro evaluate', which writes it"
+        for bound, passed in bounds:
+            verdicts.append(Verdict(name, value, bound, PASS if passed else FAIL, why))
+    return verdicts
+
+
+def judge_differences(
+    gates: Mapping[str, Gate],
+    metrics: Mapping[str, Any],
+    comparison: Mapping[str, Any],
+    missing: Iterable[str],
+) -> list[Verdict]:
+    """What `not_worse_by` says, from what `stages.compare.compare` has found.
+
+    Without a comparison (`missing` says why), or where the rows can't be paired, nothing can be
+    told: that is inconclusive, never passed.
+    """
+    why_not = next(iter(missing), None) or comparison.get("why_not")
+    verdicts = []
+    for name, gate in gates.items():
+        margin = gate.not_worse_by
+        if margin is None:
+            continue
+        value = metrics.get(name)
+        if why_not is not None:
+            verdicts.append(Verdict(name, value, _bound(margin), INCONCLUSIVE, why_not))
+        else:
+            verdicts.append(judge(name, value, margin, difference_of(name, comparison)))
+    return verdicts
+
+
+def judge_all(
+    gates: Mapping[str, Gate],
+    metrics: Mapping[str, Any],
+    comparison: Mapping[str, Any],
+    missing: Iterable[str],
+) -> list[Verdict]:
+    """Both, metric by metric; arguments as those of `judge_differences`."""
+    verdicts = judge_values(gates, metrics)
+    verdicts += judge_differences(gates, metrics, comparison, missing)
+    return sorted(verdicts, key=lambda verdict: list(gates).index(verdict.metric))
+
+
+def difference_of(name: str, comparison: Mapping[str, Any]) -> Difference:
+    """The difference that gates go by: its interval is chosen here and nowhere else."""
+    found, rows = comparison["metrics"][name], comparison["rows"]
+    num_rows = rows["shared"] - rows["relabelled"]
+    # That of the change, where there are replicas enough to speak of it.
+    change = found["change"]
+    if change is None:
+        ends = found["value"], found["low"], found["high"]
+        return Difference(*ends, num_rows, found["less_is_better"])
+    ends = change["value"], change["low"], change["high"]
+    of_rows = max(0.0, change["rows"] - change["shared"])
+    variance = max(change["rows"], of_rows + change["seeds"])
+    # What seeds and rows share shrinks with the rows as well.
+    of_seeds = max(0.0, change["seeds"] - change["shared"])
+    seeds = min(1.0, of_seeds / variance) if variance else 0.0
+    return Difference(*ends, num_rows, found["less_is_better"], seeds)
+
+
+def judge(metric: str, value: float | None, margin: float, found: Difference) -> Verdict:
+    """The verdict on a difference: pass, fail, or inconclusive with the rows that it would take.
+
+    To end at the margin, the half of the interval on its side must shrink to the way from the
+    estimate to the margin, if that stays where it is, and so the variance to the square of it.
+    The part of it that the rows make shrinks with their number; that of the seeds does not. When
+    the estimate stands at the margin, no number helps.
+    """
+    bound = _bound(margin)
+    if found.low is None or found.high is None:
+        return Verdict(metric, value, bound, INCONCLUSIVE, f"there is no interval of {metric}")
+    sign = -1 if found.less_is_better else 1
+    gain = sign * found.value
+    worst, best = sorted((sign * found.low, sign * found.high))
+    low, high = _signed(found.low), _signed(found.high)
+    why = f"difference {_signed(found.value)}, 95 %: {low} to {high}"
+    if worst >= -margin:
+        return Verdict(metric, value, bound, PASS, why)
+    if best < -margin:
+        return Verdict(metric, value, bound, FAIL, why)
+    way = gain + margin
+    half = gain - worst if way > 0 else best - gain
+    if math.isclose(gain, -margin, rel_tol=1e-7, abs_tol=1e-9):
+        why += "; the estimate stands at the margin itself: no number of test rows would tell"
+        return Verdict(metric, value, bound, INCONCLUSIVE, why)
+    left = (way / half) ** 2 - found.seeds
+    if left <= 0:
+        why += "; more replicas would tell, more test rows alone would not"
+        return Verdict(metric, value, bound, INCONCLUSIVE, why)
+    needed = round(found.num_rows * (1 - found.seeds) / left, 3)
+    num_rows = max(math.ceil(needed), found.num_rows + 1)
+    why += f"; about {_rough(num_rows):,} test rows would tell, {found.num_rows:,} are there"
+    return Verdict(metric, value, bound, INCONCLUSIVE, why, num_rows)
+
+
+def overall(verdicts: Iterable[Verdict]) -> str:
+    """The worst of them: one that fails, else one that is inconclusive, else a pass."""
+    results = {verdict.result for verdict in verdicts}
+    return next((result for result in (FAIL, INCONCLUSIVE) if result in results), PASS)
+
+
+def _bound(margin: float) -> str:
+    return f"not worse by {margin:g}"
+
+
+def _signed(value: float) -> str:
+    """A difference as the report shows it."""
+    if 1000 <= abs(value) < LARGE:
+        return f"{value:+.0f}"
+    return f"{value:+.4f}" if abs(value) < 1000 else f"{value:+.4g}"
+
+
+def _rough(number: int) -> int:
+    """To two digits, upwards: more would pretend to know."""
+    unit: int = 10 ** max(0, len(str(number)) - 2)
+    return -(-number // unit) * unit

@@ -1,0 +1,259 @@
+"""The whole of `params.yaml`, before anything runs: `reprise check`.
+
+The typed sections are those of the stages; what a name brings with it (a model, an optimizer)
+is checked against the generated `stages/params.schema.json`, so torch is never imported.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.deps.zoo_imports import ZOO, check_alone
+from pipeline.params.paths import OTHER_FILE, check_paths
+from pipeline.params.rehearsal import rehearse
+from pipeline.params.schema_check import check_named, read_schema
+from pipeline.params.source_check import Target, check_data
+from pipeline.params.stage_meta import read_metas
+from pipeline.params.task_check import check_guess, check_task, check_task_gates
+from stages.build.params import BuildParams
+from stages.common.errors import Problem, UserError, wrong_name
+from stages.common.params import DVC_FILE, PARAMS
+from stages.common.section import (
+    Overrides,
+    apply_overrides,
+    check_seed,
+    subtree,
+    validate_all,
+)
+from stages.common.yamlfile import read_yaml
+from stages.evaluate.params import GatedEvaluateParams, check_gates
+from stages.infer.params import InferParams
+from stages.prepare.params import PrepareParams
+from stages.train.params import TrainParams
+from stages.train.together import (
+    check_averages,
+    check_calibration,
+    check_class_weights,
+    check_closure,
+    check_images,
+    check_parallel,
+)
+from stages.tune.params import TuneParams, check_space
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "prepare": PrepareParams,
+    "build": BuildParams,
+    "tune": TuneParams,
+    "train": TrainParams,
+    "evaluate": GatedEvaluateParams,
+    "infer": InferParams,
+}
+RESTORE = (
+    "if 'dvc repro' has stopped at this and removed outputs: mend it and run it again; they come "
+    "back from the cache"
+)
+UNSEEN = ("size", "nfiles")
+# Of other tables it takes a look at the rows to know.
+IMAGELESS = (".csv", ".tsv")
+# What stands beside a name depends on the name.
+NAMED = {"build": ("model",), "train": ("dataset", "loss", "optimizer", "schedule")}
+
+
+def check_params(*, fetched: bool = True) -> None:
+    """Stop unless every stage can start with this `params.yaml`.
+
+    With `fetched=False`, inputs that DVC tracks need not have been pulled.
+
+    Raises UserError with all that is wrong in it: keys, types, names, arguments, the search
+    space, and the files that `dvc.yaml` takes from it; and with what is wrong in its `meta:`.
+    """
+    tree = read_yaml(PARAMS)
+    problems = find_problems(tree, fetched=fetched) + _check_meta()
+    # What torch's own constructors and the model say, once names and types are right.
+    if not any(_section_of(problem) in (None, "build", "train") for problem in problems):
+        problems = in_order([*problems, *rehearse(tree)])
+    if problems:
+        error = UserError(*problems)
+        error.add_note(RESTORE)
+        raise error
+
+
+def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
+    """All that is wrong with `tree`, the content of a `params.yaml`; see `check_params`."""
+    if not isinstance(tree, Mapping):
+        return [Problem(f"{PARAMS} must be a list of sections: seed, {', '.join(SECTIONS)}")]
+    schema = read_schema()
+    problems = _check_top(tree) + _check_keys(tree)
+    typed: dict[str, Any] = {}
+    for name in SECTIONS:
+        if name in tree:
+            found, typed[name] = _check_section(name, tree[name], schema)
+            problems += found
+    of_paths = check_paths(tree, fetched=fetched)
+    # What is in a file that can't be the one is no news.
+    wrong_files = [problem for problem in of_paths if problem.message.endswith(OTHER_FILE)]
+    told = {problem.key for problem in (*problems, *wrong_files)}
+    right = not any(problem.key == "prepare.source" for problem in of_paths)
+    source = typed.get("prepare") if right else None
+    of_data, target = check_data(tree, source, typed.get("infer"))
+    problems += [problem for problem in of_data if problem.key not in told]
+    of_task = check_task(tree, schema, target)
+    problems += check_guess(of_task, tree, schema, target) + of_task
+    train, task = typed.get("train"), str(target.task)
+    if train is not None:
+        problems += check_calibration(train.calibration, task)
+        problems += check_class_weights(train.class_weights, task)
+    prepare = typed.get("prepare")
+    if train is not None and prepare is not None and prepare.source.lower().endswith(IMAGELESS):
+        problems += check_images(train.channels_last, train.augment)
+    gated = typed.get("evaluate")
+    # A metric that is misspelt is no reason to doubt the gate that spells it rightly.
+    if gated is not None and not any(p.key.startswith("evaluate.") for p in of_task if p.key):
+        problems += check_gates(gated.gates, gated.metrics)
+    elif gated is not None:
+        problems += check_task_gates(of_task, gated.gates)
+    if typed.get("tune") is not None:
+        problems += _check_tune(typed["tune"], tree, schema, target)
+    problems += check_models(tree)
+    told = {problem.key for problem in problems}
+    return in_order(problems + [problem for problem in of_paths if problem.key not in told])
+
+
+def in_order(problems: list[Problem]) -> list[Problem]:
+    """Upstream first: one edit of `prepare` often mends what is said of the sections after it."""
+    order: list[str | None] = [None, "seed", *SECTIONS]
+
+    def place(problem: Problem) -> int:
+        section = _section_of(problem)
+        return order.index(section) if section in order else 0
+
+    return sorted(problems, key=place)
+
+
+def _section_of(problem: Problem) -> str | None:
+    return None if problem.key is None else problem.key.split(".")[0]
+
+
+def _check_meta() -> list[Problem]:
+    """What is wrong with how `dvc.yaml` says that stages are run."""
+    stages = read_yaml(DVC_FILE)["stages"]
+    try:
+        # A `foreach` or `matrix` stage says it once for all.
+        read_metas({n: s.get("do", s).get("meta") or {} for n, s in stages.items()})
+    except UserError as error:
+        return error.problems
+    return []
+
+
+def _check_top(tree: Mapping[str, Any]) -> list[Problem]:
+    known = ("seed", *SECTIONS)
+    problems = [
+        replace(wrong_name(f"unknown section '{name}'", str(name), known, str(name)), value=None)
+        for name in tree
+        if name not in known
+    ]
+    problems += [
+        Problem(f"the section '{name}' is missing", key=name) for name in known if name not in tree
+    ]
+    seed = check_seed(tree.get("seed", 0))
+    return problems if seed is None else [*problems, seed]
+
+
+def _check_keys(tree: object, at: str = "") -> list[Problem]:
+    """Keys that DVC's run-cache leaves out of account, as it does the sizes of files.
+
+    With another value, it would bring back the outputs of the first.
+    """
+    problems: list[Problem] = []
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(tree, Mapping):
+        items = tree.items()
+    elif isinstance(tree, list):
+        items = enumerate(tree)
+    for name, value in items:
+        key = f"{at}.{name}" if at else str(name)
+        if name in UNSEEN:
+            message = f"no key can be named '{name}': DVC's cache would not see its value change"
+            problems.append(Problem(message, key=key))
+        problems += _check_keys(value, key)
+    return problems
+
+
+def _check_section(
+    name: str, part: object, schema: Mapping[str, Any]
+) -> tuple[list[Problem], BaseModel | None]:
+    """The mistakes of a section, and the section when it has none of its own."""
+    problems, section = validate_all(SECTIONS[name], part, at=name)
+    if isinstance(section, TrainParams):
+        problems += check_averages(section) + check_parallel(section)
+        if section.optimizer.name in schema["x-closures"]:
+            problems += check_closure(section)
+    for inner in NAMED.get(name, ()):
+        if isinstance(part, Mapping) and isinstance(part.get(inner), Mapping):
+            problems += check_named(part[inner], f"{name}.{inner}", schema)
+    return problems, section
+
+
+def _check_tune(
+    section: TuneParams, tree: Mapping[str, Any], schema: Mapping[str, Any], target: Target
+) -> list[Problem]:
+    """The search space: each of its values in the place of what it would replace.
+
+    Without trials nothing is searched, and it may be that of another model.
+    """
+    if section.trials == 0:
+        return []
+    recipe = {
+        name: tree[name] for name in ("build", "train") if isinstance(tree.get(name), Mapping)
+    }
+    stopping = _find(tree, "train.early_stopping")
+    watched = stopping.get("metric") if isinstance(stopping, Mapping) else "loss"
+    before = {name: _check_section(name, part, schema)[0] for name, part in recipe.items()}
+    known = [problem for found in before.values() for problem in found] + check_task(
+        tree, schema, target
+    )
+
+    def check(overrides: Overrides) -> None:
+        (path,) = overrides
+        name = path.split(".")[0]
+        if name not in recipe:
+            return  # said of the section
+        try:
+            changed = apply_overrides(recipe[name], overrides, name)
+        except (KeyError, TypeError):
+            if before[name]:
+                return  # its parents may be what is wrong there
+            raise
+        after = _check_section(name, changed, schema)[0]
+        after += check_task({**tree, name: changed}, schema, target)
+        # What is wrong without the override has been said at its own key.
+        if found := [problem for problem in after if problem not in known]:
+            raise UserError(*found)
+
+    try:
+        check_space(section, check, str(watched))
+    except UserError as error:
+        return error.problems
+    return []
+
+
+def check_models(tree: Mapping[str, Any]) -> list[Problem]:
+    """Imports of the named model that a model may not have: its stages would stop at them."""
+    name = _find(tree, "build.model.name")
+    file = ZOO / f"{name}.py"
+    if not isinstance(name, str) or not file.is_file():
+        return []  # said elsewhere
+    try:
+        check_alone(file)
+    except UserError as error:
+        return [replace(p, key="build.model.name", value=name) for p in error.problems]
+    return []
+
+
+def _find(tree: Mapping[str, Any], key: str) -> object:
+    try:
+        return subtree(tree, key)
+    except KeyError:
+        return None

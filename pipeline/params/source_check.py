@@ -1,0 +1,177 @@
+"""What of `params.yaml` does not fit the data that it names, by the heads of the files alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.params.source_head import Head, kind_of, read_column, read_head
+from stages.common.errors import Problem, UserError, did_you_mean, shorten, wrong_name
+from stages.common.section import subtree
+from stages.common.yamlfile import read_yaml
+from stages.infer.params import InferParams
+from stages.prepare.params import PrepareParams
+
+SHOWN = 8
+# As `stages/prepare/columns.py` guesses a task: whole numbers of few values are classes.
+MAX_INTEGER_CLASSES = 20
+ROWS_PER_CLASS = 20
+# The names that pandas and Arrow give to the number of a row, which no new table needs.
+ROW_NUMBERS = ("", "Unnamed: 0", "__index_level_0__")
+COLUMN_KEYS = ("column", "column_A", "column_B", "column_list", "column_set")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The task that `prepare` will find, and why; None: it takes the data to know.
+
+    `is_guess`: it may as well be the other one, if the user says so.
+    """
+
+    task: str | None
+    reason: str = ""
+    is_guess: bool = False
+
+
+def check_data(
+    tree: Mapping[str, Any], prepare: PrepareParams | None, infer: InferParams | None
+) -> tuple[list[Problem], Target]:
+    """What does not fit the columns of the source, and the task that its target has."""
+    if prepare is None:
+        part = tree.get("prepare")
+        task = part.get("task") if isinstance(part, Mapping) else None
+        return [], Target(task if isinstance(task, str) and task != "auto" else None)
+    said = Target(None if prepare.task == "auto" else prepare.task)
+    source = Path(prepare.source)
+    head = read_head(source) if source.exists() else None
+    if head is None:
+        return [], said
+    problems = check_source(prepare, head)
+    if prepare.target in head.columns:
+        said = find_target(prepare, head)
+    problems += check_expected(prepare, head) + check_slices(tree, prepare, head)
+    return problems + ([] if infer is None else check_new_rows(prepare, infer, head)), said
+
+
+def check_source(params: PrepareParams, head: Head) -> list[Problem]:
+    """Columns that `prepare` names and the source has not, in the words of the stage."""
+    problems = []
+    named = {"prepare.target": params.target}
+    named |= {} if params.key is None else {"prepare.key": params.key}
+    named |= {f"prepare.columns.{name}": name for name in params.columns}
+    for key, name in named.items():
+        if name not in head.columns:
+            message = f"{params.source} has no column '{name}'"
+            problems.append(wrong_name(message, name, head.columns, key))
+            if key == "prepare.key":
+                problems[-1] = replace(problems[-1], allowed=(*head.columns, "null"))
+            if key.startswith("prepare.columns."):
+                problems[-1] = replace(problems[-1], value=params.columns[name])
+    if params.key == params.target:
+        problems.append(Problem("the key can't be the target", key="prepare.key"))
+    if params.columns.get(params.target) is None and head.columns.get(params.target) == "array":
+        message = f"the target '{params.target}' holds arrays, not a class or a value"
+        problems.append(Problem(message, key="prepare.target", value=params.target))
+    return problems
+
+
+def find_target(params: PrepareParams, head: Head) -> Target:
+    """The task: the one that is named, else what the stage will take from the column's type."""
+    if params.task != "auto":
+        return Target(params.task)
+    name, kind = params.target, head.columns.get(params.target)
+    if kind in ("boolean", "text"):
+        what = "true and false" if kind == "boolean" else "text"
+        return Target("classification", f"the target '{name}' is {what}")
+    if kind == "number" and head.is_typed:
+        return Target("regression", f"the target '{name}' holds numbers with fractions")
+    values = read_column(head.path, name) if kind == "whole" else None
+    if values is None or kind_of(values) != "whole":
+        return Target(None)
+    num_values = len(set(values))
+    few = num_values <= min(MAX_INTEGER_CLASSES, len(values) // ROWS_PER_CLASS)
+    counted = f"the target '{name}' holds {num_values} different whole numbers, taken for"
+    if few:
+        reason = f"{counted} classes unless prepare.task is regression"
+        return Target("classification", reason, is_guess=True)
+    reason = f"{counted} amounts unless prepare.task is classification"
+    return Target("regression", reason, is_guess=True)
+
+
+def check_expected(params: PrepareParams, head: Head) -> list[Problem]:
+    """Columns that the expectations speak of and the source has not: the wrong suite, mostly."""
+    if params.expectations is None:
+        return []
+    try:
+        rules = read_yaml(Path(params.expectations))
+    except UserError:
+        return []  # a path that is wrong has been said, a suite that is wrong prepare says
+    named: dict[str, None] = {}
+    for rule in rules if isinstance(rules, list) else []:
+        for key in COLUMN_KEYS if isinstance(rule, Mapping) and _needs_columns(rule) else ():
+            value = rule.get(key)
+            named |= dict.fromkeys(v for v in (value if isinstance(value, list) else [value]) if v)
+    absent = [str(name) for name in named if name not in head.columns]
+    if not absent:
+        return []
+    message = (
+        f"{params.expectations} speaks of columns that {params.source} has not: {_some(absent)}\n"
+        "write null until there are expectations of this table, or mend those"
+    )
+    return [Problem(message, "prepare.expectations", params.expectations, ("null", "a file"))]
+
+
+def _needs_columns(rule: Mapping[str, Any]) -> bool:
+    """Not so where the very question is whether they are there, and the answer stops nothing."""
+    asks = str(rule.get("type")).startswith(("expect_table_", "expect_column_to_exist"))
+    return not asks or rule.get("severity") == "critical"
+
+
+def check_new_rows(params: PrepareParams, infer: InferParams, head: Head) -> list[Problem]:
+    """Columns that the model will have learned from and the new rows lack, in one problem."""
+    if infer.input is None or not Path(infer.input).exists():
+        return []
+    new = read_head(Path(infer.input))
+    if new is None:
+        return []
+    if Path(infer.input).is_dir():
+        if Path(params.source).is_dir():
+            return []
+        message = f"{infer.input} is a folder, and the model takes the columns of {params.source}"
+        return [Problem(message, "infer.input", infer.input, ("null", "a file"))]
+    left = [name for name, kind in params.columns.items() if kind == "exclude"]
+    left += [params.target, *ROW_NUMBERS]
+    needed = [name for name in head.columns if name not in left]
+    absent = [name for name in needed if name not in new.columns]
+    if not absent:
+        return []
+    num = len(absent)
+    message = (
+        f"{infer.input} lacks {num} column{'s' if num > 1 else ''} of {params.source} that the "
+        f"model is to learn from: {_some(absent)}\n"
+        "write null to predict the rows of the test split"
+    )
+    meant = did_you_mean(absent[0], new.columns) if num == 1 else None
+    allowed = (*new.columns,) if num == 1 else ("null", "a file with these columns")
+    return [Problem(message, "infer.input", infer.input, allowed, meant)]
+
+
+def check_slices(tree: Mapping[str, Any], params: PrepareParams, head: Head) -> list[Problem]:
+    """Slices by a column that there is not, or that is no feature."""
+    try:
+        slices = subtree(tree, "evaluate.slices")
+    except KeyError:
+        return []
+    left = {name for name, kind in params.columns.items() if kind == "exclude"}
+    left |= {params.target, str(params.key)}
+    known = [n for n, kind in head.columns.items() if n not in left and kind != "array"]
+    return [
+        wrong_name(f"there is no column '{name}' to slice by", name, known, f"evaluate.slices.{i}")
+        for i, name in enumerate(slices if isinstance(slices, list) else [])
+        if isinstance(name, str) and name not in known
+    ]
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(shorten(repr(name)) for name in names[:SHOWN])
+    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

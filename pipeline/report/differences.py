@@ -1,0 +1,70 @@
+"""What differs between two revisions' parameters and recorded inputs of the stages."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report.markup import Code
+from stages.common.params import PARAMS, VERSIONS
+
+
+@dataclass(frozen=True)
+class Change:
+    """A stage whose entry in `dvc.lock` differs, and in what: keys and paths are `Code`."""
+
+    stage: str
+    why: tuple[str, ...]
+
+
+def find_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+    """The stages whose recorded inputs differ, in the order of `dvc.lock`, and why."""
+    changes = []
+    for name, entry in after.items():
+        old = before.get(name)
+        if old is None:
+            changes.append(Change(name, ("new",)))
+            continue
+        why: list[str] = [] if old.get("cmd") == entry.get("cmd") else ["its command"]
+        sides = [flat(side.get("params", {}).get(PARAMS.name, {})) for side in (old, entry)]
+        why += map(Code, differing(*sides))
+        sides = [flat(side.get("params", {}).get(str(VERSIONS), {})) for side in (old, entry)]
+        why += [
+            f"{k} {as_text(was)} → {as_text(now)}" for k, (was, now) in differing(*sides).items()
+        ]
+        hashes = [{dep["path"]: dep.get("md5") for dep in e.get("deps", [])} for e in (old, entry)]
+        why += map(Code, differing(hashes[0], hashes[1]))
+        if why:
+            changes.append(Change(name, tuple(why)))
+    changes += [Change(name, ("removed",)) for name in before if name not in after]
+    return tuple(changes)
+
+
+def changed_params(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The parameters that differ, by their dotted keys: (before, after)."""
+    return differing(flat(old), flat(new))
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted keys."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs: (before, after) by key, None where a side has none."""
+    return {
+        key: (old.get(key), new.get(key))
+        for key in {**old, **new}
+        if old.get(key) != new.get(key) or (key in old) != (key in new)
+    }
+
+
+def as_text(value: object) -> str:
+    """A value of `params.yaml` or a lock, as YAML would say it on one line."""
+    return "none" if value is None else json.dumps(value, ensure_ascii=False, default=str)

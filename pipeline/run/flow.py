@@ -1,0 +1,206 @@
+"""The road as a Prefect flow: `reprise run` and every deployment come through here.
+
+One task a stage, under the stage's name, each in a state of its own at the end: Ran, Restored
+(from DVC's cache), Unchanged, Failed, or Skipped because a stage before it failed. When all have
+ended, `evaluate.gates` judge the values of evaluate's metrics; a gate that fails makes the run
+Failed and takes nothing back. DVC is the only cache: Prefect keeps no results.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from queue import Empty, Queue
+from typing import Any, NoReturn
+
+import httpx
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+from prefect.utilities.annotations import allow_failure
+
+from pipeline.common.lockfile import keep_order, locked_stages
+from pipeline.metrics.gates import EVALUATE, Verdict, judge_values, read_gates
+from pipeline.metrics.metrics import read_metrics
+from pipeline.params.stage_meta import StageMeta, read_metas
+from pipeline.plan.plan import StagePlan, make_plan
+from pipeline.run.artifacts import publish_plan, publish_results
+from pipeline.run.console import View
+from pipeline.run.execute import Leashes, read_grace_seconds
+from pipeline.run.run_lock import GaveUpError, hold_folder
+from pipeline.run.run_result import ENDED_WELL, Outcome
+from pipeline.run.server_contact import POLL_SECONDS, Contact
+from pipeline.run.stage_task import StageTask
+from pipeline.run.watchdog import keep
+
+
+def run_flow(
+    stages: Sequence[str],
+    *,
+    force: bool,
+    parallel: int,
+    wait: bool,
+    view: View,
+    edit: Callable[[], None],
+    lost: Callable[[Outcome], NoReturn],
+) -> Outcome:
+    """Run stages in the current folder as a flow run of its own; see `run_road`.
+
+    `lost` ends this process once the stages have ended and the server is gone for good: Prefect
+    would go on for minutes trying to report to it.
+    """
+    outcomes: list[Outcome] = []
+
+    @flow(name="reprise", persist_result=False)
+    def road(stages: list[str], force: bool, parallel: int) -> State[Any]:  # noqa: FBT001
+        view.note(f"run {flow_run.name}: {flow_run.ui_url}")
+        with keep(str(flow_run.id), read_grace_seconds()):
+            outcomes.append(
+                run_road(stages, force=force, parallel=parallel, wait=wait, view=view, edit=edit)
+            )
+        if outcomes[0].lost:
+            lost(outcomes[0])
+        return outcomes[0].as_state()
+
+    try:
+        state = road(list(stages), force, parallel, return_state=True)
+    except httpx.TransportError:
+        if outcomes:
+            lost(outcomes[0])
+        raise
+    if not outcomes:
+        state.result(raise_on_failure=True)
+    return outcomes[0]
+
+
+def run_road(
+    stages: Sequence[str],
+    *,
+    force: bool,
+    parallel: int,
+    wait: bool = False,
+    view: View | None = None,
+    edit: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Run the stages that are stale, as tasks of the current flow run, in the current folder.
+
+    `stages` are run with what they need; none means all. `force` runs them even when fresh.
+    `edit` may change files once the folder is ours. A watchdog must be there.
+    Raises UserError before anything runs: unknown stages, a broken `dvc.yaml`, wrong `meta:`,
+    another run in this folder.
+    """
+    view = view or View(live=False)
+    leashes = Leashes(str(flow_run.id))
+    contact = Contact(view)
+    try:
+        with hold_folder(
+            leashes.run,
+            leashes.grace_seconds,
+            view.note,
+            wait=wait,
+            cancelled=contact.is_cancelled,
+        ):
+            make_plan(stages)  # before the edit: a name that is no stage's stops it
+            edit()
+            plan = make_plan(stages)
+            metas = read_metas({each.name: each.meta for each in plan})
+            if EVALUATE in (each.name for each in plan):
+                read_gates()  # a wrong one is no reason to fail after hours of training
+            _publish(partial(publish_plan, plan), view)
+            before = locked_stages()
+            outcome = Outcome(plan)
+            with view.shown(plan):
+                try:
+                    _run_stages(
+                        outcome, metas, leashes, view, contact, force=force, parallel=parallel
+                    )
+                finally:
+                    leashes.end_all()
+            keep_order([each.name for each in plan], before)
+            outcome.verdicts = judge_run(outcome)
+            outcome.lost = not contact.is_there()
+            if not outcome.lost:
+                _publish(publish_results, view)
+            return outcome
+    except GaveUpError:
+        return Outcome([], cancelled=True)
+
+
+def judge_run(outcome: Outcome) -> list[Verdict]:
+    """What the gates say to this run: nothing where evaluate has no metrics of it.
+
+    A stage that is unchanged has; one that was not asked for, or did not end well, has not.
+    """
+    if outcome.cancelled or outcome.states.get(EVALUATE) not in ENDED_WELL:
+        return []
+    return judge_values(read_gates(), read_metrics().get(EVALUATE, {}))
+
+
+def _publish(publish: Callable[[], None], view: View) -> None:
+    """Show something in Prefect; what it says is no reason to give up what the stages did."""
+    try:
+        publish()
+    except (httpx.HTTPError, PrefectException) as error:
+        view.note(f"Prefect's server did not take the plan or the results: {error}")
+
+
+def _run_stages(
+    outcome: Outcome,
+    metas: dict[str, StageMeta],
+    leashes: Leashes,
+    view: View,
+    contact: Contact,
+    *,
+    force: bool,
+    parallel: int,
+) -> None:
+    """Start each stage when those before it have ended, at most `parallel` at a time."""
+    waiting = {each.name: each for each in outcome.plan}
+    futures: dict[str, PrefectFuture[Any]] = {}
+    running: set[str] = set()
+    ended: Queue[str] = Queue()
+    polled = time.monotonic()
+    while waiting or running:
+        # By tasks, not by states: a stage that failed may be about to be tried again.
+        unfinished = waiting.keys() | running
+        ready = [each for each in waiting.values() if unfinished.isdisjoint(each.upstream)]
+        for each in ready[: parallel - len(running)]:
+            del waiting[each.name]
+            running.add(each.name)
+            body = StageTask(each, metas[each.name], outcome, leashes, view, force)
+            before = [allow_failure(futures[name]) for name in _shown_before(each, outcome)]
+            future = body.as_task().submit(wait_for=before)
+            future.add_done_callback(partial(_note_end, ended, each.name))
+            futures[each.name] = future
+        if time.monotonic() - polled > POLL_SECONDS:
+            polled = time.monotonic()
+            outcome.cancelled = outcome.cancelled or contact.is_cancelled()
+            if outcome.cancelled:
+                waiting.clear()
+                leashes.end_all()
+        with suppress(Empty):
+            name = ended.get(timeout=POLL_SECONDS)
+            running.discard(name)
+            # Without a state its task has ended without running it: Prefect itself refused.
+            outcome.states.setdefault(name, "failed")
+
+
+def _shown_before(plan: StagePlan, outcome: Outcome) -> list[str]:
+    """The stages that a task is drawn after: those upstream, or what failed before a skipped one.
+
+    Prefect lets no task follow one that ended as Cancelled, as the skipped do.
+    """
+    by_name = {each.name: each for each in outcome.plan}
+    names: list[str] = []
+    for name in plan.upstream:
+        if outcome.states.get(name) == "skipped":
+            names += _shown_before(by_name[name], outcome)
+        elif name in by_name:
+            names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def _note_end(ended: Queue[str], name: str, _future: PrefectFuture[Any]) -> None:
+    ended.put(name)

@@ -1,0 +1,94 @@
+"""One run at a time in a working folder; what an earlier one left behind is ended first."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.common.processes import end_run, find_processes, wait_for_end
+from pipeline.common.rwlock import mend_rwlock
+from stages.common.errors import UserError
+from stages.common.locks import hold
+
+LOCK = Path(".reprise/run.lock")
+WAIT_SECONDS = 1.0
+
+
+class GaveUpError(Exception):
+    """The run was cancelled while it waited for the folder."""
+
+
+@contextmanager
+def hold_folder(
+    run: str,
+    grace_seconds: float,
+    say: Callable[[str], None],
+    *,
+    wait: bool = False,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:
+    """Hold the current folder for the run of this id; the kernel lets it go however we end.
+
+    Ends the processes of an earlier run that was killed, and mends the lock file that its DVC
+    may have left half written. Raises UserError when another run is going and `wait` is False,
+    GaveUpError when `cancelled()` becomes true while it waits.
+    """
+    LOCK.parent.mkdir(exist_ok=True)
+    with _lock(say, cancelled, wait=wait) as file:
+        left = _read(file).get("run")
+        if left is not None:
+            _end_left(str(left), grace_seconds, say)
+        mend_rwlock(say)
+        _write(file, {"run": run, "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        yield
+        _write(file, {})
+
+
+def _lock(say: Callable[[str], None], cancelled: Callable[[], bool], *, wait: bool) -> IO[str]:
+    """The lock file, held."""
+    file = hold(LOCK)
+    if file is None:
+        with LOCK.open(encoding="utf-8") as other:
+            holder = _read(other)
+        who = f"a run (process {holder.get('pid', '?')}, since {holder.get('since', '?')})"
+        if not wait:
+            raise UserError(
+                f"{who} is going in this folder\n"
+                "  'reprise run --wait' starts when it has ended; to end it: Ctrl-C there, or "
+                f"kill {holder.get('pid', 'PID')}"
+            )
+        say(f"waiting for {who} in this folder to end")
+    while file is None:
+        if cancelled():
+            raise GaveUpError
+        file = hold(LOCK, wait_seconds=WAIT_SECONDS)
+    return file
+
+
+def _read(file: IO[str]) -> dict[str, Any]:
+    file.seek(0)
+    try:
+        content = json.loads(file.read() or "{}")
+    except ValueError:
+        return {}  # killed while it wrote
+    return content if isinstance(content, dict) else {}
+
+
+def _write(file: IO[str], content: dict[str, Any]) -> None:
+    file.seek(0)
+    file.truncate()
+    json.dump(content, file)
+    file.flush()
+
+
+def _end_left(run: str, grace_seconds: float, say: Callable[[str], None]) -> None:
+    """Wait for the leashes of a killed run to do their work, and do it for those that are dead."""
+    if not find_processes(run):
+        return
+    say("a run before this one was killed: waiting for what it started to end")
+    if not wait_for_end(run, grace_seconds):
+        num_ended = end_run(run, grace_seconds)
+        say(f"ended {num_ended} processes that it left behind")

@@ -1,0 +1,137 @@
+"""A stage as a Prefect task: under its name, with what its `meta:` says, in a state of its own."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.concurrency.sync import concurrency
+from prefect.states import Cancelled, Completed
+
+from pipeline.common.lockfile import outputs_unchanged
+from pipeline.params.stage_meta import Concurrency, StageMeta, limit_of
+from pipeline.plan.durations import note_seconds
+from pipeline.plan.plan import StagePlan
+from pipeline.run.console import View
+from pipeline.run.execute import Leashes, run_stage
+from pipeline.run.run_result import BROKEN, Outcome
+
+SLOT_SECONDS = 5.0
+LEASE_SECONDS = 60.0
+
+
+class StageFailedError(Exception):
+    """A stage has failed; what it said stands in its log."""
+
+
+@dataclass
+class StageTask:
+    """The task of one stage."""
+
+    plan: StagePlan
+    meta: StageMeta
+    outcome: Outcome
+    leashes: Leashes
+    view: View
+    force: bool
+    tries: int = 0
+
+    def as_task(self) -> Any:
+        """The Prefect task, under the stage's name, with the retries and tags of its meta."""
+
+        def stage() -> State[Any]:
+            return self.run()
+
+        return task(
+            name=self.plan.name,
+            task_run_name=self.plan.name.replace("{", "{{").replace("}", "}}"),
+            tags=set(self.meta.tags),
+            # The delay is ours: Prefect's can't be interrupted, and would outlive a cancel.
+            retries=self.meta.retries,
+            retry_condition_fn=lambda *_: not self.leashes.ended,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )(stage)
+
+    def run(self) -> State[Any]:
+        """Run the stage, or say why it need not. Raises StageFailedError."""
+        name, states = self.plan.name, self.outcome.states
+        broken = [each for each in self.plan.upstream if states.get(each) in BROKEN]
+        if broken:
+            states[name] = "skipped"
+            self.view.ended(name, "skipped", None)
+            return Cancelled(name="Skipped", message=f"{', '.join(broken)} did not end well")
+        if not self.force and self._is_fresh():
+            states[name] = "unchanged"
+            self.view.ended(name, "unchanged", None)
+            return Completed(name="Unchanged", message="nothing that it depends on has changed")
+        if self.tries > 0:
+            delay = self.meta.retry_delay_seconds
+            self.view.line(name, f"try {self.tries + 1} of {self.meta.retries + 1} in {delay:g} s")
+            self.leashes.wait(delay)
+        self.tries += 1
+        logger = get_run_logger()
+
+        def say(line: str) -> None:
+            logger.info("%s", line)
+            self.view.line(name, line)
+
+        with _slot(limit_of(name, self.meta), self.leashes):
+            self.view.started(name)
+            end = run_stage(
+                name,
+                self.leashes,
+                say,
+                force=self.force,
+                timeout_seconds=self.meta.timeout_seconds,
+            )
+        self.outcome.ends[name] = end
+        if end.state == "failed" and self.leashes.ended:
+            states[name] = "cancelled"
+            self.view.ended(name, "cancelled", end.seconds)
+            return Cancelled(message="ended together with its run")
+        if end.state == "failed":
+            states[name] = "failed"
+            self.view.ended(name, "failed", end.seconds)
+            raise StageFailedError(f"{name}: {end.reason}")
+        if end.state == "ran":
+            note_seconds(name, end.seconds)
+        states[name] = end.state
+        self.view.ended(name, end.state, end.seconds)
+        return Completed(name=end.state.capitalize(), message=f"{end.seconds:.1f} s")
+
+    def _is_fresh(self) -> bool:
+        """By the plan, or because what ran before it has written the same bytes again."""
+        upstream = self.plan.upstream
+        # An import, say, may have brought what no plan could know.
+        moved = any(self.outcome.states.get(name, "unchanged") == "ran" for name in upstream)
+        if self.plan.state == "fresh" and not moved:
+            return True
+        kinds = {reason.kind for reason in self.plan.reasons}
+        return kinds <= {"upstream"} and outputs_unchanged(self.plan.name, upstream)
+
+
+@contextmanager
+def _slot(limit: Concurrency | None, leashes: Leashes) -> Iterator[None]:
+    """Hold a slot of the stage's limit on the server; a killed run's is free a minute later."""
+    if limit is None:
+        yield
+        return
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(limit.name, limit.limit)
+    with ExitStack() as held:
+        # In turns, so that the end of the run is noticed while it waits; no stage starts then.
+        while not leashes.ended:
+            slot = concurrency(
+                limit.name, timeout_seconds=SLOT_SECONDS, lease_duration=LEASE_SECONDS
+            )
+            try:
+                held.enter_context(slot)
+                break
+            except TimeoutError:
+                continue
+        yield

@@ -1,0 +1,118 @@
+"""The flow of the deployments in `prefect.yaml`: the road, in a clone of its own.
+
+A worker starts it in the repository (`REPRISE_BASE`, by the pull step of `prefect.yaml`), whose
+working folder it leaves as it is.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.runtime import deployment, flow_run
+from prefect.states import Failed
+
+from pipeline.params.check import check_params
+from pipeline.params.overrides import apply_overrides_to_file
+from pipeline.params.schema_check import SCHEMA
+from pipeline.run.execute import read_grace_seconds
+from pipeline.run.flow import run_road
+from pipeline.run.run_result import Outcome
+from pipeline.run.watchdog import keep
+from pipeline.scheduled.dvc_remote import fetch_data, has_tracked_data, push_data, update_imports_of
+from pipeline.scheduled.publish import publish
+from pipeline.scheduled.workspace import Workspace, open_workspace
+from stages.common.errors import UserError
+
+
+class RoadFailedError(Exception):
+    """Stages have failed; nothing is published, and the clone is kept."""
+
+
+@flow(name="scheduled", persist_result=False)
+def scheduled(
+    stages: list[str] = [],  # noqa: B006
+    overrides: dict[str, Any] = {},  # noqa: B006
+    revision: str | None = None,
+    update_imports: bool = False,  # noqa: FBT001
+) -> State[Any]:
+    """Run the road at a revision in a clone, and publish what it has changed.
+
+    stages: the stages to run with what they need; none: all. overrides: values of params.yaml by
+    their dotted keys, such as {"train.epochs": 3}. revision: a branch, tag or commit; none: the
+    default branch. update_imports: bring imported data (`dvc import`) up to date first.
+    """
+    outcomes: list[Outcome] = []
+    try:
+        with (
+            keep(str(flow_run.id), read_grace_seconds()),
+            open_workspace(Path.cwd(), str(flow_run.name), revision, _say) as workspace,
+            _inside(workspace.path),
+        ):
+            if update_imports:
+                update_imports_of(workspace.path, _say)
+            _prepare(workspace.path, overrides)
+            outcomes.append(run_road(stages, force=False, parallel=os.cpu_count() or 1))
+            _finish(workspace, outcomes[0])
+    except RoadFailedError:
+        return outcomes[0].as_state()
+    except (UserError, OSError) as error:
+        # What a person can mend is no matter for a traceback.
+        text = "\n".join([str(error), *getattr(error, "__notes__", [])])
+        get_run_logger().error("%s", text)
+        return Failed(message=text)
+    return outcomes[0].as_state()
+
+
+def _say(line: str) -> None:
+    get_run_logger().info("%s", line)
+
+
+def _finish(workspace: Workspace, outcome: Outcome) -> None:
+    """Publish a run whose stages all ended well, also where a gate failed: people must see it."""
+    for stage, state in outcome.states.items():
+        _say(f"{stage}: {state}")
+    for sentence in outcome.failed_gates:
+        get_run_logger().error("%s", sentence)
+    if outcome.failed:
+        raise RoadFailedError
+    if not outcome.cancelled:
+        push_data(workspace.path, _say)
+        publish(workspace, _deployment_name(), outcome.states, _say, outcome.failed_gates)
+
+
+def _prepare(folder: Path, overrides: dict[str, Any]) -> None:
+    """Set the overrides and fetch the data; a wrong override ends the run before anything else."""
+    lines: list[str] | None = None
+    try:
+        lines = apply_overrides_to_file(overrides, "overrides") if overrides else []
+    except UserError:
+        # A file that params.yaml names may be one that is only fetched now.
+        if not has_tracked_data(folder):
+            raise
+    fetch_data(folder, _say)
+    if lines is None:
+        lines = apply_overrides_to_file(overrides, "overrides")
+    if SCHEMA.exists():  # an old revision has none
+        check_params()
+    for line in lines:
+        _say(line)
+
+
+def _deployment_name() -> str:
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", str(deployment.name or "")).strip("-")
+    return plain or "run"
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
