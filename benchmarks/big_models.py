@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from stages.common.batches import Batch
+from stages.features.batch import Batch
 
 
 class Bottleneck(nn.Module):

@@ -2,7 +2,7 @@
 
 The step of each case of `benchmarks.train`, compiled and as it is, in turns in one process with one
 thread; and the processor time that the compilation took, its C++ compiler's included (of code that
-no cache of torch's has). What `stages/train/compiled.py` makes of it is its rule.
+no cache of torch's has). What `stages/training/device/compile.py` makes of it is its rule.
 """
 
 import os
@@ -19,9 +19,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.train import BATCH_SIZES, Case, cases, make_data, make_params
-from stages.train.assemble import assemble
-from stages.train.machine import World
-from stages.train.shares import batches, shares
+from stages.training.build import assemble
+from stages.training.data.batching import batches, shares
+from stages.training.device.distributed import World
 
 STEPS, ROUNDS = 60, 5
 

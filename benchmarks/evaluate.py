@@ -12,8 +12,8 @@ import time
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from stages.evaluate.bootstrap import RESAMPLES, draw_weights, find_intervals
-from stages.evaluate.weighted import weighted_metric
+from stages.evaluate.measure.bootstrap import RESAMPLES, draw_weights, find_intervals
+from stages.evaluate.measure.weighted_metrics import weighted_metric
 
 ROWS = 200_000
 COMPARED = 10

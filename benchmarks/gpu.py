@@ -26,14 +26,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.big_models import ResNet, Transformer
 from benchmarks.train import CLIP, LEARNING_RATE, make_params
-from stages.common.batches import Batch, take
-from stages.train.layout import choose_layout, put_channels_last, with_channels_last
-from stages.train.loop import train
-from stages.train.machine import World, compute_deterministically
-from stages.train.params import TrainParams
-from stages.train.precision import casting, choose_precision
-from stages.train.sources import Split
-from stages.train.state import Data, State
+from stages.features.batch import Batch, take
+from stages.training.data.source import Split
+from stages.training.device.distributed import World
+from stages.training.device.environment import compute_deterministically
+from stages.training.device.memory_format import (
+    choose_layout,
+    put_channels_last,
+    with_channels_last,
+)
+from stages.training.device.precision import casting, choose_precision
+from stages.training.loop import train
+from stages.training.params import TrainParams
+from stages.training.state import Data, State
 
 # Dense operations a second of a device whose name holds the key: in half precision, in fp32.
 PEAKS = {

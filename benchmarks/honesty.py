@@ -27,9 +27,9 @@ from scipy.stats import binomtest, nct, t
 from benchmarks.trainings import Case, Job, Pool, prepare, start, train_all
 from stages.compare.compare import mark
 from stages.compare.mean_difference import MIN_REPLICAS, find_changes
-from stages.evaluate.bootstrap import paired_differences
-from stages.evaluate.metrics import LESS_IS_BETTER, compute_metrics
-from stages.evaluate.weighted import Floats
+from stages.evaluate.measure.bootstrap import paired_differences
+from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
+from stages.evaluate.measure.weighted_metrics import Floats
 from tests.conftest import ROOT
 
 METRICS = {

@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from stages.common.predict import load_predictor
+from stages.model.predictor import load_predictor
 
 
 class Rows(BaseModel):

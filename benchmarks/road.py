@@ -38,7 +38,7 @@ exit $code
 # Starts a stage as `python -m` does, up to where its own function would be called.
 FIRST_LINE = """
 import runpy, sys
-import stages.common.stage as stage
+import stages.runtime.stage as stage
 start = stage.run_stage
 def stop(params, out):
     raise SystemExit(0)

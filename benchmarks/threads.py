@@ -2,9 +2,9 @@
 
 The step of each case of `benchmarks.train`, and of larger MLPs, with one thread and with all cores,
 in turns in one process; what counts are the ratios inside a turn. Beside them stand the products of
-a weight and a row in a step, by which `stages/train/machine.py` makes its rule (`SMALL_STEP`). It
-is the clock's time, so it says something only on a machine without other work. `--cases`,
-`--batch`, `--rounds` and `--steps` shorten it.
+a weight and a row in a step, by which `SMALL_STEP` of `stages/training/device/environment.py` makes
+its rule. It is the clock's time, so it says something only on a machine without other work.
+`--cases`, `--batch`, `--rounds` and `--steps` shorten it.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.compile import make_step
 from benchmarks.train import BATCH_SIZES, STEPS_PER_EPOCH, Case, cases, of_zoo
-from stages.train.machine import SMALL_STEP
+from stages.training.device.environment import SMALL_STEP
 
 # Their steps lie to both sides of the rule's threshold.
 WIDTHS = (128, 256, 512, 1024)

@@ -29,18 +29,19 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from stages.common.batches import Batch
-from stages.common.model import ModelSpec, make_model
-from stages.train.board import open_board
-from stages.train.checkpoint import hold_checkpoints
+from stages.features.batch import Batch
+from stages.model.model import ModelSpec, make_model
+from stages.train.checkpoints.checkpoint import hold_checkpoints
+from stages.train.checkpoints.checkpointer import Saver
+from stages.train.checkpoints.signals import told_to_stop
 from stages.train.fit import tell_before
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.params import TrainParams
-from stages.train.progress import follow_steps
-from stages.train.saver import Saver, told_to_stop
-from stages.train.sources import Split
-from stages.train.state import Data, Epoch
+from stages.train.logs.progress import follow_steps
+from stages.train.logs.tensorboard import open_board
+from stages.training.data.source import Split
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.params import TrainParams
+from stages.training.state import Data, Epoch
 
 STEPS_PER_EPOCH = 200
 EPOCHS = 3

@@ -15,19 +15,20 @@ import numpy as np
 import polars as pl
 import torch
 
-from stages.common.batches import to_batch
-from stages.common.model import make_model, read_spec
-from stages.common.predict import Predictor
-from stages.common.schema import load_arrays, read_schema, read_statistics
-from stages.common.section import validate
+from stages.common.config import validate
 from stages.common.yamlfile import read_yaml
-from stages.evaluate.weighted import Floats
-from stages.train.loop import train
-from stages.train.machine import World, compute_deterministically
-from stages.train.params import TrainParams
-from stages.train.recipe import BUILT, PREPARED, load_data
-from stages.train.sources import Split
-from stages.train.state import Data
+from stages.evaluate.measure.weighted_metrics import Floats
+from stages.features.batch import to_batch
+from stages.features.schema import load_arrays, read_schema, read_statistics
+from stages.model.model import make_model, read_spec
+from stages.model.predictor import Predictor
+from stages.training.data.source import Split
+from stages.training.device.distributed import World
+from stages.training.device.environment import compute_deterministically
+from stages.training.loop import train
+from stages.training.params import TrainParams
+from stages.training.recipe import BUILT, PREPARED, load_data
+from stages.training.state import Data
 from tests.samples import run_stages, set_params, small_project
 
 # A seed, and the share of the train rows that it trains on.

@@ -1,51 +1,17 @@
 """The command `reprise`. Each subcommand imports what it needs, so that all start quickly."""
 
-import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.common.user import know_user
-from stages.common.errors import UserError, format_problem
+from pipeline.common.mistakes import stop_at_mistakes
+from stages.common.errors import UserError
 from stages.common.telemetry import switch_off_telemetry
 from stages.common.terminal import keep_printing
-from stages.common.yamlfile import with_place
-
-
-def stop_at_mistakes(command: Callable[..., None]) -> Callable[..., None]:
-    """Run `command` in the repository's root; a user's mistake ends it with 1 on one screen."""
-
-    @functools.wraps(command)
-    def run(*arguments: object, **options: object) -> None:
-        try:
-            know_user()
-            os.chdir(_find_root())
-            command(*arguments, **options)
-        except UserError as error:
-            for problem in error.problems:
-                click.echo(format_problem(with_place(problem)), err=True)
-            for note in getattr(error, "__notes__", []):
-                click.echo(note, err=True)
-            sys.exit(1)
-        except OSError as error:
-            # A full disk or a folder that can't be written is the user's to mend, not ours.
-            click.echo(f"{error.strerror or error}: {error.filename or Path.cwd()}", err=True)
-            sys.exit(1)
-
-    return run
-
-
-def _find_root() -> Path:
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").exists() and (folder / "stages").is_dir():
-            return folder
-    raise UserError(f"{here} is not inside a Reprise repository: there is no dvc.yaml with stages/")
 
 
 @stop_at_mistakes
@@ -75,7 +41,7 @@ def check() -> None:
     """Validate the whole of params.yaml and the files that it names."""
     from pipeline.common.rwlock import mend_rwlock
     from pipeline.params.check import check_params
-    from stages.common.installed import check_noted
+    from stages.runtime.installed import check_noted
 
     mend_rwlock(click.echo)
     check_noted()

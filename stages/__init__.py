@@ -10,6 +10,6 @@ import sys
 if sys.orig_argv[1:2] == ["-m"] and (
     sys.orig_argv[2].count(".") == 1 or sys.orig_argv[2] == "stages.train.worker"
 ):
-    from stages.common.audit import audit_process
+    from stages.runtime.audit import audit_process
 
     audit_process()

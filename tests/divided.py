@@ -13,20 +13,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from stages.common.batches import Batch
-from stages.common.model import make_model
-from stages.common.section import Named
-from stages.train import memory, recipe, sharded
-from stages.train.checkpoint import copied, unpack
-from stages.train.diverged import DivergedError
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.parts import load_part
-from stages.train.recipe import load_data
-from stages.train.saver import Saver
-from stages.train.shares import batches
-from stages.train.sources import Split
-from stages.train.state import Data, Epoch, Result, State
+from stages.common.config import Named
+from stages.features.batch import Batch
+from stages.model.model import make_model
+from stages.train.checkpoints.checkpoint import copied, unpack
+from stages.train.checkpoints.checkpointer import Saver
+from stages.train.checkpoints.sharded_checkpoint import load_part
+from stages.training import recipe
+from stages.training.data.batching import batches
+from stages.training.data.source import Split
+from stages.training.device import fsdp as sharded
+from stages.training.device import out_of_memory as memory
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.recipe import load_data
+from stages.training.state import Data, Epoch, Result, State
+from stages.training.step.divergence import DivergedError
 from tests.samples import classification, train_params
 from tests.test_buffers import BATCH, NUM_ROWS, POISONED, learn, poisoned
 from tests.test_mapped import SCHEMA, SPEC, STATISTICS

@@ -71,7 +71,7 @@ def _in_step() -> None:
     """The gradient is there, and nothing of it applied; neither the first nor last of an epoch."""
     import torch
 
-    from stages.train.step import Step
+    from stages.training.step.step import Step
 
     take, backward = Step.take, torch.Tensor.backward
     steps: list[int] = []
@@ -110,7 +110,7 @@ def _in_save() -> None:
 
 def _in_validation() -> None:
     """The scores of some rows are there, and no figure."""
-    from stages.train import loop
+    from stages.training import loop
 
     validate = loop.validate
 

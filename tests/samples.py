@@ -15,15 +15,15 @@ import numpy as np
 import polars as pl
 import torch
 
-from stages.common.outputs import stage_outputs
 from stages.common.params import read_params
-from stages.common.predict import Predictor
-from stages.common.schema import Feature, Moments, Schema, Statistics, Target
 from stages.common.yamlfile import read_yaml
+from stages.features.schema import Feature, Moments, Schema, Statistics, Target
+from stages.model.predictor import Predictor
 from stages.prepare.params import PrepareParams
-from stages.train.params import TrainParams
-from stages.train.sources import Split
-from stages.train.state import Data
+from stages.runtime.outputs import stage_outputs
+from stages.training.data.source import Split
+from stages.training.params import TrainParams
+from stages.training.state import Data
 from tests.conftest import ROOT, Project, project_environment
 
 

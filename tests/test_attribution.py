@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 import torch
 
-from stages.common.attribution import attribute
-from stages.common.encode import encode
 from stages.common.files import read_csv
-from stages.common.layers import Flatten
-from stages.common.predict import Predictor, load_predictor
-from stages.common.schema import Feature, Moments, Schema, Statistics, Target
+from stages.features.encode import encode
+from stages.features.schema import Feature, Moments, Schema, Statistics, Target
 from stages.infer.write import write_predictions
+from stages.model.attribution import attribute
+from stages.model.layers import Flatten
+from stages.model.predictor import Predictor, load_predictor
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, small_project
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.common.batches import Batch
 from stages.common.errors import UserError
-from stages.common.layers import Masks
-from stages.train.augment import flip, make_augment, shift
-from stages.train.params import Augment
+from stages.features.batch import Batch
+from stages.model.dropout import Masks
+from stages.training.params import Augment
+from stages.training.step.augmentation import flip, make_augment, shift
 
 ALL = Augment(flip=0.5, shift=2, noise=0.1)
 

@@ -8,16 +8,16 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import binomtest, poisson
 
-from stages.evaluate.bootstrap import (
+from stages.evaluate.measure.bootstrap import (
     FREQUENCIES,
     draw_weights,
     find_intervals,
     paired_differences,
     wilson,
 )
-from stages.evaluate.metrics import LESS_IS_BETTER, metrics_of
-from stages.evaluate.predicted import Classified
-from stages.evaluate.weighted import Weights, weighted_metric
+from stages.evaluate.measure.metrics import LESS_IS_BETTER, metrics_of
+from stages.evaluate.measure.predictions import Classified
+from stages.evaluate.measure.weighted_metrics import Weights, weighted_metric
 from tests.test_evaluate import guesses
 
 Codes = npt.NDArray[np.int64]

@@ -6,10 +6,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.params.check import find_problems
+from stages.common.config import Named
 from stages.common.errors import UserError
-from stages.common.section import Named
 from stages.common.yamlfile import read_yaml
-from stages.train.names import Kind, resolve
+from stages.training.optim.registry import Kind, resolve
 from tests.conftest import ROOT
 
 HUGE = 10**30

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.common.batches import Batch
-from stages.train.assemble import Assembly, assemble
-from stages.train.graphs import GraphedStep
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.sharded import local
-from stages.train.shares import Share, batches, shares
-from stages.train.state import Data, State
+from stages.features.batch import Batch
+from stages.training.build import Assembly, assemble
+from stages.training.data.batching import Share, batches, shares
+from stages.training.device.distributed import World
+from stages.training.device.fsdp import local
+from stages.training.loop import train
+from stages.training.state import Data, State
+from stages.training.step.cuda_graph import GraphedStep
 from tests.samples import classification, train_params
 from tests.test_graphs import Tape, recorder
 

@@ -18,12 +18,12 @@ from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 
 from pipeline.params.check import find_problems
-from stages.common.calibration import UNCALIBRATED, margins, predict_codes, probabilities
 from stages.common.errors import UserError
 from stages.common.files import read_json
-from stages.common.predict import load_predictor
 from stages.common.yamlfile import read_yaml
-from stages.infer.verify import feeds
+from stages.infer.export.verify import feeds
+from stages.model.calibration import UNCALIBRATED, margins, predict_codes, probabilities
+from stages.model.predictor import load_predictor
 from stages.train.calibrate import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
@@ -32,9 +32,9 @@ from stages.train.calibrate import (
     fit_temperature,
     log_loss,
 )
-from stages.train.params import CalibrationParams, ThresholdMetric
-from stages.train.sources import Split
-from stages.train.together import check_calibration
+from stages.training.compatibility import check_calibration
+from stages.training.data.source import Split
+from stages.training.params import CalibrationParams, ThresholdMetric
 from tests.conftest import ROOT, Project
 from tests.samples import mixed_table, run_stages, small_project
 

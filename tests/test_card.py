@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from stages.common.calibration import UNCALIBRATED, Calibration
 from stages.common.files import md5
-from stages.common.schema import Feature, Schema, Target
-from stages.evaluate.bootstrap import Interval
-from stages.evaluate.card import Facts, write_card
-from stages.evaluate.seeds import spread_of
-from stages.evaluate.slices import Slice
+from stages.evaluate.measure.bootstrap import Interval
+from stages.evaluate.outputs.card import Facts, write_card
+from stages.evaluate.outputs.seeds import spread_of
+from stages.evaluate.outputs.slices import Slice
+from stages.features.schema import Feature, Schema, Target
+from stages.model.calibration import UNCALIBRATED, Calibration
 from tests.names import NAMES
 
 SLICES = [

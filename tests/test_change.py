@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ttest_ind
 
 from stages.compare.mean_difference import MIN_REPLICAS, find_changes, judge
-from stages.evaluate.bootstrap import WEIGHTS
+from stages.evaluate.measure.bootstrap import WEIGHTS
 
 ROWS, RESAMPLES, TIMES = 200, 300, 400
 # More than that many of `TIMES`, at 5 % each, come in one of a thousand cases.

@@ -22,8 +22,8 @@ import torch
 from torch import nn
 
 from stages.common.errors import UserError
-from stages.common.layers import Dropout
-from stages.train.checkpoint import (
+from stages.model.dropout import Dropout
+from stages.train.checkpoints.checkpoint import (
     CHECKPOINTS,
     copied,
     hold_checkpoints,
@@ -34,12 +34,13 @@ from stages.train.checkpoint import (
     unpack,
     write_checkpoint,
 )
-from stages.train.generators import put_generators, read_generators, seed_generators
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.params import TrainParams
-from stages.train.saver import PREEMPTED, Saver, told_to_stop
-from stages.train.state import Result, State
+from stages.train.checkpoints.checkpointer import PREEMPTED, Saver
+from stages.train.checkpoints.signals import told_to_stop
+from stages.training.device.distributed import World
+from stages.training.device.rng import put_generators, read_generators, seed_generators
+from stages.training.loop import train
+from stages.training.params import TrainParams
+from stages.training.state import Result, State
 from tests import killed
 from tests.conftest import Project, project_environment
 from tests.samples import (
@@ -200,7 +201,7 @@ def test_what_is_half_written_is_removed(
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stages.train.checkpoint.torch.save", full)
+    monkeypatch.setattr("stages.train.checkpoints.checkpoint.torch.save", full)
     save = saver(tmp_path)
     assert len(run(train_params(epochs=2), save=save).history) == 2
     save.finish()
@@ -260,8 +261,8 @@ def test_a_checkpoint_is_written_whole_however_long_it_takes_once_a_step_has_end
     def give_up(*_: object) -> None:
         raise TimeoutError
 
-    monkeypatch.setattr("stages.train.saver.write_checkpoint", write_slowly)
-    monkeypatch.setattr("stages.train.saver.STOP_SECONDS", 0.4)
+    monkeypatch.setattr("stages.train.checkpoints.checkpointer.write_checkpoint", write_slowly)
+    monkeypatch.setattr("stages.train.checkpoints.signals.STOP_SECONDS", 0.4)
     before = signal.signal(signal.SIGALRM, give_up)
     try:
         with told_to_stop() as told, pytest.raises(SystemExit) as ended:
@@ -354,7 +355,7 @@ def test_a_lock_that_is_gone_when_it_is_held_is_made_anew(
             lock.unlink()
         flock(*given)
 
-    monkeypatch.setattr("stages.common.locks.fcntl.flock", meanwhile)
+    monkeypatch.setattr("stages.locks.fcntl.flock", meanwhile)
     with hold_checkpoints("key") as mine, hold_checkpoints("key") as other:
         assert mine is not None
         assert other is None

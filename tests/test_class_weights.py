@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from pipeline.params.check import find_problems
+from stages.common.config import validate
 from stages.common.errors import UserError
 from stages.common.files import read_json
-from stages.common.section import validate
 from stages.common.yamlfile import read_yaml
-from stages.train.class_weights import tell_weights, weigh_classes
-from stages.train.loop import train
-from stages.train.losses import make_loss
-from stages.train.machine import World
-from stages.train.names import losses_of
-from stages.train.optimizers import check_names
-from stages.train.params import TrainParams
-from stages.train.shares import batches, shard
-from stages.train.sources import Split
-from stages.train.state import Data
+from stages.training.data.batching import batches, shard
+from stages.training.data.source import Split
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.optim.class_weights import tell_weights, weigh_classes
+from stages.training.optim.loss import make_loss
+from stages.training.optim.preflight import check_names
+from stages.training.optim.registry import losses_of
+from stages.training.params import TrainParams
+from stages.training.state import Data
 from tests.conftest import ROOT
 from tests.samples import classification, mixed_table, run_stages, small_project, train_params
 

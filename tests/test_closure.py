@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stages.common.batches import Batch, take
 from stages.common.errors import UserError
-from stages.common.layers import Dropout
-from stages.train.diverged import DivergedError
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.optimizers import check_names, needs_closure
-from stages.train.params import TrainParams
-from stages.train.shares import batches
-from stages.train.sources import Split
-from stages.train.state import Data, Result, State
+from stages.features.batch import Batch, take
+from stages.model.dropout import Dropout
+from stages.training.data.batching import batches
+from stages.training.data.source import Split
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.optim.optimizer import needs_closure
+from stages.training.optim.preflight import check_names
+from stages.training.params import TrainParams
+from stages.training.state import Data, Result, State
+from stages.training.step.divergence import DivergedError
 from tests.samples import classification, train_params
 
 SEARCH = {"name": "LBFGS", "lr": 0.5, "max_iter": 4, "line_search_fn": "strong_wolfe"}

@@ -10,8 +10,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from pipeline.comment import post as post_comment
+from pipeline.comment import rest
 from pipeline.comment.archive import read_member
-from pipeline.comment.comment import MARKER, rest
+from pipeline.comment.comment import MARKER
 from pipeline.comment.sanitise import BREAK, MAX_COMMENT_BYTES, cut, make_safe, one_line
 from tests.conftest import ROOT
 from tests.hosts import BOT, SHA, TOKEN, Host, archive, comment, make_host, pull, serving

@@ -11,22 +11,22 @@ import pytest
 import torch
 from torch import nn
 
-from stages.common.batches import Batch
+from stages.common.config import validate
 from stages.common.errors import UserError
-from stages.common.layers import Dropout
-from stages.common.section import validate
-from stages.train import compiled
-from stages.train.assemble import assemble
-from stages.train.checkpoint import copied, pack, pack_rank, unpack
-from stages.train.compiled import Compiled, choose_compile, lacking_compiler
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.optimizers import check_names
-from stages.train.params import TrainParams
-from stages.train.shares import batches, shares
-from stages.train.sources import Split
-from stages.train.state import Data, Result, State
-from stages.train.step import settle_sums
+from stages.features.batch import Batch
+from stages.model.dropout import Dropout
+from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.training.build import assemble
+from stages.training.data.batching import batches, shares
+from stages.training.data.source import Split
+from stages.training.device import compile as compiled
+from stages.training.device.compile import Compiled, choose_compile, lacking_compiler
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.optim.preflight import check_names
+from stages.training.params import TrainParams
+from stages.training.state import Data, Result, State
+from stages.training.step.step import settle_sums
 from tests.conftest import ROOT, project_environment
 from tests.samples import classification, train_params
 
@@ -214,9 +214,9 @@ ONE_OF_TWO = """
 import sys
 import torch
 import torch.distributed as dist
-from stages.train.machine import World
-from stages.train.sources import Split
-from stages.train.state import Data
+from stages.training.device.environment import World
+from stages.training.data.source import Split
+from stages.training.state import Data
 from tests import test_compiled as test
 
 rank, store, out = int(sys.argv[1]), *sys.argv[2:]

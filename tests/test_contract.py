@@ -14,13 +14,13 @@ import pytest
 
 from pipeline.serve.codec.rows import make_encoder
 from pipeline.serve.codec.signature import Input, Output, Signature
-from stages.common.encode import encode
-from stages.common.schema import Array, Schema, Statistics
-from stages.common.tables import read_table
-from stages.infer.chunks import read_chunks
-from stages.infer.damage import encode_whole
-from stages.prepare.columns import find_schema
+from stages.features.encode import encode
+from stages.features.schema import Array, Schema, Statistics
+from stages.formats.chunks import read_chunks
+from stages.formats.read import read_table
+from stages.infer.rejected import encode_whole
 from stages.prepare.fit import fit_schema, fit_statistics
+from stages.prepare.infer_schema import find_schema
 from tests.samples import prepare_params
 
 KEY = "prepare.source"

@@ -21,22 +21,23 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from pipeline.params.check import find_problems
+from stages.common.config import Named
 from stages.common.errors import UserError
 from stages.common.files import write_json
-from stages.common.rows import open_rows
-from stages.common.schema import Schema, Target, write_record
-from stages.common.section import Named
 from stages.common.yamlfile import read_yaml
-from stages.train import datasets, recipe
-from stages.train.checkpoint import copied, pack, pack_rank, unpack
-from stages.train.generators import seed_generators
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.optimizers import check_names
-from stages.train.recipe import load_data
-from stages.train.saver import PREEMPTED
-from stages.train.shares import batches, seed_of_epoch, shares
-from stages.train.state import Data, Result, State
+from stages.features.rows import open_rows
+from stages.features.schema import Schema, Target, write_record
+from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.train.checkpoints.checkpointer import PREEMPTED
+from stages.training import recipe
+from stages.training.data import zoo_datasets as datasets
+from stages.training.data.batching import batches, seed_of_epoch, shares
+from stages.training.device.distributed import World
+from stages.training.device.rng import seed_generators
+from stages.training.loop import train
+from stages.training.optim.preflight import check_names
+from stages.training.recipe import load_data
+from stages.training.state import Data, Result, State
 from stages.tune import trial
 from stages.zoo.datasets import random_erasing
 from tests.conftest import ROOT, Project
@@ -53,7 +54,7 @@ MINE = """
 import os, random
 import numpy as np
 import torch
-from stages.common.section import Section
+from stages.common.config import Section
 
 class Arguments(Section):
     scale: float = 1.0

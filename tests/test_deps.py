@@ -147,21 +147,21 @@ def add_model(project: Path, code: str) -> None:
 
 
 def test_a_new_model_changes_no_dependency(project: Path) -> None:
-    names = ("math", "numpy", "torch.nn.functional", "stages.common.schema")
+    names = ("math", "numpy", "torch.nn.functional", "stages.features.schema")
     add_model(project, "\n".join(f"import {name}" for name in names))
     assert out_of_date(derive()) == []
 
 
 def test_what_a_dataset_imports_is_declared_where_it_trains(project: Path) -> None:
     before = read_yaml(Path("dvc.yaml"))["stages"]
-    code = "import polars\nimport stages.common.tables\n"
+    code = "import polars\nimport stages.formats.read\n"
     (project / "stages/zoo/datasets/mine.py").write_text(code, encoding="utf-8")
     write(derive())
     for name, stage in read_yaml(Path("dvc.yaml"))["stages"].items():
         added = set(stage["deps"]) - set(before[name]["deps"])
         trains = name in ("tune", "train")
         assert ("stages/zoo/datasets" in stage["deps"]) == trains
-        assert ("stages/common/tables.py" in added) == trains
+        assert ("stages/formats/read.py" in added) == trains
         assert (stage != before[name]) == trains
         (libraries,) = (e["stages/versions.yaml"] for e in stage["params"] if isinstance(e, dict))
         assert not trains or "polars" in libraries
@@ -175,8 +175,8 @@ def test_what_a_dataset_imports_is_declared_where_it_trains(project: Path) -> No
             "\nfrom . import mlp",
             "mine.py:2: imports 'stages.zoo.models.mlp', but a model stands al",
         ),
-        ("import stages.common.tables", "mine.py:1: imports 'stages.common.tables', but a model"),
-        ("from stages.train import loop", "mine.py:1: imports 'stages.train.loop', but a model"),
+        ("import stages.formats.read", "mine.py:1: imports 'stages.formats.read', but a model"),
+        ("from stages.train import loop", "mine.py:1: imports 'stages.training.loop', but a model"),
         ("import polars", "mine.py:1: imports 'polars', which no stage with a model declares"),
         ("import torch.utils.tensorboard", "mine.py:1: imports 'torch.utils.tensorboard', which"),
     ],

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.common.batches import Batch
-from stages.common.layers import Dropout
-from stages.train.diverged import DivergedError
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.sources import Split
-from stages.train.state import Data
+from stages.features.batch import Batch
+from stages.model.dropout import Dropout
+from stages.training.data.source import Split
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.state import Data
+from stages.training.step.divergence import DivergedError
 from tests.samples import classification, regression, train_params
 
 pytestmark = pytest.mark.usefixtures("one_thread")

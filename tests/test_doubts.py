@@ -8,14 +8,14 @@ import pandas
 import polars as pl
 import pytest
 
-from stages.common.encode import encode
 from stages.common.errors import Problem, UserError
-from stages.common.schema import Schema, read_schema, read_statistics
-from stages.common.tables import read_table
-from stages.infer.chunks import read_chunks
-from stages.infer.damage import encode_whole
-from stages.prepare.columns import find_schema
+from stages.features.encode import encode
+from stages.features.schema import Schema, read_schema, read_statistics
+from stages.formats.chunks import read_chunks
+from stages.formats.read import read_table
+from stages.infer.rejected import encode_whole
 from stages.prepare.doubts import as_line, find_doubts
+from stages.prepare.infer_schema import find_schema
 from tests.samples import prepare_params, run_stages, small_project
 
 KEY = "prepare.source"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stages.common.errors import UserError
-from stages.common.finished import FINISHED, stop_if_changed, take_finished
-from stages.common.snapshot import (
+from stages.runtime.finished import FINISHED, stop_if_changed, take_finished
+from stages.runtime.snapshot import (
     RUNNING,
     find_change,
     find_changes,
@@ -129,15 +129,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 def test_nothing_edited_is_no_change(project: Project) -> None:
     snapshot = take_snapshot("train")
-    assert "stages/train/loop.py" in snapshot.files
+    assert "stages/training/loop.py" in snapshot.files
     assert "data/prepare/train/numeric.npy" in snapshot.files
-    os.utime("stages/train/loop.py")
+    os.utime("stages/training/loop.py")
     # What another stage reads, and what DVC ignores, is no input of this one.
     set_params(project, {"evaluate.gates": {}})
     Path("stages/train/__pycache__").mkdir()
     Path("stages/train/__pycache__/loop.cpython-311.pyc").touch()
     assert find_changes(snapshot) == []
-    assert find_change(snapshot, "stages/train/loop.py") == ""
+    assert find_change(snapshot, "stages/training/loop.py") == ""
 
 
 def write(name: str, text: str | None) -> Callable[[Project], None]:
@@ -165,9 +165,9 @@ def write(name: str, text: str | None) -> Callable[[Project], None]:
             False,
         ),
         (write("params.yaml", "train: ["), "train was {", False),
-        (write("stages/train/loop.py", "x = 1"), "stages/train/loop.py was edited at", False),
+        (write("stages/training/loop.py", "x = 1"), "stages/training/loop.py was edited at", False),
         (write("stages/train/new.py", ""), "stages/train/new.py is new", False),
-        (write("stages/train/loop.py", None), "stages/train/loop.py was deleted", False),
+        (write("stages/training/loop.py", None), "stages/training/loop.py was deleted", False),
         (write("data/prepare/train/numeric.npy", "[]"), "numeric.npy was edited at", True),
         (write("dvc.yaml", None), "dvc.yaml: the stage 'train' was deleted", False),
     ],

@@ -19,10 +19,11 @@ import pytest
 from stages.common.errors import Problem, UserError
 from stages.common.files import read_csv
 from stages.train import worker
-from stages.train.checkpoint import newest
+from stages.train.checkpoints.checkpoint import newest
 from stages.train.launch import PROBLEMS, STOPPED, hand_over, launch, raise_problems
-from stages.train.machine import World, num_nodes
-from stages.train.memory import FullError, read_notes
+from stages.training.device.distributed import World
+from stages.training.device.environment import num_nodes
+from stages.training.device.out_of_memory import FullError, read_notes
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, set_params, small_project, training
 

@@ -13,9 +13,9 @@ import polars as pl
 import pytest
 import torch
 
-from stages.common.batches import to_batch
-from stages.common.calibration import probabilities
-from stages.common.encode import (
+from stages.common.errors import UserError
+from stages.features.batch import to_batch
+from stages.features.encode import (
     BLANKS,
     as_category,
     as_numeric,
@@ -25,11 +25,11 @@ from stages.common.encode import (
     image_array,
     row_keys,
 )
-from stages.common.errors import UserError
-from stages.common.predict import Predictor
-from stages.common.schema import Feature, Moments, Schema, Statistics, Target, read_schema
-from stages.prepare.columns import find_schema
+from stages.features.schema import Feature, Moments, Schema, Statistics, Target, read_schema
+from stages.model.calibration import probabilities
+from stages.model.predictor import Predictor
 from stages.prepare.fit import fit_schema, fit_statistics
+from stages.prepare.infer_schema import find_schema
 from tests.conftest import Project
 from tests.samples import mixed_table, prepare_params, run_stages, small_project
 

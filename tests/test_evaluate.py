@@ -13,11 +13,11 @@ from sklearn.metrics import roc_auc_score
 
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json, rounded
-from stages.common.schema import Class
-from stages.evaluate.metrics import check_defined, compute_metrics, metrics_of
+from stages.evaluate.measure.metrics import check_defined, compute_metrics, metrics_of
+from stages.evaluate.measure.predictions import Classified, Predicted
+from stages.evaluate.outputs.plots import COLUMNS, MAX_RESIDUALS, NUM_POINTS, write_plots
 from stages.evaluate.params import EvaluateParams, GatedEvaluateParams
-from stages.evaluate.plots import COLUMNS, MAX_RESIDUALS, NUM_POINTS, write_plots
-from stages.evaluate.predicted import Classified, Predicted
+from stages.features.schema import Class
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, set_params, small_project
 

@@ -16,15 +16,15 @@ import pytest
 
 from stages.common.errors import Problem, UserError, format_problem
 from stages.common.yamlfile import read_yaml, with_place
-from stages.prepare.expectations import (
+from stages.prepare.expectations.column_profile import describe
+from stages.prepare.expectations.run import (
     FAILED_PAGE,
     MAX_FAILURES_SHOWN,
     _of_other_table,
     check_expectations,
 )
-from stages.prepare.overview import describe
-from stages.prepare.sentences import sentence
-from stages.prepare.suite import Rule
+from stages.prepare.expectations.sentences import sentence
+from stages.prepare.expectations.suite import Rule
 from tests.conftest import ROOT, Project
 
 SUITE = Path("suite.yaml")
@@ -45,7 +45,7 @@ connected = []
 sys.addaudithook(lambda event, args: connected.append(args) if event == "socket.connect" else None)
 sys.path.insert(0, sys.argv[1])
 import polars as pl
-from stages.prepare.expectations import check_expectations
+from stages.prepare.expectations.run import check_expectations
 check_expectations(pl.read_csv("table.csv"), Path("suite.yaml"), "table.csv", Path("out"))
 loaded = [name for name in ("great_expectations", "pandas") if name in sys.modules]
 print("connected", connected, "loaded", loaded)

@@ -7,12 +7,17 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from stages.common.files import read_csv
-from stages.common.schema import Array, Class, Feature, Schema, Target
-from stages.evaluate.bootstrap import wilson
-from stages.evaluate.importance import MAX_COLUMNS, REPEATS, write_importance
-from stages.evaluate.mistakes import MAX_MISTAKES, find_mistakes, write_classes, write_mistakes
-from stages.evaluate.predicted import Classified
-from stages.evaluate.weighted import Floats
+from stages.evaluate.measure.bootstrap import wilson
+from stages.evaluate.measure.predictions import Classified
+from stages.evaluate.measure.weighted_metrics import Floats
+from stages.evaluate.outputs.importance import MAX_COLUMNS, REPEATS, write_importance
+from stages.evaluate.outputs.mistakes import (
+    MAX_MISTAKES,
+    find_mistakes,
+    write_classes,
+    write_mistakes,
+)
+from stages.features.schema import Array, Class, Feature, Schema, Target
 from tests.test_evaluate import guesses
 
 

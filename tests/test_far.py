@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from stages.common.batches import Batch
 from stages.common.errors import UserError
-from stages.common.schema import Moments
-from stages.train.diverged import DivergedError
-from stages.train.far import find_far, tell_far
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.sources import Split
-from stages.train.state import Data
+from stages.features.batch import Batch
+from stages.features.schema import Moments
+from stages.training.data.source import Split
+from stages.training.device.distributed import World
+from stages.training.far_values import find_far, tell_far
+from stages.training.loop import train
+from stages.training.state import Data
+from stages.training.step.divergence import DivergedError
 from tests.samples import regression, train_params
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -21,10 +21,10 @@ from pipeline.metrics.metrics import format_value
 from pipeline.report.base import find_base
 from pipeline.run.flow import judge_run
 from pipeline.run.run_result import Outcome
+from stages.common.config import validate
 from stages.common.errors import UserError
-from stages.common.section import validate
 from stages.common.yamlfile import read_yaml
-from stages.evaluate.bootstrap import paired_differences
+from stages.evaluate.measure.bootstrap import paired_differences
 from stages.evaluate.params import Gate
 from tests.conftest import ROOT, Project
 from tests.dags import ask, flow_run_in, make_dag

@@ -21,9 +21,9 @@ from stages.common.files import read_csv, write_csv
 from stages.common.params import read_params
 from stages.common.yamlfile import read_yaml
 from stages.train import fit as fitting
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.state import Result, State
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.state import Result, State
 from tests.conftest import ROOT, Project
 from tests.samples import mixed_table, run_stages, set_params, small_project
 

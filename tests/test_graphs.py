@@ -20,15 +20,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from stages.common.errors import UserError
-from stages.common.model import make_model
-from stages.train.assemble import Assembly, assemble
-from stages.train.checkpoint import copied, pack, pack_rank, unpack
-from stages.train.graphs import GraphedStep, choose_graphs
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.recording import Recorder
-from stages.train.shares import batches
-from stages.train.state import Data, State
+from stages.model.model import make_model
+from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.training.build import Assembly, assemble
+from stages.training.data.batching import batches
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.state import Data, State
+from stages.training.step.cuda_graph import GraphedStep, choose_graphs
+from stages.training.step.cuda_graph_capture import Recorder
 from tests.samples import Linear, classification, train_params
 from tests.test_train import SPECS, pixels
 
@@ -114,7 +114,7 @@ class Unseen:
         def keep(state: State) -> None:
             kept.append(copied(pack(state, [pack_rank(state)])))
 
-        self.monkeypatch.setattr("stages.train.loop.assemble", assemble_unseen)
+        self.monkeypatch.setattr("stages.training.loop.assemble", assemble_unseen)
         self.tapes.clear()
         params = train_params(**{"optimizer": ADAMW, **changes})
         return train(network, data, params, 7, World(), lambda *_: None, restore, keep), kept

@@ -9,18 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stages.common.batches import Batch
+from stages.common.config import validate
 from stages.common.errors import UserError
-from stages.common.section import validate
-from stages.train.assemble import assemble
-from stages.train.checkpoint import copied, pack, pack_rank, unpack
-from stages.train.groups import check_groups
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.optimizers import check_names, make_optimizer, make_schedule
-from stages.train.params import TrainParams
-from stages.train.shares import batches
-from stages.train.state import Data, Result, State
+from stages.features.batch import Batch
+from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.training.build import assemble
+from stages.training.data.batching import batches
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.optim.optimizer import make_optimizer
+from stages.training.optim.param_groups import check_groups
+from stages.training.optim.preflight import check_names
+from stages.training.optim.schedule import make_schedule
+from stages.training.params import TrainParams
+from stages.training.state import Data, Result, State
 from tests.samples import classification, mixed_table, run_stages, small_project, train_params
 
 NAMES = ("body.weight", "body.bias", "norm.weight", "norm.bias", "head.weight", "head.bias")
@@ -180,7 +182,7 @@ def test_weights_are_frozen_before_the_processes_share_them(
         shared.append([name for name, weight in model.named_parameters() if weight.requires_grad])
         return model
 
-    monkeypatch.setattr("stages.train.assemble.DistributedDataParallel", wrap)
+    monkeypatch.setattr("stages.training.build.DistributedDataParallel", wrap)
     params = train_params(groups=[group("body.*", frozen=True)])
     made = assemble(network(), data(), params, 7, World(rank=1, size=2))
     assert shared == [list(NAMES[2:])]

@@ -13,10 +13,10 @@ from PIL import Image
 
 from stages.common.errors import UserError
 from stages.common.files import read_csv
-from stages.common.images import ImageError, find_files, read_folder, read_image
-from stages.common.predict import Predictor, load_predictor
-from stages.common.schema import load_arrays
+from stages.features.schema import load_arrays
+from stages.formats.image_folder import ImageError, find_files, read_folder, read_image
 from stages.infer.write import Outcome, write_predictions
+from stages.model.predictor import Predictor, load_predictor
 from tests.conftest import ROOT, Project
 from tests.samples import mixed_table, run_stages, small_project
 

@@ -15,15 +15,15 @@ from polars.testing import assert_frame_equal
 
 from stages.common.errors import UserError
 from stages.common.files import md5, read_csv
-from stages.common.onednn import OneDnnLinear
-from stages.common.predict import Predictor, load_predictor
-from stages.common.schema import Feature, Moments, Schema, Statistics, Target
-from stages.infer import chunk, chunks
-from stages.infer.chunk import Chunk, chunk_rows
-from stages.infer.damage import encode_whole
+from stages.features.schema import Feature, Moments, Schema, Statistics, Target
+from stages.formats import chunk, chunks
+from stages.formats.chunk import Chunk, chunk_rows
 from stages.infer.notes import Notes, Sums
-from stages.infer.threads import map_in_order, num_threads
+from stages.infer.rejected import encode_whole
+from stages.infer.thread_map import map_in_order, num_threads
 from stages.infer.write import Outcome, write_predictions
+from stages.model.onednn import OneDnnLinear
+from stages.model.predictor import Predictor, load_predictor
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, small_project
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.installed import NOTE
+from stages.runtime.installed import NOTE
 from tests.conftest import Project, project_environment
 
-CHECK = "import tqdm; from stages.common.installed import check_installed; check_installed()"
+CHECK = "import tqdm; from stages.runtime.installed import check_installed; check_installed()"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def test_an_edit_of_the_same_size_and_time_is_seen(environment: Environment) -> 
     stat = file.stat()
     file.write_bytes(file.read_bytes().replace(b"import", b"IMPORT", 1))
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    code = "import stages.common.installed as i; i.check_noted()"
+    code = "import stages.runtime.installed as i; i.check_noted()"
     assert f"{file}: not as in tqdm " in environment.check(code)
 
 

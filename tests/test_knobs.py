@@ -36,7 +36,7 @@ EDITS = {
     ),
     "a comment in README": (("README.md", "# Reprise\n", "# Reprise\n<!-- new -->\n"), []),
     "a helper that only evaluate imports": (
-        ("stages/evaluate/plots.py", "NUM_POINTS = 200\n", "NUM_POINTS = 100\n"),
+        ("stages/evaluate/outputs/plots.py", "NUM_POINTS = 200\n", "NUM_POINTS = 100\n"),
         ["evaluate"],
     ),
     "a helper of prepare": (("stages/prepare/fit.py", '"""What is', '"""What  is'), ["prepare"]),

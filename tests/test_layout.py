@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from stages.common.errors import UserError
-from stages.common.model import ModelSpec, make_model
-from stages.train.checkpoint import copied, pack, pack_rank, unpack
-from stages.train.layout import choose_layout
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.sources import Split
-from stages.train.state import Data, State
+from stages.model.model import ModelSpec, make_model
+from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.training.data.source import Split
+from stages.training.device.distributed import World
+from stages.training.device.memory_format import choose_layout
+from stages.training.loop import train
+from stages.training.state import Data, State
 from tests.samples import classification, train_params
 
 pytestmark = pytest.mark.usefixtures("one_thread")

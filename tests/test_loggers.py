@@ -16,9 +16,9 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
-from stages.train.diverged import DivergedError
-from stages.train.loggers import asked_loggers, without_secrets
-from stages.train.saver import PREEMPTED
+from stages.train.checkpoints.checkpointer import PREEMPTED
+from stages.train.logs.logger import asked_loggers, without_secrets
+from stages.training.step.divergence import DivergedError
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, set_params, small_project
 
@@ -117,7 +117,7 @@ def test_a_training_that_goes_on_goes_on_with_its_run(
         # Told to stop in the third epoch, at its first step.
         patched.setattr("stages.train.fit.Saver._is_due", lambda _self: False)
         told = iter([False] * 12 + [True])
-        patched.setattr("stages.train.saver.Saver.__call__", _stop_when(told))
+        patched.setattr("stages.train.checkpoints.checkpointer.Saver.__call__", _stop_when(told))
         with pytest.raises(SystemExit) as stopped:
             run_stages(project, "train")
     assert stopped.value.code == PREEMPTED
@@ -145,7 +145,7 @@ def test_a_training_that_goes_on_goes_on_with_its_run(
 
 
 def _stop_when(told: Any) -> Any:
-    from stages.train.saver import Saver
+    from stages.train.checkpoints.checkpointer import Saver
 
     save = Saver.__call__
 
@@ -189,7 +189,7 @@ def test_one_that_hangs_is_left_at_the_end(
 ) -> None:
     monkeypatch.setenv("REPRISE_LOGGERS", "mlflow")
     monkeypatch.setenv("FAKE_HANGS", "1")
-    monkeypatch.setattr("stages.train.loggers.END_SECONDS", 0.5)
+    monkeypatch.setattr("stages.train.logs.logger.END_SECONDS", 0.5)
     run_stages(project, "train")
     assert project.outputs() == plain.outputs()
     assert capfd.readouterr().out.count("mlflow: not all that was logged could be passed on") == 1
@@ -211,7 +211,7 @@ def test_a_training_that_was_killed_is_told_as_killed(project: Project) -> None:
     # It died in the middle of a line.
     text = "".join(json.dumps(line) + "\n" for line in lines) + '[2, {"loss/tr'
     done = subprocess.run(
-        [sys.executable, "-m", "stages.train.sender", "mlflow"],
+        [sys.executable, "-m", "stages.train.logs.logger_process", "mlflow"],
         input=text,
         cwd=project.path,
         text=True,

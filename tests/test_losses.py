@@ -15,9 +15,9 @@ import stages.zoo.losses
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.tools.params_schema import SCHEMA
-from stages.train.losses import make_loss
-from stages.train.names import allowed, arguments_of, losses_of
-from stages.train.optimizers import check_names
+from stages.training.optim.loss import make_loss
+from stages.training.optim.preflight import check_names
+from stages.training.optim.registry import allowed, arguments_of, losses_of
 from stages.zoo.losses import focal, quantile
 from tests.conftest import ROOT
 from tests.samples import train_params

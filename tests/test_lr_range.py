@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from stages.tools import lr_range
 from stages.tools.lr_range import find_curve, measure, smooth
 from stages.tools.training_tool import Training
-from stages.train.shares import batches
+from stages.training.data.batching import batches
 from tests.conftest import Project
 from tests.samples import (
     Linear,
@@ -108,9 +108,9 @@ def test_a_group_keeps_its_part_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> 
         made.step.optimizer.step = step
         return made
 
-    from stages.train.loop import assemble
+    from stages.training.loop import assemble
 
-    monkeypatch.setattr("stages.train.loop.assemble", assemble_with_slow_biases)
+    monkeypatch.setattr("stages.training.loop.assemble", assemble_with_slow_biases)
     measure(training(), 1e-4, 1e-2, 3)
     assert seen == [pytest.approx(pair) for pair in ([1e-4, 1e-5], [1e-3, 1e-4], [1e-2, 1e-3])]
 

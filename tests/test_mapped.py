@@ -11,19 +11,21 @@ import pytest
 import torch
 
 from stages.common.errors import UserError
-from stages.common.model import ModelSpec, make_model
-from stages.common.schema import Moments, Schema, Statistics, Target, load_arrays
-from stages.train import mapped, recipe
+from stages.features.schema import Moments, Schema, Statistics, Target, load_arrays
+from stages.model.model import ModelSpec, make_model
 from stages.train.calibrate import score
-from stages.train.checkpoint import load_checkpoint, unpack
-from stages.train.loop import train
-from stages.train.machine import World, _limits, memory_of
-from stages.train.mapped import choose_place, open_split, size_on_device
-from stages.train.recipe import load_data
-from stages.train.saver import Saver
-from stages.train.shares import batches, shares
-from stages.train.sources import Split
-from stages.train.state import Data, Result
+from stages.train.checkpoints.checkpoint import load_checkpoint, unpack
+from stages.train.checkpoints.checkpointer import Saver
+from stages.training import recipe
+from stages.training.data import memmap as mapped
+from stages.training.data.batching import batches, shares
+from stages.training.data.memmap import choose_place, open_split, size_on_device
+from stages.training.data.source import Split
+from stages.training.device.distributed import World
+from stages.training.device.environment import _limits, memory_of
+from stages.training.loop import train
+from stages.training.recipe import load_data
+from stages.training.state import Data, Result
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, small_project, train_params
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.common.batches import Batch
 from stages.common.errors import UserError
-from stages.train import memory
+from stages.features.batch import Batch
 from stages.train.calibrate import score
-from stages.train.loop import validate
-from stages.train.machine import World
-from stages.train.memory import FullError, halve, leave_note, read_notes, rows_at_once
-from stages.train.sources import Split
-from stages.train.swa import norms_of, recompute_norms
+from stages.training.averaging import norms_of, recompute_norms
+from stages.training.data.source import Split, rows_at_once
+from stages.training.device import out_of_memory as memory
+from stages.training.device.distributed import World
+from stages.training.device.out_of_memory import FullError, halve, leave_note, read_notes
+from stages.training.loop import validate
 from tests.samples import classification
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from stages.build.summary import check_gradients, probe_batch, summarise
+from stages.common.config import Named
 from stages.common.errors import Problem, UserError
-from stages.common.layers import Dropout
-from stages.common.model import ModelSpec, load_model, make_model, make_spec, save_model
-from stages.common.predict import load_predictor
-from stages.common.schema import Feature, Schema, Target
-from stages.common.section import Named
+from stages.features.schema import Feature, Schema, Target
+from stages.model.dropout import Dropout
+from stages.model.model import ModelSpec, load_model, make_model, make_spec, save_model
+from stages.model.predictor import load_predictor
 from tests.conftest import ROOT
 from tests.samples import mixed_table, run_stages, small_project
 

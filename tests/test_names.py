@@ -12,7 +12,7 @@ import torch
 
 from pipeline.serve.bundle import load_bundle
 from pipeline.serve.codec.rows import decode
-from stages.common.predict import load_predictor
+from stages.model.predictor import load_predictor
 from tests.conftest import Project
 from tests.names import NAMES
 from tests.samples import run_stages, small_project

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.common.batches import Batch
 from stages.common.errors import UserError
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.one_row import find_single
+from stages.features.batch import Batch
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.step.one_row import find_single
 from tests.samples import classification, train_params
 
 pytestmark = pytest.mark.usefixtures("one_thread")

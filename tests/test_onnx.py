@@ -11,16 +11,16 @@ import polars as pl
 import pytest
 import torch
 
-from stages.common.encode import encode
 from stages.common.errors import UserError
 from stages.common.files import read_json
-from stages.common.predict import Predictor, load_predictor
-from stages.common.reading import Noticed
-from stages.common.schema import Feature, Moments, Schema, Statistics, Target
-from stages.infer.bundle import export
+from stages.features.encode import encode
+from stages.features.schema import Feature, Moments, Schema, Statistics, Target
+from stages.formats.reading import Noticed
+from stages.infer.export.onnx_graph import export
+from stages.infer.export.verify import verify
 from stages.infer.notes import Notes
 from stages.infer.stream import predict_file
-from stages.infer.verify import verify
+from stages.model.predictor import Predictor, load_predictor
 from tests.conftest import Project, project_environment
 from tests.samples import Weighted, mixed_table, of_values, run_stages, small_project
 

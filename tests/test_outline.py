@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from stages.build.params import BuildParams
-from stages.common.encode import check_columns
-from stages.common.section import validate, validate_all
-from stages.common.tables import read_table
+from stages.common.config import validate, validate_all
 from stages.common.yamlfile import read_yaml
 from stages.evaluate.params import GatedEvaluateParams
+from stages.features.encode import check_columns
+from stages.formats.read import read_table
 from stages.infer.params import InferParams
-from stages.prepare.columns import find_schema
 from stages.prepare.fit import fit_schema
+from stages.prepare.infer_schema import find_schema
 from stages.prepare.params import PrepareParams
-from stages.train.params import TrainParams
+from stages.training.params import TrainParams
 from tests.conftest import ROOT, Project
 
 OUTLINE = ROOT / "docs/outline.md"
@@ -144,10 +144,10 @@ def test_a_recipe_is_valid(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_fits_its_data(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.common.model import make_model, make_spec
-    from stages.evaluate.metrics import metrics_of
-    from stages.prepare.suite import read_suite
-    from stages.train.optimizers import check_names
+    from stages.evaluate.measure.metrics import metrics_of
+    from stages.model.model import make_model, make_spec
+    from stages.prepare.expectations.suite import read_suite
+    from stages.training.optim.preflight import check_names
 
     monkeypatch.chdir(ROOT)
     tree = read_yaml(recipe)

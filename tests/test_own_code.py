@@ -13,12 +13,12 @@ from torch import nn
 
 import stages.zoo
 from stages.build.summary import check_gradients
+from stages.common.config import Named
 from stages.common.errors import Problem, UserError, format_problem
-from stages.common.model import arguments_class, make_model, make_spec
-from stages.common.own import own_errors, tell
-from stages.common.schema import Feature, Schema, Target
-from stages.common.section import Named
-from stages.train.optimizers import check_names
+from stages.common.user_code import own_errors, tell
+from stages.features.schema import Feature, Schema, Target
+from stages.model.model import arguments_class, make_model, make_spec
+from stages.training.optim.preflight import check_names
 from tests.conftest import ROOT
 from tests.samples import train_params
 
@@ -29,7 +29,7 @@ SCHEMA = Schema(
 )
 HEAD = """import torch
 from torch import nn
-from stages.common.section import Section
+from stages.common.config import Section
 
 
 """
@@ -210,7 +210,7 @@ def test_the_model_in_the_docs_works(home: Path) -> None:
 
 def test_the_metric_in_the_docs_works_and_the_links_lead_somewhere() -> None:
     (line,) = re.findall(r'^("jaccard".*),$', DOCS, re.MULTILINE)
-    source = (ROOT / "stages/evaluate/metrics.py").read_text(encoding="utf-8")
+    source = (ROOT / "stages/evaluate/measure/metrics.py").read_text(encoding="utf-8")
     first = '        "accuracy": on_classes('
     assert source.count(first) == 1
     space: dict[str, Any] = {"__name__": "mine"}

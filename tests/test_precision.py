@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.common.batches import take
-from stages.train.diverged import DivergedError
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.precision import DTYPES, choose_precision
-from stages.train.shares import batches
-from stages.train.state import Data, State
+from stages.features.batch import take
+from stages.training.data.batching import batches
+from stages.training.device.distributed import World
+from stages.training.device.precision import DTYPES, choose_precision
+from stages.training.loop import train
+from stages.training.state import Data, State
+from stages.training.step.divergence import DivergedError
 from tests.samples import classification, train_params
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.common.atomic import write_whole
 from pipeline.common.processes import RUN_VARIABLE, end_run, find_processes
-from stages.common.locks import hold, is_free, lock_of
+from stages.locks import hold, is_free, lock_of
 
 
 def test_a_file_that_can_not_be_written_stays_as_it_was(

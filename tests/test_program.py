@@ -13,13 +13,13 @@ import polars as pl
 import pytest
 import torch
 
-from stages.common.calibration import UNCALIBRATED, Calibration
 from stages.common.errors import UserError
 from stages.common.files import read_json
-from stages.common.predict import Predictor, load_predictor
-from stages.common.schema import Target
-from stages.infer.program import export_program
-from stages.infer.verify import verify_program
+from stages.features.schema import Target
+from stages.infer.export.torch_program import export_program
+from stages.infer.export.verify import verify_program
+from stages.model.calibration import UNCALIBRATED, Calibration
+from stages.model.predictor import Predictor, load_predictor
 from tests.conftest import Project, project_environment
 from tests.samples import Weighted, mixed_table, of_values, run_stages, set_params, small_project
 

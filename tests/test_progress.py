@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from stages.train.progress import (
+from stages.train.logs.progress import (
     NUM_LINES,
     SECONDS_BETWEEN_LINES,
     Progress,
     show_progress,
     spell_seconds,
 )
-from stages.train.state import Epoch, State
+from stages.training.state import Epoch, State
 from tests.samples import train_params
 
 Advance = Callable[[float], None]
@@ -28,7 +28,7 @@ def advance(monkeypatch: pytest.MonkeyPatch) -> Advance:
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr("stages.train.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("stages.train.logs.progress.time.monotonic", lambda: now)
     return go
 
 
@@ -192,7 +192,7 @@ def test_a_step_takes_one_look_at_the_clock(
         looks += 1
         return 100.0
 
-    monkeypatch.setattr("stages.train.progress.time.monotonic", look)
+    monkeypatch.setattr("stages.train.logs.progress.time.monotonic", look)
     # A device is never asked: what it has summed up is no number that Python could read.
     state.sums.loss = state.sums.rows = state.sums.applied = torch.empty((), device="meta")
     for number in range(1, 101):

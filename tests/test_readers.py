@@ -9,16 +9,15 @@ import polars as pl
 import pytest
 import torch
 
-from stages.common import pieces
-from stages.common.encode import as_boolean, as_numeric
 from stages.common.errors import UserError
-from stages.common.predict import Predictor
-from stages.common.reading import Damage, Noticed
-from stages.common.schema import Feature, FeatureKind, Moments, Schema, Statistics, Target
-from stages.common.tables import read_table
-from stages.infer import chunk
-from stages.infer.chunks import read_chunks
+from stages.features.encode import as_boolean, as_numeric
+from stages.features.schema import Feature, FeatureKind, Moments, Schema, Statistics, Target
+from stages.formats import chunk, pieces
+from stages.formats.chunks import read_chunks
+from stages.formats.read import read_table
+from stages.formats.reading import Damage, Noticed
 from stages.infer.write import write_predictions
+from stages.model.predictor import Predictor
 
 WORDS = ["1", "-2.5", "007", "Oslo", "", "é", "true", "5 cm", "# no", "1234567890123456789"]
 QUOTED = ["a,b", "two\nlines", 'said "so"', "", "three\r\nlines\nhere", " blank "]

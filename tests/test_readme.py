@@ -44,7 +44,7 @@ def test_every_link_into_the_training_page_leads_to_a_part_of_it() -> None:
 
 
 def test_every_key_that_they_name_is_in_params() -> None:
-    from stages.common.section import subtree
+    from stages.common.config import subtree
     from stages.common.yamlfile import read_yaml
 
     params = read_yaml(ROOT / "params.yaml")

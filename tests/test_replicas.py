@@ -14,11 +14,11 @@ import pytest
 
 from stages.common.errors import Problem, UserError
 from stages.common.files import read_csv
-from stages.common.model import ModelSpec
+from stages.model.model import ModelSpec
+from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.train.launch import PROBLEMS
-from stages.train.recipe import seed_of
 from stages.train.replicas import num_at_once, train_replicas
-from stages.train.saver import PREEMPTED
+from stages.training.recipe import seed_of
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, set_params, small_project, training
 

@@ -7,12 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages.common.encode import encode, row_keys
-from stages.common.schema import Feature, Schema, Target, write_record
 from stages.compare.data_drift import find_changes
 from stages.compare.revision_data import Side
 from stages.compare.slice_regressions import compare_slices, find_worse, report_slices
-from stages.evaluate.weighted import Floats
+from stages.evaluate.measure.weighted_metrics import Floats
+from stages.features.encode import encode, row_keys
+from stages.features.schema import Feature, Schema, Target, write_record
 from stages.prepare.fit import fit_schema, fit_statistics
 from tests.conftest import ROOT, Project
 from tests.samples import mixed_table, run_stages, small_project

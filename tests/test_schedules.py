@@ -4,10 +4,10 @@ import pytest
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 import stages.zoo.schedules
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.names import allowed
-from stages.train.optimizers import check_names
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.optim.preflight import check_names
+from stages.training.optim.registry import allowed
 from tests.samples import Linear, classification, train_params
 
 

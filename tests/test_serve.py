@@ -34,7 +34,7 @@ from pipeline.serve.http.guard import check_token
 from pipeline.serve.metrics import route_of
 from pipeline.serve.service import Service, Settings
 from stages.common.errors import UserError
-from stages.common.predict import load_predictor
+from stages.model.predictor import load_predictor
 from tests.conftest import ROOT, Project, project_environment
 from tests.samples import mixed_table, run_stages, small_project
 

@@ -22,10 +22,10 @@ from pipeline.serve.codec.values import (
     read_images,
     read_truth,
 )
-from stages.common import encode
-from stages.common.encode import as_boolean, as_category, as_numeric
 from stages.common.errors import UserError
-from stages.common.predict import Predictor, load_predictor
+from stages.features import encode
+from stages.features.encode import as_boolean, as_category, as_numeric
+from stages.model.predictor import Predictor, load_predictor
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, small_project
 

@@ -10,17 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from stages.common.errors import UserError
-from stages.common.model import make_model
-from stages.common.schema import write_record
-from stages.train import recipe, sharded
-from stages.train.compiled import choose_compile
-from stages.train.machine import World
-from stages.train.names import allowed
-from stages.train.optimizers import check_names
-from stages.train.parts import _own_parts, drop_older, find_whole, has_whole, write_part
-from stages.train.sharded import divides_weights, find_blocks, shard_model
-from stages.train.shares import batches
-from stages.train.together import WHOLE, check_parallel
+from stages.features.schema import write_record
+from stages.model.model import make_model
+from stages.train.checkpoints.sharded_checkpoint import (
+    _own_parts,
+    drop_older,
+    find_whole,
+    has_whole,
+    write_part,
+)
+from stages.training import recipe
+from stages.training.compatibility import WHOLE, check_parallel
+from stages.training.data.batching import batches
+from stages.training.device import fsdp as sharded
+from stages.training.device.compile import choose_compile
+from stages.training.device.distributed import World
+from stages.training.device.fsdp import divides_weights, find_blocks, shard_model
+from stages.training.optim.preflight import check_names
+from stages.training.optim.registry import allowed
 from tests.conftest import ROOT, project_environment
 from tests.divided import RECIPE, SEED, Normed, fit_dataset
 from tests.samples import train_params

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.common.schema import Array
-from stages.evaluate import sheet as sheets
-from stages.evaluate.mistakes import Mistake
-from stages.evaluate.sheet import CELL, COLUMNS, MARGIN, MAX_PICTURES, SIDE, write_sheet
+from stages.evaluate.outputs import contact_sheet as sheets
+from stages.evaluate.outputs.contact_sheet import (
+    CELL,
+    COLUMNS,
+    MARGIN,
+    MAX_PICTURES,
+    SIDE,
+    write_sheet,
+)
+from stages.evaluate.outputs.mistakes import Mistake
+from stages.features.schema import Array
 from tests.names import NAMES
 
 

@@ -7,14 +7,12 @@ import polars as pl
 import pytest
 from scipy.stats import ttest_1samp
 
-from stages.common.encode import encode
 from stages.common.errors import UserError
 from stages.common.files import read_csv
-from stages.common.schema import Array, Feature, Schema, Statistics, Target
-from stages.evaluate.bootstrap import Interval, find_intervals
-from stages.evaluate.residuals import MAX_SLICES as MAX_RESIDUALS
-from stages.evaluate.residuals import mean_residual, write_residuals
-from stages.evaluate.slices import (
+from stages.evaluate.measure.bootstrap import Interval, find_intervals
+from stages.evaluate.outputs.residuals import MAX_SLICES as MAX_RESIDUALS
+from stages.evaluate.outputs.residuals import mean_residual, write_residuals
+from stages.evaluate.outputs.slices import (
     MAX_CATEGORIES,
     RESAMPLES,
     SMALL_ROWS,
@@ -23,6 +21,8 @@ from stages.evaluate.slices import (
     find_worst,
     measure_slices,
 )
+from stages.features.encode import encode
+from stages.features.schema import Array, Feature, Schema, Statistics, Target
 from stages.prepare.fit import fit_schema, fit_statistics
 from tests.samples import mixed_table
 from tests.test_evaluate import guesses

@@ -11,18 +11,18 @@ from torch.nn import functional as F  # noqa: N812
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from pipeline.params.check import find_problems
-from stages.common.batches import Batch
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.yamlfile import read_yaml
-from stages.train.checkpoint import copied, pack, pack_rank, unpack
-from stages.train.loop import train
-from stages.train.machine import World
-from stages.train.optimizers import check_names
-from stages.train.params import TrainParams
-from stages.train.shares import batches
-from stages.train.state import Data, Result, State
-from stages.train.swa import norms_of, recompute_norms
+from stages.features.batch import Batch
+from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.training.averaging import norms_of, recompute_norms
+from stages.training.data.batching import batches
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.optim.preflight import check_names
+from stages.training.params import TrainParams
+from stages.training.state import Data, Result, State
 from tests.conftest import ROOT
 from tests.samples import classification, mixed_table, run_stages, small_project, train_params
 
@@ -157,7 +157,7 @@ def test_a_training_goes_on_with_the_same_bits(schedule: str) -> None:
 def test_the_processes_share_the_parts_and_come_to_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stages.train.memory.MAX_ROWS", 8)
+    monkeypatch.setattr("stages.training.data.source.MAX_ROWS", 8)
     split, order = data().train, torch.randperm(50)
     summed: list[list[Tensor]] = []
 

@@ -15,7 +15,7 @@ ASCII = {"PYTHONIOENCODING": "ascii"}
 STAGE = """\
 import sys
 from stages.common.errors import UserError
-from stages.common.stage import run_stage
+from stages.runtime.stage import run_stage
 
 def work(params, folder):
     print("2 × 3", flush=True)

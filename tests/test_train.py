@@ -23,24 +23,27 @@ from torch.nn import functional as F  # noqa: N812
 from torch.optim import lr_scheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stages.common.batches import Batch, take
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
-from stages.common.layers import Dropout, share_masks
-from stages.common.model import ModelSpec, make_model
+from stages.features.batch import Batch, take
+from stages.model.dropout import Dropout, share_masks
+from stages.model.model import ModelSpec, make_model
 from stages.tools.rebuild_tensorboard import rebuild
-from stages.train.board import histogram
-from stages.train.diverged import DivergedError
-from stages.train.loop import train, validate
-from stages.train.losses import make_loss
-from stages.train.machine import World, choose_device, choose_threads, num_processes
-from stages.train.names import Kind, allowed, losses_of, refused
-from stages.train.optimizers import check_names, make_optimizer
-from stages.train.params import TrainParams
-from stages.train.shares import batches, shard
-from stages.train.sources import Split
-from stages.train.state import Data, Epoch, Result, State, Sums
-from stages.train.step import Step
+from stages.train.logs.tensorboard import histogram
+from stages.training.data.batching import batches, shard
+from stages.training.data.source import Split
+from stages.training.device.device import choose_device
+from stages.training.device.distributed import World
+from stages.training.device.environment import choose_threads, num_processes
+from stages.training.loop import train, validate
+from stages.training.optim.loss import make_loss
+from stages.training.optim.optimizer import make_optimizer
+from stages.training.optim.preflight import check_names
+from stages.training.optim.registry import Kind, allowed, losses_of, refused
+from stages.training.params import TrainParams
+from stages.training.state import Data, Epoch, Result, State, Sums
+from stages.training.step.divergence import DivergedError
+from stages.training.step.step import Step
 from tests.conftest import ROOT, Project, project_environment
 from tests.samples import (
     classification,
@@ -645,7 +648,7 @@ def test_a_plateau_is_one_of_the_metric_that_is_watched(monkeypatch: pytest.Monk
         early_stopping={"metric": "accuracy", "patience": None},
     )
     measured = iter([(1.0, 0.1), (1.0, 0.2), (1.0, 0.3), (1.0, 0.3), (1.0, 0.4)])
-    monkeypatch.setattr("stages.train.loop.validate", lambda *_: next(measured))
+    monkeypatch.setattr("stages.training.loop.validate", lambda *_: next(measured))
     history = run(model(), classification(), params).history
     # Accuracy is better when it is more; it was no better once, in the fourth epoch.
     assert [epoch.learning_rate for epoch in history] == [0.1, 0.1, 0.1, 0.1, 0.05]
@@ -937,7 +940,7 @@ def test_dropout_is_a_function_of_seed_epoch_and_step() -> None:
 def test_no_model_of_the_zoo_has_layers_that_see_how_a_batch_is_divided() -> None:
     for file in (ROOT / "stages/zoo/models").glob("*.py"):
         code = file.read_text(encoding="utf-8")
-        assert "nn.Dropout" not in code, f"{file}: stages.common.layers.Dropout"
+        assert "nn.Dropout" not in code, f"{file}: stages.model.dropout.Dropout"
         assert "BatchNorm" not in code, f"{file}: layer or group norm"
 
 
@@ -955,9 +958,9 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
 ONE_OF_MANY = """
 import sys, torch, torch.distributed as dist
 from stages.train import memory
-from stages.train.checkpoint import copied, pack, pack_rank, unpack
-from stages.train.loop import train
-from stages.train.machine import World
+from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.training.loop import train
+from stages.training.device.environment import World
 from tests.samples import train_params
 from tests.test_train import DROPPED, TOGETHER, named, pixels
 rank, size, epochs, num_rows = map(int, sys.argv[1:5])

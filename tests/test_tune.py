@@ -15,9 +15,9 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from stages.common.config import MAX_SEED, Overrides
 from stages.common.errors import Problem, UserError
 from stages.common.files import read_csv, read_json
-from stages.common.section import MAX_SEED, Overrides
 from stages.common.yamlfile import read_yaml
 from stages.tune.params import TuneParams
 from stages.tune.study import finished, importances, search, winner

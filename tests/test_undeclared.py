@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.audit import Audit
 from stages.common.errors import UserError
-from stages.common.outside import find_outside
+from stages.runtime.audit import Audit
+from stages.runtime.outside import find_outside
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, small_project
 

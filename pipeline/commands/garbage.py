@@ -19,8 +19,8 @@ from pipeline.run.run_lock import LOCK as RUN_LOCK
 from pipeline.scheduled.shared_cache import CHECKPOINTS, checkpoints_folder
 from pipeline.scheduled.workspace import WORKSPACES, find_project
 from stages.common.errors import UserError
-from stages.common.locks import is_free, lock_of
 from stages.common.yamlfile import read_yaml
+from stages.locks import is_free, lock_of
 
 DAY = 24 * 3600
 

@@ -15,7 +15,7 @@ from pipeline.common.dvc_repo import locked, open_repo
 from pipeline.common.rwlock import mend_rwlock
 from pipeline.scheduled.workspace import WORKSPACES, remove_workspace
 from stages.common.errors import UserError
-from stages.common.locks import hold, lock_of
+from stages.locks import hold, lock_of
 
 MAX_OUTPUTS = 12
 

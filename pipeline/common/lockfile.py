@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.atomic import write_whole
-from stages.common.locks import hold
 from stages.common.yamlfile import read_yaml
+from stages.locks import hold
 
 LOCK = Path("dvc.lock")
 DVC_LOCK = Path(".dvc/tmp/lock")

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from stages.common.errors import UserError
-from stages.common.locks import hold
+from stages.locks import hold
 
 RWLOCK = Path(".dvc/tmp/rwlock")
 # Whoever changes the list holds this, as zc.lockfile does it.

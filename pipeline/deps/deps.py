@@ -1,10 +1,11 @@
 """The code and the libraries of each stage, as dependencies in `dvc.yaml`.
 
-A stage `python -m stages.X` depends on its own folder, on every other file of its import
-closure, and on the versions of the libraries that these import. A stage with a model depends on
-the file that `build.model.name` names and on all that a model may import, so that another model
-in the zoo reruns nothing. `train.dataset` may be null, which no template of DVC's can follow: so
-a stage that trains depends on the folder of all datasets and on what they import.
+A stage `python -m stages.X` depends on its own folder, on every other file of its import closure
+(on a folder where the closure has all of its code), and on the versions of the libraries that
+these import. A stage with a model depends on the file that `build.model.name` names and on all
+that a model may import, so that another model in the zoo reruns nothing. `train.dataset` may be
+null, which no template of DVC's can follow: so a stage that trains depends on the folder of all
+datasets and on what they import.
 """
 
 import io
@@ -33,9 +34,9 @@ from pipeline.deps.zoo_imports import (
     model_files,
 )
 from stages.common.errors import UserError
-from stages.common.outside import ZOO as ZOO_FOLDER
-from stages.common.outside import stop_if_outside
 from stages.common.params import DVC_FILE, VERSIONS
+from stages.runtime.outside import ZOO as ZOO_FOLDER
+from stages.runtime.outside import stop_if_outside
 
 CONSTRAINTS = Path("constraints.txt")
 NAMED_MODEL = f"{ZOO}/${{build.model.name}}.py"
@@ -119,15 +120,24 @@ def _yaml() -> YAML:
 
 
 def _code(stage: str, closure: Closure) -> list[str]:
-    """The stage's folder, then the files elsewhere, the named model among them."""
+    """The stage's folder, then whole folders and files elsewhere, the named model among them."""
     own = Path("stages") / stage
-    folders = {own, DATASETS}
-    code = [file.as_posix() for file in closure.files if not folders & {*file.parents}]
+    files = {file for file in closure.files if not {own, DATASETS} & {*file.parents}}
+    code = {_widest(file, files).as_posix() for file in files}
     if LOADER in closure.files:
-        code.append(NAMED_MODEL)
+        code.add(NAMED_MODEL)
     if DATASET_LOADER in closure.files:
-        code.append(DATASETS.as_posix())
+        code.add(DATASETS.as_posix())
     return [own.as_posix(), *sorted(code)]
+
+
+def _widest(file: Path, files: set[Path]) -> Path:
+    """The highest folder above `file` of whose code `files` has all; else `file` itself."""
+    # Not `stages` itself: it holds every stage.
+    for folder in reversed(file.parents[:-2]):
+        if folder != Path(ZOO).parent and files.issuperset(folder.rglob("*.py")):
+            return folder
+    return file
 
 
 def _set_code(deps: CommentedSeq, code: list[str]) -> None:

@@ -17,8 +17,8 @@ from stages.common.errors import Problem, UserError
 
 PROJECT = ("stages", "pipeline")
 # The places that import by a name from params.yaml; what they can reach is the zoo.
-LOADER = Path("stages/common/model.py")
-DATASET_LOADER = Path("stages/train/datasets.py")
+LOADER = Path("stages/model/model.py")
+DATASET_LOADER = Path("stages/training/data/zoo_datasets.py")
 DYNAMIC = ("import_module", "__import__", "run_module", "run_path")
 # A library that another one's module stands for.
 BEHIND = {"torch.utils.tensorboard": "tensorboard"}

@@ -1,6 +1,6 @@
 """A file of the zoo stands alone: what it may import is what every model's stages declare anyway.
 
-That is what `stages.common.model` and `stages.common.layers` reach, libraries included. So the
+That is what `stages.model.model` and `stages.model.layers` reach, libraries included. So the
 dependencies of a stage don't follow from which models there are, and a new one reruns nothing.
 """
 
@@ -19,9 +19,9 @@ from stages.common.errors import Problem, UserError
 
 ZOO = Path("stages/zoo/models")
 DATASETS = Path("stages/zoo/datasets")
-LAYERS = Path("stages/common/layers.py")
+LAYERS = Path("stages/model/layers.py")
 # What loads a model, and what models are made of.
-_ALLOWED = ("stages.common.model", "stages.common.layers")
+_ALLOWED = ("stages.model.model", "stages.model.layers")
 
 
 def model_files() -> list[Path]:

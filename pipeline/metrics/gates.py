@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.metrics.metrics import LARGE, format_value
+from stages.common.config import validate
 from stages.common.errors import UserError
 from stages.common.params import PARAMS
-from stages.common.section import validate
 from stages.common.yamlfile import read_yaml
 from stages.evaluate.params import Gate, check_gates
 

@@ -18,21 +18,20 @@ from pipeline.params.source_check import Target, check_data
 from pipeline.params.stage_meta import read_metas
 from pipeline.params.task_check import check_guess, check_task, check_task_gates
 from stages.build.params import BuildParams
-from stages.common.errors import Problem, UserError, wrong_name
-from stages.common.params import DVC_FILE, PARAMS
-from stages.common.section import (
+from stages.common.config import (
     Overrides,
     apply_overrides,
     check_seed,
     subtree,
     validate_all,
 )
+from stages.common.errors import Problem, UserError, wrong_name
+from stages.common.params import DVC_FILE, PARAMS
 from stages.common.yamlfile import read_yaml
 from stages.evaluate.params import GatedEvaluateParams, check_gates
 from stages.infer.params import InferParams
 from stages.prepare.params import PrepareParams
-from stages.train.params import TrainParams
-from stages.train.together import (
+from stages.training.compatibility import (
     check_averages,
     check_calibration,
     check_class_weights,
@@ -40,6 +39,7 @@ from stages.train.together import (
     check_images,
     check_parallel,
 )
+from stages.training.params import TrainParams
 from stages.tune.params import TuneParams, check_space
 
 SECTIONS: dict[str, type[BaseModel]] = {

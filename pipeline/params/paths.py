@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from stages.common.config import subtree
 from stages.common.errors import Problem, did_you_mean
 from stages.common.files import find_odd
 from stages.common.params import DVC_FILE, TEMPLATE, read_variables
-from stages.common.section import subtree
 from stages.common.yamlfile import read_yaml
 
 Stages = Mapping[str, Mapping[str, Any]]

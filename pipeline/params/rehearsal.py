@@ -23,7 +23,11 @@ UNSEEN = {
     "train": ("batch_size", "micro_batch_size", "early_stopping", "ema", "swa", "replicas"),
 }
 # What it runs, beside the zoo.
-CODE = ("stages/tools/rehearse.py", "stages/train/optimizers.py", "stages/train/bounds.py")
+CODE = (
+    "stages/tools/rehearse.py",
+    "stages/training/optim/optimizer.py",
+    "stages/training/optim/bounds.py",
+)
 ZOO = "stages/zoo/**/*.py"
 
 

@@ -12,10 +12,10 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from pipeline.deps.zoo_imports import DATASETS, ZOO, dataset_files, model_files
+from stages.common.config import subtree
 from stages.common.errors import Problem, UserError, shorten, wrong_name, wrong_value
 from stages.common.files import md5, read_json
 from stages.common.params import VERSIONS
-from stages.common.section import subtree
 from stages.common.yamlfile import read_yaml
 
 SCHEMA = Path("stages/params.schema.json")

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.params.source_head import Head, kind_of, read_column, read_head
+from stages.common.config import subtree
 from stages.common.errors import Problem, UserError, did_you_mean, shorten, wrong_name
-from stages.common.section import subtree
 from stages.common.yamlfile import read_yaml
 from stages.infer.params import InferParams
 from stages.prepare.params import PrepareParams
 
 SHOWN = 8
-# As `stages/prepare/columns.py` guesses a task: whole numbers of few values are classes.
+# As `stages/prepare/infer_schema.py` guesses a task: whole numbers of few values are classes.
 MAX_INTEGER_CLASSES = 20
 ROWS_PER_CLASS = 20
 # The names that pandas and Arrow give to the number of a row, which no new table needs.

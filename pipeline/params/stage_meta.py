@@ -16,9 +16,9 @@ from typing import Any
 
 from pydantic import Field
 
+from stages.common.config import Section, validate_all
 from stages.common.errors import Problem, UserError, did_you_mean
 from stages.common.params import DVC_FILE
-from stages.common.section import Section, validate_all
 
 
 class Concurrency(Section):

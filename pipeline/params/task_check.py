@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.params.source_check import Target
+from stages.common.config import subtree
 from stages.common.errors import Problem, wrong_name
-from stages.common.section import subtree
 
 # What depends on the task, by its key.
 OF_TASK = {

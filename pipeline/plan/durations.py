@@ -23,7 +23,7 @@ def read_seconds() -> dict[str, float]:
 
 
 def note_seconds(stage: str, seconds: float) -> None:
-    """Keep how long `stage` took, unless it has just noted so itself (`stages.common.stage`).
+    """Keep how long `stage` took, unless it has just noted so itself (`stages.runtime.stage`).
 
     Several at once don't disturb each other; that it can't be written is no failure.
     """

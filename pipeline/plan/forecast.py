@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.plan.reasons import Reason, Reasons, differing_params
+from pipeline.plan.run_key import _has_key, _is_params, _is_plain, _params_hash, run_key
 from pipeline.plan.working_tree import Content, Contents
 from stages.common.yamlfile import read_yaml
 
@@ -256,60 +257,10 @@ class Forecast:
         return None if newest is None else runs._load_cache(key, newest.name)
 
 
-def run_key(stage: Any, found: dict[str, Content]) -> str:
-    """The run-cache's key of `stage` with the inputs `found`."""
-    from dvc.stage.cache import _get_cache_hash
-    from dvc.stage.serialize import to_single_stage_lockfile
-
-    kept = [(dep, dep.hash_info, dep.meta) for dep in stage.deps]
-    try:
-        for dep in stage.deps:
-            content = found[dep.def_path]
-            dep.hash_info, dep.meta = content.hash, content.meta or dep.meta
-        key = _get_cache_hash(to_single_stage_lockfile(stage), key=True)
-    finally:
-        for dep, hash_info, meta in kept:
-            dep.hash_info, dep.meta = hash_info, meta
-    assert isinstance(key, str)
-    return key
-
-
 def _is_locked(stage: Any) -> bool:
     """Whether `dvc.lock` has an entry of it; what neither reads nor writes has none to miss."""
     items = [*stage.deps, *stage.outs]
     return not items or any(item.hash_info for item in items)
-
-
-def _has_key(stage: Any) -> bool:
-    """Whether DVC's run-cache takes this stage at all."""
-    return bool(
-        stage.cmd
-        and stage.deps
-        and stage.outs
-        and not stage.frozen
-        and not stage.always_changed
-        and all(dep.protocol == "local" and dep.def_path for dep in stage.deps)
-        and all(o.protocol == "local" and not o.persist and o.is_in_repo for o in stage.outs)
-    )
-
-
-def _is_params(dep: Any) -> bool:
-    from dvc.dependency import ParamsDependency
-
-    return isinstance(dep, ParamsDependency)
-
-
-def _is_plain(dep: Any) -> bool:
-    from dvc.dependency import Dependency
-
-    return type(dep) is Dependency and dep.protocol == "local"
-
-
-def _params_hash(values: dict[str, Any]) -> Any:
-    from dvc_data.hashfile.hash_info import HashInfo
-
-    # DVC keeps the values themselves where others have a hash.
-    return HashInfo("params", values)  # type: ignore[arg-type]
 
 
 def _one_line(command: Any) -> str:

@@ -26,7 +26,7 @@ from pipeline.report.statements import (
     change_rows,
     is_of_change,
 )
-from stages.common.markdown import one_line
+from stages.evaluate.outputs.markdown import one_line
 
 WIDTH, HEIGHT, MARGIN = 420, 220, 36
 CURVES = ("data/train/plots/loss.csv", "data/train/plots/metric.csv")

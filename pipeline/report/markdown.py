@@ -15,7 +15,7 @@ from pipeline.report.statements import (
     is_of_change,
     judged,
 )
-from stages.common.markdown import plain, table
+from stages.evaluate.outputs.markdown import plain, table
 
 NUM_ROWS_OPEN = 12
 # GitHub takes 65,536 characters; what posts it may add some.

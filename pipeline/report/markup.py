@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
-from stages.common.markdown import code, one_line, plain
+from stages.evaluate.outputs.markdown import code, one_line, plain
 
 
 class Code(str):

@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from pipeline.metrics.metrics import format_value
 from pipeline.plan.plan import StagePlan, describe
-from stages.common.markdown import plain
+from stages.evaluate.outputs.markdown import plain
 
 
 def publish_plan(plan: Sequence[StagePlan]) -> None:

@@ -11,7 +11,7 @@ from typing import IO, Any
 from pipeline.common.processes import end_run, find_processes, wait_for_end
 from pipeline.common.rwlock import mend_rwlock
 from stages.common.errors import UserError
-from stages.common.locks import hold
+from stages.locks import hold
 
 LOCK = Path(".reprise/run.lock")
 WAIT_SECONDS = 1.0

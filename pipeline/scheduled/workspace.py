@@ -20,7 +20,7 @@ from pipeline.common.git import TRANSFER_SECONDS, git, try_git
 from pipeline.scheduled.revision import resolve_revision
 from pipeline.scheduled.shared_cache import share_cache
 from stages.common.errors import UserError
-from stages.common.locks import hold, lock_of
+from stages.locks import hold, lock_of
 
 WORKSPACES = Path(".reprise/workspaces")
 NUM_FAILED_KEPT = 3

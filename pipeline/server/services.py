@@ -19,7 +19,7 @@ from pipeline.common.atomic import write_whole
 from pipeline.common.ports import HOST
 from pipeline.common.processes import find_by_id
 from stages.common.errors import UserError
-from stages.common.locks import hold
+from stages.locks import hold
 
 HOME = Path(".reprise")
 STATE = HOME / "up.json"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from stages.build.params import BuildParams
 from stages.build.summary import check_gradients, summarise
-from stages.common.model import make_model, make_spec, save_model
 from stages.common.params import Params
-from stages.common.schema import read_schema
-from stages.common.stage import run_stage
+from stages.features.schema import read_schema
+from stages.model.model import make_model, make_spec, save_model
+from stages.runtime.stage import run_stage
 
 
 def build(params: Params, out: Path) -> None:

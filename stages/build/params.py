@@ -1,6 +1,6 @@
 """The section `build` of `params.yaml`."""
 
-from stages.common.section import Named, Section
+from stages.common.config import Named, Section
 
 
 class BuildParams(Section):

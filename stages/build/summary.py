@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
 from stages.common.errors import Problem, UserError
-from stages.common.model import ModelSpec
-from stages.common.own import problem_of, tell
+from stages.common.user_code import problem_of, tell
+from stages.model.model import ModelSpec
 
 PROBE_ROWS = 2
 # As many rows may be asked about at once, too.

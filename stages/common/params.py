@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from stages.common.config import check_seed, subtree, validate
 from stages.common.errors import Problem, UserError
-from stages.common.section import check_seed, subtree, validate
 from stages.common.yamlfile import read_yaml
 
 PARAMS = Path("params.yaml")

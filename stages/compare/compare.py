@@ -20,9 +20,9 @@ from typing import Any
 import polars as pl
 
 from stages.compare.mean_difference import MIN_REPLICAS, Change, find_changes
-from stages.evaluate.bootstrap import Interval, paired_differences
-from stages.evaluate.metrics import LESS_IS_BETTER, compute_metrics
-from stages.evaluate.predicted import class_names, read_codes, read_predicted
+from stages.evaluate.measure.bootstrap import Interval, paired_differences
+from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
+from stages.evaluate.measure.predictions import class_names, read_codes, read_predicted
 
 # With fewer of them shared, the two test splits are different ones.
 MIN_SHARED = 0.5

@@ -6,7 +6,7 @@ Prints JSON; `reprise report` starts it. `sides.json` names the files of both re
 `{"before": {"schema.json": …, "statistics.json": …, "train": {"key.npy": …}, …}, "after": …}`.
 
 Drift compares the train rows, whose means and deviations are those of `statistics.json`. The
-limits are those of `stages.common.drift`, as for new rows in infer: the mean by more than 0.25
+limits are those of `stages.features.drift`, as for new rows in infer: the mean by more than 0.25
 of the deviations before and more than four standard errors of the difference, the spread by 1.5
 times in 100 rows or more (that of a constant column is taken as 1, as there), more than 5 % of
 the rows in categories that came or went. A share of empty rows that differs by more than 5 points
@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.common.drift import (
+from stages.common.files import rounded
+from stages.compare.revision_data import SPLITS, Side, load_side
+from stages.features.drift import (
     MAX_SHIFT,
     MAX_SPREAD,
     MAX_UNSEEN,
@@ -31,9 +33,7 @@ from stages.common.drift import (
     mean_has_drifted,
     spread_has_drifted,
 )
-from stages.common.files import rounded
-from stages.common.schema import Array, Feature, Moments, Schema
-from stages.compare.revision_data import SPLITS, Side, load_side
+from stages.features.schema import Array, Feature, Moments, Schema
 
 Bools = npt.NDArray[np.bool_]
 

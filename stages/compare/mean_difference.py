@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.files import rounded
-from stages.evaluate.bootstrap import LEVEL, MAX_UNDEFINED, RESAMPLES, resample
-from stages.evaluate.metrics import compute_metrics
-from stages.evaluate.predicted import Predicted
-from stages.evaluate.weighted import Floats, weighted_metric
+from stages.evaluate.measure.bootstrap import LEVEL, MAX_UNDEFINED, RESAMPLES, resample
+from stages.evaluate.measure.metrics import compute_metrics
+from stages.evaluate.measure.predictions import Predicted
+from stages.evaluate.measure.weighted_metrics import Floats, weighted_metric
 
 # Two seeds have a variance, but its own is so large that the interval says nothing.
 MIN_REPLICAS = 3

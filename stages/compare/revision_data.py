@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stages.common.files import read_json
-from stages.common.schema import Array, Schema, Statistics
+from stages.features.schema import Array, Schema, Statistics
 
 SPLITS = ("train", "validation", "test")
 

@@ -24,16 +24,16 @@ import polars as pl
 
 from stages.compare.compare import DIFFER, ROW, differ, mark
 from stages.compare.revision_data import load_side
-from stages.evaluate.bootstrap import LEVEL, Interval, paired_differences
-from stages.evaluate.metrics import compute_metrics
-from stages.evaluate.predicted import (
+from stages.evaluate.measure.bootstrap import LEVEL, Interval, paired_differences
+from stages.evaluate.measure.metrics import compute_metrics
+from stages.evaluate.measure.predictions import (
     Predicted,
     class_names,
     codes_of,
     read_codes,
     read_predicted,
 )
-from stages.evaluate.slices import SMALL_ROWS, Rows, cut
+from stages.evaluate.outputs.slices import SMALL_ROWS, Rows, cut
 
 ALPHA = 1 - LEVEL
 

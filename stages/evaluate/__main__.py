@@ -17,25 +17,25 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from stages.common.calibration import probabilities
 from stages.common.files import read_json, write_json
 from stages.common.params import Params
-from stages.common.predict import Predictor, load_predictor
-from stages.common.schema import Array, Class, load_arrays
-from stages.common.stage import run_stage
-from stages.evaluate.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
-from stages.evaluate.card import Facts, write_card
-from stages.evaluate.importance import write_attribution, write_importance
-from stages.evaluate.metrics import check_defined, compute_metrics
-from stages.evaluate.mistakes import find_mistakes, write_classes, write_mistakes
+from stages.evaluate.measure.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
+from stages.evaluate.measure.metrics import check_defined, compute_metrics
+from stages.evaluate.measure.predictions import Predicted, codes_of, read_predicted
+from stages.evaluate.measure.weighted_metrics import Floats
+from stages.evaluate.outputs.card import Facts, write_card
+from stages.evaluate.outputs.contact_sheet import write_sheet
+from stages.evaluate.outputs.importance import write_attribution, write_importance
+from stages.evaluate.outputs.mistakes import find_mistakes, write_classes, write_mistakes
+from stages.evaluate.outputs.plots import write_plots
+from stages.evaluate.outputs.residuals import write_residuals
+from stages.evaluate.outputs.seeds import Spread, count_replicas, spread_of
+from stages.evaluate.outputs.slices import Slice, cut, find_worst, measure_slices, write_slices
 from stages.evaluate.params import EvaluateParams
-from stages.evaluate.plots import write_plots
-from stages.evaluate.predicted import Predicted, codes_of, read_predicted
-from stages.evaluate.residuals import write_residuals
-from stages.evaluate.seeds import Spread, count_replicas, spread_of
-from stages.evaluate.sheet import write_sheet
-from stages.evaluate.slices import Slice, cut, find_worst, measure_slices, write_slices
-from stages.evaluate.weighted import Floats
+from stages.features.schema import Array, Class, load_arrays
+from stages.model.calibration import probabilities
+from stages.model.predictor import Predictor, load_predictor
+from stages.runtime.stage import run_stage
 
 TRAINED = Path("data/train")
 LINEAGE = (

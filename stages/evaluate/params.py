@@ -6,8 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from stages.common.config import Section
 from stages.common.errors import Problem, wrong_name
-from stages.common.section import Section
 
 
 def check_gates(gates: Iterable[str], metrics: Sequence[str]) -> list[Problem]:

@@ -12,16 +12,16 @@ from pathlib import Path
 
 from stages.common.files import write_json
 from stages.common.params import Params
-from stages.common.predict import Predictor, load_predictor
-from stages.common.stage import run_stage
-from stages.infer.bundle import export
-from stages.infer.chunks import read_chunks
-from stages.infer.damage import encode_whole
+from stages.formats.chunks import read_chunks
+from stages.infer.export.onnx_graph import export
+from stages.infer.export.signature import signature
+from stages.infer.export.torch_program import export_program, program_signature
+from stages.infer.export.verify import verify, verify_program
 from stages.infer.params import Export, InferParams
-from stages.infer.program import export_program, program_signature
-from stages.infer.signature import signature
-from stages.infer.verify import verify, verify_program
+from stages.infer.rejected import encode_whole
 from stages.infer.write import describe, write_predictions
+from stages.model.predictor import Predictor, load_predictor
+from stages.runtime.stage import run_stage
 
 INPUT = "infer.input"
 TEST_ROWS = Path("data/prepare/test_rows.parquet")

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from stages.common.attribution import Attribution, attribute
-from stages.common.predict import Predictor
-from stages.common.schema import Array
+from stages.features.schema import Array
+from stages.model.attribution import Attribution, attribute
+from stages.model.predictor import Predictor
 
 COLUMN = "moved_by"
 NUM_COLUMNS = 3

@@ -6,7 +6,7 @@ rows alone are no drift. Its spread does when the deviation is 1.5 times that of
 less than its 1.5th part, in 100 rows or more. A column of categories drifts when more than 5 % of
 the rows hold a value that training has not seen. Images are looked at channel by channel. How
 often each known category and each truth occurs is not compared: training keeps no record of it.
-The limits stand in `stages/common/drift.py`.
+The limits stand in `stages/features/drift.py`.
 """
 
 import math
@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from stages.common.drift import MAX_UNSEEN, mean_has_drifted, spread_has_drifted
-from stages.common.encode import as_category, as_numeric
-from stages.common.schema import Array, Feature, Moments, Schema, Statistics
+from stages.features.drift import MAX_UNSEEN, mean_has_drifted, spread_has_drifted
+from stages.features.encode import as_category, as_numeric
+from stages.features.schema import Array, Feature, Moments, Schema, Statistics
 
 NUM_SHOWN = 5
 # More are only counted: what is kept must not grow with the file.

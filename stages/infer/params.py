@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from stages.common.section import Section
-from stages.common.tablefile import TableFile
+from stages.common.config import Section
+from stages.formats.suffixes import TableFile
 
 Export = Literal["onnx", "program"]
 

@@ -9,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from stages.common.attribution import Attribution
-from stages.common.encode import encode
 from stages.common.errors import Problem, UserError
-from stages.common.images import PATH
-from stages.common.predict import Predictor
-from stages.common.reading import Damage, Noticed
-from stages.common.schema import Array
-from stages.infer.chunk import Chunk
-from stages.infer.chunks import read_chunks
-from stages.infer.damage import encode_whole, without_numberless
+from stages.features.encode import encode
+from stages.features.schema import Array
+from stages.formats.chunk import Chunk
+from stages.formats.chunks import read_chunks
+from stages.formats.image_folder import PATH
+from stages.formats.reading import Damage, Noticed
 from stages.infer.explain import Explanations, explain, in_words
 from stages.infer.notes import Notes
-from stages.infer.threads import map_in_order, num_threads
+from stages.infer.rejected import encode_whole, without_numberless
+from stages.infer.thread_map import map_in_order, num_threads
+from stages.model.attribution import Attribution
+from stages.model.predictor import Predictor
 
 # A file that begins with as many rows that no model here takes is another kind of file.
 MAX_DAMAGED_FIRST = 16_384

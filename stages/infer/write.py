@@ -12,11 +12,11 @@ from typing import Any, TextIO
 import polars as pl
 from pyarrow import parquet
 
-from stages.common.predict import Predictor
-from stages.common.reading import Damage, Noticed
+from stages.formats.reading import Damage, Noticed
 from stages.infer.explain import Explanations
 from stages.infer.notes import Notes
 from stages.infer.stream import KeysDifferError, predict_file
+from stages.model.predictor import Predictor
 
 Write = Callable[[pl.DataFrame], None]
 # Of a prediction's file: Parquet's own metadata names the model under this word.

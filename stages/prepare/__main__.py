@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from stages.common.encode import (
+from stages.common.params import Params
+from stages.features.encode import (
     as_category,
     as_numeric,
     encode,
@@ -19,17 +20,16 @@ from stages.common.encode import (
     row_keys,
     too_large,
 )
-from stages.common.params import Params
-from stages.common.schema import Array, Schema, Statistics, write_record
-from stages.common.stage import run_stage
-from stages.common.tables import read_table
-from stages.prepare.columns import SOURCE, find_schema, names_rows
+from stages.features.schema import Array, Schema, Statistics, write_record
+from stages.formats.read import read_table
 from stages.prepare.doubts import as_line, find_doubts
-from stages.prepare.expectations import check_expectations
+from stages.prepare.expectations.run import check_expectations
 from stages.prepare.fit import fit_schema, fit_statistics
+from stages.prepare.infer_schema import SOURCE, find_schema, names_rows
 from stages.prepare.params import PrepareParams
 from stages.prepare.split import split_rows
 from stages.prepare.twins import Twins
+from stages.runtime.stage import run_stage
 
 
 def prepare(params: Params, out: Path) -> None:

@@ -6,15 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from stages.common.encode import (
+from stages.common.errors import Problem, UserError
+from stages.features.encode import (
     as_boolean,
     as_category,
     as_numeric,
     image_array,
     too_large,
 )
-from stages.common.errors import Problem, UserError
-from stages.common.schema import Array, Feature, Moments, Schema, Statistics
+from stages.features.schema import Array, Feature, Moments, Schema, Statistics
 
 SOURCE = "prepare.source"
 # Units in the last place by which a sum or a conversion leaves equal values apart.

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stages.common.section import Section, Seed
-from stages.common.tablefile import TableFile
+from stages.common.config import Section, Seed
+from stages.formats.suffixes import TableFile
 
 Kind = Literal["numeric", "boolean", "categorical", "image", "exclude"]
 Task = Literal["auto", "regression", "classification"]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.errors import Problem, UserError
-from stages.common.schema import Array
+from stages.features.schema import Array
 from stages.prepare.params import Split
 
 Rows = npt.NDArray[np.int64]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import polars as pl
 
-from stages.common.schema import Array
+from stages.features.schema import Array
 
 MAX_KEYS_SHOWN = 3
 # What is no feature of a row.

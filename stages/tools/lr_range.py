@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from stages.common.config import Named
 from stages.common.errors import UserError
 from stages.common.params import Params
-from stages.common.section import Named
 from stages.tools.training_tool import EnoughError, Training, at_least, prepare, run_aside
-from stages.train.diverged import DivergedError
-from stages.train.params import TrainParams
-from stages.train.state import State
+from stages.training.params import TrainParams
+from stages.training.state import State
+from stages.training.step.divergence import DivergedError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

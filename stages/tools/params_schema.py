@@ -20,18 +20,19 @@ import torch
 from pydantic import BaseModel, create_model
 
 from stages.build.params import BuildParams
+from stages.common.config import Seed
 from stages.common.errors import UserError
 from stages.common.files import md5
-from stages.common.model import ZOO, arguments_class
-from stages.common.section import Seed
-from stages.evaluate.metrics import metrics_of
+from stages.evaluate.measure.metrics import metrics_of
 from stages.evaluate.params import GatedEvaluateParams
 from stages.infer.params import InferParams
+from stages.model.model import ZOO, arguments_class
 from stages.prepare.params import PrepareParams
-from stages.train.datasets import dataset_arguments, dataset_names
-from stages.train.names import Kind, allowed, arguments_of, losses_of, refused
-from stages.train.optimizers import closures, metric_of
-from stages.train.params import TrainParams
+from stages.training.data.zoo_datasets import dataset_arguments, dataset_names
+from stages.training.optim.monitored_metric import metric_of
+from stages.training.optim.optimizer import closures
+from stages.training.optim.registry import Kind, allowed, arguments_of, losses_of, refused
+from stages.training.params import TrainParams
 from stages.tune.params import TuneParams
 
 SCHEMA = Path("stages/params.schema.json")
@@ -39,13 +40,13 @@ SOURCES = (
     *(f"stages/{s}/params.py" for s in ("prepare", "build", "tune", "train", "evaluate", "infer")),
     "stages/zoo/models/[!_]*.py",
     "stages/zoo/datasets/[!_]*.py",
-    "stages/common/section.py",
-    "stages/common/signature.py",
-    "stages/evaluate/metrics.py",
-    "stages/train/bounds.py",
-    "stages/train/datasets.py",
-    "stages/train/names.py",
-    "stages/train/optimizers.py",
+    "stages/common/config.py",
+    "stages/training/optim/call_signature.py",
+    "stages/evaluate/measure/metrics.py",
+    "stages/training/optim/bounds.py",
+    "stages/training/data/zoo_datasets.py",
+    "stages/training/optim/registry.py",
+    "stages/training/optim/optimizer.py",
     "stages/zoo/losses.py",
     "stages/zoo/schedules.py",
     "stages/tools/params_schema.py",

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from stages.common.errors import Problem, UserError, format_problem
-from stages.common.own import own_errors
-from stages.common.predict import Predictor, load_predictor
-from stages.common.tablefile import SUFFIXES
+from stages.common.user_code import own_errors
+from stages.formats.suffixes import SUFFIXES
 from stages.infer.write import Outcome, describe, write_predictions
+from stages.model.predictor import Predictor, load_predictor
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from torch import profiler
 
 from stages.common.params import Params
 from stages.tools.training_tool import Training, at_least, prepare, run_aside
-from stages.train.assemble import sizes
-from stages.train.compiled import choose_compile
+from stages.training.build import sizes
+from stages.training.device.compile import choose_compile
 
 TRACE = Path(".reprise/profile/trace.json")
 NUM_STEPS, NUM_WARM = 20, 10

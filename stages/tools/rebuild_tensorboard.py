@@ -7,9 +7,9 @@ from pathlib import Path
 
 from stages.common.files import read_csv, read_json
 from stages.common.params import read_params
-from stages.train.board import open_board, run_folder
 from stages.train.fit import read_recipe
-from stages.train.state import Epoch
+from stages.train.logs.tensorboard import open_board, run_folder
+from stages.training.state import Epoch
 
 
 def rebuild() -> None:

@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 
 from stages.build.params import BuildParams
+from stages.common.config import validate, validate_all
 from stages.common.errors import Problem, UserError
-from stages.common.images import SUFFIXES
-from stages.common.model import ModelSpec, arguments_class, make_model
-from stages.common.section import validate, validate_all
-from stages.prepare.columns import find_schema
+from stages.formats.image_folder import SUFFIXES
+from stages.model.model import ModelSpec, arguments_class, make_model
+from stages.prepare.infer_schema import find_schema
 from stages.prepare.params import Kind, PrepareParams
-from stages.train.names import losses_of
-from stages.train.optimizers import check_names
-from stages.train.params import TrainParams
+from stages.training.optim.preflight import check_names
+from stages.training.optim.registry import losses_of
+from stages.training.params import TrainParams
 
 FIRST_ROWS = 200
 

@@ -14,21 +14,23 @@ from typing import NoReturn
 from torch import nn
 
 from stages.common.errors import UserError, format_problem
-from stages.common.guard import check_versions
-from stages.common.model import make_model
-from stages.common.own import own_errors
 from stages.common.params import Params, read_params
-from stages.common.schema import read_statistics
 from stages.common.terminal import keep_printing
+from stages.common.user_code import own_errors
 from stages.common.yamlfile import with_place
+from stages.features.schema import read_statistics
+from stages.model.model import make_model
+from stages.runtime.environment import check_versions
 from stages.train.fit import BEST, read_recipe
-from stages.train.loop import train
-from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
-from stages.train.optimizers import check_names
-from stages.train.params import TrainParams
-from stages.train.recipe import BUILT, PREPARED, load_data, load_weights
-from stages.train.sources import Split
-from stages.train.state import Data, State
+from stages.training.data.source import Split
+from stages.training.device.device import choose_device
+from stages.training.device.distributed import World
+from stages.training.device.environment import choose_threads, compute_deterministically
+from stages.training.loop import train
+from stages.training.optim.preflight import check_names
+from stages.training.params import TrainParams
+from stages.training.recipe import BUILT, PREPARED, load_data, load_weights
+from stages.training.state import Data, State
 
 
 class EnoughError(Exception):

@@ -13,18 +13,19 @@ import sys
 from pathlib import Path
 
 from stages.common.errors import Problem, UserError
-from stages.common.model import make_model
 from stages.common.params import Params
-from stages.common.stage import run_stage
-from stages.train.checkpoint import hold_checkpoints, key_of
+from stages.model.model import make_model
+from stages.runtime.stage import run_stage
+from stages.train.checkpoints.checkpoint import hold_checkpoints, key_of
+from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.train.fit import fit, read_recipe
 from stages.train.launch import launch
-from stages.train.loggers import asked_loggers
-from stages.train.machine import World, num_nodes, num_processes
-from stages.train.optimizers import check_names
+from stages.train.logs.logger import asked_loggers
 from stages.train.replicas import can_go_on, num_at_once, train_replicas, write_seeds
-from stages.train.saver import PREEMPTED
-from stages.train.together import check_calibration
+from stages.training.compatibility import check_calibration
+from stages.training.device.distributed import World
+from stages.training.device.environment import num_nodes, num_processes
+from stages.training.optim.preflight import check_names
 
 
 def train(params: Params, out: Path) -> None:

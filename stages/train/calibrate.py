@@ -7,12 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from stages.common.batches import Batch
-from stages.common.calibration import Calibration, predict_codes, probabilities
 from stages.common.files import rounded
-from stages.train.memory import rows_at_once
-from stages.train.params import CalibrationParams, ThresholdMetric
-from stages.train.sources import Source
+from stages.features.batch import Batch
+from stages.model.calibration import Calibration, predict_codes, probabilities
+from stages.training.data.source import Source, rows_at_once
+from stages.training.params import CalibrationParams, ThresholdMetric
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]

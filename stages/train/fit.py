@@ -7,26 +7,29 @@ from typing import Any
 
 from torch import nn
 
-from stages.common.model import ModelSpec, make_model, read_spec
+from stages.common.config import Overrides
 from stages.common.params import Params
-from stages.common.schema import Schema, read_schema
-from stages.common.section import Overrides
 from stages.common.yamlfile import read_yaml
-from stages.train.board import due_weights
+from stages.features.schema import Schema, read_schema
+from stages.model.model import ModelSpec, make_model, read_spec
 from stages.train.calibrate import calibrate
-from stages.train.checkpoint import history_of, load_checkpoint, newest, unpack
+from stages.train.checkpoints.checkpoint import history_of, load_checkpoint, newest, unpack
+from stages.train.checkpoints.checkpointer import Saver
+from stages.train.checkpoints.sharded_checkpoint import load_part
+from stages.train.checkpoints.signals import told_to_stop
 from stages.train.kind import write_kind
-from stages.train.loop import train
-from stages.train.machine import World, choose_device, compute_deterministically
-from stages.train.memory import read_notes
-from stages.train.params import TrainParams
-from stages.train.parts import load_part
-from stages.train.recipe import BUILT, PREPARED, override_model, override_train, seed_of
+from stages.train.logs.monitor import open_watch
+from stages.train.logs.tensorboard import due_weights
 from stages.train.results import write_recipe, write_results
-from stages.train.saver import Saver, told_to_stop
-from stages.train.start import start
-from stages.train.state import Epoch, Result, State
-from stages.train.watch import open_watch
+from stages.train.setup import start
+from stages.training.device.device import choose_device
+from stages.training.device.distributed import World
+from stages.training.device.environment import compute_deterministically
+from stages.training.device.out_of_memory import read_notes
+from stages.training.loop import train
+from stages.training.params import TrainParams
+from stages.training.recipe import BUILT, PREPARED, override_model, override_train, seed_of
+from stages.training.state import Epoch, Result, State
 
 BEST = Path("data/tune/best.yaml")
 

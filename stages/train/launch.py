@@ -10,7 +10,7 @@ from typing import IO
 
 from stages.common.errors import Problem, UserError
 from stages.common.files import read_json, write_json
-from stages.train.machine import num_nodes
+from stages.training.device.environment import num_nodes
 
 STOP_SECONDS = 30
 # How often torchrun starts all processes again when one was lost; PET_MAX_RESTARTS is another.

@@ -19,14 +19,16 @@ from threading import Thread
 
 from stages.common.errors import UserError
 from stages.common.files import read_json, write_csv
-from stages.common.model import ModelSpec, make_model
-from stages.common.outputs import flush
-from stages.train.checkpoint import list_checkpoints
+from stages.model.model import ModelSpec, make_model
+from stages.runtime.outputs import flush
+from stages.train.checkpoints.checkpoint import list_checkpoints
+from stages.train.checkpoints.checkpointer import PREEMPTED
+from stages.train.checkpoints.sharded_checkpoint import has_whole
 from stages.train.launch import raise_problems, start, stop
-from stages.train.machine import World, device_kind, num_threads
-from stages.train.parts import has_whole
-from stages.train.recipe import seed_of
-from stages.train.saver import PREEMPTED
+from stages.training.device.device import device_kind
+from stages.training.device.distributed import World
+from stages.training.device.environment import num_threads
+from stages.training.recipe import seed_of
 
 # A replica that has ended, and its exit code.
 Ended = tuple[int, int]

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from stages.common.calibration import UNCALIBRATED, Calibration
 from stages.common.files import rounded, write_csv, write_json
-from stages.common.model import ModelSpec, save_model
-from stages.train.params import TrainParams
-from stages.train.start import Chosen
-from stages.train.state import Data, Result
+from stages.model.calibration import UNCALIBRATED, Calibration
+from stages.model.model import ModelSpec, save_model
+from stages.train.setup import Chosen
+from stages.training.params import TrainParams
+from stages.training.state import Data, Result
 
 
 def write_results(

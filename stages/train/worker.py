@@ -19,15 +19,16 @@ import torch
 import torch.distributed as dist
 
 from stages.common.errors import UserError
-from stages.common.fingerprint import fingerprint
-from stages.common.installed import check_installed
-from stages.common.own import own_errors, tell
 from stages.common.terminal import keep_printing
-from stages.common.watch import join as join_stage
+from stages.common.user_code import own_errors, tell
+from stages.runtime.input_watch import join as join_stage
+from stages.runtime.installed import check_installed
+from stages.runtime.snapshot import fingerprint
 from stages.train.fit import fit
 from stages.train.launch import STOPPED, hand_over, raise_problems
-from stages.train.machine import World, choose_device
-from stages.train.memory import FullError, leave_note
+from stages.training.device.device import choose_device
+from stages.training.device.distributed import World
+from stages.training.device.out_of_memory import FullError, leave_note
 
 
 def main() -> None:

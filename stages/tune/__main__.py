@@ -7,13 +7,14 @@ Reads the arrays of `data/prepare` and the model of `data/build`; writes `data/t
 
 from pathlib import Path
 
-from stages.common.fingerprint import fingerprint
-from stages.common.model import make_model
+from stages.common.config import Overrides
 from stages.common.params import Params
-from stages.common.section import Overrides
-from stages.common.stage import run_stage
-from stages.train.optimizers import check_names, watched_metric
-from stages.train.recipe import override_model, override_train
+from stages.model.model import make_model
+from stages.runtime.snapshot import fingerprint
+from stages.runtime.stage import run_stage
+from stages.training.optim.monitored_metric import watched_metric
+from stages.training.optim.preflight import check_names
+from stages.training.recipe import override_model, override_train
 from stages.tune.params import TuneParams, check_space
 from stages.tune.results import write_nothing, write_results
 from stages.tune.study import search

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from stages.common.config import Overrides, Section
 from stages.common.errors import Problem, UserError
-from stages.common.section import Overrides, Section
 
 Number = int | float
 TUNABLE = ("build.model.", "train.")

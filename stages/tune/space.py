@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from stages.common.section import Overrides
+from stages.common.config import Overrides
 from stages.tune.params import Range, TuneParams, examples
 
 

@@ -13,8 +13,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from stages.common.config import MAX_SEED, Overrides
 from stages.common.errors import Problem, UserError
-from stages.common.section import MAX_SEED, Overrides
 from stages.tune.params import TuneParams
 from stages.tune.space import as_suggested, grid, suggest
 

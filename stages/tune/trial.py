@@ -7,15 +7,16 @@ from typing import Any
 
 from torch import nn
 
-from stages.common.model import ModelSpec, read_spec
+from stages.common.config import Overrides, subtree
 from stages.common.params import Params
-from stages.common.schema import Schema, read_schema, read_statistics
-from stages.common.section import Overrides, subtree
-from stages.train.diverged import DivergedError
-from stages.train.loop import train, watched_value
-from stages.train.machine import World, choose_device, choose_threads, compute_deterministically
-from stages.train.optimizers import watched_direction
-from stages.train.recipe import (
+from stages.features.schema import Schema, read_schema, read_statistics
+from stages.model.model import ModelSpec, read_spec
+from stages.training.device.device import choose_device
+from stages.training.device.distributed import World
+from stages.training.device.environment import choose_threads, compute_deterministically
+from stages.training.loop import train, watched_value
+from stages.training.optim.monitored_metric import watched_direction
+from stages.training.recipe import (
     BUILT,
     PREPARED,
     load_data,
@@ -23,7 +24,8 @@ from stages.train.recipe import (
     override_model,
     override_train,
 )
-from stages.train.state import Epoch
+from stages.training.state import Epoch
+from stages.training.step.divergence import DivergedError
 from stages.tune.params import TuneParams
 from stages.tune.study import DivergedTrial, Objective
 

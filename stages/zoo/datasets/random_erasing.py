@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils import data
 
-from stages.common.batches import Batch
+from stages.common.config import Section
 from stages.common.errors import Problem, UserError
-from stages.common.rows import Rows
-from stages.common.section import Section
+from stages.features.batch import Batch
+from stages.features.rows import Rows
 
 TRIES = 100
 

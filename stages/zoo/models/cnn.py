@@ -5,9 +5,9 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
+from stages.common.config import Section
 from stages.common.errors import Problem, UserError
-from stages.common.layers import Dropout
-from stages.common.section import Section
+from stages.model.dropout import Dropout
 
 MAX_GROUPS = 8
 MAX_WIDTH = 1_000_000

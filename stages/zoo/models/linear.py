@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from stages.common.layers import Flatten
-from stages.common.section import Section
+from stages.common.config import Section
+from stages.model.layers import Flatten
 
 
 class Arguments(Section):

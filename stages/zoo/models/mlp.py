@@ -6,8 +6,9 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.common.layers import Dropout, Flatten
-from stages.common.section import Section
+from stages.common.config import Section
+from stages.model.dropout import Dropout
+from stages.model.layers import Flatten
 
 MAX_WIDTH = 1_000_000
 

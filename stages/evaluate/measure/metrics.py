@@ -1,0 +1,126 @@
+"""The usual metrics under their usual names, from scikit-learn.
+
+Classification metrics take class codes (rows,) and what is predicted, classes with probabilities;
+regression metrics take values (rows,) in the target's units. All return one number.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.errors import Problem, UserError, did_you_mean
+from stages.common.files import rounded
+from stages.evaluate.measure.predictions import Predicted, chances_of, codes_of
+from stages.evaluate.measure.weighted_metrics import Codes, Floats, calibration_error
+
+# Of all others, more is better.
+LESS_IS_BETTER = frozenset(
+    (
+        *("log_loss", "brier", "ece"),
+        *("rmse", "mae", "median_absolute_error", "max_error", "mape"),
+    )
+)
+
+
+def compute_metrics(
+    names: list[str], task: str, target: npt.NDArray[np.generic], predicted: Predicted
+) -> dict[str, float]:
+    """The metrics `names` in that order.
+
+    `target` (rows,) are class codes or values; `predicted` are classes with probabilities, or
+    values (rows,). What counts right and wrong rows goes by the predicted class, what judges
+    probabilities by these. Raises UserError for names that the task doesn't have.
+    """
+    known = metrics_of(task)
+    problems = []
+    for index, name in enumerate(names):
+        if name not in known:
+            key = f"evaluate.metrics.{index}"
+            message = f"there is no metric '{name}' for {task}"
+            problems.append(Problem(message, key, name, tuple(known), did_you_mean(name, known)))
+    if problems:
+        raise UserError(*problems)
+    return {name: rounded(float(known[name](target, predicted))) for name in names}
+
+
+def check_defined(found: Sequence[Mapping[str, float]]) -> None:
+    """Raise UserError for metrics that some prediction of the test rows does not define.
+
+    Such are a ROC AUC where a class has no row, or an R² of one row. `found` is what
+    `compute_metrics` has given, one for each prediction.
+    """
+    problems = [
+        Problem(
+            f"{name} has no value on these test rows: they are too few, or lack a class; "
+            "leave it out, or make prepare.split.test larger",
+            f"evaluate.metrics.{index}",
+            name,
+        )
+        for index, name in enumerate(found[0])
+        if not all(math.isfinite(values[name]) for values in found)
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
+def metrics_of(task: str) -> dict[str, Callable[..., float]]:
+    """All metrics of a task by name."""
+    return _classification() if task == "classification" else _regression()
+
+
+def _regression() -> dict[str, Callable[..., float]]:
+    from sklearn import metrics as sk
+
+    return {
+        "rmse": sk.root_mean_squared_error,
+        "mae": sk.mean_absolute_error,
+        "median_absolute_error": sk.median_absolute_error,
+        "max_error": sk.max_error,
+        "mape": sk.mean_absolute_percentage_error,
+        "r2": sk.r2_score,
+        "explained_variance": sk.explained_variance_score,
+    }
+
+
+def _classification() -> dict[str, Callable[..., float]]:
+    from sklearn import metrics as sk
+
+    def on_classes(metric: Callable[..., float], **options: object) -> Callable[..., float]:
+        return lambda target, predicted: metric(target, codes_of(predicted), **options)
+
+    def on_chances(metric: Callable[[Codes, Floats], float]) -> Callable[..., float]:
+        return lambda target, predicted: metric(target, chances_of(predicted))
+
+    return {
+        "accuracy": on_classes(sk.accuracy_score),
+        "balanced_accuracy": on_classes(sk.balanced_accuracy_score),
+        "f1_macro": on_classes(sk.f1_score, average="macro", zero_division=0.0),
+        "f1_weighted": on_classes(sk.f1_score, average="weighted", zero_division=0.0),
+        "precision_macro": on_classes(sk.precision_score, average="macro", zero_division=0.0),
+        "recall_macro": on_classes(sk.recall_score, average="macro", zero_division=0.0),
+        "matthews_corrcoef": on_classes(sk.matthews_corrcoef),
+        "cohen_kappa": on_classes(sk.cohen_kappa_score),
+        "log_loss": on_chances(lambda y, p: sk.log_loss(y, p, labels=np.arange(p.shape[1]))),
+        # Of two classes the squared error of one probability, of more the sum over all.
+        "brier": on_chances(lambda y, p: sk.brier_score_loss(y, p, labels=np.arange(p.shape[1]))),
+        "ece": on_chances(lambda y, p: calibration_error(p.argmax(axis=1) == y, p.max(axis=1))),
+        "roc_auc": on_chances(_roc_auc),
+        "average_precision": on_chances(
+            lambda y, p: sk.average_precision_score(
+                np.eye(p.shape[1])[y][:, 1:] if p.shape[1] == 2 else np.eye(p.shape[1])[y],
+                p[:, 1:] if p.shape[1] == 2 else p,
+            )
+        ),
+    }
+
+
+def _roc_auc(target: Codes, chances: Floats) -> float:
+    """Area under the ROC curve; of several classes, the mean of each against the rest."""
+    from sklearn.metrics import roc_auc_score
+
+    if chances.shape[1] == 2:
+        return float(roc_auc_score(target, chances[:, 1]))
+    labels = np.arange(chances.shape[1])
+    return float(roc_auc_score(target, chances, multi_class="ovr", labels=labels))

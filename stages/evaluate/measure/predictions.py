@@ -1,0 +1,77 @@
+"""What a model says of rows, as all that measures it takes it.
+
+Of values it is an array (rows,). Of classes it is the class that is predicted for each row with
+the probabilities that the model gives: a threshold may predict another than the likeliest.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from stages.model.calibration import predict_codes
+
+PROBABILITY = "probability_"
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The codes of the predicted classes (rows,), and the probabilities (rows, classes)."""
+
+    codes: npt.NDArray[np.int64]
+    chances: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, rows: npt.NDArray[np.int64] | slice) -> "Classified":
+        return Classified(self.codes[rows], self.chances[rows])
+
+
+# Values (rows,), or classes. Probabilities (rows, classes) alone stand for classes too: the
+# likeliest is then the predicted one.
+Predicted = npt.NDArray[np.float64] | Classified
+
+
+def codes_of(predicted: Predicted) -> npt.NDArray[np.int64]:
+    """Which class is predicted for each row (rows,), by its code."""
+    if isinstance(predicted, Classified):
+        return predicted.codes
+    return predict_codes(predicted, None)
+
+
+def chances_of(predicted: Predicted) -> npt.NDArray[np.float64]:
+    """The probability of each class (rows, classes)."""
+    return predicted.chances if isinstance(predicted, Classified) else predicted
+
+
+def values_of(predicted: Predicted) -> npt.NDArray[np.float64]:
+    """The predicted values (rows,), of a task that has them."""
+    assert isinstance(predicted, np.ndarray)
+    return predicted
+
+
+def chance_of(predicted: Predicted) -> npt.NDArray[np.float64]:
+    """The probability of the class that is predicted (rows,)."""
+    codes = codes_of(predicted)
+    return np.asarray(chances_of(predicted)[np.arange(len(codes)), codes])
+
+
+def read_predicted(table: pl.DataFrame) -> Predicted:
+    """From rows as `predictions.parquet` has them: `prediction`, and probabilities if classes."""
+    chances = table.select(pl.selectors.starts_with(PROBABILITY))
+    if not chances.width:
+        return table["prediction"].to_numpy()
+    return Classified(read_codes(table["prediction"], class_names(table)), chances.to_numpy())
+
+
+def class_names(table: pl.DataFrame) -> list[str]:
+    """The classes in the order of their codes, as text; none where values are predicted."""
+    return [n.removeprefix(PROBABILITY) for n in table.columns if n.startswith(PROBABILITY)]
+
+
+def read_codes(names: pl.Series, classes: list[str]) -> npt.NDArray[np.int64]:
+    """The code of each row's class (rows,); `classes` as text, in the order of their codes."""
+    codes = {name: classes.index(str(name)) for name in names.unique().to_list()}
+    return names.replace_strict(codes, return_dtype=pl.Int64).to_numpy()

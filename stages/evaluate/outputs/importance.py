@@ -1,0 +1,113 @@
+"""What the model goes by: how much worse it is when a column is shuffled over the test rows.
+
+Permutation importance (Breiman, 'Random Forests', Machine Learning 45, 2001). Columns that say
+the same stand in for one another, so that each of them may look unimportant.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.files import rounded, write_csv
+from stages.evaluate.measure.bootstrap import SEED
+from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
+from stages.evaluate.measure.predictions import Predicted
+from stages.features.schema import Array, Feature, Schema
+from stages.model.attribution import attribute
+from stages.model.predictor import Predictor
+
+REPEATS = 5
+MAX_ROWS_ATTRIBUTED = 1000
+# Evenly spaced test rows: each column costs `REPEATS` predictions of them.
+MAX_ROWS = 5000
+# As many columns are shuffled, those that move predictions most: each costs as much as all others.
+MAX_COLUMNS = 200
+COLUMNS = ("column", "importance", "deviation")
+
+Score = Callable[[dict[str, Array]], Predicted]
+
+
+def write_importance(
+    path: Path,
+    name: str,
+    schema: Schema,
+    arrays: Mapping[str, Array],
+    target: Array,
+    score: Score,
+    moved: Mapping[str, float],
+) -> None:
+    """A line for each column but images: how much worse the metric `name` is without it.
+
+    Of more than 200 columns those that move predictions most, by `moved` (`write_attribution`).
+
+    That is the mean and the standard deviation over five shuffles, in the metric's units; the
+    most important first. `score` gives for `arrays` what `compute_metrics` takes. A model of
+    images alone has none.
+    """
+    step = -(-len(target) // MAX_ROWS)
+    thin = {kind: np.array(array[::step]) for kind, array in arrays.items()}
+    features = _most_moving(schema, moved)
+    lines: list[tuple[str, float, float]] = []
+    if features:
+        random = np.random.Generator(np.random.PCG64(SEED))
+        sign = 1 if name in LESS_IS_BETTER else -1
+
+        def measure(changed: dict[str, Array]) -> float:
+            found = compute_metrics([name], schema.target.task, target[::step], score(changed))
+            return found[name] * sign
+
+        before = measure(thin)
+        for feature in features:
+            worse = []
+            for _ in range(REPEATS):
+                order = random.permutation(len(thin["key"]))
+                worse.append(measure(_shuffled(feature, schema, thin, order)) - before)
+            mean, deviation = float(np.mean(worse)), float(np.std(worse))
+            lines.append((feature.name, rounded(mean), rounded(deviation)))
+    lines.sort(key=lambda line: -line[1])
+    write_csv(path, COLUMNS, lines)
+
+
+def _most_moving(schema: Schema, moved: Mapping[str, float]) -> list[Feature]:
+    """The features but images, in their order; of too many, those that `moved` has as largest."""
+    features = [feature for feature in schema.features if feature.kind != "image"]
+    if len(features) <= MAX_COLUMNS:
+        return features
+    # What can't be told apart by attribution is no less important for it.
+    ordered = sorted(features, key=lambda f: -moved.get(f.name, np.inf))
+    kept = {feature.name for feature in ordered[:MAX_COLUMNS]}
+    return [feature for feature in features if feature.name in kept]
+
+
+def _shuffled(
+    feature: Feature, schema: Schema, arrays: Mapping[str, Array], order: Array
+) -> dict[str, Array]:
+    """`arrays` with one column in another order, where its gaps are with it."""
+    features = schema.of_kind(feature.kind)
+    places = [features.index(feature)]
+    if feature.missing:
+        with_gaps = [other for other in features if other.missing]
+        places.append(len(features) + with_gaps.index(feature))
+    changed = arrays[feature.kind].copy()
+    changed[:, places] = changed[order][:, places]
+    return {**arrays, feature.kind: changed}
+
+
+def write_attribution(
+    path: Path, predictor: Predictor, arrays: Mapping[str, Array], codes: Array
+) -> dict[str, float]:
+    """A line for each column: how far it moves a prediction from the average row's, in the mean.
+
+    Over at most 1,000 test rows; in units of the target, or of the score of the predicted class,
+    `codes` (rows,). An image has nine, by its areas. The one that moves most is first. Returns
+    what it writes.
+    """
+    step = -(-len(codes) // MAX_ROWS_ATTRIBUTED)
+    thin = {kind: np.array(array[::step]) for kind, array in arrays.items()}
+    found = attribute(predictor, thin, codes[::step])
+    means = np.abs(found.values).mean(axis=0)
+    lines = [(name, rounded(float(m))) for name, m in zip(found.columns, means, strict=True)]
+    lines.sort(key=lambda line: -line[1])
+    write_csv(path, ("column", "attribution"), lines)
+    return dict(lines)

@@ -1,0 +1,58 @@
+"""What is known of a model's limits, as sentences for its card; each follows from a number."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from stages.evaluate.measure.bootstrap import Interval
+from stages.evaluate.outputs.markdown import code
+from stages.evaluate.outputs.slices import SMALL_ROWS, Slice
+from stages.features.schema import Class, Schema
+
+MAX_NAMED = 12
+
+
+def find_limits(
+    schema: Schema,
+    counts: Mapping[str, Sequence[int]],
+    intervals: Mapping[str, Interval],
+    slices: Sequence[Slice],
+) -> Iterator[str]:
+    """One limit after the other; `counts` are the rows of each class by split."""
+    yield "These numbers hold for rows like the test rows: of the same source, at the same time."
+    rare = _rare(schema.target.classes or (), counts)
+    if rare:
+        yield (
+            f"Of these classes fewer than {SMALL_ROWS} rows were tested, so how well they are told "
+            f"apart is hardly known: {name_all(rare)}."
+        )
+    if unknown := [name for name, interval in intervals.items() if interval.low is None]:
+        yield f"Between what these metrics may lie is not known: {name_all(unknown)}."
+    if small := [f"{s.column} {s.label}" for s in slices if s.small]:
+        yield (
+            f"{len(small)} of {len(slices)} slices have fewer than {SMALL_ROWS} rows and are not "
+            f"judged: {name_all(small)}."
+        )
+    if any(not s.small for s in slices):
+        yield "The worst of many slices is in part bad luck."
+    whole = [f.name for f in schema.features if not f.missing and f.kind in ("numeric", "boolean")]
+    if whole:
+        yield (
+            "Training saw no gap in these columns; one is taken as the mean, or as false: "
+            f"{name_all(whole)}."
+        )
+    if named := [f.name for f in schema.of_kind("categorical")]:
+        yield (
+            "Values that training did not see, and gaps, are all one to the model in "
+            f"{name_all(named)}."
+        )
+
+
+def _rare(classes: Sequence[Class], counts: Mapping[str, Sequence[int]]) -> list[str]:
+    tested = zip(classes, counts.get("test", ()), strict=bool(classes))
+    return [f"{name} ({rows} rows)" for name, rows in tested if rows < SMALL_ROWS]
+
+
+def name_all(names: Iterable[object]) -> str:
+    """The names as code, at most 12 of them, and how many more there are."""
+    shown = [code(name) for name in names]
+    more = f" and {len(shown) - MAX_NAMED} more" if len(shown) > MAX_NAMED else ""
+    return ", ".join(shown[:MAX_NAMED]) + more

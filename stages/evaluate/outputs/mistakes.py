@@ -1,0 +1,105 @@
+"""What a model gets wrong: each class by itself, and the rows that it was surest about."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.common.files import rounded, write_csv
+from stages.evaluate.measure.bootstrap import wilson
+from stages.evaluate.measure.predictions import (
+    Predicted,
+    chance_of,
+    chances_of,
+    codes_of,
+    values_of,
+)
+from stages.features.schema import Array, Class
+
+MAX_MISTAKES = 100
+OF_CLASS = (
+    *("class", "rows", "predicted", "recall", "recall_low", "recall_high"),
+    *("precision", "precision_low", "precision_high", "f1"),
+)
+OF_VALUES = ("target", "prediction", "residual")
+OF_CLASSES = ("target", "prediction", "probability", "probability_of_target")
+
+
+def write_classes(
+    path: Path, classes: Sequence[Class] | None, target: Array, predicted: Predicted
+) -> None:
+    """A line for each class, with Wilson's intervals; see `compute_metrics` for the arguments.
+
+    The shares of a class that no row has, or none is predicted to have, are empty. Of values,
+    the header alone.
+    """
+    lines: list[tuple[object, ...]] = []
+    if classes is not None:
+        codes, guessed = target.astype(np.int64), codes_of(predicted)
+        for code, name in enumerate(classes):
+            actual, taken = int((codes == code).sum()), int((guessed == code).sum())
+            right = int(((codes == code) & (guessed == code)).sum())
+            f1 = rounded(2 * right / (actual + taken)) if actual + taken else None
+            lines.append((name, actual, taken, *_share(right, actual), *_share(right, taken), f1))
+    write_csv(path, OF_CLASS, lines)
+
+
+def _share(right: int, of: int) -> tuple[float | None, ...]:
+    return (rounded(right / of), *wilson(right / of, of)) if of else (None, None, None)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong row, or a value that is off: its place among the test rows, and what was said.
+
+    Of classes `probability` is that of the predicted class; of values `residual` is the rest.
+    """
+
+    row: int
+    key: object
+    target: object
+    prediction: object
+    probability: float | None = None
+    probability_of_target: float | None = None
+    residual: float | None = None
+
+
+def find_mistakes(
+    keys: Array, classes: Sequence[Class] | None, target: Array, predicted: Predicted
+) -> list[Mistake]:
+    """At most 100: the wrong rows by the probability of what was said, or the values by the
+    distance, largest first. `keys` (rows,) name the rows; see `compute_metrics` for the others.
+    """
+    if classes is None:
+        return list(_far_off(keys, target, predicted))
+    return list(_wrong(keys, classes, target, predicted))
+
+
+def write_mistakes(
+    path: Path, key: str, classes: Sequence[Class] | None, mistakes: Sequence[Mistake]
+) -> None:
+    """A line for each; `key` is the name of the column that names the rows."""
+    names = OF_VALUES if classes is None else OF_CLASSES
+    lines = [(m.key, *(getattr(m, name) for name in names)) for m in mistakes]
+    write_csv(path, (key, *names), lines)
+
+
+def _wrong(
+    keys: Array, classes: Sequence[Class], target: Array, predicted: Predicted
+) -> Iterator[Mistake]:
+    codes, guessed = target.astype(np.int64), codes_of(predicted)
+    said, chances = chance_of(predicted), chances_of(predicted)
+    rows = np.flatnonzero(guessed != codes)
+    for row in rows[np.argsort(-said[rows], kind="stable")][:MAX_MISTAKES].tolist():
+        of_said, of_target = (rounded(float(p)) for p in (said[row], chances[row, codes[row]]))
+        actual, taken = classes[codes[row]], classes[guessed[row]]
+        yield Mistake(row, keys[row], actual, taken, of_said, of_target)
+
+
+def _far_off(keys: Array, target: Array, predicted: Predicted) -> Iterator[Mistake]:
+    values, guesses = target.astype(np.float64), values_of(predicted)
+    residuals = values - guesses
+    for row in np.argsort(-np.abs(residuals), kind="stable")[:MAX_MISTAKES].tolist():
+        value, guess, residual = (rounded(float(of[row])) for of in (values, guesses, residuals))
+        yield Mistake(row, keys[row], value, guess, residual=residual)

@@ -1,0 +1,44 @@
+"""A split's arrays as tensors: one dict by kind, rows first, standardised, on the device.
+
+A memory map is read once; what a batch takes is then a slice on the device.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.features.schema import Array, Statistics
+
+Batch = dict[str, Tensor]
+# Not for a model: what it is compared with, and what names the rows.
+_APART = ("target", "key")
+
+
+def to_batch(
+    arrays: dict[str, Array], statistics: Statistics, device: torch.device | str = "cpu"
+) -> Batch:
+    """The features of `arrays` as tensors on `device`; images become standardised float32."""
+    batch: Batch = {}
+    for kind, array in arrays.items():
+        if kind in _APART:
+            continue
+        tensor = torch.from_numpy(np.array(array)).to(device)
+        batch[kind] = standardise(tensor, statistics) if kind == "image" else tensor
+    return batch
+
+
+def to_target(arrays: dict[str, Array], device: torch.device | str = "cpu") -> Tensor:
+    """The target: class codes (rows,) int64, or standardised values (rows,) float32."""
+    return torch.from_numpy(np.array(arrays["target"])).to(device)
+
+
+def standardise(images: Tensor, statistics: Statistics) -> Tensor:
+    """Images (rows, channels, height, width) as float32, by channel as in training."""
+    means = torch.tensor([m.mean for m in statistics.image], device=images.device)
+    deviations = torch.tensor([m.deviation for m in statistics.image], device=images.device)
+    return (images.float() - means[:, None, None]) / deviations[:, None, None]
+
+
+def take(batch: Batch, rows: Tensor | slice) -> Batch:
+    """Some rows of every tensor."""
+    return {kind: tensor[rows] for kind, tensor in batch.items()}

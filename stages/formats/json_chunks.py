@@ -1,0 +1,64 @@
+"""New rows from JSON lines, as texts: their digits stay, and kinds may differ from row to row."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from stages.common.errors import shorten
+from stages.features.encode import check_columns, image_shape
+from stages.features.schema import Schema
+from stages.formats.chunk import Chunk, chunk_rows, needed_columns
+from stages.formats.json_lines import Line, find_damage, parse_lines, parse_together, read_lines
+from stages.formats.reading import Damage, Noticed
+
+
+def read_json_chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
+    """The columns of `schema` in the file: texts, but for images, which are lists of numbers."""
+    types = pl.Schema(dict.fromkeys(needed_columns(schema), pl.String))
+    for image in schema.of_kind("image"):
+        dtype: pl.DataType = pl.Float64()
+        for _ in image_shape(image):
+            dtype = pl.List(dtype)
+        types[image.name] = dtype
+    numbers = {feature.name: pl.Float64() for feature in schema.of_kind("numeric")}
+    for lines in read_lines(path, chunk_rows(schema), noticed):
+        # Nearly always what should be a number is one; where not, all come as texts.
+        records = parse_together(lines, pl.Schema({**types, **numbers}))
+        records = records or parse_lines(lines, types)
+        if lines[0].row == 0 and records.table.height:
+            _check_names(records.table, lines, schema, key)
+        yield _without_nested(Chunk(records.table, records.rows, records.damaged), lines, schema)
+
+
+def _check_names(table: pl.DataFrame, lines: list[Line], schema: Schema, key: str) -> None:
+    """Stop where no line of the first ones names a column; one without a value may be named."""
+    names = dict.fromkeys(each.name for each in table if each.null_count() < each.len())
+    if len(names) < table.width:
+        for line in lines:
+            if find_damage(line.text) is None:
+                names |= dict.fromkeys(json.loads(line.text))
+    check_columns(pl.DataFrame(schema=list(names)), schema, key)
+
+
+def _without_nested(chunk: Chunk, lines: list[Line], schema: Schema) -> Chunk:
+    """The chunk without rows that hold a list or a record where a category or the key stands."""
+    names = [feature.name for feature in schema.of_kind("categorical")]
+    names += [] if schema.key is None else [schema.key]
+    if not names or not chunk.table.height:
+        return chunk
+    begins = pl.any_horizontal(pl.col(names).str.contains(r"^[\[{]").fill_null(value=False))
+    found: dict[int, Damage] = {}
+    for place in chunk.table.select(begins).to_series().arg_true():
+        row = int(chunk.rows[place])
+        record = json.loads(lines[row - lines[0].row].text)
+        for name in names:
+            if isinstance(record.get(name), list | dict):
+                reason = f"{shorten(repr(record[name]))} is not one value"
+                found[place] = Damage(row, reason, name)
+    if not found:
+        return chunk
+    kept = [place for place in range(chunk.table.height) if place not in found]
+    damaged = sorted([*chunk.damaged, *found.values()], key=lambda each: each.row)
+    return Chunk(chunk.table[kept], chunk.rows[kept], damaged)

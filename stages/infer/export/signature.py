@@ -1,0 +1,68 @@
+"""How to call `model.onnx`: what stands in `signature.json`."""
+
+import hashlib
+from typing import Any
+
+from stages.common.files import rounded
+from stages.features.schema import Class, Feature, Statistics
+from stages.infer.export.onnx_graph import input_names, row_shape
+from stages.model.predictor import Predictor
+
+_TYPES = {"numeric": "float64", "boolean": "float64", "categorical": "string", "image": "float32"}
+_GAPS = {"numeric": "NaN", "boolean": "NaN", "categorical": "''"}
+
+
+def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
+    """Inputs by column with type, shape and what a gap is; outputs; classes; the model's hash.
+
+    `name` is what the graph calls a column. Booleans are 0 and 1. Images hold raw numbers, as in
+    the table that was trained on. `mean` and `deviation` are those of training. `onnx_md5` is the
+    hash of `bundle`, the bytes of model.onnx: who finds the two files knows whether they belong
+    together.
+    """
+    schema, classes = predictor.schema, predictor.schema.target.classes
+    names = input_names(schema)
+    return {
+        "model_md5": predictor.model_md5,
+        "onnx_md5": hashlib.md5(bundle).hexdigest(),
+        "task": schema.target.task,
+        "target": schema.target.name,
+        "key": schema.key,
+        "classes": classes,
+        "calibration": None if classes is None else predictor.calibration.model_dump(),
+        "inputs": [_input(f, names[f.name], predictor.statistics) for f in schema.features],
+        "outputs": _outputs(classes),
+    }
+
+
+def _input(feature: Feature, name: str, statistics: Statistics) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "name": name,
+        "column": feature.name,
+        "kind": feature.kind,
+        "type": _TYPES[feature.kind],
+        "shape": ["rows", *row_shape(feature)],
+        "gap": _GAPS.get(feature.kind),
+    }
+    if feature.kind == "categorical":
+        described["categories"] = feature.categories
+    if feature.kind == "numeric":
+        moments = statistics.numeric[feature.name]
+        described |= {"mean": moments.mean, "deviation": moments.deviation}
+    if feature.kind == "image":
+        # Over its channels.
+        num = len(statistics.image)
+        described["mean"] = rounded(sum(m.mean for m in statistics.image) / num)
+        described["deviation"] = rounded(sum(m.deviation for m in statistics.image) / num)
+    return described
+
+
+def _outputs(classes: list[Class] | None) -> list[dict[str, Any]]:
+    if classes is None:
+        return [{"name": "prediction", "type": "float64", "shape": ["rows"]}]
+    first = classes[0]
+    kind = {bool: "bool", int: "int64", str: "string"}[type(first)]
+    return [
+        {"name": "prediction", "type": kind, "shape": ["rows"]},
+        {"name": "probabilities", "type": "float64", "shape": ["rows", len(classes)]},
+    ]

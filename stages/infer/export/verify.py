@@ -1,0 +1,167 @@
+"""Whether the exported files say what the trained model says, on real rows."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from stages.common.errors import Problem, UserError
+from stages.features.encode import (
+    as_boolean,
+    as_category,
+    as_numeric,
+    encode,
+    encode_codes,
+    image_array,
+)
+from stages.features.schema import Feature, FeatureKind, Schema
+from stages.infer.export.onnx_graph import input_names
+from stages.infer.export.torch_program import load_program
+from stages.infer.rejected import furthest_columns
+from stages.model.calibration import margins
+from stages.model.predictor import Predictor
+
+# The prediction of each row, and for classes their probabilities.
+Answer = Sequence[npt.NDArray[np.generic]]
+Floats = npt.NDArray[np.float64]
+
+# Of a probability, or of a value in deviations of the training's target.
+MAX_DIFFERENCE = 1e-4
+# Of a row with numbers beyond this, in deviations, the difference may grow as they do: float32
+# rounds each number by its own size.
+ORDINARY = 100.0
+
+
+def verify(bundle: bytes, predictor: Predictor, table: pl.DataFrame, key: str) -> float:
+    """The largest difference between bundle and model over the rows of `table`, one alone too.
+
+    In probabilities, or in deviations of the target. Raises UserError beyond MAX_DIFFERENCE.
+    """
+    # Not before the stage has switched its telemetry off: it looks when it is imported.
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(bundle, options, providers=["CPUExecutionProvider"])
+
+    def ask(rows: pl.DataFrame) -> Answer:
+        answer: Answer = session.run(None, feeds(rows, predictor.schema, key))
+        return answer
+
+    return _largest("as ONNX", ask, predictor, table, key)
+
+
+def verify_program(content: bytes, predictor: Predictor, table: pl.DataFrame, key: str) -> float:
+    """As `verify`, of the bytes of an exported program."""
+    program = load_program(content)
+    schema, classes = predictor.schema, predictor.schema.target.classes
+
+    def ask(rows: pl.DataFrame) -> Answer:
+        with torch.inference_mode():
+            prediction, *others = program(tensors_of(rows, schema, key))
+        found = [prediction.numpy(), *(other.numpy() for other in others)]
+        return found if classes is None else [np.array(classes)[found[0]], found[1]]
+
+    return _largest("as a program", ask, predictor, table, key)
+
+
+def tensors_of(table: pl.DataFrame, schema: Schema, key: str) -> dict[str, torch.Tensor]:
+    """The columns of a raw table as the program takes them: side by side, by kind."""
+    kinds: list[FeatureKind] = ["numeric", "boolean", "categorical", "image"]
+    tensors: dict[str, torch.Tensor] = {}
+    for kind in kinds:
+        columns = [_tensor(table[f.name], f, key) for f in schema.of_kind(kind)]
+        if columns:
+            tensors[kind] = columns[0] if kind == "image" else torch.stack(columns, dim=1)
+    return tensors
+
+
+def _tensor(column: pl.Series, feature: Feature, key: str) -> torch.Tensor:
+    if feature.kind == "categorical":
+        return torch.tensor(encode_codes(column, feature.categories or [], key))
+    return torch.tensor(_feed(column, feature, key))
+
+
+def _largest(
+    what: str,
+    ask: Callable[[pl.DataFrame], Answer],
+    predictor: Predictor,
+    table: pl.DataFrame,
+    key: str,
+) -> float:
+    """The largest difference of a row; one with a score that is no number is none to compare."""
+    arrays = encode(table, predictor.schema, predictor.statistics, key)
+    scores = predictor.scores(arrays)
+    known = np.flatnonzero(np.isfinite(scores).all(axis=1))
+    table, expected = table[known], predictor.decode(scores[known])
+    arrays = {kind: array[known] for kind, array in arrays.items()}
+    largest = 0.0
+    allowed = MAX_DIFFERENCE * np.maximum(1.0, _sizes(arrays, scores[known]) / ORDINARY)
+    for part, own in ((table, expected), (table[:1], expected[:1])):
+        if not part.height:
+            continue
+        apart = _differences(ask(part), own, predictor)
+        if not (apart <= allowed[: len(apart)]).all():
+            # NaN is the largest.
+            row = int(np.argmax(np.nan_to_num(apart / allowed[: len(apart)], nan=np.inf)))
+            raise _differs(what, float(apart[row]), part[row], predictor, key)
+        largest = max(largest, float(apart.max()))
+    return largest
+
+
+def _differs(
+    what: str, apart: float, row: pl.DataFrame, predictor: Predictor, key: str
+) -> UserError:
+    """The mistake of a file that differs from the model, with the row that shows it."""
+    schema = predictor.schema
+    arrays = encode(row, schema, predictor.statistics, key)
+    far = furthest_columns(arrays, schema)[0]
+    shown = dict.fromkeys(name for name in (schema.key, far) if name is not None)
+    where = " and ".join(f"{name} {row[name][0]!r}" for name in shown)
+    message = (
+        f"the model {what} differs from the model by {apart:.2g}, more than {MAX_DIFFERENCE:g}, "
+        f"in the new row{' with ' if where else ''}{where} ({key}): does it branch on the values "
+        "of its batch?"
+    )
+    return UserError(Problem(message, key="infer.export"))
+
+
+def _sizes(arrays: dict[str, npt.NDArray[np.generic]], scores: Floats) -> Floats:
+    """The largest number of each row (rows,), in deviations: of what the model is given or says."""
+    sizes = np.abs(scores).max(axis=1)
+    if "numeric" in arrays:
+        sizes = np.maximum(sizes, np.abs(arrays["numeric"].astype(np.float64)).max(axis=1))
+    return np.asarray(sizes)
+
+
+def _differences(found: Answer, expected: pl.DataFrame, predictor: Predictor) -> Floats:
+    """How far each row's answer is from the model's (rows,); 1 where it is another class."""
+    if predictor.schema.target.classes is None:
+        assert predictor.statistics.target is not None
+        apart = np.abs(found[0] - expected["prediction"].to_numpy())
+        return np.asarray(apart / predictor.statistics.target.deviation)
+    chances = expected.drop("prediction").to_numpy()
+    apart = np.abs(found[1] - chances).max(axis=1)
+    sure = margins(chances, predictor.calibration.threshold) > MAX_DIFFERENCE
+    other = found[0] != np.array(expected["prediction"].to_list())
+    return np.where(sure & other, 1.0, apart)
+
+
+def feeds(table: pl.DataFrame, schema: Schema, key: str) -> dict[str, npt.NDArray[np.generic]]:
+    """The columns of a raw table as the bundle takes them, by the name of the input."""
+    names = input_names(schema)
+    return {names[f.name]: _feed(table[f.name], f, key) for f in schema.features}
+
+
+def _feed(column: pl.Series, feature: Feature, key: str) -> npt.NDArray[np.generic]:
+    if feature.kind == "categorical":
+        return np.array(as_category(column).fill_null("").to_list(), dtype=object)
+    if feature.kind == "image":
+        images = image_array(column, feature, key).astype(np.float32)
+        if feature.layout == "HW":
+            return images[:, 0]
+        return images.transpose(0, 2, 3, 1) if feature.layout == "HWC" else images
+    read = as_numeric if feature.kind == "numeric" else as_boolean
+    return read(column, key).cast(pl.Float64).fill_null(float("nan")).to_numpy()

@@ -1,0 +1,59 @@
+"""From scores to probabilities, and from those to the class that is predicted.
+
+Two numbers say how, and training fits them on the validation rows if it is asked to: a
+temperature, and for two classes a threshold. What predicts, measures or exports asks here.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.files import read_json
+from stages.features.schema import Record
+
+Floats = npt.NDArray[np.float64]
+
+
+class Calibration(Record):
+    """What `calibration.json` says.
+
+    Scores are divided by `temperature` before they become probabilities; 1 leaves them. Of two
+    classes, the second is predicted where its probability is above `threshold`; None: the
+    likeliest class is.
+    """
+
+    temperature: float = 1.0
+    threshold: float | None = None
+
+
+UNCALIBRATED = Calibration()
+
+
+def read_calibration(folder: Path) -> Calibration:
+    """`calibration.json` in `folder`."""
+    return Calibration.model_validate(read_json(folder / "calibration.json"))
+
+
+def probabilities(scores: Floats, temperature: float = 1.0) -> Floats:
+    """Softmax of `scores / temperature` over the last axis: (rows, classes), rows sum to 1."""
+    scaled = scores / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    shares: Floats = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def predict_codes(chances: Floats, threshold: float | None) -> npt.NDArray[np.int64]:
+    """The code of the predicted class (rows,) from probabilities (rows, classes)."""
+    if threshold is None:
+        return np.asarray(chances.argmax(axis=1))
+    return (chances[:, 1] > threshold).astype(np.int64)
+
+
+def margins(chances: Floats, threshold: float | None) -> Floats:
+    """By how much (rows,) a probability may change before another class is predicted."""
+    if threshold is not None:
+        return np.asarray(np.abs(chances[:, 1] - threshold))
+    second, first = np.sort(chances, axis=1)[:, -2:].T
+    # What the one gains, the other loses.
+    return np.asarray((first - second) / 2)

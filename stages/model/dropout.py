@@ -1,0 +1,115 @@
+"""Dropout that neither the number of processes nor the steps before change."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+# An odd number that spreads the steps of an epoch over all seeds (2**64 over the golden ratio).
+_SPREAD = 0x9E3779B97F4A7C15
+
+
+def share_masks(model: nn.Module, device: torch.device) -> "Masks":
+    """New masks for all `Dropout` layers of `model`, which then draw from them in a training."""
+    masks = Masks(device)
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.apply_masks = masks.apply
+    return masks
+
+
+class Masks:
+    """What a step draws, dropout's masks first of all: for the whole batch, of which our rows.
+
+    They follow from seed, epoch, step and the order of the layers, so neither the number of
+    processes nor the steps before change them.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._generator = torch.Generator(device)
+        self._first_seed = 0
+        self._step: int | None = None
+        self._num_rows = 0
+        self._mine = slice(None)
+
+    def begin_epoch(self, seed: int, epoch: int) -> None:
+        """Fix the seeds of the steps of an epoch."""
+        # The last number keeps them apart from those of the order of rows.
+        mixed = np.random.SeedSequence([seed, epoch, 1])
+        self._first_seed = int(mixed.generate_state(1, np.uint64)[0])
+
+    def begin_step(self, step: int, num_rows: int, mine: slice, *, seeded: bool = False) -> None:
+        """Draw for a batch of `num_rows` from here on; `mine` are the rows of this process.
+
+        Where the generator is `seeded` for the step already (`seed`), it is left there.
+        """
+        # Seeded when the first layer draws: most models of a small step have none.
+        self._step = None if seeded else step
+        self._num_rows, self._mine = num_rows, mine
+
+    def seed(self) -> torch.Generator:
+        """Put the generator where the step has it, if nothing has been drawn for it; return it."""
+        if self._step is not None:
+            self._generator.manual_seed((self._first_seed + self._step * _SPREAD) % 2**64)
+            self._step = None
+        return self._generator
+
+    def end_epoch(self) -> None:
+        """Leave dropout to torch until the next step begins."""
+        self._num_rows = 0
+
+    def apply(self, values: Tensor, p: float) -> Tensor:
+        """`values` (our rows, …) with a share `p` of them zero and the others scaled up for it.
+
+        Raises ValueError when the rows of the batch are not the first dimension.
+        """
+        if self._num_rows == 0:
+            return nn.functional.dropout(values, p)
+        return values * self.draw_mask(values, p)
+
+    def draw_mask(self, values: Tensor, p: float) -> Tensor:
+        """What `apply` multiplies `values` (our rows, …) with. Raises ValueError as it does."""
+        mask = self._empty(values, *values.shape[1:])
+        mask = mask.bernoulli_(1 - p, generator=self._generator)[self._mine]
+        if len(mask) != len(values):
+            message = f"Dropout takes the batch's {len(mask)} rows first, not {len(values)}"
+            raise ValueError(message)
+        return mask.div_(1 - p)
+
+    def draw_uniform(self, values: Tensor, *shape: int) -> Tensor:
+        """Numbers from 0 to 1 for our rows (rows, *shape), of the type of `values`."""
+        return self._empty(values, *shape).uniform_(generator=self._generator)[self._mine]
+
+    def draw_normal(self, values: Tensor, *shape: int) -> Tensor:
+        """Standard normal numbers for our rows (rows, *shape), of the type of `values`."""
+        return self._empty(values, *shape).normal_(generator=self._generator)[self._mine]
+
+    def _empty(self, values: Tensor, *shape: int) -> Tensor:
+        """Room for all rows of the batch; the generator stands where the step has it."""
+        self.seed()
+        return values.new_empty(self._num_rows, *shape)
+
+
+class Dropout(nn.Module):
+    """torch's Dropout, but that in a training the number of processes does not change it.
+
+    Of `values` (rows, …) a share `p` becomes zero while training, anew in each step.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.apply_masks: Callable[[Tensor, float], Tensor] | None = None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`values` with some of them zero in training mode, and as they are in evaluation."""
+        if not self.training or self.p == 0:
+            return values
+        if self.apply_masks is None:
+            return nn.functional.dropout(values, self.p)
+        return self.apply_masks(values, self.p)
+
+    def extra_repr(self) -> str:
+        """What stands between the brackets when the model is printed."""
+        return f"p={self.p}"

@@ -1,0 +1,103 @@
+"""From `model.json` to a module with its weights: the one place that loads a model of the zoo.
+
+model = load_model(Path("data/train"))
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from stages.common.config import Named, validate
+from stages.common.errors import Problem, UserError, shorten, wrong_name
+from stages.common.files import read_json, write_json
+from stages.common.user_code import own_errors, require
+from stages.features.schema import Record, Schema
+
+ZOO = Path("stages/zoo/models")
+
+
+class ModelSpec(Record):
+    """What `model.json` says: enough to make the module.
+
+    `inputs`: the shape of each kind of tensor in a batch, without rows (see Schema.inputs).
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    inputs: dict[str, list[int]]
+    num_outputs: int
+
+
+def make_spec(model: Named, schema: Schema) -> ModelSpec:
+    """The spec of a named model for the data that `schema` describes, all arguments spelt out.
+
+    Raises UserError for a name without a file in the zoo and for arguments that it doesn't take.
+    """
+    names = sorted(path.stem for path in ZOO.glob("[!_]*.py"))
+    if model.name not in names:
+        message = f"there is no model '{model.name}' in {ZOO}"
+        raise UserError(wrong_name(message, model.name, names, "build.model.name"))
+    arguments = validate(arguments_class(model.name), model.arguments, at="build.model")
+    return ModelSpec(
+        name=model.name,
+        arguments=arguments.model_dump(),
+        inputs=schema.inputs(),
+        num_outputs=schema.num_outputs(),
+    )
+
+
+def arguments_class(name: str) -> type[BaseModel]:
+    """The typed arguments of a model of the zoo."""
+    arguments: type[BaseModel] = _zoo_module(name).Arguments
+    return arguments
+
+
+def make_model(spec: ModelSpec, seed: int) -> nn.Module:
+    """The module, its weights drawn from `seed`. Raises UserError when data and model don't fit.
+
+    It takes a batch, a dict of tensors by kind with rows first, and returns scores
+    (rows, num_outputs).
+    """
+    module = _zoo_module(spec.name)
+    arguments = module.Arguments.model_validate(spec.arguments)
+    given = shorten(", ".join(f"{name} {value}" for name, value in spec.arguments.items()))
+    what = f"the model '{spec.name}' can't be made" + (f" with {given}" if given else "")
+    try:
+        with torch.random.fork_rng(devices=[]), own_errors(what, module.Model.__init__):
+            torch.manual_seed(seed)
+            model: nn.Module = module.Model(arguments, spec.inputs, spec.num_outputs)
+    except (MemoryError, RuntimeError) as error:
+        message = f"{what}: {error or 'memory is full'}"
+        raise UserError(Problem(message, key="build.model", value=spec.name)) from error
+    return model
+
+
+def _zoo_module(name: str) -> Any:
+    with own_errors(f"the model '{name}' can't be loaded"):
+        module = importlib.import_module(f"stages.zoo.models.{name}")
+    require(module, f"the model '{name}'", Arguments=BaseModel, Model=nn.Module)
+    return module
+
+
+def save_model(folder: Path, spec: ModelSpec, weights: dict[str, Tensor], file: str) -> None:
+    """Write `model.json` and the weights as safetensors, without metadata: stable bytes."""
+    write_json(folder / "model.json", spec.model_dump())
+    flat = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    (folder / file).write_bytes(save(flat))
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """`model.json` in `folder`."""
+    return ModelSpec.model_validate(read_json(folder / "model.json"))
+
+
+def load_model(folder: Path, file: str = "model.safetensors") -> nn.Module:
+    """The module saved in `folder` with its weights, in evaluation mode, on the CPU."""
+    model = make_model(read_spec(folder), seed=0)
+    model.load_state_dict(load_file(folder / file))
+    return model.eval()

@@ -1,0 +1,100 @@
+"""From scores to what a person reads: the class with its probabilities, or the value in units."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import nn
+
+from stages.common.files import md5
+from stages.features.batch import take, to_batch
+from stages.features.encode import check_columns, encode, row_keys
+from stages.features.schema import Array, Schema, Statistics, read_schema, read_statistics
+from stages.model.calibration import (
+    UNCALIBRATED,
+    Calibration,
+    predict_codes,
+    probabilities,
+    read_calibration,
+)
+from stages.model.model import load_model
+from stages.model.onednn import OneDnnLinear
+
+# What a layer makes of them stays in the processor's cache.
+ROWS_AT_A_TIME = 2048
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model with the preparation that it was trained under.
+
+    predictor = load_predictor()
+    predictor.predict(polars.read_parquet("new.parquet"))
+    """
+
+    model: nn.Module
+    schema: Schema
+    statistics: Statistics
+    # The MD5 of the weights, as `dvc.lock` names them.
+    model_md5: str = ""
+    calibration: Calibration = UNCALIBRATED
+
+    @torch.inference_mode()
+    def scores(self, arrays: dict[str, Array]) -> npt.NDArray[np.float64]:
+        """The model's output for encoded rows: (rows, outputs) float64."""
+        batch = to_batch(arrays, self.statistics)
+        num_rows = len(next(iter(batch.values())))
+        with OneDnnLinear():
+            parts = [self.model(take(batch, rows)).double().numpy() for rows in _slices(num_rows)]
+        return np.concatenate(parts)
+
+    def decode(self, scores: npt.NDArray[np.float64]) -> pl.DataFrame:
+        """`prediction`, and for classes `probability_<class>` each, a row for each of `scores`."""
+        target = self.schema.target
+        if target.classes is None:
+            moments = self.statistics.target
+            assert moments is not None
+            values = scores[:, 0] * moments.deviation + moments.mean
+            return pl.DataFrame({"prediction": values})
+        chances = probabilities(scores, self.calibration.temperature)
+        codes = predict_codes(chances, self.calibration.threshold)
+        names = pl.Series("prediction", target.classes)
+        columns = {f"probability_{name}": chances[:, i] for i, name in enumerate(target.classes)}
+        return pl.DataFrame({"prediction": names[codes], **columns})
+
+    def predict(self, table: pl.DataFrame, key: str = "infer.input") -> pl.DataFrame:
+        """The row key, then the prediction, for each row of a raw table.
+
+        Raises UserError when a column is missing or holds what it did not hold in training;
+        `key` is the parameter that named the table.
+        """
+        check_columns(table, self.schema, key)
+        arrays = encode(table, self.schema, self.statistics, key)
+        keys = pl.Series(self.schema.key or "row", row_keys(table, self.schema, key))
+        return self.decode(self.scores(arrays)).insert_column(0, keys)
+
+
+def load_predictor(data: Path | str = "data", replica: int = 0) -> Predictor:
+    """The trained model in `data/train` with the schema and statistics in `data/prepare`.
+
+    Replica 0 is the one that is served; the others lie in `data/train/replicas`.
+    """
+    prepared = Path(data) / "prepare"
+    trained = Path(data) / "train"
+    trained /= f"replicas/{replica}" if replica else ""
+    return Predictor(
+        load_model(trained),
+        read_schema(prepared),
+        read_statistics(prepared),
+        md5(trained / "model.safetensors"),
+        read_calibration(trained),
+    )
+
+
+def _slices(num_rows: int) -> Iterator[slice]:
+    for start in range(0, num_rows, ROWS_AT_A_TIME):
+        yield slice(start, start + ROWS_AT_A_TIME)

@@ -1,0 +1,235 @@
+"""Which column is what: kinds and the task, from the types and values of the table."""
+
+import re
+from collections.abc import Callable
+
+import polars as pl
+
+from stages.common.errors import Problem, UserError, wrong_name
+from stages.features.encode import as_boolean, as_category, as_numeric
+from stages.features.schema import Class, Feature, Schema, Target
+from stages.prepare.doubts import TEXTS, as_line, stop_at_strays
+from stages.prepare.params import PrepareParams
+
+SOURCE = "prepare.source"
+MAX_CATEGORIES = 1000
+# An integer target with at most this many values, each on average in 20 rows, is a class.
+MAX_INTEGER_CLASSES = 20
+MIN_ROWS_PER_CLASS = 3
+# Beyond it float64 has no longer a number of its own for each whole number.
+MAX_WHOLE = 2**53
+# Names that pandas and R give to the column of a frame's row labels.
+_LABELS = re.compile(r"|Unnamed: 0(\.\d+)?|__index_level_\d+__")
+
+
+def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
+    """The schema of `table`, with what only the train split may say (gaps, categories) left open.
+
+    Raises UserError with every column that has to be decided by hand.
+    """
+    _check_names(table, params)
+    target = _find_target(table[params.target], params.task)
+    features: list[Feature] = []
+    problems: list[Problem] = []
+    for column in table.iter_columns():
+        if column.name in (params.target, params.key):
+            continue
+        kind = params.columns.get(column.name)
+        if kind == "exclude" or (kind is None and names_rows(column)):
+            continue
+        try:
+            features.append(_find_feature(column, kind))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    if not features:
+        raise UserError(Problem("no column is left to learn from", key="prepare.columns"))
+    images = [feature.name for feature in features if feature.kind == "image"]
+    if len(images) > 1:
+        message = f"there are {len(images)} image columns ({', '.join(images)}); a model takes one"
+        raise UserError(Problem(message + ": exclude the others", key="prepare.columns"))
+    return Schema(key=params.key, features=features, target=target)
+
+
+def names_rows(column: pl.Series) -> bool:
+    """Whether a column holds the row labels that pandas and R write beside a table's columns.
+
+    They are known by their names, and by their values: no two are alike.
+    """
+    if _LABELS.fullmatch(column.name) is None:
+        return False
+    labels = column.dtype.is_integer() or column.dtype == pl.String
+    return column.name.startswith("__") or (labels and not column.is_duplicated().any())
+
+
+def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
+    problems = []
+    named = {"prepare.target": params.target}
+    named |= {} if params.key is None else {"prepare.key": params.key}
+    named |= {f"prepare.columns.{name}": name for name in params.columns}
+    for key, name in named.items():
+        if name not in table.columns:
+            message = f"{params.source} has no column '{name}'"
+            problems.append(wrong_name(message, name, table.columns, key))
+    if params.key in ("prediction", "target") or str(params.key).startswith("probability_"):
+        message = f"a column '{params.key}' stands beside the key in predictions.parquet"
+        message += ": rename the key in the file, or leave it out (null)"
+        problems.append(Problem(message, key="prepare.key", value=params.key))
+    if params.key == params.target:
+        problems.append(Problem("the key can't be the target", key="prepare.key"))
+    if problems:
+        raise UserError(*problems)
+
+
+def _find_feature(column: pl.Series, kind: str | None) -> Feature:
+    kind = kind or _guess_kind(column)
+    if kind == "image":
+        return _find_image(column)
+    key = f"prepare.columns.{column.name}"
+    if column.null_count() == column.len():
+        message = f"the column '{column.name}' is empty: exclude it"
+        raise UserError(Problem(message, key=key, allowed=("exclude",)))
+    if kind == "numeric":
+        as_numeric(column, key)
+        return Feature(name=column.name, kind="numeric")
+    if kind == "boolean":
+        as_boolean(column, key)
+        return Feature(name=column.name, kind="boolean")
+    if isinstance(column.dtype, pl.List | pl.Array | pl.Struct):
+        raise _undecided(column, "holds lists or records")
+    num_values = as_category(column).n_unique()
+    if num_values > MAX_CATEGORIES:
+        raise _undecided(column, f"has {num_values} different values, too many for categories")
+    return Feature(name=column.name, kind="categorical")
+
+
+def _guess_kind(column: pl.Series) -> str:
+    if column.dtype == pl.Boolean:
+        return "boolean"
+    if column.dtype.is_numeric() or column.dtype == pl.Decimal:
+        _stop_at_long(column, f"prepare.columns.{column.name}")
+        return "numeric"
+    if isinstance(column.dtype, pl.List | pl.Array):
+        return "image"
+    if column.dtype in TEXTS:
+        stop_at_strays(column)
+        return "categorical"
+    if column.dtype == pl.Null:
+        return "categorical"
+    raise _undecided(column, f"is of type {column.dtype}, which no model here reads")
+
+
+def _stop_at_long(column: pl.Series, key: str) -> None:
+    """Raise UserError at whole numbers of which a model would take several for one."""
+    if not column.dtype.is_integer():
+        return
+    wide = column.cast(pl.Int128)
+    long = ((wide > MAX_WHOLE) | (wide < -MAX_WHOLE)).fill_null(value=False)
+    if long.any():
+        row = int(long.arg_true()[0])
+        message = (
+            f"the column '{column.name}' looks like an id: {long.sum()} of its whole numbers are "
+            f"beyond 2^53, such as {column[row]} (row {row}), where a model takes neighbours for "
+            "one"
+        )
+        if key == "prepare.target":
+            raise UserError(Problem(message, key=key, value=column.name))
+        message += f"; leave it out: {as_line(column.name, 'exclude')}, or name it in prepare.key"
+        raise UserError(Problem(message, key=key, allowed=("exclude", "numeric", "categorical")))
+
+
+def _undecided(column: pl.Series, why: str) -> UserError:
+    return UserError(
+        Problem(
+            f"the column '{column.name}' {why}",
+            key=f"prepare.columns.{column.name}",
+            allowed=("numeric", "boolean", "categorical", "image", "exclude"),
+        )
+    )
+
+
+def _find_image(column: pl.Series) -> Feature:
+    """The shape of the images, from the first row; `image_array` holds the others to it."""
+    dtype: pl.DataType = column.dtype
+    shape: list[int] = []
+    values = column.drop_nulls()
+    value = values[0] if values.len() else None
+    while isinstance(value, pl.Series):
+        shape.append(value.len())
+        value = value[0] if value.len() else None
+    if not isinstance(value, int | float):
+        raise _undecided(column, f"is of type {dtype}, not an array of numbers")
+    if len(shape) == 2:
+        return Feature(name=column.name, kind="image", shape=[1, *shape], layout="HW")
+    if len(shape) == 3 and shape[2] in (1, 3, 4):
+        turned = [shape[2], shape[0], shape[1]]
+        return Feature(name=column.name, kind="image", shape=turned, layout="HWC")
+    if len(shape) == 3 and shape[0] in (1, 3, 4):
+        return Feature(name=column.name, kind="image", shape=shape, layout="CHW")
+    message = f"holds arrays of shape {tuple(shape)}; an image is (height, width) or has channels"
+    raise _undecided(column, message)
+
+
+def _find_target(column: pl.Series, task: str) -> Target:
+    if column.dtype.is_nested():
+        message = f"the target '{column.name}' is of type {column.dtype}, not a class or a value"
+        raise UserError(Problem(message, key="prepare.target", value=column.name))
+    if column.dtype.is_float():
+        column = as_numeric(column, "prepare.target")
+    if column.null_count():
+        rows = column.is_null().arg_true().head(5).to_list()
+        message = (
+            f"the target '{column.name}' is empty in {column.null_count()} rows "
+            f"(the first: {rows}); remove them from the file"
+        )
+        raise UserError(Problem(message, key=SOURCE))
+    if task == "auto":
+        task = _guess_task(column)
+    if task == "regression":
+        _stop_at_long(column, "prepare.target")
+        as_numeric(column, "prepare.target")
+        if column.n_unique() < 2:
+            raise UserError(_constant(column))
+        return Target(name=column.name, task="regression")
+    return Target(name=column.name, task="classification", classes=_find_classes(column))
+
+
+def _guess_task(column: pl.Series) -> str:
+    if column.dtype.is_float() or column.dtype == pl.Decimal:
+        return "regression"
+    if column.dtype.is_integer():
+        num_values = column.n_unique()
+        few = num_values <= min(MAX_INTEGER_CLASSES, column.len() // 20)
+        return "classification" if few else "regression"
+    return "classification"
+
+
+def _find_classes(column: pl.Series) -> list[Class]:
+    """The classes in sorted order; of whole numbers, booleans or texts."""
+    as_class: Callable[[object], Class] = str
+    if column.dtype == pl.Boolean:
+        as_class = bool
+    elif column.dtype.is_integer():
+        as_class = int  # type: ignore[assignment]
+    else:
+        column = as_category(column)
+    counts = {as_class(value): count for value, count in column.value_counts().rows()}
+    if len(counts) < 2:
+        raise UserError(_constant(column))
+    rare = sorted((str(name), n) for name, n in counts.items() if n < MIN_ROWS_PER_CLASS)
+    if rare:
+        shown = ", ".join(f"'{name}' ({n})" for name, n in rare[:5])
+        message = (
+            f"{len(rare)} classes of the target '{column.name}' have fewer than "
+            f"{MIN_ROWS_PER_CLASS} rows, too few for three splits: {shown}"
+        )
+        message += "; is it a number to predict? Then the task is regression"
+        allowed = ("auto", "regression", "classification")
+        raise UserError(Problem(message, key="prepare.task", allowed=allowed))
+    return sorted(counts)
+
+
+def _constant(column: pl.Series) -> Problem:
+    message = f"the target '{column.name}' is {column[0]!r} in every row: nothing to learn"
+    return Problem(message, key="prepare.target", value=column.name)

@@ -1,0 +1,130 @@
+"""When a training keeps a checkpoint: every now and then, and when it is told to stop."""
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, write_checkpoint
+from stages.train.checkpoints.sharded_checkpoint import drop_older, make_mark, write_part
+from stages.training.device.distributed import World
+from stages.training.device.fsdp import is_sharded
+from stages.training.state import State
+
+# EX_TEMPFAIL: told to stop, and able to go on from a checkpoint.
+PREEMPTED = 75
+# Not more often than this: a copy of the state takes time, and the disk is not ours alone.
+SECONDS_BETWEEN = 10.0
+ASKED = "REPRISE_CHECKPOINT_SECONDS"
+# Between the questions that the processes of a training ask each other.
+SECONDS_BETWEEN_QUESTIONS = 0.25
+MAX_STEPS_BETWEEN = 1000
+
+
+def seconds_between() -> float:
+    """How old the last checkpoint is when the next is written. Raises UserError for no number."""
+    asked = os.environ.get(ASKED, str(SECONDS_BETWEEN))
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise UserError(f"{ASKED} is '{asked}': it must be a number of seconds, 0 or more")
+    return seconds
+
+
+@dataclass
+class Saver:
+    """Called after every step: writes a checkpoint when the last one is some seconds old.
+
+    Told to stop, it writes one at once and ends the process: with `PREEMPTED`, or alone after a
+    Ctrl-C as a Ctrl-C does. Several processes do both at the same step: every now and then they
+    ask each other, which takes no part in what they compute. The first one writes for all, or
+    each its part of divided weights. A copy of the state is made between two steps; the disk is
+    written beside the steps that follow.
+    """
+
+    folder: Path | None
+    world: World
+    told_to_stop: Callable[[], int]
+    seconds_between: float = field(default_factory=seconds_between)
+    saved_at: float = field(default_factory=time.monotonic)
+    asked_at: float = field(default_factory=time.monotonic)
+    steps_until_asked: int = 1
+    steps_between: int = 1
+    writing: "Future[None] | None" = None
+    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+
+    def __call__(self, state: State) -> None:
+        """Write one, if it is time; whole or not at all."""
+        stop, due = self.told_to_stop(), self._is_due()
+        if self.world.size > 1:
+            self.steps_until_asked -= 1
+            if self.steps_until_asked > 0:
+                return
+            stop, due = self._ask_all(stop, due=due)
+        if not (stop or due):
+            return
+        if stop:
+            # A step has ended: from here on only the disk is waited for, which may take longer than
+            # `STOP_SECONDS`. Whoever told us to stop decides how long (torchrun: 30 s in all).
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        if self.folder is not None:
+            self._save(state, self.folder)
+        if stop:
+            self.finish()
+            self.world.wait()
+            if stop == signal.SIGINT and self.world.size == 1:
+                raise KeyboardInterrupt
+            sys.exit(PREEMPTED)
+
+    def finish(self) -> None:
+        """Wait for what is being written. What the disk refuses is said, and ends no training."""
+        if self.writing is None:
+            return
+        try:
+            self.writing.result()
+        except OSError as error:
+            # Only the first process of a machine has an output to print to.
+            file = sys.stdout if self.world.leads else sys.stderr
+            reason = error.strerror or error
+            print(f"no checkpoint could be written: {reason}", file=file, flush=True)
+        self.writing = None
+
+    def _is_due(self) -> bool:
+        return self.folder is not None and time.monotonic() - self.saved_at >= self.seconds_between
+
+    def _ask_all(self, stop: int, *, due: bool) -> tuple[int, bool]:
+        """The signal that told any process to stop, and whether the first finds one due."""
+        now, first = time.monotonic(), self.world.rank == 0
+        seconds = max(now - self.asked_at, 1e-6)
+        planned = self.steps_between * SECONDS_BETWEEN_QUESTIONS / seconds
+        steps = min(MAX_STEPS_BETWEEN, max(1, round(planned)))
+        answer = self.world.largest([stop, due and first, steps if first else 0])
+        self.asked_at = time.monotonic()
+        self.steps_between = self.steps_until_asked = answer[2]
+        return answer[0], bool(answer[1])
+
+    def _save(self, state: State, folder: Path) -> None:
+        ranks = self.world.gather(pack_rank(state))
+        self.saved_at = time.monotonic()
+        in_parts = is_sharded(state.model)
+        if not (self.world.leads or in_parts):
+            return
+        self.finish()
+        write: Callable[[Path, tuple[int, int], dict[str, Any]], None] = write_checkpoint
+        if in_parts:
+            drop_older(folder, self.world)
+            mark = self.world.share(make_mark)
+            write = partial(write_part, mark=mark, world=self.world)
+        content = copied(pack(state, ranks))
+        position = (len(state.result.history), state.sums.num_steps)
+        self.writing = self.writer.submit(write, folder, position, content)

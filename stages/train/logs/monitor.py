@@ -1,0 +1,68 @@
+"""What tells of a training as it goes: the progress, TensorBoard, other loggers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from stages.features.schema import Target
+from stages.model.model import ModelSpec
+from stages.train.logs.logger import Log, open_loggers
+from stages.train.logs.progress import Progress, show_progress
+from stages.train.logs.tensorboard import (
+    Board,
+    chosen_values,
+    kept_scalars,
+    open_board,
+    run_folder,
+    scalars_of,
+)
+from stages.training.device.distributed import World
+from stages.training.params import TrainParams
+from stages.training.state import Data, Epoch, Result
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Called after every epoch; `progress` also tells of steps, and wants to be closed."""
+
+    board: Board
+    log: Log | None
+    metric: str
+    progress: Progress
+
+    def __call__(self, epoch: Epoch, model: nn.Module | None) -> None:
+        """Tell of an epoch; `model` None: one of an earlier run."""
+        self.progress.after_epoch(epoch)
+        self.board.write_epoch(epoch, model)
+        if self.log is not None:
+            self.log(epoch.epoch, scalars_of(epoch, self.metric))
+
+    def write_end(self, result: Result, model: nn.Module, data: Data, target: Target) -> None:
+        """Tell how the `model` that is kept does on validation."""
+        self.board.write_end(result, model, data, target)
+        assert result.kept is not None
+        if self.log is not None:
+            self.log(len(result.history), kept_scalars(result.kept, self.metric))
+
+
+@contextmanager
+def open_watch(
+    spec: ModelSpec,
+    section: TrainParams,
+    seed: int,
+    data: Data,
+    done: Sequence[Epoch],
+    checkpoints: Path | None,
+    world: World,
+) -> Iterator[Watch]:
+    """What tells of a training that has the epochs `done` behind it."""
+    metric = data.metric
+    progress = show_progress(section, len(data.train), metric, len(done))
+    name, values = run_folder(spec, section, seed).name, chosen_values(spec, section, seed)
+    # Of several machines the first tells the loggers; each has a board of its own.
+    told_by = open_loggers(name, values, checkpoints) if world.rank == 0 else nullcontext()
+    with open_board(spec, section, seed, metric) as board, told_by as log:
+        yield Watch(board, log, metric, progress)

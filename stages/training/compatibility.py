@@ -1,0 +1,123 @@
+"""What of the section `train` does not go together, by its names and values alone.
+
+`reprise check` asks it too, so nothing here takes torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from stages.common.errors import Problem, wrong_name
+from stages.common.yamlfile import spell
+from stages.training.params import (
+    NUM_CLASSES,
+    Augment,
+    CalibrationParams,
+    Choice,
+    ClassWeights,
+    TrainParams,
+)
+
+# Optimizers for which a part of a matrix is not enough.
+WHOLE = {
+    "Adafactor": "it scales a step by sums over whole matrices",
+    "LBFGS": "its directions are sums over all weights",
+    "Muon": "it makes whole matrices orthogonal",
+}
+
+
+def check_calibration(
+    params: CalibrationParams, task: str, num_classes: int | None = None
+) -> list[Problem]:
+    """What of a calibration the target does not have; None: the number of classes is not known."""
+    problems, at = [], "train.calibration"
+    if params.temperature and task == "regression":
+        message = "a temperature is for the probabilities of classes, which regression has not"
+        problems.append(Problem(message, f"{at}.temperature", "true", ("false",)))
+    if params.threshold is not None:
+        what = "it is regression" if task == "regression" else f"it has {num_classes} classes"
+        if task == "regression" or num_classes not in (NUM_CLASSES, None):
+            message = f"a threshold is for a target of two classes; {what}"
+            problems.append(Problem(message, f"{at}.threshold", params.threshold, ("null",)))
+    return problems
+
+
+def check_class_weights(
+    weights: ClassWeights | None, task: str, classes: Sequence[object] | None = None
+) -> list[Problem]:
+    """What of class weights the target does not have; None: its classes are not known."""
+    at = "train.class_weights"
+    if weights is None:
+        return []
+    if task == "regression":
+        message = "class weights are for classes, which regression has not"
+        return [Problem(message, at, str(weights), ("null",))]
+    if isinstance(weights, str) or classes is None:
+        return []
+    names = [spell(name) for name in classes]
+    return [
+        replace(
+            wrong_name(f"the target has no class '{name}'", name, names, f"{at}.{name}"),
+            value=f"{weight:g}",
+        )
+        for name, weight in weights.items()
+        if name not in names
+    ]
+
+
+def check_averages(params: TrainParams) -> list[Problem]:
+    """What of the averages of the weights does not go together."""
+    if params.swa is None:
+        return []
+    problems, at = [], "train.swa"
+    if params.ema is not None:
+        message = "there is one average of the weights to keep: train.ema or train.swa"
+        problems.append(Problem(message, at, allowed=("null",)))
+    if params.swa.start > params.epochs:
+        message = f"the training has {params.epochs} epochs, so nothing would be averaged"
+        problems.append(Problem(message, f"{at}.start", str(params.swa.start)))
+    return problems
+
+
+def check_parallel(params: TrainParams) -> list[Problem]:
+    """What can't work on parts of the weights."""
+    problems = []
+    name = params.optimizer.name
+    if params.parallel == "fsdp" and name in WHOLE:
+        message = f"{name} can't be used with fsdp, which divides every weight: {WHOLE[name]}"
+        problems.append(Problem(message, "train.parallel", "fsdp", ("ddp",)))
+    if params.parallel == "fsdp" and params.compile is True:
+        message = "fsdp gathers the weights between the blocks of a model, which is not compiled"
+        problems.append(Problem(message, "train.compile", "true", ("auto", "false")))
+    return problems
+
+
+def check_closure(params: TrainParams) -> list[Problem]:
+    """What an optimizer that evaluates the loss itself can't be used with; the recipe has one."""
+    problems, name = [], params.optimizer.name
+    for key in ("clip_norm", "clip_value"):
+        value = getattr(params, key)
+        if value is not None:
+            message = (
+                f"{name} goes by how the loss falls along its gradient; a clipped one is of no loss"
+            )
+            problems.append(Problem(message, f"train.{key}", f"{value:g}", ("null",)))
+    if params.precision == "fp16":
+        message = (
+            f"{name} compares the losses of a step, and fp16 takes steps until its factor fits"
+        )
+        problems.append(Problem(message, "train.precision", "fp16", ("auto", "fp32", "bf16")))
+    return problems
+
+
+def check_images(channels_last: Choice, augment: Augment | None) -> list[Problem]:
+    """What is asked of images, where there are none among the features."""
+    problems = []
+    if channels_last is True:
+        message = "there is no image among the features whose channels could come last"
+        problems.append(Problem(message, "train.channels_last", "true", ("auto", "false")))
+    asked = {} if augment is None else {"flip": augment.flip, "shift": augment.shift}
+    for name, value in asked.items():
+        if value:
+            message = f"there is no image to {name} among the features"
+            problems.append(Problem(message, f"train.augment.{name}", f"{value:g}", ("0",)))
+    return problems

@@ -1,0 +1,83 @@
+"""Which rows are learned from when, and by whom: an epoch's order, a batch, a process's share.
+
+The order follows from seed and epoch alone. A batch is divided over the processes; what a process
+has of it may be divided again, into micro-batches that fit its memory.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.features.batch import Batch
+from stages.training.data.source import Source
+from stages.training.device.distributed import World
+
+
+@dataclass(frozen=True)
+class Share:
+    """What of a batch is this process's to learn from.
+
+    Of the `num_rows` rows of the whole batch, those at `mine`; `factor` on their mean loss makes
+    the mean of the processes' gradients that of the batch. `rows` (num_rows,) are the numbers of
+    all of them, `batch` and `target` what this process's hold, on the device.
+    """
+
+    num_rows: int
+    mine: slice
+    factor: float
+    rows: Tensor
+    batch: Batch
+    target: Tensor
+
+
+def batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+    """Row numbers batch by batch: all rows once, in an order that seed and epoch alone decide."""
+    generator = torch.Generator().manual_seed(seed_of_epoch(seed, epoch))
+    return torch.split(torch.randperm(num_rows, generator=generator), batch_size)
+
+
+def seed_of_epoch(seed: int, epoch: int) -> int:
+    """Both numbers mixed into the 32 bits that torch's generator on a CPU takes of a seed."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def shares(source: Source, order: Sequence[Tensor], world: World, seed: int) -> Iterator[Share]:
+    """What this process learns from in each of the steps whose row numbers are `order`."""
+    parts = [(rows, *shard(len(rows), world)) for rows in order]
+    mine = [rows if world.size == 1 else rows[part] for rows, part, _ in parts]
+    fed = source.feed(mine, seed)
+    for (rows, part, factor), (batch, target) in zip(parts, fed, strict=True):
+        yield Share(len(rows), part, factor, rows, batch, target)
+
+
+def shard(num_rows: int, world: World) -> tuple[slice, float]:
+    """Which rows of a batch are this process's, and its factor on their mean loss.
+
+    With it, the mean of the gradients over processes (as DistributedDataParallel takes it) is
+    the gradient of the whole batch's mean loss, however unevenly the rows divide.
+    """
+    if world.size == 1:
+        return slice(None), 1.0
+    if world.rank >= num_rows:
+        # Every process must take part in every step; this one does so with no weight.
+        return slice(1), 0.0
+    mine = slice(world.rank, num_rows, world.size)
+    return mine, len(range(num_rows)[mine]) * world.size / num_rows
+
+
+def micro_batches(num_rows: int, size: int | None) -> Iterator[slice | None]:
+    """The parts of a process's rows that go through the model one after the other; None: all."""
+    if size is None or size >= num_rows:
+        yield None
+        return
+    for start in range(0, num_rows, size):
+        yield slice(start, start + size)
+
+
+def within(share: Share, part: slice) -> slice:
+    """A part of a process's rows, as a slice of all rows of the batch."""
+    rows = range(share.num_rows)[share.mine][part]
+    return slice(rows.start, rows.stop, rows.step)

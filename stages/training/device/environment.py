@@ -1,0 +1,102 @@
+"""What belongs to the machine, not to the result's parameters: device, processes, threads.
+
+    REPRISE_DEVICE=cpu      the device; else a GPU when there is one
+    PET_NPROC_PER_NODE=2    the processes, as torchrun reads it; else one a GPU
+    PET_NNODES=2            the machines; PET_RDZV_ENDPOINT=host:port is where they meet
+    REPRISE_THREADS=4       the threads of a process; else chosen by the rule below
+    REPRISE_DATA=mapped     where the data lie: see `data/memmap.py`
+    REPRISE_CUDA_GRAPHS=on  whether a GPU plays steps from a recording: see `graphs.py`
+
+The thread count decides in which order sums are taken, and so the last bits: it follows from
+sizes alone, never from a stopwatch.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from stages.common.errors import UserError
+from stages.training.device.device import _device_name
+from stages.training.device.distributed import World
+
+# Below this many weight-times-row products a step, a second thread costs more than it brings;
+# `benchmarks/threads.py` measures it.
+SMALL_STEP = 20_000_000
+
+
+def num_processes() -> int:
+    """How many processes this machine trains with. Raises UserError for a wrong number."""
+    asked = os.environ.get("PET_NPROC_PER_NODE")
+    if asked is None or asked in ("gpu", "auto"):
+        gpus = torch.cuda.device_count() if _device_name() == "cuda" else 0
+        return max(1, gpus)
+    if not asked.isdigit() or int(asked) < 1:
+        raise UserError(f"PET_NPROC_PER_NODE is '{asked}': it must be a whole number, 1 or more")
+    return int(asked)
+
+
+def num_nodes() -> int:
+    """How many machines train together. Raises UserError for a wrong number and no meeting place.
+
+    Not from one to another number: the processes decide in which order sums are taken.
+    """
+    asked = os.environ.get("PET_NNODES", "1")
+    least, _, most = asked.partition(":")
+    if not least.isdigit() or int(least) < 1 or most not in ("", least):
+        raise UserError(f"PET_NNODES is '{asked}': it must be a whole number, 1 or more")
+    if int(least) > 1 and not {"PET_RDZV_ENDPOINT", "PET_MASTER_ADDR"} & os.environ.keys():
+        message = f"PET_NNODES is {least}, and nothing says where the machines meet: set"
+        raise UserError(f"{message} PET_RDZV_ENDPOINT to the host:port of one of them, on each")
+    return int(least)
+
+
+def memory_of(device: torch.device) -> int:
+    """The bytes that a device has in all; of a CPU's, what the control groups allow us."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([physical, *_limits()])
+
+
+def _limits(system: Path = Path("/")) -> Iterator[int]:
+    """The limits of our control group and of those above it, of either version."""
+    ours = system / "proc/self/cgroup"
+    for line in ours.read_text(encoding="utf-8").splitlines() if ours.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, name = system / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = system / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        for group in (Path(path), *Path(path).parents):
+            file = root / group.relative_to("/") / name
+            if file.is_file() and (text := file.read_text(encoding="utf-8").strip()).isdigit():
+                yield int(text)
+
+
+def choose_threads(num_weights: int, batch_size: int, world: World) -> str:
+    """Set the threads of this process by the rule above; return the choice in words."""
+    threads, why = num_threads(num_weights, batch_size, world)
+    torch.set_num_threads(threads)
+    return f"threads: {threads} ({why})"
+
+
+def num_threads(num_weights: int, batch_size: int, world: World) -> tuple[int, str]:
+    """How many threads a process trains with, and why. Raises UserError for a wrong number."""
+    asked = os.environ.get("REPRISE_THREADS")
+    if asked is not None:
+        if not asked.isdigit() or int(asked) < 1:
+            raise UserError(f"REPRISE_THREADS is '{asked}': it must be a whole number, 1 or more")
+        return int(asked), "REPRISE_THREADS"
+    if num_weights * batch_size < SMALL_STEP:
+        return 1, f"a step of {num_weights * batch_size / 1e6:.1f}M products is small"
+    return max(1, (os.cpu_count() or 1) // world.local_size), "all cores"
+
+
+def compute_deterministically(*, asked: bool = True) -> None:
+    """Ask torch for algorithms that give the same bits every time (`train.deterministic`)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(asked)

@@ -1,0 +1,93 @@
+"""How much the rows of each class count in the loss: `train.class_weights`.
+
+torch's own `weight` divides by the weights of the rows at hand, so the parts of a batch (of
+micro-batches, of processes) would not add up to it. Here it is the mean over rows of weight times
+loss, with weights whose mean over the train rows is 1: the learning rate means what it meant.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stages.common.errors import Problem, UserError
+from stages.common.yamlfile import spell
+from stages.features.schema import Class
+
+# A row of the lighter class would change no digit of a sum with one of the heavier.
+MAX_APART = 1e6
+
+
+def weigh_classes(
+    asked: Literal["balanced"] | Mapping[str, float], classes: Sequence[Class], target: Tensor
+) -> Tensor:
+    """The weight of each class (classes,) in float64, on the CPU.
+
+    `target` (rows,) are the codes of the train rows. `balanced`: n / (k * rows of the class), as
+    in scikit-learn, of n rows and of k classes that have some. A class that a mapping does not
+    name has 1 beside those that it does. A class without train rows has 1 in the end.
+
+    Raises UserError for weights so far apart that nothing of the lighter rows would be left.
+    """
+    counts = torch.bincount(target.cpu(), minlength=len(classes)).double()
+    ones = torch.ones_like(counts)
+    if isinstance(asked, str):
+        weights = torch.where(counts > 0, 1 / counts, ones)
+    else:
+        named = [asked.get(spell(name), 1.0) for name in classes]
+        weights = torch.tensor(named, dtype=torch.float64)
+        _check_apart(weights, counts, classes, asked)
+    mean = (weights * counts).sum() / counts.sum()
+    return torch.where(counts > 0, weights / mean, ones)
+
+
+def _check_apart(
+    weights: Tensor, counts: Tensor, classes: Sequence[Class], asked: Mapping[str, float]
+) -> None:
+    """Stop at weights that float32 can't add up: of one too large all others come to nothing."""
+    names = [spell(name) for name in classes]
+    heavy = int(weights.where(counts > 0, 0.0).argmax())
+    light = int(weights.where(counts > 0, torch.inf).argmin())
+    total = (weights * counts).sum()
+    if total.isfinite() and weights[heavy] <= MAX_APART * weights[light]:
+        return
+    # A class that is not named has 1, which is nobody's to edit.
+    name = names[heavy] if names[heavy] in asked else names[light]
+    message = (
+        f"the weights of '{names[heavy]}' and '{names[light]}' are {weights[heavy]:g} and "
+        f"{weights[light]:g}: so far apart, or so large, that float32 can't add the losses up"
+    )
+    at = f"train.class_weights.{name}"
+    raise UserError(Problem(message, at, f"{asked[name]:g}", (f"at most {MAX_APART:g} apart",)))
+
+
+def tell_weights(weights: Tensor, classes: Sequence[Class], target: Tensor) -> list[str]:
+    """What the weights come to, in lines for a person."""
+    lightest, heaviest = int(weights.argmin()), int(weights.argmax())
+    lines = [
+        f"class weights: {weights[lightest]:.3g} ({spell(classes[lightest])}) to "
+        f"{weights[heaviest]:.3g} ({spell(classes[heaviest])}); the loss of validation has them too"
+    ]
+    counts = torch.bincount(target.cpu(), minlength=len(classes)).tolist()
+    if unseen := [spell(name) for name, n in zip(classes, counts, strict=True) if n == 0]:
+        lines.append(f"no train row is of the class {', '.join(unseen)}: its weight is 1")
+    return lines
+
+
+class WeightedLoss(nn.Module):
+    """The mean over rows of a row's loss times the weight of its class.
+
+    `loss_of` gives a loss for each row (rows,); `weights` (classes,) are of its type and lie on
+    its device.
+    """
+
+    def __init__(self, loss_of: nn.Module, weights: Tensor) -> None:
+        super().__init__()
+        self.loss_of = loss_of
+        self.weights = weights
+
+    def forward(self, scores: Tensor, target: Tensor) -> Tensor:
+        """The loss () of `scores` (rows, classes) beside the codes `target` (rows,)."""
+        mean: Tensor = (self.weights[target] * self.loss_of(scores, target)).mean()
+        return mean

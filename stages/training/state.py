@@ -1,0 +1,116 @@
+"""What a training knows of itself: its data, what each epoch came to, and where it is."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from stages.features.schema import Class, Moments
+from stages.training.data.source import Source
+from stages.training.optim.monitored_metric import metric_of
+
+
+@dataclass(frozen=True)
+class Data:
+    """Both splits and what the target is. `deviation` turns a standardised error into units.
+
+    `classes` are in the order of their codes; none of them for regression. `columns` are the
+    numeric ones, in their order in a batch, and `mean` that of the target, as standardised.
+    """
+
+    train: Source
+    validation: Source
+    task: str
+    deviation: float = 1.0
+    classes: Sequence[Class] = ()
+    columns: Mapping[str, Moments] = field(default_factory=dict)
+    mean: float = 0.0
+
+    @property
+    def metric(self) -> str:
+        """The validation metric that is reported beside the loss."""
+        return metric_of(self.task)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of `history.csv`. `metric` is accuracy, or RMSE in the target's units.
+
+    `skipped_steps` were not applied, because their loss or gradient was no finite number; the
+    means are over the others.
+    """
+
+    epoch: int
+    learning_rate: float
+    gradient_norm: float
+    train_loss: float
+    validation_loss: float
+    metric: float
+    skipped_steps: int = 0
+
+
+@dataclass
+class Result:
+    """The history so far, and the epoch whose weights are kept: the best one, or the last.
+
+    `micro_batch_size` is what was asked for, or as much of it as the memory held.
+    """
+
+    history: list[Epoch] = field(default_factory=list)
+    kept: Epoch | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    micro_batch_size: int | None = None
+
+
+# What of `Sums` a device adds up itself.
+ON_DEVICE = ("loss", "norm", "rows", "applied", "lost")
+
+
+@dataclass
+class Sums:
+    """What this process has summed up in the epoch that is going, a step at a time.
+
+    Numbers on a CPU. On another device tensors (), so that no step waits for it to read them.
+    """
+
+    num_steps: int = 0
+    # The learning rate that the epoch began with.
+    learning_rate: float = math.nan
+    loss: float | Tensor = 0.0
+    norm: float | Tensor = 0.0
+    # Rows and steps that count: those of steps that were applied.
+    rows: float | Tensor = 0
+    applied: float | Tensor = 0
+    # Steps on end that were not applied; it goes on over the end of an epoch.
+    lost: int | Tensor = 0
+
+    def put_on(self, device: torch.device) -> "Sums":
+        """The same, with tensors on `device` for all numbers that it adds up itself."""
+        for name in ON_DEVICE:
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                dtype = torch.int64 if name == "lost" else torch.float64
+                setattr(self, name, torch.full((), value, dtype=dtype, device=device))
+        return self
+
+
+@dataclass
+class State:
+    """All that the next step depends on, beside the recipe and the data: what a checkpoint holds.
+
+    `average` follows the weights (`train.ema`, or `train.swa` from its first epoch on) and is what
+    is then validated and kept. `scaler` has the factor on losses in float16.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler
+    average: nn.Module | None = None
+    result: Result = field(default_factory=Result)
+    sums: Sums = field(default_factory=Sums)
+    scaler: GradScaler | None = None

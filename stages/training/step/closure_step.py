@@ -1,0 +1,114 @@
+"""One step of an optimizer that asks for the loss itself, several times a step, such as LBFGS.
+
+Every evaluation is of the same batch with the same masks, else a line search would compare what
+differs by luck. All processes see the whole batch's loss and gradient, so they decide the same.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.training.data.batching import Share
+from stages.training.device.rng import put_generators, read_generators
+from stages.training.state import State
+from stages.training.step.buffer_snapshot import remember
+from stages.training.step.step import Step
+
+
+def take_with_closure(step: Step, share: Share, state: State) -> None:
+    """Learn from the rows of a batch, as `Step.take` does; record the first evaluation of it.
+
+    A step that starts or ends where the loss, its gradient or a weight is no finite number is not
+    applied: the model and the optimizer are put back. To know, the end is evaluated once more; of
+    what the model counts, that look and those at no finite numbers leave nothing behind.
+    """
+    assert step.scaler is None, "check_names refuses what would scale some losses unlike others"
+    sums, world = state.sums, step.world
+    put_back, device = _remember(step, state), step.weights[0].device
+    # A model may draw from them: the same each time.
+    drawn = read_generators(device)
+    seen: list[tuple[float, float]] = []
+
+    def evaluate() -> tuple[float, float]:
+        put_generators(drawn, device)
+        counted = remember(step.buffers)
+        loss = world.sum(step.evaluate(share, state, counted).double()).item() / world.size
+        gradient = [weight.grad for weight in step.weights if weight.grad is not None]
+        norm = nn.utils.get_total_norm(gradient).item()
+        if not math.isfinite(loss + norm):
+            counted.put_back()
+            # As bad as can be, and no slope to go by: torch's line search then takes half the way.
+            loss = math.inf
+            for part in gradient:
+                part.fill_(math.nan)
+        return loss, norm
+
+    def closure() -> float:
+        seen.append(evaluate())
+        if len(seen) == 1 and not math.isfinite(sum(seen[0])):
+            raise _NotFiniteError
+        return seen[-1][0]
+
+    # Torch's line search divides by the learning rate, which a schedule may take down to 0.
+    go = step.optimizer.step if step.optimizer.param_groups[0]["lr"] else _stay
+    try:
+        go(closure)
+        weights_are_finite = all(weight.isfinite().all() for weight in step.weights)
+        at_the_end = remember(step.buffers)
+        applied = weights_are_finite and math.isfinite(sum(evaluate()))
+        at_the_end.put_back()
+    except _NotFiniteError:
+        applied = False
+    sums.num_steps += 1
+    if not applied:
+        put_back()
+        sums.lost += 1
+        return
+    loss, norm = seen[0]
+    num_rows = share.num_rows / world.size
+    sums.loss += loss * num_rows
+    sums.norm += norm
+    sums.rows += num_rows
+    sums.applied += 1
+    sums.lost = 0
+
+
+def _stay(closure: Callable[[], float]) -> None:
+    """A step of length 0."""
+    closure()
+
+
+class _NotFiniteError(Exception):
+    """The first evaluation is no finite number: there is nowhere to go from here."""
+
+
+def _remember(step: Step, state: State) -> Callable[[], None]:
+    """What puts the model and the optimizer back as they are now."""
+    optimizer = step.optimizer
+    counted = remember(step.buffers)
+    weights = list(state.model.parameters())
+    copies = [weight.detach().clone() for weight in weights]
+    of_weights = {
+        weight: {name: _copied(value) for name, value in known.items()}
+        for weight, known in optimizer.state.items()
+    }
+
+    @torch.no_grad()
+    def put_back() -> None:
+        counted.put_back()
+        for weight, copy in zip(weights, copies, strict=True):
+            weight.copy_(copy)
+        optimizer.state.clear()
+        optimizer.state.update(of_weights)
+
+    return put_back
+
+
+def _copied(value: Any) -> Any:
+    """A copy that no step changes. LBFGS puts other tensors into its lists, and writes to none."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    return list(value) if isinstance(value, list) else value

@@ -1,0 +1,179 @@
+"""What a training says when its loss is no number any more: where, for which rows, what to try."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+
+from torch import Tensor, nn
+
+from stages.common.errors import Problem, UserError
+from stages.training.data.batching import Share
+from stages.training.data.source import Source
+from stages.training.device.fsdp import local
+from stages.training.device.precision import NUM_HALVINGS
+from stages.training.optim.class_weights import WeightedLoss
+from stages.training.optim.optimizer import needs_closure
+from stages.training.state import State, Sums
+from stages.training.step.buffer_snapshot import remember
+from stages.training.step.step import Step
+
+NUM_KEYS = 10
+MAX_LOST = 5
+# To look is to wait for the device.
+STEPS_BETWEEN_LOOKS = 64
+TRY = "try a tenth of the learning rate, or clip the gradients (train.clip_norm)"
+# It goes by how the loss falls along its gradient, which a clipped one would not say.
+TRY_LBFGS = "try a tenth of the learning rate, or line_search_fn: strong_wolfe"
+# What a place is of: of two, the first leads to the second.
+INPUT, WEIGHT, OUTPUT, GRADIENT, NORM = range(5)
+
+# Where a number is not finite: what it is of, its number there, and both in words.
+Found = tuple[int, int, str]
+
+
+class DivergedError(UserError):
+    """The loss is no number any more."""
+
+
+def stop_when_diverged(epoch: int, train_loss: float, validation_loss: float) -> None:
+    """Raise DivergedError unless both losses are finite."""
+    if math.isfinite(train_loss) and math.isfinite(validation_loss):
+        return
+    message = f"the loss is not a number any more in epoch {epoch}; {TRY}"
+    raise DivergedError(Problem(message, key="train.optimizer.lr"))
+
+
+def is_lost(sums: Sums, steps_per_epoch: int, *, scaled: bool) -> bool:
+    """Whether as many steps on end were not applied as end a training: an epoch, or `MAX_LOST`.
+
+    In float16 the first of them only find the factor on the loss.
+    """
+    most = MAX_LOST + NUM_HALVINGS if scaled else min(MAX_LOST, steps_per_epoch)
+    if isinstance(sums.lost, int):
+        return sums.lost >= most
+    due = sums.num_steps % STEPS_BETWEEN_LOOKS == 0 or sums.num_steps == steps_per_epoch
+    return due and int(sums.lost) >= most
+
+
+def lost(step: Step, source: Source, share: Share, epoch: int, state: State) -> DivergedError:
+    """The error that too many steps on end were not applied; `share` is of the last of them.
+
+    All processes come here after the same step, and get the same.
+    """
+    num_steps = int(state.sums.lost)
+    times = f"in {num_steps} steps on end" if num_steps > 1 else "in the one step of an epoch"
+    where = f"step {state.sums.num_steps} of epoch {epoch}"
+    lines = [
+        f"the loss or its gradient was no finite number {times}; no such step was applied",
+        f"the last: {where}, on {_name_rows(source, share.rows)}",
+        find_first(step, source, share, state),
+        f"look at these rows; {TRY_LBFGS if needs_closure(type(step.optimizer)) else TRY}",
+    ]
+    return DivergedError(Problem("\n".join(lines), key="train.optimizer.lr"))
+
+
+def find_first(step: Step, source: Source, share: Share, state: State) -> str:
+    """Where in a step that was not applied a number is the first that is not finite, in words.
+
+    It is computed once more as it was: rows, masks, precision and micro-batches are the same. The
+    model is left as it is, but for its gradients.
+    """
+    model, calls = state.model, count()
+    places = [*_find_in_rows(source, share), *_find_in_weights(model)]
+
+    def look(what: str, output: object) -> None:
+        number = next(calls)
+        if not all(tensor.isfinite().all() for tensor in _tensors_of(output)):
+            places.append((OUTPUT, number, what))
+
+    hooks = [
+        module.register_forward_hook(
+            lambda m, _, output, name=name: look(
+                f"the output of {name or 'the model'} ({_kind(m)})", output
+            )
+        )
+        for name, module in model.named_modules()
+    ]
+    loss_of = step.loss_of
+    told = loss_of.loss_of if isinstance(loss_of, WeightedLoss) else loss_of
+    hooks.append(
+        loss_of.register_forward_hook(lambda *given: look(f"the loss ({_kind(told)})", given[-1]))
+    )
+    before = remember(step.buffers)
+    # The step was counted, and what lets the processes wait for each other has no part in it.
+    again = replace(state, sums=replace(state.sums, num_steps=state.sums.num_steps - 1))
+    try:
+        replace(step, network=model).evaluate(share, again, before)
+    finally:
+        before.put_back()
+        for hook in hooks:
+            hook.remove()
+    places += _find_in_gradients(model, step)
+    # A row is in one process alone, and each has found what came of its own.
+    places = sorted((p for found in step.world.gather(places) for p in found), key=lambda p: p[:2])
+    if not places:
+        return f"first seen {_guess(step)}"
+    kind, _, first = places[0]
+    then = [what for other, _, what in places if other >= OUTPUT]
+    return f"first seen in {first}" + (f", then in {then[0]}" if kind == INPUT and then else "")
+
+
+def _guess(step: Step) -> str:
+    """Where it may have been if the step, computed once more, is finite where it begins."""
+    if needs_closure(type(step.optimizer)):
+        return "where the step would have ended: where it begins, all is finite"
+    summed = "in the sum over the processes, or " if step.world.size > 1 else ""
+    return f"{summed}in what the model drew: computed once more, all is finite"
+
+
+def _find_in_rows(source: Source, share: Share) -> Iterator[Found]:
+    rows = share.rows[share.mine]
+    given = {f"the input {kind}": values for kind, values in share.batch.items()}
+    for what, values in {**given, "the target": share.target}.items():
+        bad = ~values.isfinite().reshape(len(values), -1).all(dim=1).cpu()
+        if bad.any():
+            yield INPUT, 0, f"{what} of {_name_rows(source, rows[bad])}"
+
+
+def _find_in_weights(model: nn.Module) -> Iterator[Found]:
+    for number, (name, weight) in enumerate(model.named_parameters()):
+        if not local(weight).isfinite().all():
+            yield WEIGHT, number, f"the weight {name}"
+
+
+def _find_in_gradients(model: nn.Module, step: Step) -> Iterator[Found]:
+    """From the last layer to the first, as they are computed."""
+    names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    for number, (name, weight) in enumerate(zip(names[::-1], step.weights[::-1], strict=True)):
+        if weight.grad is not None and not weight.grad.isfinite().all():
+            yield GRADIENT, number, f"the gradient of {name}"
+    if not step.norm_of([w.grad for w in step.weights if w.grad is not None]).isfinite():
+        yield NORM, 0, "the norm of the gradient, though each number of it is finite"
+
+
+def _name_rows(source: Source, rows: Tensor) -> str:
+    """Rows by their keys, the first of them if they are many."""
+    keys = source.keys
+    names = [str(row if keys is None else keys[row]) for row in rows[:NUM_KEYS].tolist()]
+    if len(rows) == 1:
+        return f"the row with the key {names[0]}"
+    more = f" and {len(rows) - NUM_KEYS} more" if len(rows) > NUM_KEYS else ""
+    return f"the rows with the keys {', '.join(names)}{more}"
+
+
+def _tensors_of(output: object) -> Iterator[Tensor]:
+    """The tensors that a layer gives, such as one, or a tuple of an output and what it keeps."""
+    if isinstance(output, Tensor):
+        yield local(output)
+    elif isinstance(output, dict):
+        for value in output.values():
+            yield from _tensors_of(value)
+    elif isinstance(output, list | tuple):
+        for value in output:
+            yield from _tensors_of(value)
+
+
+def _kind(module: nn.Module) -> str:
+    """The name of its class; torch makes one of its own of a module whose weights are divided."""
+    return type(module).__name__.removeprefix("FSDP")
