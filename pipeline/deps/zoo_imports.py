@@ -21,7 +21,7 @@ ZOO = Path("stages/zoo/models")
 DATASETS = Path("stages/zoo/datasets")
 LAYERS = Path("stages/model/layers.py")
 # What loads a model, and what models are made of.
-_ALLOWED = ("stages.model.model", "stages.model.layers")
+_ALLOWED = ("stages.model.model", "stages.model.layers", "stages.model.dropout")
 
 
 def model_files() -> list[Path]:
@@ -68,10 +68,10 @@ def _check_project(statement: Import, allowed: Closure) -> Problem | None:
         return Problem(
             f"{place} a model stands alone: what several share belongs in {LAYERS}, or is copied"
         )
-    names = [file.stem for file in allowed.files if file.parent == LAYERS.parent]
+    names = [".".join(file.with_suffix("").parts) for file in allowed.files if file.stem[0] != "_"]
     return Problem(
-        f"{place} a model may import from the project what every stage with a model declares\n"
-        f"  allowed  stages.common: {', '.join(names)}"
+        f"{place} a model may import from the project what every stage with a model declares",
+        allowed=tuple(names),
     )
 
 
