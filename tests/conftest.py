@@ -17,10 +17,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.warm import COMMANDS, Warm
+
 ROOT = Path(__file__).resolve().parent.parent
 # What a command of a test may take before it counts as hanging.
 TIMEOUT_SECONDS = 300
 SERVER_SECONDS = 120
+# Before torch is loaded here, and for what tests start: threads that wait for one another spin, and
+# several workers' on the same cores take longer than the work. No result goes by this: a training
+# sets its threads itself.
+os.environ["OMP_NUM_THREADS"] = "1"
+# What is started in a copy of the project finds its modules compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+_warm = Warm()
 
 
 @dataclass(frozen=True)
@@ -30,21 +40,39 @@ class Project:
     path: Path
 
     def run(
-        self, *command: str, ok: bool | None = True, env: dict[str, str] | None = None
+        self,
+        *command: str,
+        ok: bool | None = True,
+        env: dict[str, str] | None = None,
+        cold: bool = False,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the project; `ok` says whether it must succeed, None either."""
-        done = subprocess.run(
-            command,
-            cwd=self.path,
-            env={**project_environment(), **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-        )
+        """Run a command in the project; `ok` says whether it must succeed, None either.
+
+        `dvc` and `reprise` start warm (`tests/warm.py`): not with an environment, which may say
+        how they start, and not `cold`, as from a shell.
+        """
+        environment = {**project_environment(), **(env or {})}
+        done = None
+        if command[0] in COMMANDS and not env and not cold:
+            done = _warm.run(command, self.path, environment, TIMEOUT_SECONDS)
+        if done is None:
+            done = self._run_cold(command, environment)
         said = f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         if ok is not None:
             assert (done.returncode == 0) == ok, said
         return done
+
+    def _run_cold(
+        self, command: tuple[str, ...], environment: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+        )
 
     def repro(self, *arguments: str, **options: object) -> list[str]:
         """Run `dvc repro`; return the stages that ran or came from the cache."""
@@ -125,9 +153,9 @@ def example(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project
         if not (shared / "example.ready").exists():
             target.mkdir()
             project = copy_project(target)
-            project.run("dvc", "repro")
+            project.run("dvc", "repro", cold=True)
             # Its copies have then asked torch already, and do so again only after an edit.
-            project.run("reprise", "check")
+            project.run("reprise", "check", cold=True)
             project.commit("reproduced")
             (shared / "example.ready").touch()
     return Project(target)

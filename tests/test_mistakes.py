@@ -16,7 +16,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from stages.common.errors import UserError, format_problem
 from tests.conftest import Project, project_environment
+from tests.samples import run_stages
 
 SCREEN_LINES = 24
 
@@ -181,6 +183,22 @@ MISTAKES = {
 }
 
 
+# What a stage does about these is asked of it in this process: the stage that stops at each.
+ASKED_HERE = {
+    "header alone": "prepare",
+    "damaged parquet": "prepare",
+    "another kind of file": "prepare",
+    "missing target": "prepare",
+    "missing key column": "prepare",
+    "key not unique": "prepare",
+    "target of one class": "prepare",
+    "target with gaps": "prepare",
+    "negative split": "prepare",
+    "splits that leave nothing": "prepare",
+    "wrong type": "train",
+    "refused loss": "train",
+    "new rows of another shape": "infer",
+}
 # `reprise check` names these too, without the start of a process (test_check.py).
 NAMED_BY_CHECK = (
     "unknown metric",
@@ -193,9 +211,11 @@ NAMED_BY_CHECK = (
 )
 
 
+LONG = (*ASKED_HERE, *NAMED_BY_CHECK)
+
+
 @pytest.mark.parametrize(
-    "kind",
-    [pytest.param(k, marks=[pytest.mark.soak] if k in NAMED_BY_CHECK else []) for k in MISTAKES],
+    "kind", [pytest.param(k, marks=[pytest.mark.soak] if k in LONG else []) for k in MISTAKES]
 )
 def test_a_mistake_is_one_screen_and_loses_nothing(clone: Project, kind: str) -> None:
     mistake = MISTAKES[kind]
@@ -210,6 +230,24 @@ def test_a_mistake_is_one_screen_and_loses_nothing(clone: Project, kind: str) ->
     assert clone.outputs() == before
     if not mistake.upstream_ran:
         assert (clone.path / "dvc.lock").read_bytes() == lock
+
+
+@pytest.mark.parametrize("kind", ASKED_HERE)
+def test_a_stage_names_a_mistake_and_brings_its_outputs_back(clone: Project, kind: str) -> None:
+    mistake, stage = MISTAKES[kind], ASKED_HERE[kind]
+    before = clone.outputs()
+    mistake.do(clone)
+    # As DVC does, before it runs the command.
+    for name in before:
+        if name.startswith(f"data/{stage}/") and not name.endswith(".gitignore"):
+            (clone.path / name).unlink()
+    with pytest.raises(UserError) as caught:
+        run_stages(clone, stage)
+    screen = "\n".join(format_problem(problem) for problem in caught.value.problems)
+    for words in mistake.says:
+        assert words in screen, screen
+    assert len(screen.splitlines()) < SCREEN_LINES, screen
+    assert clone.outputs() == before
 
 
 @pytest.mark.parametrize(

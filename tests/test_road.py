@@ -7,10 +7,10 @@ from tests.conftest import Project
 
 
 def test_after_the_road_everything_is_clean(example: Project) -> None:
-    status = example.run("dvc", "status").stdout
+    status = example.run("dvc", "status", cold=True).stdout
     assert "up to date" in status
     assert example.run("git", "status", "--porcelain").stdout == ""
-    done = example.run("dvc", "repro")
+    done = example.run("dvc", "repro", cold=True)
     assert "Running" not in done.stdout
     assert "is cached" not in done.stdout
 

@@ -56,8 +56,8 @@ def _check_path(
     makers = [
         name for name, other in stages.items() if any(_overlap(path, o) for o in _outs(other))
     ]
-    later = set(makers) & _downstream(stage, stages)
-    if later:
+    # Which come after is asked only where one writes it: that takes half a second.
+    if makers and (later := set(makers) & _downstream(stage, stages)):
         message = f"{path} holds what the stage '{min(later)}' writes, which comes after '{stage}'"
         if later == {stage}:
             message = f"{path} holds what the stage '{stage}' itself writes"
