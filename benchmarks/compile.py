@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.train import BATCH_SIZES, Case, cases, make_data, make_params
 from stages.training.build import assemble
-from stages.training.data.batching import batches, shares
+from stages.training.data.batching import epoch_batches, local_batches
 from stages.training.device.distributed import World
 
 STEPS, ROUNDS = 60, 5
@@ -31,10 +31,10 @@ def make_step(case: Case, batch_size: int, *, compiled: bool) -> Callable[[int],
     data = make_data(case, batch_size)
     params = make_params(data, batch_size).model_copy(update={"compile": compiled})
     made = assemble(case.make(), data, params, 0, World())
-    order: tuple[Tensor, ...] = batches(len(data.train), batch_size, 0, 1)
+    order: tuple[Tensor, ...] = epoch_batches(len(data.train), batch_size, 0, 1)
 
     def take(num_steps: int) -> None:
-        for share in shares(data.train, order[:num_steps], World(), 0):
+        for share in local_batches(data.train, order[:num_steps], World(), 0):
             made.step.take(share, made.state)
 
     return take

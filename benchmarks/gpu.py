@@ -11,7 +11,6 @@ There are no figures from a GPU yet; on a CPU it runs through (`--tiny`). The sm
 
 import argparse
 import copy
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -172,38 +171,19 @@ def ours(
 
     def save(state: State) -> None:
         # After an epoch it is called once more, with the sums of the next.
-        if state.sums.num_steps:
-            watch.after(state.sums.num_steps)
+        if state.totals.num_steps:
+            watch.after(state.totals.num_steps)
 
     train(model, data, params, 0, World(), lambda *_: None, save=save)
     return watch.seconds
 
 
-def with_graphs(model: nn.Module, data: Data, params: TrainParams, case: Case) -> float:
-    """The project's loop, its steps as a CUDA graph (on a CPU there are none)."""
-    os.environ["REPRISE_CUDA_GRAPHS"] = "on" if data.train.target.is_cuda else "auto"
-    try:
-        return ours(model, data, params, case)
-    finally:
-        del os.environ["REPRISE_CUDA_GRAPHS"]
-
-
 CONTENDERS: dict[str, Contender] = {
     "by hand": by_hand,
     "ours": ours,
-    "ours, CUDA graphs": with_graphs,
     "ours, not deterministic": partial(ours, deterministic=False),
     "ours, compiled": partial(ours, compiled=True),
 }
-
-
-def graphs_agree(model: nn.Module, data: Data, params: TrainParams, case: Case) -> bool:
-    """Whether a training with CUDA graphs ends with the very weights of one without."""
-    models = copy.deepcopy(model), copy.deepcopy(model)
-    ours(models[0], data, params, case)
-    with_graphs(models[1], data, params, case)
-    pairs = zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True)
-    return all(torch.equal(one, other) for one, other in pairs)
 
 
 def count_operations(model: nn.Module, data: Data, case: Case) -> int:
@@ -250,8 +230,6 @@ def main() -> None:
                 seconds[name].append(contender(copy.deepcopy(start), data, params, case))
                 if device.type == "cuda":
                     memory[name] = torch.cuda.max_memory_allocated() // 2**20
-        agree = "the same bits as" if graphs_agree(start, data, params, case) else "OTHER BITS than"
-        print(f"{case.name}: with CUDA graphs {agree} without")
         operations = count_operations(start, data, case)
         num_weights = f"{sum(w.numel() for w in start.parameters()) / 1e6:.1f} M"
         for name, found in seconds.items():

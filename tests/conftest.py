@@ -219,7 +219,7 @@ def _own_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """No test depends on what the caller's shell or home has set: machine, loggers, Prefect."""
-    machine = ("REPRISE_DEVICE", "REPRISE_THREADS", "REPRISE_DATA", "REPRISE_CUDA_GRAPHS")
+    machine = ("REPRISE_DEVICE", "REPRISE_THREADS", "REPRISE_DATA")
     ours = ("REPRISE_CHECKPOINT_SECONDS", "PET_NPROC_PER_NODE", "PET_NNODES")
     for name in (*machine, *ours):
         monkeypatch.delenv(name, raising=False)

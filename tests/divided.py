@@ -20,7 +20,7 @@ from stages.train.checkpoints.checkpoint import copied, unpack
 from stages.train.checkpoints.checkpointer import Saver
 from stages.train.checkpoints.sharded_checkpoint import load_part
 from stages.training import recipe
-from stages.training.data.batching import batches
+from stages.training.data.batching import epoch_batches
 from stages.training.data.source import Split
 from stages.training.device import fsdp as sharded
 from stages.training.device import out_of_memory as memory
@@ -102,9 +102,9 @@ def go_on(
         save.steps_until_asked = 1
         save(state)
         save.finish()
-        world.wait()
+        world.barrier()
         kept.append(load_part(folder, world))
-        world.wait()
+        world.barrier()
 
     results = [train_it(save=keep)]
     for number in numbers:
@@ -120,7 +120,7 @@ def spoil(folder: Path, world: World) -> dict[str, Any] | None:
         content = bytearray(newest.read_bytes())
         content[len(content) // 2] ^= 1
         newest.write_bytes(content)
-    world.wait()
+    world.barrier()
     return load_part(folder, world)
 
 
@@ -170,7 +170,7 @@ def skip(world: World) -> list[dict[str, Tensor]]:
 def end(world: World) -> list[str]:
     """How each way tells of a row of the last process that is no number."""
     data, told = classification(12), []
-    row = batches(12, 12, SEED, 1)[0][world.size - 1]
+    row = epoch_batches(12, 12, SEED, 1)[0][world.size - 1]
     data.train.batch["numeric"][row, 2] = torch.nan
     for parallel in ("ddp", "fsdp"):
         params = train_params(batch_size=12, parallel=parallel)

@@ -77,7 +77,7 @@ def _in_step() -> None:
     steps: list[int] = []
 
     def noted(step: Step, share: Any, state: Any) -> None:
-        steps.append(state.sums.num_steps)
+        steps.append(state.totals.num_steps)
         take(step, share, state)
 
     def fatal(*given: Any, **named: Any) -> None:

@@ -6,15 +6,15 @@ from torch import Tensor
 
 from stages.common.errors import UserError
 from stages.features.batch import Batch
-from stages.model.dropout import Masks
+from stages.model.dropout import DropoutRng
 from stages.training.params import Augment
 from stages.training.step.augmentation import flip, make_augment, shift
 
 ALL = Augment(flip=0.5, shift=2, noise=0.1)
 
 
-def masks(num_rows: int, mine: slice = slice(None), step: int = 0, epoch: int = 1) -> Masks:
-    made = Masks(torch.device("cpu"))
+def masks(num_rows: int, mine: slice = slice(None), step: int = 0, epoch: int = 1) -> DropoutRng:
+    made = DropoutRng(torch.device("cpu"))
     made.begin_epoch(7, epoch)
     made.begin_step(step, num_rows, mine)
     return made

@@ -3,7 +3,6 @@
 Every test compares with a training that was never shown the batch that is not applied, to the bit.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -14,15 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from stages.features.batch import Batch
-from stages.training.build import Assembly, assemble
-from stages.training.data.batching import Share, batches, shares
+from stages.training.build import Assembly, TrainStep, assemble
+from stages.training.data.batching import epoch_batches, local_batches
 from stages.training.device.distributed import World
 from stages.training.device.fsdp import local
 from stages.training.loop import train
 from stages.training.state import Data, State
-from stages.training.step.cuda_graph import GraphedStep
+from stages.training.step.step import train_step_on_device
 from tests.samples import classification, train_params
-from tests.test_graphs import Tape, recorder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,30 +52,24 @@ class Normed(nn.Module):
 def poisoned(number: int) -> Data:
     """Rows of which one, of the batch of that number in the first epoch, is no number."""
     data = classification(NUM_ROWS)
-    row = batches(NUM_ROWS, BATCH, SEED, 1)[number][4]
+    row = epoch_batches(NUM_ROWS, BATCH, SEED, 1)[number][4]
     data.train.batch["numeric"][row, 2] = math.nan
     return data
 
 
-def seen(made: Assembly) -> Callable[[Share, State], None]:
-    return made.take
+def usual(made: Assembly) -> TrainStep:
+    return made.train_step
 
 
-def unseen(made: Assembly) -> Callable[[Share, State], None]:
+def on_device(made: Assembly) -> TrainStep:
     """As on a device that nobody waits for."""
-    return dataclasses.replace(made.step, unseen=True).take
-
-
-def played(made: Assembly, tapes: list[Tape]) -> Callable[[Share, State], None]:
-    """As a graph, from the fourth step on."""
-    step = dataclasses.replace(made.step, unseen=True)
-    return GraphedStep(step, BATCH, recorder(made, tapes)).take
+    return partial(train_step_on_device, made.step)
 
 
 def learn(
     data: Data,
     without: int | None,
-    take_of: Callable[[Assembly], Callable[[Share, State], None]] = seen,
+    step_of: Callable[[Assembly], TrainStep] = usual,
     world: World | None = None,
     model: nn.Module | None = None,
     **changes: Any,
@@ -86,14 +78,14 @@ def learn(
     params = train_params(**{"optimizer": ADAMW, **changes})
     world, model = world or World(), model or Normed()
     made = assemble(model, data, params, SEED, world)
-    take = take_of(made)
-    made.step.network.train()
-    made.step.masks.begin_epoch(SEED, 1)
-    order = batches(NUM_ROWS, BATCH, SEED, 1)
-    for number, share in enumerate(shares(data.train, order, world, SEED)):
+    take_step = step_of(made)
+    made.step.wrapped_model.train()
+    made.step.dropout_rng.begin_epoch(SEED, 1)
+    order = epoch_batches(NUM_ROWS, BATCH, SEED, 1)
+    for number, batch in enumerate(local_batches(data.train, order, world, SEED)):
         if number != without:
-            take(share, made.state)
-    assert int(made.state.sums.applied) == len(order) - 1
+            take_step(batch, made.state)
+    assert int(made.state.totals.steps_applied) == len(order) - 1
     return {name: local(value).clone() for name, value in model.state_dict().items()}
 
 
@@ -123,17 +115,8 @@ def test_on_a_device_that_nobody_waits_for_it_counts_nothing(
     size: int | None, optimizer: dict[str, Any]
 ) -> None:
     changes = {"micro_batch_size": size, "optimizer": optimizer}
-    ours = learn(poisoned(POISONED), None, unseen, **changes)
-    assert_equal(ours, learn(classification(NUM_ROWS), POISONED, unseen, **changes))
-
-
-@pytest.mark.parametrize("number", [1, 3, POISONED])
-def test_in_a_graph_it_counts_nothing(number: int) -> None:
-    # Before a recording, at it, and as it is played.
-    tapes: list[Tape] = []
-    ours = learn(poisoned(number), None, partial(played, tapes=tapes))
-    assert len(tapes) == 1
-    assert_equal(ours, learn(classification(NUM_ROWS), number, unseen))
+    ours = learn(poisoned(POISONED), None, on_device, **changes)
+    assert_equal(ours, learn(classification(NUM_ROWS), POISONED, on_device, **changes))
 
 
 class Growing(Normed):
@@ -151,13 +134,13 @@ class Growing(Normed):
         return super().forward(batch)
 
 
-@pytest.mark.parametrize("take_of", [seen, unseen])
+@pytest.mark.parametrize("step_of", [usual, on_device])
 def test_a_buffer_of_another_shape_is_put_back_too(
-    take_of: Callable[[Assembly], Callable[[Share, State], None]],
+    step_of: Callable[[Assembly], TrainStep],
 ) -> None:
-    ours = learn(poisoned(POISONED), None, take_of, model=Growing())
+    ours = learn(poisoned(POISONED), None, step_of, model=Growing())
     assert len(ours["means"]) == 6
-    assert_equal(ours, learn(classification(NUM_ROWS), POISONED, take_of, model=Growing()))
+    assert_equal(ours, learn(classification(NUM_ROWS), POISONED, step_of, model=Growing()))
 
 
 class Hungry(Normed):
@@ -172,17 +155,17 @@ class Hungry(Normed):
 
 @pytest.mark.parametrize(
     # A closure is waited for on any device.
-    ("take_of", "optimizer"),
-    [(seen, ADAMW), (unseen, ADAMW), (seen, LBFGS)],
+    ("step_of", "optimizer"),
+    [(usual, ADAMW), (on_device, ADAMW), (usual, LBFGS)],
 )
 def test_what_the_memory_did_not_hold_is_counted_once(
-    take_of: Callable[[Assembly], Callable[[Share, State], None]], optimizer: dict[str, Any]
+    step_of: Callable[[Assembly], TrainStep], optimizer: dict[str, Any]
 ) -> None:
     data = poisoned(POISONED)
-    ours = learn(data, None, take_of, model=Hungry(), optimizer=optimizer)
+    ours = learn(data, None, step_of, model=Hungry(), optimizer=optimizer)
     # 16, 8, then 4.
     planned = {"optimizer": optimizer, "micro_batch_size": 4}
-    assert_equal(ours, learn(data, None, take_of, **planned))
+    assert_equal(ours, learn(data, None, step_of, **planned))
 
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"swa": {"start": 2, "lr": None}}])

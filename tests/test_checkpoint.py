@@ -140,7 +140,7 @@ def test_going_on_after_any_step_gives_the_same_bits(recipe: str, tmp_path: Path
     for number in (0, 6, 13, 14, -1):
         rest = run(params, restore=partial(unpack, kept[number], World()))
         assert rest.history == whole.history
-        assert rest.kept == whole.kept
+        assert rest.best_epoch == whole.best_epoch
         for name, weight in whole.weights.items():
             assert torch.equal(rest.weights[name], weight)
 

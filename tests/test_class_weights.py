@@ -18,7 +18,7 @@ from stages.common.config import validate
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.yamlfile import read_yaml
-from stages.training.data.batching import batches, shard
+from stages.training.data.batching import epoch_batches, shard
 from stages.training.data.source import Split
 from stages.training.device.distributed import World
 from stages.training.loop import train
@@ -110,7 +110,7 @@ def test_the_loop_weighs_each_row_whatever_the_micro_batches(asked: Any, size: i
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
     for epoch in result.history:
         total = 0.0
-        for rows in batches(num_rows, 16, 7, epoch.epoch):
+        for rows in epoch_batches(num_rows, 16, 7, epoch.epoch):
             optimizer.zero_grad()
             scores = theirs({"numeric": x[rows]}).log_softmax(dim=1)
             loss = -(weights[y[rows]] * scores[range(len(rows)), y[rows]]).sum() / len(rows)

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from stages.common.errors import UserError
 from stages.features.batch import Batch, take
 from stages.model.dropout import Dropout
-from stages.training.data.batching import batches
+from stages.training.data.batching import epoch_batches
 from stages.training.data.source import Split
 from stages.training.device.distributed import World
 from stages.training.loop import train
@@ -96,7 +96,7 @@ def test_the_steps_are_those_of_torch(recipe: dict[str, Any], micro_batch_size: 
     number = 0
     for epoch in result.history:
         losses, norms = [], []
-        for rows in batches(50, 20, 5, epoch.epoch):
+        for rows in epoch_batches(50, 20, 5, epoch.epoch):
             scores = theirs(take(data.train.batch, rows))
             gradient = torch.autograd.grad(
                 F.cross_entropy(scores, data.train.target[rows]), list(theirs.parameters())
@@ -137,7 +137,7 @@ def test_every_evaluation_of_a_step_is_of_the_same_rows_and_masks(drop: type[nn.
     steps: list[list[tuple[Tensor, Tensor]]] = []
 
     def note(state: State) -> None:
-        if state.sums.num_steps:
+        if state.totals.num_steps:
             steps.append(model.seen)
             model.seen = []
 
@@ -177,7 +177,7 @@ def test_a_step_that_meets_no_number_leaves_all_as_it_was(
     data, clean, theirs = classification(48), classification(48), network()
     torch.manual_seed(7)
     ours = Trap()
-    order = batches(48, 12, 5, 1)
+    order = epoch_batches(48, 12, 5, 1)
     data.train.batch["numeric"][order[number][3], 2] = value
     (epoch,) = run(ours, data, train_params(epochs=1, batch_size=12, optimizer=recipe)).history
 
@@ -245,7 +245,7 @@ def test_a_learning_rate_that_has_come_down_to_nothing_moves_nothing() -> None:
     check_names(params, "classification")
 
     def note(state: State) -> None:
-        if state.sums.num_steps:
+        if state.totals.num_steps:
             weights.append(model.last.weight.detach().clone())
 
     history = run(model, classification(), params, save=note).history

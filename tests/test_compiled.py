@@ -17,7 +17,7 @@ from stages.features.batch import Batch
 from stages.model.dropout import Dropout
 from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
 from stages.training.build import assemble
-from stages.training.data.batching import batches, shares
+from stages.training.data.batching import epoch_batches, local_batches
 from stages.training.data.source import Split
 from stages.training.device import compile as compiled
 from stages.training.device.compile import Compiled, choose_compile, lacking_compiler
@@ -26,7 +26,7 @@ from stages.training.loop import train
 from stages.training.optim.preflight import check_names
 from stages.training.params import TrainParams
 from stages.training.state import Data, Result, State
-from stages.training.step.step import settle_sums
+from stages.training.step.step import build_ddp_buckets
 from tests.conftest import ROOT, project_environment
 from tests.samples import classification, train_params
 
@@ -124,12 +124,12 @@ def test_compiled_steps_drop_the_same_and_odd_rows_go_through_the_model(size: in
 def test_a_look_at_the_gradients_changes_no_step(size: int | None) -> None:
     changed = params(compile=True, micro_batch_size=size)
     plain, looked = (assemble(drops(), DATA, changed, 7, World()) for _ in range(2))
-    settle_sums(looked.step, *DATA.train.take(slice(0, 2)))
+    build_ddp_buckets(looked.step, *DATA.train.take(slice(0, 2)))
     for made in (plain, looked):
-        made.step.network.train()
-        made.step.masks.begin_epoch(7, 1)
-        (share,) = shares(DATA.train, batches(50, 16, 7, 1)[:1], World(), 7)
-        made.step.take(share, made.state)
+        made.step.wrapped_model.train()
+        made.step.dropout_rng.begin_epoch(7, 1)
+        (batch,) = local_batches(DATA.train, epoch_batches(50, 16, 7, 1)[:1], World(), 7)
+        made.train_step(batch, made.state)
     for ours, theirs in zip(looked.step.weights, plain.step.weights, strict=True):
         assert torch.equal(ours, theirs)
 

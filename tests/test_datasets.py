@@ -31,7 +31,7 @@ from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
 from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.training import recipe
 from stages.training.data import zoo_datasets as datasets
-from stages.training.data.batching import batches, seed_of_epoch, shares
+from stages.training.data.batching import epoch_batches, local_batches, seed_of_epoch
 from stages.training.device.distributed import World
 from stages.training.device.rng import seed_generators
 from stages.training.loop import train
@@ -190,7 +190,7 @@ def test_it_goes_on_after_any_step(write: Write, num_workers: int) -> None:
         assert_same(rest, whole)
         if num_workers == 0 and number == 2:
             # No row of a step behind it is made, but the sample that a training looks at.
-            done = torch.cat(batches(45, 8, 5, 1)[:3])
+            done = torch.cat(epoch_batches(45, 8, 5, 1)[:3])
             assert made[0] == 0
             assert set(made[1 : 1 + 45 - 24]).isdisjoint(done.tolist())
             assert len(made) == 1 + (45 - 24) + 45
@@ -202,9 +202,9 @@ def test_a_row_is_made_of_the_seed_of_the_epoch_and_its_number_alone(write: Writ
 
     def made(epoch: int, world: World) -> dict[int, torch.Tensor]:
         found: dict[int, torch.Tensor] = {}
-        order, seed = batches(45, 10, 5, epoch), seed_of_epoch(5, epoch)
-        for share in shares(source, order, world, seed):
-            rows = share.rows[share.mine].tolist()
+        order, seed = epoch_batches(45, 10, 5, epoch), seed_of_epoch(5, epoch)
+        for share in local_batches(source, order, world, seed):
+            rows = share.rows[share.local_rows].tolist()
             found |= dict(zip(rows, share.batch["numeric"], strict=True))
         return found
 
@@ -278,7 +278,7 @@ def test_workers_end_at_once_with_a_training_that_is_killed(write: Write) -> Non
     read, theirs = os.pipe()
 
     def train_until_killed() -> None:
-        feed = data.train.feed(batches(len(data.train), 8, 0, 1), 0)
+        feed = data.train.feed(epoch_batches(len(data.train), 8, 0, 1), 0)
         next(feed)
         os.write(theirs, b"1")
         time.sleep(60)

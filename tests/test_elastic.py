@@ -23,7 +23,7 @@ from stages.train.checkpoints.checkpoint import newest
 from stages.train.launch import PROBLEMS, STOPPED, hand_over, launch, raise_problems
 from stages.training.device.distributed import World
 from stages.training.device.environment import num_nodes
-from stages.training.device.out_of_memory import FullError, read_notes
+from stages.training.device.out_of_memory import ProcessOutOfMemoryError, read_oom_hints
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, set_params, small_project, training
 
@@ -279,7 +279,7 @@ def test_a_full_memory_is_noted_or_where_nobody_begins_again_told(
     number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, keeps: bool
 ) -> None:
     def fail(*_: object) -> None:
-        raise FullError(1, 7, 4, None)
+        raise ProcessOutOfMemoryError(1, 7, 4, None)
 
     out, checkpoints = tmp_path / "out", tmp_path / "checkpoints"
     out.mkdir()
@@ -291,7 +291,7 @@ def test_a_full_memory_is_noted_or_where_nobody_begins_again_told(
     assert raised.value.code == 1
     if keeps and number == "0":
         assert not list(out.iterdir())
-        assert read_notes(checkpoints, None, World()) == 4
+        assert read_oom_hints(checkpoints, None, World()) == 4
     else:
         assert not list(checkpoints.iterdir())
         assert "out of memory with 7 rows at once; try 4" in told(out)[0].message

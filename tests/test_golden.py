@@ -49,8 +49,8 @@ class Recorder:
         self._loss, self._rows = 0.0, 0.0
 
     def __call__(self, state: State) -> None:
-        loss, rows = float(state.sums.loss), float(state.sums.rows)
-        if state.sums.num_steps > 0:
+        loss, rows = float(state.totals.loss), float(state.totals.rows)
+        if state.totals.num_steps > 0:
             self.losses.append((loss - self._loss) / (rows - self._rows))
         elif len(state.result.history) >= NUM_EPOCHS and len(self.losses) >= NUM_LOSSES:
             raise Enough
@@ -95,7 +95,7 @@ def step_losses(project: Path) -> list[float]:
         mock.patch.object(fitting, "train", recorded),
         contextlib.suppress(Enough),
     ):
-        fitting.fit(read_params("train"), out, World(), None)
+        fitting.fit(fitting.read_recipe(read_params("train")), out, World(), None)
     assert not out.exists(), "the training ended of itself"
     return recorder.losses
 

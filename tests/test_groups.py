@@ -14,7 +14,7 @@ from stages.common.errors import UserError
 from stages.features.batch import Batch
 from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
 from stages.training.build import assemble
-from stages.training.data.batching import batches
+from stages.training.data.batching import epoch_batches
 from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.optim.optimizer import make_optimizer
@@ -108,7 +108,7 @@ def test_the_loop_is_that_of_torch_with_the_same_groups() -> None:
     split = data().train
     for epoch in result.history:
         assert epoch.learning_rate == optimizer.param_groups[0]["lr"]
-        for rows in batches(48, 16, 7, epoch.epoch):
+        for rows in epoch_batches(48, 16, 7, epoch.epoch):
             optimizer.zero_grad()
             batch, target = split.take(rows)
             F.cross_entropy(theirs(batch), target).backward()  # type: ignore[no-untyped-call]

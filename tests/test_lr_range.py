@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from stages.tools import lr_range
 from stages.tools.lr_range import find_curve, measure, smooth
 from stages.tools.training_tool import Training
-from stages.training.data.batching import batches
+from stages.training.data.batching import epoch_batches
 from tests.conftest import Project
 from tests.samples import (
     Linear,
@@ -36,7 +36,7 @@ def test_the_losses_are_those_of_the_loop_with_a_growing_rate() -> None:
     curve = measure(training(batch_size=16), 1e-3, 1.0, 10)
 
     data, network = classification(num_rows=50), Linear()
-    order = [rows for epoch in (1, 2, 3) for rows in batches(50, 16, 3, epoch)]
+    order = [rows for epoch in (1, 2, 3) for rows in epoch_batches(50, 16, 3, epoch)]
     losses = []
     for number, rows in enumerate(order[:10]):
         scores = network({"numeric": data.train.take(rows)[0]["numeric"]})

@@ -18,7 +18,7 @@ from stages.train.checkpoints.checkpoint import load_checkpoint, unpack
 from stages.train.checkpoints.checkpointer import Saver
 from stages.training import recipe
 from stages.training.data import memmap as mapped
-from stages.training.data.batching import batches, shares
+from stages.training.data.batching import epoch_batches, local_batches
 from stages.training.data.memmap import choose_place, open_split, size_on_device
 from stages.training.data.source import Split
 from stages.training.device.distributed import World
@@ -88,7 +88,7 @@ def run(data: Data, seed: int = 5, **hooks: Any) -> Result:
 
 def assert_same(ours: Result, theirs: Result) -> None:
     assert ours.history == theirs.history
-    assert ours.kept == theirs.kept
+    assert ours.best_epoch == theirs.best_epoch
     for name, weight in theirs.weights.items():
         assert torch.equal(ours.weights[name], weight), name
 
@@ -122,10 +122,10 @@ def test_mapped_data_train_to_the_same_bits(load: Load) -> None:
 def test_each_of_several_processes_is_fed_the_same(load: Load, size: int) -> None:
     device, disk = load("device").train, load("mapped").train
     # The last batch has one row: two of three processes take it without a weight.
-    order = batches(101, 10, 5, 1)[3:]
+    order = epoch_batches(101, 10, 5, 1)[3:]
     for rank in range(size):
         world = World(rank, size)
-        fed = [list(shares(source, order, world, 0)) for source in (disk, device)]
+        fed = [list(local_batches(source, order, world, 0)) for source in (disk, device)]
         assert len(fed[0]) == len(order)
         for ours, theirs in zip(*fed, strict=True):
             assert (ours.mine, ours.factor) == (theirs.mine, theirs.factor)
@@ -169,7 +169,7 @@ def test_a_gather_is_of_several_steps_but_not_of_too_many_rows(
         return take(array, rows, axis=axis)
 
     monkeypatch.setattr(np, "take", note)
-    steps = list(batches(101, 8, 5, 1))
+    steps = list(epoch_batches(101, 8, 5, 1))
     assert len(list(load("mapped").train.feed(steps, 0))) == len(steps)
     # Fifty rows fit: six steps at most. Both kinds of tensors.
     assert gathered == [8, 8, 16, 16, 32, 32, 45, 45]
@@ -186,7 +186,7 @@ def test_the_next_gather_is_under_way_while_a_step_is_taken(
         return gather(self, group)
 
     monkeypatch.setattr(mapped.Mapped, "_gather", note)
-    fed = source.feed(list(batches(101, 8, 5, 1)), 0)
+    fed = source.feed(list(epoch_batches(101, 8, 5, 1)), 0)
     next(fed)
     fed.close()
     # Closed, it has waited for the one under way and begun no other.
@@ -220,7 +220,7 @@ def test_mapped_data_take_little_memory(tmp_path: Path, monkeypatch: pytest.Monk
     split = open_split(load_arrays(tmp_path), STATISTICS, CPU)
     assert size_on_device(split.features) == 80_000_000
     before, most, total = anonymous_bytes(), 0, 0.0
-    for batch, _ in split.feed(list(batches(num_rows, 64, 0, 1)), 0):
+    for batch, _ in split.feed(list(epoch_batches(num_rows, 64, 0, 1)), 0):
         total += batch["numeric"].sum().item()
         most = max(most, anonymous_bytes() - before)
     assert total == num_rows / 100 * width

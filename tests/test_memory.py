@@ -13,7 +13,12 @@ from stages.training.averaging import norms_of, recompute_norms
 from stages.training.data.source import Split, rows_at_once
 from stages.training.device import out_of_memory as memory
 from stages.training.device.distributed import World
-from stages.training.device.out_of_memory import FullError, halve, leave_note, read_notes
+from stages.training.device.out_of_memory import (
+    ProcessOutOfMemoryError,
+    halve_micro_batch,
+    read_oom_hints,
+    write_oom_hint,
+)
 from stages.training.loop import validate
 from tests.samples import classification
 
@@ -76,22 +81,24 @@ def test_validation_norms_and_calibration_take_as_many_as_the_rule_has(
 def test_the_fewest_rows_that_any_process_noted_are_those_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert read_notes(None, 5, World()) == 5
-    assert read_notes(tmp_path, None, World()) is None
-    leave_note(tmp_path, FullError(0, 32, 16, None))
-    leave_note(tmp_path, FullError(1, 31, 16, None))
+    assert read_oom_hints(None, 5, World()) == 5
+    assert read_oom_hints(tmp_path, None, World()) is None
+    write_oom_hint(tmp_path, ProcessOutOfMemoryError(0, 32, 16, None))
+    write_oom_hint(tmp_path, ProcessOutOfMemoryError(1, 31, 16, None))
     # Of another machine.
     monkeypatch.setattr(World, "gather", lambda _, notes: [notes, [[16, 8]]])
-    assert read_notes(tmp_path, None, World()) == 8
+    assert read_oom_hints(tmp_path, None, World()) == 8
     assert "out of memory with 16 rows at once: 8 from here on" in capsys.readouterr().out
     # A checkpoint that was made since then has it already, and it is not said again.
-    assert read_notes(tmp_path, 8, World()) == 8
-    assert read_notes(tmp_path, 4, World()) == 4
+    assert read_oom_hints(tmp_path, 8, World()) == 8
+    assert read_oom_hints(tmp_path, 4, World()) == 4
     assert capsys.readouterr().out == ""
 
 
 def test_one_of_several_processes_does_not_halve_by_itself() -> None:
-    with pytest.raises(FullError, match="process 1 is out of memory with 9 rows at once; try 5"):
-        halve(None, 9, World(1, 2))
+    with pytest.raises(
+        ProcessOutOfMemoryError, match="process 1 is out of memory with 9 rows at once; try 5"
+    ):
+        halve_micro_batch(None, 9, World(1, 2))
     with pytest.raises(UserError, match="not hold a single row"):
-        halve(1, 9, World(1, 2))
+        halve_micro_batch(1, 9, World(1, 2))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.features.batch import take
-from stages.training.data.batching import batches
+from stages.training.data.batching import epoch_batches
 from stages.training.device.distributed import World
 from stages.training.device.precision import DTYPES, choose_precision
 from stages.training.loop import train
@@ -49,7 +49,7 @@ def test_the_steps_are_those_of_torch_and_validation_is_in_float32(precision: st
     scaler = torch.amp.GradScaler("cpu", enabled=precision == "fp16")
     for epoch in (1, 2, 3):
         total = 0.0
-        for rows in batches(50, 16, 7, epoch):
+        for rows in epoch_batches(50, 16, 7, epoch):
             optimizer.zero_grad()
             with torch.autocast("cpu", DTYPES[precision]):
                 scores = theirs(take(data.train.batch, rows))

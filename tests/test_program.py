@@ -133,7 +133,7 @@ def test_a_model_that_branches_on_values_stops_with_the_key_to_edit() -> None:
     assert caught.value.problems[0].key == "infer.export"
 
 
-class Sums(torch.nn.Module):
+class EpochTotals(torch.nn.Module):
     """Of two classes the second's score is the sum of a row's numbers."""
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -148,7 +148,7 @@ def test_the_program_calibrates_as_the_model_does(threshold: float | None) -> No
     schema = values.schema.model_copy(update={"target": target})
     statistics = values.statistics.model_copy(update={"target": None})
     calibration = Calibration(temperature=2.5, threshold=threshold)
-    predictor = Predictor(Sums(), schema, statistics, calibration=calibration)
+    predictor = Predictor(EpochTotals(), schema, statistics, calibration=calibration)
     assert verify_program(export_program(predictor), predictor, table, KEY) < 1e-6
     plain = replace(predictor, calibration=UNCALIBRATED)
     with pytest.raises(UserError, match="as a program differs from the model by"):

@@ -50,15 +50,15 @@ def end_epoch(progress: Progress, state: State) -> None:
     done = epoch_of(len(state.result.history) + 1)
     state.result.history.append(done)
     progress.after_epoch(done)
-    state.sums.num_steps = 0
+    state.totals.num_steps = 0
     progress.after_step(state)
 
 
 def take_epoch(progress: Progress, state: State, advance: Advance, seconds: float) -> None:
     """What is left of 1,000 steps, each of so many seconds; then 40 s of validation."""
-    while state.sums.num_steps < 1000:
+    while state.totals.num_steps < 1000:
         advance(seconds)
-        state.sums.num_steps += 1
+        state.totals.num_steps += 1
         progress.after_step(state)
     advance(40.0)
     end_epoch(progress, state)
@@ -162,10 +162,10 @@ def test_after_a_resume_within_an_epoch_only_new_steps_count(
         progress.after_epoch(done)
     # To load took long, and 600 steps were taken by an earlier run.
     advance(200.0)
-    state.sums.num_steps = 600
+    state.totals.num_steps = 600
     for _ in range(350):
         advance(0.1)
-        state.sums.num_steps += 1
+        state.totals.num_steps += 1
         progress.after_step(state)
     line = capsys.readouterr().out.splitlines()[-1]
     assert line == "epoch 3/5   90%  100 rows/s, 10 s left of it, 3 min of all"
@@ -194,9 +194,11 @@ def test_a_step_takes_one_look_at_the_clock(
 
     monkeypatch.setattr("stages.train.logs.progress.time.monotonic", look)
     # A device is never asked: what it has summed up is no number that Python could read.
-    state.sums.loss = state.sums.rows = state.sums.applied = torch.empty((), device="meta")
+    state.totals.loss = state.totals.rows = state.totals.steps_applied = torch.empty(
+        (), device="meta"
+    )
     for number in range(1, 101):
-        state.sums.num_steps = number
+        state.totals.num_steps = number
         progress.after_step(state)
     assert looks == 100
     assert capsys.readouterr().out == ""

@@ -21,7 +21,7 @@ from stages.train.checkpoints.sharded_checkpoint import (
 )
 from stages.training import recipe
 from stages.training.compatibility import WHOLE, check_parallel
-from stages.training.data.batching import batches
+from stages.training.data.batching import epoch_batches
 from stages.training.device import fsdp as sharded
 from stages.training.device.compile import choose_compile
 from stages.training.device.distributed import World
@@ -105,7 +105,7 @@ def test_a_step_that_is_not_applied_counts_nothing(told: list[dict[str, Any]]) -
 
 
 def test_a_row_of_one_process_is_told_by_all(told: list[dict[str, Any]]) -> None:
-    row = int(batches(12, 12, SEED, 1)[0][len(told) - 1])
+    row = int(epoch_batches(12, 12, SEED, 1)[0][len(told) - 1])
     for process in told:
         assert len(process["ended"]) == 2
         for text in process["ended"]:

@@ -17,7 +17,7 @@ from stages.common.yamlfile import read_yaml
 from stages.features.batch import Batch
 from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
 from stages.training.averaging import norms_of, recompute_norms
-from stages.training.data.batching import batches
+from stages.training.data.batching import epoch_batches
 from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.optim.preflight import check_names
@@ -95,7 +95,7 @@ def test_it_is_the_average_of_torch(schedule: str, lr: float | None) -> None:
             optimizer.param_groups[0]["lr"] = lr
         assert epoch.learning_rate == optimizer.param_groups[0]["lr"]
         theirs.train()
-        parts = batches(50, 16, 7, epoch.epoch)
+        parts = epoch_batches(50, 16, 7, epoch.epoch)
         for rows in parts:
             optimizer.zero_grad()
             batch, target = split.take(rows)
@@ -128,9 +128,9 @@ def test_early_stopping_watches_the_average_and_keeps_the_best() -> None:
     result = train(
         model, data(), params, 7, World(), lambda _, m: judged.append(copied(m.state_dict()))
     )
-    assert result.kept is not None
+    assert result.best_epoch is not None
     best = min(result.history, key=lambda epoch: epoch.validation_loss)
-    assert result.kept == best
+    assert result.best_epoch == best
     assert all(torch.equal(result.weights[n], w) for n, w in judged[best.epoch - 1].items())
     assert not torch.equal(judged[-1]["last.weight"], model.last.weight)
 

@@ -26,11 +26,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
 from stages.features.batch import Batch, take
-from stages.model.dropout import Dropout, share_masks
+from stages.model.dropout import Dropout, share_dropout_rng
 from stages.model.model import ModelSpec, make_model
 from stages.tools.rebuild_tensorboard import rebuild
 from stages.train.logs.tensorboard import histogram
-from stages.training.data.batching import batches, shard
+from stages.training.data.batching import epoch_batches, shard
 from stages.training.data.source import Split
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
@@ -41,9 +41,9 @@ from stages.training.optim.optimizer import make_optimizer
 from stages.training.optim.preflight import check_names
 from stages.training.optim.registry import Kind, allowed, losses_of, refused
 from stages.training.params import TrainParams
-from stages.training.state import Data, Epoch, Result, State, Sums
+from stages.training.state import Data, Epoch, EpochTotals, Result, State
 from stages.training.step.divergence import DivergedError
-from stages.training.step.step import Step
+from stages.training.step.step import Step, apply_on_device
 from tests.conftest import ROOT, Project, project_environment
 from tests.samples import (
     classification,
@@ -280,13 +280,13 @@ def test_gradient_descent_by_hand_gives_the_same_line() -> None:
 
 
 def test_batches_hold_every_row_once_in_an_order_of_seed_and_epoch() -> None:
-    first = [rows.tolist() for rows in batches(50, 16, seed=2, epoch=1)]
+    first = [rows.tolist() for rows in epoch_batches(50, 16, seed=2, epoch=1)]
     assert [len(rows) for rows in first] == [16, 16, 16, 2]
     assert [row for rows in first for row in rows] == order_of(50, 2, 1).tolist()
     torch.manual_seed(99)
-    assert [rows.tolist() for rows in batches(50, 16, seed=2, epoch=1)] == first
+    assert [rows.tolist() for rows in epoch_batches(50, 16, seed=2, epoch=1)] == first
     for seed, epoch in ((3, 1), (2, 2), (1, 2)):
-        assert [rows.tolist() for rows in batches(50, 16, seed=seed, epoch=epoch)] != first
+        assert [rows.tolist() for rows in epoch_batches(50, 16, seed=seed, epoch=epoch)] != first
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -612,11 +612,11 @@ def test_early_stopping_waits_and_keeps_the_best_weights(
     network = model()
     seen: list[dict[str, Tensor]] = []
     result = run(network, data, params, watch=lambda _, m: seen.append(weights_of(m)))
-    assert result.kept is not None
+    assert result.best_epoch is not None
 
     values = [e.validation_loss if metric == "loss" else e.metric for e in result.history]
     best = values.index(better(values))
-    assert result.kept == result.history[best]
+    assert result.best_epoch == result.history[best]
     assert_same(result.weights, seen[best], tolerance=0.0)
     assert best + 1 < len(values) or patience is None
     if patience is None:
@@ -626,7 +626,7 @@ def test_early_stopping_waits_and_keeps_the_best_weights(
     # They are the weights that scored: not those that the model ended with.
     network.load_state_dict(result.weights)
     loss, accuracy = validate(network, data.validation, make_loss(params, data.task), data, World())
-    assert (loss, accuracy) == (result.kept.validation_loss, result.kept.metric)
+    assert (loss, accuracy) == (result.best_epoch.validation_loss, result.best_epoch.metric)
 
 
 def test_without_early_stopping_the_last_weights_are_kept() -> None:
@@ -637,7 +637,7 @@ def test_without_early_stopping_the_last_weights_are_kept() -> None:
     losses = [epoch.validation_loss for epoch in result.history]
     assert len(losses) == 60
     assert min(losses) < losses[-1], "the last epoch must not be the best, else this shows nothing"
-    assert result.kept == result.history[-1]
+    assert result.best_epoch == result.history[-1]
     assert_same(result.weights, weights_of(network), tolerance=0.0)
 
 
@@ -702,22 +702,27 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
     network = model()
     params = train_params(optimizer={"name": "AdamW", "lr": 0.1})
     optimizer = make_optimizer(network, params)
-    masks = share_masks(network, torch.device("cpu"))
+    dropout_rng = share_dropout_rng(network, torch.device("cpu"))
     weights = list(network.parameters())
     loss_of = nn.CrossEntropyLoss()
-    step = Step(network, loss_of, optimizer, masks, World(), math.inf, weights, clip_value=0.25)
-    sums, before = Sums(), weights_of(network)
+    step = Step(
+        network, loss_of, optimizer, dropout_rng, World(), math.inf, weights, clip_value=0.25
+    )
+    sums, before = EpochTotals(), weights_of(network)
     for factor in (math.nan, 1.0):
         for weight in weights:
             weight.grad = torch.full_like(weight, factor)
         loss = torch.tensor(2.0 * factor)
-        step.apply_unseen(loss, torch.tensor(3.0), 16.0, sums)
+        apply_on_device(step, loss, torch.tensor(3.0), 16.0, sums)
         if math.isnan(factor):
             assert_same(weights_of(network), before, tolerance=0.0)
-            assert (int(sums.lost), float(sums.applied)) == (1, 0.0)
+            assert (int(sums.consecutive_skips), float(sums.steps_applied)) == (1, 0.0)
     assert not torch.equal(weights_of(network)["output.bias"], before["output.bias"])
     assert all(weight.grad is not None and weight.grad.max() == 0.25 for weight in weights)
-    found = [float(value) for value in (sums.loss, sums.norm, sums.rows, sums.applied, sums.lost)]
+    found = [
+        float(value)
+        for value in (sums.loss, sums.norm, sums.rows, sums.steps_applied, sums.consecutive_skips)
+    ]
     assert found == [32.0, 3.0, 16.0, 1.0, 0.0]
 
 
@@ -736,7 +741,7 @@ def test_the_order_of_an_epoch_goes_to_a_device_at_once() -> None:
     target = torch.empty(70, dtype=torch.int64, device="meta")
     split = Split({"numeric": torch.empty(70, 4, device="meta")}, target)
     with Watch():
-        fed = list(split.feed(batches(70, 16, 0, 1), 0))
+        fed = list(split.feed(epoch_batches(70, 16, 0, 1), 0))
     assert [len(rows) for _, rows in fed] == [16, 16, 16, 16, 6]
     assert copied == [(70,)]
 
@@ -887,12 +892,12 @@ def test_shards_of_a_batch_average_to_its_gradient(size: int, num_rows: int) -> 
 def test_dropout_does_not_depend_on_the_number_of_processes(kind: str, size: int) -> None:
     split = pixels(kind).train
     network = make_model(SPECS[kind], seed=4).double().train()
-    masks = share_masks(network, torch.device("cpu"))
-    masks.begin_epoch(seed=9, epoch=2)
+    dropout_rng = share_dropout_rng(network, torch.device("cpu"))
+    dropout_rng.begin_epoch(seed=9, epoch=2)
 
     def gradient(rows: Tensor, world: World, step: int) -> Tensor:
         mine, share = shard(len(rows), world)
-        masks.begin_step(step, len(rows), mine)
+        dropout_rng.begin_step(step, len(rows), mine)
         scores = network(take(split.batch, rows[mine]))
         loss = F.cross_entropy(scores, split.target[rows[mine]]) * share
         return torch.cat(
@@ -908,11 +913,11 @@ def test_dropout_does_not_depend_on_the_number_of_processes(kind: str, size: int
 
 def test_dropout_is_a_function_of_seed_epoch_and_step() -> None:
     ones, layer = torch.ones(8, 100), Dropout(0.3).train()
-    masks = share_masks(layer, ones.device)
+    dropout_rng = share_dropout_rng(layer, ones.device)
 
     def drawn(seed: int, epoch: int, step: int) -> list[Tensor]:
-        masks.begin_epoch(seed, epoch)
-        masks.begin_step(step, 8, slice(None))
+        dropout_rng.begin_epoch(seed, epoch)
+        dropout_rng.begin_step(step, 8, slice(None))
         torch.manual_seed(len(found))
         return [layer(ones), layer(ones)]
 
@@ -930,7 +935,7 @@ def test_dropout_is_a_function_of_seed_epoch_and_step() -> None:
     with pytest.raises(ValueError, match="rows first"):
         layer.train()(ones.T)
     # Outside of a training it is torch's own.
-    masks.end_epoch()
+    dropout_rng.end_epoch()
     torch.manual_seed(1)
     ours = layer(ones.T)
     torch.manual_seed(1)

@@ -52,11 +52,14 @@ def run(
 
     def edit() -> None:
         """Once no other run is going in this folder, whose stages would see it."""
-        for line in apply_overrides_to_file(overrides, SOURCE) if overrides else []:
+        for line in apply_overrides_to_file(overrides, SOURCE):
             click.secho(line, fg={"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
         check_params()
 
-    outcome = _run_flow(url, stages, edit, force=force, parallel=parallel, wait=wait)
+    # Without settings the check above was of the very file that the stages read.
+    outcome = _run_flow(
+        url, stages, edit if overrides else None, force=force, parallel=parallel, wait=wait
+    )
     show_outcome(outcome)
     return is_well(outcome)
 
@@ -82,7 +85,7 @@ def _end_without_server(url: str, outcome: "Outcome") -> NoReturn:
 def _run_flow(
     url: str,
     stages: Sequence[str],
-    edit: Callable[[], None],
+    edit: Callable[[], None] | None,
     *,
     force: bool,
     parallel: int,

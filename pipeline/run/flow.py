@@ -43,7 +43,7 @@ def run_flow(
     parallel: int,
     wait: bool,
     view: View,
-    edit: Callable[[], None],
+    edit: Callable[[], None] | None,
     lost: Callable[[Outcome], NoReturn],
 ) -> Outcome:
     """Run stages in the current folder as a flow run of its own; see `run_road`.
@@ -82,7 +82,7 @@ def run_road(
     parallel: int,
     wait: bool = False,
     view: View | None = None,
-    edit: Callable[[], None] = lambda: None,
+    edit: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run the stages that are stale, as tasks of the current flow run, in the current folder.
 
@@ -102,8 +102,9 @@ def run_road(
             wait=wait,
             cancelled=contact.is_cancelled,
         ):
-            make_plan(stages)  # before the edit: a name that is no stage's stops it
-            edit()
+            if edit is not None:
+                make_plan(stages)  # before the edit: a name that is no stage's stops it
+                edit()
             plan = make_plan(stages)
             metas = read_metas({each.name: each.meta for each in plan})
             if EVALUATE in (each.name for each in plan):

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 _SPREAD = 0x9E3779B97F4A7C15
 
 
-def share_masks(model: nn.Module, device: torch.device) -> "Masks":
-    """New masks for all `Dropout` layers of `model`, which then draw from them in a training."""
-    masks = Masks(device)
+def share_dropout_rng(model: nn.Module, device: torch.device) -> "DropoutRng":
+    """Give all `Dropout` layers of `model` one new generator to draw from in a training."""
+    dropout_rng = DropoutRng(device)
     for module in model.modules():
         if isinstance(module, Dropout):
-            module.apply_masks = masks.apply
-    return masks
+            module.apply_rng = dropout_rng.apply
+    return dropout_rng
 
 
-class Masks:
-    """What a step draws, dropout's masks first of all: for the whole batch, of which our rows.
+class DropoutRng:
+    """Random numbers of a step, dropout's masks first of all: for the whole batch, then our rows.
 
     They follow from seed, epoch, step and the order of the layers, so neither the number of
     processes nor the steps before change them.
@@ -31,7 +31,7 @@ class Masks:
         self._first_seed = 0
         self._step: int | None = None
         self._num_rows = 0
-        self._mine = slice(None)
+        self._local_rows = slice(None)
 
     def begin_epoch(self, seed: int, epoch: int) -> None:
         """Fix the seeds of the steps of an epoch."""
@@ -39,21 +39,11 @@ class Masks:
         mixed = np.random.SeedSequence([seed, epoch, 1])
         self._first_seed = int(mixed.generate_state(1, np.uint64)[0])
 
-    def begin_step(self, step: int, num_rows: int, mine: slice, *, seeded: bool = False) -> None:
-        """Draw for a batch of `num_rows` from here on; `mine` are the rows of this process.
-
-        Where the generator is `seeded` for the step already (`seed`), it is left there.
-        """
+    def begin_step(self, step: int, num_rows: int, local_rows: slice) -> None:
+        """Draw for a batch of `num_rows` from here on, of which this process has `local_rows`."""
         # Seeded when the first layer draws: most models of a small step have none.
-        self._step = None if seeded else step
-        self._num_rows, self._mine = num_rows, mine
-
-    def seed(self) -> torch.Generator:
-        """Put the generator where the step has it, if nothing has been drawn for it; return it."""
-        if self._step is not None:
-            self._generator.manual_seed((self._first_seed + self._step * _SPREAD) % 2**64)
-            self._step = None
-        return self._generator
+        self._step = step
+        self._num_rows, self._local_rows = num_rows, local_rows
 
     def end_epoch(self) -> None:
         """Leave dropout to torch until the next step begins."""
@@ -71,7 +61,7 @@ class Masks:
     def draw_mask(self, values: Tensor, p: float) -> Tensor:
         """What `apply` multiplies `values` (our rows, …) with. Raises ValueError as it does."""
         mask = self._empty(values, *values.shape[1:])
-        mask = mask.bernoulli_(1 - p, generator=self._generator)[self._mine]
+        mask = mask.bernoulli_(1 - p, generator=self._generator)[self._local_rows]
         if len(mask) != len(values):
             message = f"Dropout takes the batch's {len(mask)} rows first, not {len(values)}"
             raise ValueError(message)
@@ -79,15 +69,17 @@ class Masks:
 
     def draw_uniform(self, values: Tensor, *shape: int) -> Tensor:
         """Numbers from 0 to 1 for our rows (rows, *shape), of the type of `values`."""
-        return self._empty(values, *shape).uniform_(generator=self._generator)[self._mine]
+        return self._empty(values, *shape).uniform_(generator=self._generator)[self._local_rows]
 
     def draw_normal(self, values: Tensor, *shape: int) -> Tensor:
         """Standard normal numbers for our rows (rows, *shape), of the type of `values`."""
-        return self._empty(values, *shape).normal_(generator=self._generator)[self._mine]
+        return self._empty(values, *shape).normal_(generator=self._generator)[self._local_rows]
 
     def _empty(self, values: Tensor, *shape: int) -> Tensor:
-        """Room for all rows of the batch; the generator stands where the step has it."""
-        self.seed()
+        """Room for all rows of the batch; the generator is seeded at the first draw of a step."""
+        if self._step is not None:
+            self._generator.manual_seed((self._first_seed + self._step * _SPREAD) % 2**64)
+            self._step = None
         return values.new_empty(self._num_rows, *shape)
 
 
@@ -100,15 +92,15 @@ class Dropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-        self.apply_masks: Callable[[Tensor, float], Tensor] | None = None
+        self.apply_rng: Callable[[Tensor, float], Tensor] | None = None
 
     def forward(self, values: Tensor) -> Tensor:
         """`values` with some of them zero in training mode, and as they are in evaluation."""
         if not self.training or self.p == 0:
             return values
-        if self.apply_masks is None:
+        if self.apply_rng is None:
             return nn.functional.dropout(values, self.p)
-        return self.apply_masks(values, self.p)
+        return self.apply_rng(values, self.p)
 
     def extra_repr(self) -> str:
         """What stands between the brackets when the model is printed."""

@@ -16,7 +16,6 @@ FINISHED = Path(".reprise/finished")
 MACHINE = (
     "REPRISE_DEVICE",
     "REPRISE_THREADS",
-    "REPRISE_CUDA_GRAPHS",
     "PET_NPROC_PER_NODE",
     "PET_NNODES",
 )

@@ -89,9 +89,9 @@ def measure(training: Training, lowest: float, highest: float, num_steps: int) -
 
     def after_step(state: State) -> None:
         nonlocal before, diverges
-        if state.sums.num_steps == 1:
+        if state.totals.num_steps == 1:
             before = (0.0, 0.0)
-        now = (float(state.sums.loss), float(state.sums.rows))
+        now = (float(state.totals.loss), float(state.totals.rows))
         num_rows = now[1] - before[1]
         # A step that was not applied has added no rows.
         losses.append((now[0] - before[0]) / num_rows if num_rows else math.nan)

@@ -15,7 +15,7 @@ from torch import profiler
 
 from stages.common.params import Params
 from stages.tools.training_tool import Training, at_least, prepare, run_aside
-from stages.training.build import sizes
+from stages.training.choices import sizes
 from stages.training.device.compile import choose_compile
 
 TRACE = Path(".reprise/profile/trace.json")

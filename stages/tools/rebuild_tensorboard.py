@@ -15,7 +15,8 @@ from stages.training.state import Epoch
 def rebuild() -> None:
     """Write the scalars of the training in `data/train` anew, unless its events are there."""
     params = read_params("train")
-    section, spec, _, _ = read_recipe(params)
+    recipe = read_recipe(params)
+    section, spec = recipe.train, recipe.model
     history = Path("data/train/history.csv")
     folder = run_folder(spec, section, params.seed)
     if any(folder.glob("events.out.tfevents.*")):

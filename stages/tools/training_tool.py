@@ -59,7 +59,7 @@ class Training:
         def look(state: State) -> None:
             nonlocal num_taken
             # The loop calls once more after an epoch.
-            if state.sums.num_steps == 0:
+            if state.totals.num_steps == 0:
                 return
             num_taken += 1
             after_step(state)
@@ -108,7 +108,8 @@ def prepare(params: Params) -> Training:
     best = BEST if BEST.exists() else None
     if best is None:
         print(f"there is no {BEST}: the values of params.yaml as they are")
-    section, spec, schema, overrides = read_recipe(params, best)
+    recipe = read_recipe(params, best)
+    section, spec, schema = recipe.train, recipe.model, recipe.schema
     target = schema.target
     check_names(section, target.task, target.classes, lambda: make_model(spec, 0))
     compute_deterministically(asked=section.deterministic)
@@ -119,7 +120,7 @@ def prepare(params: Params) -> Training:
     statistics = read_statistics(PREPARED)
     data, place = load_data(schema, statistics, device, dataset=section.dataset)
     print(f"{spec.name}: {num_weights:,} weights on {device}; {threads}; {place}")
-    for path, value in overrides.items():
+    for path, value in recipe.overrides.items():
         print(f"from tune: {path} = {value}")
     one = Split(*data.validation.take(slice(0, 1)))
     return Training(model.to(device), replace(data, validation=one), section, params.seed)

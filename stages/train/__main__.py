@@ -5,7 +5,7 @@ writes `data/train/model.safetensors`, `model.json`, `calibration.json` (what ma
 probabilities, and of those a class), `recipe.json` (how it was trained), `machine.json` (on what
 kind of machine), `history.csv`, `metrics.json`, plots, and `replicas`: the seeds, and of two or
 more replicas a folder each with all of these.
-The loop stands in `loop.py`; `fit.py` is what goes in and comes out of it.
+The loop stands in `stages/training/loop.py`; `fit.py` is what goes in and comes out of it.
 """
 
 import signal
@@ -34,8 +34,8 @@ def train(params: Params, out: Path) -> None:
     Replicas train in processes of their own.
     """
     asked_loggers()
-    section, spec, schema, _ = read_recipe(params)
-    target = schema.target
+    recipe = read_recipe(params)
+    section, spec, target = recipe.train, recipe.model, recipe.schema.target
     check_names(section, target.task, target.classes, lambda: make_model(spec, 0))
     if problems := check_calibration(section.calibration, target.task, len(target.classes or ())):
         raise UserError(*problems)
@@ -49,7 +49,7 @@ def train(params: Params, out: Path) -> None:
                 at_once = num_at_once(spec, section.batch_size, processes)
                 train_replicas(section.replicas, at_once, processes, out, checkpoints)
             elif processes * nodes == 1:
-                fit(params, out, World(), checkpoints)
+                fit(recipe, out, World(), checkpoints)
             else:
                 launch(processes, out, checkpoints)
         except SystemExit:

@@ -1,6 +1,7 @@
 """A training from files to files: load, train, write. Every process of a training runs it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from stages.train.kind import write_kind
 from stages.train.logs.monitor import open_watch
 from stages.train.logs.tensorboard import due_weights
 from stages.train.results import write_recipe, write_results
-from stages.train.setup import start
+from stages.train.setup import prepare_training
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
 from stages.training.device.environment import compute_deterministically
-from stages.training.device.out_of_memory import read_notes
+from stages.training.device.out_of_memory import read_oom_hints
 from stages.training.loop import train
 from stages.training.params import TrainParams
 from stages.training.recipe import BUILT, PREPARED, override_model, override_train, seed_of
@@ -34,21 +35,31 @@ from stages.training.state import Epoch, Result, State
 BEST = Path("data/tune/best.yaml")
 
 
-def read_recipe(
-    params: Params, best: Path | None = BEST
-) -> tuple[TrainParams, ModelSpec, Schema, Overrides]:
-    """What to train and how: `params.yaml` and `model.json`, with the winner of tune on top.
+@dataclass(frozen=True)
+class Recipe:
+    """`params.yaml` and `model.json`, with the best trial of tune (`overrides`) on top."""
 
-    It stands in the file `best`; None: there is none.
+    train: TrainParams
+    model: ModelSpec
+    schema: Schema
+    overrides: Overrides
+    seed: int
+
+
+def read_recipe(params: Params, best: Path | None = BEST) -> Recipe:
+    """Read what to train and how. The file `best` has the best trial of tune; None: there is none.
+
+    Raises UserError for wrong values.
     """
     overrides: Overrides = {} if best is None else read_yaml(best) or {}
     section = override_train(params.part("train"), overrides)
     schema = read_schema(PREPARED)
-    return section, override_model(read_spec(BUILT), overrides, schema), schema, overrides
+    spec = override_model(read_spec(BUILT), overrides, schema)
+    return Recipe(section, spec, schema, overrides, params.seed)
 
 
 def fit(
-    params: Params, out: Path, world: World, checkpoints: Path | None, replica: int = 0
+    recipe: Recipe, out: Path, world: World, checkpoints: Path | None, replica: int = 0
 ) -> None:
     """Train the recipe and write model, history, metrics and plots into `out` (one process
     of each machine writes).
@@ -56,23 +67,27 @@ def fit(
     It goes on from what lies in the folder `checkpoints`, and keeps its own there. A replica
     other than 0 has a seed and first weights of its own.
     """
-    section, spec, schema, overrides = read_recipe(params)
+    section, spec, schema = recipe.train, recipe.model, recipe.schema
     compute_deterministically(asked=section.deterministic)
-    seed = seed_of(params.seed, replica)
-    model, data, chosen = start(section, spec, schema, overrides, seed, replica, world)
-    if not chosen.divided:
+    seed = seed_of(recipe.seed, replica)
+    model, data, choices = prepare_training(
+        section, spec, schema, recipe.overrides, seed, replica, world
+    )
+    if not choices.divided:
         model.to(choose_device())
-    saved = _load_saved(checkpoints, world, divided=chosen.divided)
+    saved = _load_saved(checkpoints, world, divided=choices.divided)
 
     def restore(state: State) -> None:
         unpack(saved, world, state)
         size = state.result.micro_batch_size
-        state.result.micro_batch_size = read_notes(checkpoints, size, world)
+        state.result.micro_batch_size = read_oom_hints(checkpoints, size, world)
 
     with told_to_stop() as told:
         save = Saver(checkpoints, world, told)
-        train_it = partial(train, model, data, section, seed, world, restore=restore, save=save)
-        if not world.leads:
+        train_it = partial(
+            train, model, data, section, seed, world, restore=restore, save=save, choices=choices
+        )
+        if not world.is_local_main_process:
             _train_beside(train_it, save, section.epochs)
             return
         done = history_of(saved)
@@ -85,7 +100,7 @@ def fit(
             finally:
                 watch.progress.close()
                 save.finish()
-            if chosen.divided:
+            if choices.divided:
                 # In the host's memory, where it was made: no device may hold it.
                 model = make_model(spec, seed)
             model.load_state_dict(result.weights)
@@ -93,7 +108,7 @@ def fit(
 
     calibration, lines = calibrate(model, data.validation, section.calibration)
     write_results(out, spec, result, data, section, calibration)
-    write_recipe(out / "recipe.json", seed, section, chosen, result, data)
+    write_recipe(out / "recipe.json", seed, section, choices, result, data)
     write_kind(out / "machine.json", choose_device())
     for line in lines:
         print(line)
@@ -116,7 +131,7 @@ def _load_saved(checkpoints: Path | None, world: World, *, divided: bool) -> dic
     if divided:
         return load_part(checkpoints, world)
     # Read once: where one was damaged or is being dropped, two readers might take different.
-    saved: dict[str, Any] | None = world.share(
+    saved: dict[str, Any] | None = world.broadcast_object(
         partial(load_checkpoint, checkpoints), newest(checkpoints, world)
     )
     return saved

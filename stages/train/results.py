@@ -5,7 +5,7 @@ from pathlib import Path
 from stages.common.files import rounded, write_csv, write_json
 from stages.model.calibration import UNCALIBRATED, Calibration
 from stages.model.model import ModelSpec, save_model
-from stages.train.setup import Chosen
+from stages.training.choices import Choices
 from stages.training.params import TrainParams
 from stages.training.state import Data, Result
 
@@ -19,7 +19,7 @@ def write_results(
     calibration: Calibration,
 ) -> None:
     """The model that is kept, its metrics, its history and the plots; how it went, in words."""
-    kept = result.kept
+    kept = result.best_epoch
     assert kept is not None
     save_model(out, spec, result.weights, "model.safetensors")
     write_json(out / "calibration.json", calibration.model_dump())
@@ -67,21 +67,21 @@ def write_results(
 
 
 def write_recipe(
-    path: Path, seed: int, section: TrainParams, chosen: Chosen, result: Result, data: Data
+    path: Path, seed: int, section: TrainParams, choices: Choices, result: Result, data: Data
 ) -> None:
     """How the model came about, tune's winner included: the card has it from here."""
-    assert result.kept is not None
+    assert result.best_epoch is not None
     came_to = {
         "micro_batch_size": result.micro_batch_size,
-        "precision": chosen.precision,
-        "compile": chosen.compiles,
-        "channels_last": chosen.channels_last,
+        "precision": choices.precision,
+        "compile": choices.compiled,
+        "channels_last": choices.channels_last,
     }
     recipe = {
         "seed": seed,
         # How many others there are changes nothing of this one.
         "train": section.model_dump(exclude={"replicas"}) | came_to,
         "rows": {"train": len(data.train), "validation": len(data.validation)},
-        "epochs": {"kept": result.kept.epoch, "trained": len(result.history)},
+        "epochs": {"kept": result.best_epoch.epoch, "trained": len(result.history)},
     }
     write_json(path, recipe)

@@ -24,11 +24,11 @@ from stages.common.user_code import own_errors, tell
 from stages.runtime.input_watch import join as join_stage
 from stages.runtime.installed import check_installed
 from stages.runtime.snapshot import fingerprint
-from stages.train.fit import fit
+from stages.train.fit import fit, read_recipe
 from stages.train.launch import STOPPED, hand_over, raise_problems
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
-from stages.training.device.out_of_memory import FullError, leave_note
+from stages.training.device.out_of_memory import ProcessOutOfMemoryError, write_oom_hint
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with own_errors(""):
-            fit(join_stage("train"), out, World(), checkpoints, replica)
+            fit(read_recipe(join_stage("train")), out, World(), checkpoints, replica)
         check_installed()
     except UserError as error:
         hand_over(error, out, 0)
@@ -56,7 +56,7 @@ def train_with_others(replica: int, out: Path, checkpoints: Path | None) -> None
     """As one of the processes that torchrun has started."""
     world = join()
     stopped = out / STOPPED
-    if world.leads:
+    if world.is_local_main_process:
         stopped.unlink(missing_ok=True)
     try:
         checkpoints = agree(world, out, checkpoints)
@@ -65,16 +65,16 @@ def train_with_others(replica: int, out: Path, checkpoints: Path | None) -> None
         hand_over(error, out, world.rank)
         return
     try:
-        fit(join_stage("train"), out, world, checkpoints, replica)
+        fit(read_recipe(join_stage("train")), out, world, checkpoints, replica)
         check_installed()
         dist.barrier()
         dist.destroy_process_group()
-    except FullError as error:
+    except ProcessOutOfMemoryError as error:
         begin_again(error, out, checkpoints, world)
     except UserError as error:
         end_all(error, out, world)
     except SystemExit:
-        if world.leads:
+        if world.is_local_main_process:
             stopped.touch()
         raise
     except Exception as error:
@@ -100,7 +100,9 @@ def end_all(error: UserError, out: Path, world: World) -> NoReturn:
     sys.exit(1 if world.num_nodes > 1 else 0)
 
 
-def begin_again(error: FullError, out: Path, checkpoints: Path | None, world: World) -> NoReturn:
+def begin_again(
+    error: ProcessOutOfMemoryError, out: Path, checkpoints: Path | None, world: World
+) -> NoReturn:
     """End, to be started again with the others and take fewer rows at once.
 
     Where nothing is kept to go on with, or torchrun starts nobody any more, it is a mistake.
@@ -110,7 +112,7 @@ def begin_again(error: FullError, out: Path, checkpoints: Path | None, world: Wo
     )
     if checkpoints is None or again >= most:
         end_all(error.as_mistake(), out, world)
-    leave_note(checkpoints, error)
+    write_oom_hint(checkpoints, error)
     print(error, file=sys.stderr)
     sys.exit(1)
 
@@ -123,7 +125,7 @@ def join() -> World:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     num_nodes = int(os.environ["GROUP_WORLD_SIZE"])
     world = World(dist.get_rank(), dist.get_world_size(), num_nodes)
-    if not world.leads:
+    if not world.is_local_main_process:
         # All print the same; one is enough.
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     again = int(os.environ["TORCHELASTIC_RESTART_COUNT"])

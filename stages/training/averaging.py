@@ -116,7 +116,7 @@ def recompute_norms(
         if world.size > 1:
             for value in (norm.running_mean, norm.running_var):
                 assert value is not None
-                world.sum(value.mul_(len(mine))).div_(len(parts))
+                world.all_reduce_sum(value.mul_(len(mine))).div_(len(parts))
             assert norm.num_batches_tracked is not None
             norm.num_batches_tracked.fill_(len(parts))
 

@@ -6,27 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from stages.model.dropout import Masks, share_masks
+from stages.model.dropout import DropoutRng, share_dropout_rng
 from stages.training.averaging import held_rates
-from stages.training.data.batching import Share, shard
-from stages.training.device.compile import Compiled, choose_compile, compile_model
+from stages.training.choices import Choices, make_choices
+from stages.training.data.batching import LocalBatch, shard
+from stages.training.device.compile import compile_model
 from stages.training.device.distributed import World
-from stages.training.device.fsdp import (
-    divides_weights,
-    keep_parts,
-    shard_model,
-    share_scaler,
-    total_norm,
-)
-from stages.training.device.memory_format import (
-    choose_layout,
-    put_channels_last,
-    with_channels_last,
-)
-from stages.training.device.precision import casting, choose_precision, make_scaler
+from stages.training.device.fsdp import keep_parts, shard_model, share_scaler, total_norm
+from stages.training.device.memory_format import put_channels_last, with_channels_last
+from stages.training.device.precision import casting, make_scaler
 from stages.training.device.rng import seed_generators
 from stages.training.optim.class_weights import weigh_classes
 from stages.training.optim.loss import make_loss
@@ -39,108 +31,108 @@ from stages.training.params import NUM_CLASSES, TrainParams
 from stages.training.state import Data, Result, State
 from stages.training.step.augmentation import make_augment
 from stages.training.step.buffer_snapshot import find_buffers
-from stages.training.step.closure_step import take_with_closure
-from stages.training.step.cuda_graph import GraphedStep, choose_graphs
+from stages.training.step.closure_step import closure_step
 from stages.training.step.one_row import check_one_row
-from stages.training.step.step import Step, settle_sums
+from stages.training.step.step import (
+    Step,
+    build_ddp_buckets,
+    train_step,
+    train_step_on_device,
+)
+
+TrainStep = Callable[[LocalBatch, State], None]
 
 
 @dataclass(frozen=True)
 class Assembly:
     """One training, put together and not begun.
 
-    `take` takes a step: `step.take`, or what an optimizer or a device needs in its place.
+    `train_step` takes a step of `step`: the usual one, or what the optimizer or the device needs.
     `held_rates` are those of the optimizer's groups while `train.swa` holds the schedule.
     """
 
     step: Step
-    take: Callable[[Share, State], None]
+    train_step: TrainStep
     state: State
-    loss_of: nn.Module
+    loss_fn: nn.Module
     held_rates: list[float]
 
 
 def assemble(
-    model: nn.Module, data: Data, params: TrainParams, seed: int, world: World
+    model: nn.Module,
+    data: Data,
+    params: TrainParams,
+    seed: int,
+    world: World,
+    choices: Choices | None = None,
 ) -> Assembly:
     """Loss, optimizer, schedule and averages around `model`, which is trained in place.
 
-    Raises UserError for names that don't fit.
+    `choices` are made here unless they are handed in. Raises UserError for names that don't fit.
     """
-    loss_of = _make_loss(model, data, params)
-    # Before anything else looks at the weights: which of them move.
-    still = [] if params.groups is None else freeze(model, params.groups)
-    check_one_row(model, still, data.train, params, world)
     device = data.train.target.device
-    precision = choose_precision(params.precision, device)
-    sample, _ = data.train.take(slice(0, 1))
-    last, _ = choose_layout(params.channels_last, precision, device, sample)
-    divided = divides_weights(params, world)
+    if choices is None:
+        choices = make_choices(model, data, params, device, world)
+    loss_fn = _make_loss(model, data, params)
+    # Before anything else looks at the weights: which of them are trained.
+    frozen_norms = [] if params.groups is None else freeze(model, params.groups)
+    check_one_row(model, frozen_norms, data.train, params, world)
+    by_closure = needs_closure(resolve("optimizer", params.optimizer)[0])
     # Divided weights, and those that LBFGS lines up, are in one order alone; images may still be.
-    if last and not divided and not needs_closure(resolve("optimizer", params.optimizer)[0]):
+    if choices.channels_last and not choices.divided and not by_closure:
         put_channels_last(model)
     average = None
     if params.ema is not None or params.swa is not None:
         average = copy.deepcopy(model).requires_grad_(requires_grad=False)
-    if divided:
+    if choices.divided:
         for each in (model,) if average is None else (model, average):
             shard_model(each, device, world)
     optimizer = make_optimizer(model, params)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    if divided:
+    if choices.divided:
         weights = keep_parts(weights, optimizer)
-    held = held_rates(optimizer, params)
+    rates = held_rates(optimizer, params)
     steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
     direction = watched_direction(params, data.task)
     schedule = make_schedule(optimizer, params, steps_per_epoch, direction)
-    masks = share_masks(model, device)
     result = Result(micro_batch_size=params.micro_batch_size)
-    network = make_network(model, data, params, world, result, masks)
-    scaler = make_scaler(precision, device)
-    if divided and scaler is not None:
+    dropout_rng = share_dropout_rng(model, device)
+    scaler = make_scaler(choices.precision, device)
+    if choices.divided and scaler is not None:
         scaler = share_scaler(scaler, device)
-    cast = casting(precision, device)
-    augment = make_augment(params.augment, sample, masks)
-    augment = with_channels_last(augment) if last else augment
+    sample, _ = data.train.take(slice(0, 1))
+    augment = make_augment(params.augment, sample, dropout_rng)
+    augment = with_channels_last(augment) if choices.channels_last else augment
     step = Step(
-        network=network,
-        loss_of=loss_of,
+        wrapped_model=_wrap_model(model, data, params, world, result, dropout_rng, choices),
+        loss_fn=loss_fn,
         optimizer=optimizer,
-        masks=masks,
+        dropout_rng=dropout_rng,
         world=world,
         clip_norm=math.inf if params.clip_norm is None else params.clip_norm,
         weights=weights,
-        cast=cast,
+        autocast=casting(choices.precision, device),
         scaler=scaler,
         augment=augment,
         clip_value=params.clip_value,
-        still=still,
-        norm_of=total_norm if divided else nn.utils.get_total_norm,
-        in_step=divided,
-        unseen=device.type != "cpu",
+        frozen_norms=frozen_norms,
+        grad_norm_fn=total_norm if choices.divided else nn.utils.get_total_norm,
+        equal_forwards=choices.divided,
         buffers=find_buffers(model),
     )
-    if world.size > 2 and isinstance(network, DistributedDataParallel):
-        settle_sums(step, *data.train.take(slice(0, 2)))
+    if world.size > 2 and isinstance(step.wrapped_model, DistributedDataParallel):
+        build_ddp_buckets(step, *data.train.take(slice(0, 2)))
     # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
     # Last, so that nothing that is drawn above shows.
     seed_generators(seed, world.rank)
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
-    return Assembly(step, _choose_take(step, data, params, precision), state, loss_of, held)
+    return Assembly(step, _choose_step(step, device), state, loss_fn, rates)
 
 
-def _choose_take(
-    step: Step, data: Data, params: TrainParams, precision: str
-) -> Callable[[Share, State], None]:
+def _choose_step(step: Step, device: torch.device) -> TrainStep:
     if needs_closure(type(step.optimizer)):
-        return partial(take_with_closure, step)
-    device, counts = data.train.target.device, sizes(step.network, data, params)
-    compiled = isinstance(step.network, Compiled)
-    played, _ = choose_graphs(
-        params, device, counts[0], step.world, precision=precision, compiled=compiled
-    )
-    num_rows = min(params.batch_size, len(data.train))
-    return GraphedStep(step, num_rows).take if played else step.take
+        return partial(closure_step, step)
+    return partial(train_step if device.type == "cpu" else train_step_on_device, step)
 
 
 def _make_loss(model: nn.Module, data: Data, params: TrainParams) -> nn.Module:
@@ -153,31 +145,27 @@ def _make_loss(model: nn.Module, data: Data, params: TrainParams) -> nn.Module:
     return make_loss(params, data.task, weights, num_classes).to(device)
 
 
-def make_network(
-    model: nn.Module, data: Data, params: TrainParams, world: World, result: Result, masks: Masks
+def _wrap_model(
+    model: nn.Module,
+    data: Data,
+    params: TrainParams,
+    world: World,
+    result: Result,
+    dropout_rng: DropoutRng,
+    choices: Choices,
 ) -> nn.Module:
-    """What a step puts its rows through: the model itself, or what compiles and what shares it."""
-    num_rows = min(params.batch_size, len(data.train))
-    divided = divides_weights(params, world)
-    device, counts = data.train.target.device, sizes(model, data, params)
-    compiles, _ = choose_compile(params.compile, device, *counts, divided=divided)
-    if compiles:
-        mine, _ = shard(num_rows, world)
-        share = len(range(num_rows)[mine])
+    """The model itself, or what compiles it and what keeps it equal in all processes."""
+    if choices.compiled:
+        num_rows = min(params.batch_size, len(data.train))
+        local_rows, _ = shard(num_rows, world)
+        most = len(range(num_rows)[local_rows])
 
-        def usual() -> int:
-            return min(share, result.micro_batch_size or share)
+        def usual_size() -> int:
+            return min(most, result.micro_batch_size or most)
 
-        model = compile_model(model, masks, usual, deterministic=params.deterministic)
-    if world.size == 1 or divided:
+        model = compile_model(model, dropout_rng, usual_size, deterministic=params.deterministic)
+    if world.size == 1 or choices.divided:
         return model
     # The gradients lie where they are added up: no copy of them. A static graph brings nothing
     # here, and fails where micro-batches begin without adding up.
     return DistributedDataParallel(model, gradient_as_bucket_view=True)
-
-
-def sizes(model: nn.Module, data: Data, params: TrainParams) -> tuple[int, int]:
-    """The products of a weight and a row in a step, and the steps of the training."""
-    num_weights = sum(weight.numel() for weight in model.parameters())
-    num_steps = params.epochs * math.ceil(len(data.train) / params.batch_size)
-    return num_weights * min(params.batch_size, len(data.train)), num_steps

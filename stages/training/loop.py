@@ -22,8 +22,9 @@ from stages.training.averaging import (
     recompute_norms,
     update_average,
 )
-from stages.training.build import assemble
-from stages.training.data.batching import Share, batches, seed_of_epoch, shares
+from stages.training.build import TrainStep, assemble
+from stages.training.choices import Choices
+from stages.training.data.batching import epoch_batches, local_batches, seed_of_epoch
 from stages.training.data.source import Source, rows_at_once
 from stages.training.device.distributed import World
 from stages.training.device.fsdp import gather_weights, is_sharded, local
@@ -31,9 +32,9 @@ from stages.training.far_values import stop_when_far
 from stages.training.optim.monitored_metric import watched_direction, watched_metric
 from stages.training.optim.schedule import moves_by_step
 from stages.training.params import TrainParams
-from stages.training.state import Data, Epoch, Result, State, Sums
+from stages.training.state import Data, Epoch, EpochTotals, Result, State
 from stages.training.step.divergence import is_lost, lost, stop_when_diverged
-from stages.training.step.step import Step, fit_to_target
+from stages.training.step.step import Step, match_target_shape
 
 
 def train(
@@ -45,20 +46,21 @@ def train(
     watch: Callable[[Epoch, nn.Module], None],
     restore: Callable[[State], None] = lambda _: None,
     save: Callable[[State], None] = lambda _: None,
+    choices: Choices | None = None,
 ) -> Result:
     """Train `model` in place on its device; return the history and the weights to keep.
 
-    With early stopping they are those of the epoch that was best on validation. Where the
-    processes divide them, the first of each machine has them all, in the host's memory.
-    `watch` is called after every epoch and may end the training by raising. The same seed
-    gives the same bits for one world size, and the same numbers within rounding for any other.
-    `save` is handed the state after every step and every epoch; with a `restore` that puts it back
-    the training goes on from there, and ends with the same bits.
-    Raises UserError for names that don't fit, DivergedError when the loss is no number.
+    With early stopping they are those of the epoch that was best on validation. Where the processes
+    divide them, the first of each machine has them all, in the host's memory. `watch` is called
+    after every epoch and may end the training by raising. The same seed gives the same bits for one
+    world size, and the same numbers within rounding for any other. `choices` are made by the rules
+    unless they are handed in. `save` is handed the state after every step and every epoch; with a
+    `restore` that puts it back the training goes on from there, and ends with the same bits. Raises
+    UserError for names that don't fit, DivergedError when the loss is no number.
     """
     sign = 1 if watched_direction(params, data.task) == "min" else -1
-    made = assemble(model, data, params, seed, world)
-    step, state, masks = made.step, made.state, made.step.masks
+    assembly = assemble(model, data, params, seed, world, choices)
+    step, state = assembly.step, assembly.state
     schedule = state.schedule
     restore(state)
     result = state.result
@@ -66,23 +68,23 @@ def train(
         epoch = len(result.history) + 1
         held = is_held(params, epoch)
         if held:
-            hold(state.optimizer, made.held_rates)
-        masks.begin_epoch(seed, epoch)
-        train_epoch(step, made.take, data.train, state, params, seed, save)
-        masks.end_epoch()
+            hold(state.optimizer, assembly.held_rates)
+        step.dropout_rng.begin_epoch(seed, epoch)
+        train_epoch(step, assembly.train_step, data.train, state, params, seed, save)
+        step.dropout_rng.end_epoch()
         judged = _find_judged(state, step, data.train, params, seed)
         for buffer in judged.buffers():
             # Each process has counted rows of its own; the first one's counts are kept.
-            world.spread(buffer)
-        figures = validate(judged, data.validation, made.loss_of, data, world)
-        done = _end_epoch(epoch, state.sums, figures, data, world)
+            world.broadcast(buffer)
+        figures = validate(judged, data.validation, assembly.loss_fn, data, world)
+        done = _end_epoch(epoch, state.totals, figures, data, world)
 
         result.history.append(done)
         watched = watched_value(done, params)
         stopping = params.early_stopping
-        best = None if result.kept is None else watched_value(result.kept, params)
+        best = None if result.best_epoch is None else watched_value(result.best_epoch, params)
         if stopping is None or best is None or sign * watched < sign * best:
-            result.kept = done
+            result.best_epoch = done
             result.weights = {k: local(v).clone() for k, v in judged.state_dict().items()}
         watch(done, judged)
         if held or moves_by_step(schedule):
@@ -91,7 +93,7 @@ def train(
             schedule.step(watched)
         else:
             schedule.step()
-        state.sums = Sums(lost=state.sums.lost)
+        state.totals = EpochTotals(consecutive_skips=state.totals.consecutive_skips)
         save(state)
     if is_sharded(model):
         result.weights = gather_weights(model, result.weights, world)
@@ -100,33 +102,35 @@ def train(
 
 def train_epoch(
     step: Step,
-    take: Callable[[Share, State], None],
+    train_step: TrainStep,
     source: Source,
     state: State,
     params: TrainParams,
     seed: int,
     save: Callable[[State], None],
 ) -> None:
-    """The steps of one epoch that are still to do, each by `take`; they add to `state.sums`."""
-    sums = state.sums
+    """Take the steps of one epoch that are still to do; they add to `state.totals`."""
+    sums = state.totals
     if sums.num_steps == 0:
         sums.learning_rate = state.optimizer.param_groups[0]["lr"]
-    step.network.train()
-    for norm in step.still:
+    step.wrapped_model.train()
+    for norm in step.frozen_norms:
         norm.eval()
     epoch = len(state.result.history) + 1
     steps_per_epoch = math.ceil(len(source) / params.batch_size)
     moves = moves_by_step(state.schedule) and not is_held(params, epoch)
-    order = batches(len(source), params.batch_size, seed, epoch)
-    for share in shares(source, order[sums.num_steps :], step.world, seed_of_epoch(seed, epoch)):
+    order = epoch_batches(len(source), params.batch_size, seed, epoch)
+    for batch in local_batches(
+        source, order[sums.num_steps :], step.world, seed_of_epoch(seed, epoch)
+    ):
         number = (epoch - 1) * steps_per_epoch + sums.num_steps
-        take(share, state)
+        train_step(batch, state)
         if moves:
             state.schedule.step()
         if state.average is not None and params.ema is not None:
             update_average(state.average, state.model, params.ema, number)
         if is_lost(sums, steps_per_epoch, scaled=step.scaler is not None):
-            raise lost(step, source, share, epoch, state)
+            raise lost(step, source, batch, epoch, state)
         save(state)
 
 
@@ -139,20 +143,22 @@ def _find_judged(
         return state.model
     if params.swa is not None:
         add_to_average(state.average, state.model, epoch - params.swa.start)
-        if norms := norms_of(state.average, state.model, step.still):
-            order = torch.cat(batches(len(source), params.batch_size, seed, epoch))
+        if norms := norms_of(state.average, state.model, step.frozen_norms):
+            order = torch.cat(epoch_batches(len(source), params.batch_size, seed, epoch))
             recompute_norms(state.average, norms, source, order, step.world)
     return state.average
 
 
 def _end_epoch(
-    epoch: int, sums: Sums, validation: tuple[float, float], data: Data, world: World
+    epoch: int, sums: EpochTotals, validation: tuple[float, float], data: Data, world: World
 ) -> Epoch:
     """What the epoch comes to, over all processes. Raises DivergedError when that is no number."""
     device = data.train.target.device
     local = [float(sums.loss), float(sums.rows)]
-    loss, rows = world.sum(torch.tensor(local, dtype=torch.float64, device=device)).tolist()
-    applied = float(sums.applied)
+    loss, rows = world.all_reduce_sum(
+        torch.tensor(local, dtype=torch.float64, device=device)
+    ).tolist()
+    applied = float(sums.steps_applied)
     done = Epoch(
         epoch=epoch,
         learning_rate=sums.learning_rate,
@@ -190,7 +196,7 @@ def _judge(
         # Every process calls the model equally often: to gather its weights may take them all.
         rows = slice(start, start + size) if has_rows else slice(1)
         batch, target = split.take(rows)
-        scores = fit_to_target(model(batch), target)
+        scores = match_target_shape(model(batch), target)
         if not has_rows:
             continue
         totals[0] += loss_of(scores, target) * len(target)
@@ -198,16 +204,16 @@ def _judge(
             totals[1] += (scores.argmax(1) == target).sum()
         else:
             totals[1] += (scores - target).square().sum()
-    loss, metric = (world.sum(totals) / len(split)).tolist()
+    loss, metric = (world.all_reduce_sum(totals) / len(split)).tolist()
     return loss, metric if data.task == "classification" else math.sqrt(metric) * data.deviation
 
 
 def is_out_of_patience(result: Result, params: TrainParams) -> bool:
     """Whether the kept epoch is as far back as early stopping waits for a better one."""
     stopping = params.early_stopping
-    if stopping is None or stopping.patience is None or result.kept is None:
+    if stopping is None or stopping.patience is None or result.best_epoch is None:
         return False
-    return len(result.history) - result.kept.epoch >= stopping.patience
+    return len(result.history) - result.best_epoch.epoch >= stopping.patience
 
 
 def watched_value(epoch: Epoch, params: TrainParams) -> float:

@@ -62,18 +62,18 @@ class Result:
     """
 
     history: list[Epoch] = field(default_factory=list)
-    kept: Epoch | None = None
+    best_epoch: Epoch | None = None
     weights: dict[str, Tensor] = field(default_factory=dict)
     micro_batch_size: int | None = None
 
 
-# What of `Sums` a device adds up itself.
-ON_DEVICE = ("loss", "norm", "rows", "applied", "lost")
+# What of `EpochTotals` a device adds up itself.
+ON_DEVICE = ("loss", "norm", "rows", "steps_applied", "consecutive_skips")
 
 
 @dataclass
-class Sums:
-    """What this process has summed up in the epoch that is going, a step at a time.
+class EpochTotals:
+    """The sums of this process over the steps of the epoch so far.
 
     Numbers on a CPU. On another device tensors (), so that no step waits for it to read them.
     """
@@ -85,16 +85,16 @@ class Sums:
     norm: float | Tensor = 0.0
     # Rows and steps that count: those of steps that were applied.
     rows: float | Tensor = 0
-    applied: float | Tensor = 0
-    # Steps on end that were not applied; it goes on over the end of an epoch.
-    lost: int | Tensor = 0
+    steps_applied: float | Tensor = 0
+    # Steps in a row that were skipped; the count continues over the end of an epoch.
+    consecutive_skips: int | Tensor = 0
 
-    def put_on(self, device: torch.device) -> "Sums":
+    def to(self, device: torch.device) -> "EpochTotals":
         """The same, with tensors on `device` for all numbers that it adds up itself."""
         for name in ON_DEVICE:
             value = getattr(self, name)
             if not isinstance(value, Tensor):
-                dtype = torch.int64 if name == "lost" else torch.float64
+                dtype = torch.int64 if name == "consecutive_skips" else torch.float64
                 setattr(self, name, torch.full((), value, dtype=dtype, device=device))
         return self
 
@@ -112,5 +112,5 @@ class State:
     schedule: LRScheduler
     average: nn.Module | None = None
     result: Result = field(default_factory=Result)
-    sums: Sums = field(default_factory=Sums)
+    totals: EpochTotals = field(default_factory=EpochTotals)
     scaler: GradScaler | None = None

@@ -94,7 +94,7 @@ def make_objective(start: Start) -> tuple[Objective, str]:
         except DivergedError:
             # A learning rate that is too high says something too: the search goes on without it.
             raise DivergedTrial from None
-        assert result.kept is not None
-        return watched_value(result.kept, recipe)
+        assert result.best_epoch is not None
+        return watched_value(result.best_epoch, recipe)
 
     return objective, direction

@@ -27,7 +27,7 @@ from stages.training.device.device import device_kind
 from stages.training.device.distributed import World
 from stages.training.device.fsdp import local, put_weights
 from stages.training.device.rng import put_generators, read_generators
-from stages.training.state import Epoch, State, Sums
+from stages.training.state import Epoch, EpochTotals, State
 
 CHECKPOINTS = Path(".reprise/checkpoints")
 NUM_KEPT = 2
@@ -73,7 +73,7 @@ def list_checkpoints(folder: Path | None) -> list[Path]:
 
 def newest(folder: Path | None, world: World) -> int:
     """The process whose machine has the checkpoint that is furthest on; 0 where none has any."""
-    mine = list_checkpoints(folder) if world.leads else []
+    mine = list_checkpoints(folder) if world.is_local_main_process else []
     # Names begin with the epochs and steps, at a fixed width; the checksum is that of one file.
     found = world.gather(mine[-1].name.rpartition("-")[0] if mine else "")
     return found.index(max(found))
@@ -162,7 +162,7 @@ def copied(value: Any) -> Any:
 
 def pack_rank(state: State) -> dict[str, Any]:
     """What only this process knows: its sums of the epoch, and where its randomness is."""
-    sums = {name: float(value) for name, value in vars(state.sums).items()}
+    sums = {name: float(value) for name, value in vars(state.totals).items()}
     return {"sums": sums, "generators": read_generators(_device_of(state))}
 
 
@@ -172,7 +172,7 @@ def _device_of(state: State) -> torch.device:
 
 def pack(state: State, ranks: list[dict[str, Any]]) -> dict[str, Any]:
     """All that the next step depends on, as tensors and plain values; `ranks` of `pack_rank`."""
-    kept = state.result.kept
+    kept = state.result.best_epoch
     return {
         "history": [astuple(epoch) for epoch in state.result.history],
         "kept": None if kept is None else kept.epoch,
@@ -206,9 +206,9 @@ def unpack(saved: dict[str, Any] | None, world: World, state: State) -> None:
     mine = saved["ranks"][world.rank]
     put_generators(mine["generators"], _device_of(state))
     whole = ("num_steps", "lost")
-    state.sums = Sums(**{n: int(v) if n in whole else v for n, v in mine["sums"].items()})
+    state.totals = EpochTotals(**{n: int(v) if n in whole else v for n, v in mine["sums"].items()})
     result = state.result
     result.history += history_of(saved)
-    result.kept = None if saved["kept"] is None else result.history[saved["kept"] - 1]
+    result.best_epoch = None if saved["kept"] is None else result.history[saved["kept"] - 1]
     result.weights = saved["kept_weights"]
     result.micro_batch_size = saved["micro_batch_size"]

@@ -81,7 +81,7 @@ class Saver:
             self._save(state, self.folder)
         if stop:
             self.finish()
-            self.world.wait()
+            self.world.barrier()
             if stop == signal.SIGINT and self.world.size == 1:
                 raise KeyboardInterrupt
             sys.exit(PREEMPTED)
@@ -94,7 +94,7 @@ class Saver:
             self.writing.result()
         except OSError as error:
             # Only the first process of a machine has an output to print to.
-            file = sys.stdout if self.world.leads else sys.stderr
+            file = sys.stdout if self.world.is_local_main_process else sys.stderr
             reason = error.strerror or error
             print(f"no checkpoint could be written: {reason}", file=file, flush=True)
         self.writing = None
@@ -108,7 +108,7 @@ class Saver:
         seconds = max(now - self.asked_at, 1e-6)
         planned = self.steps_between * SECONDS_BETWEEN_QUESTIONS / seconds
         steps = min(MAX_STEPS_BETWEEN, max(1, round(planned)))
-        answer = self.world.largest([stop, due and first, steps if first else 0])
+        answer = self.world.all_reduce_max([stop, due and first, steps if first else 0])
         self.asked_at = time.monotonic()
         self.steps_between = self.steps_until_asked = answer[2]
         return answer[0], bool(answer[1])
@@ -117,14 +117,14 @@ class Saver:
         ranks = self.world.gather(pack_rank(state))
         self.saved_at = time.monotonic()
         in_parts = is_sharded(state.model)
-        if not (self.world.leads or in_parts):
+        if not (self.world.is_local_main_process or in_parts):
             return
         self.finish()
         write: Callable[[Path, tuple[int, int], dict[str, Any]], None] = write_checkpoint
         if in_parts:
             drop_older(folder, self.world)
-            mark = self.world.share(make_mark)
+            mark = self.world.broadcast_object(make_mark)
             write = partial(write_part, mark=mark, world=self.world)
         content = copied(pack(state, ranks))
-        position = (len(state.result.history), state.sums.num_steps)
+        position = (len(state.result.history), state.totals.num_steps)
         self.writing = self.writer.submit(write, folder, position, content)

@@ -56,7 +56,7 @@ def load_part(folder: Path | None, world: World) -> dict[str, Any] | None:
     """This process's part of the newest checkpoint that all of them can read."""
     for name, path in reversed(find_whole(folder, world)):
         saved = read_checkpoint(path)
-        if world.largest([int(saved is None)])[0]:
+        if world.all_reduce_max([int(saved is None)])[0]:
             if saved is not None:
                 print(f"a part of {name} can't be read; trying the one before it")
             continue

@@ -43,9 +43,9 @@ class Watch:
     def write_end(self, result: Result, model: nn.Module, data: Data, target: Target) -> None:
         """Tell how the `model` that is kept does on validation."""
         self.board.write_end(result, model, data, target)
-        assert result.kept is not None
+        assert result.best_epoch is not None
         if self.log is not None:
-            self.log(len(result.history), kept_scalars(result.kept, self.metric))
+            self.log(len(result.history), kept_scalars(result.best_epoch, self.metric))
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def follow_steps(
         if now < due:
             return
         due = now + wait(now - started)
-        done = min(state.sums.num_steps * params.batch_size, num_rows)
+        done = min(state.totals.num_steps * params.batch_size, num_rows)
         epoch = len(state.result.history) + 1
         if epoch != number:
             number, first, began = epoch, done, now

@@ -103,8 +103,8 @@ class Board:
             codes = torch.from_numpy(target_codes)
             for code, name in enumerate(target.classes[:MAX_PR_CURVES]):
                 self._writer.add_pr_curve(f"{target.name}/{name}", codes == code, chances[:, code])
-        assert result.kept is not None
-        self.write_hyper_parameters(result.kept)
+        assert result.best_epoch is not None
+        self.write_hyper_parameters(result.best_epoch)
 
     def write_hyper_parameters(self, kept: Epoch) -> None:
         """The row of the HParams page: what was chosen, and the kept epoch's validation metrics."""

@@ -17,23 +17,24 @@ from stages.training.device.distributed import World
 
 
 @dataclass(frozen=True)
-class Share:
-    """What of a batch is this process's to learn from.
+class LocalBatch:
+    """The rows of a batch that this process learns from.
 
-    Of the `num_rows` rows of the whole batch, those at `mine`; `factor` on their mean loss makes
-    the mean of the processes' gradients that of the batch. `rows` (num_rows,) are the numbers of
-    all of them, `batch` and `target` what this process's hold, on the device.
+    Of the `global_batch_size` rows of the whole batch, those at `local_rows`; with `loss_weight` on
+    their mean loss, the mean of the processes' gradients is that of the batch. `rows`
+    (global_batch_size,) are the numbers of all of them; `batch` and `target` hold this process's,
+    on the device.
     """
 
-    num_rows: int
-    mine: slice
-    factor: float
+    global_batch_size: int
+    local_rows: slice
+    loss_weight: float
     rows: Tensor
     batch: Batch
     target: Tensor
 
 
-def batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+def epoch_batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """Row numbers batch by batch: all rows once, in an order that seed and epoch alone decide."""
     generator = torch.Generator().manual_seed(seed_of_epoch(seed, epoch))
     return torch.split(torch.randperm(num_rows, generator=generator), batch_size)
@@ -44,13 +45,15 @@ def seed_of_epoch(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
-def shares(source: Source, order: Sequence[Tensor], world: World, seed: int) -> Iterator[Share]:
+def local_batches(
+    source: Source, order: Sequence[Tensor], world: World, seed: int
+) -> Iterator[LocalBatch]:
     """What this process learns from in each of the steps whose row numbers are `order`."""
     parts = [(rows, *shard(len(rows), world)) for rows in order]
     mine = [rows if world.size == 1 else rows[part] for rows, part, _ in parts]
     fed = source.feed(mine, seed)
     for (rows, part, factor), (batch, target) in zip(parts, fed, strict=True):
-        yield Share(len(rows), part, factor, rows, batch, target)
+        yield LocalBatch(len(rows), part, factor, rows, batch, target)
 
 
 def shard(num_rows: int, world: World) -> tuple[slice, float]:
@@ -77,7 +80,7 @@ def micro_batches(num_rows: int, size: int | None) -> Iterator[slice | None]:
         yield slice(start, start + size)
 
 
-def within(share: Share, part: slice) -> slice:
+def to_global_slice(batch: LocalBatch, part: slice) -> slice:
     """A part of a process's rows, as a slice of all rows of the batch."""
-    rows = range(share.num_rows)[share.mine][part]
+    rows = range(batch.global_batch_size)[batch.local_rows][part]
     return slice(rows.start, rows.stop, rows.step)

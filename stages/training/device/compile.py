@@ -23,7 +23,7 @@ from torch._library.effects import EffectType
 
 from stages.common.errors import Problem, UserError
 from stages.features.batch import Batch
-from stages.model.dropout import Dropout, Masks
+from stages.model.dropout import Dropout, DropoutRng
 from stages.training.device.device import device_kind
 from stages.training.params import Choice
 
@@ -37,7 +37,7 @@ WORTH_SECONDS = 300.0
 # weight and a row (two forward, four backward) at a rate that the slowest such GPU reaches.
 LAUNCH_SECONDS, OPERATIONS_PER_SECOND = 1e-3, 1e13
 
-_MASKS: "WeakValueDictionary[int, Masks]" = WeakValueDictionary()
+_DROPOUT_RNGS: "WeakValueDictionary[int, DropoutRng]" = WeakValueDictionary()
 
 
 def choose_compile(
@@ -77,11 +77,11 @@ def lacking_compiler(device: str) -> str | None:
 
 
 def compile_model(
-    model: nn.Module, masks: Masks, usual: Callable[[], int], *, deterministic: bool
+    model: nn.Module, dropout_rng: DropoutRng, usual: Callable[[], int], *, deterministic: bool
 ) -> nn.Module:
     """`model`, compiled for batches of `usual()` rows; see `Compiled`.
 
-    `masks` are what its dropout draws from. Raises UserError where this machine can't compile.
+    Its dropout draws from `dropout_rng`. Raises UserError where this machine can't compile.
     """
     check_compiler(asked=True)
     # Imported by torch.compile as well; some seconds that no other training pays.
@@ -90,10 +90,10 @@ def compile_model(
 
     # Else torch goes on as if nothing had been compiled.
     config.fail_on_recompile_limit_hit = True
-    draw = _draw_of(masks)
+    draw = _draw_of(dropout_rng)
     for module in model.modules():
-        if isinstance(module, Dropout) and module.apply_masks is not None:
-            module.apply_masks = draw
+        if isinstance(module, Dropout) and module.apply_rng is not None:
+            module.apply_rng = draw
     # With a stopwatch it would choose between ways that differ in the last bits.
     options: dict[str, Any] | None = None
     if BACKEND == "inductor":
@@ -138,10 +138,10 @@ class Compiled(nn.Module):
             raise UserError(Problem(message, KEY, "true", ("false",))) from error
 
 
-def _draw_of(masks: Masks) -> Callable[[Tensor, float], Tensor]:
-    """`masks.apply` as one operator: compiled, it still draws in Python, in the order of layers."""
-    number = id(masks)
-    _MASKS[number] = masks
+def _draw_of(dropout_rng: DropoutRng) -> Callable[[Tensor, float], Tensor]:
+    """`dropout_rng.apply` as one operator, which still draws in Python, in the order of layers."""
+    number = id(dropout_rng)
+    _DROPOUT_RNGS[number] = dropout_rng
 
     def apply(values: Tensor, p: float) -> Tensor:
         mask: Tensor = _draw_mask(values.detach(), p, number)
@@ -152,7 +152,7 @@ def _draw_of(masks: Masks) -> Callable[[Tensor, float], Tensor]:
 
 @torch.library.custom_op("reprise::draw_mask", mutates_args=())
 def _draw_mask(values: Tensor, p: float, number: int) -> Tensor:
-    return _MASKS[number].draw_mask(values, p).contiguous()
+    return _DROPOUT_RNGS[number].draw_mask(values, p).contiguous()
 
 
 @_draw_mask.register_fake

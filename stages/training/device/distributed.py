@@ -20,7 +20,7 @@ class World:
     num_nodes: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_local_main_process(self) -> bool:
         """Whether this is the first process of its machine: the one that speaks and writes."""
         return self.rank % self.local_size == 0
 
@@ -29,18 +29,18 @@ class World:
         """How many of the processes are on each machine."""
         return self.size // self.num_nodes
 
-    def sum(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """`values` summed over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
-    def spread(self, values: Tensor) -> None:
+    def broadcast(self, values: Tensor) -> None:
         """Give all processes the `values` of the first one, in place."""
         if self.size > 1:
             dist.broadcast(values, 0)
 
-    def largest(self, numbers: list[int]) -> list[int]:
+    def all_reduce_max(self, numbers: list[int]) -> list[int]:
         """Number by number the largest that any process has given."""
         if self.size == 1:
             return numbers
@@ -56,7 +56,7 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def share(self, make: Callable[[], Any], source: int = 0) -> Any:
+    def broadcast_object(self, make: Callable[[], Any], source: int = 0) -> Any:
         """What `make` gives in the process `source`, in all of them."""
         if self.size == 1:
             return make()
@@ -64,7 +64,7 @@ class World:
         dist.broadcast_object_list(values, src=source)
         return values[0]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until every process has come here."""
         if self.size > 1:
             dist.barrier()

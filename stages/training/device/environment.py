@@ -5,7 +5,6 @@
     PET_NNODES=2            the machines; PET_RDZV_ENDPOINT=host:port is where they meet
     REPRISE_THREADS=4       the threads of a process; else chosen by the rule below
     REPRISE_DATA=mapped     where the data lie: see `data/memmap.py`
-    REPRISE_CUDA_GRAPHS=on  whether a GPU plays steps from a recording: see `graphs.py`
 
 The thread count decides in which order sums are taken, and so the last bits: it follows from
 sizes alone, never from a stopwatch.

@@ -180,6 +180,6 @@ def gather_weights(model: nn.Module, weights: dict[str, Tensor], world: World) -
     gathered = {}
     for name, values in model.state_dict().items():
         full = whole(values)
-        if world.leads:
+        if world.is_local_main_process:
             gathered[name] = full.cpu()
     return gathered

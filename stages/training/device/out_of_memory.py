@@ -30,7 +30,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_SAYS)
 
 
-class FullError(Exception):
+class ProcessOutOfMemoryError(Exception):
     """One of several processes can't take `tried` rows at once; all may begin again with `half`.
 
     `asked` is what was asked for.
@@ -45,7 +45,7 @@ class FullError(Exception):
         return UserError(Problem(str(self), KEY, "null" if self.asked is None else str(self.asked)))
 
 
-def leave_note(folder: Path, error: FullError) -> None:
+def write_oom_hint(folder: Path, error: ProcessOutOfMemoryError) -> None:
     """Let those that are started again know. The note is there as a whole or not at all."""
     path = folder / NOTES.replace("*", f"{error.rank:05}")
     writing = path.with_suffix(".writing")
@@ -53,7 +53,7 @@ def leave_note(folder: Path, error: FullError) -> None:
     writing.replace(path)
 
 
-def read_notes(folder: Path | None, size: int | None, world: World) -> int | None:
+def read_oom_hints(folder: Path | None, size: int | None, world: World) -> int | None:
     """How many rows are taken at once: `size` as before, or fewer by the notes, which is said.
 
     The fewest of any process are those of all.
@@ -69,10 +69,11 @@ def read_notes(folder: Path | None, size: int | None, world: World) -> int | Non
     return int(half)
 
 
-def halve(size: int | None, num_rows: int, world: World) -> int:
+def halve_micro_batch(size: int | None, num_rows: int, world: World) -> int:
     """Half of the rows that a process took at once: `size` of its `num_rows`; said once.
 
-    Raises UserError for one row, which that can't help; FullError for one of several processes.
+    Raises UserError for one row, which that can't help; ProcessOutOfMemoryError for one of several
+    processes.
     """
     tried = num_rows if size is None else min(size, num_rows)
     if tried <= 1:
@@ -80,7 +81,7 @@ def halve(size: int | None, num_rows: int, world: World) -> int:
         raise UserError(Problem(message, KEY, str(size)))
     half = (tried + 1) // 2
     if world.size > 1:
-        raise FullError(world.rank, tried, half, size)
+        raise ProcessOutOfMemoryError(world.rank, tried, half, size)
     if cuda.is_available():
         cuda.empty_cache()
     print(f"out of memory with {tried} rows at once: {_advice(half)}", flush=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stages.common.errors import Problem, UserError
 from stages.features.batch import Batch
-from stages.model.dropout import Masks
+from stages.model.dropout import DropoutRng
 from stages.training.compatibility import check_images
 from stages.training.params import Augment
 
@@ -20,7 +20,7 @@ NOISY = ("numeric", "image")
 
 
 def make_augment(
-    params: Augment | None, sample: Batch, masks: Masks
+    params: Augment | None, sample: Batch, dropout_rng: DropoutRng
 ) -> Callable[[Batch], Batch] | None:
     """What varies a batch; None: nothing does. `sample` is any batch of the same features.
 
@@ -43,32 +43,34 @@ def make_augment(
     def augment(batch: Batch) -> Batch:
         varied = dict(batch)
         if params.flip:
-            varied["image"] = flip(varied["image"], params.flip, masks)
+            varied["image"] = flip(varied["image"], params.flip, dropout_rng)
         if params.shift:
-            varied["image"] = shift(varied["image"], params.shift, masks)
+            varied["image"] = shift(varied["image"], params.shift, dropout_rng)
         if params.noise:
             for kind in NOISY:
                 if kind in varied:
-                    noise = masks.draw_normal(varied[kind], *varied[kind].shape[1:])
+                    noise = dropout_rng.draw_normal(varied[kind], *varied[kind].shape[1:])
                     varied[kind] = varied[kind] + params.noise * noise
         return varied
 
     return augment
 
 
-def flip(images: Tensor, share: float, masks: Masks) -> Tensor:
+def flip(images: Tensor, share: float, dropout_rng: DropoutRng) -> Tensor:
     """`images` (rows, channels, height, width), a share of them mirrored left to right."""
-    mirrored = masks.draw_uniform(images, 1, 1, 1) < share
+    mirrored = dropout_rng.draw_uniform(images, 1, 1, 1) < share
     return torch.where(mirrored, images.flip(-1), images)
 
 
-def shift(images: Tensor, most: int, masks: Masks) -> Tensor:
+def shift(images: Tensor, most: int, dropout_rng: DropoutRng) -> Tensor:
     """`images` (rows, channels, height, width), each moved by up to `most` pixels both ways.
 
     What comes in at a border repeats the pixels there.
     """
     rows, _, height, width = images.shape
-    by = (masks.draw_uniform(images, 2) * (2 * most + 1)).floor().clamp(max=2 * most).long() - most
+    by = (dropout_rng.draw_uniform(images, 2) * (2 * most + 1)).floor().clamp(
+        max=2 * most
+    ).long() - most
     device = images.device
     y = (torch.arange(height, device=device) + by[:, :1]).clamp(0, height - 1)
     x = (torch.arange(width, device=device) + by[:, 1:]).clamp(0, width - 1)

@@ -24,7 +24,7 @@ def find_buffers(model: nn.Module) -> list[Place]:
 
 
 @dataclass(frozen=True)
-class Remembered:
+class BufferSnapshot:
     """What the buffers at `places` were: the tensors themselves, and copies of them."""
 
     places: Sequence[Place]
@@ -57,11 +57,11 @@ class Remembered:
                 held[name] = tensor.copy_(copy)
 
 
-def remember(places: Sequence[Place]) -> Remembered:
+def snapshot_buffers(places: Sequence[Place]) -> BufferSnapshot:
     """Copy the buffers at `places`, as they are now."""
     there = [(held, name) for held, name in places if held[name] is not None]
     tensors = [tensor for held, name in there if (tensor := held[name]) is not None]
-    return Remembered(there, tensors, [tensor.clone() for tensor in tensors])
+    return BufferSnapshot(there, tensors, [tensor.clone() for tensor in tensors])
 
 
 def _form(tensor: Tensor) -> tuple[object, ...]:

@@ -11,22 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.training.data.batching import Share
+from stages.training.data.batching import LocalBatch
 from stages.training.device.rng import put_generators, read_generators
 from stages.training.state import State
-from stages.training.step.buffer_snapshot import remember
-from stages.training.step.step import Step
+from stages.training.step.buffer_snapshot import snapshot_buffers
+from stages.training.step.step import Step, compute_gradients
 
 
-def take_with_closure(step: Step, share: Share, state: State) -> None:
-    """Learn from the rows of a batch, as `Step.take` does; record the first evaluation of it.
+def closure_step(step: Step, batch: LocalBatch, state: State) -> None:
+    """Learn from the rows of a batch, as `train_step` does; record the first evaluation of it.
 
     A step that starts or ends where the loss, its gradient or a weight is no finite number is not
     applied: the model and the optimizer are put back. To know, the end is evaluated once more; of
     what the model counts, that look and those at no finite numbers leave nothing behind.
     """
     assert step.scaler is None, "check_names refuses what would scale some losses unlike others"
-    sums, world = state.sums, step.world
+    totals, world = state.totals, step.world
     put_back, device = _remember(step, state), step.weights[0].device
     # A model may draw from them: the same each time.
     drawn = read_generators(device)
@@ -34,8 +34,9 @@ def take_with_closure(step: Step, share: Share, state: State) -> None:
 
     def evaluate() -> tuple[float, float]:
         put_generators(drawn, device)
-        counted = remember(step.buffers)
-        loss = world.sum(step.evaluate(share, state, counted).double()).item() / world.size
+        counted = snapshot_buffers(step.buffers)
+        total = world.all_reduce_sum(compute_gradients(step, batch, state, counted).double())
+        loss = total.item() / world.size
         gradient = [weight.grad for weight in step.weights if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradient).item()
         if not math.isfinite(loss + norm):
@@ -57,23 +58,23 @@ def take_with_closure(step: Step, share: Share, state: State) -> None:
     try:
         go(closure)
         weights_are_finite = all(weight.isfinite().all() for weight in step.weights)
-        at_the_end = remember(step.buffers)
+        at_the_end = snapshot_buffers(step.buffers)
         applied = weights_are_finite and math.isfinite(sum(evaluate()))
         at_the_end.put_back()
     except _NotFiniteError:
         applied = False
-    sums.num_steps += 1
+    totals.num_steps += 1
     if not applied:
         put_back()
-        sums.lost += 1
+        totals.consecutive_skips += 1
         return
     loss, norm = seen[0]
-    num_rows = share.num_rows / world.size
-    sums.loss += loss * num_rows
-    sums.norm += norm
-    sums.rows += num_rows
-    sums.applied += 1
-    sums.lost = 0
+    num_rows = batch.global_batch_size / world.size
+    totals.loss += loss * num_rows
+    totals.norm += norm
+    totals.rows += num_rows
+    totals.steps_applied += 1
+    totals.consecutive_skips = 0
 
 
 def _stay(closure: Callable[[], float]) -> None:
@@ -88,7 +89,7 @@ class _NotFiniteError(Exception):
 def _remember(step: Step, state: State) -> Callable[[], None]:
     """What puts the model and the optimizer back as they are now."""
     optimizer = step.optimizer
-    counted = remember(step.buffers)
+    counted = snapshot_buffers(step.buffers)
     weights = list(state.model.parameters())
     copies = [weight.detach().clone() for weight in weights]
     of_weights = {

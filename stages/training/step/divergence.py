@@ -8,15 +8,15 @@ from itertools import count
 from torch import Tensor, nn
 
 from stages.common.errors import Problem, UserError
-from stages.training.data.batching import Share
+from stages.training.data.batching import LocalBatch
 from stages.training.data.source import Source
 from stages.training.device.fsdp import local
 from stages.training.device.precision import NUM_HALVINGS
 from stages.training.optim.class_weights import WeightedLoss
 from stages.training.optim.optimizer import needs_closure
-from stages.training.state import State, Sums
-from stages.training.step.buffer_snapshot import remember
-from stages.training.step.step import Step
+from stages.training.state import EpochTotals, State
+from stages.training.step.buffer_snapshot import snapshot_buffers
+from stages.training.step.step import Step, compute_gradients
 
 NUM_KEYS = 10
 MAX_LOST = 5
@@ -44,26 +44,26 @@ def stop_when_diverged(epoch: int, train_loss: float, validation_loss: float) ->
     raise DivergedError(Problem(message, key="train.optimizer.lr"))
 
 
-def is_lost(sums: Sums, steps_per_epoch: int, *, scaled: bool) -> bool:
+def is_lost(sums: EpochTotals, steps_per_epoch: int, *, scaled: bool) -> bool:
     """Whether as many steps on end were not applied as end a training: an epoch, or `MAX_LOST`.
 
     In float16 the first of them only find the factor on the loss.
     """
     most = MAX_LOST + NUM_HALVINGS if scaled else min(MAX_LOST, steps_per_epoch)
-    if isinstance(sums.lost, int):
-        return sums.lost >= most
+    if isinstance(sums.consecutive_skips, int):
+        return sums.consecutive_skips >= most
     due = sums.num_steps % STEPS_BETWEEN_LOOKS == 0 or sums.num_steps == steps_per_epoch
-    return due and int(sums.lost) >= most
+    return due and int(sums.consecutive_skips) >= most
 
 
-def lost(step: Step, source: Source, share: Share, epoch: int, state: State) -> DivergedError:
+def lost(step: Step, source: Source, share: LocalBatch, epoch: int, state: State) -> DivergedError:
     """The error that too many steps on end were not applied; `share` is of the last of them.
 
     All processes come here after the same step, and get the same.
     """
-    num_steps = int(state.sums.lost)
+    num_steps = int(state.totals.consecutive_skips)
     times = f"in {num_steps} steps on end" if num_steps > 1 else "in the one step of an epoch"
-    where = f"step {state.sums.num_steps} of epoch {epoch}"
+    where = f"step {state.totals.num_steps} of epoch {epoch}"
     lines = [
         f"the loss or its gradient was no finite number {times}; no such step was applied",
         f"the last: {where}, on {_name_rows(source, share.rows)}",
@@ -73,7 +73,7 @@ def lost(step: Step, source: Source, share: Share, epoch: int, state: State) -> 
     return DivergedError(Problem("\n".join(lines), key="train.optimizer.lr"))
 
 
-def find_first(step: Step, source: Source, share: Share, state: State) -> str:
+def find_first(step: Step, source: Source, share: LocalBatch, state: State) -> str:
     """Where in a step that was not applied a number is the first that is not finite, in words.
 
     It is computed once more as it was: rows, masks, precision and micro-batches are the same. The
@@ -95,16 +95,16 @@ def find_first(step: Step, source: Source, share: Share, state: State) -> str:
         )
         for name, module in model.named_modules()
     ]
-    loss_of = step.loss_of
+    loss_of = step.loss_fn
     told = loss_of.loss_of if isinstance(loss_of, WeightedLoss) else loss_of
     hooks.append(
         loss_of.register_forward_hook(lambda *given: look(f"the loss ({_kind(told)})", given[-1]))
     )
-    before = remember(step.buffers)
+    before = snapshot_buffers(step.buffers)
     # The step was counted, and what lets the processes wait for each other has no part in it.
-    again = replace(state, sums=replace(state.sums, num_steps=state.sums.num_steps - 1))
+    again = replace(state, totals=replace(state.totals, num_steps=state.totals.num_steps - 1))
     try:
-        replace(step, network=model).evaluate(share, again, before)
+        compute_gradients(replace(step, wrapped_model=model), share, again, before)
     finally:
         before.put_back()
         for hook in hooks:
@@ -127,8 +127,8 @@ def _guess(step: Step) -> str:
     return f"{summed}in what the model drew: computed once more, all is finite"
 
 
-def _find_in_rows(source: Source, share: Share) -> Iterator[Found]:
-    rows = share.rows[share.mine]
+def _find_in_rows(source: Source, share: LocalBatch) -> Iterator[Found]:
+    rows = share.rows[share.local_rows]
     given = {f"the input {kind}": values for kind, values in share.batch.items()}
     for what, values in {**given, "the target": share.target}.items():
         bad = ~values.isfinite().reshape(len(values), -1).all(dim=1).cpu()
@@ -148,7 +148,7 @@ def _find_in_gradients(model: nn.Module, step: Step) -> Iterator[Found]:
     for number, (name, weight) in enumerate(zip(names[::-1], step.weights[::-1], strict=True)):
         if weight.grad is not None and not weight.grad.isfinite().all():
             yield GRADIENT, number, f"the gradient of {name}"
-    if not step.norm_of([w.grad for w in step.weights if w.grad is not None]).isfinite():
+    if not step.grad_norm_fn([w.grad for w in step.weights if w.grad is not None]).isfinite():
         yield NORM, 0, "the norm of the gradient, though each number of it is finite"
 
 

@@ -17,7 +17,7 @@ from stages.training.data.batching import micro_batches, shard
 from stages.training.data.source import Source
 from stages.training.device.distributed import World
 from stages.training.params import TrainParams
-from stages.training.step.buffer_snapshot import find_buffers, remember
+from stages.training.step.buffer_snapshot import find_buffers, snapshot_buffers
 
 HOW = "another size does, or GroupNorm and LayerNorm in the model, which need no other rows"
 
@@ -39,7 +39,7 @@ def check_one_row(
         return
     weight = next(model.parameters())
     batch, _ = rows.take(slice(0, 1))
-    before = remember(find_buffers(model))
+    before = snapshot_buffers(find_buffers(model))
     try:
         with torch.no_grad():
             model(take({k: values.to(weight.device) for k, values in batch.items()}, slice(0, 1)))

@@ -1,0 +1,51 @@
+"""Everything about a training that a rule decides in place of the recipe: once, and handed on."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from stages.training.device.compile import choose_compile
+from stages.training.device.distributed import World
+from stages.training.device.fsdp import divides_weights
+from stages.training.device.memory_format import choose_layout
+from stages.training.device.precision import choose_precision
+from stages.training.params import TrainParams
+from stages.training.state import Data
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The decisions for every `auto` of the recipe, and whether processes divide the weights.
+
+    `told` has the decisions in words, for the user. A parameter overrides what changes the result,
+    the environment what belongs to the machine.
+    """
+
+    precision: str
+    compiled: bool
+    channels_last: bool
+    divided: bool
+    told: tuple[str, ...]
+
+
+def make_choices(
+    model: nn.Module, data: Data, params: TrainParams, device: torch.device, world: World
+) -> Choices:
+    """Decide by sizes, device and parameters. Raises UserError for what does not go together."""
+    precision = choose_precision(params.precision, device)
+    sample, _ = data.train.take(slice(0, 1))
+    channels_last, layout = choose_layout(params.channels_last, precision, device, sample)
+    divided = divides_weights(params, world)
+    num_products, num_steps = sizes(model, data, params)
+    compiled, why = choose_compile(params.compile, device, num_products, num_steps, divided=divided)
+    told = tuple(filter(None, (why, precision, layout)))
+    return Choices(precision, compiled, channels_last, divided, told)
+
+
+def sizes(model: nn.Module, data: Data, params: TrainParams) -> tuple[int, int]:
+    """The products of a weight and a row in a step, and the steps of the training."""
+    num_weights = sum(weight.numel() for weight in model.parameters())
+    num_steps = params.epochs * math.ceil(len(data.train) / params.batch_size)
+    return num_weights * min(params.batch_size, len(data.train)), num_steps
