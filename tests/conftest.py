@@ -157,6 +157,8 @@ def example(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project
             # Its copies have then asked torch already, and do so again only after an edit.
             project.run("reprise", "check", cold=True)
             project.commit("reproduced")
+            # One file to copy in place of hundreds.
+            project.run("git", "gc", "--quiet")
             (shared / "example.ready").touch()
     return Project(target)
 
