@@ -4,11 +4,14 @@ Tests that change something take a copy of it (`clone`); nothing writes into the
 One Prefect server, too, for those that ask for it (`prefect_server`).
 """
 
+import atexit
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +32,13 @@ SERVER_SECONDS = 120
 os.environ["OMP_NUM_THREADS"] = "1"
 # What is started in a copy of the project finds its modules compiled.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A shell has its background jobs ignore it, and what they start does so too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# A folder of the whole session's: the first process of pytest that comes here makes it.
+SHARED = "REPRISE_TESTS_SHARED"
+if SHARED not in os.environ:
+    os.environ[SHARED] = tempfile.mkdtemp(prefix="reprise-tests-")
+    atexit.register(shutil.rmtree, os.environ[SHARED], ignore_errors=True)
 
 _warm = Warm()
 
@@ -140,6 +150,19 @@ def copy_project(target: Path) -> Project:
     project.run("git", "init", "--quiet", "--initial-branch", "main")
     project.commit("start")
     return project
+
+
+def know_answers(project: Project) -> None:
+    """Give a fresh copy what torch says of the committed `params.yaml`: asked once a session."""
+    answers = Path(os.environ[SHARED], "rehearsed.json")
+    theirs = project.path / ".reprise/rehearsed.json"
+    with answers.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not answers.exists():
+            project.run("python", "-c", "from pipeline.params.check import *; rehearse(read_yaml(PARAMS))")
+            shutil.copy2(theirs, answers)
+    theirs.parent.mkdir(exist_ok=True)
+    shutil.copy2(answers, theirs)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from ruamel.yaml import YAML
 
-from tests.conftest import Project, copy_project, project_environment
+from tests.conftest import Project, copy_project, know_answers, project_environment
 
 # What the issue allows from a kill to the end of the last process.
 END_SECONDS = 15.0
@@ -34,6 +34,7 @@ def make_dag(folder: Path, stages: Mapping[str, Mapping[str, Any]]) -> Project:
     """
     folder.mkdir()
     project = copy_project(folder)
+    know_answers(project)
     tree: dict[str, Any] = {}
     for name, stage in stages.items():
         deps = [f"{before}.out" for before in stage.get("after", [])]

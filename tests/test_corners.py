@@ -24,6 +24,7 @@ def test_a_repository_of_another_user(
     fresh: Callable[[str], Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = fresh("project")
+    know_answers(project)
     monkeypatch.chdir(project.path)
     # Git's own way to try this without rights to give files away.
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
@@ -60,6 +61,7 @@ def test_a_user_of_whom_the_machine_has_no_entry(
     if subprocess.run([*NAMELESS, "true"], capture_output=True).returncode != 0:
         pytest.skip("this machine lets nobody make a user namespace")
     project = fresh("project")
+    know_answers(project)
     env = {"HOME": str(tmp_path)}
     assert "would run: prepare" in project.run(*NAMELESS, "reprise", "plan", env=env).stdout
     homeless = project.run(*NAMELESS, "-u", "HOME", "reprise", "plan", ok=False).stderr

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, Project
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -63,22 +65,39 @@ def test_the_mistake_that_it_shows_stands_on_the_line_that_it_names() -> None:
     assert find_place(ROOT / "params.yaml", shown[2])[0] == int(shown[1])
 
 
-def test_the_shell_commands_run(clone: Project, prefect_server: str, tmp_path: Path) -> None:
+def commands_of_blocks() -> list[str]:
+    """The commands of the blocks, as a person types them."""
     found = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
-    blocks = [text for language, text in found if not language]
-    commands = [
+    return [
         line.split("#")[0].strip()
-        for block in blocks
-        for line in block.splitlines()
+        for language, text in found
+        if not language
+        for line in text.splitlines()
         if line.startswith(("dvc ", "reprise "))
     ]
-    commands += [
-        "reprise report",
-        "reprise plan",
-        "reprise plan --check",
-        "reprise accept",
-        "reprise gc --yes",
-    ]
+
+
+# Those that neither train nor load torch.
+SHORT = (
+    *("reprise plan", "reprise plan --check", "reprise accept", "reprise gc --yes"),
+    *("reprise recipe", "reprise metrics", "reprise deps --check"),
+    *("dvc repro infer", "dvc push", "dvc plots show", "dvc exp show --csv"),
+    "dvc metrics diff --md",
+)
+
+
+def test_the_short_shell_commands_run(clone: Project, tmp_path: Path) -> None:
+    clone.run("dvc", "remote", "add", "--default", "NAME", str(tmp_path / "remote"))
+    clone.commit("a remote")
+    for command in SHORT:
+        assert " ".join(command.split()[:2]) in README
+        clone.run(*command.split())
+    assert any(file.is_file() for file in (tmp_path / "remote").rglob("*"))
+
+
+@pytest.mark.soak
+def test_the_shell_commands_run(clone: Project, prefect_server: str, tmp_path: Path) -> None:
+    commands = [*commands_of_blocks(), "reprise report", *SHORT[:4]]
     commands += ["dvc repro infer", f"dvc remote add --default NAME {tmp_path / 'remote'}"]
     commands += ["dvc push", "reprise check"]
     commands += ["reprise recipe", "reprise recipe linear_regression"]

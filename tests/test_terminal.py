@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Project, project_environment
+from tests.conftest import ROOT, Project, know_answers, project_environment
 
 ASCII = {"PYTHONIOENCODING": "ascii"}
 # A stage's own start and end around work that prints; in a file, as a stage is.
@@ -42,6 +42,7 @@ def exit_to_nobody(project: Path, *command: str) -> int:
 @pytest.fixture
 def project(fresh: Callable[[str], Project]) -> Project:
     project = fresh("project")
+    know_answers(project)
     (project.path / "stages/prepare/__main__.py").write_text(STAGE, encoding="utf-8")
     return project
 
