@@ -54,7 +54,22 @@ LONG = (
     "evaluate.slices",
     "a helper that only evaluate imports",
     "the model's own file",
+    "infer.input",
+    "tune.trials, a search without a better value",
+    "a helper of prepare",
 )
+
+
+def test_a_knob_is_seen_by_its_stages_alone(clone: Project) -> None:
+    for knob, ((file, old, new), expected) in EDITS.items():
+        clone.edit(file, old, new)
+        seen = list(stale(clone))
+        clone.edit(file, new, old)
+        # Those after the first may wait for what it gives.
+        stages = ALL[1:] if expected is None else expected
+        assert set(seen) <= set(stages), knob
+        assert sorted(seen, key=ALL.index)[:1] == stages[:1], knob
+    assert stale(clone) == {}
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,7 @@ def test_a_recipe_is_valid(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert problems == []
     # Names, arguments, the search space and paths, as `reprise check` sees them.
     monkeypatch.setattr("pipeline.params.check.PARAMS", recipe)
+    monkeypatch.setattr("pipeline.params.check.rehearse", rehearse)
     check_params()
 
 
