@@ -159,7 +159,9 @@ def know_answers(project: Project) -> None:
     with answers.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not answers.exists():
-            project.run("python", "-c", "from pipeline.params.check import *; rehearse(read_yaml(PARAMS))")
+            project.run(
+                "python", "-c", "from pipeline.params.check import *; rehearse(read_yaml(PARAMS))"
+            )
             shutil.copy2(theirs, answers)
     theirs.parent.mkdir(exist_ok=True)
     shutil.copy2(answers, theirs)

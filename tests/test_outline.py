@@ -21,6 +21,7 @@ from stages.infer.params import InferParams
 from stages.prepare.fit import fit_schema
 from stages.prepare.infer_schema import find_schema
 from stages.prepare.params import PrepareParams
+from stages.tools.rehearse import rehearse
 from stages.training.params import TrainParams
 from tests.conftest import ROOT, Project
 

@@ -29,7 +29,7 @@ from onnx import TensorProto, helper
 
 from pipeline.serve import command
 from pipeline.serve.app import make_app
-from pipeline.serve.bundle import Bundle, load_bundle
+from pipeline.serve.bundle import Bundle, import_onnxruntime, load_bundle
 from pipeline.serve.command import _introduction, _say, bind, make_server, run_server
 from pipeline.serve.http import connections
 from pipeline.serve.http.connections import Connections, Limits, max_connections
