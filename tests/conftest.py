@@ -23,6 +23,8 @@ import pytest
 from tests.warm import COMMANDS, Warm
 
 ROOT = Path(__file__).resolve().parent.parent
+# What is read by those who need it, never at a program's start.
+LATER = ("PREFECT_API_URL", "REPRISE_", "PET_", "HTTP_PROXY", "http_proxy")
 # What a command of a test may take before it counts as hanging.
 TIMEOUT_SECONDS = 300
 SERVER_SECONDS = 120
@@ -58,12 +60,16 @@ class Project:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the project; `ok` says whether it must succeed, None either.
 
-        `dvc` and `reprise` start warm (`tests/warm.py`): not with an environment, which may say
-        how they start, and not `cold`, as from a shell.
+        `dvc` and `reprise` start warm (`tests/warm.py`): not with a variable that may say how
+        they start, and not `cold`, as from a shell.
         """
         environment = {**project_environment(), **(env or {})}
         done = None
-        if command[0] in COMMANDS and not env and not cold:
+        if (
+            command[0] in COMMANDS
+            and not cold
+            and all(name.startswith(LATER) for name in env or {})
+        ):
             done = _warm.run(command, self.path, environment, TIMEOUT_SECONDS)
         if done is None:
             done = self._run_cold(command, environment)

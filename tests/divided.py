@@ -20,10 +20,10 @@ from stages.train.checkpoints.checkpoint import copied, unpack
 from stages.train.checkpoints.checkpointer import Saver
 from stages.train.checkpoints.sharded_checkpoint import load_part
 from stages.training import recipe
+from stages.training.data import source as sources
 from stages.training.data.batching import epoch_batches
 from stages.training.data.source import Split
 from stages.training.device import fsdp as sharded
-from stages.training.device import out_of_memory as memory
 from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.recipe import load_data
@@ -186,7 +186,7 @@ def main() -> None:
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     dist.init_process_group("gloo", f"file://{folder / 'store'}", rank=rank, world_size=size)
     world = World(rank, size)
-    sharded.BLOCK_WEIGHTS, memory.MAX_ROWS = BLOCK_WEIGHTS, MAX_ROWS
+    sharded.BLOCK_WEIGHTS, sources.MAX_ROWS = BLOCK_WEIGHTS, MAX_ROWS
     parts: dict[str, Any] = {"parallel": "fsdp"}
     zoo = {kind: fit(kind, world, parts) for kind in SPECS}
     checkpoints = folder / "checkpoints"

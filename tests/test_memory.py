@@ -10,8 +10,8 @@ from stages.common.errors import UserError
 from stages.features.batch import Batch
 from stages.train.calibrate import score
 from stages.training.averaging import norms_of, recompute_norms
+from stages.training.data import source as sources
 from stages.training.data.source import Split, rows_at_once
-from stages.training.device import out_of_memory as memory
 from stages.training.device.distributed import World
 from stages.training.device.out_of_memory import (
     ProcessOutOfMemoryError,
@@ -66,7 +66,7 @@ def test_validation_norms_and_calibration_take_as_many_as_the_rule_has(
     scores, _ = score(model, data.validation)
     assert model.seen == [30, 30]
     # Rows of four numbers.
-    monkeypatch.setattr(memory, "MAX_NUMBERS", 4 * 12 + 3)
+    monkeypatch.setattr(sources, "MAX_NUMBERS", 4 * 12 + 3)
     model.seen.clear()
     assert validate(model, data.validation, loss_of, data, World()) == pytest.approx(whole)
     assert model.seen == [12, 12, 6]

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.commands.down import down
 from pipeline.common.ports import choose_port
 from pipeline.server import launch, register, up
 from pipeline.server import shutdown as endings
@@ -216,7 +217,7 @@ def test_a_server_alone_when_one_is_needed(
     assert capfd.readouterr() == ("", "")
     # A file of a worker that never came up, and the like, is no reason to start a second one.
     assert len(of(folder)) == 1
-    up.down()
+    down()
     assert of(folder) == []
 
 
@@ -328,7 +329,7 @@ def test_down_ends_the_others_when_one_does_not_end(
             raise UserError("worker does not end")
         endings.end(name, record, grace_seconds)
 
-    monkeypatch.setattr(up, "end", end)
+    monkeypatch.setattr("pipeline.commands.down.end", end)
     Path(".reprise").mkdir()
     with subprocess.Popen(["sleep", "60"]) as worker, subprocess.Popen(["sleep", "60"]) as server:
         started = {"worker": worker, "server": server}
@@ -336,7 +337,7 @@ def test_down_ends_the_others_when_one_does_not_end(
         write_records({name: Service(name, p.pid, began[name]) for name, p in started.items()})
         try:
             with pytest.raises(UserError, match="worker does not end"):
-                up.down()
+                down()
             assert worker.poll() is None
             assert server.wait(1) == -signal.SIGTERM
         finally:
