@@ -16,8 +16,7 @@ from pipeline.serve.codec.rows import make_encoder
 from pipeline.serve.codec.signature import Input, Output, Signature
 from stages.features.encode import encode
 from stages.features.schema import Array, Schema, Statistics
-from stages.formats.chunks import read_chunks
-from stages.formats.read import read_table
+from stages.formats.read import read_chunks, read_table
 from stages.infer.rejected import encode_whole
 from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.infer_schema import find_schema

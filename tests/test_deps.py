@@ -154,14 +154,14 @@ def test_a_new_model_changes_no_dependency(project: Path) -> None:
 
 def test_what_a_dataset_imports_is_declared_where_it_trains(project: Path) -> None:
     before = read_yaml(Path("dvc.yaml"))["stages"]
-    code = "import polars\nimport stages.formats.read\n"
+    code = "import polars\nimport stages.formats.text.plain_values\n"
     (project / "stages/zoo/datasets/mine.py").write_text(code, encoding="utf-8")
     write(derive())
     for name, stage in read_yaml(Path("dvc.yaml"))["stages"].items():
         added = set(stage["deps"]) - set(before[name]["deps"])
         trains = name in ("tune", "train")
         assert ("stages/zoo/datasets" in stage["deps"]) == trains
-        assert ("stages/formats/read.py" in added) == trains
+        assert ("stages/formats/text/plain_values.py" in added) == trains
         assert (stage != before[name]) == trains
         (libraries,) = (e["stages/versions.yaml"] for e in stage["params"] if isinstance(e, dict))
         assert not trains or "polars" in libraries

@@ -11,8 +11,7 @@ import pytest
 from stages.common.errors import Problem, UserError
 from stages.features.encode import encode
 from stages.features.schema import Schema, read_schema, read_statistics
-from stages.formats.chunks import read_chunks
-from stages.formats.read import read_table
+from stages.formats.read import read_chunks, read_table
 from stages.infer.rejected import encode_whole
 from stages.prepare.doubts import as_line, find_doubts
 from stages.prepare.infer_schema import find_schema

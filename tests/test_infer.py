@@ -16,8 +16,9 @@ from polars.testing import assert_frame_equal
 from stages.common.errors import UserError
 from stages.common.files import md5, read_csv
 from stages.features.schema import Feature, Moments, Schema, Statistics, Target
-from stages.formats import chunk, chunks
+from stages.formats import chunk
 from stages.formats.chunk import Chunk, chunk_rows
+from stages.formats.read import read_chunks
 from stages.infer.notes import Notes, Sums
 from stages.infer.rejected import encode_whole
 from stages.infer.thread_map import map_in_order, num_threads
@@ -140,7 +141,7 @@ def test_numbers_and_truths_are_categories_however_they_are_written(
     (tmp_path / "new.csv").write_text(
         "id,size,town,smoker\na,1, 1.0 ,yes\nb,1,1,1\nc,NA,2.50,\nd,1,True,0\ne,1,one,no\n"
     )
-    (part,) = chunks.read_chunks(tmp_path / "new.csv", schema, KEY)
+    (part,) = read_chunks(tmp_path / "new.csv", schema, KEY)
     _, arrays = encode_whole(part, schema, predictor.statistics, KEY)
     assert arrays["categorical"][:, 0].tolist() == [1, 1, 2, 3, 0]
     assert arrays["boolean"][:, 0].tolist() == [1, 1, 0, 0, 0]
@@ -347,7 +348,7 @@ def test_a_parquet_file_is_not_kept_while_it_is_read(predictor: Predictor, tmp_p
     rows = pl.concat([TABLE] * 1000)
     rows.write_parquet(tmp_path / "new.parquet", row_group_size=4000)
     before, most = pa.total_allocated_bytes(), 0
-    for part in chunks.read_chunks(tmp_path / "new.parquet", predictor.schema, KEY):
+    for part in read_chunks(tmp_path / "new.parquet", predictor.schema, KEY):
         most = max(most, pa.total_allocated_bytes() - before)
         assert part.table.height <= chunk.CHUNK_ROWS
     assert most < 2 * rows.estimated_size() * chunk.CHUNK_ROWS / rows.height

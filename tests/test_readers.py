@@ -12,10 +12,10 @@ import torch
 from stages.common.errors import UserError
 from stages.features.encode import as_boolean, as_numeric
 from stages.features.schema import Feature, FeatureKind, Moments, Schema, Statistics, Target
-from stages.formats import chunk, pieces
-from stages.formats.chunks import read_chunks
-from stages.formats.read import read_table
+from stages.formats import chunk
+from stages.formats.read import read_chunks, read_table
 from stages.formats.reading import Damage, Noticed
+from stages.formats.text import pieces
 from stages.infer.write import write_predictions
 from stages.model.predictor import Predictor
 

@@ -8,8 +8,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from stages.common.errors import UserError
-from stages.formats.plain_values import NULLS
 from stages.formats.read import SUFFIXES, read_table
+from stages.formats.text.plain_values import NULLS
 
 TABLE = pl.DataFrame(
     {

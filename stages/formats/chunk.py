@@ -1,19 +1,22 @@
 """Some thousands of new rows: how many, which columns, and how they are put together."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stages.features.encode import as_boolean, as_numeric
 from stages.features.schema import Schema
 from stages.formats.reading import Damage
 
 CHUNK_ROWS = 32_768
 # Of wide rows and of images fewer are taken, down to one.
 CHUNK_VALUES = 1 << 21
+# Adds rows to a file.
+Write = Callable[[pl.DataFrame], None]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,20 @@ def chunk_rows(schema: Schema) -> int:
 def needed_columns(schema: Schema) -> list[str]:
     """The key's column, if there is one, and those of the features."""
     return [*([] if schema.key is None else [schema.key]), *(f.name for f in schema.features)]
+
+
+def take_columns(table: pl.DataFrame, schema: Schema, key: str) -> pl.DataFrame:
+    """The needed columns of a table whose file says their types.
+
+    Raises UserError where no value of a column can be what the model takes: a date is no number.
+    """
+    table = table.select(needed_columns(schema))
+    empty = table.head(0)
+    for feature in schema.of_kind("numeric"):
+        as_numeric(empty[feature.name], key)
+    for feature in schema.of_kind("boolean"):
+        as_boolean(empty[feature.name], key)
+    return table
 
 
 def in_equal_parts(chunks: Iterator[Chunk], num_rows: int) -> Iterator[Chunk]:

@@ -1,18 +1,24 @@
-"""A CSV or TSV file as texts, some thousands of rows at a time; in whole and in chunks the same."""
+"""CSV and TSV: texts, of which values are made; whole, a chunk at a time, and written."""
 
 import codecs
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from stages.formats.csv_scan import (
+from stages.features.encode import check_columns
+from stages.features.schema import Schema
+from stages.formats.chunk import Chunk, Write, chunk_rows, in_equal_parts, needed_columns
+from stages.formats.reading import Damage, Noticed
+from stages.formats.text.csv_scan import (
     LINE_END,
     Block,
     Form,
@@ -21,8 +27,9 @@ from stages.formats.csv_scan import (
     scan,
     split_fields,
 )
-from stages.formats.pieces import mark_last, read_pieces
-from stages.formats.reading import Damage, Noticed
+from stages.formats.text.csv_values import read_texts
+from stages.formats.text.pieces import mark_last, read_pieces
+from stages.formats.text.plain_values import plain, typed
 
 OTHER_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ",": "','"}
 NUM_LINES_LOOKED_AT = 50
@@ -53,9 +60,59 @@ class CsvFile:
             yield Texts(_parse(block, self.separator, places, names), block.rows(), block.damaged)
 
 
+def read(path: Path, _key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
+    """The whole table, each column of the type that all of its texts have."""
+    file = open_csv(path, noticed)
+    tables, damaged = [], []
+    for texts in file.read(file.names):
+        tables.append(plain(texts.table, noticed))
+        damaged += texts.damaged
+    if damaged or not tables:
+        return pl.DataFrame(), damaged
+    return typed(pl.concat(tables)), []
+
+
+def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
+    """The columns of `schema`, each text read as what training has in that column."""
+    for chunk in in_equal_parts(_read_texts(path, schema, key, noticed), chunk_rows(schema)):
+        table = read_texts(plain(chunk.table, noticed), schema)
+        yield Chunk(table, chunk.rows, chunk.damaged)
+
+
+def _read_texts(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
+    file = open_csv(path, noticed)
+    check_columns(pl.DataFrame(schema=file.names), schema, key)
+    for texts in file.read(needed_columns(schema)):
+        table = texts.table.select(needed_columns(schema))
+        yield Chunk(table, texts.rows, texts.damaged)
+
+
+@contextmanager
+def open_writer(path: Path, _metadata: Mapping[str, str]) -> Iterator[Write]:
+    """A function that adds rows to a new file, below one header."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        yield write_to(file, _separator(path))
+
+
+def write_to(file: TextIO, separator: str = ",") -> Write:
+    """A function that adds rows to an open file."""
+    header = True
+
+    def write(frame: pl.DataFrame) -> None:
+        nonlocal header
+        file.write(frame.write_csv(separator=separator, include_header=header))
+        header = False
+
+    return write
+
+
+def _separator(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
+
+
 def open_csv(path: Path, noticed: Noticed) -> CsvFile:
     """The file with its header read. Raises ValueError where there is none that holds."""
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    separator = _separator(path)
     pieces = mark_last(read_pieces(path, noticed))
     form, data, line = Form(separator), b"", 1
     for piece, is_last in pieces:

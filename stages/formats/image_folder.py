@@ -17,6 +17,10 @@ import numpy.typing as npt
 import polars as pl
 
 from stages.common.errors import Problem, UserError
+from stages.features.schema import Feature, Schema
+from stages.formats.chunk import Chunk, chunk_rows
+from stages.formats.reading import Damage, Noticed
+from stages.formats.suffixes import SUFFIXES as TABLES
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,6 +46,44 @@ _TURNED = (5, 6, 7, 8)
 
 class ImageError(Exception):
     """A file that is no image that can be read; the text says why, to follow its name."""
+
+
+def read(folder: Path, key: str, _noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
+    """The whole table, as `read_folder` has it."""
+    return read_folder(folder, key), []
+
+
+def chunks(folder: Path, schema: Schema, key: str, _noticed: Noticed) -> Iterator[Chunk]:
+    """The images of a folder, each named by its path there, as the schema's one column."""
+    if [feature.kind for feature in schema.features] != ["image"]:
+        message = f"{folder} is a folder, and this model takes more than images: name one file"
+        raise UserError(Problem(message, key, str(folder), allowed=TABLES))
+    (feature,) = schema.features
+    num_rows, names = chunk_rows(schema), find_files(folder, key)
+    for start in range(0, len(names), num_rows):
+        rows: list[int] = []
+        images: list[Pixels] = []
+        damaged: list[Damage] = []
+        for row, name in enumerate(names[start : start + num_rows], start):
+            try:
+                images.append(_read_as(folder / name, feature))
+                rows.append(row)
+            except ImageError as error:
+                damaged.append(Damage(row, str(error), feature.name, name))
+        paths = pl.Series(schema.key or PATH, [names[row] for row in rows], pl.String)
+        column = pl.Series(feature.name, np.stack(images) if images else [])
+        yield Chunk(pl.DataFrame([paths, column]), np.array(rows, np.int64), damaged)
+
+
+def _read_as(path: Path, feature: Feature) -> Pixels:
+    """The pixels of a file as the rows of `feature` hold them. Raises ImageError."""
+    channels, height, width = feature.shape or []
+    pixels = read_image(path, channels, (height, width))
+    if feature.layout == "HWC":
+        return pixels.reshape(height, width, channels)
+    if feature.layout == "CHW":
+        return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+    return pixels
 
 
 def find_files(folder: Path, key: str) -> list[str]:

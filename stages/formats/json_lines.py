@@ -1,224 +1,99 @@
-"""JSON lines: one record a line, a damaged line named by its number; whole and in chunks the same.
+"""JSON lines: one record a line; whole, a chunk at a time, and written.
 
-Lines end with LF, CRLF or CR; an empty line is no row. A line that is no JSON record, a name that
-stands twice in it, a NUL or half a character in a text, and a number that no float holds are
-damage of that line alone.
+New rows are read as texts: their digits stay, and kinds may differ from row to row.
 """
 
-import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from stages.common.errors import shorten
-from stages.formats.pieces import describe_utf8_error, mark_last, read_pieces
+from stages.features.encode import check_columns, image_shape
+from stages.features.schema import Schema
+from stages.formats.chunk import Chunk, Write, chunk_rows, needed_columns
 from stages.formats.reading import Damage, Noticed
-
-MAX_LINE_BYTES = 256 << 20
-# Of the largest whole number that a table holds.
-MAX_DIGITS = 38
-# What Polars reads without a word, and other than it stands there.
-_SUSPICIOUS = (b"\\u0000", b"\\ud", b"\\uD")
-
-
-class Line(NamedTuple):
-    """A line with something in it; `number` counts from 1, `row` counts such lines from 0."""
-
-    text: bytes
-    number: int
-    row: int
+from stages.formats.text.csv_values import read_texts
+from stages.formats.text.json_scan import (
+    Line,
+    find_damage,
+    parse_lines,
+    parse_together,
+    read_lines,
+)
+from stages.formats.text.plain_values import plain
 
 
-@dataclass(frozen=True)
-class Records:
-    """Rows of the file: `rows` (rows,) are the numbers of those in `table`."""
-
-    table: pl.DataFrame
-    rows: npt.NDArray[np.int64]
-    damaged: list[Damage]
-
-
-def read_lines(path: Path, num_rows: int | None, noticed: Noticed) -> Iterator[list[Line]]:
-    """The lines of the file, `num_rows` at a time, or all of them at once."""
-    waiting: list[Line] = []
-    rest, number, row = b"", 0, 0
-    for piece, is_last in mark_last(read_pieces(path, noticed)):
-        texts = (rest + piece).splitlines(keepends=True)
-        # A CR may be the half of a line's end, and a line be cut where the piece is.
-        is_open = bool(texts) and not is_last and not texts[-1].endswith(b"\n")
-        rest = texts.pop() if is_open else b""
-        if len(rest) > MAX_LINE_BYTES:
-            raise ValueError(f"line {number + len(texts) + 1} is too long to read")
-        for text in texts:
-            number += 1
-            if record := text.strip():
-                waiting.append(Line(record, number, row))
-                row += 1
-            if len(waiting) == num_rows:
-                yield waiting
-                waiting = []
-    if waiting:
-        yield waiting
+def read(path: Path, _key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
+    """The whole table, each column of the type that all of its values have."""
+    lines = next(read_lines(path, None, noticed), None)
+    if lines is None:
+        raise ValueError("it has no line with a record")
+    records = parse_lines(lines, None)
+    return plain(records.table, noticed), records.damaged
 
 
-def parse_lines(lines: list[Line], schema: pl.Schema | None) -> Records:
-    """The lines as a table of `schema`, or of what all of them hold; what is none is set aside.
-
-    Raises ValueError where the lines, each a record, hold kinds of values that make no column.
-    """
-    if (records := parse_together(lines, schema)) is not None:
-        return records
-    damaged, whole = [], []
-    for line in lines:
-        reason = find_damage(line.text)
-        if reason is None:
-            whole.append(line)
-        else:
-            damaged.append(Damage(line.row, f"line {line.number}: {reason}"))
-    table = _parse(whole, schema, trust=True) if whole else pl.DataFrame(schema=schema)
-    if table is None and schema is None:
-        raise ValueError(_differing(whole))
-    if table is None:
-        whole = _fitting(whole, schema, damaged)
-        table = _parse(whole, schema, trust=True) if whole else pl.DataFrame(schema=schema)
-        assert table is not None
-    damaged.sort(key=lambda damage: damage.row)
-    return Records(table, np.array([line.row for line in whole], np.int64), damaged)
+def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
+    """The columns of `schema`, each text read as what training has in that column."""
+    for chunk in _read(path, schema, key, noticed):
+        table = read_texts(plain(chunk.table, noticed), schema)
+        yield Chunk(table, chunk.rows, chunk.damaged)
 
 
-def parse_together(lines: list[Line], schema: pl.Schema | None) -> Records | None:
-    """The lines in one go; None where one may be damaged, or holds what `schema` does not take."""
-    table = _parse(lines, schema)
-    if table is None:
-        return None
-    return Records(table, np.array([line.row for line in lines], np.int64), [])
+@contextmanager
+def open_writer(path: Path, _metadata: Mapping[str, str]) -> Iterator[Write]:
+    """A function that adds rows to a new file."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        yield lambda frame: print(frame.write_ndjson(), end="", file=file)
 
 
-def find_damage(text: bytes) -> str | None:
-    """Why a line is no record that can be read, with where; None where it is one."""
-    reason = describe_utf8_error(text)
-    if reason is not None:
-        return reason
-    try:
-        record = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_short,
-        )
-    except json.JSONDecodeError as error:
-        return f"it is no JSON record: {error.msg} in column {error.colno}"
-    except RecursionError:
-        return "its lists or records are nested too deeply"
-    except ValueError as error:
-        return str(error)
-    if not isinstance(record, dict):
-        return "it is no JSON record {…}, but " + shorten(text.decode())
-    return _bad_text(record)
+def _read(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
+    """The columns of `schema` in the file: texts, except images, which are lists of numbers."""
+    types = pl.Schema(dict.fromkeys(needed_columns(schema), pl.String))
+    for image in schema.of_kind("image"):
+        dtype: pl.DataType = pl.Float64()
+        for _ in image_shape(image):
+            dtype = pl.List(dtype)
+        types[image.name] = dtype
+    numbers = {feature.name: pl.Float64() for feature in schema.of_kind("numeric")}
+    for lines in read_lines(path, chunk_rows(schema), noticed):
+        # Nearly always what should be a number is one; where not, all come as texts.
+        records = parse_together(lines, pl.Schema({**types, **numbers}))
+        records = records or parse_lines(lines, types)
+        if lines[0].row == 0 and records.table.height:
+            _check_names(records.table, lines, schema, key)
+        yield _without_nested(Chunk(records.table, records.rows, records.damaged), lines, schema)
 
 
-def _parse(
-    lines: list[Line], schema: pl.Schema | None, *, trust: bool = False
-) -> pl.DataFrame | None:
-    """The lines in one go; None where any of them may be damaged or does not fit the others."""
-    content = b"\n".join(line.text for line in lines)
-    if not trust and any(mark in content for mark in _SUSPICIOUS):
-        return None
-    try:
-        table = pl.read_ndjson(io.BytesIO(content), schema=schema, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, ValueError):
-        return None
-    if table.height != len(lines):
-        return None
-    if not trust:
-        for name in table.columns:
-            if content.count(json.dumps(name, ensure_ascii=False).encode() + b":") > len(lines):
-                return None
-    return table
+def _check_names(table: pl.DataFrame, lines: list[Line], schema: Schema, key: str) -> None:
+    """Stop where no line of the first ones names a column; one without a value may be named."""
+    names = dict.fromkeys(each.name for each in table if each.null_count() < each.len())
+    if len(names) < table.width:
+        for line in lines:
+            if find_damage(line.text) is None:
+                names |= dict.fromkeys(json.loads(line.text))
+    check_columns(pl.DataFrame(schema=list(names)), schema, key)
 
 
-def _fitting(lines: list[Line], schema: pl.Schema | None, damaged: list[Damage]) -> list[Line]:
-    """The lines that fit `schema`, tried by halves; the others join `damaged`."""
-    if _parse(lines, schema, trust=True) is not None:
-        return lines
-    if len(lines) == 1:
-        reason = "it holds a value of another kind than the model takes: "
-        reason += shorten(lines[0].text.decode())
-        damaged.append(Damage(lines[0].row, f"line {lines[0].number}: {reason}"))
-        return []
-    half = len(lines) // 2
-    return _fitting(lines[:half], schema, damaged) + _fitting(lines[half:], schema, damaged)
-
-
-def _differing(lines: list[Line]) -> str:
-    """Which column holds what in which line, of lines that make no table together."""
-    seen: dict[str, tuple[str, int]] = {}
-    for line in lines:
-        for name, value in json.loads(line.text).items():
-            kind = _kind(value)
-            if kind is None:
-                continue
-            other, number = seen.setdefault(name, (kind, line.number))
-            if other != kind:
-                return (
-                    f"'{name}' is {other} in line {number} and {kind} in line {line.number}: "
-                    "write one kind of value in all lines"
-                )
-    return "its lines hold lists or records that differ in kind: write one kind in all lines"
-
-
-def _kind(value: object) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, list):
-        return "a list"
-    return "a record" if isinstance(value, dict) else "a number or a text"
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it has more than one value named '{twice}'")
-    return record
-
-
-def _refuse_constant(word: str) -> object:
-    raise ValueError(f"{word} is no JSON: write null for a gap")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError(f"{shorten(text)} is too large for a number: write null for a gap")
-    return number
-
-
-def _short(text: str) -> int:
-    if len(text.lstrip("-")) > MAX_DIGITS:
-        raise ValueError(f"{shorten(text)} has too many digits for a number: write it as a text")
-    return int(text)
-
-
-def _bad_text(value: object) -> str | None:
-    """What is wrong with a text within `value`, however deep."""
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    if isinstance(value, list):
-        return next((found for each in value if (found := _bad_text(each))), None)
-    if isinstance(value, str):
-        if "\0" in value:
-            return "a NUL stands in a text (\\u0000); remove it"
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            return "half a character stands in a text (a lone surrogate, \\ud800 to \\udfff)"
-    return None
+def _without_nested(chunk: Chunk, lines: list[Line], schema: Schema) -> Chunk:
+    """The chunk without rows that hold a list or a record where a category or the key stands."""
+    names = [feature.name for feature in schema.of_kind("categorical")]
+    names += [] if schema.key is None else [schema.key]
+    if not names or not chunk.table.height:
+        return chunk
+    begins = pl.any_horizontal(pl.col(names).str.contains(r"^[\[{]").fill_null(value=False))
+    found: dict[int, Damage] = {}
+    for place in chunk.table.select(begins).to_series().arg_true():
+        row = int(chunk.rows[place])
+        record = json.loads(lines[row - lines[0].row].text)
+        for name in names:
+            if isinstance(record.get(name), list | dict):
+                reason = f"{shorten(repr(record[name]))} is not one value"
+                found[place] = Damage(row, reason, name)
+    if not found:
+        return chunk
+    kept = [place for place in range(chunk.table.height) if place not in found]
+    damaged = sorted([*chunk.damaged, *found.values()], key=lambda each: each.row)
+    return Chunk(chunk.table[kept], chunk.rows[kept], damaged)

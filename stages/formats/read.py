@@ -1,18 +1,25 @@
-"""Tables from files: CSV, TSV, Parquet, JSON lines; or from a folder of images."""
+"""Tables from files of any format, or from a folder of images: read whole, or in chunks.
 
-from collections.abc import Callable
+A whole table goes to training, chunks are new rows: a file of any length takes the memory of one.
+A line that is no row, such as one with a field too many, stops whole reading; in chunks it is
+handed on as damaged and does not stop the others. Rows and their gaps are the same in both: a
+format's file has both readings.
+"""
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
 from polars import selectors as cs
 
 from stages.common.errors import Problem, UserError
-from stages.formats.csv import open_csv
-from stages.formats.image_folder import read_folder
-from stages.formats.json_lines import parse_lines, read_lines
-from stages.formats.plain_values import plain, typed
-from stages.formats.reading import Damage, Noticed, damage_message
+from stages.features.schema import Schema
+from stages.formats.chunk import Chunk
+from stages.formats.format import find_reader
+from stages.formats.reading import Noticed, damage_message
 from stages.formats.suffixes import SUFFIXES
+
+CANNOT_READ = (pl.exceptions.PolarsError, OSError, ValueError)
 
 
 def read_table(path: Path, key: str, say: Callable[[str], None] = print) -> pl.DataFrame:
@@ -23,15 +30,12 @@ def read_table(path: Path, key: str, say: Callable[[str], None] = print) -> pl.D
     `say` is told with their number. Raises UserError when the file is missing, empty, of another
     kind, or damaged, be it in one line.
     """
-    if path.is_dir():
-        return read_folder(path, key)
     check_file(path, key)
     noticed = Noticed()
     try:
-        table, damaged = _read(path, path.suffix.lower(), noticed)
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        reason = str(error).split("\n")[0][:300]
-        raise UserError(_problem(f"cannot read {path}: {reason}", path, key)) from None
+        table, damaged = find_reader(path).read(path, key, noticed)
+    except CANNOT_READ as error:
+        raise _unreadable(error, path, key) from None
     if damaged:
         raise UserError(_problem(damage_message(path, damaged), path, key))
     if table.height == 0:
@@ -43,10 +47,33 @@ def read_table(path: Path, key: str, say: Callable[[str], None] = print) -> pl.D
     return table
 
 
+def read_chunks(
+    path: Path, schema: Schema, key: str, noticed: Noticed | None = None
+) -> Iterator[Chunk]:
+    """The columns of `schema` in the file, in its order; `key` is the parameter that names it.
+
+    `noticed` is told what a person should know. Raises UserError when the file can't be read, has
+    no rows, or lacks a column.
+    """
+    check_file(path, key)
+    noticed = noticed or Noticed()
+    num_rows = 0
+    try:
+        for chunk in find_reader(path).chunks(path, schema, key, noticed):
+            num_rows += chunk.table.height + len(chunk.damaged)
+            for feature in schema.of_kind("numeric"):
+                noticed.add_infinite(feature.name, chunk.table[feature.name])
+            yield chunk
+    except CANNOT_READ as error:
+        raise _unreadable(error, path, key) from None
+    if num_rows == 0:
+        raise UserError(_problem(f"{path} has no rows", path, key))
+
+
 def check_file(path: Path, key: str) -> None:
-    """Raise UserError unless `path` is a file with something in it, of a kind that can be read."""
+    """Raise UserError unless `path` is a folder, or a file of a known kind with something in it."""
     if path.is_dir():
-        raise UserError(_problem(f"{path} is a folder; a table is one file", path, key))
+        return
     if not path.exists():
         what = "file" if path.suffix else "folder"
         raise UserError(_problem(f"the {what} {path} does not exist", path, key))
@@ -59,23 +86,12 @@ def check_file(path: Path, key: str) -> None:
         raise UserError(_problem(f"{path} is empty", path, key))
 
 
-def _read(path: Path, suffix: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
-    if suffix == ".parquet":
-        return plain(pl.read_parquet(path), noticed), []
-    if suffix in (".jsonl", ".ndjson"):
-        lines = next(read_lines(path, None, noticed), None)
-        if lines is None:
-            raise ValueError("it has no line with a record")
-        records = parse_lines(lines, None)
-        return plain(records.table, noticed), records.damaged
-    file = open_csv(path, noticed)
-    tables, damaged = [], []
-    for texts in file.read(file.names):
-        tables.append(plain(texts.table, noticed))
-        damaged += texts.damaged
-    if damaged or not tables:
-        return pl.DataFrame(), damaged
-    return typed(pl.concat(tables)), []
+def _unreadable(error: Exception, path: Path, key: str) -> UserError:
+    """The error of a format's reader with the file named; a UserError as it is."""
+    if isinstance(error, UserError):
+        return error
+    reason = str(error).split("\n")[0][:300]
+    return UserError(_problem(f"cannot read {path}: {reason}", path, key))
 
 
 def _problem(message: str, path: Path, key: str) -> Problem:

@@ -1,11 +1,25 @@
-"""What a parameter that names a table may be: one file that can be read, or a folder of images."""
+"""The formats of tables by suffix, and the type of a parameter that names a table.
 
+A format's file is loaded when it is asked for: `params.yaml` is checked without polars.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 from pydantic import AfterValidator
 
-SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+# In the order in which messages name them. `format.py` says what such a file has.
+FORMATS: Mapping[str, Callable[[], ModuleType]] = {
+    ".parquet": lambda: import_module("stages.formats.parquet"),
+    ".csv": lambda: import_module("stages.formats.csv"),
+    ".tsv": lambda: import_module("stages.formats.csv"),
+    ".jsonl": lambda: import_module("stages.formats.json_lines"),
+    ".ndjson": lambda: import_module("stages.formats.json_lines"),
+}
+SUFFIXES = tuple(FORMATS)
 
 
 def _check_suffix(name: str) -> str:

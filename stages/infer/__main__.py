@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stages.common.files import write_json
 from stages.common.params import Params
-from stages.formats.chunks import read_chunks
+from stages.formats.read import read_chunks
 from stages.infer.export.onnx_graph import export
 from stages.infer.export.signature import signature
 from stages.infer.export.torch_program import export_program, program_signature

@@ -13,8 +13,8 @@ from stages.common.errors import Problem, UserError
 from stages.features.encode import encode
 from stages.features.schema import Array
 from stages.formats.chunk import Chunk
-from stages.formats.chunks import read_chunks
 from stages.formats.image_folder import PATH
+from stages.formats.read import read_chunks
 from stages.formats.reading import Damage, Noticed
 from stages.infer.explain import Explanations, explain, in_words
 from stages.infer.notes import Notes

@@ -7,19 +7,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
 
-import polars as pl
-from pyarrow import parquet
-
+from stages.formats.chunk import Write
+from stages.formats.csv import write_to
+from stages.formats.format import find_format
 from stages.formats.reading import Damage, Noticed
 from stages.infer.explain import Explanations
 from stages.infer.notes import Notes
 from stages.infer.stream import KeysDifferError, predict_file
 from stages.model.predictor import Predictor
 
-Write = Callable[[pl.DataFrame], None]
-# Of a prediction's file: Parquet's own metadata names the model under this word.
+# The metadata of a prediction's file name the model under this word.
 MODEL = "model_md5"
 NUM_SHOWN = 10
 
@@ -97,59 +95,10 @@ def describe(damage: Damage) -> str:
 @contextmanager
 def _open_target(target: Path | None, model_md5: str) -> Iterator[Write]:
     if target is None:
-        yield _csv(sys.stdout, ",")
-    elif target.suffix.lower() == ".parquet":
-        with _open_parquet(target, model_md5) as write:
-            yield write
+        yield write_to(sys.stdout)
     else:
-        with target.open("w", encoding="utf-8", newline="") as file:
-            if target.suffix.lower() in (".jsonl", ".ndjson"):
-                yield lambda frame: print(frame.write_ndjson(), end="", file=file)
-            else:
-                yield _csv(file, "\t" if target.suffix.lower() == ".tsv" else ",")
-
-
-@contextmanager
-def _open_parquet(target: Path, model_md5: str) -> Iterator[Write]:
-    with ExitStack() as stack:
-        writers: list[parquet.ParquetWriter] = []
-
-        def write(frame: pl.DataFrame) -> None:
-            table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-            table = table.replace_schema_metadata({MODEL: model_md5})
-            if not writers:
-                writer = parquet.ParquetWriter(target, table.schema, **_encodings(frame.schema))
-                writers.append(stack.enter_context(writer))
-            writers[0].write_table(table)
-
-        yield write
-
-
-def _encodings(schema: pl.Schema) -> dict[str, Any]:
-    """How each column is written: a third of the time and half of the bytes of pyarrow's default.
-
-    A dictionary pays for the names of classes alone; the bytes of floats are stored one place
-    after the other, and whole numbers as their differences.
-    """
-    floats = [name for name, dtype in schema.items() if dtype.is_float()]
-    numbers = [name for name, dtype in schema.items() if dtype.is_integer()]
-    return {
-        "compression": "zstd",
-        "use_dictionary": [name for name in ("prediction",) if schema[name] == pl.String],
-        "use_byte_stream_split": floats,
-        "column_encoding": dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
-    }
-
-
-def _csv(file: TextIO, separator: str) -> Write:
-    header = True
-
-    def write(frame: pl.DataFrame) -> None:
-        nonlocal header
-        file.write(frame.write_csv(separator=separator, include_header=header))
-        header = False
-
-    return write
+        with find_format(target).open_writer(target, {MODEL: model_md5}) as write:
+            yield write
 
 
 @contextmanager

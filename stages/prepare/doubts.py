@@ -15,7 +15,7 @@ import polars as pl
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.encode import BLANKS
 from stages.features.schema import Schema
-from stages.formats.plain_values import LEADING_ZERO
+from stages.formats.text.plain_values import LEADING_ZERO
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 # Of the values: as many may be strays; what is said of the whole begins at the half.

@@ -105,6 +105,8 @@ def _first_rows(path: Path) -> pl.DataFrame | None:
             return pl.read_parquet(path, n_rows=FIRST_ROWS)
         if suffix in (".jsonl", ".ndjson"):
             return pl.read_ndjson(path, n_rows=FIRST_ROWS)
+        if suffix not in (".csv", ".tsv"):
+            return None  # prepare reads it, and says what is wrong
         separator = "\t" if suffix == ".tsv" else ","
         table = pl.read_csv(path, separator=separator, n_rows=FIRST_ROWS)
         return table.rename(lambda name: name.strip())

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stages.formats.pieces import describe_utf8_error, mark_last
 from stages.formats.reading import Damage
+from stages.formats.text.pieces import describe_utf8_error, mark_last
 
 LINE_END = re.compile(rb"\r\n|\n|\r")
 # A quote that opens and does not close is looked for so far; no memory holds more at once.

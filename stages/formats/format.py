@@ -1,0 +1,58 @@
+"""The functions that the file of a format has, and the look-up of a format by a path.
+
+To add a format: one file here with the three functions of `Format`, and one line for its suffix in
+`suffixes.py`. `tests/test_formats.py` then holds it to what all formats do.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol, cast
+
+import polars as pl
+
+import stages.formats.image_folder as image_folder
+from stages.features.schema import Schema
+from stages.formats.chunk import Chunk, Write
+from stages.formats.reading import Damage, Noticed
+from stages.formats.suffixes import FORMATS
+
+
+class Reader(Protocol):
+    """Reads a table whole or in chunks: the same rows, with the same gaps.
+
+    Both raise ValueError, OSError or PolarsError with why a table can't be read, or a UserError,
+    in which `key` is the parameter that names the table. `read.py` names the file, refuses an
+    empty one and one without rows, and counts infinities.
+    """
+
+    def read(self, path: Path, key: str, noticed: Noticed, /) -> tuple[pl.DataFrame, list[Damage]]:
+        """All rows and columns, texts as `plain` gives them; and the rows that can't be read.
+
+        Where there are such rows, no table is needed.
+        """
+
+    def chunks(self, path: Path, schema: Schema, key: str, noticed: Noticed, /) -> Iterator[Chunk]:
+        """The needed columns, `chunk_rows` rows at a time, damaged ones among them.
+
+        Raises UserError where the file lacks a column.
+        """
+
+
+class Format(Reader, Protocol):
+    """A kind of file: read as by `Reader`, and written."""
+
+    def open_writer(
+        self, path: Path, metadata: Mapping[str, str], /
+    ) -> AbstractContextManager[Write]:
+        """A function that adds rows to a new file; `metadata` is kept where a format has it."""
+
+
+def find_reader(path: Path) -> Reader:
+    """The reader of a folder of images, or of a file by its suffix."""
+    return image_folder if path.is_dir() else find_format(path)
+
+
+def find_format(path: Path) -> Format:
+    """The format of a file by its suffix, which is one of SUFFIXES."""
+    return cast(Format, FORMATS[path.suffix.lower()]())
