@@ -11,13 +11,13 @@ import torch
 
 from stages.common.errors import UserError
 from stages.features.encode import as_boolean, as_numeric
-from stages.features.schema import Feature, FeatureKind, Moments, Schema, Statistics, Target
+from stages.features.schema import FeatureKind, Moments, Statistics
 from stages.formats import chunk
 from stages.formats.read import read_chunks, read_table
-from stages.formats.reading import Damage, Noticed
 from stages.formats.text import pieces
 from stages.infer.write import write_predictions
 from stages.model.predictor import Predictor
+from tests.readings import assert_one_reading, read_new_rows, schema_of, stops
 
 WORDS = ["1", "-2.5", "007", "Oslo", "", "é", "true", "5 cm", "# no", "1234567890123456789"]
 QUOTED = ["a,b", "two\nlines", 'said "so"', "", "three\r\nlines\nhere", " blank "]
@@ -37,55 +37,6 @@ NOISE = [
     b"#",
     b"\xef\xbb\xbf",
 ]
-
-
-def schema_of(names: list[str], kind: FeatureKind = "categorical") -> Schema:
-    """All columns are of one kind, and none is the key."""
-    categories: list[str] | None = [] if kind == "categorical" else None
-    features = [Feature(name=name, kind=kind, categories=categories) for name in names]
-    return Schema(key=None, features=features, target=Target(name="y", task="regression"))
-
-
-def read_new_rows(
-    path: Path, names: list[str], kind: FeatureKind = "categorical"
-) -> tuple[pl.DataFrame, list[int], list[Damage], list[str]]:
-    """The table of what infer and predict read, its rows' numbers, what is set aside, notes."""
-    noticed = Noticed()
-    parts = list(read_chunks(path, schema_of(names, kind), "infer.input", noticed))
-    tables = [part.table.cast(pl.String) for part in parts if part.table.height]
-    table = pl.concat(tables) if tables else pl.DataFrame(schema=names)
-    rows = [int(row) for part in parts for row in part.rows]
-    return table, rows, [each for part in parts for each in part.damaged], noticed.lines()
-
-
-def stops(path: Path) -> str:
-    """What prepare says of a file that it does not read."""
-    with pytest.raises(UserError) as caught:
-        read_table(path, "prepare.source")
-    return caught.value.problems[0].message
-
-
-def assert_one_reading(path: Path, names: list[str]) -> tuple[pl.DataFrame, list[Damage]]:
-    """Prepare reads what infer reads, or stops at the first line that infer sets aside."""
-    texts, rows, damaged, notes = read_new_rows(path, names)
-    numbers = [*rows, *(each.row for each in damaged)]
-    assert sorted(numbers) == list(range(len(numbers)))
-    if damaged:
-        assert damaged[0].reason in stops(path)
-        return texts, damaged
-    said: list[str] = []
-    table = read_table(path, "prepare.source", said.append)
-    assert said == notes
-    assert table.shape == texts.shape
-    for name in names:
-        assert table[name].is_null().equals(texts[name].is_null())
-        if table[name].dtype.is_numeric():
-            assert table[name].equals(texts[name].cast(table[name].dtype))
-        else:
-            assert (table[name].cast(pl.String) == texts[name]).all() or (
-                table[name].dtype == pl.Boolean
-            )
-    return texts, damaged
 
 
 def damage(content: bytes, begin: int, source: random.Random) -> tuple[bytes, int]:
@@ -239,16 +190,14 @@ READ = [("x", "1", None), ("é", "2", None), ("y", "3", None)]
 NOTE = "note: 'c' holds 1 '?', 1 'NA': taken as gaps"
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_one_table_whatever_the_format_and_its_bytes(
+def test_one_table_whatever_the_bytes_of_its_text(
     tmp_path: Path, suffix: str, encoding: str, end: str
 ) -> None:
     path = tmp_path / f"t{suffix}"
-    if suffix == ".parquet":
-        TABLE.write_parquet(path)
-    elif suffix == ".jsonl":
+    if suffix == ".jsonl":
         path.write_bytes(TABLE.write_ndjson().replace("\n", end).encode(encoding))
     else:
         separator = "\t" if suffix == ".tsv" else ","
@@ -258,18 +207,8 @@ def test_one_table_whatever_the_format_and_its_bytes(
     notes = read_new_rows(path, ["a", "b", "c"])[3]
     assert texts.rows() == READ
     assert damaged == []
-    is_wide = encoding.startswith("utf-16") and suffix != ".parquet"
+    is_wide = encoding.startswith("utf-16")
     assert notes == [f"note: {path} is UTF-16, and read as such"] * is_wide + [NOTE]
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_a_cell_of_four_million_and_a_half_letters_is_read(tmp_path: Path, suffix: str) -> None:
-    long = "0123456789" * 450_000
-    table = pl.DataFrame({"a": ["x", long, "y, z"], "b": ["1", "2", "3"]})
-    path = tmp_path / f"t{suffix}"
-    _ = table.write_csv(path) if suffix == ".csv" else table.write_ndjson(path)
-    assert read_new_rows(path, ["a", "b"])[0].equals(table)
-    assert read_table(path, "prepare.source")["a"].to_list() == table["a"].to_list()
 
 
 def test_names_with_quotes_and_line_breaks_are_read_by_both(tmp_path: Path) -> None:

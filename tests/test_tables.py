@@ -21,17 +21,6 @@ TABLE = pl.DataFrame(
 )
 
 
-def written(path: Path) -> Path:
-    """TABLE in a file of the kind that the suffix names."""
-    if path.suffix == ".parquet":
-        TABLE.write_parquet(path)
-    elif path.suffix in (".jsonl", ".ndjson"):
-        TABLE.write_ndjson(path)
-    else:
-        TABLE.write_csv(path, separator="\t" if path.suffix == ".tsv" else ",")
-    return path
-
-
 def text(folder: Path, content: str, name: str = "table.csv") -> Path:
     path = folder / name
     path.write_text(content, encoding="utf-8")
@@ -63,11 +52,6 @@ def test_columns_of_one_name_are_an_error(tmp_path: Path, header: str, twice: st
     rows = ",".join(str(number) for number in range(header.count(",") + 1))
     said = message(text(tmp_path, f"{header}\n{rows}\n"))
     assert f"has more than one column named {twice}" in said
-
-
-@pytest.mark.parametrize("suffix", [*SUFFIXES, ".CSV"])
-def test_every_kind_of_file_gives_the_same_table(tmp_path: Path, suffix: str) -> None:
-    assert_frame_equal(read_table(written(tmp_path / f"table{suffix}"), "prepare.source"), TABLE)
 
 
 @pytest.mark.parametrize("word", NULLS)
@@ -131,19 +115,9 @@ def test_an_unknown_kind_of_file_is_refused(tmp_path: Path, name: str) -> None:
     assert "not a kind of table" in message(text(tmp_path, "a\n1\n", name))
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_empty_file_is_refused(tmp_path: Path, suffix: str) -> None:
-    assert "is empty" in message(text(tmp_path, "", f"table{suffix}"))
-
-
-def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
-    TABLE.clear().write_parquet(tmp_path / "table.parquet")
-    assert "no rows" in message(tmp_path / "table.parquet")
-    assert "no rows" in message(text(tmp_path, "a,b\n"))
-
-
 def damaged_files(folder: Path) -> dict[str, Path]:
-    whole = written(folder / "whole.parquet").read_bytes()
+    TABLE.write_parquet(folder / "whole.parquet")
+    whole = (folder / "whole.parquet").read_bytes()
     contents = {
         "no_parquet.parquet": b"PAR1 nonsense",
         "cut.parquet": whole[: len(whole) // 2],
