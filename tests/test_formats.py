@@ -198,15 +198,36 @@ def test_of_another_format_no_row_is_read(tmp_path: Path, suffix: str) -> None:
         assert sum(part.table.height for part in read_chunks(path, mixed_schema(), KEY)) == 0
 
 
+ROWS = pl.DataFrame({"a": [f"row {row}" for row in range(20)], "b": ["x"] * 20})
+
+
+@every_suffix
+def test_a_damaged_line_is_named_by_one_and_set_aside_by_the_other(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = written(tmp_path / f"t{suffix}", ROWS)
+    content = path.read_bytes()
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        pytest.skip("a file without lines is damaged as a whole")
+    place = content.index(b"row 7")
+    path.write_bytes(content.replace(b"row 7", b"r\xffw 7"))
+    texts, damaged = assert_one_reading(path, ["a", "b"])
+    assert texts.equals(ROWS.filter(pl.col("a") != "row 7"))
+    (only,) = damaged
+    assert only.row == 7
+    assert only.reason.startswith(f"line {line_of(content, place)}: the byte 0xFF in column ")
+
+
 @every_suffix
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.71, 0.97])
 def test_a_file_that_is_cut_is_told_by_both(tmp_path: Path, suffix: str, share: float) -> None:
-    table = pl.DataFrame({"a": [f"row {row}" for row in range(20)], "b": ["x"] * 20})
-    path = written(tmp_path / f"t{suffix}", table)
+    path = written(tmp_path / f"t{suffix}", ROWS)
     content = path.read_bytes()
     # In the middle of a row, where a format has rows.
-    end = content.rfind(b"row ", 0, int(share * len(content)))
-    path.write_bytes(content[: end + 2])
+    end = content.rfind(b"row ", 0, int(share * len(content))) + len(b"ro")
+    path.write_bytes(content[:end])
     try:
         read_new_rows(path, ["a", "b"])
     except UserError:
@@ -215,13 +236,13 @@ def test_a_file_that_is_cut_is_told_by_both(tmp_path: Path, suffix: str, share: 
                 read()
     else:
         texts, damaged = assert_one_reading(path, ["a", "b"])
-        assert texts.equals(table[: texts.height])
+        assert texts.equals(ROWS[: texts.height])
         assert [each.row for each in damaged] == [texts.height]
-        assert f"line {texts.height + (1 if is_headless(suffix) else 2)}" in damaged[0].reason
+        assert re.match(rf"line {line_of(content, end)}\b", damaged[0].reason)
 
 
-def is_headless(suffix: str) -> bool:
-    return suffix in (".jsonl", ".ndjson")
+def line_of(content: bytes, place: int) -> int:
+    return content.count(b"\n", 0, place) + 1
 
 
 def folder_of_images(folder: Path) -> Path:
