@@ -16,7 +16,7 @@ READ_BYTES = 1 << 20
 FIRST_ROWS = 1000
 # Of a longer column the values are not counted.
 COUNTED_ROWS = 1_000_000
-# The words of `stages/formats/read.py` for 'no value'.
+# The words of `stages/formats/text/plain_values.py` for 'no value'.
 GAPS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "?")
 FOLDER = {"path": "text", "image": "array", "label": "text"}
 LINES = (".jsonl", ".ndjson")
