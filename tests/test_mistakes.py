@@ -331,7 +331,7 @@ def test_python_without_docstrings_is_named(clone: Project) -> None:
 
 FULL = """
 import resource
-from stages.common import stage
+from stages.runtime import stage
 def work(params, folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
     (folder / "model.safetensors").write_bytes(bytes(20000))
@@ -385,7 +385,7 @@ def test_a_terminated_stage_brings_its_outputs_back(clone: Project) -> None:
 
 DEAF = """
 import time
-from stages.common import stage
+from stages.runtime import stage
 stage.STOP_AGAIN_SECONDS = 0.2
 def work(params, folder):
     (folder / "half").touch()

@@ -962,7 +962,7 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
 # Trains as one of several processes; leaves the weights of all models and what epochs measured.
 ONE_OF_MANY = """
 import sys, torch, torch.distributed as dist
-from stages.train import memory
+from stages.training.data import source
 from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
 from stages.training.loop import train
 from stages.training.device.environment import World
@@ -972,7 +972,7 @@ rank, size, epochs, num_rows = map(int, sys.argv[1:5])
 dtype, store, out = getattr(torch, sys.argv[5]), *sys.argv[6:]
 dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=size)
 # Several rounds of validation: in the last one all have rows, and not all as many.
-memory.MAX_ROWS = 8
+source.MAX_ROWS = 8
 results = {}
 for name, (kind, changes) in TOGETHER.items():
     model = named(kind).to(dtype)
