@@ -252,7 +252,7 @@ def deps(check: bool) -> None:  # noqa: FBT001
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 when out of date.")
 @stop_at_mistakes
 def schema(check: bool) -> None:  # noqa: FBT001
-    """Write stages/params.schema.json, with which an editor completes params.yaml."""
+    """Write stages/params.schema.json, for editors of params.yaml, and docs/params.md."""
     command = [sys.executable, "-m", "stages.tools.params_schema", *(["--check"] if check else [])]
     sys.exit(subprocess.run(command, check=False).returncode)
 

@@ -4,6 +4,7 @@ from stages.common.config import Named, Section
 
 
 class BuildParams(Section):
-    """Which model of `stages/zoo/models`, with which arguments."""
+    """Which model, with which arguments."""
 
     model: Named
+    """The name of a file in `stages/zoo/models/`, and its arguments: `{name: mlp, width: 64}`."""

@@ -22,14 +22,16 @@ def check_gates(gates: Iterable[str], metrics: Sequence[str]) -> list[Problem]:
 
 
 class Gate(Section):
-    """What a metric must reach: at least `minimum`, at most `maximum`.
-
-    `not_worse_by`: against another revision, worse by no more than this, in the metric's units.
-    """
+    """What a metric must reach."""
 
     minimum: float | None = None
+    """The least value that passes."""
     maximum: float | None = None
+    """The largest value that passes."""
     not_worse_by: Annotated[float, Field(ge=0)] | None = None
+    """Worse than another revision by no more than this, in the metric's units; `reprise gate`
+    judges it.
+    """
 
     @model_validator(mode="after")
     def _bound_something(self) -> Self:
@@ -39,13 +41,23 @@ class Gate(Section):
 
 
 class EvaluateParams(Section):
-    """Which metrics to compute on the test split, and by which columns to slice it (None: all)."""
+    """What to measure on the test rows."""
 
     metrics: Annotated[list[str], Field(min_length=1)]
+    """Which metrics to compute on the test rows, such as `[accuracy, log_loss]`; the first one
+    is that of the slices.
+    """
     slices: list[str] | None
+    """The columns by which the test rows are sliced; `[]`: by none, null: by all except images."""
 
 
 class GatedEvaluateParams(EvaluateParams):
-    """The whole section; `gates` judge a run and change no output: the stage never reads them."""
+    """What to measure on the test rows, and what counts as good enough.
+
+    `gates` judge a run and change no output: the stage never reads them.
+    """
 
     gates: dict[str, Gate]
+    """What counts as good enough, by metric: `{accuracy: {minimum: 0.95}}`; `{}`: anything.
+    `reprise gate` and `reprise run` judge.
+    """

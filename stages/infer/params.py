@@ -11,14 +11,16 @@ Export = Literal["onnx", "program"]
 
 
 class InferParams(Section):
-    """The new rows: one file, as `prepare.source`, without the target; and how the model goes out.
-
-    `input`: null predicts the rows of the test split, as prepare leaves them without their target.
-    `export`: 'onnx' for `model.onnx`, 'program' for `model.pt2` of `torch.export`.
-    """
+    """Which rows to predict, and in which forms the model goes out."""
 
     input: TableFile | None
+    """The new rows to predict: a file or a folder, as `prepare.source`, without the target;
+    null: the test rows without their target.
+    """
     export: list[Export]
+    """In which forms the model goes out: `onnx` for `model.onnx`, `program` for `model.pt2` of
+    `torch.export`; `[]`: in none. What is left out is written empty.
+    """
 
     @field_validator("export")
     @classmethod

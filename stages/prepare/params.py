@@ -16,8 +16,11 @@ class Split(Section):
     """How rows are divided. Which rows is decided by `seed` and each row's key alone."""
 
     seed: Seed
+    """Which rows go where; another seed moves them."""
     validation: Share
+    """The share of the rows that choose: the best epoch, the best trial, the calibration."""
     test: Share
+    """The share of the rows that evaluate judges by."""
 
     @model_validator(mode="after")
     def _leave_rows_to_train_on(self) -> Self:
@@ -29,15 +32,29 @@ class Split(Section):
 
 
 class PrepareParams(Section):
-    """What to read, what to predict, how to split.
-
-    `expectations`: a file of what the table must be like; null: nothing is expected of it.
-    """
+    """What to read, what to predict, how to split."""
 
     source: TableFile
+    """The file with the rows, such as `data/raw/houses.csv`, or a folder of images with a folder
+    for each class.
+    """
     key: str | None
+    """The column that names each row, such as `id`; of a folder of images `path`; null: the
+    row's number.
+    """
     target: str
+    """The column to predict, such as `price`; of a folder of images `label`."""
     task: Task
+    """What is predicted: a number or a class. `auto` goes by the target's type and values, and
+    says what it took.
+    """
     columns: dict[str, Kind]
+    """The kind of a column where what is found is wrong, such as `{zip: categorical, name:
+    exclude}`; `{}`: as found.
+    """
     split: Split
+    """How the rows are divided into train, validation and test."""
     expectations: Annotated[str, Field(min_length=1)] | None
+    """A file of what the table must be like, such as `data/raw/digits.expectations.yaml`; null:
+    nothing is expected.
+    """

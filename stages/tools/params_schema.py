@@ -1,8 +1,8 @@
 """`stages/params.schema.json`: what `params.yaml` may hold, for editors and `reprise check`.
 
-    python -m stages.tools.params_schema            # writes it
-    python -m stages.tools.params_schema --check    # stops with 1 when it is out of date
-    python -m stages.tools.params_schema FILE       # writes it elsewhere
+    python -m stages.tools.params_schema            # writes it, and docs/params.md
+    python -m stages.tools.params_schema --check    # stops with 1 when one is out of date
+    python -m stages.tools.params_schema FILE       # writes the schema elsewhere
 
 It holds the typed sections, each model and dataset of the zoo with its arguments, and each loss,
 optimizer and schedule of torch with those of its signature. `x-tasks` are the names that each
@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel, create_model
 
 from stages.build.params import BuildParams
-from stages.common.config import Seed
+from stages.common.config import Section, Seed
 from stages.common.errors import UserError
 from stages.common.files import md5
 from stages.evaluate.measure.metrics import metrics_of
@@ -28,6 +28,7 @@ from stages.evaluate.params import GatedEvaluateParams
 from stages.infer.params import InferParams
 from stages.model.model import ZOO, arguments_class
 from stages.prepare.params import PrepareParams
+from stages.tools.params_page import PAGE, describe, make_page
 from stages.training.data.zoo_datasets import dataset_arguments, dataset_names
 from stages.training.optim.monitored_metric import metric_of
 from stages.training.optim.optimizer import closures
@@ -37,7 +38,10 @@ from stages.tune.params import TuneParams
 
 SCHEMA = Path("stages/params.schema.json")
 SOURCES = (
-    *(f"stages/{s}/params.py" for s in ("prepare", "build", "tune", "train", "evaluate", "infer")),
+    *(
+        f"stages/{s}/params.py"
+        for s in ("prepare", "build", "tune", "training", "evaluate", "infer")
+    ),
     "stages/zoo/models/[!_]*.py",
     "stages/zoo/datasets/[!_]*.py",
     "stages/common/config.py",
@@ -49,12 +53,13 @@ SOURCES = (
     "stages/training/optim/optimizer.py",
     "stages/zoo/losses.py",
     "stages/zoo/schedules.py",
+    "stages/tools/params_page.py",
     "stages/tools/params_schema.py",
 )
 
 
-def make_schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of `params.yaml`."""
+def sections_schema() -> dict[str, Any]:
+    """The schema of the typed sections, in which a name may have any arguments."""
     root = create_model(
         "params",
         seed=(Seed, ...),
@@ -66,6 +71,19 @@ def make_schema() -> dict[str, Any]:
         infer=(InferParams, ...),
     )
     schema = root.model_json_schema()
+    describe(schema, _sections(Section))
+    return schema
+
+
+def _sections(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The models of the sections of `params.yaml`, and of the parts in them."""
+    below = [inner for each in model.__subclasses__() for inner in (each, *_sections(each))]
+    return [each for each in below if each.__module__.endswith(".params")]
+
+
+def make_schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of `params.yaml`."""
+    schema = sections_schema()
     schema["additionalProperties"] = False
     parts = schema["$defs"]
     del parts["Named"]
@@ -152,23 +170,33 @@ def _named(
 
 
 def main() -> None:
-    """Write the schema, or compare it with what is there."""
+    """Write the schema and the page, or compare them with what is there."""
     check = sys.argv[1:] == ["--check"]
-    path = Path(sys.argv[1]) if sys.argv[1:] and not check else SCHEMA
+    elsewhere = Path(sys.argv[1]) if sys.argv[1:] and not check else None
     try:
-        text = json.dumps(make_schema(), indent=1, ensure_ascii=False) + "\n"
+        schema = make_schema()
     except UserError as error:
         # A mistake in a file of the zoo, not in here.
         sys.exit(str(error))
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    texts = {elsewhere or SCHEMA: json.dumps(schema, indent=1, ensure_ascii=False) + "\n"}
+    # A project may have dropped the docs.
+    if elsewhere is None and PAGE.parent.is_dir():
+        texts[PAGE] = make_page(schema, _tidy(sections_schema()))
+    stale = {
+        path: text
+        for path, text in texts.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+    for path, text in stale.items():
         if check:
             print(f"{path} is out of date; 'reprise schema' writes it")
-            sys.exit(1)
+            continue
         path.parent.mkdir(exist_ok=True)
         temporary = path.with_suffix(".writing")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
         print(f"wrote {path}")
+    sys.exit(1 if check and stale else 0)
 
 
 if __name__ == "__main__":

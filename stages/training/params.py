@@ -46,49 +46,53 @@ ClassWeights = Annotated[
 
 
 class EarlyStopping(Section):
-    """Which validation metric picks the best epoch, and how long to wait for a better one.
-
-    `patience` is in epochs; null trains all of them and still keeps the best one's weights.
-    """
+    """Which epoch's weights are kept, and when to stop."""
 
     metric: Literal["loss", "accuracy", "rmse"]
+    """The validation metric that picks the best epoch; `accuracy` for classes, `rmse` for
+    values.
+    """
     patience: Positive | None
+    """How many epochs to wait for a better one; null: all epochs are trained, and the best one's
+    weights are kept.
+    """
 
 
 class CalibrationParams(Section):
-    """What is fitted on validation once the weights are there; classification alone.
-
-    `temperature` divides the scores, so that probabilities are as sure as they are right.
-    `threshold`, of two classes: the metric for which the probability is chosen above which the
-    second one is predicted (`f1` is that of the second); null: the likelier one is.
-    """
+    """What is fitted on validation once the weights are there; classification alone."""
 
     temperature: bool
+    """Whether scores are divided by a number, so that probabilities are as sure as they are
+    right.
+    """
     threshold: ThresholdMetric | None
+    """Of two classes: the metric for which the probability is chosen above which the second one
+    is predicted; `f1` is that of the second. null: the likelier class is predicted.
+    """
 
 
 class Augment(Section):
-    """How train rows are varied anew in each epoch; 0: not so.
-
-    `flip` is the share of images that are mirrored left to right, `shift` how many pixels they
-    move at most, each way; `noise` the standard deviation of what is added to numeric columns and
-    images, which are standardised.
-    """
+    """How train rows are varied anew in each epoch; 0: not so."""
 
     flip: Annotated[float, Field(ge=0, le=1)]
+    """The share of images that are mirrored left to right."""
     shift: Annotated[int, Field(ge=0, le=10_000)]
+    """How many pixels an image moves at most, each way."""
     noise: Annotated[float, Field(ge=0, le=1000)]
+    """The standard deviation of what is added to numeric columns and images, which are
+    standardised.
+    """
 
 
 class Group(Section):
-    """The weights whose names match a pattern, such as `output.*`; the first that matches has one.
-
-    `lr` is their own learning rate, null the optimizer's; `frozen` weights stay as they are.
-    """
+    """Weights that a pattern names."""
 
     match: Annotated[str, Field(min_length=1)]
+    """A pattern of names, such as `output.*`; the first group that matches a weight has it."""
     lr: Rate | None
+    """The group's own learning rate; null: the optimizer's."""
     frozen: bool
+    """Whether these weights stay as they are."""
 
     @model_validator(mode="after")
     def _move_or_not(self) -> Self:
@@ -98,54 +102,90 @@ class Group(Section):
 
 
 class Swa(Section):
-    """From the end of which epoch on (the first is 1) the weights are averaged, epoch by epoch.
-
-    `lr` is the learning rate from the beginning of that epoch on; null: the schedule goes on.
-    """
+    """The mean of the weights at the ends of epochs."""
 
     start: Positive
+    """The epoch from whose end on weights are averaged; the first is 1."""
     lr: Rate | None
+    """The learning rate from the beginning of that epoch on; null: the schedule continues."""
 
 
 class TrainParams(Section):
-    """How to train. Names are classes of `torch.nn`, `torch.optim`, `torch.optim.lr_scheduler`.
-
-    - `micro_batch_size`: a batch goes through the model in parts of so many rows; null: whole.
-    - `dataset`: a file of `stages/zoo/datasets` that makes the rows to train and validate on.
-    - `class_weights`: by name, or `balanced`: the rarer a class, the more its rows count.
-    - `groups`: weights by their names, with a learning rate of their own, or frozen.
-    - `clip_norm`: a gradient that is longer is scaled down to it.
-    - `clip_value`: then each of its numbers is cut to within ± this.
-    - `ema`: keep an average of the weights over the steps, with that decay, not the last ones.
-    - `swa`: keep the mean of the weights at the ends of the last epochs; not beside `ema`.
-    - `precision`: that of the forward pass; `auto`: bf16 on a GPU that computes in it, else fp32.
-    - `compile`: torch writes code for this model; `auto`: on a GPU, where the training repays it.
-    - `channels_last`: how images lie in memory; `auto`: so on a GPU in half precision.
-    - `parallel`: several processes each hold the whole model (ddp), or divide its weights (fsdp).
-    - `deterministic`: the same bits every time on a GPU too, where it takes some speed.
-    - `early_stopping`: null trains all epochs and keeps the last weights.
-    - `replicas`: trainings of the same recipe that differ in the seed; the first is served.
-    """
+    """How to train."""
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
+    """How many times to go over the train rows."""
     batch_size: Positive
+    """Rows of a step."""
     micro_batch_size: Positive | None
+    """Rows that go through the model at once, where a batch does not fit the memory: the same
+    training within rounding. null: the whole batch.
+    """
     dataset: Named | None
+    """Train rows from code of your own: the name of a file in `stages/zoo/datasets/`, and its
+    arguments. null: the rows as prepared.
+    """
     augment: Augment | None
+    """How train rows are varied anew in each epoch, such as `{flip: 0.5, shift: 1, noise: 0.1}`;
+    null: not at all.
+    """
     loss: Named
+    """A class of `torch.nn` or of `stages/zoo/losses.py`, and its arguments: `{name:
+    CrossEntropyLoss}`.
+    """
     class_weights: ClassWeights | None
+    """How much the rows of a class count: `{rare: 3}` by the name of the class, or `balanced`:
+    the rarer a class, the more. null: all rows alike.
+    """
     optimizer: Named
+    """A class of `torch.optim`, and its arguments: `{name: AdamW, lr: 3e-3, weight_decay:
+    0.01}`.
+    """
     groups: Annotated[list[Group], Field(min_length=1)] | None
+    """Weights by patterns of their names, with a learning rate of their own or frozen: `[{match:
+    'output.*', lr: 1e-3, frozen: false}]`. null: all alike.
+    """
     schedule: Named
+    """A class of `torch.optim.lr_scheduler` or of `stages/zoo/schedules.py`, and its arguments:
+    `{name: CosineAnnealingLR}`.
+    """
     clip_norm: Clip | None
+    """The norm that a longer gradient is scaled down to; null: no limit."""
     clip_value: Clip | None
+    """Each number of the gradient is then cut to within ± this; null: no limit."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None
+    """The decay per step of a moving average of the weights, such as 0.999, which is validated
+    and kept in place of the last weights; null: none.
+    """
     swa: Swa | None
+    """The mean of the weights at the ends of the last epochs, which is kept: `{start: 20, lr:
+    1e-3}`. Not together with `ema`. null: none.
+    """
     precision: Precision
+    """The digits that the forward pass computes in; `auto`: bf16 on a GPU that has it, else
+    fp32.
+    """
     compile: Choice
+    """Whether torch writes code for this model; `auto`: on a GPU, where the training is long
+    enough to repay it.
+    """
     channels_last: Choice
+    """How images lie in memory; `auto`: channels last on a GPU in half precision."""
     parallel: Parallel
+    """What several processes do: each holds the whole model (`ddp`), or they divide its weights
+    (`fsdp`), for a model that one device does not hold. The saved model is the same file.
+    """
     deterministic: bool
+    """Whether a GPU gives the same bits every time, at some cost in speed; a CPU does so anyway."""
     early_stopping: EarlyStopping | None
+    """When to stop, and which epoch's weights to keep; null: all epochs are trained, and the
+    last weights are kept.
+    """
     calibration: CalibrationParams
+    """What is fitted on the validation rows once the weights are there, to the same weights;
+    classification alone.
+    """
     replicas: Annotated[int, Field(ge=1, le=1000)]
+    """How many trainings of the same recipe that differ in the seed; 3 or more tell a change
+    from luck. The first one is served.
+    """

@@ -31,8 +31,11 @@ class Range(Section):
     """The numbers from `low` to `high`, both included; whole ones when both are whole."""
 
     low: Number
+    """The smallest value, included."""
     high: Number
+    """The largest value, included."""
     log: bool = False
+    """Whether the logarithm is drawn evenly, as suits a learning rate."""
 
     @model_validator(mode="after")
     def _ascend(self) -> Self:
@@ -58,13 +61,20 @@ Values = Annotated[
 
 
 class TuneParams(Section):
-    """How to search. `space` is keyed by parameter path, such as `train.optimizer.lr`."""
+    """How to search for better values."""
 
     trials: Annotated[int, Field(ge=0, le=1_000_000)]
+    """How many recipes to try; 0: none, train takes the values of this file."""
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
+    """The epochs of each trial."""
     sampler: Literal["tpe", "random", "grid"]
+    """How the values of a trial are drawn; `grid` goes through all combinations of lists."""
     pruner: Literal["none", "median", "hyperband"]
+    """Which trials end early because others were better at that epoch."""
     space: dict[str, Values]
+    """The keys to search, by their path under `build.model` or `train`, each with a list of
+    values or a range: `{train.optimizer.lr: {low: 1e-4, high: 1e-1, log: true}}`.
+    """
 
 
 def check_space(params: TuneParams, check: Callable[[Overrides], object], watched: str) -> None:
