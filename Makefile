@@ -1,4 +1,4 @@
-# make repro   environment, then the whole road on the bundled data, then the metrics
+# make repro   environment, then the whole pipeline on the bundled data, then the metrics
 # make test    environment, then the whole suite
 # make check   format, lint, types, import direction
 PYTHON ?= python3

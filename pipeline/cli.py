@@ -31,7 +31,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="reprise", prog_name="reprise")
 def main() -> None:
-    """Look after the road that `dvc repro` runs."""
+    """Check, run and review the pipeline that `dvc repro` runs."""
     switch_off_telemetry()
 
 
