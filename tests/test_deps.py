@@ -176,7 +176,10 @@ def test_what_a_dataset_imports_is_declared_where_it_trains(project: Path) -> No
             "mine.py:2: imports 'stages.zoo.models.mlp', but a model stands al",
         ),
         ("import stages.formats.read", "mine.py:1: imports 'stages.formats.read', but a model"),
-        ("from stages.training import loop", "mine.py:1: imports 'stages.training.loop', but a model"),
+        (
+            "from stages.training import loop",
+            "mine.py:1: imports 'stages.training.loop', but a model",
+        ),
         ("import polars", "mine.py:1: imports 'polars', which no stage with a model declares"),
         ("import torch.utils.tensorboard", "mine.py:1: imports 'torch.utils.tensorboard', which"),
     ],

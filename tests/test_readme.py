@@ -6,6 +6,8 @@ Links and pictures: `test_docs.py`; the snippets of the outline: `test_outline.p
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, Project
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
