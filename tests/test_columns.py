@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from stages.common.errors import Problem, UserError
+from stages.features.columns import MAX_CATEGORIES
 from stages.features.schema import Feature, Target
-from stages.prepare.infer_schema import MAX_CATEGORIES, find_schema
+from stages.prepare.infer_schema import find_schema
 from tests.samples import prepare_params
 
 # A target that needs no thought, for tests about the features.

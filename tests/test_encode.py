@@ -15,17 +15,10 @@ import torch
 
 from stages.common.errors import UserError
 from stages.features.batch import to_batch
-from stages.features.encode import (
-    BLANKS,
-    as_category,
-    as_numeric,
-    check_columns,
-    encode,
-    fits_float32,
-    image_array,
-    row_keys,
-)
+from stages.features.columns import as_category, as_numeric, fits_float32, image_array
+from stages.features.encode import check_columns, encode, row_keys
 from stages.features.schema import Feature, Moments, Schema, Statistics, Target, read_schema
+from stages.features.spelling import BLANKS
 from stages.model.calibration import probabilities
 from stages.model.predictor import Predictor
 from stages.prepare.fit import fit_schema, fit_statistics

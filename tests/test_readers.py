@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stages.common.errors import UserError
-from stages.features.encode import as_boolean, as_numeric
+from stages.features.columns import as_boolean, as_numeric
 from stages.features.schema import FeatureKind, Moments, Statistics
 from stages.formats import chunk
 from stages.formats.read import read_chunks, read_table

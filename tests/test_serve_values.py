@@ -23,8 +23,8 @@ from pipeline.serve.codec.values import (
     read_truth,
 )
 from stages.common.errors import UserError
-from stages.features import encode
-from stages.features.encode import as_boolean, as_category, as_numeric
+from stages.features import spelling
+from stages.features.columns import as_boolean, as_category, as_numeric
 from stages.model.predictor import Predictor, load_predictor
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, small_project
@@ -125,9 +125,9 @@ def test_many_random_numbers_are_called_as_the_stage_calls_them() -> None:
 
 
 def test_the_words_and_limits_are_the_stages_own() -> None:
-    assert {word: float(truth) for word, truth in encode.TRUE_WORDS.items()} == TRUE_WORDS
-    assert encode.MAX_FLOAT32 == MAX_FLOAT32
-    assert encode.BLANKS == BLANKS
+    assert {word: float(truth) for word, truth in spelling.TRUE_WORDS.items()} == TRUE_WORDS
+    assert spelling.MAX_FLOAT32 == MAX_FLOAT32
+    assert spelling.BLANKS == BLANKS
     assert [read_truth(word.upper()) for word in TRUE_WORDS] == list(TRUE_WORDS.values())
 
 

@@ -8,6 +8,7 @@ import ast
 import functools
 import re
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
@@ -19,6 +20,9 @@ PROJECT = ("stages", "pipeline")
 # The places that import by a name from params.yaml; what they can reach is the zoo.
 LOADER = Path("stages/model/model.py")
 DATASET_LOADER = Path("stages/training/data/zoo_datasets.py")
+# Imports any file of a folder by its name; all of them count. For the type checker alone these
+# files import what they are handed (columns, tensors): whoever hands it in declares that library.
+KIND_LOADER, KINDS = Path("stages/features/kind.py"), Path("stages/features/kinds")
 DYNAMIC = ("import_module", "__import__", "run_module", "run_path")
 # A library that another one's module stands for.
 BEHIND = {"torch.utils.tensorboard": "tensorboard"}
@@ -55,6 +59,9 @@ def find_closure(*modules: str) -> Closure:
             if file in files:
                 continue
             files.add(file)
+            if file == KIND_LOADER:
+                names = (".".join(each.with_suffix("").parts) for each in KINDS.glob("*.py"))
+                waiting += [Import(name, file, 0) for name in names]
             for statement in read_imports(file):
                 if statement.name.split(".")[0] in PROJECT:
                     waiting.append(statement)
@@ -84,7 +91,8 @@ def read_imports(file: Path) -> Iterator[Import]:
         tree = ast.parse(file.read_bytes(), filename=str(file))
     except SyntaxError as error:
         raise UserError(f"{file}:{error.lineno}: {error.msg}") from None
-    for node in ast.walk(tree):
+    typed = file != KIND_LOADER and KINDS not in file.parents
+    for node in _nodes(tree, typed=typed):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(alias.name, file, node.lineno)
@@ -99,12 +107,24 @@ def read_imports(file: Path) -> Iterator[Import]:
             name = node.args[0] if node.args else None
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
                 yield Import(name.value, file, node.lineno)
-            elif file not in (LOADER, DATASET_LOADER):
+            elif file not in (LOADER, DATASET_LOADER, KIND_LOADER):
                 raise UserError(
                     f"{file}:{node.lineno}: an import whose name is not a constant: what it runs "
                     f"can't be among a stage's dependencies; only {LOADER} and "
-                    f"{DATASET_LOADER} may, for the zoo"
+                    f"{DATASET_LOADER} may, for the zoo, and {KIND_LOADER}"
                 )
+
+
+def _nodes(tree: ast.AST, *, typed: bool) -> Iterator[ast.AST]:
+    """Every node of a tree; those under `if TYPE_CHECKING:` only where `typed`."""
+    waiting = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        yield node
+        if not typed and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting.extend(node.orelse)
+        else:
+            waiting.extend(ast.iter_child_nodes(node))
 
 
 def _absolute(node: ast.ImportFrom, file: Path) -> str:

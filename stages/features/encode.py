@@ -2,29 +2,16 @@
 
     arrays = encode(table, schema, statistics, "infer.input")
 
-Arrays by kind, float32 where a model computes with them: `numeric` (rows, columns)
-standardised, gaps 0; `boolean` (rows, columns) 0 or 1; `categorical` (rows, columns) int64
-codes, 0 for a value that train does not have; `image` (rows, channels, height, width) as it
-came (uint8 or float32).
+Arrays by kind, in the order of `KINDS`; the file of a kind in `stages/features/kinds` says what is
+in its array.
 """
-
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import cast
 
 import numpy as np
 import polars as pl
 
 from stages.common.errors import Problem, UserError, did_you_mean
-from stages.features.schema import Array, Feature, Schema, Statistics
-
-# The largest number of float32, in which a model computes.
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
-TRUE_WORDS = {"true": True, "false": False, "yes": True, "no": False, "t": True, "f": False}
-# What Unicode calls blank; named here since Python and Rust differ in it.
-BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
-    map(chr, range(0x2000, 0x200B))
-)
+from stages.features.kind import kind_of
+from stages.features.schema import KINDS, Array, Schema, Statistics
 
 
 def check_columns(table: pl.DataFrame, schema: Schema, key: str) -> None:
@@ -53,236 +40,15 @@ def check_columns(table: pl.DataFrame, schema: Schema, key: str) -> None:
 def encode(
     table: pl.DataFrame, schema: Schema, statistics: Statistics, key: str
 ) -> dict[str, Array]:
-    """The features of `table` as arrays by kind; see above for shapes and dtypes.
+    """The features of `table` as arrays by kind.
 
     Raises UserError where a column holds what the schema's kind can't be made of.
     """
-    arrays: dict[str, Array] = {}
-    if numeric := schema.of_kind("numeric"):
-        arrays["numeric"] = _encode_numeric(table, numeric, statistics, key)
-    if boolean := schema.of_kind("boolean"):
-        values = [as_boolean(table[f.name], key) for f in boolean]
-        columns = [v.fill_null(value=False).to_numpy() for v in values]
-        gaps = [v.is_null().to_numpy() for f, v in zip(boolean, values, strict=True) if f.missing]
-        arrays["boolean"] = _stack(columns + gaps, np.float32)
-    if categorical := schema.of_kind("categorical"):
-        columns = [encode_codes(table[f.name], f.categories or [], key) for f in categorical]
-        arrays["categorical"] = _stack(columns, np.int64)
-    for image in schema.of_kind("image"):
-        arrays["image"] = image_array(table[image.name], image, key)
-    return arrays
-
-
-def _encode_numeric(
-    table: pl.DataFrame, features: list[Feature], statistics: Statistics, key: str
-) -> Array:
-    columns: list[Array] = []
-    gaps: list[Array] = []
-    for feature in features:
-        values = as_numeric(table[feature.name], key)
-        moments = statistics.numeric[feature.name]
-        scaled = (values - moments.mean) / moments.deviation
-        if not fits_float32(scaled):
-            raise too_large(values, key)
-        columns.append(scaled.fill_null(0.0).to_numpy())
-        if feature.missing:
-            gaps.append(values.is_null().to_numpy())
-    return _stack(columns + gaps, np.float32)
-
-
-def fits_float32(scaled: pl.Series) -> bool:
-    """Whether float32 can hold every value of a float64 column without NaN."""
-    smallest, largest = cast(float | None, scaled.min()), cast(float | None, scaled.max())
-    return smallest is None or largest is None or max(-smallest, largest) <= MAX_FLOAT32
-
-
-def too_large(values: pl.Series, key: str) -> UserError:
-    """The mistake of a column whose standardised `values` float32 can't hold."""
-    largest = max(values.drop_nulls(), key=abs)
-    message = (
-        f"the column '{values.name}' holds numbers too large to compute with, such as "
-        f"{largest:g}; correct them in the file"
-    )
-    return UserError(Problem(message, key=key))
-
-
-def _stack(columns: Sequence[Array], dtype: type[np.generic]) -> Array:
-    stacked = np.empty((len(columns[0]), len(columns)), dtype)
-    for place, column in enumerate(columns):
-        stacked[:, place] = column
-    return stacked
-
-
-def as_numeric(column: pl.Series, key: str) -> pl.Series:
-    """The column as float64 with nulls for gaps, NaN and infinities among them.
-
-    Raises UserError when it holds something that is no number, with examples.
-    """
-    if column.dtype.is_float() and column.is_finite().all():
-        return column.cast(pl.Float64)
-    column = _plain(column)
-    values = _cast(column, pl.Float64(), "a number", key)
-    _stop_at_lost_values(column, values, "a number", key)
-    return pl.select(pl.when(values.is_finite()).then(values)).to_series()
-
-
-def as_boolean(column: pl.Series, key: str) -> pl.Series:
-    """The column as booleans with nulls for gaps.
-
-    Words such as 'yes' and 'no' are understood, and 0 and 1 however they are written: `1.0` in a
-    file of texts is what it is in a file of numbers. Raises UserError when it holds something
-    else, with examples.
-    """
-    column = _plain(column)
-    if column.dtype == pl.String:
-        texts = column.str.strip_chars(BLANKS).str.to_lowercase()
-        words = texts.replace_strict(TRUE_WORDS, default=None, return_dtype=pl.Boolean)
-        values = words.fill_null(_digits(texts.cast(pl.Float64, strict=False)))
-    elif column.dtype.is_numeric():
-        values = _digits(column)
-    else:
-        values = _cast(column, pl.Boolean(), "true or false", key)
-    _stop_at_lost_values(column, values, "true or false", key)
-    return values
-
-
-def _digits(numbers: pl.Series) -> pl.Series:
-    """Numbers as booleans, null for all but 0 and 1."""
-    return numbers.cast(pl.Float64).replace_strict(
-        {0.0: False, 1.0: True}, default=None, return_dtype=pl.Boolean
-    )
-
-
-def _plain(column: pl.Series) -> pl.Series:
-    """Texts as text, however the file holds them; NaN as a gap."""
-    if column.dtype in (pl.Categorical, pl.Enum):
-        return column.cast(pl.String)
-    return column.fill_nan(None) if column.dtype.is_float() else column
-
-
-def _cast(column: pl.Series, kind: pl.DataType, what: str, key: str) -> pl.Series:
-    """The column as `kind`, null where a value can't be one; an error where its type can't."""
-    _stop_at_nested(column, what, key)
-    if column.dtype.is_temporal():
-        # A date would become its days, a duration its microseconds or nanoseconds: the model would
-        # learn a unit that another file need not have.
-        problem = _wrong_type(column, what, key)
-        message = f"{problem.message}; write a number of days or of seconds in the file"
-        raise UserError(replace(problem, message=message))
-    try:
-        return column.cast(kind, strict=False)
-    except pl.exceptions.PolarsError:
-        raise UserError(_wrong_type(column, what, key)) from None
-
-
-def _stop_at_nested(column: pl.Series, what: str, key: str) -> None:
-    if column.dtype.is_nested():
-        raise UserError(_wrong_type(column, what, key))
-
-
-def _wrong_type(column: pl.Series, what: str, key: str) -> Problem:
-    return Problem(f"the column '{column.name}' is of type {column.dtype}, not {what}", key=key)
-
-
-def _stop_at_lost_values(before: pl.Series, after: pl.Series, what: str, key: str) -> None:
-    lost = before.filter(after.is_null() & before.is_not_null())
-    if lost.len():
-        examples = ", ".join(repr(value) for value in lost.unique(maintain_order=True).head(5))
-        message = (
-            f"the column '{before.name}' holds {lost.len()} values that are not {what}: {examples}"
-        )
-        raise UserError(Problem(message, key=key))
-
-
-def as_category(column: pl.Series) -> pl.Series:
-    """The column as text, as categories are compared: the one place where they get their names.
-
-    1 and 1.0 are the same. Blanks around a text are no part of it, `é` is one category whether
-    it is composed or not, and a text without anything in it is a gap, as NaN is: a name is the
-    same from each kind of file.
-    """
-    if column.dtype.is_float():
-        # Value by value: the other rows of a table must not change what a category is called.
-        whole = column.cast(pl.Int64, strict=False)
-        text = (
-            pl.when(whole == column).then(whole.cast(pl.String)).otherwise(column.cast(pl.String))
-        )
-        return pl.select(pl.when(column.is_finite()).then(text)).to_series()
-    if isinstance(column.dtype, pl.Decimal):
-        # `2.50` is 2.5, and `10` stays 10.
-        return column.cast(pl.String).str.replace(r"(\.\d*?)0+$", "$1").str.strip_chars_end(".")
-    if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
-        return column.cast(pl.String)
-    texts = column.cast(pl.String).str.strip_chars(BLANKS)
-    if (texts.str.len_bytes() > texts.str.len_chars()).any():
-        texts = texts.str.normalize("NFC")
-    return texts.set(texts == "", None)
-
-
-def encode_codes(column: pl.Series, categories: Sequence[str], key: str) -> Array:
-    """Codes from 1 in the order of `categories`; 0 for a null or anything else. (rows,) int64.
-
-    Raises UserError when the column holds lists or records.
-    """
-    _stop_at_nested(column, "a category", key)
-    codes = {category: code for code, category in enumerate(categories, start=1)}
-    return (
-        as_category(column)
-        .replace_strict(codes, default=0, return_dtype=pl.Int64)
-        .fill_null(0)
-        .to_numpy()
-    )
-
-
-def image_shape(feature: Feature) -> tuple[int, ...]:
-    """The shape of one image in its column, as the layout has it."""
-    channels, height, width = feature.shape or []
     return {
-        "HW": (height, width),
-        "CHW": (channels, height, width),
-        "HWC": (height, width, channels),
-    }[feature.layout or "HW"]
-
-
-def image_array(column: pl.Series, feature: Feature, key: str) -> Array:
-    """The images of a column as (rows, channels, height, width), uint8 or float32.
-
-    Raises UserError when one is missing, has gaps or is of another shape.
-    """
-    shape = image_shape(feature)
-    wrong = f"the column '{feature.name}' must hold arrays of numbers of shape {shape}"
-    if column.null_count():
-        row = column.is_null().arg_true()[0]
-        raise UserError(Problem(f"{wrong}; row {row} has none", key=key))
-    try:
-        flat = column.cast(pl.Array(_number_type(column), shape))
-    except pl.exceptions.PolarsError:
-        raise UserError(Problem(f"{wrong}, not {column.dtype}", key=key)) from None
-    values = flat.to_numpy().reshape(-1, *shape)
-    if values.dtype != np.uint8:
-        with np.errstate(over="ignore"):
-            floats = values.astype(np.float32)
-        gaps = ~np.isfinite(floats).reshape(len(values), -1).all(axis=1)
-        if gaps.any():
-            row = int(gaps.argmax())
-            what = "numbers too large to compute with" if np.isfinite(values[row]).all() else "gaps"
-            raise UserError(Problem(f"{wrong}; row {row} has {what} in it", key=key))
-        values = floats
-    if feature.layout == "HW":
-        values = values[:, None]
-    elif feature.layout == "HWC":
-        values = values.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(values)
-
-
-def _number_type(column: pl.Series) -> pl.DataType:
-    """The type of the numbers in a column of arrays. Raises PolarsError when they are none."""
-    inner: pl.DataType = column.dtype
-    while isinstance(inner, pl.List | pl.Array):
-        inner = inner.inner  # type: ignore[assignment]
-    if not inner.is_numeric():
-        raise pl.exceptions.SchemaError(f"{inner} is no number")
-    return inner
+        kind: kind_of(kind).encode(features, table, statistics, key)
+        for kind in KINDS
+        if (features := schema.of_kind(kind))
+    }
 
 
 def row_keys(table: pl.DataFrame, schema: Schema, key: str) -> Array:

@@ -4,8 +4,9 @@
 encoding and decoding need. Both are fitted on the train split alone, but for the list of classes.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,11 @@ from pydantic import BaseModel, ConfigDict
 from stages.common.files import read_json, write_json
 
 Array = npt.NDArray[np.generic]
+# In the order of a batch's tensors. Each is a file of `stages/features/kinds`.
 FeatureKind = Literal["numeric", "boolean", "categorical", "image"]
+KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
+# Kinds whose tensor holds a code for each column (int64, 0 for 'none of these'), not numbers.
+CODES: tuple[str, ...] = ("categorical",)
 Class = bool | int | str
 
 
@@ -30,6 +35,7 @@ class Feature(Record):
     `missing`: the train split has gaps in it, so a column of zeros and ones says where.
     `categories`: of a categorical column, as in train, sorted; code 0 is 'none of these'.
     `shape`: of an image, (channels, height, width); `layout` says how its rows hold it.
+    `width`: the numbers that a value becomes in the array of its kind.
     """
 
     name: str
@@ -38,6 +44,30 @@ class Feature(Record):
     categories: list[str] | None = None
     shape: list[int] | None = None
     layout: Literal["HW", "CHW", "HWC"] | None = None
+    width: int = 1
+
+    @property
+    def is_array(self) -> bool:
+        """Whether a row of it is an array, and it has the tensor of its kind for itself."""
+        return self.shape is not None
+
+
+@dataclass(frozen=True)
+class Place:
+    """The places of a column in the array (rows, values) of its kind.
+
+    `gap` is that of the zeros and ones which say where it is empty; they stand behind the values
+    of all columns. None: train has no gaps in it.
+    """
+
+    values: slice
+    gap: int | None
+
+    @property
+    def all(self) -> list[int]:
+        """Each of them."""
+        values = list(range(self.values.start, self.values.stop))
+        return values if self.gap is None else [*values, self.gap]
 
 
 class Target(Record):
@@ -62,19 +92,33 @@ class Schema(Record):
     def inputs(self) -> dict[str, list[int]]:
         """What a model is given: for each kind of tensor in a batch, its shape without rows.
 
-        `categorical` is the exception: the number of codes of each column, since its shape is
+        Kinds in CODES are the exception: the number of codes of each column, since the shape is
         their count.
         """
         inputs: dict[str, list[int]] = {}
-        if numeric := self.of_kind("numeric"):
-            inputs["numeric"] = [len(numeric) + sum(f.missing for f in numeric)]
-        if boolean := self.of_kind("boolean"):
-            inputs["boolean"] = [len(boolean) + sum(f.missing for f in boolean)]
-        if categorical := self.of_kind("categorical"):
-            inputs["categorical"] = [len(f.categories or []) + 1 for f in categorical]
-        for image in self.of_kind("image"):
-            inputs["image"] = list(image.shape or [])
+        for kind in KINDS:
+            features = self.of_kind(kind)
+            if not features:
+                continue
+            if kind in CODES:
+                inputs[kind] = [len(f.categories or []) + 1 for f in features]
+            elif features[0].is_array:
+                inputs[kind] = list(features[0].shape or [])
+            else:
+                inputs[kind] = [sum(f.width + f.missing for f in features)]
         return inputs
+
+    def places(self) -> dict[str, "Place"]:
+        """Where each column that is no array lies in the array of its kind, by its name."""
+        places = {}
+        for kind in KINDS:
+            features = [feature for feature in self.of_kind(kind) if not feature.is_array]
+            start, gap = 0, sum(feature.width for feature in features)
+            for feature in features:
+                end = start + feature.width
+                places[feature.name] = Place(slice(start, end), gap if feature.missing else None)
+                start, gap = end, gap + feature.missing
+        return places
 
     def num_outputs(self) -> int:
         """A score for each class, or one value."""
@@ -90,11 +134,20 @@ class Moments(Record):
 
 
 class Statistics(Record):
-    """What normalisation needs. `image` has one entry a channel; `target` is for regression."""
+    """What normalisation needs. `image` has one entry a channel; `target` is for regression.
+
+    `numeric` has one entry for each other column of which a kind keeps moments.
+    """
 
     numeric: dict[str, Moments]
     image: list[Moments]
     target: Moments | None
+
+    def of(self, feature: Feature) -> list[Moments]:
+        """Those of a feature: one, one a channel, or none."""
+        if feature.is_array:
+            return self.image
+        return [self.numeric[feature.name]] if feature.name in self.numeric else []
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from stages.features.encode import as_boolean, as_numeric
+from stages.features.columns import as_boolean, as_numeric
 from stages.features.schema import Schema
 from stages.formats.reading import Damage
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from stages.common.errors import shorten
-from stages.features.encode import check_columns, image_shape
+from stages.features.encode import check_columns
+from stages.features.numbers import image_shape
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, Write, chunk_rows, needed_columns
 from stages.formats.reading import Damage, Noticed

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from stages.features.columns import as_category, as_numeric
 from stages.features.drift import MAX_UNSEEN, mean_has_drifted, spread_has_drifted
-from stages.features.encode import as_category, as_numeric
 from stages.features.schema import Array, Feature, Moments, Schema, Statistics
 
 NUM_SHOWN = 5

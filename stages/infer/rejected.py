@@ -9,7 +9,8 @@ import numpy.typing as npt
 import polars as pl
 
 from stages.common.errors import UserError, shorten
-from stages.features.encode import encode, image_shape
+from stages.features.encode import encode
+from stages.features.numbers import image_shape
 from stages.features.schema import Array, Feature, Schema, Statistics
 from stages.formats.chunk import Chunk
 from stages.formats.reading import Damage

@@ -11,16 +11,15 @@ import numpy as np
 import polars as pl
 
 from stages.common.params import Params
-from stages.features.encode import (
+from stages.features.columns import (
     as_category,
     as_numeric,
-    encode,
     encode_codes,
     fits_float32,
-    row_keys,
     too_large,
 )
-from stages.features.schema import Array, Schema, Statistics, write_record
+from stages.features.encode import encode, row_keys
+from stages.features.schema import KINDS, Array, Schema, Statistics, write_record
 from stages.formats.read import read_table
 from stages.prepare.doubts import as_line, find_doubts
 from stages.prepare.expectations.run import check_expectations
@@ -118,9 +117,7 @@ def _target(table: pl.DataFrame, schema: Schema, statistics: Statistics) -> Arra
 
 def _summary(source: str, table: pl.DataFrame, schema: Schema, sizes: dict[str, int]) -> str:
     kinds = ", ".join(
-        f"{len(schema.of_kind(kind))} {kind}"
-        for kind in ("numeric", "boolean", "categorical", "image")
-        if schema.of_kind(kind)
+        f"{len(schema.of_kind(kind))} {kind}" for kind in KINDS if schema.of_kind(kind)
     )
     target = schema.target
     what = f"{len(target.classes)} classes" if target.classes is not None else "a value"

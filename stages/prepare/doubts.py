@@ -13,9 +13,8 @@ from typing import cast
 import polars as pl
 
 from stages.common.errors import Problem, UserError, shorten
-from stages.features.encode import BLANKS
-from stages.features.schema import Schema
-from stages.formats.text.plain_values import LEADING_ZERO
+from stages.features.schema import CODES, Schema
+from stages.features.spelling import BLANKS, LEADING_ZERO
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 # Of the values: as many may be strays; what is said of the whole begins at the half.
@@ -99,7 +98,7 @@ def find_doubts(table: pl.DataFrame, schema: Schema, said: Container[str]) -> It
         if not feature.name.strip():
             line = as_line(feature.name, "exclude")
             yield f"the column without a name is learned from; if it is none of yours, {line}"
-        if feature.kind == "categorical" and column.dtype in TEXTS:
+        if feature.kind in CODES and column.dtype in TEXTS:
             yield from _of_texts(column)
         elif column.dtype.is_integer() and _counts_rows(column):
             yield (

@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Callable
+from operator import itemgetter
 
 import polars as pl
 
 from stages.common.errors import Problem, UserError, wrong_name
-from stages.features.encode import as_boolean, as_category, as_numeric
-from stages.features.schema import Class, Feature, Schema, Target
+from stages.features.columns import as_category, as_numeric, undecided
+from stages.features.kind import ARRAY, BY_TYPE, kind_of
+from stages.features.schema import KINDS, Class, Feature, FeatureKind, Schema, Target
 from stages.prepare.doubts import TEXTS, as_line, stop_at_strays
 from stages.prepare.params import PrepareParams
 
 SOURCE = "prepare.source"
-MAX_CATEGORIES = 1000
 # An integer target with at most this many values, each on average in 20 rows, is a class.
 MAX_INTEGER_CLASSES = 20
 MIN_ROWS_PER_CLASS = 3
@@ -45,7 +46,7 @@ def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
         raise UserError(*problems)
     if not features:
         raise UserError(Problem("no column is left to learn from", key="prepare.columns"))
-    images = [feature.name for feature in features if feature.kind == "image"]
+    images = [feature.name for feature in features if feature.is_array]
     if len(images) > 1:
         message = f"there are {len(images)} image columns ({', '.join(images)}); a model takes one"
         raise UserError(Problem(message + ": exclude the others", key="prepare.columns"))
@@ -82,42 +83,24 @@ def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
         raise UserError(*problems)
 
 
-def _find_feature(column: pl.Series, kind: str | None) -> Feature:
-    kind = kind or _guess_kind(column)
-    if kind == "image":
-        return _find_image(column)
+def _find_feature(column: pl.Series, named: FeatureKind | None) -> Feature:
+    kind = kind_of(named or guess_kind(column))
     key = f"prepare.columns.{column.name}"
-    if column.null_count() == column.len():
+    if kind.TYPE != ARRAY and column.null_count() == column.len():
         message = f"the column '{column.name}' is empty: exclude it"
         raise UserError(Problem(message, key=key, allowed=("exclude",)))
-    if kind == "numeric":
-        as_numeric(column, key)
-        return Feature(name=column.name, kind="numeric")
-    if kind == "boolean":
-        as_boolean(column, key)
-        return Feature(name=column.name, kind="boolean")
-    if isinstance(column.dtype, pl.List | pl.Array | pl.Struct):
-        raise _undecided(column, "holds lists or records")
-    num_values = as_category(column).n_unique()
-    if num_values > MAX_CATEGORIES:
-        raise _undecided(column, f"has {num_values} different values, too many for categories")
-    return Feature(name=column.name, kind="categorical")
+    return kind.infer(column, key)
 
 
-def _guess_kind(column: pl.Series) -> str:
-    if column.dtype == pl.Boolean:
-        return "boolean"
-    if column.dtype.is_numeric() or column.dtype == pl.Decimal:
-        _stop_at_long(column, f"prepare.columns.{column.name}")
-        return "numeric"
-    if isinstance(column.dtype, pl.List | pl.Array):
-        return "image"
-    if column.dtype in TEXTS:
+def guess_kind(column: pl.Series) -> FeatureKind:
+    """The kind that is surest of a column, the first of several. Raises UserError for none."""
+    sure, kind = max(((kind_of(kind).guess(column), kind) for kind in KINDS), key=itemgetter(0))
+    if not sure:
+        raise undecided(column, f"is of type {column.dtype}, which no model here reads")
+    _stop_at_long(column, f"prepare.columns.{column.name}")
+    if sure <= BY_TYPE and column.dtype in TEXTS:
         stop_at_strays(column)
-        return "categorical"
-    if column.dtype == pl.Null:
-        return "categorical"
-    raise _undecided(column, f"is of type {column.dtype}, which no model here reads")
+    return kind
 
 
 def _stop_at_long(column: pl.Series, key: str) -> None:
@@ -137,38 +120,6 @@ def _stop_at_long(column: pl.Series, key: str) -> None:
             raise UserError(Problem(message, key=key, value=column.name))
         message += f"; leave it out: {as_line(column.name, 'exclude')}, or name it in prepare.key"
         raise UserError(Problem(message, key=key, allowed=("exclude", "numeric", "categorical")))
-
-
-def _undecided(column: pl.Series, why: str) -> UserError:
-    return UserError(
-        Problem(
-            f"the column '{column.name}' {why}",
-            key=f"prepare.columns.{column.name}",
-            allowed=("numeric", "boolean", "categorical", "image", "exclude"),
-        )
-    )
-
-
-def _find_image(column: pl.Series) -> Feature:
-    """The shape of the images, from the first row; `image_array` holds the others to it."""
-    dtype: pl.DataType = column.dtype
-    shape: list[int] = []
-    values = column.drop_nulls()
-    value = values[0] if values.len() else None
-    while isinstance(value, pl.Series):
-        shape.append(value.len())
-        value = value[0] if value.len() else None
-    if not isinstance(value, int | float):
-        raise _undecided(column, f"is of type {dtype}, not an array of numbers")
-    if len(shape) == 2:
-        return Feature(name=column.name, kind="image", shape=[1, *shape], layout="HW")
-    if len(shape) == 3 and shape[2] in (1, 3, 4):
-        turned = [shape[2], shape[0], shape[1]]
-        return Feature(name=column.name, kind="image", shape=turned, layout="HWC")
-    if len(shape) == 3 and shape[0] in (1, 3, 4):
-        return Feature(name=column.name, kind="image", shape=shape, layout="CHW")
-    message = f"holds arrays of shape {tuple(shape)}; an image is (height, width) or has channels"
-    raise _undecided(column, message)
 
 
 def _find_target(column: pl.Series, task: str) -> Target:

@@ -5,9 +5,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from stages.common.config import Section, Seed
+from stages.features.schema import FeatureKind
 from stages.formats.suffixes import TableFile
 
-Kind = Literal["numeric", "boolean", "categorical", "image", "exclude"]
+Kind = Literal[FeatureKind, "exclude"]
 Task = Literal["auto", "regression", "classification"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -7,9 +7,9 @@ takes categories. The values of JSON lines are read as texts too.
 
 import polars as pl
 
-from stages.features.encode import as_category
+from stages.features.columns import as_category
 from stages.features.schema import Feature, Schema
-from stages.formats.text.plain_values import LEADING_ZERO
+from stages.features.spelling import LEADING_ZERO
 
 # From it on, a float64 stands for more than one whole number.
 FIRST_INEXACT = 2**53

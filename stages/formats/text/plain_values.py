@@ -2,12 +2,11 @@
 
 import polars as pl
 
+from stages.features.spelling import LEADING_ZERO
 from stages.formats.reading import Noticed
 
 # Texts that public tables use for 'no value'.
 NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "?"]
-# What makes a number a name: a key, a zip code.
-LEADING_ZERO = r"^[+-]?0\d"
 TRUTHS = {"true": True, "false": False}
 # A column that begins otherwise is not tried as a kind: most are told apart by so many rows.
 HEAD_ROWS = 100

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from stages.common.errors import Problem, UserError
 from stages.features.batch import to_batch
-from stages.features.encode import image_shape
+from stages.features.numbers import image_shape
 from stages.features.schema import Array, Feature, Schema
 from stages.model.predictor import Predictor
 

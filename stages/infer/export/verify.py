@@ -8,14 +8,14 @@ import polars as pl
 import torch
 
 from stages.common.errors import Problem, UserError
-from stages.features.encode import (
+from stages.features.columns import (
     as_boolean,
     as_category,
     as_numeric,
-    encode,
     encode_codes,
     image_array,
 )
+from stages.features.encode import encode
 from stages.features.schema import Feature, FeatureKind, Schema
 from stages.infer.export.onnx_graph import input_names
 from stages.infer.export.torch_program import load_program

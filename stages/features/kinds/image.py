@@ -1,0 +1,215 @@
+"""An image a row, (rows, channels, height, width), as it came: uint8 or float32.
+
+`stages/features/batch.py` standardises it by channel, on the device.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.common.files import rounded
+from stages.features.drift import Observed, Sums
+from stages.features.graph import Graph
+from stages.features.kind import BY_TYPE, Described
+from stages.features.numbers import Encoded, image_shape, moments_of
+from stages.features.schema import Array, Feature, Moments, Statistics
+
+if TYPE_CHECKING:
+    import polars as pl
+    from torch import Tensor
+
+TYPE: Final = "float32"
+PROGRAM_TYPE: Final = "float32"
+GAP = None
+NUMBERS = False
+
+
+def guess(column: "pl.Series") -> float:
+    """Return BY_TYPE for lists and arrays."""
+    import polars as pl
+
+    return BY_TYPE if isinstance(column.dtype, pl.List | pl.Array) else 0.0
+
+
+def infer(column: "pl.Series", key: str) -> Feature:
+    """Describe the images by the first row; `image_array` holds the others to it."""
+    from stages.features.columns import first_shape, undecided
+
+    shape = first_shape(column)
+    if len(shape) == 2:
+        return Feature(name=column.name, kind="image", shape=[1, *shape], layout="HW")
+    if len(shape) == 3 and shape[2] in (1, 3, 4):
+        turned = [shape[2], shape[0], shape[1]]
+        return Feature(name=column.name, kind="image", shape=turned, layout="HWC")
+    if len(shape) == 3 and shape[0] in (1, 3, 4):
+        return Feature(name=column.name, kind="image", shape=shape, layout="CHW")
+    message = f"holds arrays of shape {tuple(shape)}; an image is (height, width) or has channels"
+    raise undecided(column, message)
+
+
+def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
+    """Return `feature`: its shape is known."""
+    return feature
+
+
+def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
+    """Return one entry a channel, summed exactly in float64."""
+    from stages.features.columns import image_array
+
+    images = image_array(column, feature, key)
+    kind = np.float64 if images.dtype == np.uint8 else np.float32
+    channels = range(images.shape[1])
+    return [moments_of(images[:, channel].astype(np.float64), kind) for channel in channels]
+
+
+def encode(
+    features: list[Feature],
+    table: "pl.DataFrame",
+    statistics: Statistics,
+    key: str,
+) -> Array:
+    """Return the images with their channels first."""
+    from stages.features.columns import image_array
+
+    (feature,) = features
+    return image_array(table[feature.name], feature, key)
+
+
+def must(feature: Feature) -> str:
+    """Return what a value must be."""
+    return f"an array of numbers of shape {image_shape(feature)}"
+
+
+def from_text(feature: Feature, texts: "pl.Series") -> "pl.Series":
+    """Return the column: no text holds an image."""
+    return texts
+
+
+def feed(feature: Feature, column: "pl.Series", key: str) -> Array:
+    """Return float32 in the layout of the column."""
+    from stages.features.columns import image_array
+
+    images = image_array(column, feature, key).astype(np.float32)
+    if feature.layout == "HW":
+        return images[:, 0]
+    return images.transpose(0, 2, 3, 1) if feature.layout == "HWC" else images
+
+
+feed_program = feed
+
+
+def to_onnx(graph: Graph, features: list[Feature], names: list[str], statistics: Statistics) -> str:
+    """Put the channels first, and standardise as `batch.standardise` does."""
+    (feature,), (value,) = features, names
+    if feature.layout == "HW":
+        axis = graph.constant(np.array([1]), "/image/axis")
+        value = graph.node("Unsqueeze", [value, axis], "/image/channels")
+    elif feature.layout == "HWC":
+        value = graph.node("Transpose", [value], "/image/channels", perm=[0, 3, 1, 2])
+    means = np.array([m.mean for m in statistics.image], np.float32)[:, None, None]
+    deviations = np.array([m.deviation for m in statistics.image], np.float32)[:, None, None]
+    value = graph.node("Sub", [value, graph.constant(means, "/image/mean")], "/image/centred")
+    return graph.node("Div", [value, graph.constant(deviations, "/image/deviation")], "/image")
+
+
+def constants(features: list[Feature], statistics: Statistics) -> dict[str, Array]:
+    """Return none."""
+    return {}
+
+
+def to_torch(
+    features: list[Feature],
+    raw: "Tensor",
+    constant: Callable[[str], "Tensor"],
+) -> "tuple[Tensor, Tensor | None]":
+    """Put the channels first."""
+    if features[0].layout == "HW":
+        return raw[:, None], None
+    return (raw.permute(0, 3, 1, 2) if features[0].layout == "HWC" else raw), None
+
+
+def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
+    """Return mean and deviation of training, over its channels."""
+    num = len(moments)
+    return {
+        "mean": rounded(sum(m.mean for m in moments) / num),
+        "deviation": rounded(sum(m.deviation for m in moments) / num),
+    }
+
+
+def read_values(described: Described, values: list[object]) -> npt.NDArray[Any]:
+    """Return images of the one shape, (rows, *shape) float32."""
+    must = f"an array of numbers of shape {described.row_shape}"
+    try:
+        array = np.array(values)
+    except ValueError:
+        raise ValueError(must) from None
+    if array.shape[1:] != described.row_shape or array.dtype.kind not in "iuf":
+        raise ValueError(must)
+    images = _as_float32(array)
+    if not np.isfinite(images).all():
+        raise ValueError(must)
+    return images
+
+
+def read_tensor(described: Described, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return float32 without gaps."""
+    images = _as_float32(tensor)
+    if not np.isfinite(images).all():
+        raise ValueError("numbers that float32 holds, without gaps")
+    return images
+
+
+def _as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def json_type(described: Described) -> dict[str, object]:
+    """Return an array of arrays of numbers."""
+    schema: dict[str, object] = {"type": "number"}
+    for size in reversed(described.row_shape):
+        schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
+    return schema
+
+
+def example(described: Described) -> object:
+    """Return an even image of the mean of training."""
+    value: object = float(f"{described.mean or 0.0:.4g}")
+    if (described.deviation or 0.0) > 1:
+        value = round(described.mean or 0.0)
+    for size in reversed(described.row_shape):
+        value = [value] * size
+    return value
+
+
+def slices(
+    feature: Feature,
+    train: Encoded,
+    test: Encoded,
+    moments: list[Moments],
+) -> None:
+    """Return none: no two images are alike."""
+    return
+
+
+def observe(
+    feature: Feature,
+    column: "pl.Series",
+    encoded: Encoded,
+    moments: list[Moments],
+) -> Observed:
+    """Return the sums of each channel."""
+    found = []
+    for channel, own in enumerate(moments):
+        sums = Sums()
+        sums.add(encoded.values[:, channel], own)
+        found.append(sums)
+    return Observed(sums=found)
+
+
+def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
+    """Return mean and deviation of training, one a channel."""
+    return moments

@@ -1,0 +1,91 @@
+"""Columns in the array of their kind, moments, and the shape of an image: NumPy alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.features.schema import CODES, Array, Feature, Moments, Place
+
+Rows = npt.NDArray[np.int64]
+# The labels of a column's slices, and for each row the number of its own.
+Sliced = tuple[list[str], Rows]
+MISSING = "(missing)"
+# Units in the last place by which a sum or a conversion leaves equal values apart.
+ROUNDING = 8
+
+
+def stack(columns: Sequence[Array], dtype: type[np.generic]) -> Array:
+    """Columns (rows,) side by side: (rows, columns)."""
+    stacked = np.empty((len(columns[0]), len(columns)), dtype)
+    for place, column in enumerate(columns):
+        stacked[:, place] = column
+    return stacked
+
+
+def gap_places(features: Sequence[Feature]) -> list[int]:
+    """The numbers of the columns in which train has gaps, among those of their kind."""
+    return [number for number, feature in enumerate(features) if feature.missing]
+
+
+def image_shape(feature: Feature) -> tuple[int, ...]:
+    """The shape of one image in its column, as the layout has it."""
+    channels, height, width = feature.shape or []
+    return {
+        "HW": (height, width),
+        "CHW": (channels, height, width),
+        "HWC": (height, width, channels),
+    }[feature.layout or "HW"]
+
+
+def row_shape(feature: Feature) -> list[int]:
+    """The shape of one row's value in a raw column; of an image, as its layout has it."""
+    return list(image_shape(feature)) if feature.is_array else []
+
+
+def moments_of(values: npt.NDArray[np.float64], kind: type[np.floating] = np.float64) -> Moments:
+    """Mean and population deviation of some values, which were kept as `kind`.
+
+    Values that differ by no more than rounding (ROUNDING units in the last place) are constant:
+    the deviation that rounding leaves would make noise of size one of them.
+    """
+    low, high = float(values.min()), float(values.max())
+    size = max(abs(low), abs(high))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = float(values.mean()), float(values.std())
+    if high - low <= ROUNDING * float(np.finfo(kind).eps) * size:
+        # The mean, too, is rounded: of 14.62 it may lie beside 14.62.
+        return Moments(mean=min(max(mean, low), high), deviation=1.0, constant=True)
+    # The squares of very small numbers are none.
+    return Moments(mean=mean, deviation=deviation or float((values / size).std()) * size)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A column in the arrays of a split.
+
+    `values`: its numbers, or its code, (rows, width); of images (rows, channels, height, width).
+    `gaps` (rows,): where it is empty; of codes also where train has not seen its value.
+    """
+
+    values: Array
+    gaps: npt.NDArray[np.bool_]
+
+
+def take_column(feature: Feature, place: Place | None, arrays: Mapping[str, Array]) -> Encoded:
+    """A column of `arrays`; `place` is that of `Schema.places`, None for images."""
+    array = arrays[feature.kind]
+    none = np.zeros(len(array), dtype=np.bool_)
+    if place is None:
+        return Encoded(array, none)
+    values = array[:, place.values]
+    if feature.kind in CODES:
+        return Encoded(values, np.asarray(values[:, 0] == 0))
+    gaps = none if place.gap is None else np.asarray(array[:, place.gap]).astype(np.bool_)
+    return Encoded(values, gaps)
+
+
+def with_missing(labels: list[str], codes: Rows, gaps: npt.NDArray[np.bool_]) -> Sliced:
+    """Slices of a column, with one more for the rows in which it is empty."""
+    return [*labels, MISSING], np.where(gaps, len(labels), codes)
