@@ -64,6 +64,11 @@ EDGES = {
         "stages.runtime",
         *(f"stages.{stage}.params" for stage in STAGES if stage != "train"),
         "stages.evaluate.outputs.markdown",
+        # A kind of column, for JSON values; the sections, its name.
+        "stages.features.kind",
+        "stages.features.kinds",
+        "stages.features.schema",
+        "stages.features.spelling",
         "stages.training.compatibility",
         "stages.training.params",
     ),

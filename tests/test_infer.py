@@ -15,11 +15,12 @@ from polars.testing import assert_frame_equal
 
 from stages.common.errors import UserError
 from stages.common.files import md5, read_csv
+from stages.features.drift import Sums
 from stages.features.schema import Feature, Moments, Schema, Statistics, Target
 from stages.formats import chunk
 from stages.formats.chunk import Chunk, chunk_rows
 from stages.formats.read import read_chunks
-from stages.infer.notes import Notes, Sums
+from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole
 from stages.infer.thread_map import map_in_order, num_threads
 from stages.infer.write import Outcome, write_predictions

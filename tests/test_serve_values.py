@@ -14,17 +14,12 @@ from pipeline.serve.bundle import Bundle, load_bundle
 from pipeline.serve.codec.problems import RequestError
 from pipeline.serve.codec.rows import PLAIN, make_encoder
 from pipeline.serve.codec.signature import Input, Output, Signature
-from pipeline.serve.codec.values import (
-    BLANKS,
-    MAX_FLOAT32,
-    TRUE_WORDS,
-    read_category,
-    read_images,
-    read_truth,
-)
 from stages.common.errors import UserError
-from stages.features import spelling
 from stages.features.columns import as_boolean, as_category, as_numeric
+from stages.features.kinds.boolean import read_truth
+from stages.features.kinds.categorical import read_category
+from stages.features.kinds.image import read_images
+from stages.features.spelling import TRUE_WORDS
 from stages.model.predictor import Predictor, load_predictor
 from tests.conftest import Project
 from tests.samples import mixed_table, run_stages, small_project
@@ -124,10 +119,7 @@ def test_many_random_numbers_are_called_as_the_stage_calls_them() -> None:
     assert [read_category(value) for value in values] == theirs
 
 
-def test_the_words_and_limits_are_the_stages_own() -> None:
-    assert {word: float(truth) for word, truth in spelling.TRUE_WORDS.items()} == TRUE_WORDS
-    assert spelling.MAX_FLOAT32 == MAX_FLOAT32
-    assert spelling.BLANKS == BLANKS
+def test_the_words_of_truths_are_read_in_capitals_too() -> None:
     assert [read_truth(word.upper()) for word in TRUE_WORDS] == list(TRUE_WORDS.values())
 
 

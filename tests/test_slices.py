@@ -13,7 +13,6 @@ from stages.evaluate.measure.bootstrap import Interval, find_intervals
 from stages.evaluate.outputs.residuals import MAX_SLICES as MAX_RESIDUALS
 from stages.evaluate.outputs.residuals import mean_residual, write_residuals
 from stages.evaluate.outputs.slices import (
-    MAX_CATEGORIES,
     RESAMPLES,
     SMALL_ROWS,
     Slice,
@@ -22,6 +21,7 @@ from stages.evaluate.outputs.slices import (
     measure_slices,
 )
 from stages.features.encode import encode
+from stages.features.kinds.categorical import MAX_SLICES
 from stages.features.schema import Array, Feature, Schema, Statistics, Target
 from stages.prepare.fit import fit_schema, fit_statistics
 from tests.samples import mixed_table
@@ -101,8 +101,8 @@ def test_rare_categories_are_taken_together() -> None:
     names = [f"c{k:02}" for k in range(30) for _ in range(31 - k)]
     train = table(len(names)).with_columns(town=pl.Series(names))
     found = sliced(train, train, ["town"])
-    assert len(found) == MAX_CATEGORIES + 1
-    assert len(found["town", "(others)"]) == sum(31 - k for k in range(MAX_CATEGORIES, 30))
+    assert len(found) == MAX_SLICES + 1
+    assert len(found["town", "(others)"]) == sum(31 - k for k in range(MAX_SLICES, 30))
 
 
 @pytest.mark.parametrize(

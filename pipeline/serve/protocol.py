@@ -9,7 +9,6 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 
 from pipeline.serve.bundle import Bundle
@@ -17,11 +16,10 @@ from pipeline.serve.codec.problems import Answer, RequestError, show
 from pipeline.serve.codec.rows import Arrays, too_many_rows
 from pipeline.serve.codec.signature import Input
 from pipeline.serve.codec.tensors import DTYPES, TYPES, Tensor, from_bytes, from_json, to_bytes
-from pipeline.serve.codec.values import bounds, make_reader
 from stages.common.errors import shorten
+from stages.features.kind import kind_of
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
-_KINDS = {"numeric": "FP64", "boolean": "FP64", "categorical": "BYTES", "image": "FP32"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def describe(bundle: Bundle, name: str) -> dict[str, object]:
         "versions": [bundle.version],
         "platform": "onnxruntime_onnx",
         "inputs": [
-            {"name": each.column, "datatype": _KINDS[each.kind], "shape": [-1, *each.row_shape]}
+            {"name": each.column, "datatype": _datatype(each), "shape": [-1, *each.row_shape]}
             for each in signature.inputs
         ],
         "outputs": [
@@ -65,7 +63,7 @@ def read_request(
         name, datatype, shape, parameters = _described(given, known, columns)
         size = parameters.get("binary_data_size")
         if size is None:
-            exact = known[name].kind == "categorical"
+            exact = _datatype(known[name]) == "BYTES"
             tensor = from_json(given.get("data"), datatype, shape, name, exact=exact)
         else:
             if "data" in given:
@@ -120,31 +118,19 @@ def _described(
     return name, datatype, (shape[0], *expected), parameters
 
 
+def _datatype(each: Input) -> str:
+    return TYPES[kind_of(each.kind).TYPE]
+
+
 def _to_feed(tensor: Tensor, each: Input) -> Tensor:
     """The tensor as the bundle takes it; where its values are none for this column, an error."""
-    if each.kind == "categorical":
-        read, values = make_reader(each), tensor.tolist()
-        if tensor.dtype.kind == "f" and tensor.dtype.itemsize < 8:
-            # The shortest text of a float32 is that of the number that was meant.
-            values = [float(str(value)) for value in tensor]
-        return np.array([read(value) for value in values], dtype=object)
-    wrong = f"input '{each.column}' must hold "
-    if tensor.dtype == object:
-        raise RequestError(400, f"{wrong}numbers, such as {_KINDS[each.kind]}, not BYTES")
-    if each.kind == "image":
-        with np.errstate(over="ignore"):
-            images = tensor.astype(np.float32)
-        if not np.isfinite(images).all():
-            raise RequestError(400, f"{wrong}numbers that float32 holds, without gaps")
-        return images
-    values = tensor.astype(np.float64)
-    present = values[np.isfinite(values)] if each.kind == "numeric" else values[values == values]
-    if each.kind == "boolean" and not np.isin(present, (0.0, 1.0)).all():
-        raise RequestError(400, f"{wrong}0, 1 or a gap (null or NaN)")
-    low, high = bounds(each)
-    if each.kind == "numeric" and not ((present >= low) & (present <= high)).all():
-        raise RequestError(400, f"{wrong}numbers that can be computed with")
-    return values
+    wrong, datatype = f"input '{each.column}' must hold ", _datatype(each)
+    if tensor.dtype == object and datatype != "BYTES":
+        raise RequestError(400, f"{wrong}numbers, such as {datatype}, not BYTES")
+    try:
+        return kind_of(each.kind).read_tensor(each, tensor)
+    except ValueError as error:
+        raise RequestError(400, f"{wrong}{error}") from None
 
 
 def _wanted(content: dict[str, Any], bundle: Bundle) -> Wanted:

@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from stages.common.errors import Problem, UserError
 from stages.common.user_code import problem_of, tell
+from stages.features.schema import CODES
 from stages.model.model import ModelSpec
 
 PROBE_ROWS = 2
@@ -24,7 +25,7 @@ def probe_batch(spec: ModelSpec, seed: int, num_rows: int = PROBE_ROWS) -> dict[
     generator = torch.Generator().manual_seed(seed)
     batch = {}
     for kind, shape in spec.inputs.items():
-        if kind == "categorical":
+        if kind in CODES:
             codes = [torch.randint(n, (num_rows,), generator=generator) for n in shape]
             batch[kind] = torch.stack(codes, dim=1)
         else:

@@ -17,11 +17,10 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from stages.common.files import rounded
 from stages.compare.revision_data import SPLITS, Side, load_side
@@ -33,9 +32,11 @@ from stages.features.drift import (
     mean_has_drifted,
     spread_has_drifted,
 )
-from stages.features.schema import Array, Feature, Moments, Schema
+from stages.features.kind import kind_of
+from stages.features.numbers import Encoded, take_column
+from stages.features.schema import CODES, Feature, Moments, Place, Schema
 
-Bools = npt.NDArray[np.bool_]
+Places = dict[str, Place]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ class Column:
 
 def find_changes(before: Side, after: Side) -> dict[str, Any]:
     """Rows by split, columns that came, went or changed, classes, and drift, largest first."""
-    columns = [measure(name, before, after) for name in _common(before.schema, after.schema)]
+    places = (before.schema.places(), after.schema.places())
+    common = _common(before.schema, after.schema)
+    columns = [measure(feature, before, after, places) for feature in common]
     columns += _target(before, after)
     drift = sorted((c for c in columns if c.drifted or c.size > 0), key=lambda c: -c.size)
     return {
@@ -78,26 +81,25 @@ def find_changes(before: Side, after: Side) -> dict[str, Any]:
     }
 
 
-def measure(feature: Feature, before: Side, after: Side) -> Column:
+def measure(feature: Feature, before: Side, after: Side, places: tuple[Places, Places]) -> Column:
     """The difference of a column that both sides have as the same kind."""
-    name, kind = feature.name, feature.kind
-    if kind == "image":
-        pairs = zip(before.statistics.image, after.statistics.image, strict=True)
-        counts = [len(side.train["key"]) for side in (before, after)]
-        found = [_moved(name, *pair, *counts) for pair in pairs]
-        return max(found, key=lambda column: column.size)
-    empty = [_empty(name, side) for side in (before, after)]
-    shares = (rounded(float(empty[0].mean())), rounded(float(empty[1].mean())))
-    counts = [int((~gaps).sum()) for gaps in empty]
-    if kind == "categorical":
-        column = _categories(name, before, after)
-    elif kind == "boolean":
-        column = _moved(name, _truths(name, before), _truths(name, after), *counts)
+    sides = before, after
+    columns = [_column(feature.name, *each) for each in zip(sides, places, strict=True)]
+    gaps = [column.gaps for column in columns]
+    counts = [int((~each).sum()) for each in gaps]
+    moments = [
+        kind_of(feature.kind).profile(column, side.statistics.of(_feature(feature.name, side)))
+        for column, side in zip(columns, sides, strict=True)
+    ]
+    if feature.kind in CODES:
+        found = [_categories(feature.name, before, after, columns)]
     else:
-        moments = [side.statistics.numeric[name] for side in (before, after)]
-        column = _moved(name, moments[0], moments[1], *counts)
-    drifted = column.drifted or _differ(shares, [len(gaps) for gaps in empty])
-    return Column(name, column.shift, column.spread, shares, column.new, column.gone, drifted)
+        pairs = zip(*moments, strict=True)
+        found = [_moved(feature.name, *pair, *counts) for pair in pairs]
+    column = max(found, key=lambda each: each.size, default=Column(feature.name))
+    shares = (rounded(float(gaps[0].mean())), rounded(float(gaps[1].mean())))
+    drifted = column.drifted or _differ(shares, [len(each) for each in gaps])
+    return replace(column, empty=shares, drifted=drifted)
 
 
 def _moved(name: str, was: Moments, now: Moments, num_before: int, num_after: int) -> Column:
@@ -123,9 +125,9 @@ def _differ(shares: tuple[float, float], num_rows: list[int]) -> bool:
     return step > MAX_UNSEEN and step > MIN_ERRORS * error
 
 
-def _categories(name: str, before: Side, after: Side) -> Column:
+def _categories(name: str, before: Side, after: Side, columns: list[Encoded]) -> Column:
     known = [_feature(name, side).categories or [] for side in (before, after)]
-    codes = [_array("categorical", name, side) for side in (before, after)]
+    codes = [np.asarray(column.values[:, 0]) for column in columns]
     came = [code for code, text in enumerate(known[1], start=1) if text not in known[0]]
     went = [code for code, text in enumerate(known[0], start=1) if text not in known[1]]
     new, gone = (
@@ -133,14 +135,6 @@ def _categories(name: str, before: Side, after: Side) -> Column:
         for side, wanted in ((codes[1], came), (codes[0], went))
     )
     return Column(name, new=new, gone=gone, drifted=max(new, gone) > MAX_UNSEEN)
-
-
-def _truths(name: str, side: Side) -> Moments:
-    """The share of the true among those that are known, as a mean."""
-    known = _array("boolean", name, side)[~_empty(name, side)]
-    share = float(known.mean(dtype=np.float64)) if len(known) else 0.0
-    deviation = math.sqrt(share * (1 - share))
-    return Moments(mean=share, deviation=deviation or 1.0, constant=deviation == 0)
 
 
 def _target(before: Side, after: Side) -> Iterator[Column]:
@@ -158,22 +152,8 @@ def _feature(name: str, side: Side) -> Feature:
     return next(feature for feature in side.schema.features if feature.name == name)
 
 
-def _array(kind: str, name: str, side: Side) -> Array:
-    names = [feature.name for feature in side.schema.features if feature.kind == kind]
-    return np.asarray(side.train[kind][:, names.index(name)])
-
-
-def _empty(name: str, side: Side) -> Bools:
-    """Where the column is empty, (rows,) bool: encode's column of zeros and ones, or code 0."""
-    feature = _feature(name, side)
-    if feature.kind == "categorical":
-        return np.asarray(_array("categorical", name, side) == 0)
-    array = side.train[feature.kind]
-    if not feature.missing:
-        return np.zeros(len(array), dtype=np.bool_)
-    features = side.schema.of_kind(feature.kind)
-    place = [other.name for other in features if other.missing].index(name)
-    return np.asarray(array[:, len(features) + place]).astype(np.bool_)
+def _column(name: str, side: Side, places: Places) -> Encoded:
+    return take_column(_feature(name, side), places.get(name), side.train)
 
 
 def _common(before: Schema, after: Schema) -> list[Feature]:

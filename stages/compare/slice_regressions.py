@@ -33,7 +33,8 @@ from stages.evaluate.measure.predictions import (
     read_codes,
     read_predicted,
 )
-from stages.evaluate.outputs.slices import SMALL_ROWS, Rows, cut
+from stages.evaluate.outputs.slices import SMALL_ROWS, cut
+from stages.features.numbers import Rows
 
 ALPHA = 1 - LEVEL
 

@@ -111,7 +111,11 @@ class Kind(Protocol):
     def to_torch(
         self, features: list[Feature], raw: "Tensor", constant: Callable[[str], "Tensor"]
     ) -> "tuple[Tensor, Tensor | None]":
-        """Return raw columns as `encode` does, without gaps, and where the gaps are, if told."""
+        """Return raw columns as `encode` does, and where the gaps are, (rows, columns).
+
+        They are put behind the values, of the columns that the buffer '{kind}_with_gaps' names.
+        None: no gaps are told, and the values are of the type that `encode` gives.
+        """
 
     def describe(self, feature: Feature, moments: list[Moments]) -> dict[str, Any]:
         """Return what `signature.json` has of it beyond type and shape."""

@@ -18,3 +18,8 @@ LEADING_ZERO: Final = r"^[+-]?0\d"
 NUMBER_TEXT: Final = re.compile(
     r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?inf(?:inity)?|[+-]?nan", re.ASCII | re.IGNORECASE
 )
+
+
+def as_markdown(text: str) -> str:
+    """Text as Markdown that shows just this text."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))

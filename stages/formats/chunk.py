@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from stages.features.columns import as_boolean, as_numeric
+from stages.features.kind import kind_of
 from stages.features.schema import Schema
 from stages.formats.reading import Damage
 
@@ -49,10 +49,10 @@ def take_columns(table: pl.DataFrame, schema: Schema, key: str) -> pl.DataFrame:
     """
     table = table.select(needed_columns(schema))
     empty = table.head(0)
-    for feature in schema.of_kind("numeric"):
-        as_numeric(empty[feature.name], key)
-    for feature in schema.of_kind("boolean"):
-        as_boolean(empty[feature.name], key)
+    for feature in schema.features:
+        kind = kind_of(feature.kind)
+        if kind.TYPE == "float64":
+            kind.feed(feature, empty[feature.name], key)
     return table
 
 

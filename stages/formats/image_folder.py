@@ -55,7 +55,7 @@ def read(folder: Path, key: str, _noticed: Noticed) -> tuple[pl.DataFrame, list[
 
 def chunks(folder: Path, schema: Schema, key: str, _noticed: Noticed) -> Iterator[Chunk]:
     """The images of a folder, each named by its path there, as the schema's one column."""
-    if [feature.kind for feature in schema.features] != ["image"]:
+    if [feature.is_array for feature in schema.features] != [True]:
         message = f"{folder} is a folder, and this model takes more than images: name one file"
         raise UserError(Problem(message, key, str(folder), allowed=TABLES))
     (feature,) = schema.features

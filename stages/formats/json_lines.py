@@ -12,7 +12,8 @@ import polars as pl
 
 from stages.common.errors import shorten
 from stages.features.encode import check_columns
-from stages.features.numbers import image_shape
+from stages.features.kind import kind_of
+from stages.features.numbers import row_shape
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, Write, chunk_rows, needed_columns
 from stages.formats.reading import Damage, Noticed
@@ -53,12 +54,12 @@ def open_writer(path: Path, _metadata: Mapping[str, str]) -> Iterator[Write]:
 def _read(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
     """The columns of `schema` in the file: texts, except images, which are lists of numbers."""
     types = pl.Schema(dict.fromkeys(needed_columns(schema), pl.String))
-    for image in schema.of_kind("image"):
+    for feature in schema.features:
         dtype: pl.DataType = pl.Float64()
-        for _ in image_shape(image):
+        for _ in row_shape(feature):
             dtype = pl.List(dtype)
-        types[image.name] = dtype
-    numbers = {feature.name: pl.Float64() for feature in schema.of_kind("numeric")}
+            types[feature.name] = dtype
+    numbers = {f.name: pl.Float64() for f in schema.features if kind_of(f.kind).NUMBERS}
     for lines in read_lines(path, chunk_rows(schema), noticed):
         # Nearly always what should be a number is one; where not, all come as texts.
         records = parse_together(lines, pl.Schema({**types, **numbers}))
@@ -80,7 +81,7 @@ def _check_names(table: pl.DataFrame, lines: list[Line], schema: Schema, key: st
 
 def _without_nested(chunk: Chunk, lines: list[Line], schema: Schema) -> Chunk:
     """The chunk without rows that hold a list or a record where a category or the key stands."""
-    names = [feature.name for feature in schema.of_kind("categorical")]
+    names = [f.name for f in schema.features if kind_of(f.kind).TYPE == "string"]
     names += [] if schema.key is None else [schema.key]
     if not names or not chunk.table.height:
         return chunk

@@ -13,6 +13,7 @@ import polars as pl
 from polars import selectors as cs
 
 from stages.common.errors import Problem, UserError
+from stages.features.kind import kind_of
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk
 from stages.formats.format import find_reader
@@ -61,8 +62,9 @@ def read_chunks(
     try:
         for chunk in find_reader(path).chunks(path, schema, key, noticed):
             num_rows += chunk.table.height + len(chunk.damaged)
-            for feature in schema.of_kind("numeric"):
-                noticed.add_infinite(feature.name, chunk.table[feature.name])
+            for feature in schema.features:
+                if kind_of(feature.kind).NUMBERS:
+                    noticed.add_infinite(feature.name, chunk.table[feature.name])
             yield chunk
     except CANNOT_READ as error:
         raise _unreadable(error, path, key) from None

@@ -10,12 +10,10 @@ import polars as pl
 
 from stages.common.errors import UserError, shorten
 from stages.features.encode import encode
-from stages.features.numbers import image_shape
+from stages.features.kind import kind_of
 from stages.features.schema import Array, Feature, Schema, Statistics
 from stages.formats.chunk import Chunk
 from stages.formats.reading import Damage
-
-_MUST = {"numeric": "a number that can be computed with", "boolean": "true or false"}
 
 
 def encode_whole(
@@ -111,10 +109,7 @@ def _damage(chunk: Chunk, index: int, feature: Feature, key: str | None) -> Dama
     value = chunk.table[feature.name][index]
     if isinstance(value, pl.Series):
         value = value.to_list()
-    if feature.kind == "image":
-        must = f"an array of numbers of shape {image_shape(feature)}"
-    else:
-        must = _MUST.get(feature.kind, "a category")
+    must = kind_of(feature.kind).must(feature)
     named = None if key is None else chunk.table[key][index]
     reason = f"{shorten(repr(value))} is not {must}"
     return Damage(int(chunk.rows[index]), reason, feature.name, named)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.features.batch import Batch, take, to_batch
-from stages.features.schema import Array, Feature, Schema
+from stages.features.schema import CODES, Array, Feature, Schema
 from stages.model.layers import Flatten
 from stages.model.predictor import Predictor
 
@@ -53,11 +53,12 @@ def attribute(predictor: Predictor, arrays: dict[str, Array], codes: Array) -> A
     baseline has the row's own categories, and they are left out.
     """
     batch = to_batch(arrays, predictor.statistics)
-    layer = _find_flatten(predictor.model) if "categorical" in batch else None
-    kinds = [kind for kind in batch if kind != "categorical" or layer is not None]
+    codes_kinds = [kind for kind in CODES if kind in batch]
+    layer = _find_flatten(predictor.model) if codes_kinds else None
+    kinds = [kind for kind in batch if kind not in CODES]
     if layer is not None:
         # It lays the codes last.
-        kinds = [*layer.dense, "categorical"]
+        kinds = [*layer.dense, *codes_kinds]
     names = [name for kind in kinds for name in _names(predictor.schema, kind)]
     places_of: dict[str, list[int]] = {}
     for place, name in enumerate(names):
@@ -128,7 +129,7 @@ def _find_flatten(model: nn.Module) -> Flatten | None:
 
 def _columns(feature: Feature) -> list[str]:
     """What a feature is called where predictions are explained."""
-    if feature.kind != "image":
+    if not feature.is_array:
         return [feature.name]
     return [f"{feature.name} {area}" for row in _AREAS for area in row]
 
@@ -136,11 +137,12 @@ def _columns(feature: Feature) -> list[str]:
 def _names(schema: Schema, kind: str) -> list[str]:
     """The column of each number of a kind, as `encode` and `Flatten` lay them out."""
     features: list[Feature] = schema.of_kind(kind)  # type: ignore[arg-type]
-    if kind == "image":
+    if features[0].is_array:
         return [name for feature in features for name in _pixel_names(feature)]
-    if kind == "categorical":
+    if kind in CODES:
         return [f.name for f in features for _ in f.categories or []]
-    return [f.name for f in features] + [f.name for f in features if f.missing]
+    values = [f.name for f in features for _ in range(f.width)]
+    return values + [f.name for f in features if f.missing]
 
 
 def _pixel_names(feature: Feature) -> list[str]:

@@ -10,14 +10,15 @@ import numpy.typing as npt
 
 from pipeline.serve.codec.problems import MAX_DETAILS, Detail, RequestError, show, wrong_rows
 from pipeline.serve.codec.signature import Input, Signature
-from pipeline.serve.codec.values import COMPUTABLE, Reader, bounds, make_reader, read_images
 from stages.common.errors import did_you_mean
+from stages.features.kind import kind_of
+from stages.features.kinds.numeric import COMPUTABLE, bounds
 
 Arrays = dict[str, npt.NDArray[Any]]
 Row = dict[str, object]
 # A longer number would not come back as it was sent.
 KEY = "a text, a truth, null or a number, which as a whole one fits into 64 bits"
-# What NumPy reads as `values.make_reader` does.
+# What NumPy reads as `numeric.read_values` does.
 PLAIN = {float, int, bool, type(None)}
 
 
@@ -26,22 +27,21 @@ def make_encoder(signature: Signature) -> Callable[[list[Row]], Arrays]:
 
     It raises RequestError 422 with the row and the column of what is wrong.
     """
-    readers = [(i, None if i.kind == "image" else make_reader(i)) for i in signature.inputs]
     numeric = [each for each in signature.inputs if each.kind == "numeric"]
-    others = [(each, read) for each, read in readers if each.kind != "numeric"]
+    others = [each for each in signature.inputs if each.kind != "numeric"]
     encode_numbers = _numbers_encoder(numeric) if numeric else None
     key = signature.key
 
     def encode(rows: list[Row]) -> Arrays:
         try:
             feeds = {} if encode_numbers is None else encode_numbers(rows)
-            for each, read in others:
-                feeds[each.name] = _read_column(rows, each, read)
+            for each in others:
+                feeds[each.name] = _read_column(rows, each)
             if key is not None and not all(_is_key(row.get(key)) for row in rows):
                 raise ValueError(KEY)
         except (KeyError, ValueError, TypeError, OverflowError):
             # Which rows they are is looked for only now.
-            raise wrong_rows(_find_wrong(rows, readers, key)) from None
+            raise wrong_rows(_find_wrong(rows, signature.inputs, key)) from None
         return feeds
 
     return encode
@@ -58,7 +58,7 @@ def _numbers_encoder(inputs: list[Input]) -> Callable[[list[Row]], Arrays]:
         values = list(chain.from_iterable(map(pick, rows)))
         kinds = set(map(type, values))
         if not kinds <= PLAIN:
-            return {each.name: _read_column(rows, each, make_reader(each)) for each in inputs}
+            return {each.name: _read_column(rows, each) for each in inputs}
         # Twice as fast, but it knows no None.
         flat = (
             np.array(values, np.float64) if type(None) in kinds else np.fromiter(values, np.float64)
@@ -92,13 +92,9 @@ def too_many_rows(num_rows: int, max_rows: int) -> RequestError:
     )
 
 
-def _read_column(rows: list[Row], each: Input, read: Reader | None) -> npt.NDArray[Any]:
+def _read_column(rows: list[Row], each: Input) -> npt.NDArray[Any]:
     column = each.column
-    values = [row[column] for row in rows]
-    if read is None:
-        return read_images(values, each.row_shape)
-    dtype = object if each.kind == "categorical" else np.float64
-    return np.array([read(value) for value in values], dtype=dtype)
+    return kind_of(each.kind).read_values(each, [row[column] for row in rows])
 
 
 def _is_key(value: object) -> bool:
@@ -108,9 +104,7 @@ def _is_key(value: object) -> bool:
     return value is None or isinstance(value, str | float)
 
 
-def _find_wrong(
-    rows: list[Row], readers: list[tuple[Input, Reader | None]], key: str | None
-) -> list[Detail]:
+def _find_wrong(rows: list[Row], inputs: list[Input], key: str | None) -> list[Detail]:
     """The first wrong places, row by row."""
     details: list[Detail] = []
     for index, row in enumerate(rows):
@@ -119,7 +113,7 @@ def _find_wrong(
             details.append(Detail(index, "", message))
         else:
             # A row may lack thousands of columns, and what is meant takes long to guess.
-            details += islice(_find_in_row(index, row, readers), MAX_DETAILS)
+            details += islice(_find_in_row(index, row, inputs), MAX_DETAILS)
             if key is not None and not _is_key(row.get(key)):
                 details.append(Detail(index, key, f"{show(row[key])} is not {KEY}"))
         if len(details) >= MAX_DETAILS:
@@ -128,18 +122,16 @@ def _find_wrong(
     return details
 
 
-def _find_in_row(
-    index: int, row: Row, readers: list[tuple[Input, Reader | None]]
-) -> Iterator[Detail]:
-    for each, read in readers:
+def _find_in_row(index: int, row: Row, inputs: list[Input]) -> Iterator[Detail]:
+    for each in inputs:
         column = each.column
         if column in row:
             try:
-                _read_column([row], each, read)
+                _read_column([row], each)
             except (ValueError, TypeError) as error:
                 yield Detail(index, column, f"{show(row[column])} is not {error}")
             continue
-        known = {each.column for each, _ in readers}
+        known = {each.column for each in inputs}
         others = [name for name in row if name not in known][:MAX_DETAILS]
         meant = did_you_mean(column, others)
         found = "" if meant is None else f"; '{meant}' is no column of this model"

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stages.common.errors import UserError
+from stages.features.kind import ARRAY, kind_of
+from stages.features.schema import FeatureKind
 
 
 class _Part(BaseModel):
@@ -24,7 +26,7 @@ class Input(_Part):
 
     name: str
     column: str
-    kind: Literal["numeric", "boolean", "categorical", "image"]
+    kind: FeatureKind
     shape: Annotated[list[Size | str], Field(min_length=1)]
     categories: list[str] = []
     mean: float | None = None
@@ -39,7 +41,7 @@ class Input(_Part):
     def _check_shape(self) -> "Input":
         if not all(isinstance(size, int) for size in self.shape[1:]):
             raise ValueError("shape must be 'rows' and then whole numbers")
-        if (self.kind == "image") != (len(self.shape) > 1):
+        if (kind_of(self.kind).TYPE == ARRAY) != (len(self.shape) > 1):
             raise ValueError("an image has a shape, and nothing else has one")
         return self
 
@@ -103,17 +105,4 @@ def example_row(signature: Signature) -> dict[str, object]:
 
     No row of anybody's data: whoever may see the page need not be one who may see the data.
     """
-    return {each.column: _example(each) for each in signature.inputs}
-
-
-def _example(each: Input) -> object:
-    if each.kind == "categorical":
-        return each.categories[0] if each.categories else None
-    if each.kind == "boolean":
-        return True
-    value: object = float(f"{each.mean or 0.0:.4g}")
-    if each.kind == "image" and (each.deviation or 0.0) > 1:
-        value = round(each.mean or 0.0)
-    for size in reversed(each.row_shape):
-        value = [value] * size
-    return value
+    return {each.column: kind_of(each.kind).example(each) for each in signature.inputs}

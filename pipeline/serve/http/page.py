@@ -5,7 +5,6 @@ that the page reads, and the browser is told to run no script but the two of thi
 """
 
 import html
-import re
 from importlib.resources import files
 
 from fastapi import FastAPI
@@ -14,10 +13,12 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.staticfiles import StaticFiles
 
 from pipeline.serve.bundle import Bundle
-from pipeline.serve.codec.signature import Input, Signature, example_row
+from pipeline.serve.codec.signature import Signature, example_row
 from pipeline.serve.codec.tensors import DTYPES, TYPES
 from pipeline.serve.protocol import describe
 from pipeline.serve.service import Service
+from stages.features.kind import kind_of
+from stages.features.spelling import as_markdown
 
 Schema = dict[str, object]
 _REFUSALS = {
@@ -141,7 +142,9 @@ def _predict(bundle: Bundle) -> Schema:
     row: Schema = {
         "type": "object",
         "required": [each.column for each in signature.inputs],
-        "properties": {each.column: _column(each) for each in signature.inputs},
+        "properties": {
+            each.column: kind_of(each.kind).json_type(each) for each in signature.inputs
+        },
     }
     if signature.key is not None:
         properties = row["properties"]
@@ -157,21 +160,6 @@ def _predict(bundle: Bundle) -> Schema:
         schema,
         example,
     )
-
-
-def _column(each: Input) -> Schema:
-    """What a column takes, in JSON Schema."""
-    if each.kind == "numeric":
-        return {"type": ["number", "null"], "description": f"mean in training {each.mean:.4g}"}
-    if each.kind == "boolean":
-        return {"type": ["boolean", "null"]}
-    if each.kind == "categorical":
-        shown = ", ".join(each.categories[:12]) + (", …" if len(each.categories) > 12 else "")
-        return {"type": ["string", "null"], "description": f"in training: {_plain(shown)}"}
-    schema: Schema = {"type": "number"}
-    for size in reversed(each.row_shape):
-        schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
-    return schema
 
 
 def _infer(bundle: Bundle, name: str) -> Schema:
@@ -213,13 +201,8 @@ def _infer(bundle: Bundle, name: str) -> Schema:
     }
     outputs = ", ".join(f"{each.name} ({TYPES[each.type]})" for each in bundle.signature.outputs)
     known = "Open Inference Protocol v2; the binary tensor extension too."
-    text = f"{known} Outputs: {_plain(outputs)}."
+    text = f"{known} Outputs: {as_markdown(outputs)}."
     return _operation("Infer from tensors", text, "protocol", schema, example)
-
-
-def _plain(text: str) -> str:
-    """Text as Markdown that shows just this text."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
 def _operation(summary: str, description: str, tag: str, schema: Schema, example: object) -> Schema:

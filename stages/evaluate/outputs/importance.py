@@ -13,7 +13,7 @@ from stages.common.files import rounded, write_csv
 from stages.evaluate.measure.bootstrap import SEED
 from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
 from stages.evaluate.measure.predictions import Predicted
-from stages.features.schema import Array, Feature, Schema
+from stages.features.schema import Array, Feature, Place, Schema
 from stages.model.attribution import attribute
 from stages.model.predictor import Predictor
 
@@ -57,12 +57,14 @@ def write_importance(
             found = compute_metrics([name], schema.target.task, target[::step], score(changed))
             return found[name] * sign
 
-        before = measure(thin)
+        before, places = measure(thin), schema.places()
         for feature in features:
             worse = []
             for _ in range(REPEATS):
                 order = random.permutation(len(thin["key"]))
-                worse.append(measure(_shuffled(feature, schema, thin, order)) - before)
+                worse.append(
+                    measure(_shuffled(feature.kind, places[feature.name], thin, order)) - before
+                )
             mean, deviation = float(np.mean(worse)), float(np.std(worse))
             lines.append((feature.name, rounded(mean), rounded(deviation)))
     lines.sort(key=lambda line: -line[1])
@@ -71,7 +73,7 @@ def write_importance(
 
 def _most_moving(schema: Schema, moved: Mapping[str, float]) -> list[Feature]:
     """The features but images, in their order; of too many, those that `moved` has as largest."""
-    features = [feature for feature in schema.features if feature.kind != "image"]
+    features = [feature for feature in schema.features if not feature.is_array]
     if len(features) <= MAX_COLUMNS:
         return features
     # What can't be told apart by attribution is no less important for it.
@@ -81,17 +83,12 @@ def _most_moving(schema: Schema, moved: Mapping[str, float]) -> list[Feature]:
 
 
 def _shuffled(
-    feature: Feature, schema: Schema, arrays: Mapping[str, Array], order: Array
+    kind: str, place: Place, arrays: Mapping[str, Array], order: Array
 ) -> dict[str, Array]:
     """`arrays` with one column in another order, where its gaps are with it."""
-    features = schema.of_kind(feature.kind)
-    places = [features.index(feature)]
-    if feature.missing:
-        with_gaps = [other for other in features if other.missing]
-        places.append(len(features) + with_gaps.index(feature))
-    changed = arrays[feature.kind].copy()
-    changed[:, places] = changed[order][:, places]
-    return {**arrays, feature.kind: changed}
+    changed = arrays[kind].copy()
+    changed[:, place.all] = changed[order][:, place.all]
+    return {**arrays, kind: changed}
 
 
 def write_attribution(

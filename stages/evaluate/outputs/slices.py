@@ -1,37 +1,30 @@
 """Where the model is worse than its average: the test rows by the values of each column.
 
-Categories and booleans are slices as they are. Numbers are cut at the quartiles of the train
-rows, so that the slices of two models on the same data are the same.
+The kind of a column says how its rows are divided: by what the train rows say of it, so that the
+slices of two models on the same data are the same.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.files import rounded, write_csv
 from stages.evaluate.measure.bootstrap import Interval, interval_of, resample
 from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
 from stages.evaluate.measure.predictions import Predicted, values_of
-from stages.evaluate.measure.weighted_metrics import Floats, weighted_metric
+from stages.evaluate.measure.weighted_metrics import weighted_metric
 from stages.evaluate.outputs.residuals import mean_residual
+from stages.features.kind import kind_of
+from stages.features.numbers import Rows, take_column
 from stages.features.schema import Array, Feature, Schema, Statistics
 
-Rows = npt.NDArray[np.int64]
 # Of fewer rows a slice is marked as small, and is not the worst.
 SMALL_ROWS = 30
-MAX_CATEGORIES = 20
-QUARTILES = (0.25, 0.5, 0.75)
-# Enough train rows for quartiles.
-MAX_TRAIN_ROWS = 100_000
 # Fewer than for all rows: there are many slices.
 RESAMPLES = 300
-MISSING, NONE_OF_THESE, OTHERS = "(missing)", "(missing or new)", "(others)"
 
 
 @dataclass(frozen=True)
@@ -129,17 +122,20 @@ def cut(
     A column of which all test rows have the same value has none. Raises UserError for a name that
     is no column, or that of images.
     """
-    known = {feature.name: feature for feature in schema.features if feature.kind != "image"}
+    known = {feature.name: feature for feature in schema.features if not feature.is_array}
     chosen = list(known) if columns is None else list(columns)
     _check(chosen, known, schema)
-    # By name: to look for each among all would take the square of their number.
-    places = {
-        feature.name: place
-        for kind in schema.inputs()
-        for place, feature in enumerate(schema.of_kind(kind))  # type: ignore[arg-type]
-    }
+    places = schema.places()
     for name in chosen:
-        labels, codes = _codes(known[name], places[name], schema, statistics, train, test)
+        feature = known[name]
+        train_column, test_column = (
+            take_column(feature, places[name], arrays) for arrays in (train, test)
+        )
+        moments = statistics.of(feature)
+        sliced = kind_of(feature.kind).slices(feature, train_column, test_column, moments)
+        if sliced is None:
+            continue
+        labels, codes = sliced
         present = [code for code in range(len(labels)) if (codes == code).any()]
         if len(present) > 1:
             for code in present:
@@ -147,7 +143,7 @@ def cut(
 
 
 def _check(chosen: Sequence[str], known: Mapping[str, Feature], schema: Schema) -> None:
-    images = [feature.name for feature in schema.of_kind("image")]
+    images = [feature.name for feature in schema.features if feature.is_array]
     problems = []
     for index, name in enumerate(chosen):
         key = f"evaluate.slices.{index}"
@@ -160,69 +156,3 @@ def _check(chosen: Sequence[str], known: Mapping[str, Feature], schema: Schema) 
             problems.append(wrong_name(message, name, known, key))
     if problems:
         raise UserError(*problems)
-
-
-def _codes(
-    feature: Feature,
-    place: int,
-    schema: Schema,
-    statistics: Statistics,
-    train: Mapping[str, Array],
-    test: Mapping[str, Array],
-) -> tuple[list[str], Rows]:
-    """The labels of a column's slices, and for each test row the number of its own."""
-    if feature.kind == "categorical":
-        return _frequent(feature.categories or [], np.array(test["categorical"][:, place]))
-    gaps = _gaps(feature, schema, test)
-    if feature.kind == "boolean":
-        labels, codes = ["false", "true"], np.array(test["boolean"][:, place]).astype(np.int64)
-    else:
-        step = -(-len(train["numeric"]) // MAX_TRAIN_ROWS)
-        known = ~_gaps(feature, schema, train)[::step]
-        seen = train["numeric"][::step, place].astype(np.float64)[known]
-        moments = statistics.numeric[feature.name]
-        values = test["numeric"][:, place].astype(np.float64)
-        labels, codes = _quartiles(seen, values, moments.mean, moments.deviation)
-    return [*labels, MISSING], np.where(gaps, len(labels), codes)
-
-
-def _gaps(feature: Feature, schema: Schema, arrays: Mapping[str, Array]) -> npt.NDArray[np.bool_]:
-    """Where the column is empty: encode puts a column of zeros and ones behind the values."""
-    array = arrays[feature.kind]
-    if not feature.missing:
-        return np.zeros(len(array), dtype=np.bool_)
-    features = schema.of_kind(feature.kind)
-    with_gaps = [other for other in features if other.missing]
-    return array[:, len(features) + with_gaps.index(feature)].astype(np.bool_)
-
-
-def _frequent(categories: Sequence[str], codes: Rows) -> tuple[list[str], Rows]:
-    """The categories that most test rows have, the others together."""
-    counts = np.bincount(codes, minlength=len(categories) + 1)
-    kept = np.argsort(-counts[1:], kind="stable")[:MAX_CATEGORIES] + 1
-    numbers = np.full(len(counts), len(kept))
-    numbers[kept] = np.arange(len(kept))
-    numbers[0] = len(kept) + 1
-    return [*(categories[code - 1] for code in kept), OTHERS, NONE_OF_THESE], numbers[codes]
-
-
-def _quartiles(
-    seen: Floats, values: Floats, mean: float, deviation: float
-) -> tuple[list[str], Rows]:
-    """Labels in the column's units; a value on an edge is in the slice below it."""
-    different = np.unique(seen)
-    if len(different) <= len(QUARTILES) + 1:
-        # A number that takes few values: the middles between them are the edges.
-        edges = (different[1:] + different[:-1]) / 2
-        named = [_in_units(value, mean, deviation) for value in different]
-        return named, np.searchsorted(edges, values)
-    edges = np.unique(np.quantile(seen, QUARTILES, method="lower"))
-    marks = [_in_units(edge, mean, deviation) for edge in edges]
-    between = [f"{low} to {high}" for low, high in pairwise(marks)]
-    return [f"up to {marks[0]}", *between, f"above {marks[-1]}"], np.searchsorted(edges, values)
-
-
-def _in_units(scaled: float, mean: float, deviation: float) -> str:
-    """A standardised value as it was, to a thousandth of the deviation: 0 for what float32 left."""
-    digits = 3 - math.floor(math.log10(deviation))
-    return f"{round(scaled * deviation + mean, digits) + 0.0:.6g}"

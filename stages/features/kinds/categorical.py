@@ -17,7 +17,7 @@ from stages.features.graph import Graph, join
 from stages.features.kind import BY_TYPE, Described
 from stages.features.numbers import Encoded, Rows, Sliced, stack
 from stages.features.schema import Array, Feature, Moments, Statistics
-from stages.features.spelling import BLANKS, LEADING_ZERO
+from stages.features.spelling import BLANKS, LEADING_ZERO, as_markdown
 
 if TYPE_CHECKING:
     import polars as pl
@@ -206,7 +206,7 @@ def json_type(described: Described) -> dict[str, object]:
     """Return a text, or null for a gap, with the first categories."""
     shown = ", ".join(described.categories[:12])
     more = ", …" if len(described.categories) > 12 else ""
-    return {"type": ["string", "null"], "description": f"in training: {shown}{more}"}
+    return {"type": ["string", "null"], "description": f"in training: {as_markdown(shown + more)}"}
 
 
 def example(described: Described) -> object:

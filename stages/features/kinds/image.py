@@ -141,12 +141,17 @@ def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
 
 def read_values(described: Described, values: list[object]) -> npt.NDArray[Any]:
     """Return images of the one shape, (rows, *shape) float32."""
-    must = f"an array of numbers of shape {described.row_shape}"
+    return read_images(values, described.row_shape)
+
+
+def read_images(values: list[object], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return images of one shape: (rows, *shape) float32. Raises ValueError when one is none."""
+    must = f"an array of numbers of shape {shape}"
     try:
         array = np.array(values)
     except ValueError:
         raise ValueError(must) from None
-    if array.shape[1:] != described.row_shape or array.dtype.kind not in "iuf":
+    if array.shape[1:] != shape or array.dtype.kind not in "iuf":
         raise ValueError(must)
     images = _as_float32(array)
     if not np.isfinite(images).all():

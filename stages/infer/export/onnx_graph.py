@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from stages.common.errors import Problem, UserError
 from stages.features.batch import to_batch
-from stages.features.numbers import image_shape
+from stages.features.kind import kind_of
+from stages.features.numbers import row_shape
 from stages.features.schema import Array, Feature, Schema
 from stages.model.predictor import Predictor
 
@@ -61,11 +62,6 @@ def input_names(schema: Schema) -> dict[str, str]:
     return {feature.name: f"c{number}" for number, feature in enumerate(schema.features)}
 
 
-def row_shape(feature: Feature) -> list[int]:
-    """The shape of one row's value in a raw column; of an image, as its layout has it."""
-    return list(image_shape(feature)) if feature.kind == "image" else []
-
-
 class _Positional(nn.Module):
     """A model whose batch comes as one tensor after the other: what an exporter takes."""
 
@@ -90,6 +86,10 @@ class _Graph:
         domain = "ai.onnx.ml" if kind == "LabelEncoder" else ""
         self.nodes.append(helper.make_node(kind, inputs, [name], domain=domain, **attributes))
         return name
+
+    def cast(self, value: str, name: str) -> str:
+        """Add a conversion to float32; return its name."""
+        return self.node("Cast", [value], name, to=TensorProto.FLOAT)
 
     def constant(self, value: npt.NDArray[Any], name: str) -> str:
         """Add a constant; return its name."""
@@ -132,9 +132,13 @@ def to_onnx(predictor: Predictor, arrays: dict[str, Array]) -> Any:
 
 
 def _input(feature: Feature, name: str) -> Any:
-    kind = {"categorical": TensorProto.STRING, "image": TensorProto.FLOAT}
+    types = {
+        "float64": TensorProto.DOUBLE,
+        "string": TensorProto.STRING,
+        "float32": TensorProto.FLOAT,
+    }
     shape: list[int | str] = ["rows", *row_shape(feature)]
-    return helper.make_tensor_value_info(name, kind.get(feature.kind, TensorProto.DOUBLE), shape)
+    return helper.make_tensor_value_info(name, types[kind_of(feature.kind).TYPE], shape)
 
 
 def _add_kind(graph: _Graph, predictor: Predictor, kind: str) -> str:
@@ -142,81 +146,7 @@ def _add_kind(graph: _Graph, predictor: Predictor, kind: str) -> str:
     features = predictor.schema.of_kind(kind)  # type: ignore[arg-type]
     known = input_names(predictor.schema)
     names = [known[feature.name] for feature in features]
-    if kind == "image":
-        return _add_image(graph, predictor, features[0], names[0])
-    if kind == "categorical":
-        codes = [_add_codes(graph, f, name) for f, name in zip(features, names, strict=True)]
-        return _join(graph, codes, f"/{kind}")
-    raw = _join(graph, names, f"/{kind}/raw")
-    return _add_numbers(graph, predictor, features, raw)
-
-
-def _join(graph: _Graph, columns: list[str], name: str) -> str:
-    """Columns of (rows,) side by side: (rows, columns).
-
-    Three operators however many columns there are: one after the other, and then turned.
-    """
-    flat = graph.node("Concat", columns, f"{name}/flat", axis=0)
-    shape = graph.constant(np.array([len(columns), -1]), f"{name}/shape")
-    turned = graph.node("Reshape", [flat, shape], f"{name}/turned")
-    return graph.node("Transpose", [turned], name, perm=[1, 0])
-
-
-def _add_numbers(graph: _Graph, predictor: Predictor, features: list[Feature], raw: str) -> str:
-    """Columns standardised, gaps 0, and beside them where the gaps are: (rows, values) float32.
-
-    All columns at once: with an operator a column, one row would take three times as long.
-    """
-    name = f"/{features[0].kind}"
-    gap = graph.node("IsNaN", [raw], f"{name}/nan")
-    value = raw
-    if features[0].kind == "numeric":
-        gap = graph.node("Or", [gap, graph.node("IsInf", [raw], f"{name}/inf")], f"{name}/gap")
-        moments = [predictor.statistics.numeric[feature.name] for feature in features]
-        mean = graph.constant(np.array([m.mean for m in moments]), f"{name}/mean")
-        deviations = np.array([m.deviation for m in moments])
-        deviation = graph.constant(deviations, f"{name}/deviation")
-        value = graph.node("Sub", [raw, mean], f"{name}/centred")
-        value = graph.node("Div", [value, deviation], f"{name}/scaled")
-    zero = graph.constant(np.array(0.0), f"{name}/zero")
-    value = graph.node("Where", [gap, zero, value], f"{name}/filled")
-    value = graph.node("Cast", [value], f"{name}/value", to=TensorProto.FLOAT)
-    missing = [number for number, feature in enumerate(features) if feature.missing]
-    if not missing:
-        return value
-    chosen = graph.constant(np.array(missing), f"{name}/missing")
-    gap = graph.node("Gather", [gap, chosen], f"{name}/gaps", axis=1)
-    gap = graph.node("Cast", [gap], f"{name}/is_gap", to=TensorProto.FLOAT)
-    return graph.node("Concat", [value, gap], f"{name}/both", axis=1)
-
-
-def _add_codes(graph: _Graph, feature: Feature, name: str) -> str:
-    categories = feature.categories or []
-    if not categories:
-        # LabelEncoder takes no empty list; nothing is ever looked up.
-        categories = ["\0"]
-    codes = list(range(1, len(categories) + 1))
-    return graph.node(
-        "LabelEncoder",
-        [name],
-        f"/categorical/code/{name}",
-        keys_strings=categories,
-        values_int64s=codes,
-        default_int64=0,
-    )
-
-
-def _add_image(graph: _Graph, predictor: Predictor, feature: Feature, value: str) -> str:
-    if feature.layout == "HW":
-        axis = graph.constant(np.array([1]), "/image/axis")
-        value = graph.node("Unsqueeze", [value, axis], "/image/channels")
-    elif feature.layout == "HWC":
-        value = graph.node("Transpose", [value], "/image/channels", perm=[0, 3, 1, 2])
-    moments = predictor.statistics.image
-    means = np.array([m.mean for m in moments], np.float32)[:, None, None]
-    deviations = np.array([m.deviation for m in moments], np.float32)[:, None, None]
-    value = graph.node("Sub", [value, graph.constant(means, "/image/mean")], "/image/centred")
-    return graph.node("Div", [value, graph.constant(deviations, "/image/deviation")], "/image")
+    return kind_of(kind).to_onnx(graph, features, names, predictor.statistics)
 
 
 def _add_code(graph: _Graph, threshold: float | None) -> str:

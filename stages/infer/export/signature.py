@@ -3,13 +3,11 @@
 import hashlib
 from typing import Any
 
-from stages.common.files import rounded
+from stages.features.kind import kind_of
+from stages.features.numbers import row_shape
 from stages.features.schema import Class, Feature, Statistics
-from stages.infer.export.onnx_graph import input_names, row_shape
+from stages.infer.export.onnx_graph import input_names
 from stages.model.predictor import Predictor
-
-_TYPES = {"numeric": "float64", "boolean": "float64", "categorical": "string", "image": "float32"}
-_GAPS = {"numeric": "NaN", "boolean": "NaN", "categorical": "''"}
 
 
 def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
@@ -36,25 +34,16 @@ def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
 
 
 def _input(feature: Feature, name: str, statistics: Statistics) -> dict[str, Any]:
-    described: dict[str, Any] = {
+    kind = kind_of(feature.kind)
+    return {
         "name": name,
         "column": feature.name,
         "kind": feature.kind,
-        "type": _TYPES[feature.kind],
+        "type": kind.TYPE,
         "shape": ["rows", *row_shape(feature)],
-        "gap": _GAPS.get(feature.kind),
+        "gap": kind.GAP,
+        **kind.describe(feature, statistics.of(feature)),
     }
-    if feature.kind == "categorical":
-        described["categories"] = feature.categories
-    if feature.kind == "numeric":
-        moments = statistics.numeric[feature.name]
-        described |= {"mean": moments.mean, "deviation": moments.deviation}
-    if feature.kind == "image":
-        # Over its channels.
-        num = len(statistics.image)
-        described["mean"] = rounded(sum(m.mean for m in statistics.image) / num)
-        described["deviation"] = rounded(sum(m.deviation for m in statistics.image) / num)
-    return described
 
 
 def _outputs(classes: list[Class] | None) -> list[dict[str, Any]]:

@@ -22,17 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from stages.common.errors import Problem, UserError
-from stages.features.batch import standardise
-from stages.features.schema import Feature, FeatureKind, Schema
-from stages.infer.export.onnx_graph import OUTPUTS, row_shape
+from stages.features.batch import finish
+from stages.features.kind import kind_of
+from stages.features.numbers import row_shape
+from stages.features.schema import KINDS, FeatureKind, Schema
+from stages.infer.export.onnx_graph import OUTPUTS
 from stages.model.predictor import Predictor
 
-TYPES: dict[FeatureKind, torch.dtype] = {
-    "numeric": torch.float64,
-    "boolean": torch.float64,
-    "categorical": torch.int64,
-    "image": torch.float32,
-}
 # Of a node: where in whose files it was called from.
 _TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node")
 _FEW = 2
@@ -45,7 +41,10 @@ def export_program(predictor: Predictor) -> bytes:
     """
     schema = predictor.schema
     columns = {
-        kind: torch.zeros(_FEW, *_shape(schema, kind), dtype=TYPES[kind]) for kind in _kinds(schema)
+        kind: torch.zeros(
+            _FEW, *_shape(schema, kind), dtype=getattr(torch, kind_of(kind).PROGRAM_TYPE)
+        )
+        for kind in _kinds(schema)
     }
     rows = torch.export.Dim("rows", min=1)
     shapes = {kind: {0: rows} for kind in columns}
@@ -83,7 +82,7 @@ def program_signature(predictor: Predictor) -> dict[str, Any]:
             {
                 "name": kind,
                 "columns": [feature.name for feature in schema.of_kind(kind)],
-                "type": str(TYPES[kind]).removeprefix("torch."),
+                "type": kind_of(kind).PROGRAM_TYPE,
                 "shape": ["rows", *_shape(schema, kind)],
             }
             for kind in _kinds(schema)
@@ -97,13 +96,13 @@ def program_signature(predictor: Predictor) -> dict[str, Any]:
 
 def _kinds(schema: Schema) -> list[FeatureKind]:
     """The kinds of columns that there are, in the order of a batch."""
-    return [kind for kind in TYPES if schema.of_kind(kind)]
+    return [kind for kind in KINDS if schema.of_kind(kind)]
 
 
 def _shape(schema: Schema, kind: FeatureKind) -> list[int]:
     """The shape of a row of one kind: of an image its own, else the number of columns."""
     features = schema.of_kind(kind)
-    return row_shape(features[0]) if kind == "image" else [len(features)]
+    return row_shape(features[0]) if features[0].is_array else [len(features)]
 
 
 class _WithPreparation(nn.Module):
@@ -114,16 +113,14 @@ class _WithPreparation(nn.Module):
         self.model = predictor.model
         self.schema, self.statistics = predictor.schema, predictor.statistics
         self.calibration = predictor.calibration
-        moments = [self.statistics.numeric[f.name] for f in self.schema.of_kind("numeric")]
-        for name in ("mean", "deviation"):
-            values = [getattr(each, name) for each in moments]
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
-        for kind in ("numeric", "boolean"):
-            places = [i for i, f in enumerate(self.schema.of_kind(kind)) if f.missing]
-            self.register_buffer(f"{kind}_with_gaps", torch.tensor(places, dtype=torch.int64))
+        self.kinds = {kind: kind_of(kind) for kind in KINDS}
+        for kind, functions in self.kinds.items():
+            constants = functions.constants(self.schema.of_kind(kind), self.statistics)
+            for name, value in constants.items():
+                self.register_buffer(name, torch.tensor(value))
 
     def forward(self, columns: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        batch = {kind: self._of_kind(kind, columns) for kind in self.schema.inputs()}
+        batch = {kind: self._of_kind(kind, columns) for kind in _kinds(self.schema)}
         scores = self.model(batch).double()
         moments = self.statistics.target
         if moments is not None:
@@ -134,28 +131,15 @@ class _WithPreparation(nn.Module):
             return probabilities.argmax(dim=1), probabilities
         return (probabilities[:, 1] > threshold).long(), probabilities
 
-    def _of_kind(self, kind: str, columns: dict[str, Tensor]) -> Tensor:
-        raw = columns[kind]
-        if kind == "categorical":
-            return raw
-        if kind == "image":
-            feature = self.schema.of_kind("image")[0]
-            return standardise(_channels_first(raw, feature), self.statistics)
-        gaps = ~raw.isfinite()
-        values = raw
-        if kind == "numeric":
-            values = (raw - self.get_buffer("mean")) / self.get_buffer("deviation")
-        filled = values.masked_fill(gaps, 0.0)
+    def _of_kind(self, kind: FeatureKind, columns: dict[str, Tensor]) -> Tensor:
+        features = self.schema.of_kind(kind)
+        values, gaps = self.kinds[kind].to_torch(features, columns[kind], self.get_buffer)
+        if gaps is None:
+            return finish(kind, values, self.statistics)
         places = self.get_buffer(f"{kind}_with_gaps")
         if len(places):
-            filled = torch.cat([filled, gaps[:, places].double()], dim=1)
-        return filled.float()
-
-
-def _channels_first(images: Tensor, feature: Feature) -> Tensor:
-    if feature.layout == "HW":
-        return images[:, None]
-    return images.permute(0, 3, 1, 2) if feature.layout == "HWC" else images
+            values = torch.cat([values, gaps[:, places].double()], dim=1)
+        return values.float()
 
 
 def load_program(content: bytes) -> Any:

@@ -8,15 +8,9 @@ import polars as pl
 import torch
 
 from stages.common.errors import Problem, UserError
-from stages.features.columns import (
-    as_boolean,
-    as_category,
-    as_numeric,
-    encode_codes,
-    image_array,
-)
 from stages.features.encode import encode
-from stages.features.schema import Feature, FeatureKind, Schema
+from stages.features.kind import kind_of
+from stages.features.schema import KINDS, Schema
 from stages.infer.export.onnx_graph import input_names
 from stages.infer.export.torch_program import load_program
 from stages.infer.rejected import furthest_columns
@@ -69,19 +63,16 @@ def verify_program(content: bytes, predictor: Predictor, table: pl.DataFrame, ke
 
 def tensors_of(table: pl.DataFrame, schema: Schema, key: str) -> dict[str, torch.Tensor]:
     """The columns of a raw table as the program takes them: side by side, by kind."""
-    kinds: list[FeatureKind] = ["numeric", "boolean", "categorical", "image"]
     tensors: dict[str, torch.Tensor] = {}
-    for kind in kinds:
-        columns = [_tensor(table[f.name], f, key) for f in schema.of_kind(kind)]
+    for kind in KINDS:
+        features = schema.of_kind(kind)
+        columns = [
+            torch.tensor(kind_of(kind).feed_program(f, table[f.name], key)) for f in features
+        ]
         if columns:
-            tensors[kind] = columns[0] if kind == "image" else torch.stack(columns, dim=1)
+            is_array = features[0].is_array
+            tensors[kind] = columns[0] if is_array else torch.stack(columns, dim=1)
     return tensors
-
-
-def _tensor(column: pl.Series, feature: Feature, key: str) -> torch.Tensor:
-    if feature.kind == "categorical":
-        return torch.tensor(encode_codes(column, feature.categories or [], key))
-    return torch.tensor(_feed(column, feature, key))
 
 
 def _largest(
@@ -131,8 +122,10 @@ def _differs(
 def _sizes(arrays: dict[str, npt.NDArray[np.generic]], scores: Floats) -> Floats:
     """The largest number of each row (rows,), in deviations: of what the model is given or says."""
     sizes = np.abs(scores).max(axis=1)
-    if "numeric" in arrays:
-        sizes = np.maximum(sizes, np.abs(arrays["numeric"].astype(np.float64)).max(axis=1))
+    for array in arrays.values():
+        # Codes are no sizes, and images have ordinary ones.
+        if array.ndim == 2 and array.dtype.kind == "f":
+            sizes = np.maximum(sizes, np.abs(array.astype(np.float64)).max(axis=1))
     return np.asarray(sizes)
 
 
@@ -152,16 +145,4 @@ def _differences(found: Answer, expected: pl.DataFrame, predictor: Predictor) ->
 def feeds(table: pl.DataFrame, schema: Schema, key: str) -> dict[str, npt.NDArray[np.generic]]:
     """The columns of a raw table as the bundle takes them, by the name of the input."""
     names = input_names(schema)
-    return {names[f.name]: _feed(table[f.name], f, key) for f in schema.features}
-
-
-def _feed(column: pl.Series, feature: Feature, key: str) -> npt.NDArray[np.generic]:
-    if feature.kind == "categorical":
-        return np.array(as_category(column).fill_null("").to_list(), dtype=object)
-    if feature.kind == "image":
-        images = image_array(column, feature, key).astype(np.float32)
-        if feature.layout == "HW":
-            return images[:, 0]
-        return images.transpose(0, 2, 3, 1) if feature.layout == "HWC" else images
-    read = as_numeric if feature.kind == "numeric" else as_boolean
-    return read(column, key).cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return {names[f.name]: kind_of(f.kind).feed(f, table[f.name], key) for f in schema.features}

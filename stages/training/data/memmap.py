@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stages.common.errors import UserError
-from stages.features.batch import Batch, standardise, take, to_target
+from stages.features.batch import IMAGE, Batch, finish, take, to_target
 from stages.features.schema import Array, Statistics
 from stages.training.data.source import Split
 from stages.training.device.environment import memory_of
@@ -107,9 +107,7 @@ class Mapped:
             kind: t.to(self.target.device, non_blocking=self.target.is_cuda)
             for kind, t in read.items()
         }
-        if "image" in batch:
-            batch["image"] = standardise(batch["image"], self.statistics)
-        return batch
+        return {kind: finish(kind, t, self.statistics) for kind, t in batch.items()}
 
 
 def open_split(arrays: dict[str, Array], statistics: Statistics, device: torch.device) -> Mapped:
@@ -134,7 +132,7 @@ def read_split(mapped: Mapped) -> Split:
 
 def size_on_device(arrays: dict[str, Array]) -> int:
     """The bytes of features as tensors: of images as float32, whatever they are on disk."""
-    return sum(4 * a.size if kind == "image" else a.nbytes for kind, a in arrays.items())
+    return sum(4 * a.size if kind == IMAGE else a.nbytes for kind, a in arrays.items())
 
 
 def choose_place(num_bytes: int, device: torch.device, num_sharing: int = 1) -> tuple[str, str]:
