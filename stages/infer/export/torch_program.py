@@ -117,7 +117,9 @@ class _WithPreparation(nn.Module):
         for kind, functions in self.kinds.items():
             constants = functions.constants(self.schema.of_kind(kind), self.statistics)
             for name, value in constants.items():
-                self.register_buffer(name, torch.tensor(value))
+                # By way of a list: the strides of an empty array are others than torch's.
+                dtype = torch.from_numpy(value).dtype
+                self.register_buffer(name, torch.tensor(value.tolist(), dtype=dtype))
 
     def forward(self, columns: dict[str, Tensor]) -> tuple[Tensor, ...]:
         batch = {kind: self._of_kind(kind, columns) for kind in _kinds(self.schema)}
