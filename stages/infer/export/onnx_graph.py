@@ -38,9 +38,9 @@ def export(predictor: Predictor, arrays: dict[str, Array]) -> bytes:
     Raises UserError when the model has an operator that ONNX has not.
     """
     inner = to_onnx(predictor, arrays)
-    graph = _Graph()
+    graph = GraphBuilder()
     names = input_names(predictor.schema)
-    inputs = [_input(feature, names[feature.name]) for feature in predictor.schema.features]
+    inputs = [input_of(feature, names[feature.name]) for feature in predictor.schema.features]
     for kind in arrays:
         graph.node("Identity", [_add_kind(graph, predictor, kind)], f"{_MODEL}{kind}")
     graph.nodes += inner.graph.node
@@ -74,7 +74,7 @@ class _Positional(nn.Module):
         return scores
 
 
-class _Graph:
+class GraphBuilder:
     """Nodes and constants under construction."""
 
     def __init__(self) -> None:
@@ -131,7 +131,8 @@ def to_onnx(predictor: Predictor, arrays: dict[str, Array]) -> Any:
     return onnx.compose.add_prefix(model, _MODEL)
 
 
-def _input(feature: Feature, name: str) -> Any:
+def input_of(feature: Feature, name: str) -> Any:
+    """The input of a raw column, called `name`."""
     types = {
         "float64": TensorProto.DOUBLE,
         "string": TensorProto.STRING,
@@ -141,7 +142,7 @@ def _input(feature: Feature, name: str) -> Any:
     return helper.make_tensor_value_info(name, types[kind_of(feature.kind).TYPE], shape)
 
 
-def _add_kind(graph: _Graph, predictor: Predictor, kind: str) -> str:
+def _add_kind(graph: GraphBuilder, predictor: Predictor, kind: str) -> str:
     """The tensor of one kind from the raw columns, as `encode` and `to_batch` make it."""
     features = predictor.schema.of_kind(kind)  # type: ignore[arg-type]
     known = input_names(predictor.schema)
@@ -149,7 +150,7 @@ def _add_kind(graph: _Graph, predictor: Predictor, kind: str) -> str:
     return kind_of(kind).to_onnx(graph, features, names, predictor.statistics)
 
 
-def _add_code(graph: _Graph, threshold: float | None) -> str:
+def _add_code(graph: GraphBuilder, threshold: float | None) -> str:
     """What `predict_codes` makes of the probabilities: (rows,) int64."""
     if threshold is None:
         return graph.node("ArgMax", ["probabilities"], "/code", axis=1, keepdims=0)
@@ -160,7 +161,7 @@ def _add_code(graph: _Graph, threshold: float | None) -> str:
     return graph.node("Cast", [above], "/code", to=TensorProto.INT64)
 
 
-def _add_outputs(graph: _Graph, predictor: Predictor, scores: str) -> Iterator[Any]:
+def _add_outputs(graph: GraphBuilder, predictor: Predictor, scores: str) -> Iterator[Any]:
     """What `Predictor.decode` makes of the scores."""
     exact = graph.node("Cast", [scores], "/scores", to=TensorProto.DOUBLE)
     classes = predictor.schema.target.classes

@@ -28,12 +28,13 @@ def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
         "key": schema.key,
         "classes": classes,
         "calibration": None if classes is None else predictor.calibration.model_dump(),
-        "inputs": [_input(f, names[f.name], predictor.statistics) for f in schema.features],
+        "inputs": [describe_input(f, names[f.name], predictor.statistics) for f in schema.features],
         "outputs": _outputs(classes),
     }
 
 
-def _input(feature: Feature, name: str, statistics: Statistics) -> dict[str, Any]:
+def describe_input(feature: Feature, name: str, statistics: Statistics) -> dict[str, Any]:
+    """A column as an input of the graph, called `name` there."""
     kind = kind_of(feature.kind)
     return {
         "name": name,

@@ -201,7 +201,7 @@ def due_weights(model: nn.Module, number: int, num_epochs: int) -> Iterator[tupl
 
 def _sample_table(batch: Batch) -> str:
     """The first rows of the columns that are no image, as a Markdown table."""
-    columns = [kind for kind in ("numeric", "boolean", "categorical") if kind in batch]
+    columns = [kind for kind, tensor in batch.items() if tensor.ndim == 2]
     if not columns:
         return ""
     names = [f"{kind} {i}" for kind in columns for i in range(batch[kind].shape[1])]
