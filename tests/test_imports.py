@@ -35,7 +35,7 @@ ROOMS = {
         ("device", "data"),
         ("optim",),
         ("state",),
-        ("far_values",),
+        ("far_values", "choices"),
         ("step", "averaging"),
         ("recipe", "build"),
         ("loop",),

@@ -8,7 +8,7 @@ numbers and truths, and '' in categories. The bytes follow from the model alone:
 import io
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from stages.common.errors import Problem, UserError
 from stages.features.batch import to_batch
-from stages.features.kind import kind_of
+from stages.features.kind import RawType, kind_of
 from stages.features.numbers import row_shape
 from stages.features.schema import Array, Feature, Schema
 from stages.model.predictor import Predictor
@@ -133,13 +133,20 @@ def to_onnx(predictor: Predictor, arrays: dict[str, Array]) -> Any:
 
 def input_of(feature: Feature, name: str) -> Any:
     """The input of a raw column, called `name`."""
-    types = {
-        "float64": TensorProto.DOUBLE,
-        "string": TensorProto.STRING,
-        "float32": TensorProto.FLOAT,
-    }
     shape: list[int | str] = ["rows", *row_shape(feature)]
-    return helper.make_tensor_value_info(name, types[kind_of(feature.kind).TYPE], shape)
+    return helper.make_tensor_value_info(name, _element(kind_of(feature.kind).TYPE), shape)
+
+
+def _element(raw: RawType) -> Any:
+    match raw:
+        case "float64":
+            return TensorProto.DOUBLE
+        case "string":
+            return TensorProto.STRING
+        case "float32":
+            return TensorProto.FLOAT
+        case _:
+            assert_never(raw)
 
 
 def _add_kind(graph: GraphBuilder, predictor: Predictor, kind: str) -> str:
