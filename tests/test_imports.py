@@ -1,6 +1,7 @@
 """Imports run one way, and rooms stay small. `make check` runs this file."""
 
 import functools
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -232,3 +233,15 @@ def test_an_edit_of_a_tool_or_of_a_comparison_reruns_nothing() -> None:
     assert len(apart) >= 11
     for file in apart:
         assert not {file, *file.parents} & deps, file
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
+    clause = re.compile(r'^\s*r?"""(What|Whether|How|Where|Who|When|Why)\b')
+    files = [*Path("stages").rglob("*.py"), *Path("pipeline").rglob("*.py")]
+    wrong = [
+        f"{file}:{number}: {line.strip()}"
+        for file in files
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+        if clause.match(line)
+    ]
+    assert wrong == []

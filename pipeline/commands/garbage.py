@@ -1,4 +1,4 @@
-"""What DVC's cache and `.reprise` hold that nothing needs any more.
+"""The parts of DVC's cache and of `.reprise` that nothing needs any more.
 
 Needed are the outputs that any branch (of remotes too, as last fetched), tag, experiment, the
 working folder or a kept workspace names, and those of run-cache entries that are recent. A
@@ -27,7 +27,8 @@ DAY = 24 * 3600
 
 @dataclass
 class Garbage:
-    """What can go: run-cache entries, objects of the cache by the output they were, folders.
+    """Everything that can go: run-cache entries, objects of the cache by the output they were,
+    folders.
 
     And lock files of checkpoints that are gone; those of the folders go with these.
     """
@@ -200,5 +201,5 @@ def _objects(repo: Any) -> Iterator[tuple[str, Path]]:
 
 
 def newest(folder: Path) -> float:
-    """When anything in `folder` was last changed."""
+    """Return when anything in `folder` was last changed."""
     return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))

@@ -33,7 +33,7 @@ OTHERS = ("MERGE_HEAD", "REBASE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD")
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of one stage: its entry's side, and why it must run if it must."""
+    """The outcome for one stage: its entry's side, and why it must run if it must."""
 
     stage: Any
     side: str

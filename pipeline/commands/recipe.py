@@ -57,7 +57,7 @@ def write_recipe(name: str, *, force: bool) -> None:
 
 
 def _is_kept(text: str) -> bool:
-    """Whether git's last commit or a recipe holds this very text."""
+    """Return whether git's last commit or a recipe holds this very text."""
     if any(path.read_text(encoding="utf-8") == text for path in RECIPES.glob("*.yaml")):
         return True
     done = try_git(Path.cwd(), "show", f"HEAD:./{PARAMS}")

@@ -65,7 +65,7 @@ def run(
 
 
 def is_well(outcome: "Outcome") -> bool:
-    """Whether every stage ended well and no gate failed."""
+    """Return whether every stage ended well and no gate failed."""
     return not outcome.failed and not outcome.cancelled and not outcome.failed_gates
 
 
@@ -125,7 +125,7 @@ def _run_flow(
 
 
 def remedy(url: str, reason: str) -> str:
-    """What may help against a refusal of a server, by what it has said and where it is."""
+    """Return what may help against a refusal of a server, by what it has said and where it is."""
     if "401" in reason:
         return (
             f"{CLIENT_AUTH} must be what that server asks for (for one of 'reprise up' in another "

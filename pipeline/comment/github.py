@@ -1,4 +1,4 @@
-"""What the comment on a pull request needs of GitHub's API.
+"""The part of GitHub's API that a comment on a pull request needs.
 
 The pull request is found from what GitHub itself knows of the run. A fork's run names none
 (`pull_requests` is empty for it, and so are the pulls of its commit), so the open ones that come

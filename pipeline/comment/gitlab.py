@@ -1,4 +1,4 @@
-"""What the note on a merge request needs of GitLab's API.
+"""The part of GitLab's API that a note on a merge request needs.
 
 A job on the default branch, where protected variables are, looks through the open merge requests.
 A pipeline of a fork belongs to the fork's project; its artifact is read there.

@@ -70,7 +70,7 @@ def write_lock(path: Path, content: Any) -> None:
 
 
 def told(error: Exception) -> UserError:
-    """What DVC says of the user's files, with our own words and lines where we have them."""
+    """Return what DVC says of the user's files, with our own words and lines where we have them."""
     if LOCK.exists() and _CONFLICT in LOCK.read_bytes():
         return UserError(f"{LOCK} has conflicts of a merge: 'reprise merge-lock' resolves them")
     for path in (DVC_FILE, PARAMS, LOCK):

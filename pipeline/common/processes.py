@@ -52,7 +52,7 @@ def find_by_id(pid: int, started: float | None = None) -> psutil.Process | None:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it has not ended; a zombie has, and so has one whose id another has got."""
+    """Return whether it has not ended; a zombie has, and so has one whose id another has got."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:

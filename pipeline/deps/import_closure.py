@@ -1,4 +1,4 @@
-"""What code a module runs: the closure of its imports, from the syntax trees, file by file.
+"""The code that a module runs: the closure of its imports, from the syntax trees, file by file.
 
 Nothing is imported, so a stage's libraries cost no time here. Imports inside functions count,
 parent packages count, relative ones are resolved.

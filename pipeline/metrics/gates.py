@@ -1,4 +1,4 @@
-"""What `evaluate.gates` say to a run: each gate passes, fails, or can't be told yet.
+"""The verdict of `evaluate.gates` on a run: each gate passes, fails, or can't be told yet.
 
 Minimum and maximum judge the value itself. `not_worse_by` judges the difference from another
 revision by its interval: a gate passes when the whole of it is on the good side of the margin,
@@ -39,7 +39,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one bound of a gate says to a metric: 'pass', 'fail' or 'inconclusive', and why.
+    """The verdict of one bound of a gate on a metric: 'pass', 'fail' or 'inconclusive', and why.
 
     `num_rows` is how many test rows it would take to know, where some number would do.
     """
@@ -75,12 +75,15 @@ def read_gates() -> dict[str, Gate]:
 
 
 def needs_base(gates: Mapping[str, Gate]) -> bool:
-    """Whether any of the gates compares with another revision."""
+    """Return whether any of the gates compares with another revision."""
     return any(gate.not_worse_by is not None for gate in gates.values())
 
 
 def judge_values(gates: Mapping[str, Gate], metrics: Mapping[str, Any]) -> list[Verdict]:
-    """What minimum and maximum say to the metrics of evaluate. No value is no passed gate."""
+    """Return what minimum and maximum say to the metrics of evaluate.
+
+    No value is no passed gate.
+    """
     verdicts = []
     for name, gate in gates.items():
         value = metrics.get(name)
@@ -103,7 +106,7 @@ def judge_differences(
     comparison: Mapping[str, Any],
     missing: Iterable[str],
 ) -> list[Verdict]:
-    """What `not_worse_by` says, from what `stages.compare.compare` has found.
+    """Return what `not_worse_by` says, from what `stages.compare.compare` has found.
 
     Without a comparison (`missing` says why), or where the rows can't be paired, nothing can be
     told: that is inconclusive, never passed.

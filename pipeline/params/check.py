@@ -137,7 +137,7 @@ def _section_of(problem: Problem) -> str | None:
 
 
 def _check_meta() -> list[Problem]:
-    """What is wrong with how `dvc.yaml` says that stages are run."""
+    """Return what is wrong with how `dvc.yaml` says that stages are run."""
     stages = read_yaml(DVC_FILE)["stages"]
     try:
         # A `foreach` or `matrix` stage says it once for all.

@@ -21,7 +21,7 @@ OTHER_FILE = "take a file that no stage writes"
 
 
 def check_paths(tree: Mapping[str, Any], *, fetched: bool = True) -> list[Problem]:
-    """What is wrong with the paths that `dvc.yaml` takes from `tree`, each mistake once.
+    """Return what is wrong with the paths that `dvc.yaml` takes from `tree`, each mistake once.
 
     With `fetched=False`, what DVC tracks may be missing.
     """
@@ -84,7 +84,9 @@ def _check_path(
 def _check_null(
     dep: str, key: str, tree: Mapping[str, Any], stage: Mapping[str, Any]
 ) -> Problem | None:
-    """What is wrong with a path that may be null: that of its file, or of what null stands for."""
+    """Return what is wrong with a path that may be null: that of its file, or of what null stands
+    for.
+    """
     try:
         value = subtree(tree, key)
     except KeyError:
@@ -109,7 +111,7 @@ def _outs(stage: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _overlap(one: Path, other: Path) -> bool:
-    """Whether they are one path, or one lies in the other."""
+    """Return whether they are one path, or one lies in the other."""
     here, there = one.resolve(), other.resolve()
     return here == there or here in there.parents or there in here.parents
 

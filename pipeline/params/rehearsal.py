@@ -1,4 +1,4 @@
-"""What torch and the model itself say of `params.yaml`, from a process that imports them.
+"""The objections of torch and of the model to `params.yaml`, from a process that imports them.
 
 It is started only when something that it looks at has changed since the last check.
 """

@@ -79,7 +79,7 @@ def _is_current(sources: Mapping[str, str]) -> bool:
 
 
 def check_named(tree: Mapping[str, Any], at: str, schema: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with `tree`, which stands at `at`: its name, or the name's arguments."""
+    """Return what is wrong with `tree`, which stands at `at`: its name, or the name's arguments."""
     section, kind = at.split(".")
     part = subtree(schema, f"$defs.{section.title()}Params.properties.{kind}")
     assert isinstance(part, Mapping)

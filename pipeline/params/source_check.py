@@ -1,4 +1,4 @@
-"""What of `params.yaml` does not fit the data that it names, by the heads of the files alone."""
+"""Checks of `params.yaml` against the data that it names, by the heads of the files alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class Target:
 def check_data(
     tree: Mapping[str, Any], prepare: PrepareParams | None, infer: InferParams | None
 ) -> tuple[list[Problem], Target]:
-    """What does not fit the columns of the source, and the task that its target has."""
+    """Return what does not fit the columns of the source, and the task that its target has."""
     if prepare is None:
         part = tree.get("prepare")
         task = part.get("task") if isinstance(part, Mapping) else None

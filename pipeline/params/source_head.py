@@ -1,4 +1,4 @@
-"""What a table looks like, without reading it: the columns of its header, and their types.
+"""The head of a table, without reading the rest: the columns of its header, and their types.
 
 Types follow from Parquet's footer, or from the first rows of a text file. What can't be read here
 is left to the stage that reads it, which says why.

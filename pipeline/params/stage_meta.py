@@ -1,4 +1,4 @@
-"""How a stage is run: the keys of its `meta:` in `dvc.yaml`.
+"""The way a stage is run: the keys of its `meta:` in `dvc.yaml`.
 
 train:
   cmd: …
@@ -22,14 +22,14 @@ from stages.common.params import DVC_FILE
 
 
 class Concurrency(Section):
-    """How many stages that share `name` run at once on one Prefect server."""
+    """A limit on the stages that share `name` and run at once on one Prefect server."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
     limit: int = Field(ge=1)
 
 
 class StageMeta(Section):
-    """What `meta:` says about running the stage; nothing is retried or limited without it."""
+    """The content of `meta:` about running the stage; nothing is retried or limited without it."""
 
     retries: int = Field(0, ge=0)
     retry_delay_seconds: float = Field(0, ge=0)

@@ -1,4 +1,4 @@
-"""How long each stage took last time: `.reprise/seconds/<stage>`, one number a file."""
+"""The seconds that each stage took last time: `.reprise/seconds/<stage>`, one number a file."""
 
 import time
 from contextlib import suppress

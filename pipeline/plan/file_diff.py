@@ -1,4 +1,4 @@
-"""How a file or folder differs from the version that `dvc.lock` knows.
+"""The difference of a file or folder from the version that `dvc.lock` knows.
 
 Python whose syntax tree is the same runs the same: a change of comments or formatting alone.
 """
@@ -20,7 +20,7 @@ class Change:
 
 
 def compare(locked: Locked, now: dict[str, str], history: History) -> list[Change] | None:
-    """What differs between `locked` and `now` (the files of the same path with their MD5).
+    """Return what differs between `locked` and `now` (the files of the same path with their MD5).
 
     None when git's history does not hold the locked version.
     """
@@ -40,7 +40,7 @@ def compare(locked: Locked, now: dict[str, str], history: History) -> list[Chang
 
 
 def same_code(before: bytes, after: bytes) -> bool:
-    """Whether both have one syntax tree; docstrings count, as code can read them."""
+    """Return whether both have one syntax tree; docstrings count, as code can read them."""
     try:
         return ast.dump(ast.parse(before)) == ast.dump(ast.parse(after))
     except (SyntaxError, ValueError):

@@ -27,7 +27,10 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a stage would do, and why; `inputs` are what its deps will hold, as far as known."""
+    """The decision on a stage and its reasons.
+
+    `inputs` are what its deps will hold, as far as known.
+    """
 
     state: str
     reasons: tuple[Reason, ...]
@@ -59,7 +62,7 @@ class Forecast:
         self.reasons = Reasons(self.repo, self.contents)
 
     def judge(self, stage: Any) -> Verdict:
-        """What `stage` would do; everything upstream of it must have been judged before."""
+        """Return what `stage` would do; everything upstream of it must have been judged before."""
         if stage.is_data_source:
             return self._judge_source(stage)
         why, found = self.judge_inputs(stage)
@@ -75,7 +78,7 @@ class Forecast:
         return Verdict(state, tuple(dict.fromkeys(why)), found)
 
     def judge_inputs(self, stage: Any) -> tuple[list[Reason], dict[str, Content]]:
-        """Why its inputs or its command make `stage` stale, and what each input will hold."""
+        """Return why inputs or command make `stage` stale, and what each input will hold."""
         found: dict[str, Content] = {}
         why = self._judge_deps(stage, found)
         if _is_locked(stage):
@@ -144,7 +147,7 @@ class Forecast:
         return self.reasons.of_file(dep, content)
 
     def _expect(self, dep: Any) -> Content | Waiting | None:
-        """What `dep` will hold when its stage's turn comes."""
+        """Return what `dep` will hold when its stage's turn comes."""
         outs = self._producers_of(dep.fs_path)
         if not outs:
             return self.contents.at(dep.fs_path, dep.hash_name)
@@ -181,7 +184,7 @@ class Forecast:
         return here is not None and isinstance(left, Content) and here.hash == left.hash
 
     def _part_of(self, out: Any, dep: Any) -> Content | None:
-        """What a folder that lies in the cache holds at a path inside it."""
+        """Return what a folder that lies in the cache holds at a path inside it."""
         from dvc_data.hashfile.tree import Tree
 
         left = self._left[out.fs_path]
@@ -258,7 +261,10 @@ class Forecast:
 
 
 def _is_locked(stage: Any) -> bool:
-    """Whether `dvc.lock` has an entry of it; what neither reads nor writes has none to miss."""
+    """Return whether `dvc.lock` has an entry of it.
+
+    What neither reads nor writes has none to miss.
+    """
     items = [*stage.deps, *stage.outs]
     return not items or any(item.hash_info for item in items)
 

@@ -1,4 +1,4 @@
-"""What `dvc.lock` knows by its hash, found in git's history: a file, or a whole folder."""
+"""Files and folders that `dvc.lock` knows by their hash, found in git's history."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ SEARCH_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Locked:
-    """What `dvc.lock` says of a path: its hash, and what rules most candidates out cheaply."""
+    """The entry of `dvc.lock` for a path: its hash, and what rules most candidates out cheaply."""
 
     path: str
     md5: str
@@ -104,7 +104,7 @@ def folder_md5(path: str, files: dict[str, bytes]) -> str:
 
 
 def _git(*arguments: str, given: bytes = b"") -> bytes:
-    """What git prints: nothing where it has nothing, such as outside a repository."""
+    """Return what git prints: nothing where it has nothing, such as outside a repository."""
     if shutil.which("git") is None:
         return b""
     try:

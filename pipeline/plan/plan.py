@@ -1,4 +1,4 @@
-"""What would run and why, before anything runs.
+"""The plan: the stages that would run and why, before anything runs.
 
 One process, no lock, nothing written: it works while a stage runs, and in a clone that pulled
 nothing.
@@ -21,7 +21,7 @@ __all__ = ["Reason", "StagePlan", "active_graph", "describe", "in_order", "make_
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage would do: fresh, restorable or stale, and why.
+    """The plan for one stage: fresh, restorable or stale, and why.
 
     `upstream` names the stages that it directly follows, `meta` is the stage's in `dvc.yaml`,
     `last_seconds` how long its last run here took.

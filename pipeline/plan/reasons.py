@@ -1,4 +1,4 @@
-"""Why a stage is not fresh, in terms of what its user edits."""
+"""The reasons why a stage is not fresh, in terms of what its user edits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -128,7 +128,7 @@ class Reasons:
         self.history = History(self.repo.dvcignore.is_ignored_file)
 
     def of_file(self, dep: Any, content: Content) -> list[Reason]:
-        """What changed in a file or folder: file by file, where git has the locked version."""
+        """Return what changed in a file or folder, by file where git has the locked version."""
         key = (dep.fs_path, dep.hash_info.value)
         if key not in self._known:
             self._known[key] = self._explain(dep, content)

@@ -1,4 +1,4 @@
-"""What the working folder holds now, by DVC's hashes, each path and file read once.
+"""The content of the working folder now, by DVC's hashes, each path and file read once.
 
 DVC asks for the same code file and parses the same `params.yaml` again for every stage.
 """

@@ -35,7 +35,8 @@ def find_base(asked: str | None) -> tuple[str, str]:
 
 
 def fetch_command(commit: str | None) -> str:
-    """What brings the outputs of a commit, or of the working folder (None), into DVC's cache.
+    """Return what brings the outputs of a commit, or of the working folder (None), into DVC's
+    cache.
 
     DVC fetches for branches of the clone's own: where none is at the commit, one has to be made.
     """
@@ -53,7 +54,7 @@ def text_at(commit: str, path: str) -> str | None:
 
 
 def parse(text: str | None) -> dict[str, Any]:
-    """What a YAML file at a commit says; nothing where it is not there."""
+    """Return what a YAML file at a commit says; nothing where it is not there."""
     from ruamel.yaml import YAML
 
     content = YAML(typ="safe").load(text or "")

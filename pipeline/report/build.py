@@ -1,4 +1,4 @@
-"""What a change did, for whoever reviews it: `reprise report --base main`.
+"""The effects of a change, for whoever reviews it: `reprise report --base main`.
 
 Compares the working folder with a base revision. Row-level predictions come from DVC's cache by
 the hashes in each side's `dvc.lock`; what is not there is said, with what fetches it, and the
@@ -83,7 +83,7 @@ def make_report(asked: str | None) -> Report:
 
 
 def compare_with(base: str, commit: str) -> tuple[Mapping[str, Any], list[str]]:
-    """What `stages.compare.compare` finds, and why not where predictions are missing."""
+    """Return what `stages.compare.compare` finds, and why not where predictions are missing."""
     if not LOCK.exists():
         raise UserError("there is no dvc.lock: run 'dvc repro' first")
     before, after = _locked(text_at(commit, str(LOCK))), _locked(LOCK.read_text("utf-8"))

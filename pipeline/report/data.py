@@ -1,4 +1,4 @@
-"""What the report says of the data and of slices, from both sides' files in DVC's cache.
+"""The report's part on the data and on slices, from both sides' files in DVC's cache.
 
 The comparisons are code of the stages, which are started as processes.
 """
@@ -24,7 +24,8 @@ Locked = Mapping[str, Any]
 
 
 def is_renumbered(before: Locked, after: Locked) -> bool:
-    """Whether rows without a key have other numbers: the numbers are those of another source.
+    """Return whether rows without a key have other numbers: the numbers are those of another
+    source.
 
     One row more at the top, and each number names the row beside the one that it named.
     """
@@ -44,7 +45,7 @@ def _source_of(locked: Locked) -> tuple[object, object]:
 def compare_data(
     before: Locked, after: Locked, base: str, commit: str, missing: list[str]
 ) -> dict[str, Any]:
-    """What `stages.compare.data_drift` prints; {"same": True} where nothing can differ.
+    """Return what `stages.compare.data_drift` prints; {"same": True} where nothing can differ.
 
     `before` and `after` are the stages of both `dvc.lock`, that of `commit` and ours. Empty where
     files are not in DVC's cache: `missing` then says so, and what brings them.
@@ -90,7 +91,7 @@ def _outs(locked: Locked) -> dict[str, str]:
 
 
 def _digests(locked: Locked) -> dict[str, str]:
-    """What prepare has written, by its name there."""
+    """Return what prepare has written, by its name there."""
     outs = _outs(locked)
     return {part: outs[PREPARED + part] for part in PARTS if PREPARED + part in outs}
 
@@ -122,7 +123,7 @@ def _find(
 
 
 def _start(module: str, files: Mapping[str, Any], what: str, missing: list[str]) -> dict[str, Any]:
-    """What `module` prints. That it fails is said: the rest of the report can be made."""
+    """Return what `module` prints. That it fails is said: the rest of the report can be made."""
     command = [sys.executable, "-m", module]
     text = json.dumps(files)
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What differs between two revisions' parameters and recorded inputs of the stages."""
+"""The differences between two revisions' parameters and recorded inputs of the stages."""
 
 import json
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs: (before, after) by key, None where a side has none."""
+    """Return what differs: (before, after) by key, None where a side has none."""
     return {
         key: (old.get(key), new.get(key))
         for key in {**old, **new}

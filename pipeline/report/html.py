@@ -190,7 +190,7 @@ def _curve(path: str, before: str | None, after: str | None) -> str:
 
 
 def _matrix(text: str | None) -> str:
-    """How often each class was taken for which: actual down, predicted across."""
+    """Return how often each class was taken for which: actual down, predicted across."""
     pairs = [(row["actual"], row["predicted"]) for row in csv.DictReader(io.StringIO(text or ""))]
     names = sorted({name for pair in pairs for name in pair}, key=lambda n: (len(n), n))
     if not names or len(names) > MAX_CLASSES:

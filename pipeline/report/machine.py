@@ -1,4 +1,4 @@
-"""Whether both sides were trained on the same kind of machine: on another, bytes may differ."""
+"""The kinds of machine that both sides were trained on: on another, bytes may differ."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ MACHINES = (
 def differing_machines(
     before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-    """What differs between the machines that two locks' models were trained on.
+    """Return what differs between the machines that two locks' models were trained on.
 
     Nothing where a side does not record it, or DVC's cache has it not: then its predictions are
     not there either, which is said.

@@ -28,7 +28,7 @@ ROWS_ONLY = "This is about these two trained models on rows like these."
 
 
 def verdict(report: Report) -> str:
-    """What a reviewer wants to know, in one line."""
+    """Return what a reviewer wants to know, in one line."""
     found = report.comparison
     if not found:
         return "No verdict: the rows' predictions are not here."
@@ -89,7 +89,7 @@ def _paired(report: Report) -> list[str]:
 
 
 def rows_note(counts: dict[str, int]) -> str:
-    """How many test rows were compared, and what that says."""
+    """Return how many test rows were compared, and what that says."""
     note = f"{counts['shared']} test rows are in both"
     note += f" (of {counts['before']} and {counts['after']})" if _partly(counts) else ""
     note += f", {counts['relabelled']} of them with another target" if counts["relabelled"] else ""

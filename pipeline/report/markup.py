@@ -1,4 +1,4 @@
-"""What stands in a cell of the report, apart from how a page writes it: Markdown or HTML."""
+"""The content of a cell of the report, apart from how a page writes it: Markdown or HTML."""
 
 from collections.abc import Iterable
 from html import escape

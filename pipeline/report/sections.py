@@ -56,7 +56,7 @@ def gate_section(report: Report) -> Section | None:
 
 
 def other_metrics(report: Report) -> tuple[tuple[str, str, str, str], ...]:
-    """What differs of the metrics that are not compared row by row."""
+    """Return what differs of the metrics that are not compared row by row."""
     compared = report.comparison.get("metrics", {}) if report.comparison else {}
     return tuple(
         (stage, name, _shown(was), _shown(now))

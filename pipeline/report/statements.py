@@ -43,7 +43,7 @@ def find_replicas(
 
 
 def is_of_change(comparison: Mapping[str, Any]) -> bool:
-    """Whether there are replicas enough to speak of the change, not only of two models."""
+    """Return whether there are replicas enough to speak of the change, not only of two models."""
     return any(each["change"] is not None for each in comparison["metrics"].values())
 
 
@@ -69,7 +69,7 @@ def change_rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def change_note(comparison: Mapping[str, Any]) -> str:
-    """What 'this change' says, or why it says nothing."""
+    """Return what 'this change' says, or why it says nothing."""
     counts = comparison["replicas"]
     before, after, needed = counts["before"], counts["after"], counts["needed"]
     if is_of_change(comparison):

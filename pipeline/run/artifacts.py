@@ -1,4 +1,4 @@
-"""What Prefect's pages show of a run beside its tasks: the plan, the metrics, the parameters."""
+"""Artifacts of a run on Prefect's pages: the plan, the metrics, the parameters."""
 
 from collections.abc import Sequence
 from typing import Any

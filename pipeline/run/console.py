@@ -1,4 +1,4 @@
-"""What a person sees of a run: each stage's lines under its name, and who is at it now."""
+"""The run in a terminal: each stage's lines under its name, and who is at it now."""
 
 import sys
 import threading

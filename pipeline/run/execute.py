@@ -42,7 +42,7 @@ _CHATTER = re.compile(
 
 @dataclass(frozen=True)
 class StageEnd:
-    """How a stage ended: 'ran', 'restored', 'unchanged' or 'failed', and its last lines."""
+    """The end of a stage: 'ran', 'restored', 'unchanged' or 'failed', and its last lines."""
 
     state: str
     seconds: float
@@ -64,7 +64,7 @@ class Leashes:
 
     @property
     def ended(self) -> bool:
-        """Whether the run is being ended."""
+        """Return whether the run is being ended."""
         return self._end.is_set()
 
     def wait(self, seconds: float) -> None:

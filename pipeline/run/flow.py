@@ -130,7 +130,7 @@ def run_road(
 
 
 def judge_run(outcome: Outcome) -> list[Verdict]:
-    """What the gates say to this run: nothing where evaluate has no metrics of it.
+    """Return what the gates say to this run: nothing where evaluate has no metrics of it.
 
     A stage that is unchanged has; one that was not asked for, or did not end well, has not.
     """

@@ -1,4 +1,4 @@
-"""How the stages of a run ended."""
+"""The result of a run: the end of each of its stages."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ ENDED_WELL = ("ran", "restored", "unchanged")
 
 @dataclass
 class Outcome:
-    """How each stage ended: 'ran', 'restored', 'unchanged', 'failed', 'skipped' or 'cancelled'.
+    """The end of each stage: 'ran', 'restored', 'unchanged', 'failed', 'skipped' or 'cancelled'.
 
     `verdicts` are those of the gates on the values of evaluate's metrics, where it ended well.
     """
@@ -32,7 +32,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether any stage failed."""
+        """Return whether any stage failed."""
         return "failed" in self.states.values()
 
     @property

@@ -37,7 +37,9 @@ class Contact:
         return self._cancelled
 
     def is_there(self) -> bool:
-        """Whether the server answers, or does so before it has been silent for `LOST_SECONDS`."""
+        """Return whether the server answers, or does so before it has been silent for
+        `LOST_SECONDS`.
+        """
         while not self._ask():
             if time.monotonic() - self._heard > LOST_SECONDS:
                 return False

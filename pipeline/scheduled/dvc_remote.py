@@ -61,7 +61,7 @@ def update_imports_of(folder: Path, say: Say) -> None:
 
 
 def has_tracked_data(folder: Path) -> bool:
-    """Whether DVC tracks files here that no stage makes (`dvc add`, `dvc import`)."""
+    """Return whether DVC tracks files here that no stage makes (`dvc add`, `dvc import`)."""
     return bool(_dvc_files(folder))
 
 
@@ -75,7 +75,7 @@ def _is_import(path: Path) -> bool:
 
 
 def dvc(folder: Path, *arguments: str) -> str:
-    """What `dvc ARGUMENTS` prints in `folder`.
+    """Return what `dvc ARGUMENTS` prints in `folder`.
 
     Raises UserError with its last lines when it fails or takes too long.
     """

@@ -1,4 +1,4 @@
-"""What a run in its own clone leaves behind: outputs in the DVC remote, a commit on a branch.
+"""Publishes the results of a run in its own clone: outputs in the DVC remote, a commit on a branch.
 
 The branch is `reprise/DEPLOYMENT/RUN`, pushed to `origin` where the repository has that, else put
 into the repository itself, whose working folder does not change by that. No change, no commit;
@@ -62,7 +62,7 @@ def publish(
 
 
 def changed_paths(folder: Path) -> list[str]:
-    """What a run has changed that git is to keep, as paths from the clone's top.
+    """Return what a run has changed that git is to keep, as paths from the clone's top.
 
     Tracked files, and new ones that are outputs of a stage, a `.dvc` file, or a `.gitignore`
     that DVC has written beside them.

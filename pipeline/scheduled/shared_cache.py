@@ -1,4 +1,4 @@
-"""What a clone shares with the repository that it was made from: DVC's cache, its remotes and
+"""Shares with a clone, from the repository that it was made from: DVC's cache, its remotes and
 their credentials, and the checkpoints of interrupted trainings.
 """
 
@@ -45,7 +45,7 @@ def _share_cache(base: Path, clone: Path) -> None:
 
 
 def cache_folder(base: Path) -> Path:
-    """Where the repository's DVC keeps its cache, whichever file of configuration says so."""
+    """Return where the repository's DVC keeps its cache, by any of its configurations."""
     from dvc.config import Config
 
     folder = Config(dvc_dir=str(base / ".dvc"))["cache"].get("dir")
@@ -53,7 +53,7 @@ def cache_folder(base: Path) -> Path:
 
 
 def checkpoints_folder(base: Path, cache: Path) -> Path:
-    """Where the clones of `base` keep checkpoints: beside the cache that they share."""
+    """Return where the clones of `base` keep checkpoints: beside the cache that they share."""
     if cache.resolve().is_relative_to(base.resolve()):
         return base / CHECKPOINTS
     return cache.parent / BESIDE_CACHE

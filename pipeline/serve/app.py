@@ -74,15 +74,15 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return JSONResponse({**more, "ready": not stopping}, 503 if stopping else 200)
 
     async def live() -> Response:
-        """Whether the server answers at all."""
+        """Return whether the server answers at all."""
         return JSONResponse({"live": True})
 
     async def server_ready() -> Response:
-        """Whether requests are taken: 503 once the server has been told to stop."""
+        """Return whether requests are taken: 503 once the server has been told to stop."""
         return ready()
 
     async def model_ready(request: Request) -> Response:
-        """Whether this model takes requests."""
+        """Return whether this model takes requests."""
         check_model(service, service.bundle, **request.path_params)
         return ready(name=service.settings.name)
 

@@ -57,7 +57,7 @@ class MismatchError(UserError):
 
 
 def stamp_of(folder: Path) -> Stamp | None:
-    """What tells the pair of files from another one; None when one can't be had."""
+    """Return what tells the pair of files from another one; None when one can't be had."""
     try:
         found = [(folder / name).stat() for name in FILES]
     except OSError:

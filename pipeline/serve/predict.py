@@ -93,5 +93,5 @@ def _inferrer(service: Service, name: str, version: str | None) -> Handler:
 
 
 async def _apart(body: bytes, work: Callable[[], T]) -> T:
-    """What `work` returns: at once for a small body, from a thread for a large one."""
+    """Return what `work` returns: at once for a small body, from a thread for a large one."""
     return work() if len(body) <= INLINE_BYTES else await asyncio.to_thread(work)

@@ -24,7 +24,7 @@ LENGTH_HEADER = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the answer must hold: outputs in their order, and whether each goes as bytes."""
+    """The outputs of an answer in their order, and whether each goes as bytes."""
 
     id: str | None
     outputs: list[tuple[str, bool]]

@@ -1,4 +1,4 @@
-"""What is served: the settings, the model of the moment, and how a new one takes its place.
+"""The service: the settings, the model of the moment, and how a new one takes its place.
 
 A stage, or DVC, first deletes the two files and then puts new ones there, one after the other. So
 a pair is taken only when both are there and belong together, and a pair that can't be used is told
@@ -20,7 +20,8 @@ LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the model is, its name in the protocol, the limits, and the token if there is one.
+    """The settings: the model's folder, its name in the protocol, the limits, and the token if
+    there is one.
 
     `hosts`: the names, in lower case, by which this server may be asked for, besides localhost.
     """
@@ -38,7 +39,7 @@ class Settings:
 
 
 class Service:
-    """What the routes share: settings, counters, the queue, and the model of the moment.
+    """State that the routes share: settings, counters, the queue, and the model of the moment.
 
     A request takes `bundle` once and keeps it to its end, whatever is loaded meanwhile.
     """

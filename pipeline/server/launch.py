@@ -1,4 +1,4 @@
-"""How each service of `reprise up` is started, when it is ready, and what may keep it from that."""
+"""Starts each service of `reprise up`; tells when it is ready, and what may keep it from that."""
 
 import os
 import platform
@@ -131,7 +131,7 @@ def _worker_name() -> str:
 
 
 def is_ready(service: Service, url: str) -> bool:
-    """Whether a service does what it is for; `url` is the API of the server."""
+    """Return whether a service does what it is for; `url` is the API of the server."""
     if service.name == "server":
         return answers(url)
     if service.name == "worker":
@@ -145,7 +145,7 @@ def is_ready(service: Service, url: str) -> bool:
 
 
 def _is_online(service: Service, url: str) -> bool:
-    """Whether the worker has reported to the server since it was started."""
+    """Return whether the worker has reported to the server since it was started."""
     try:
         workers: list[dict[str, Any]] = request(url, f"/work_pools/{POOL}/workers/filter", {})
     except OSError:

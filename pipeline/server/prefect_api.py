@@ -1,4 +1,4 @@
-"""Where the Prefect server is: the one that the user has configured, or that of `reprise up`.
+"""The address of the Prefect server: the one that the user has configured, or that of `reprise up`.
 
 Nothing here imports prefect, which takes two seconds: its settings are read where it reads them,
 and whether a server answers is asked with one request.
@@ -65,7 +65,7 @@ def _read_toml(path: Path, *keys: str) -> Any:
 
 
 def answers(url: str) -> bool:
-    """Whether a Prefect API is at `url`: one request, a few seconds at most."""
+    """Return whether a Prefect API is at `url`: one request, a few seconds at most."""
     try:
         _ask(url, "/health", None, None, HEALTH_SECONDS)
     except urllib.error.HTTPError as error:

@@ -1,4 +1,4 @@
-"""What a Prefect server must know of this repository: work pool, deployments, one automation.
+"""Registers this repository at a Prefect server: work pool, deployments, one automation.
 
 All of it may be said again: what is there already is left or brought up to date. `reprise up`
 does it for its own server; `python -m pipeline.commands.register` for that of PREFECT_API_URL.
@@ -130,7 +130,7 @@ def _is_current(automation: Mapping[str, Any]) -> bool:
 
 
 def read_deployments(url: str) -> list[dict[str, Any]]:
-    """What the server knows of the deployments of `prefect.yaml`, by name.
+    """Return what the server knows of the deployments of `prefect.yaml`, by name.
 
     Raises UserError for a damaged `prefect.yaml` and when the server refuses.
     """

@@ -44,7 +44,7 @@ class Service:
 
 
 def log_file(name: str) -> Path:
-    """Where a service's output goes."""
+    """Return where a service's output goes."""
     return LOGS / f"{name}.log"
 
 
@@ -66,7 +66,7 @@ def one_at_a_time() -> Iterator[None]:
 
 
 def read_records() -> dict[str, Service]:
-    """What `.reprise/up.json` says, by name; nothing when it is not there or damaged.
+    """Return what `.reprise/up.json` says, by name; nothing when it is not there or damaged.
 
     What a damaged one would have named is still found by its mark.
     """
@@ -161,5 +161,5 @@ def failed(name: str, how: str) -> str:
 
 
 def mark_of(name: str) -> str:
-    """What the service's processes of this folder carry in their environment."""
+    """Return what the service's processes of this folder carry in their environment."""
     return f"{name}:{Path.cwd().resolve()}"

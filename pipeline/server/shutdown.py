@@ -37,7 +37,10 @@ def _is_due(
     leader: psutil.Process | None,
     elapsed: float,
 ) -> bool:
-    """Whether it is time to tell a process to end; `elapsed` is a share of the grace period."""
+    """Return whether it is time to tell a process to end.
+
+    `elapsed` is a share of the grace period.
+    """
     if process == leader:
         return not process.children() or elapsed > LEADER_SHARE
     parent = process.ppid()

@@ -47,7 +47,7 @@ START_SECONDS = 90.0
 
 @dataclass(frozen=True)
 class Wanted:
-    """What `reprise up` was asked for; a port of None is the default or the next free one."""
+    """The options of `reprise up`; a port of None is the default or the next free one."""
 
     port: int | None = None
     tensorboard_port: int | None = None
@@ -199,7 +199,7 @@ def _print_table(services: dict[str, Service]) -> None:
 
 
 def _describe(deployment: dict[str, Any]) -> str:
-    """When a deployment runs."""
+    """Return when a deployment runs."""
     shown = []
     for entry in deployment["schedules"]:
         schedule = entry["schedule"]

@@ -1,4 +1,7 @@
-"""What a model looks like (layers, shapes, parameters, multiply-adds), and whether it trains."""
+"""The summary of a model: layers, shapes, parameters, multiply-adds.
+
+And a trial of its gradients.
+"""
 
 from functools import partial
 from typing import Any

@@ -93,7 +93,7 @@ def validate_all(
 
 
 def check_seed(value: object) -> Problem | None:
-    """What is wrong with the seed of `params.yaml`, or nothing."""
+    """Return what is wrong with the seed of `params.yaml`, or nothing."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEED:
         return None
     return wrong_value(f"be a whole number from 0 to {MAX_SEED}", "seed", value)
@@ -196,7 +196,7 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
 
 
 def subtree(tree: object, key: str) -> Mapping[str, Any] | object:
-    """What stands under the dotted `key` of `tree`. Raises KeyError when nothing does."""
+    """Return what stands under the dotted `key` of `tree`. Raises KeyError when nothing does."""
     for part in key.split("."):
         if not isinstance(tree, Mapping) or part not in tree:
             raise KeyError(key)

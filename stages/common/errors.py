@@ -1,4 +1,4 @@
-"""What a user's mistake looks like: the value, what is allowed, and what to edit.
+"""The form of a user's mistake: the value, what is allowed, and what to edit.
 
 `UserError` is for what a user can mend; `assert` is for our own invariants.
 """

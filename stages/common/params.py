@@ -74,7 +74,7 @@ def to_plain(value: object) -> Any:
 
 
 def stage_entry(stage: str) -> dict[str, Any]:
-    """What `dvc.yaml` says of `stage`, with `${...}` as it stands there."""
+    """Return what `dvc.yaml` says of `stage`, with `${...}` as it stands there."""
     entry = subtree(read_yaml(DVC_FILE), f"stages.{stage}")
     assert isinstance(entry, dict)
     return entry
@@ -118,7 +118,7 @@ def read_variables(pipeline: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_params(stage: str) -> Params:
-    """What `params.yaml` says to `stage`.
+    """Return what `params.yaml` says to `stage`.
 
     Raises UserError when the file is no YAML or a declared key is not in it.
     """

@@ -1,4 +1,4 @@
-"""What the libraries would tell their makers is off, in every process that is started here."""
+"""Switches off what libraries would tell their makers, in every process that is started here."""
 
 import os
 

@@ -26,7 +26,7 @@ Place = tuple[str, int]
 
 @contextmanager
 def own_errors(what: str, at: object = None) -> Iterator[None]:
-    """What code of one's own raises within comes out as a UserError: `what`, the error, its line.
+    """Turn what code of one's own raises within into a UserError: `what`, the error, its line.
 
     `at` is the class or function that is called: where it can't be called so, no frame is its own.
     All else that is raised stays what it is.
@@ -67,7 +67,7 @@ def at_line(message: str, place: Place) -> Problem:
 
 
 def find_place(thing: object) -> Place | None:
-    """Where a class or a function of one's own begins; None: it is not one's own."""
+    """Return where a class or a function of one's own begins; None: it is not one's own."""
     try:
         file = inspect.getsourcefile(thing)  # type: ignore[arg-type]
         _, line = inspect.getsourcelines(thing)  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def require(module: ModuleType, what: str, **needed: type) -> None:
 
 
 def is_of_memory(error: BaseException) -> bool:
-    """Whether memory was full, wherever that happened to be noticed."""
+    """Return whether memory was full, wherever that happened to be noticed."""
     full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return full or "can't allocate memory" in str(error)
 

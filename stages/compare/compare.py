@@ -44,7 +44,7 @@ def compare(
     *,
     renumbered: bool = False,
 ) -> dict[str, Any]:
-    """What `after` does to each metric of `names`, and to which rows.
+    """Return what `after` does to each metric of `names`, and to which rows.
 
     The tables have the row key first, then `target`, `prediction` and, for classes, the
     probability of each. `why_not` says why they can't be compared row by row, else it is None.
@@ -105,7 +105,9 @@ def compare(
 
 
 def differ(before: pl.DataFrame, after: pl.DataFrame) -> bool:
-    """Whether keys, targets or classes have other names or types, so that nothing joins them."""
+    """Return whether keys, targets or classes have other names or types, so that nothing joins
+    them.
+    """
     return list(before.schema.items()) != list(after.schema.items())
 
 

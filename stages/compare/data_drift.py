@@ -1,4 +1,4 @@
-"""What a change did to the prepared data: rows, columns, classes, and drift column by column.
+"""The effects of a change on the prepared data: rows, columns, classes, and drift column by column.
 
     python -m stages.compare.data_drift < sides.json
 
@@ -41,7 +41,7 @@ Places = dict[str, Place]
 
 @dataclass(frozen=True)
 class Column:
-    """How the train rows of a column differ. What its kind does not have is None.
+    """The difference of a column's train rows. What its kind does not have is None.
 
     `shift` and `spread` are in deviations before; `empty` are shares of rows; `new` is the share
     of rows now in categories that were not there, `gone` that of rows before in categories that
@@ -58,7 +58,7 @@ class Column:
 
     @property
     def size(self) -> float:
-        """How large the difference is in units of what counts as drift."""
+        """Return how large the difference is in units of what counts as drift."""
         sizes = [abs(self.shift or 0.0) / MAX_SHIFT, (self.new or 0.0) / MAX_UNSEEN]
         sizes += [(self.gone or 0.0) / MAX_UNSEEN, abs(np.subtract(*self.empty)) / MAX_UNSEEN]
         if self.spread is not None:
@@ -119,7 +119,7 @@ def _moved(name: str, was: Moments, now: Moments, num_before: int, num_after: in
 
 
 def _differ(shares: tuple[float, float], num_rows: list[int]) -> bool:
-    """Whether the shares of empty rows do, by more than few rows make them."""
+    """Return whether the shares of empty rows do, by more than few rows make them."""
     step, both = abs(shares[1] - shares[0]), sum(shares) / 2
     error = math.sqrt(both * (1 - both) * sum(1 / max(1, num) for num in num_rows))
     return step > MAX_UNSEEN and step > MIN_ERRORS * error

@@ -1,4 +1,4 @@
-"""What a change does to a metric, whatever the rows and the seeds: a difference of means.
+"""The effect of a change on a metric, whatever the rows and the seeds: a difference of means.
 
 A metric of replica k of a side on the test rows is, apart from the truth, the luck of the rows,
 the luck of the seed, and what the two do together (which rows this seed gets wrong). Between the
@@ -113,13 +113,13 @@ def judge(values: Floats, drawn: Floats, num_before: int) -> Change:
 
 
 def _shared(drawn: Floats, values: Floats) -> float:
-    """How far replicas move apart when the rows are drawn anew: variance of their mean."""
+    """Return how far replicas move apart when the rows are drawn anew: variance of their mean."""
     moved = drawn - values[:, None]
     return float(moved.var(axis=0, ddof=1).mean() / len(values))
 
 
 def _quantile(degrees: float) -> float:
-    """How many standard errors to either side hold `LEVEL` of Student's distribution."""
+    """Return how many standard errors to either side hold `LEVEL` of Student's distribution."""
     from scipy.stats import t
 
     return float(t.ppf((1 + LEVEL) / 2, degrees))

@@ -22,7 +22,7 @@ def check_gates(gates: Iterable[str], metrics: Sequence[str]) -> list[Problem]:
 
 
 class Gate(Section):
-    """What a metric must reach."""
+    """Bounds that a metric must reach."""
 
     minimum: float | None = None
     """The least value that passes."""
@@ -41,7 +41,7 @@ class Gate(Section):
 
 
 class EvaluateParams(Section):
-    """What to measure on the test rows."""
+    """Metrics on the test rows."""
 
     metrics: Annotated[list[str], Field(min_length=1)]
     """Which metrics to compute on the test rows, such as `[accuracy, log_loss]`; the first one
@@ -52,12 +52,12 @@ class EvaluateParams(Section):
 
 
 class GatedEvaluateParams(EvaluateParams):
-    """What to measure on the test rows, and what counts as good enough.
+    """Metrics on the test rows, and the gates that they must pass.
 
     `gates` judge a run and change no output: the stage never reads them.
     """
 
     gates: dict[str, Gate]
-    """What counts as good enough, by metric: `{accuracy: {minimum: 0.95}}`; `{}`: anything.
+    """The bounds of each metric: `{accuracy: {minimum: 0.95}}`; `{}`: anything.
     `reprise gate` and `reprise run` judge.
     """

@@ -29,7 +29,7 @@ def to_batch(
 
 
 def finish(kind: str, tensor: Tensor, statistics: Statistics) -> Tensor:
-    """What a model is given of an array of a kind: of images it is standardised float32."""
+    """Return what a model is given of an array of a kind: of images it is standardised float32."""
     return standardise(tensor, statistics) if kind == IMAGE else tensor
 
 

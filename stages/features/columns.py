@@ -21,7 +21,7 @@ MAX_CATEGORIES = 1000
 
 
 def fits_float32(scaled: pl.Series) -> bool:
-    """Whether float32 can hold every value of a float64 column without NaN."""
+    """Return whether float32 can hold every value of a float64 column without NaN."""
     smallest, largest = cast(float | None, scaled.min()), cast(float | None, scaled.max())
     return smallest is None or largest is None or max(-smallest, largest) <= MAX_FLOAT32
 

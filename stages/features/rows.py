@@ -1,4 +1,4 @@
-"""What a dataset of one's own is given: the rows of a split as prepare has written them."""
+"""Rows for a dataset of one's own: those of a split as prepare has written them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What prepare writes and the others read: schema, statistics, and the arrays of each split.
+"""Files that prepare writes and the others read: schema, statistics, and the arrays of each split.
 
 `schema.json` says what build needs (names, kinds, shapes, classes), `statistics.json` what
 encoding and decoding need. Both are fitted on the train split alone, but for the list of classes.
@@ -48,7 +48,7 @@ class Feature(Record):
 
     @property
     def is_array(self) -> bool:
-        """Whether a row of it is an array, and it has the tensor of its kind for itself."""
+        """Return whether a row of it is an array, and it has the tensor of its kind for itself."""
         return self.shape is not None
 
 
@@ -90,7 +90,7 @@ class Schema(Record):
         return [feature for feature in self.features if feature.kind == kind]
 
     def inputs(self) -> dict[str, list[int]]:
-        """What a model is given: for each kind of tensor in a batch, its shape without rows.
+        """Return what a model is given: for each kind of tensor in a batch, its shape without rows.
 
         Kinds in CODES are the exception: the number of codes of each column, since the shape is
         their count.
@@ -109,7 +109,7 @@ class Schema(Record):
         return inputs
 
     def places(self) -> dict[str, "Place"]:
-        """Where each column that is no array lies in the array of its kind, by its name."""
+        """Return where each column that is no array lies in the array of its kind, by its name."""
         places = {}
         for kind in KINDS:
             features = [feature for feature in self.of_kind(kind) if not feature.is_array]
@@ -134,7 +134,8 @@ class Moments(Record):
 
 
 class Statistics(Record):
-    """What normalisation needs. `image` has one entry a channel; `target` is for regression.
+    """Means and deviations for normalisation. `image` has one entry a channel; `target` is for
+    regression.
 
     `numeric` has one entry for each other column of which a kind keeps moments.
     """

@@ -211,7 +211,7 @@ def _common_form(folder: Path, images: Sequence[str], key: str) -> tuple[int, Si
 
 
 def _changes(image: "Image.Image") -> Iterator[str]:
-    """What is not read of an image as it stands there."""
+    """Yield what is not read of an image as it stands there."""
     if image.has_transparency_data:
         yield "are transparent: laid over white"
     if image.mode == "CMYK":

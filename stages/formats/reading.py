@@ -1,4 +1,4 @@
-"""What a reader of files has to say beside the table: damaged rows, gaps by their words."""
+"""Remarks of a reader beside the table: damaged rows, gaps by their words."""
 
 from collections import Counter
 from dataclasses import dataclass, field

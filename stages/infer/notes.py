@@ -1,4 +1,4 @@
-"""What a person should know of new rows that could be predicted all the same: gaps, drift.
+"""Notes on new rows that could be predicted all the same: gaps, drift.
 
 A column of numbers drifts when the mean of the new rows lies more than 0.25 of the training's
 standard deviation from the training's mean, and by more than four standard errors, so that few

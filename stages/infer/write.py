@@ -24,7 +24,7 @@ NUM_SHOWN = 10
 
 @dataclass
 class Outcome:
-    """What became of the rows of a file; `examples` are the first that were set aside."""
+    """The counts of a file's rows; `examples` are the first that were set aside."""
 
     num_predicted: int = 0
     num_damaged: int = 0

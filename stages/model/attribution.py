@@ -128,7 +128,7 @@ def _find_flatten(model: nn.Module) -> Flatten | None:
 
 
 def _columns(feature: Feature) -> list[str]:
-    """What a feature is called where predictions are explained."""
+    """Return what a feature is called where predictions are explained."""
     if not feature.is_array:
         return [feature.name]
     return [f"{feature.name} {area}" for row in _AREAS for area in row]

@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Calibration(Record):
-    """What `calibration.json` says.
+    """The content of `calibration.json`.
 
     Scores are divided by `temperature` before they become probabilities; 1 leaves them. Of two
     classes, the second is predicted where its probability is above `threshold`; None: the

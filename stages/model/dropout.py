@@ -59,7 +59,10 @@ class DropoutRng:
         return values * self.draw_mask(values, p)
 
     def draw_mask(self, values: Tensor, p: float) -> Tensor:
-        """What `apply` multiplies `values` (our rows, …) with. Raises ValueError as it does."""
+        """Return what `apply` multiplies `values` (our rows, …) with.
+
+        Raises ValueError as it does.
+        """
         mask = self._empty(values, *values.shape[1:])
         mask = mask.bernoulli_(1 - p, generator=self._generator)[self._local_rows]
         if len(mask) != len(values):
@@ -103,5 +106,5 @@ class Dropout(nn.Module):
         return self.apply_rng(values, self.p)
 
     def extra_repr(self) -> str:
-        """What stands between the brackets when the model is printed."""
+        """Return what stands between the brackets when the model is printed."""
         return f"p={self.p}"

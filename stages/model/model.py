@@ -22,7 +22,7 @@ ZOO = Path("stages/zoo/models")
 
 
 class ModelSpec(Record):
-    """What `model.json` says: enough to make the module.
+    """The content of `model.json`: enough to make the module.
 
     `inputs`: the shape of each kind of tensor in a batch, without rows (see Schema.inputs).
     """

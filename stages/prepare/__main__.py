@@ -103,7 +103,9 @@ def _classes(table: pl.DataFrame, schema: Schema) -> Array | None:
 
 
 def _target(table: pl.DataFrame, schema: Schema, statistics: Statistics) -> Array:
-    """What the loss compares with: class codes int64, or standardised values float32. (rows,)."""
+    """Return what the loss compares with: class codes int64, or standardised values float32.
+    (rows,).
+    """
     classes = _classes(table, schema)
     if classes is not None:
         return classes

@@ -112,7 +112,7 @@ def find_doubts(table: pl.DataFrame, schema: Schema, said: Container[str]) -> It
 
 
 def _of_texts(column: pl.Series) -> Iterator[str]:
-    """What is to be said of a column of categories."""
+    """Yield what is to be said of a column of categories."""
     texts = _texts(column)
     most = MAJORITY * texts.height
     num_different = texts["text"].n_unique()
@@ -155,7 +155,7 @@ def _of_zeros(texts: pl.DataFrame, name: str) -> Iterator[str]:
 
 
 def _counts_rows(column: pl.Series) -> bool:
-    """Whether the values go up by one from row to row, as no measurement does."""
+    """Return whether the values go up by one from row to row, as no measurement does."""
     if column.len() <= MAX_CODES or column.null_count():
         return False
     first = cast(int, column[0])

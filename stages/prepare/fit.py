@@ -1,4 +1,4 @@
-"""What is learnt from the train split alone: gaps, categories, means and deviations."""
+"""Statistics of the train split alone: gaps, categories, means and deviations."""
 
 import polars as pl
 

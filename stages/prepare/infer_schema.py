@@ -54,7 +54,8 @@ def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
 
 
 def names_rows(column: pl.Series) -> bool:
-    """Whether a column holds the row labels that pandas and R write beside a table's columns.
+    """Return whether a column holds the row labels that pandas and R write beside a table's
+    columns.
 
     They are known by their names, and by their values: no two are alike.
     """

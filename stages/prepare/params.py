@@ -14,7 +14,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Split(Section):
-    """How rows are divided. Which rows is decided by `seed` and each row's key alone."""
+    """The division of the rows. Which rows is decided by `seed` and each row's key alone."""
 
     seed: Seed
     """Which rows go where; another seed moves them."""
@@ -33,7 +33,7 @@ class Split(Section):
 
 
 class PrepareParams(Section):
-    """What to read, what to predict, how to split."""
+    """The source, the target and the split."""
 
     source: TableFile
     """The file with the rows, such as `data/raw/houses.csv`, or a folder of images with a folder

@@ -43,7 +43,10 @@ _MAX_SHOWN = 10
 
 
 class Audit:
-    """What one process of a stage opens. Final. It takes notes until it knows what is declared."""
+    """A record of what one process of a stage opens.
+
+    Final. It takes notes until it knows what is declared.
+    """
 
     def __init__(self) -> None:
         self._root = os.getcwd() + os.sep
@@ -193,7 +196,10 @@ def audit_process() -> Audit:
 
 
 def _python_folders() -> tuple[str, ...]:
-    """Where the interpreter and its libraries lie; the environment may lie in the repository."""
+    """Return where the interpreter and its libraries lie.
+
+    The environment may lie in the repository.
+    """
     folders = {sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)}
     folders |= {path for path in sys.path if path.endswith(("site-packages", "dist-packages"))}
     # What pip keeps of a project that is installed for editing.
@@ -202,7 +208,7 @@ def _python_folders() -> tuple[str, ...]:
 
 
 def _other_folders() -> tuple[str, ...]:
-    """What of the machine may be read: the system, temporary files, settings and caches."""
+    """Return what of the machine may be read: the system, temporary files, settings and caches."""
     folders = [*_SYSTEM, tempfile.gettempdir(), os.path.realpath(tempfile.gettempdir())]
     folders += [v for name, v in os.environ.items() if name.startswith("XDG_") and v]
     return (*(folder.rstrip(os.sep) + os.sep for folder in folders), os.path.expanduser("~/."))

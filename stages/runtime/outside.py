@@ -50,7 +50,7 @@ def stop_if_outside(files: Iterable[Path]) -> None:
 
 
 def find_outside(file: Path) -> Iterator[Problem]:
-    """What `file` takes from outside, each with its line and what to do instead."""
+    """Yield what `file` takes from outside, each with its line and what to do instead."""
     for node in ast.walk(ast.parse(file.read_bytes(), filename=str(file))):
         if (found := _judge(node)) is not None:
             what, remedy = found

@@ -90,7 +90,7 @@ def take_snapshot(stage: str) -> Snapshot:
 
 
 def find_changes(snapshot: Snapshot) -> list[Change]:
-    """What of `snapshot` is no longer so."""
+    """Return what of `snapshot` is no longer so."""
     changes = []
     if _read(DVC_FILE, f"stages.{snapshot.stage}") != snapshot.entry:
         message = f"{DVC_FILE}: the stage '{snapshot.stage}' {_when(DVC_FILE, snapshot)}"
@@ -116,7 +116,10 @@ def find_changes(snapshot: Snapshot) -> list[Change]:
 
 
 def find_change(snapshot: Snapshot, name: str) -> str:
-    """How the file `name` is no longer what it was when the stage began; nothing if it is."""
+    """Return how the file `name` is no longer what it was when the stage began.
+
+    Nothing if it is.
+    """
     old, path = snapshot.files.get(name), Path(name)
     if old is None or not path.is_file() or is_same(path, old):
         return ""
@@ -239,7 +242,7 @@ def _when(path: Path, snapshot: Snapshot) -> str:
 
 
 def fingerprint(stage: str) -> str:
-    """What a run depends on, as one short name: sixteen hexadecimal digits.
+    """Return what a run depends on, as one short name: sixteen hexadecimal digits.
 
     They are of the same files, values and library versions that DVC looks at.
     """

@@ -1,4 +1,4 @@
-"""How every stage starts and ends: `run_stage("train", train)`."""
+"""Starts and ends every stage: `run_stage("train", train)`."""
 
 import gc
 import signal

@@ -1,4 +1,4 @@
-"""Where does the time of a step go? `python -m stages.tools.profile --steps 20`.
+"""The time of a step by its operations: `python -m stages.tools.profile --steps 20`.
 
 Some steps of the training of `params.yaml`, through the loop itself, under PyTorch's profiler; the
 first ones, which also warm up, are left out. Written to `.reprise/profile/trace.json`: what ran
@@ -28,7 +28,7 @@ MARK = "ProfilerStep*"
 
 @dataclass(frozen=True)
 class Operator:
-    """What an operator took in the mean step, without those that it calls; `calls` are of all."""
+    """The time of an operator in the mean step, without those that it calls; `calls` are of all."""
 
     name: str
     calls: int

@@ -1,4 +1,4 @@
-"""What looks at a training beside the road: `lr_range` and `profile`.
+"""Looks at a training beside the pipeline: for `lr_range` and `profile`.
 
 They turn the loop of the stage itself, on the same recipe, model and rows, and end it from its
 hooks. Nothing of it is kept: no output, no checkpoint.
@@ -34,7 +34,7 @@ from stages.training.state import Data, State
 
 
 class EnoughError(Exception):
-    """What has been asked for is there: the training ends."""
+    """Ends the training: everything that was asked for is there."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def prepare(params: Params) -> Training:
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
-    """What argparse reads a whole number with."""
+    """Return what argparse reads a whole number with."""
 
     def read(text: str) -> int:
         if not text.isdigit() or int(text) < lowest:

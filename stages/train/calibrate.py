@@ -23,7 +23,7 @@ PLAIN_THRESHOLD = 0.5
 def calibrate(
     model: nn.Module, split: Source, params: CalibrationParams
 ) -> tuple[Calibration, list[str]]:
-    """What `params` ask for, fitted on the rows of `split`, and a line to print on each.
+    """Return what `params` ask for, fitted on the rows of `split`, and a line to print on each.
 
     The threshold is chosen on the probabilities that the temperature gives.
     """

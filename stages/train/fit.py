@@ -117,7 +117,7 @@ def fit(
 def tell_before(
     tell: Callable[[State], None], save: Callable[[State], None]
 ) -> Callable[[State], None]:
-    """What tells of a state and then saves it, if it is time for that."""
+    """Return what tells of a state and then saves it, if it is time for that."""
 
     def after_step(state: State) -> None:
         tell(state)

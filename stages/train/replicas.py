@@ -35,7 +35,7 @@ Ended = tuple[int, int]
 
 
 def num_at_once(spec: ModelSpec, batch_size: int, num_processes: int) -> int:
-    """How many replicas train side by side: what the cores allow, one on anything but a CPU."""
+    """Return how many replicas train side by side: by the cores, and one except on a CPU."""
     if num_processes > 1 or device_kind() != "cpu":
         return 1
     num_weights = sum(weight.numel() for weight in make_model(spec, seed=0).parameters())
@@ -44,7 +44,8 @@ def num_at_once(spec: ModelSpec, batch_size: int, num_processes: int) -> int:
 
 
 def num_sharing(spec: ModelSpec, num_replicas: int, batch_size: int, world: World) -> int:
-    """How many processes of a stage hold its data at once in the memory of this machine's CPU.
+    """Return how many processes of a stage hold its data at once in the memory of this machine's
+    CPU.
 
     Devices of another kind have memories of their own.
     """
@@ -75,12 +76,12 @@ def train_replicas(
 
 
 def result_of(home: Path) -> Path:
-    """Where all that a replica has written lies once it has ended."""
+    """Return where all that a replica has written lies once it has ended."""
     return home / "result"
 
 
 def can_go_on(checkpoints: Path | None) -> bool:
-    """Whether a stage that was told to stop has left anything to go on from."""
+    """Return whether a stage that was told to stop has left anything to go on from."""
     if checkpoints is None:
         return False
     homes = [home for home in checkpoints.iterdir() if home.is_dir()]

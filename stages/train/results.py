@@ -1,4 +1,4 @@
-"""What a training leaves in its folder: the model, how it came about, its metrics and plots."""
+"""The outputs of a training: the model, how it came about, its metrics and plots."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def write_results(
 def write_recipe(
     path: Path, seed: int, section: TrainParams, choices: Choices, result: Result, data: Data
 ) -> None:
-    """How the model came about, tune's winner included: the card has it from here."""
+    """Return how the model came about, tune's winner included: the card has it from here."""
     assert result.best_epoch is not None
     came_to = {
         "micro_batch_size": result.micro_batch_size,

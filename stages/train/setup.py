@@ -54,7 +54,7 @@ def prepare_training(
 def _lines_of(
     section: TrainParams, overrides: Overrides, model: nn.Module, data: Data
 ) -> Iterator[str]:
-    """What tune, groups of weights and weights of classes come to, if there are any."""
+    """Yield what tune, groups of weights and weights of classes come to, if there are any."""
     for path, value in overrides.items():
         yield f"from tune: {path} = {value}"
     if section.groups is not None:

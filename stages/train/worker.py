@@ -164,7 +164,7 @@ def agree(world: World, out: Path, checkpoints: Path | None) -> Path | None:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether it is another process or a device that failed, not what this one computes."""
+    """Return whether it is another process or a device that failed, not what this one computes."""
     return isinstance(error, dist.DistError | torch.AcceleratorError) or "gloo" in str(error)
 
 

@@ -23,12 +23,14 @@ from stages.training.params import TrainParams
 
 
 def is_averaged(params: TrainParams, epoch: int) -> bool:
-    """Whether the weights after `epoch` (from 1) are in the average."""
+    """Return whether the weights after `epoch` (from 1) are in the average."""
     return params.swa is not None and epoch >= params.swa.start
 
 
 def is_held(params: TrainParams, epoch: int) -> bool:
-    """Whether `epoch` (from 1) has the learning rate of `train.swa` in place of the schedule's."""
+    """Return whether `epoch` (from 1) has the learning rate of `train.swa` in place of the
+    schedule's.
+    """
     return is_averaged(params, epoch) and params.swa is not None and params.swa.lr is not None
 
 

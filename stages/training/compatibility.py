@@ -1,4 +1,4 @@
-"""What of the section `train` does not go together, by its names and values alone.
+"""Checks for keys of the section `train` that exclude each other, by its names and values alone.
 
 `reprise check` asks it too, so nothing here takes torch.
 """
@@ -28,7 +28,10 @@ WHOLE = {
 def check_calibration(
     params: CalibrationParams, task: str, num_classes: int | None = None
 ) -> list[Problem]:
-    """What of a calibration the target does not have; None: the number of classes is not known."""
+    """Return what of a calibration the target does not have.
+
+    None: the number of classes is not known.
+    """
     problems, at = [], "train.calibration"
     if params.temperature and task == "regression":
         message = "a temperature is for the probabilities of classes, which regression has not"
@@ -44,7 +47,7 @@ def check_calibration(
 def check_class_weights(
     weights: ClassWeights | None, task: str, classes: Sequence[object] | None = None
 ) -> list[Problem]:
-    """What of class weights the target does not have; None: its classes are not known."""
+    """Return what of class weights the target does not have; None: its classes are not known."""
     at = "train.class_weights"
     if weights is None:
         return []
@@ -65,7 +68,7 @@ def check_class_weights(
 
 
 def check_averages(params: TrainParams) -> list[Problem]:
-    """What of the averages of the weights does not go together."""
+    """Return what of the averages of the weights does not go together."""
     if params.swa is None:
         return []
     problems, at = [], "train.swa"
@@ -79,7 +82,7 @@ def check_averages(params: TrainParams) -> list[Problem]:
 
 
 def check_parallel(params: TrainParams) -> list[Problem]:
-    """What can't work on parts of the weights."""
+    """Return what can't work on parts of the weights."""
     problems = []
     name = params.optimizer.name
     if params.parallel == "fsdp" and name in WHOLE:
@@ -92,7 +95,10 @@ def check_parallel(params: TrainParams) -> list[Problem]:
 
 
 def check_closure(params: TrainParams) -> list[Problem]:
-    """What an optimizer that evaluates the loss itself can't be used with; the recipe has one."""
+    """Return what an optimizer that evaluates the loss itself can't be used with.
+
+    The recipe has one.
+    """
     problems, name = [], params.optimizer.name
     for key in ("clip_norm", "clip_value"):
         value = getattr(params, key)
@@ -110,7 +116,7 @@ def check_closure(params: TrainParams) -> list[Problem]:
 
 
 def check_images(channels_last: Choice, augment: Augment | None) -> list[Problem]:
-    """What is asked of images, where there are none among the features."""
+    """Return what is asked of images, where there are none among the features."""
     problems = []
     if channels_last is True:
         message = "there is no image among the features whose channels could come last"

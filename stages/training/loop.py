@@ -137,7 +137,7 @@ def train_epoch(
 def _find_judged(
     state: State, step: Step, source: Source, params: TrainParams, seed: int
 ) -> nn.Module:
-    """What is judged and kept after an epoch: the model, or the average of its weights."""
+    """Return what is judged and kept after an epoch: the model, or the average of its weights."""
     epoch = len(state.result.history) + 1
     if state.average is None or (params.swa is not None and not is_averaged(params, epoch)):
         return state.model
@@ -152,7 +152,10 @@ def _find_judged(
 def _end_epoch(
     epoch: int, sums: EpochTotals, validation: tuple[float, float], data: Data, world: World
 ) -> Epoch:
-    """What the epoch comes to, over all processes. Raises DivergedError when that is no number."""
+    """Return what the epoch comes to, over all processes.
+
+    Raises DivergedError when that is no number.
+    """
     device = data.train.target.device
     local = [float(sums.loss), float(sums.rows)]
     loss, rows = world.all_reduce_sum(
@@ -209,7 +212,7 @@ def _judge(
 
 
 def is_out_of_patience(result: Result, params: TrainParams) -> bool:
-    """Whether the kept epoch is as far back as early stopping waits for a better one."""
+    """Return whether the kept epoch is as far back as early stopping waits for a better one."""
     stopping = params.early_stopping
     if stopping is None or stopping.patience is None or result.best_epoch is None:
         return False

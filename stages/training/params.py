@@ -53,16 +53,16 @@ class EarlyStopping(Section):
     values.
     """
     patience: Positive | None
-    """How many epochs to wait for a better one; null: all epochs are trained, and the best one's
-    weights are kept.
+    """The number of epochs to wait for a better one; null: all epochs are trained, and the best
+    one's weights are kept.
     """
 
 
 class CalibrationParams(Section):
-    """What is fitted on validation once the weights are there; classification alone."""
+    """The calibration, fitted on validation rows after training; classification alone."""
 
     temperature: bool
-    """Whether scores are divided by a number, so that probabilities are as sure as they are
+    """If true, scores are divided by a number, so that probabilities are as sure as they are
     right.
     """
     threshold: ThresholdMetric | None
@@ -72,12 +72,12 @@ class CalibrationParams(Section):
 
 
 class Augment(Section):
-    """How train rows are varied anew in each epoch; 0: not so."""
+    """Random variations of the train rows, new in each epoch; 0: none."""
 
     flip: Annotated[float, Field(ge=0, le=1)]
     """The share of images that are mirrored left to right."""
     shift: Annotated[int, Field(ge=0, le=10_000)]
-    """How many pixels an image moves at most, each way."""
+    """The number of pixels that an image moves at most, each way."""
     noise: Annotated[float, Field(ge=0, le=1000)]
     """The standard deviation of what is added to numeric columns and images, which are
     standardised.
@@ -92,7 +92,7 @@ class Group(Section):
     lr: Rate | None
     """The group's own learning rate; null: the optimizer's."""
     frozen: bool
-    """Whether these weights stay as they are."""
+    """If true, these weights stay as they are."""
 
     @model_validator(mode="after")
     def _move_or_not(self) -> Self:
@@ -111,10 +111,10 @@ class Swa(Section):
 
 
 class TrainParams(Section):
-    """How to train."""
+    """The training."""
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
-    """How many times to go over the train rows."""
+    """The number of times to go over the train rows."""
     batch_size: Positive
     """Rows of a step."""
     micro_batch_size: Positive | None
@@ -126,15 +126,15 @@ class TrainParams(Section):
     arguments. null: the rows as prepared.
     """
     augment: Augment | None
-    """How train rows are varied anew in each epoch, such as `{flip: 0.5, shift: 1, noise: 0.1}`;
-    null: not at all.
+    """Random variations of the train rows, new in each epoch, such as `{flip: 0.5, shift: 1, noise:
+    0.1}`; null: not at all.
     """
     loss: Named
     """A class of `torch.nn` or of `stages/zoo/losses.py`, and its arguments: `{name:
     CrossEntropyLoss}`.
     """
     class_weights: ClassWeights | None
-    """How much the rows of a class count: `{rare: 3}` by the name of the class, or `balanced`:
+    """The weight of the rows of a class: `{rare: 3}` by the name of the class, or `balanced`:
     the rarer a class, the more. null: all rows alike.
     """
     optimizer: Named
@@ -166,26 +166,29 @@ class TrainParams(Section):
     fp32.
     """
     compile: Choice
-    """Whether torch writes code for this model; `auto`: on a GPU, where the training is long
+    """If true, torch writes code for this model; `auto`: on a GPU, where the training is long
     enough to repay it.
     """
     channels_last: Choice
-    """How images lie in memory; `auto`: channels last on a GPU in half precision."""
+    """The order of images in memory; `auto`: channels last on a GPU in half precision."""
     parallel: Parallel
-    """What several processes do: each holds the whole model (`ddp`), or they divide its weights
+    """The work of several processes: each holds the whole model (`ddp`), or they divide its weights
     (`fsdp`), for a model that one device does not hold. The saved model is the same file.
     """
     deterministic: bool
-    """Whether a GPU gives the same bits every time, at some cost in speed; a CPU does so anyway."""
+    """If true, a GPU gives the same bits every time, at some cost in speed.
+
+    A CPU does so anyway.
+    """
     early_stopping: EarlyStopping | None
-    """When to stop, and which epoch's weights to keep; null: all epochs are trained, and the
-    last weights are kept.
+    """The end of the training, and the epoch whose weights are kept; null: all epochs are trained,
+    and the last weights are kept.
     """
     calibration: CalibrationParams
-    """What is fitted on the validation rows once the weights are there, to the same weights;
-    classification alone.
+    """The calibration, fitted on the validation rows once the weights are there, to the same
+    weights; classification alone.
     """
     replicas: Annotated[int, Field(ge=1, le=1000)]
-    """How many trainings of the same recipe that differ in the seed; 3 or more tell a change
+    """The number of trainings of the same recipe that differ in the seed; 3 or more tell a change
     from luck. The first one is served.
     """

@@ -1,4 +1,4 @@
-"""What a training starts from: parameters with tune's winner on top, the model, the data."""
+"""The start of a training: parameters with tune's winner on top, the model, the data."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a training knows of itself: its data, what each epoch came to, and where it is."""
+"""The state of a training: its data, the result of each epoch, and the position in it."""
 
 import math
 from collections.abc import Mapping, Sequence

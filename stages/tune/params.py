@@ -35,7 +35,7 @@ class Range(Section):
     high: Number
     """The largest value, included."""
     log: bool = False
-    """Whether the logarithm is drawn evenly, as suits a learning rate."""
+    """If true, the logarithm is drawn evenly, as suits a learning rate."""
 
     @model_validator(mode="after")
     def _ascend(self) -> Self:
@@ -61,14 +61,14 @@ Values = Annotated[
 
 
 class TuneParams(Section):
-    """How to search for better values."""
+    """The search for better values."""
 
     trials: Annotated[int, Field(ge=0, le=1_000_000)]
-    """How many recipes to try; 0: none, train takes the values of this file."""
+    """The number of recipes to try; 0: none, train takes the values of this file."""
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
     """The epochs of each trial."""
     sampler: Literal["tpe", "random", "grid"]
-    """How the values of a trial are drawn; `grid` goes through all combinations of lists."""
+    """The sampler of a trial's values; `grid` goes through all combinations of lists."""
     pruner: Literal["none", "median", "hyperband"]
     """Which trials end early because others were better at that epoch."""
     space: dict[str, Values]

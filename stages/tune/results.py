@@ -1,4 +1,4 @@
-"""What a search leaves: the winner, a table of the trials, the data of two plots."""
+"""The outputs of a search: the best trial, a table of the trials, the data of two plots."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -26,7 +26,7 @@ def suggest(trial: optuna.Trial, params: TuneParams, paths: Iterable[str]) -> Ov
 
 
 def as_suggested(current: Overrides, params: TuneParams) -> dict[str, Any]:
-    """What `suggest` has to be told for `current` to come out, for the paths where it can."""
+    """Return the suggestions from which `current` comes out, for the paths where it can."""
     told: dict[str, Any] = {}
     for path, value in current.items():
         values = params.space[path]

@@ -130,7 +130,9 @@ def _run(
 
 
 def state_of(trial: FrozenTrial) -> str:
-    """How a finished trial ended: 'complete', 'pruned' (cut short as a worse one), 'diverged'."""
+    """Return how a finished trial ended: 'complete', 'pruned' (cut short as a worse one),
+    'diverged'.
+    """
     if trial.state == TrialState.COMPLETE:
         return "complete"
     return _DIVERGED if trial.user_attrs.get(_DIVERGED) else "pruned"
@@ -147,7 +149,10 @@ def winner(study: optuna.Study) -> FrozenTrial:
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """How much of the result each parameter explains, most first; empty with too few trials."""
+    """Return how much of the result each parameter explains, most first.
+
+    Empty with too few trials.
+    """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     values = {trial.value for trial in complete}
     if len(complete) < 4 or len(values) < 2:

@@ -32,7 +32,7 @@ from stages.tune.study import DivergedTrial, Objective
 
 @dataclass(frozen=True)
 class Start:
-    """What all trials start from. `train` is the section `train`, its epochs those of a trial."""
+    """The start of all trials. `train` is the section `train`, its epochs those of a trial."""
 
     train: Mapping[str, Any]
     spec: ModelSpec

@@ -1,4 +1,4 @@
-"""What is sent back, and why a request is refused: one line, and of wrong rows each place."""
+"""Answers, and reasons for a refusal: one line, and of wrong rows each place."""
 
 import reprlib
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back: a body, as a rule JSON; numbers that are not finite are null in it."""
+    """An answer: a body, as a rule JSON; numbers that are not finite are null in it."""
 
     body: bytes
     status: int = 200

@@ -98,7 +98,7 @@ def _read_column(rows: list[Row], each: Input) -> npt.NDArray[Any]:
 
 
 def _is_key(value: object) -> bool:
-    """Whether JSON can give it back as it came."""
+    """Return whether JSON can give it back as it came."""
     if isinstance(value, int):
         return -(2**63) <= value < 2**64
     return value is None or isinstance(value, str | float)

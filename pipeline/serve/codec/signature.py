@@ -1,4 +1,4 @@
-"""What `signature.json` says of `model.onnx`: its inputs by column, its outputs, its hashes."""
+"""`signature.json` on `model.onnx`: its inputs by column, its outputs, its hashes."""
 
 from typing import Annotated, Literal
 

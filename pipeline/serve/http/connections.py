@@ -33,7 +33,7 @@ SPARE_FILES = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """What a connection may take: seconds for its headers and its answer, bytes of one request."""
+    """The limits of a connection: seconds for its headers and its answer, bytes of one request."""
 
     num: int
     header_seconds: float
@@ -76,7 +76,7 @@ class Connections:
 
     @property
     def full(self) -> bool:
-        """Whether there is no place for another."""
+        """Return whether there is no place for another."""
         num = self.num_new + len(self._waiting) + len(self._answering)
         return num >= self.limits.num
 
@@ -185,7 +185,7 @@ class Listener(socket.socket):
             self.connections.refuse(taken)
 
     def _is_asked(self) -> bool:
-        """Whether a connection is waiting to be taken."""
+        """Return whether a connection is waiting to be taken."""
         poll = select.poll()
         poll.register(self, select.POLLIN)
         return bool(poll.poll(0))
@@ -204,11 +204,11 @@ class Connection(HttpToolsProtocol):
         self._num_bytes = 0
 
     def has_unsent(self) -> bool:
-        """Whether a part of an answer waits for its reader."""
+        """Return whether a part of an answer waits for its reader."""
         return self.transport is not None and self.transport.get_write_buffer_size() > 0
 
     def waits_for_headers(self) -> bool:
-        """Whether nothing is being answered on it."""
+        """Return whether nothing is being answered on it."""
         return self._in_head and (self.cycle is None or self.cycle.response_complete)
 
     def abort(self) -> None:

@@ -1,4 +1,4 @@
-"""What every request passes first: the token, the count, and how errors are told."""
+"""The checks that every request passes first: the token, the count, and how errors are told."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""How far a metric can be trusted: the Poisson bootstrap over rows.
+"""Intervals that tell how far a metric can be trusted: the Poisson bootstrap over rows.
 
 Each resample gives every row an independent weight, Poisson of mean 1, in place of drawing rows
 with replacement (Chamandy et al., 'Estimating Uncertainty for Massive Data Streams', Google

@@ -1,4 +1,4 @@
-"""What a model says of rows, as all that measures it takes it.
+"""The predictions of a model, as all that measures it takes it.
 
 Of values it is an array (rows,). Of classes it is the class that is predicted for each row with
 the probabilities that the model gives: a threshold may predict another than the likeliest.

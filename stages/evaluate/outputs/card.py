@@ -28,7 +28,7 @@ MAX_SLICES = 10
 
 @dataclass(frozen=True)
 class Facts:
-    """What the card tells.
+    """The content of the card.
 
     `model` and `recipe` are the contents of `model.json` and `recipe.json`, `counts` the rows of
     each class by split ('train', 'test'), `num_test` the test rows, `spreads` the metrics of all
@@ -107,7 +107,7 @@ def _classes(facts: Facts) -> str:
 
 
 def _training(facts: Facts) -> Iterator[str]:
-    """How it was trained, and what was fitted on the validation rows, in sentences."""
+    """Yield how it was trained, and what was fitted on the validation rows, in sentences."""
     epochs, seed = facts.recipe["epochs"], facts.recipe["seed"]
     yield f"From seed {seed}; the weights are those of epoch {epochs['kept']} of"
     yield f"{epochs['trained']}."

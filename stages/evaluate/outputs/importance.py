@@ -1,4 +1,5 @@
-"""What the model goes by: how much worse it is when a column is shuffled over the test rows.
+"""The columns that the model goes by: how much worse it is when a column is shuffled over the test
+rows.
 
 Permutation importance (Breiman, 'Random Forests', Machine Learning 45, 2001). Columns that say
 the same stand in for one another, so that each of them may look unimportant.

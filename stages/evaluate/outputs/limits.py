@@ -1,4 +1,4 @@
-"""What is known of a model's limits, as sentences for its card; each follows from a number."""
+"""The known limits of a model, as sentences for its card; each follows from a number."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What a model gets wrong: each class by itself, and the rows that it was surest about."""
+"""The mistakes of a model: each class by itself, and the rows that it was surest about."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

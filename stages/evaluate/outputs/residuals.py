@@ -1,4 +1,4 @@
-"""Where values are predicted too high or too low: the mean of actual less predicted, by slice."""
+"""Slices predicted too high or too low: the mean of actual less predicted, by slice."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,7 +37,7 @@ def write_residuals(path: Path, parts: Iterable[tuple[str, int, Interval]]) -> N
 
 
 def _surely_off(residual: Interval) -> float:
-    """How far from 0 the nearer end is; below 0 where 0 lies inside."""
+    """Return how far from 0 the nearer end is; below 0 where 0 lies inside."""
     assert residual.low is not None
     assert residual.high is not None
     return max(residual.low, -residual.high)

@@ -29,5 +29,5 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 
 def count_replicas() -> int:
-    """How many replicas the stage train has left."""
+    """Return how many replicas the stage train has left."""
     return len(read_csv(REPLICAS / "seeds.csv"))

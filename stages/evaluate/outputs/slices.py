@@ -1,4 +1,4 @@
-"""Where the model is worse than its average: the test rows by the values of each column.
+"""Slices on which the model is worse than its average: the test rows by the values of each column.
 
 The kind of a column says how its rows are divided: by what the train rows say of it, so that the
 slices of two models on the same data are the same.
@@ -43,7 +43,7 @@ class Slice:
 
     @property
     def small(self) -> bool:
-        """Whether it has too few rows to be judged."""
+        """Return whether it has too few rows to be judged."""
         return self.rows < SMALL_ROWS
 
 

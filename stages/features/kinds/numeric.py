@@ -250,7 +250,7 @@ def observe(
 
 
 def _count_gaps(column: "pl.Series") -> int:
-    """How many of the values are none to compute with, infinities among them."""
+    """Return how many of the values are none to compute with, infinities among them."""
     from stages.features.columns import as_numeric
 
     if column.dtype.is_integer():

@@ -29,7 +29,7 @@ _QUOTE, _LF, _CR = b'"\n\r'
 
 
 class Form:
-    """How the fields of a file are divided, and how many there are; `width` 0 takes any."""
+    """The division of a file into fields, and their number; `width` 0 takes any."""
 
     def __init__(self, separator: str, width: int = 0) -> None:
         self.separator = separator.encode()
@@ -61,7 +61,7 @@ class Block:
 
 
 class Record(NamedTuple):
-    """What stands at a place: `content` of a row, or the `reason` that it is none, or neither."""
+    """The finding at a place: `content` of a row, or the `reason` that it is none, or neither."""
 
     end: int
     content: bytes | None = None
@@ -127,7 +127,10 @@ def take_clean(data: bytes, form: Form, *, is_last: bool) -> tuple[bytes, int, b
 def _quotes_are_plain(
     codes: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64], form: Form
 ) -> bool:
-    """Whether every quote opens a field, closes one, or is doubled; no text has many lines."""
+    """Return whether every quote opens a field, closes one, or is doubled.
+
+    No text has many lines.
+    """
     quotes = np.flatnonzero(codes == _QUOTE)
     before = codes[np.maximum(quotes[0::2] - 1, 0)]
     before[quotes[0::2] == 0] = _LF
@@ -249,7 +252,7 @@ def _plain_field(found: re.Match[bytes]) -> bytes:
 
 
 def _looks_like_rows(text: bytes, form: Form) -> bool:
-    """Whether half of a quoted text's whole lines have as many fields as a row has."""
+    """Return whether half of a quoted text's whole lines have as many fields as a row has."""
     if form.width < 3 or not (b"\n" in text or b"\r" in text):
         return False
     inner = [line.count(form.separator) for line in LINE_END.split(text)[1:-1]]

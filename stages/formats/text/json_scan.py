@@ -101,7 +101,7 @@ def parse_together(lines: list[Line], schema: pl.Schema | None) -> Records | Non
 
 
 def find_damage(text: bytes) -> str | None:
-    """Why a line is no record that can be read, with where; None where it is one."""
+    """Return why a line is no record that can be read, with where; None where it is one."""
     reason = describe_utf8_error(text)
     if reason is not None:
         return reason
@@ -211,7 +211,7 @@ def _short(text: str) -> int:
 
 
 def _bad_text(value: object) -> str | None:
-    """What is wrong with a text within `value`, however deep."""
+    """Return what is wrong with a text within `value`, however deep."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, list):

@@ -77,6 +77,6 @@ def _are_whole(texts: pl.Series) -> bool:
 
 
 def _has_leading_zero(texts: pl.Series) -> bool:
-    """Whether a text begins with a zero before other digits."""
+    """Return whether a text begins with a zero before other digits."""
     is_zero = texts.str.starts_with("0") | texts.str.starts_with("-0") | texts.str.starts_with("+0")
     return bool(texts.filter(is_zero).str.contains(LEADING_ZERO).any())

@@ -58,7 +58,9 @@ def export(predictor: Predictor, arrays: dict[str, Array]) -> bytes:
 
 
 def input_names(schema: Schema) -> dict[str, str]:
-    """What the bundle calls each column, by the column's name: `c0` for the first, and so on."""
+    """Return what the bundle calls each column, by the column's name: `c0` for the first, and so
+    on.
+    """
     return {feature.name: f"c{number}" for number, feature in enumerate(schema.features)}
 
 
@@ -158,7 +160,7 @@ def _add_kind(graph: GraphBuilder, predictor: Predictor, kind: str) -> str:
 
 
 def _add_code(graph: GraphBuilder, threshold: float | None) -> str:
-    """What `predict_codes` makes of the probabilities: (rows,) int64."""
+    """Return what `predict_codes` makes of the probabilities: (rows,) int64."""
     if threshold is None:
         return graph.node("ArgMax", ["probabilities"], "/code", axis=1, keepdims=0)
     second = graph.constant(np.array(1), "/second")
@@ -169,7 +171,7 @@ def _add_code(graph: GraphBuilder, threshold: float | None) -> str:
 
 
 def _add_outputs(graph: GraphBuilder, predictor: Predictor, scores: str) -> Iterator[Any]:
-    """What `Predictor.decode` makes of the scores."""
+    """Yield what `Predictor.decode` makes of the scores."""
     exact = graph.node("Cast", [scores], "/scores", to=TensorProto.DOUBLE)
     classes = predictor.schema.target.classes
     if classes is None:

@@ -1,4 +1,4 @@
-"""How to call `model.onnx`: what stands in `signature.json`."""
+"""The inputs and outputs of `model.onnx`, for `signature.json`."""
 
 import hashlib
 from typing import Any

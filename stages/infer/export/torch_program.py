@@ -73,7 +73,10 @@ def export_program(predictor: Predictor) -> bytes:
 
 
 def program_signature(predictor: Predictor) -> dict[str, Any]:
-    """How the program is called, for `signature.json`; what a gap is stands with the columns."""
+    """Return how the program is called, for `signature.json`.
+
+    What a gap is stands with the columns.
+    """
     schema, classes = predictor.schema, predictor.schema.target.classes
     output, width = ("float64", []) if classes is None else ("int64", [["rows", len(classes)]])
     shapes = [["rows"], *width]
@@ -145,5 +148,5 @@ class _WithPreparation(nn.Module):
 
 
 def load_program(content: bytes) -> Any:
-    """What stands in the file, to be called with a dict of tensors by kind."""
+    """Return what stands in the file, to be called with a dict of tensors by kind."""
     return torch.export.load(io.BytesIO(content)).module()

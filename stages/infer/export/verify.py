@@ -1,4 +1,4 @@
-"""Whether the exported files say what the trained model says, on real rows."""
+"""Checks on real rows that the exported files predict as the trained model does."""
 
 from collections.abc import Callable, Sequence
 
@@ -130,7 +130,7 @@ def _sizes(arrays: dict[str, npt.NDArray[np.generic]], scores: Floats) -> Floats
 
 
 def _differences(found: Answer, expected: pl.DataFrame, predictor: Predictor) -> Floats:
-    """How far each row's answer is from the model's (rows,); 1 where it is another class."""
+    """Return how far each row's answer is from the model's (rows,); 1 where it is another class."""
     if predictor.schema.target.classes is None:
         assert predictor.statistics.target is not None
         apart = np.abs(found[0] - expected["prediction"].to_numpy())

@@ -64,7 +64,10 @@ def _describe_numbers(values: pl.Series) -> tuple[Facts, tuple[int, ...]]:
 
 
 def _count_bars(values: np.ndarray[Any, Any]) -> tuple[int, ...]:
-    """How many values lie in each of at most 24 intervals; nothing where there is only one."""
+    """Return how many values lie in each of at most 24 intervals.
+
+    Nothing where there is only one.
+    """
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if high == low or not np.isfinite(high - low):
         return ()

@@ -1,4 +1,4 @@
-"""What came of one expectation: Great Expectations' result as short text."""
+"""The result of one expectation: Great Expectations' result as short text."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -57,7 +57,10 @@ _MADE_OF = {
 
 
 def sentence(rule: Rule, name: Quote, value: Quote) -> str:
-    """What `rule` expects, in words; what comes from the suite goes through `name` or `value`."""
+    """Return what `rule` expects, in words.
+
+    What comes from the suite goes through `name` or `value`.
+    """
     arguments = rule.arguments
     words = defaultdict(str, {key: _items(item, value) for key, item in arguments.items()})
     words |= {key: name(column) for key, column in rule.columns.items()}

@@ -1,4 +1,4 @@
-"""What is expected of a table: our YAML, checked in full before anything of it runs.
+"""Expectations of a table: our YAML, checked in full before anything of it runs.
 
     - {type: expect_column_values_to_be_between, column: age, min_value: 0, severity: critical}
 
@@ -124,7 +124,7 @@ def build_expectations(
 
 
 def is_nested(dtype: pl.DataType) -> bool:
-    """Whether values are arrays, records or bytes, which pandas has no column type for."""
+    """Return whether values are arrays, records or bytes, which pandas has no column type for."""
     return isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary)
 
 

@@ -1,4 +1,4 @@
-"""Where a training is, on disk: one that was killed goes on from there, with the same bits.
+"""Checkpoints: a training that was killed resumes from one, with the same bits.
 
 A checkpoint is written between two steps, into `.reprise/checkpoints/<key>`; `checkpointer.py` says
 when. The key is made of all that the result depends on, so a changed parameter, input or file never
@@ -90,7 +90,7 @@ def load_checkpoint(folder: Path | None) -> dict[str, Any] | None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """What one file holds; None, said with the reason, where it is not what was written."""
+    """Return what one file holds; None, said with the reason, where it is not what was written."""
     try:
         if _checksum(path) != path.stem.rpartition("-")[2]:
             raise ValueError("its checksum is another")
@@ -103,7 +103,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def reached(saved: dict[str, Any]) -> str:
-    """How far the training was, in words."""
+    """Return how far the training was, in words."""
     steps = round(saved["ranks"][0]["sums"]["num_steps"])
     within = f" and {steps} steps" if steps else ""
     return f"after epoch {len(saved['history'])}{within}"
@@ -123,7 +123,9 @@ def write_checkpoint(folder: Path, position: tuple[int, int], content: dict[str,
 
 
 def stem_of(position: tuple[int, int]) -> str:
-    """What the name of a checkpoint begins with: epochs and steps, in the order of the alphabet."""
+    """Return what the name of a checkpoint begins with: epochs and steps, in the order of the
+    alphabet.
+    """
     return f"{position[0]:08}-{position[1]:08}"
 
 
@@ -161,7 +163,7 @@ def copied(value: Any) -> Any:
 
 
 def pack_rank(state: State) -> dict[str, Any]:
-    """What only this process knows: its sums of the epoch, and where its randomness is."""
+    """Return what only this process knows: its sums of the epoch, and where its randomness is."""
     sums = {name: float(value) for name, value in vars(state.totals).items()}
     return {"sums": sums, "generators": read_generators(_device_of(state))}
 

@@ -1,4 +1,4 @@
-"""When a training keeps a checkpoint: every now and then, and when it is told to stop."""
+"""Decides when a checkpoint is written: every now and then, and at a signal to stop."""
 
 import math
 import os
@@ -30,7 +30,10 @@ MAX_STEPS_BETWEEN = 1000
 
 
 def seconds_between() -> float:
-    """How old the last checkpoint is when the next is written. Raises UserError for no number."""
+    """Return how old the last checkpoint is when the next is written.
+
+    Raises UserError for no number.
+    """
     asked = os.environ.get(ASKED, str(SECONDS_BETWEEN))
     try:
         seconds = float(asked)

@@ -1,4 +1,4 @@
-"""Who else is told how a training goes: `REPRISE_LOGGERS=mlflow,wandb`, beside TensorBoard.
+"""Loggers that are told of a training: `REPRISE_LOGGERS=mlflow,wandb`, beside TensorBoard.
 
 All of them are one function, `log(step, values)`: that of `Board.log`, and what each opener of
 `logger_process.py` gives for a `Run`. A logger works in a process of its own, which gets what is
@@ -135,7 +135,9 @@ def without_secrets(text: str) -> str:
 
 
 def _token(logger: str, checkpoints: Path | None) -> str:
-    """What names a training to a logger: kept beside its checkpoints, gone when it has ended."""
+    """Return what names a training to a logger: kept beside its checkpoints, gone when it has
+    ended.
+    """
     token = uuid.uuid4().hex[:16]
     if checkpoints is None:
         return token

@@ -1,4 +1,4 @@
-"""What tells of a training as it goes: the progress, TensorBoard, other loggers."""
+"""The monitor of a training: the progress, TensorBoard, other loggers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -58,7 +58,7 @@ def open_watch(
     checkpoints: Path | None,
     world: World,
 ) -> Iterator[Watch]:
-    """What tells of a training that has the epochs `done` behind it."""
+    """The monitor of a training that has the epochs `done` behind it."""
     metric = data.metric
     progress = show_progress(section, len(data.train), metric, len(done))
     name, values = run_folder(spec, section, seed).name, chosen_values(spec, section, seed)

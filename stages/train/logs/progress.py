@@ -1,4 +1,4 @@
-"""How a person sees a training: a bar on a terminal, about twenty plain lines elsewhere.
+"""The progress of a training: a bar on a terminal, about twenty plain lines elsewhere.
 
 An epoch that takes long also tells how far it is: its rate, and the time that is left.
 """
@@ -35,7 +35,7 @@ class Progress:
 
 
 def show_progress(params: TrainParams, num_rows: int, metric: str, num_done: int = 0) -> Progress:
-    """What tells of a training on `num_rows` rows.
+    """Return what tells of a training on `num_rows` rows.
 
     Of replicas, which are shown together, each has fewer lines. The first `num_done` epochs were
     trained by an earlier run and are shown at once: they count for no rate.

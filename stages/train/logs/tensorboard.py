@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training.
+"""TensorBoard's events of a training.
 
 Event files carry the time and a process id, so they are no output: they lie under
 `data/tensorboard`, which git and DVC ignore. A run that DVC restored has none; its scalars are
@@ -41,7 +41,9 @@ NUM_BUCKETS = 50
 
 
 def run_folder(spec: ModelSpec, params: TrainParams, seed: int) -> Path:
-    """Where the events of a recipe lie: the same recipe replaces its own, another stands beside."""
+    """Return where the events of a recipe lie: the same recipe replaces its own, another stands
+    beside.
+    """
     recipe = json.dumps([spec.model_dump(), params.model_dump(), seed], sort_keys=True)
     return RUNS / f"{spec.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
 
@@ -136,7 +138,7 @@ def open_board(spec: ModelSpec, params: TrainParams, seed: int, metric: str) -> 
 
 
 def scalars_of(epoch: Epoch, metric: str) -> dict[str, float]:
-    """What loggers get after an epoch, under the names that it has there."""
+    """Return what loggers get after an epoch, under the names that it has there."""
     return {
         "loss/train": epoch.train_loss,
         "loss/validation": epoch.validation_loss,
@@ -147,7 +149,7 @@ def scalars_of(epoch: Epoch, metric: str) -> dict[str, float]:
 
 
 def kept_scalars(kept: Epoch, metric: str) -> dict[str, float]:
-    """What they get at the end: how the model that is kept does on validation."""
+    """Return what they get at the end: how the model that is kept does on validation."""
     return {
         "kept/validation_loss": kept.validation_loss,
         f"kept/validation_{metric}": kept.metric,
@@ -167,7 +169,7 @@ def chosen_values(
 
 
 def histogram(values: np.ndarray) -> dict[str, Any]:
-    """What `add_histogram_raw` takes of numbers of any shape, in buckets of one width.
+    """Return what `add_histogram_raw` takes of numbers of any shape, in buckets of one width.
 
     `add_histogram` squares them by BLAS, whose threads cost more than a small step does, and has
     hundreds of buckets, whose checksum TensorBoard takes byte by byte in Python.

@@ -48,7 +48,7 @@ def seed_of_epoch(seed: int, epoch: int) -> int:
 def local_batches(
     source: Source, order: Sequence[Tensor], world: World, seed: int
 ) -> Iterator[LocalBatch]:
-    """What this process learns from in each of the steps whose row numbers are `order`."""
+    """Yield what this process learns from in each of the steps whose row numbers are `order`."""
     parts = [(rows, *shard(len(rows), world)) for rows in order]
     mine = [rows if world.size == 1 else rows[part] for rows, part, _ in parts]
     fed = source.feed(mine, seed)

@@ -64,7 +64,7 @@ class Loaded:
 
     @property
     def keys(self) -> Array:
-        """What names the rows (rows,)."""
+        """Return what names the rows (rows,)."""
         return self.dataset.keys
 
     def __len__(self) -> int:

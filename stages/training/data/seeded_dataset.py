@@ -23,7 +23,7 @@ Row = tuple[Batch, Tensor]
 
 @dataclass(frozen=True)
 class Failure:
-    """What a row or a batch has met: it comes back from a worker in the batch's place."""
+    """An error of a row or a batch: it comes back from a worker in the batch's place."""
 
     problem: Problem
 
@@ -73,7 +73,10 @@ class Collated:
 
 
 def as_tensors(made: Any) -> Row:
-    """What a dataset gave as (features by kind, target). Raises UserError when it is no such."""
+    """Return what a dataset gave as (features by kind, target).
+
+    Raises UserError when it is no such.
+    """
     if not (isinstance(made, tuple | list) and len(made) == 2 and hasattr(made[0], "items")):
         raise UserError(f"it is {type(made).__name__}: expected (features by kind, target)")
     features, target = made

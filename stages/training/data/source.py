@@ -1,4 +1,4 @@
-"""Where a training's rows come from: what the loop asks of a split, and the one on the device."""
+"""The source of a training's rows: the interface that the loop uses, and the one on the device."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Source(Protocol):
 
     @property
     def keys(self) -> Array | None:
-        """What names the rows (rows,)."""
+        """Return what names the rows (rows,)."""
 
     def __len__(self) -> int: ...
 
@@ -71,7 +71,8 @@ MAX_ROWS, MAX_NUMBERS = 4096, 2**25
 
 
 def rows_at_once(source: Source) -> int:
-    """How many rows of `source` are judged at once, by the size of one: the same on any machine.
+    """Return how many rows of `source` are judged at once, by the size of one: the same on any
+    machine.
 
     Neither more than `MAX_ROWS` nor more than have `MAX_NUMBERS` numbers in all; one at least.
     """

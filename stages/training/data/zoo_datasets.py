@@ -26,7 +26,8 @@ def dataset_names() -> list[str]:
 
 
 def dataset_arguments(name: str) -> type[BaseModel]:
-    """What may stand beside the name: the file's `Arguments`, and how many processes it reads in.
+    """Return what may stand beside the name: the file's `Arguments`, and how many processes it
+    reads in.
 
     With no workers rows are read between the steps, by the process that trains.
     """

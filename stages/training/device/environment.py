@@ -1,4 +1,4 @@
-"""What belongs to the machine, not to the result's parameters: device, processes, threads.
+"""Settings of the machine, which are no parameters of the result: device, processes, threads.
 
     REPRISE_DEVICE=cpu      the device; else a GPU when there is one
     PET_NPROC_PER_NODE=2    the processes, as torchrun reads it; else one a GPU
@@ -26,7 +26,7 @@ SMALL_STEP = 20_000_000
 
 
 def num_processes() -> int:
-    """How many processes this machine trains with. Raises UserError for a wrong number."""
+    """Return how many processes this machine trains with. Raises UserError for a wrong number."""
     asked = os.environ.get("PET_NPROC_PER_NODE")
     if asked is None or asked in ("gpu", "auto"):
         gpus = torch.cuda.device_count() if _device_name() == "cuda" else 0
@@ -37,7 +37,8 @@ def num_processes() -> int:
 
 
 def num_nodes() -> int:
-    """How many machines train together. Raises UserError for a wrong number and no meeting place.
+    """Return how many machines train together. Raises UserError for a wrong number and no meeting
+    place.
 
     Not from one to another number: the processes decide in which order sums are taken.
     """
@@ -84,7 +85,10 @@ def choose_threads(num_weights: int, batch_size: int, world: World) -> str:
 
 
 def num_threads(num_weights: int, batch_size: int, world: World) -> tuple[int, str]:
-    """How many threads a process trains with, and why. Raises UserError for a wrong number."""
+    """Return how many threads a process trains with, and why.
+
+    Raises UserError for a wrong number.
+    """
     asked = os.environ.get("REPRISE_THREADS")
     if asked is not None:
         if not asked.isdigit() or int(asked) < 1:

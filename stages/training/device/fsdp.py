@@ -30,12 +30,12 @@ CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
 def divides_weights(params: TrainParams, world: World) -> bool:
-    """Whether the processes of `world` divide the weights; a single one has nobody to."""
+    """Return whether the processes of `world` divide the weights; a single one has nobody to."""
     return params.parallel == "fsdp" and world.size > 1
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether this process has only its part of the weights."""
+    """Return whether this process has only its part of the weights."""
     return any(hasattr(weight, "to_local") for weight in model.parameters())
 
 
@@ -71,14 +71,16 @@ def shard_model(model: nn.Module, device: torch.device, world: World) -> None:
 
 
 def _share_buffers(model: nn.Module, _: object) -> None:
-    """What layers count beside weights is the first process's, as in DistributedDataParallel."""
+    """Return what layers count beside weights is the first process's, as in
+    DistributedDataParallel.
+    """
     if model.training:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:
-    """What is gathered by itself, the inner ones first.
+    """Return what is gathered by itself, the inner ones first.
 
     That is each entry of a list of modules that has more than `BLOCK_WEIGHTS` weights, of which
     none is in an inner block, and none is used outside of it.
@@ -100,7 +102,7 @@ def find_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def _count_uses(model: nn.Module) -> dict[nn.Parameter, int]:
-    """How many places of `model` hold each weight."""
+    """Return how many places of `model` hold each weight."""
     uses: dict[nn.Parameter, int] = {}
     for _, weight in model.named_parameters(remove_duplicate=False):
         uses[weight] = uses.get(weight, 0) + 1

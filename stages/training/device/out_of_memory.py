@@ -1,5 +1,5 @@
-"""How many rows at once: half as many from where the memory does not hold a batch, and of those
-that are only judged as many as a rule allows.
+"""The rows that are taken at once: half as many where the memory does not hold a batch, and of
+those that are only judged as many as a rule allows.
 
 The batch stays the same and its gradient is summed up in more parts. The order of the sums is
 another, and so are the last bits: the size that was used stands in `recipe.json`.
@@ -24,7 +24,7 @@ _CPU_SAYS = ("can't allocate memory", "not enough memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is what torch or Python raises when the memory is full."""
+    """Return whether this is what torch or Python raises when the memory is full."""
     if isinstance(error, OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_SAYS)
@@ -41,7 +41,7 @@ class ProcessOutOfMemoryError(Exception):
         self.rank, self.tried, self.half, self.asked = rank, tried, half, asked
 
     def as_mistake(self) -> UserError:
-        """What it is where nobody can begin again."""
+        """Return what it is where nobody can begin again."""
         return UserError(Problem(str(self), KEY, "null" if self.asked is None else str(self.asked)))
 
 
@@ -54,7 +54,8 @@ def write_oom_hint(folder: Path, error: ProcessOutOfMemoryError) -> None:
 
 
 def read_oom_hints(folder: Path | None, size: int | None, world: World) -> int | None:
-    """How many rows are taken at once: `size` as before, or fewer by the notes, which is said.
+    """Return how many rows are taken at once: `size` as before, or fewer by the notes, which is
+    said.
 
     The fewest of any process are those of all.
     """

@@ -30,7 +30,10 @@ def seed_all(*numbers: int) -> None:
 
 
 def read_generators(device: torch.device) -> dict[str, Any]:
-    """Where they are, as plain values and tensors; of a GPU's generators that of `device`."""
+    """Return where they are, as plain values and tensors.
+
+    Of a GPU's generators that of `device`.
+    """
     numpy = np.random.get_state(legacy=False)  # noqa: NPY002
     key = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
     return {

@@ -1,4 +1,4 @@
-"""What a class's own signature says that YAML can say: its arguments, typed, as a pydantic model.
+"""The part of a class's signature that YAML can express: its arguments, typed, as a pydantic model.
 
 So `optimizer: {name: AdamW, lrr: 1e-3}` is an error before any work starts, with the arguments
 that AdamW does take, and an editor completes them.

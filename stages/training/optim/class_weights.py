@@ -1,4 +1,4 @@
-"""How much the rows of each class count in the loss: `train.class_weights`.
+"""Weights of the classes in the loss: `train.class_weights`.
 
 torch's own `weight` divides by the weights of the rows at hand, so the parts of a batch (of
 micro-batches, of processes) would not add up to it. Here it is the mean over rows of weight times
@@ -63,7 +63,7 @@ def _check_apart(
 
 
 def tell_weights(weights: Tensor, classes: Sequence[Class], target: Tensor) -> list[str]:
-    """What the weights come to, in lines for a person."""
+    """Return what the weights come to, in lines for a person."""
     lightest, heaviest = int(weights.argmin()), int(weights.argmax())
     lines = [
         f"class weights: {weights[lightest]:.3g} ({spell(classes[lightest])}) to "

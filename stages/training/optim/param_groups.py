@@ -94,7 +94,7 @@ def rates(model: nn.Module, groups: Sequence[Group]) -> dict[float | None, list[
 
 
 def tell_groups(model: nn.Module, groups: Sequence[Group]) -> list[str]:
-    """What each group holds, in a line for a person."""
+    """Return what each group holds, in a line for a person."""
     found = divide(model, groups)
     lines = []
     for group in groups:

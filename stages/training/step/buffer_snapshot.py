@@ -1,4 +1,4 @@
-"""What a model counts beside its weights, such as the mean of a batch norm: kept over a step.
+"""Snapshots of a model's buffers, such as the mean of a batch norm, over a step.
 
 A forward pass moves it, so it has to be put back for a step that is not applied in the end. A
 model may write into such a buffer, or put another tensor in its place: both are undone.
@@ -15,7 +15,7 @@ Place = tuple[dict[str, Tensor | None], str]
 
 
 def find_buffers(model: nn.Module) -> list[Place]:
-    """Where the buffers of `model` are; most models have none."""
+    """Return where the buffers of `model` are; most models have none."""
     return [
         (module._buffers, name)
         for module in model.modules()
@@ -25,7 +25,7 @@ def find_buffers(model: nn.Module) -> list[Place]:
 
 @dataclass(frozen=True)
 class BufferSnapshot:
-    """What the buffers at `places` were: the tensors themselves, and copies of them."""
+    """A copy of the buffers at `places`: the tensors themselves, and copies of them."""
 
     places: Sequence[Place]
     tensors: list[Tensor]

@@ -87,7 +87,7 @@ class _NotFiniteError(Exception):
 
 
 def _remember(step: Step, state: State) -> Callable[[], None]:
-    """What puts the model and the optimizer back as they are now."""
+    """Return what puts the model and the optimizer back as they are now."""
     optimizer = step.optimizer
     counted = snapshot_buffers(step.buffers)
     weights = list(state.model.parameters())

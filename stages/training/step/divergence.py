@@ -1,4 +1,4 @@
-"""What a training says when its loss is no number any more: where, for which rows, what to try."""
+"""The message when a loss is not finite any more: the place, the rows, and what to try."""
 
 import math
 from collections.abc import Iterator
@@ -45,7 +45,8 @@ def stop_when_diverged(epoch: int, train_loss: float, validation_loss: float) ->
 
 
 def is_lost(sums: EpochTotals, steps_per_epoch: int, *, scaled: bool) -> bool:
-    """Whether as many steps on end were not applied as end a training: an epoch, or `MAX_LOST`.
+    """Return whether as many steps on end were not applied as end a training: an epoch, or
+    `MAX_LOST`.
 
     In float16 the first of them only find the factor on the loss.
     """
@@ -74,7 +75,8 @@ def lost(step: Step, source: Source, share: LocalBatch, epoch: int, state: State
 
 
 def find_first(step: Step, source: Source, share: LocalBatch, state: State) -> str:
-    """Where in a step that was not applied a number is the first that is not finite, in words.
+    """Return where in a step that was not applied a number is the first that is not finite, in
+    words.
 
     It is computed once more as it was: rows, masks, precision and micro-batches are the same. The
     model is left as it is, but for its gradients.
@@ -120,7 +122,7 @@ def find_first(step: Step, source: Source, share: LocalBatch, state: State) -> s
 
 
 def _guess(step: Step) -> str:
-    """Where it may have been if the step, computed once more, is finite where it begins."""
+    """Return where it may have been if the step, computed once more, is finite where it begins."""
     if needs_closure(type(step.optimizer)):
         return "where the step would have ended: where it begins, all is finite"
     summed = "in the sum over the processes, or " if step.world.size > 1 else ""

@@ -51,7 +51,10 @@ def check_one_row(
 
 
 def find_single(num_rows: int, params: TrainParams, world: World) -> Problem | None:
-    """Where one row alone would go through a model, and the key that changes it; None: nowhere."""
+    """Return where one row alone would go through a model, and the key that changes it.
+
+    None: nowhere.
+    """
     size, key = params.batch_size, "train.batch_size"
     sizes = {min(size, num_rows), num_rows % size} - {0}
     if 1 in sizes:

@@ -196,7 +196,9 @@ def apply_on_device(
 
 
 def _skips_by_found_inf(optimizer: Optimizer) -> bool:
-    """Whether the next step of the optimizer may be left to the device, which applies it or not."""
+    """Return whether the next step of the optimizer may be left to the device, which applies it or
+    not.
+    """
     defaults = optimizer.defaults
     # A first step that is not applied would leave a fused SGD's momentum unset.
     return bool(defaults.get("fused") and (optimizer.state or not defaults.get("momentum")))
