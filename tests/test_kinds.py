@@ -23,7 +23,7 @@ from stages.features.batch import finish, to_batch
 from stages.features.encode import encode
 from stages.features.kind import FOLDER, Kind, RawType, kind_of, list_kinds
 from stages.features.numbers import row_shape, take_column
-from stages.features.schema import KINDS, Array, Feature, Schema, Statistics, Target
+from stages.features.schema import CODES, KINDS, Array, Feature, Schema, Statistics, Target
 from stages.infer.export.onnx_graph import IR_VERSION, OPSETS, GraphBuilder, input_of
 from stages.infer.export.signature import describe_input
 from stages.prepare.fit import fit_schema, fit_statistics
@@ -114,7 +114,7 @@ class Fitted:
         graph = GraphBuilder()
         made = self.kind.to_onnx(graph, [self.feature], ["c0"], self.statistics)
         graph.node("Identity", [made], "out")
-        kind = onnx.TensorProto.INT64 if self.name == "categorical" else onnx.TensorProto.FLOAT
+        kind = onnx.TensorProto.INT64 if self.name in CODES else onnx.TensorProto.FLOAT
         out = helper.make_tensor_value_info(
             "out", kind, [None] * (4 if self.feature.is_array else 2)
         )

@@ -63,27 +63,33 @@ def moments_of(values: npt.NDArray[np.float64], kind: type[np.floating] = np.flo
 
 @dataclass(frozen=True)
 class Encoded:
-    """A column in the arrays of a split.
+    """A column in the arrays of a split, often memory-mapped: read where it is used.
 
     `values`: its numbers, or its code, (rows, width); of images (rows, channels, height, width).
-    `gaps` (rows,): where it is empty; of codes also where train has not seen its value.
+    `flags` (rows,): ones where it is empty; None: train has no gaps in it.
     """
 
     values: Array
-    gaps: npt.NDArray[np.bool_]
+    flags: Array | None = None
+    coded: bool = False
+
+    @property
+    def gaps(self) -> npt.NDArray[np.bool_]:
+        """Where it is empty (rows,); of codes also where train has not seen its value."""
+        if self.coded:
+            return np.asarray(self.values[:, 0] == 0)
+        if self.flags is None:
+            return np.zeros(len(self.values), dtype=np.bool_)
+        return np.asarray(self.flags).astype(np.bool_)
 
 
 def take_column(feature: Feature, place: Place | None, arrays: Mapping[str, Array]) -> Encoded:
     """A column of `arrays`; `place` is that of `Schema.places`, None for images."""
     array = arrays[feature.kind]
-    none = np.zeros(len(array), dtype=np.bool_)
     if place is None:
-        return Encoded(array, none)
-    values = array[:, place.values]
-    if feature.kind in CODES:
-        return Encoded(values, np.asarray(values[:, 0] == 0))
-    gaps = none if place.gap is None else np.asarray(array[:, place.gap]).astype(np.bool_)
-    return Encoded(values, gaps)
+        return Encoded(array)
+    flags = None if place.gap is None else array[:, place.gap]
+    return Encoded(array[:, place.values], flags, feature.kind in CODES)
 
 
 def with_missing(labels: list[str], codes: Rows, gaps: npt.NDArray[np.bool_]) -> Sliced:
