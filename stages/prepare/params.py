@@ -46,7 +46,7 @@ class PrepareParams(Section):
     target: str
     """The column to predict, such as `price`; of a folder of images `label`."""
     task: Task
-    """What is predicted: a number or a class. `auto` goes by the target's type and values, and
+    """The kind of prediction: a number or a class. `auto` goes by the target's type and values, and
     says what it took.
     """
     columns: dict[str, Kind]
@@ -54,7 +54,7 @@ class PrepareParams(Section):
     exclude}`; `{}`: as found.
     """
     split: Split
-    """How the rows are divided into train, validation and test."""
+    """The division of the rows into train, validation and test."""
     expectations: Annotated[str, Field(min_length=1)] | None
     """A file of what the table must be like, such as `data/raw/digits.expectations.yaml`; null:
     nothing is expected.
