@@ -75,7 +75,7 @@ class Encoded:
 
     @property
     def gaps(self) -> npt.NDArray[np.bool_]:
-        """The places of gaps (rows,), as booleans; of codes also where train has not seen its value."""
+        """The places of gaps (rows,); of codes also where train has not seen the value."""
         if self.coded:
             return np.asarray(self.values[:, 0] == 0)
         if self.flags is None:
