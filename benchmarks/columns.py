@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from tests.samples import small_project
+from tests.support.samples import small_project
 
 ROWS = 600
 STAGES = ("prepare", "build", "tune", "train", "evaluate", "infer")

@@ -101,7 +101,7 @@ def measure_memory(rounds: int, part: str) -> None:
 
 def measure_start(rounds: int) -> None:
     """From a process's start to its first step, beside the bare imports."""
-    from tests.samples import mixed_table, run_stages, small_project
+    from tests.support.samples import mixed_table, run_stages, small_project
 
     with tempfile.TemporaryDirectory() as folder:
         project = small_project(Path(folder) / "project", mixed_table(), {})

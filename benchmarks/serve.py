@@ -29,7 +29,7 @@ import psutil
 
 from pipeline.common.ports import choose_port
 from tests.conftest import ROOT, Project
-from tests.samples import run_stages, small_project
+from tests.support.samples import run_stages, small_project
 
 FILES = ("model.onnx", "signature.json")
 TURNS = 11

@@ -29,7 +29,7 @@ from stages.training.loop import train
 from stages.training.params import TrainParams
 from stages.training.recipe import BUILT, PREPARED, load_data
 from stages.training.state import Data
-from tests.samples import run_stages, set_params, small_project
+from tests.support.samples import run_stages, set_params, small_project
 
 # A seed, and the share of the train rows that it trains on.
 Job = tuple[int, float]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.warm import COMMANDS, Warm
+from tests.support.warm import COMMANDS, Warm
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is read by those who need it, never at a program's start.
@@ -60,8 +60,8 @@ class Project:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the project; `ok` says whether it must succeed, None either.
 
-        `dvc` and `reprise` start warm (`tests/warm.py`): not with a variable that may say how
-        they start, and not `cold`, as from a shell.
+        `dvc` and `reprise` start warm (`tests/support/warm.py`): not with a variable that may say
+        how they start, and not `cold`, as from a shell.
         """
         environment = {**project_environment(), **(env or {})}
         done = None
@@ -231,7 +231,13 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> 
             watched = os.getpid() if alone else os.getppid()
             with log.open("ab") as output:
                 server = subprocess.Popen(
-                    [sys.executable, "-m", "tests.watched_server", str(watched), str(folder)],
+                    [
+                        sys.executable,
+                        "-m",
+                        "tests.support.watched_server",
+                        str(watched),
+                        str(folder),
+                    ],
                     cwd=ROOT,
                     stdin=subprocess.DEVNULL,
                     stdout=output,

@@ -1,0 +1,56 @@
+"""`reprise check` asks torch's own constructors and the model, in a process of their own."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.params import rehearsal
+from stages.common.yamlfile import read_yaml
+from stages.tools.rehearse import rehearse
+from tests.conftest import ROOT
+from tests.support.samples import mixed_table, set_params, small_project
+
+
+def test_arguments_that_are_wrong_together_and_a_model_of_other_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    tree = read_yaml(Path("params.yaml"))
+    assert rehearse(tree) == []
+    tree["train"]["optimizer"] = {"name": "SGD", "lr": 0.1, "nesterov": True}
+    tree["prepare"] |= {"source": "data/raw/breast_cancer.parquet", "target": "diagnosis"}
+    optimizer, model = rehearse(tree)
+    assert optimizer.key == "train.optimizer"
+    assert "momentum" in optimizer.message
+    assert model.key == "build.model.name"
+    assert "takes images alone" in model.message
+    tree["build"]["model"] = {"name": "cnn", "channels": [8] * 6}
+    tree["prepare"] |= {"source": "data/raw/digits.parquet", "target": "label"}
+    assert [problem.key for problem in rehearse(tree)] == [
+        "train.optimizer",
+        "build.model.channels",
+    ]
+
+
+def test_it_is_asked_again_only_when_something_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = {"train.optimizer": {"name": "SGD", "lr": 0.1, "nesterov": True}}
+    project = small_project(tmp_path, mixed_table(60), bad)
+    monkeypatch.chdir(tmp_path)
+    tree = read_yaml(Path("params.yaml"))
+    found = rehearsal.rehearse(tree)
+    assert [problem.key for problem in found] == ["train.optimizer"]
+
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "run", start)
+    assert rehearsal.rehearse(tree) == found
+    # What it does not look at may change.
+    set_params(project, {"evaluate.metrics": ["accuracy"], "train.epochs": 9})
+    assert rehearsal.rehearse(read_yaml(Path("params.yaml"))) == found
+    set_params(project, {"build.model": {"name": "mlp", "width": 9}})
+    with pytest.raises(AssertionError, match="started"):
+        rehearsal.rehearse(read_yaml(Path("params.yaml")))

@@ -1,0 +1,405 @@
+"""The report on a change: what is better, worse or noise, on a page and in a comment."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from markdown_it import MarkdownIt
+from scipy.stats import binomtest
+
+from pipeline.report.build import Report
+from pipeline.report.data import is_renumbered
+from pipeline.report.differences import Change, find_changes
+from pipeline.report.html import as_page
+from pipeline.report.markdown import as_markdown
+from pipeline.report.markup import Code
+from pipeline.report.statements import change_note
+from stages.common.files import read_json
+from stages.compare.compare import compare
+from tests.conftest import ROOT, Project, copy_project
+from tests.support.names import NAMES
+from tests.support.samples import mixed_table, set_params
+
+SMALL = {
+    "prepare.source": "data/raw/table.parquet",
+    "prepare.target": "y",
+    "prepare.expectations": "data/raw/none.expectations.yaml",
+    "build.model": {"name": "mlp", "width": 8},
+    "tune.space": {},
+    "train.batch_size": 16,
+    "infer.input": "data/raw/table.parquet",
+}
+
+
+def predictions(right: list[bool], sure: float = 0.9) -> pl.DataFrame:
+    """A table as evaluate writes it: rows of two classes, right or not."""
+    target = ["a" if row % 2 else "b" for row in range(len(right))]
+    other = {"a": "b", "b": "a"}
+    predicted = [t if r else other[t] for t, r in zip(target, right, strict=True)]
+    chance = [sure if p == "a" else 1 - sure for p in predicted]
+    return pl.DataFrame(
+        {
+            "id": np.arange(len(right)),
+            "target": target,
+            "prediction": predicted,
+            "probability_a": chance,
+            "probability_b": [1 - c for c in chance],
+        }
+    )
+
+
+def test_a_real_difference_is_marked_and_a_small_one_is_noise() -> None:
+    before = predictions([row % 5 > 0 for row in range(400)])
+    better = predictions([row % 20 > 0 for row in range(400)])
+    found = compare(before, better, ["accuracy", "log_loss"])
+    assert found["why_not"] is None
+    assert {m["mark"] for m in found["metrics"].values()} == {"better"}
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(0.15)
+    assert found["metrics"]["log_loss"]["value"] < 0
+    worse = compare(better, before, ["accuracy", "log_loss"])
+    assert {m["mark"] for m in worse["metrics"].values()} == {"worse"}
+    # As many rows fixed as broken, but one.
+    moved = [row % 5 > 0 for row in range(400)]
+    moved[0], moved[5], moved[1] = True, True, False
+    assert (
+        compare(before, predictions(moved), ["accuracy"])["metrics"]["accuracy"]["mark"] == "noise"
+    )
+
+
+def test_the_rows_that_flipped_and_mcnemar() -> None:
+    before = predictions([True] * 90 + [False] * 10)
+    after = predictions([False] * 3 + [True] * 97)
+    flips = compare(before, after, ["accuracy"])["flips"]
+    assert (flips["fixed"], flips["broken"]) == (10, 3)
+    assert flips["mcnemar_p"] == pytest.approx(binomtest(10, 13).pvalue)
+    assert [row[0] for row in flips["examples"]["broken"]] == ["0", "1", "2"]
+    assert compare(before, before, ["accuracy"])["flips"]["mcnemar_p"] == 1.0
+
+
+def test_the_prediction_is_what_was_predicted() -> None:
+    before = predictions([True] * 60 + [False] * 40, sure=0.6)
+    # Another threshold: the same probabilities, all rows right but one.
+    after = before.with_columns(
+        prediction=pl.when(pl.col("id") == 99).then("prediction").otherwise("target")
+    )
+    found = compare(before, after, ["accuracy", "log_loss", "roc_auc"])
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(0.39)
+    assert found["metrics"]["accuracy"]["mark"] == "better"
+    assert found["metrics"]["log_loss"]["value"] == found["metrics"]["roc_auc"]["value"] == 0
+    assert (found["flips"]["fixed"], found["flips"]["broken"]) == (39, 0)
+
+
+def test_rows_are_joined_by_key_and_other_splits_are_not_compared() -> None:
+    before = predictions([row % 3 > 0 for row in range(100)])
+    shuffled = before.sample(fraction=1.0, shuffle=True, seed=1)
+    found = compare(before, shuffled, ["accuracy"])
+    assert found["metrics"]["accuracy"]["value"] == 0.0
+    assert found["flips"]["fixed"] == found["flips"]["broken"] == 0
+    elsewhere = before.with_columns(id=pl.col("id") + 60)
+    assert "fewer than half of the rows" in compare(before, elsewhere, ["accuracy"])["why_not"]
+    assert (
+        "classes differ" in compare(before, before.drop("probability_b"), ["accuracy"])["why_not"]
+    )
+    # Keys, or classes, of another type.
+    for column in ("id", "target"):
+        retyped = before.with_columns(
+            pl.col(column).cast(pl.String if column == "id" else pl.Categorical)
+        )
+        assert "classes differ" in compare(before, retyped, ["accuracy"])["why_not"]
+    relabelled = before.with_columns(
+        target=pl.when(pl.col("id") < 5).then(pl.lit("a")).otherwise("target")
+    )
+    assert compare(before, relabelled, ["accuracy"])["rows"]["relabelled"] == 3
+
+
+def test_numbers_of_rows_pair_nothing_where_the_source_differs() -> None:
+    """A row inserted at the top: each number names the row beside, of any target."""
+
+    def locked(key: str | None, md5: str) -> dict[str, Any]:
+        params = {"params.yaml": {"prepare": {"key": key, "source": "data/raw/t.csv"}}}
+        deps = [{"path": "data/raw/t.csv", "md5": md5}, {"path": "stages/prepare", "md5": md5}]
+        return {"prepare": {"params": params, "deps": deps}}
+
+    assert is_renumbered(locked(None, "a"), locked(None, "b"))
+    assert not is_renumbered(locked(None, "a"), locked(None, "a"))
+    assert not is_renumbered(locked("id", "a"), locked("id", "b"))
+    assert not is_renumbered({}, {})
+    rows = predictions([True] * 50).rename({"id": "row"})
+    found = compare(rows, rows, ["accuracy"], renumbered=True)
+    assert "rows without a key are known by their number alone" in found["why_not"]
+    assert "metrics" not in found
+
+
+def test_values_are_compared_as_well() -> None:
+    random = np.random.default_rng(0)
+    target = random.normal(size=300)
+    before = pl.DataFrame(
+        {"row": np.arange(300), "target": target, "prediction": target + random.normal(0, 1, 300)}
+    )
+    after = before.with_columns(prediction=target + random.normal(0, 0.5, 300))
+    found = compare(before, after, ["rmse", "r2"])
+    assert {m["mark"] for m in found["metrics"].values()} == {"better"}
+    assert "flips" not in found
+
+
+def test_what_changed_for_a_stage() -> None:
+    before = {
+        "train": {
+            "cmd": "x",
+            "deps": [{"path": "a", "md5": "1"}],
+            "params": {"params.yaml": {"train": {"lr": 1, "epochs": 2}}},
+        },
+        "gone": {"cmd": "y"},
+    }
+    after = {
+        "train": {
+            "cmd": "z",
+            "deps": [{"path": "a", "md5": "2"}],
+            "params": {
+                "params.yaml": {"train": {"lr": 3, "epochs": 2}},
+                "stages/versions.yaml": {"torch": "2.14.0"},
+            },
+        },
+        "new": {"cmd": "y"},
+    }
+    assert find_changes(before, after) == (
+        Change("train", ("its command", "train.lr", 'torch none → "2.14.0"', "a")),
+        Change("new", ("new",)),
+        Change("gone", ("removed",)),
+    )
+
+
+def test_without_an_interval_there_is_no_verdict() -> None:
+    def said(*names: str) -> str:
+        before, after = (predictions([row % n > 0 for row in range(100)]) for n in (5, 4))
+        found = compare(before, after, list(names))
+        return as_markdown(Report("main", "0" * 40, {}, {}, (), found, {})).splitlines()[0]
+
+    assert said("ece") == "### No verdict: there is no interval of ece."
+    assert "no metric differs by more than noise" in said("ece", "accuracy")
+
+
+def tags_of(text: str) -> list[str]:
+    """What a page would take for HTML in a Markdown text, in its order."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    inner = [each for token in tokens for each in (token, *(token.children or []))]
+    return [each.content.strip() for each in inner if each.type.startswith("html_")]
+
+
+def elements_of(page: str) -> list[str]:
+    """The elements of a page with their attributes, in its order."""
+    found = re.findall("<[^>]*>", page.partition("</style>")[2])
+    # What a cell looks like follows from the length of its text.
+    return [re.sub('class="[^"]*"', "", each) for each in found]
+
+
+def test_names_are_text_in_both_pages() -> None:
+    """A base, a parameter, a column and a class of any name."""
+    elements: list[str] = []
+    for name in ["plain", *NAMES]:
+        change = {"shift": 1.0, "spread": None, "empty": [0, 0], "new": None, "gone": None}
+        report = Report(
+            base=name,
+            commit="0" * 40,
+            metrics={},
+            params={name: (name, 1)},
+            changes=(Change("train", (name, Code(name))),),
+            comparison={},
+            curves={},
+            data={
+                "rows": [{"split": "train", "before": 1, "after": 1}],
+                "columns": [{"column": name, "before": None, "after": "numeric"}],
+                "classes": {"came": [name], "went": []},
+                "drift": [{"column": name, "drifted": False, **change}],
+            },
+            missing=(f"the predictions of {name} are not here",),
+        )
+        text, page = as_markdown(report), as_page(report)
+        elements = elements or elements_of(page)
+        tokens = MarkdownIt("commonmark").enable("table").parse(text)
+        kinds = [token.type for token in tokens]
+        # As many of each as a name without any sign has.
+        counts = [kinds.count(k) for k in ("heading_open", "table_open", "tr_open", "td_open")]
+        assert counts == [1, 5, 11, 20], name
+        assert not {"bullet_list_open", "fence", "html_block", "hr"} & set(kinds), name
+        inner = {each.type for token in tokens for each in token.children or []}
+        assert inner <= {"text", "code_inline", "strong_open", "strong_close", "text_special"}, name
+        assert elements_of(page) == elements, name
+        assert "\u202e" not in text + page
+
+
+def test_it_fits_a_comment_whatever_changed() -> None:
+    def report(num: int) -> str:
+        names = [f"train.a|{'very' * 9}<details>long.{i}" for i in range(num)]
+        return as_markdown(
+            Report(
+                base="main",
+                commit="0" * 40,
+                metrics={},
+                params=dict.fromkeys(names, (1, "x" * 400)),
+                changes=(Change("train", tuple(names)),),
+                comparison={},
+                curves={},
+            )
+        )
+
+    assert report(20).count("| 1 | ") == 20
+    assert "a\\|very" in report(1)
+    assert not tags_of(report(1))
+    for num in (500, 20_000):
+        text = report(num)
+        assert len(text) < 65_536
+        assert "more are in report.html" in text
+        opened = [tag for tag in tags_of(text) if tag.startswith("<details><summary>")]
+        assert tags_of(text) == [tag for one in opened for tag in (one, "</details>")]
+
+
+def test_the_report_of_a_branch(clone: Project, tmp_path: Path) -> None:
+    clone.run("git", "switch", "--quiet", "--create", "shorter")
+    clone.edit("params.yaml", "epochs: 30", "epochs: 1")
+    clone.repro()
+    clone.commit("one epoch")
+    said = clone.run("reprise", "report").stdout
+    assert said == "wrote report.md\nwrote report.html\n"
+    text = (clone.path / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("### This model on these rows is worse in accuracy")
+    assert "the merge base with main" in text
+    assert "| `train.epochs` | 30 | 1 |" in text
+    assert "| train | `train.epochs` |" in text
+    assert "One seed: rows only." in text
+    assert "**This change**" not in text
+    page = (clone.path / "report.html").read_text(encoding="utf-8")
+    # It loads nothing, and its pictures are inside.
+    assert "http" not in page
+    assert "src=" not in page
+    assert page.count("<svg") == 2
+    assert page.count('class="matrix"') == 2
+    assert clone.run("git", "status", "--porcelain").stdout == ""
+
+    # Nothing pulled: it says so, and gives what it can.
+    far = Project(tmp_path / "far")
+    clone.run("git", "clone", "--quiet", str(clone.path), str(far.path))
+    far.run("reprise", "report", "--base", "origin/main", "--output", "pages")
+    # As a reader sees it: names and messages are text in the page.
+    text = (far.path / "pages/report.md").read_text(encoding="utf-8").replace("\\", "")
+    text = text.replace("&amp;", "&")
+    assert "No verdict" in text
+    assert "&& dvc fetch --all-branches' brings them" in text
+    commit = far.run("git", "rev-parse", "origin/main").stdout
+    assert f"'git branch base {commit[:10]} && dvc fetch" in text
+    assert "| accuracy | " in text.split("**Gates: ")[1]
+    assert "| train | kept_epoch |" in text
+    said = far.run("reprise", "report", "--base", "nowhere", ok=False).stderr
+    assert "there is no revision 'nowhere'" in said
+
+
+def seeds(share_wrong: float, random: np.random.Generator, spread: float) -> list[pl.DataFrame]:
+    """Three replicas whose share of wrong rows scatters."""
+    shares = [min(max(share_wrong + random.normal(0, spread), 0.0), 1.0) for _ in range(3)]
+    return [predictions(list(random.random(400) >= share)) for share in shares]
+
+
+def test_a_change_is_judged_by_the_seeds_as_well() -> None:
+    random = np.random.default_rng(0)
+    before, after = (seeds(share, random, 0.01) for share in (0.3, 0.1))
+    found = compare(before[0], after[0], ["accuracy", "ece"], (before, after))
+    change = found["metrics"]["accuracy"]["change"]
+    assert found["replicas"] == {"before": 3, "after": 3, "needed": 3}
+    assert change["mark"] == "better"
+    right = [(side["target"] == side["prediction"]).mean() for side in (*before, *after)]
+    assert change["value"] == pytest.approx(np.mean(right[3:]) - np.mean(right[:3]))  # type: ignore[arg-type]
+    assert change["low"] < 0.2 < change["high"]
+    # Resamples say nothing about the calibration error, so nor does this.
+    assert found["metrics"]["ece"]["change"] is None
+    # Seeds that scatter more than the sides differ: the rows alone see a difference.
+    before, after = (seeds(share, random, 0.15) for share in (0.4, 0.3))
+    found = compare(before[0], after[0], ["accuracy"], (before, after))["metrics"]["accuracy"]
+    assert found["mark"] != "noise"
+    assert found["change"]["mark"] == "noise"
+    # Two seeds are too few.
+    found = compare(before[0], after[0], ["accuracy"], (before[:2], after))
+    assert found["replicas"] == {"before": 2, "after": 3, "needed": 3}
+    assert found["metrics"]["accuracy"]["change"] is None
+
+
+def test_replicas_are_joined_by_key_too() -> None:
+    random = np.random.default_rng(1)
+    before, after = (seeds(share, random, 0.02) for share in (0.3, 0.2))
+    found = compare(before[0], after[0], ["accuracy"], (before, after))["metrics"]["accuracy"]
+    order = random.permutation(400)
+    shuffled = [side[order] for side in before]
+    again = compare(shuffled[0], after[0], ["accuracy"], (shuffled, after))["metrics"]["accuracy"]
+    assert again == found
+
+
+def test_what_is_said_of_the_number_of_seeds() -> None:
+    def note(before: int, after: int, change: Any) -> str:
+        counts = {"before": before, "after": after, "needed": 3}
+        return change_note({"replicas": counts, "metrics": {"accuracy": {"change": change}}})
+
+    assert note(1, 1, None).startswith("One seed: rows only. ")
+    assert note(1, 3, None).startswith("one seed before, 3 seeds after: rows only. ")
+    assert "3 replicas on both sides" in note(2, 2, None)
+    assert note(3, 4, {}).startswith("Means over seeds, 3 before and 4 after")
+    assert "these metrics" in note(3, 3, None)
+
+
+@pytest.mark.soak
+def test_the_report_of_a_change_between_replicas(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    project = copy_project(folder)
+    table = mixed_table(600)
+    table.write_parquet(folder / "data/raw/table.parquet")
+    learns = {"train.epochs": 8, "train.optimizer": {"name": "Adam", "lr": 0.02}}
+    set_params(project, {**SMALL, **learns, "train.replicas": 3})
+    printed = project.run("dvc", "repro", "evaluate").stdout
+    project.commit("three replicas")
+    assert "replica 2 │ best epoch" in printed
+    assert "mean ± deviation over 3 seeds: accuracy " in printed
+    card = (folder / "data/evaluate/card.md").read_text(encoding="utf-8")
+    assert "3 seeds were trained." in card
+    found = read_json(folder / "data/evaluate/intervals.json")["metrics"]["accuracy"]["seeds"]
+    assert len(found["values"]) == 3
+    assert found["values"][0] == read_json(folder / "data/evaluate/metrics.json")["accuracy"]
+    assert found["deviation"] == pytest.approx(np.std(found["values"], ddof=1), abs=1e-6)
+    files = sorted((folder / "data/evaluate/replicas").iterdir())
+    assert [file.name for file in files] == ["0.parquet", "1.parquet", "2.parquet"]
+    served = folder / "data/evaluate/predictions.parquet"
+    assert files[0].read_bytes() == served.read_bytes() != files[1].read_bytes()
+
+    project.run("git", "switch", "--quiet", "--create", "worse")
+    set_params(project, {"train.optimizer": {"name": "SGD", "lr": 1e-4}})
+    project.run("dvc", "repro", "evaluate")
+    project.commit("too slow")
+    project.run("reprise", "report", "--base", "main")
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("### This change is worse in ")
+    assert text.index("**This change** (rows and seeds)") < text.index(
+        "**This model on these rows**"
+    )
+    assert "Means over seeds, 3 before and 3 after" in text
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<h2>This change</h2>" in page
+    assert "<h2>This model on these rows</h2>" in page
+
+
+def test_it_can_be_asked_for_by_hand(tmp_path: Path) -> None:
+    before, after = predictions([True] * 20), predictions([True] * 19 + [False])
+    before.write_parquet(tmp_path / "before.parquet")
+    after.write_parquet(tmp_path / "after.parquet")
+    files = [str(tmp_path / "before.parquet"), str(tmp_path / "after.parquet")]
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.compare.compare", *files, "accuracy"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert json.loads(done.stdout)["flips"]["broken"] == 1

@@ -1,0 +1,308 @@
+"""The report's sections on the data that changed and on slices that got worse."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from stages.compare.data_drift import find_changes
+from stages.compare.revision_data import Side
+from stages.compare.slice_regressions import compare_slices, find_worse, report_slices
+from stages.evaluate.measure.weighted_metrics import Floats
+from stages.features.encode import encode, row_keys
+from stages.features.schema import Feature, Schema, Target, write_record
+from stages.prepare.fit import fit_schema, fit_statistics
+from tests.conftest import ROOT, Project
+from tests.support.samples import mixed_table, run_stages, small_project
+
+PLAIN = Schema(
+    key="id",
+    features=[
+        Feature(name="size", kind="numeric"),
+        Feature(name="town", kind="categorical"),
+        Feature(name="smoker", kind="boolean"),
+    ],
+    target=Target(name="y", task="classification", classes=["ill", "well"]),
+)
+
+
+def prepared(table: pl.DataFrame, schema: Schema = PLAIN) -> Side:
+    """As prepare does it: the first 60 % for train, then 20 % each."""
+    ends = [0, len(table) * 3 // 5, len(table) * 4 // 5, len(table)]
+    parts = [table[start:end] for start, end in pairwise(ends)]
+    schema = fit_schema(schema, parts[0])
+    statistics = fit_statistics(schema, parts[0])
+    splits = {}
+    for name, part in zip(("train", "validation", "test"), parts, strict=True):
+        arrays = encode(part, schema, statistics, "test")
+        splits[name] = {**arrays, "key": row_keys(part, schema, "test")}
+    return Side(schema, statistics, splits)
+
+
+def test_nothing_is_found_where_nothing_changed() -> None:
+    side = prepared(mixed_table(400))
+    found = find_changes(side, side)
+    assert found["columns"] == found["drift"] == []
+    assert found["classes"] == {"came": [], "went": []}
+    assert found["rows"][0] == {
+        "split": "train",
+        "before": 240,
+        "after": 240,
+        "new": 0,
+        "gone": 0,
+        "moved_in": 0,
+    }
+
+
+def test_rows_that_came_went_and_moved() -> None:
+    table = mixed_table(400)
+    new = table.with_columns(id=pl.col("id") + 10_000)[:100]
+    # 20 rows are gone, 100 are new, and the cuts are elsewhere.
+    found = find_changes(prepared(table), prepared(pl.concat([table[20:], new])))
+    rows = {row["split"]: row for row in found["rows"]}
+    assert [rows["train"][n] for n in ("before", "after", "new", "gone", "moved_in")] == [
+        240,
+        288,
+        0,
+        20,
+        68,
+    ]
+    assert rows["test"]["new"] == 96
+    # Without a key column a row's number says nothing of which row it is.
+    keyless = PLAIN.model_copy(update={"key": None})
+    found = find_changes(prepared(table, keyless), prepared(table[20:], keyless))
+    assert found["rows"][0] == {"split": "train", "before": 240, "after": 228}
+
+
+def test_columns_and_classes_that_came_went_or_are_something_else() -> None:
+    table = mixed_table(200)
+    other = Schema(
+        key="id",
+        features=[
+            Feature(name="size", kind="categorical"),
+            Feature(name="town", kind="categorical"),
+            Feature(name="weight", kind="numeric"),
+        ],
+        target=Target(name="y", task="classification", classes=["ill", "very ill"]),
+    )
+    after = prepared(table.with_columns(weight=pl.int_range(pl.len())), other)
+    found = find_changes(prepared(table), after)
+    assert found["columns"] == [
+        {"column": "size", "before": "numeric", "after": "categorical"},
+        {"column": "smoker", "before": "boolean", "after": None},
+        {"column": "weight", "before": None, "after": "numeric"},
+    ]
+    assert found["classes"] == {"came": ["very ill"], "went": ["well"]}
+    assert found["drift"] == []
+
+
+def test_drift_is_measured_in_deviations_and_the_largest_comes_first() -> None:
+    before = mixed_table(1000)
+    train = before[:600]
+    mean, deviation = train["size"].mean(), train["size"].std(ddof=0)
+    assert isinstance(mean, float)
+    assert isinstance(deviation, float)
+    after = before.with_columns(
+        # By half a deviation, and twice as wide.
+        size=(pl.col("size") - mean) * 2 + mean + deviation / 2,
+        town=pl.col("town").replace({"Oslo": "Kiruna"}),
+        smoker=pl.when(pl.int_range(pl.len()) % 4 > 0).then("smoker"),
+    )
+    drift = {
+        each["column"]: each for each in find_changes(prepared(before), prepared(after))["drift"]
+    }
+    assert drift["size"]["shift"] == pytest.approx(0.5, abs=1e-5)
+    assert drift["size"]["spread"] == pytest.approx(2.0)
+    share = (train["town"] == "Oslo").sum() / 600
+    assert drift["town"]["new"] == drift["town"]["gone"] == pytest.approx(share)
+    assert drift["smoker"]["empty"] == pytest.approx(
+        (train["smoker"].null_count() / 600, after[:600]["smoker"].null_count() / 600)
+    )
+    assert all(each["drifted"] for each in drift.values())
+    sizes = [share / 0.05, np.log(2) / np.log(1.5)]
+    assert next(iter(drift)) == "town"
+    assert sizes[0] > sizes[1]
+
+
+def test_a_column_that_is_constant_on_a_side_has_no_spread_to_compare() -> None:
+    varied = mixed_table(400)
+    constant, other = (varied.with_columns(size=pl.lit(value)) for value in (14.62, 14.63))
+    pairs = [(constant, constant), (constant, other), (varied, constant), (constant, varied)]
+    found = [find_changes(prepared(before), prepared(after))["drift"] for before, after in pairs]
+    assert found[0] == []
+    for drift in found[1:]:
+        (size,) = [each for each in drift if each["column"] == "size"]
+        assert size["spread"] is None
+        assert size["drifted"]
+        assert abs(size["shift"]) < 5
+
+
+def test_rows_of_the_same_kind_are_no_drift() -> None:
+    # 40 pairs of samples of one distribution, small and large: none is beyond the limits.
+    for num_rows in (60, 2000):
+        for seed in range(20):
+            table = mixed_table(4000).sample(fraction=1.0, shuffle=True, seed=seed)
+            found = find_changes(
+                prepared(table[:num_rows]), prepared(table[num_rows : 2 * num_rows])
+            )
+            drifted = [each["column"] for each in found["drift"] if each["drifted"]]
+            assert drifted == []
+
+
+def two_models(seed: int, num_rows: int, spoilt: int = 0) -> tuple[Floats, Floats, Floats]:
+    """Values, and two equally good guesses of them but for the first `spoilt` rows of `after`."""
+    random = np.random.default_rng(seed)
+    target = random.normal(size=num_rows)
+    before, after = (target + random.standard_t(5, num_rows) * 0.3 for _ in range(2))
+    after[:spoilt] += random.normal(0, 1.5, spoilt)
+    return target, before, after
+
+
+def test_a_slice_that_got_worse_is_found_and_luck_is_not() -> None:
+    # 30 slices of 40 rows: uncorrected, three in four pairs would have one that looks different.
+    parts = [("column", str(i), np.arange(40 * i, 40 * (i + 1))) for i in range(30)]
+    alarms = 0
+    for seed in range(25):
+        found, skipped = compare_slices("mae", "regression", parts, *two_models(seed, 1200))
+        assert (len(found), skipped) == (30, 0)
+        alarms += bool(find_worse("mae", found))
+    # At most 5 % look worse at all, so 1 of 25; 4 or more have a chance of 3 in 100.
+    assert alarms <= 3
+    found, _ = compare_slices("mae", "regression", parts, *two_models(0, 1200, spoilt=40))
+    assert [change.label for change in find_worse("mae", found)] == ["0"]
+    assert find_worse("mae", found)[0].difference.value > 0.5
+
+
+def test_slices_by_accuracy_and_those_too_small() -> None:
+    random = np.random.default_rng(0)
+    target = random.integers(2, size=400)
+    right = np.stack([target == 0, target == 1], axis=1) * 0.8 + 0.1
+    worse = right.copy()
+    worse[:40] = 1 - worse[:40]
+    better = right.copy()
+    parts = [("town", "Bergen", np.arange(100)), ("town", "Oslo", np.arange(100, 400))]
+    parts.append(("town", "Tromsø", np.arange(29)))
+    found, skipped = compare_slices("accuracy", "classification", parts, target, right, worse)
+    assert skipped == 1
+    assert [(c.label, c.rows, c.before, c.after) for c in find_worse("accuracy", found)] == [
+        ("Bergen", 100, 1.0, 0.6)
+    ]
+    # What got better is no section of its own, and equal rows are not worse.
+    found, _ = compare_slices("accuracy", "classification", parts, target, worse, better)
+    assert find_worse("accuracy", found) == []
+
+
+def test_slices_of_rows_whose_key_has_any_name(tmp_path: Path) -> None:
+    table = mixed_table(1000).rename({"id": "place"})
+    schema = PLAIN.model_copy(update={"key": "place"})
+    side = prepared(table.with_columns(place=pl.format("row {}|", "place")), schema)
+    write_record(tmp_path / "schema.json", side.schema)
+    write_record(tmp_path / "statistics.json", side.statistics)
+    files = {name: str(tmp_path / name) for name in ("schema.json", "statistics.json")}
+    folders = {}
+    for split, arrays in side.splits.items():
+        folders[split] = {f"{name}.npy": str(tmp_path / f"{split}-{name}.npy") for name in arrays}
+        for name, array in arrays.items():
+            np.save(folders[split][f"{name}.npy"], array)
+    test = side.splits["test"]
+    classes = pl.Series(["ill", "well"])
+    target = np.arange(len(test["key"])) % 2
+    for name, codes in (("before", target), ("after", 1 - target)):
+        pl.DataFrame(
+            {
+                "place": np.array(test["key"]),
+                "target": classes[target],
+                "prediction": classes[codes],
+                "probability_ill": 0.9 - codes * 0.8,
+                "probability_well": 0.1 + codes * 0.8,
+            }
+        ).sample(fraction=1.0, shuffle=True, seed=1).write_parquet(tmp_path / f"{name}.parquet")
+    after = {"predictions": str(tmp_path / "after.parquet"), **files, **folders}
+    before = {"predictions": str(tmp_path / "before.parquet")}
+    sides = {"metric": "accuracy", "columns": ["town"], "before": before, "after": after}
+    found = report_slices(sides)
+    assert len(found["worse"]) == found["looked_at"] == 3
+
+
+SPLITS = ("| train | 1,", "| validation | 3", "| test | 4")
+
+
+def as_repository(project: Project) -> Project:
+    """The folder under git and DVC, its files committed."""
+    for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
+        (project.path / name).parent.mkdir(exist_ok=True)
+        (project.path / name).write_bytes((ROOT / name).read_bytes())
+    project.run("git", "init", "--quiet", "--initial-branch", "main")
+    return project
+
+
+def finish(project: Project, message: str) -> None:
+    """Run the road in this process, then have DVC record it: a third of the time of `dvc repro`."""
+    stages = ("prepare", "build", "tune", "train", "evaluate")
+    run_stages(project, *stages)
+    project.run("dvc", "commit", "--force", "--quiet", *stages)
+    project.commit(message)
+
+
+def test_the_report_of_a_change_of_the_data(tmp_path: Path) -> None:
+    table = mixed_table(2000)
+    settings = {"train.epochs": 20, "train.optimizer": {"name": "AdamW", "lr": 0.02}}
+    project = as_repository(small_project(tmp_path / "project", table, settings))
+    finish(project, "before")
+    project.run("git", "switch", "--quiet", "--create", "other-data")
+    random = np.random.default_rng(7)
+    noise = pl.Series(random.normal(10, 3, table.height))
+    number = pl.int_range(pl.len())
+    changed = table.with_columns(
+        # In Bergen the size says nothing any more; a gap stays a gap.
+        size=pl.when((pl.col("town") == "Bergen") & pl.col("size").is_not_null())
+        .then(noise)
+        .otherwise("size")
+        + 1.5,
+        town=pl.when(number % 11 == 5).then(pl.lit("Kiruna")).otherwise("town"),
+    ).drop("smoker")[150:]
+    changed.write_parquet(project.path / "data/raw/table.parquet")
+    project.edit("params.yaml", "minimum: 0.95", "not_worse_by: 0.01")
+    finish(project, "after")
+
+    project.run("reprise", "report", "--base", "main")
+    text = (project.path / "report.md").read_text(encoding="utf-8")
+    titles = [
+        "**Other metrics**",
+        "**Stages that reran, and why**",
+        "**Data: rows**",
+        "**Data: columns and classes**",
+        "**Data: drift by column (2 of 2 beyond its limits)**",
+        "**Slices that got worse**",
+        "**Rows that flipped**",
+        "**Gates: fail**",
+    ]
+    assert [text.index(title) for title in titles] == sorted(text.index(title) for title in titles)
+    gone = [line.split(" | ")[4] for line in text.splitlines() if line.startswith(SPLITS)]
+    assert sum(map(int, gone)) == 150
+    assert "| `smoker` | boolean | – |" in text
+    drift = {
+        line.split("`")[1]: line
+        for line in text.split("Data: drift")[1].split("**Slices")[0].splitlines()
+        if line.startswith("| `")
+    }
+    assert set(drift) == {"size", "town"}
+    assert "| `size` | +0.4" in drift["size"]
+    assert "of rows in new ones" in drift["town"]
+    worse = text.split("Slices that got worse**")[1].split("**Rows that flipped")[0]
+    assert "| `town`: Bergen |" in worse
+    assert "| `town`: Oslo |" not in worse
+    assert "of 8 slices are worse in accuracy beyond noise" in worse
+    assert "| accuracy | " in text.split("Gates: fail")[1]
+    page = (project.path / "report.html").read_text(encoding="utf-8")
+    for title in titles:
+        assert title.strip("*") in page
+
+    # Without the cache of the base the report gives what it can, and says what to run.
+    (project.path / ".dvc/cache").rename(project.path / ".dvc/elsewhere")
+    project.run("reprise", "report", "--base", "main")
+    text = (project.path / "report.md").read_text(encoding="utf-8")
+    assert "the prepared data of main is not in DVC's cache: 'dvc fetch --all-branches'" in text
+    assert "**Gates: inconclusive**" in text

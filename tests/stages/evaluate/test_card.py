@@ -1,0 +1,161 @@
+"""The model card: nothing of the template is left open, and its numbers are those measured."""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+
+from stages.common.files import md5
+from stages.evaluate.measure.bootstrap import Interval
+from stages.evaluate.outputs.card import Facts, write_card
+from stages.evaluate.outputs.seeds import spread_of
+from stages.evaluate.outputs.slices import Slice
+from stages.features.schema import Feature, Schema, Target
+from stages.model.calibration import UNCALIBRATED, Calibration
+from tests.support.names import NAMES
+
+SLICES = [
+    Slice("town", "Bergen", 50, Interval(0.9, 0.8, 0.95)),
+    Slice("town", "Os|lo", 1200, Interval(0.7, 0.65, 0.75)),
+    Slice("town", "Tromsø", 3, Interval(0.1, 0.05, 0.5)),
+]
+FEATURES = [
+    Feature(name="size", kind="numeric"),
+    Feature(name="weight", kind="numeric", missing=True),
+    Feature(name="town", kind="categorical"),
+]
+CLASSES = Target(name="y", task="classification", classes=["ill", "well"])
+VALUES = Target(name="y", task="regression")
+RECIPE: dict[str, Any] = {
+    "seed": 3,
+    "train": {
+        "epochs": 9,
+        "optimizer": {"name": "Adam", "lr": 0.01},
+        "calibration": {"temperature": True, "threshold": "f1"},
+    },
+    "rows": {"train": 12_000, "validation": 2000},
+    "epochs": {"kept": 7, "trained": 8},
+}
+
+
+def facts(made_from: Path, target: Target, metric: str) -> Facts:
+    made_from.write_text("x", encoding="utf-8")
+    return Facts(
+        schema=Schema(key=None, features=FEATURES, target=target),
+        model={"name": "mlp", "arguments": {"width": 8}},
+        recipe=RECIPE,
+        calibration=UNCALIBRATED,
+        counts={"train": [11_500, 500], "test": [2990, 10]} if target.classes else {},
+        num_test=3000,
+        intervals={metric: Interval(0.8, 0.75, 0.85), "max_error": Interval(3.5)},
+        spreads={metric: spread_of([0.8, 0.9]), "max_error": spread_of([3.5, 3.5])},
+        slices=SLICES,
+        lineage=[made_from],
+    )
+
+
+def card(tmp_path: Path, target: Target, metric: str = "accuracy", **changes: Any) -> list[str]:
+    made_from = tmp_path / "made_from"
+    write_card(tmp_path / "card.md", replace(facts(made_from, target, metric), **changes))
+    text = (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "$" not in text
+    assert f"{md5(made_from)} |" in text
+    assert "| max_error | 3.5 |  |  |" in text
+    assert (
+        "12,000 rows to train on, 2,000 to validate on, 3,000 to test on; "
+        "columns: 2 numeric, 1 categorical." in text
+    )
+    assert "| `width` | `8` |" in text
+    assert "| `train.optimizer.lr` | `0.01` |" in text
+    assert "| `train.calibration.temperature` | `true` |" in text
+    assert "From seed 3; the weights are those of epoch 7 of 8." in text
+    assert "`y` from `size`, `weight`, `town`, of rows" in text
+    assert "2 seeds were trained" in text
+    assert f"| {metric} | 0.85 | 0.07071 |" in text
+    assert "| max_error | 3.5 | 0 |" in text
+    return text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("metric", "order"),
+    [("accuracy", ["Os\\|lo", "Bergen"]), ("rmse", ["Bergen", "Os\\|lo"])],
+)
+def test_the_worst_slices_come_first_and_small_ones_not_at_all(
+    tmp_path: Path, metric: str, order: list[str]
+) -> None:
+    lines = card(tmp_path, VALUES, metric)
+    assert [line.split(" | ")[1] for line in lines if line.startswith("| town")] == order
+    assert not any("class" in line for line in lines)
+
+
+def test_a_card_without_slices_says_so(tmp_path: Path) -> None:
+    lines = card(tmp_path, CLASSES, slices=SLICES[2:])
+    assert "None were judged." in lines
+
+
+def test_classes_have_their_rows(tmp_path: Path) -> None:
+    lines = card(tmp_path, CLASSES)
+    assert "| `ill` | 11,500 | 2,990 |" in lines
+    assert "| `well` | 500 | 10 |" in lines
+    many = Target(name="y", task="classification", classes=list(range(25)))
+    lines = card(tmp_path, many, counts={"train": [100] * 25, "test": [40] * 25})
+    assert "| `19` | 100 | 40 |" in lines
+    assert "| `20` | 100 | 40 |" not in lines
+    assert "and 5 classes more." in lines
+    odd = Target(name="y", task="classification", classes=["a|b", "c\nd"])
+    lines = card(tmp_path, odd)
+    assert "| `a\\|b` | 11,500 | 2,990 |" in lines
+    assert "| `c d` | 500 | 10 |" in lines
+
+
+def test_limits_follow_from_facts(tmp_path: Path) -> None:
+    text = "\n".join(card(tmp_path, CLASSES))
+    assert "fewer than 30 rows were tested" in text
+    assert "hardly known: `well (10 rows)`." in text
+    assert "may lie is not known: `max_error`." in text
+    assert "1 of 3 slices have fewer than 30 rows and are not judged: `town Tromsø`." in text
+    # `weight` had gaps.
+    assert "no gap in these columns; one is taken as the mean, or as false: `size`." in text
+    assert "are all one to the model in `town`." in text
+    text = "\n".join(
+        card(tmp_path, CLASSES, slices=[], counts={"train": [11_500, 500], "test": [2970, 30]})
+    )
+    assert "fewer than 30" not in text
+    assert "bad luck" not in text
+
+
+def test_what_was_fitted_on_validation(tmp_path: Path) -> None:
+    fitted = Calibration(temperature=1.372468, threshold=0.4125)
+    text = "\n".join(card(tmp_path, CLASSES, calibration=fitted))
+    assert "divided by the temperature 1.372." in text
+    assert "`well` is predicted where its probability is above 0.4125" in text
+    assert "the best f1 on the validation rows" in text
+    assert "temperature 1" not in "\n".join(card(tmp_path, CLASSES))
+
+
+def test_names_are_text() -> None:
+    """The target, a column, a class and a slice of any name leave the page as it is."""
+    plain = shape_of("y")
+    for name in NAMES:
+        assert shape_of(name) == plain, name
+
+
+def shape_of(name: str) -> list[str]:
+    """What the card is made of, without its texts, where everything has this name."""
+    target = Target(name=name, task="classification", classes=[name, f"{name}."])
+    features = [Feature(name=name, kind="numeric"), Feature(name=name, kind="categorical")]
+    with TemporaryDirectory() as folder:
+        named = replace(
+            facts(Path(folder) / "made_from", target, "accuracy"),
+            schema=Schema(key=None, features=features, target=target),
+            model={"name": "mlp", "arguments": {name: name}},
+            slices=[Slice(name, name, 50, Interval(0.9, 0.8, 0.95))],
+        )
+        write_card(Path(folder) / "card.md", named)
+        text = (Path(folder) / "card.md").read_text(encoding="utf-8")
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    inner = [each for token in tokens for each in (token, *(token.children or []))]
+    return [each.type for each in inner if each.type not in ("text", "text_special")]

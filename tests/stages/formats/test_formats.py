@@ -1,0 +1,283 @@
+"""The contract of a format: what is written is read back, whole and in chunks the same.
+
+Every suffix of the table is held to it, so a new format is tested by being in the table.
+"""
+
+import contextlib
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+from polars.testing import assert_frame_equal
+
+from pipeline.deps.import_closure import find_closure
+from stages.common.errors import UserError
+from stages.features.schema import Feature, FeatureKind, Schema, Target
+from stages.formats import chunk
+from stages.formats.format import find_format
+from stages.formats.read import read_chunks, read_table
+from stages.formats.suffixes import FORMATS, SUFFIXES
+from stages.formats.text.plain_values import NULLS
+from tests.conftest import ROOT
+from tests.support.readings import assert_one_reading, read_new_rows, schema_of
+
+FOLDER = Path("stages/formats")
+KEY = "prepare.source"
+# In a file of one format, each column is read as the type that it has here.
+TABLE = pl.DataFrame(
+    {
+        "id": [1, 2, 3, 4],
+        "height": [1.5, None, -2e-3, 1e300],
+        "smoker": [True, False, None, True],
+        "town": ["Oslo", None, "Saint-Étienne, Loire", 'said "so",\n\ttwice'],
+        "long": [2**53 + 1, 2**63 - 1, -(2**63), None],
+        "zip": ["007", "01067", "10115", None],
+    }
+)
+KINDS: dict[str, FeatureKind] = {
+    "height": "numeric",
+    "smoker": "boolean",
+    "town": "categorical",
+    "long": "categorical",
+    "zip": "categorical",
+}
+every_suffix = pytest.mark.parametrize("suffix", SUFFIXES)
+
+
+def written(path: Path, *tables: pl.DataFrame) -> Path:
+    """The tables one below the other in a file, as the format itself writes them."""
+    with find_format(path).open_writer(path, {"model_md5": "0"}) as write:
+        for table in tables:
+            write(table)
+    return path
+
+
+def mixed_schema() -> Schema:
+    """`id` is the key, and each other column of TABLE a feature."""
+    features = [
+        Feature(name=name, kind=kind, categories=[] if kind == "categorical" else None)
+        for name, kind in KINDS.items()
+    ]
+    return Schema(key="id", features=features, target=Target(name="y", task="regression"))
+
+
+def says(path: Path) -> list[str]:
+    """What reading whole and reading in chunks say of a file that neither reads."""
+    messages = []
+    for read in (
+        lambda: read_table(path, KEY),
+        lambda: list(read_chunks(path, mixed_schema(), KEY)),
+    ):
+        with pytest.raises(UserError) as caught:
+            read()
+        (problem,) = caught.value.problems
+        assert (problem.key, problem.value) == (KEY, str(path))
+        assert problem.allowed == SUFFIXES
+        messages.append(problem.message)
+    return messages
+
+
+def test_every_format_has_a_suffix_and_no_suffix_is_without_a_format() -> None:
+    files = {file.stem for file in (ROOT / FOLDER).glob("*.py")}
+    formats = {name for name in files if is_format(name)}
+    assert formats == {load().__name__.rpartition(".")[2] for load in FORMATS.values()}
+    for suffix in SUFFIXES:
+        assert re.fullmatch(r"\.[a-z0-9]+", suffix)
+
+
+def is_format(name: str) -> bool:
+    text = (ROOT / FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    return all(f"\ndef {word}(" in text for word in ("read", "chunks", "open_writer"))
+
+
+def test_a_stage_that_reads_depends_on_every_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert set(FOLDER.rglob("*.py")) <= {*find_closure("stages.formats.read").files}
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)])
+def test_what_is_written_is_read_back(tmp_path: Path, suffix: str) -> None:
+    path = written(tmp_path / f"table{suffix}", TABLE[:1], TABLE[1:3], TABLE[3:])
+    assert_frame_equal(read_table(path, KEY), TABLE)
+
+
+@every_suffix
+def test_new_rows_have_the_values_of_the_whole_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(chunk, "CHUNK_ROWS", 3)
+    path = written(tmp_path / f"table{suffix}", TABLE)
+    parts = list(read_chunks(path, mixed_schema(), KEY))
+    assert [part.rows.tolist() for part in parts] == [[0, 1, 2], [3]]
+    assert [part.damaged for part in parts] == [[], []]
+    for name in ("id", *KINDS):
+        values = pl.concat([part.table[name].cast(pl.String) for part in parts])
+        whole = read_table(path, KEY)[name]
+        # A text of new rows is a number or a truth by the model's column, not by its own file.
+        values = values if name == "smoker" else values.cast(whole.dtype)
+        assert values.to_list() == (whole.cast(pl.String) if name == "smoker" else whole).to_list()
+
+
+@every_suffix
+def test_blanks_and_words_are_gaps_in_both(tmp_path: Path, suffix: str) -> None:
+    words = [word for word in NULLS if word]
+    table = pl.DataFrame(
+        {
+            "a": ["x", "é", " y ", *["z"] * (len(words) - 2)],
+            "b": ["1", " 2", "3 ", *["4"] * (len(words) - 2)],
+            "c": [*words, "  "],
+        }
+    )
+    path = written(tmp_path / f"t{suffix}", table)
+    texts, damaged = assert_one_reading(path, ["a", "b", "c"])
+    assert damaged == []
+    assert texts.rows()[:3] == [("x", "1", None), ("é", "2", None), ("y", "3", None)]
+    assert texts["c"].null_count() == texts.height
+    (note,) = read_new_rows(path, ["a", "b", "c"])[3]
+    assert note.startswith("note: 'c' holds 1 '?', 1 'N/A', 1 'NA', ")
+
+
+@every_suffix
+def test_a_cell_of_four_million_and_a_half_letters_is_read(tmp_path: Path, suffix: str) -> None:
+    long = "0123456789" * 450_000
+    table = pl.DataFrame({"a": ["x", long, "y, z"], "b": ["1", "2", "3"]})
+    path = written(tmp_path / f"t{suffix}", table)
+    assert read_new_rows(path, ["a", "b"])[0].equals(table)
+    assert read_table(path, KEY)["a"].to_list() == table["a"].to_list()
+
+
+@every_suffix
+def test_infinities_are_counted_by_both(tmp_path: Path, suffix: str) -> None:
+    table = pl.DataFrame({"a": [float("inf"), 1.5, float("-inf"), float("inf"), None]})
+    path = written(tmp_path / f"t{suffix}", table)
+    said: list[str] = []
+    read_table(path, KEY, said.append)
+    assert read_new_rows(path, ["a"], "numeric")[3] == said
+    # JSON has no word for them: they are written as gaps.
+    assert said in ([], ["note: 'a' holds 1 '-inf', 2 'inf': taken as gaps"])
+
+
+@every_suffix
+def test_only_the_needed_columns_are_handed_on(tmp_path: Path, suffix: str) -> None:
+    path = written(tmp_path / f"t{suffix}", TABLE)
+    (part,) = read_chunks(path, schema_of(["zip", "town"]), KEY)
+    assert part.table.columns == ["zip", "town"]
+    with pytest.raises(UserError, match="'weight'"):
+        list(read_chunks(path, schema_of(["zip", "weight"]), KEY))
+
+
+@every_suffix
+def test_an_empty_file_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t{suffix}"
+    path.touch()
+    assert says(path) == [f"{path} is empty"] * 2
+
+
+@every_suffix
+def test_a_table_without_rows_is_refused(tmp_path: Path, suffix: str) -> None:
+    # JSON lines have no header: such a file is empty.
+    path = written(tmp_path / f"t{suffix}", TABLE.clear())
+    for message in says(path):
+        assert message.startswith(f"{path} ")
+        assert "no rows" in message or "is empty" in message
+
+
+@every_suffix
+def test_of_another_format_no_row_is_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t{suffix}"
+    path.write_bytes(bytes(range(256)) * 8)
+    with pytest.raises(UserError) as caught:
+        read_table(path, KEY)
+    assert caught.value.problems[0].message.startswith(f"cannot read {path}: ")
+    assert "\n" not in caught.value.problems[0].message
+    # Of a format without a header each line may be damaged by itself.
+    with contextlib.suppress(UserError):
+        assert sum(part.table.height for part in read_chunks(path, mixed_schema(), KEY)) == 0
+
+
+ROWS = pl.DataFrame({"a": [f"row {row}" for row in range(20)], "b": ["x"] * 20})
+
+
+@every_suffix
+def test_a_damaged_line_is_named_by_one_and_set_aside_by_the_other(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = written(tmp_path / f"t{suffix}", ROWS)
+    content = path.read_bytes()
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        pytest.skip("a file without lines is damaged as a whole")
+    place = content.index(b"row 7")
+    path.write_bytes(content.replace(b"row 7", b"r\xffw 7"))
+    texts, damaged = assert_one_reading(path, ["a", "b"])
+    assert texts.equals(ROWS.filter(pl.col("a") != "row 7"))
+    (only,) = damaged
+    assert only.row == 7
+    assert only.reason.startswith(f"line {line_of(content, place)}: the byte 0xFF in column ")
+
+
+@every_suffix
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.71, 0.97])
+def test_a_file_that_is_cut_is_told_by_both(tmp_path: Path, suffix: str, share: float) -> None:
+    path = written(tmp_path / f"t{suffix}", ROWS)
+    content = path.read_bytes()
+    # In the middle of a row, where a format has rows.
+    end = content.rfind(b"row ", 0, int(share * len(content))) + len(b"ro")
+    path.write_bytes(content[:end])
+    try:
+        read_new_rows(path, ["a", "b"])
+    except UserError:
+        for read in (lambda: read_table(path, KEY), lambda: read_new_rows(path, ["a", "b"])):
+            with pytest.raises(UserError, match=r"^cannot read"):
+                read()
+    else:
+        texts, damaged = assert_one_reading(path, ["a", "b"])
+        assert texts.equals(ROWS[: texts.height])
+        assert [each.row for each in damaged] == [texts.height]
+        assert re.match(rf"line {line_of(content, end)}\b", damaged[0].reason)
+
+
+def line_of(content: bytes, place: int) -> int:
+    return content.count(b"\n", 0, place) + 1
+
+
+def folder_of_images(folder: Path) -> Path:
+    pixels = np.arange(4 * 3 * 5, dtype=np.uint8).reshape(5, 4, 3)
+    for row, name in enumerate(("cat/a.png", "cat/b.PNG", "dog/a.png", "dog/b.png", "dog/c.png")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[row]).save(folder / name)
+    return folder
+
+
+def test_a_folder_of_images_is_the_same_whole_and_in_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk, "CHUNK_ROWS", 2)
+    folder = folder_of_images(tmp_path / "pets")
+    image = Feature(name="image", kind="image", shape=[1, 4, 3], layout="HW")
+    schema = Schema(key="path", features=[image], target=Target(name="y", task="regression"))
+    whole = read_table(folder, KEY)
+    parts = list(read_chunks(folder, schema, KEY))
+    assert [part.rows.tolist() for part in parts] == [[0, 1], [2, 3], [4]]
+    assert pl.concat([part.table for part in parts]).equals(whole.select("path", "image"))
+    (folder / "cat/b.PNG").write_bytes(b"none")
+    with pytest.raises(UserError, match=r"cat/b\.PNG: it can't be read: it is no PNG or JPEG"):
+        read_table(folder, KEY)
+    parts = list(read_chunks(folder, schema, KEY))
+    (damaged,) = (each for part in parts for each in part.damaged)
+    assert (damaged.row, damaged.key) == (1, "cat/b.PNG")
+    assert damaged.reason == "it can't be read: it is no PNG or JPEG"
+    assert [row for part in parts for row in part.rows.tolist()] == [0, 2, 3, 4]
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    image = Feature(name="image", kind="image", shape=[1, 4, 3], layout="HW")
+    schema = Schema(key="path", features=[image], target=Target(name="y", task="regression"))
+    with pytest.raises(UserError, match="has no images"):
+        read_table(tmp_path, KEY)
+    with pytest.raises(UserError, match="has no rows"):
+        list(read_chunks(tmp_path, schema, KEY))

@@ -1,0 +1,249 @@
+"""Columns that are not what they look like: said with values and rows, or stopped for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas
+import polars as pl
+import pytest
+
+from stages.common.errors import Problem, UserError
+from stages.features.encode import encode
+from stages.features.schema import Schema, read_schema, read_statistics
+from stages.formats.read import read_chunks, read_table
+from stages.infer.rejected import encode_whole
+from stages.prepare.doubts import as_line, find_doubts
+from stages.prepare.infer_schema import find_schema
+from tests.support.samples import prepare_params, run_stages, small_project
+
+KEY = "prepare.source"
+NUMBERS = [str(n * 7 % 211) for n in range(300)]
+
+
+def table_of(folder: Path, values: Sequence[object], name: str = "x") -> pl.DataFrame:
+    """The values as a column of a CSV file, each quoted, beside a target."""
+    path = folder / "table.csv"
+    lines = [f'"{value}",{"ab"[n % 2]}\n' for n, value in enumerate(values)]
+    path.write_text(f"{name},y\n{''.join(lines)}", encoding="utf-8")
+    return read_table(path, KEY)
+
+
+def found(table: pl.DataFrame, **changes: object) -> tuple[Schema, list[str]]:
+    params = prepare_params(**changes)
+    schema = find_schema(table, params)
+    return schema, list(find_doubts(table, schema, params.columns))
+
+
+def stopped(table: pl.DataFrame, **changes: object) -> Problem:
+    with pytest.raises(UserError) as caught:
+        find_schema(table, prepare_params(**changes))
+    (problem,) = caught.value.problems
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("stray", "remedy"),
+    [
+        *((word, "leave the field empty") for word in ("n/a", "None", "NuLL", "#N/A", "-", ".")),
+        *(
+            (text, "1234.5")
+            for text in ("1,5", "$1,234", "(5)", "12%", "1 234", "€ 3", "-1.299,99")
+        ),
+        ("007", "without leading zeros"),
+        ("twelve", "correct the file"),
+        ("2024-01-05", "correct the file"),
+    ],
+)
+def test_one_value_does_not_make_categories_of_numbers(
+    tmp_path: Path, stray: str, remedy: str
+) -> None:
+    table = table_of(tmp_path, [*NUMBERS[:17], stray, *NUMBERS[18:]])
+    problem = stopped(table)
+    assert problem.message.startswith(
+        f"the column 'x' holds 299 numbers, and 1 value is none: '{stray}' (row 17)\n"
+    )
+    assert remedy in problem.message
+    assert "columns: {x: categorical}" in problem.message
+    assert problem.key == "prepare.columns.x"
+    assert problem.allowed == ("categorical", "exclude")
+    # What is said on purpose is not asked again, nor talked about.
+    schema, said = found(table, columns={"x": "categorical"})
+    assert schema.features[0].kind == "categorical"
+    assert said == []
+
+
+def test_a_word_that_stands_for_a_gap_in_many_rows_stops_as_well(tmp_path: Path) -> None:
+    problem = stopped(table_of(tmp_path, ["none", *NUMBERS, *["none"] * 99]))
+    assert "300 numbers, and 100 values are none: 'none' (row 0)" in problem.message
+
+
+def test_one_value_does_not_make_categories_of_truths(tmp_path: Path) -> None:
+    values = ["true", "False"] * 50
+    problem = stopped(table_of(tmp_path, [*values, "perhaps"]))
+    assert "100 truths, and 1 value is none: 'perhaps' (row 100)" in problem.message
+
+
+def test_numbers_without_a_stray_value_are_numbers(tmp_path: Path) -> None:
+    for extra in ("", "1e3", "-4.5", "+5", " 6 ", "NA"):
+        schema, said = found(table_of(tmp_path, [*NUMBERS, extra]))
+        assert schema.features[0].kind == "numeric"
+        assert said == []
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (
+            [f"2024-{1 + n % 12:02d}-{1 + n % 28:02d}" for n in range(300)],
+            "'x' holds dates, taken as 84 categories: '2024-01-01' (row 0), '2024-02-02' (row 1), ",
+        ),
+        ([f"{1 + n % 28}.1.2024 10:30" for n in range(300)], "'x' holds dates, taken as 28 "),
+        ([f"Mar {1 + n % 28}, 2024" for n in range(300)], "'x' holds dates, taken as 28 "),
+        (
+            [f"{n},5" for n in range(300)],
+            "'x' holds numbers as texts, taken as 300 categories: '0,5' (row 0), '1,5' (row 1), ",
+        ),
+        ([f"${n}" for n in range(300)], "'x' holds numbers as texts, taken as 300 categories: "),
+        ([f"{n} %" for n in range(300)], "'x' holds numbers as texts, taken as 300 categories: "),
+        (
+            [f"seat {n}" if n < 100 else n for n in range(300)],
+            "and 100 others: 'seat 0' (row 0), 'seat 1' (row 1), 'seat 2' (row 2); ",
+        ),
+        (
+            [f"Braund, Mr. {n}" for n in range(300)],
+            "'x' has 300 different texts in 300 rows: 'Braund, Mr. 0' (row 0), ",
+        ),
+    ],
+)
+def test_texts_that_are_no_categories_are_said_with_values_and_rows(
+    tmp_path: Path, values: list[object], says: str
+) -> None:
+    table = table_of(tmp_path, values)
+    schema, (line,) = found(table)
+    assert schema.features[0].kind == "categorical"
+    assert says in line
+    assert "columns: {x: exclude}" in line
+    assert "if that is meant, columns: {x: categorical}" in line
+    assert found(table, columns={"x": "categorical"})[1] == []
+
+
+def test_ordinary_categories_are_not_talked_about(tmp_path: Path) -> None:
+    for values in (["Oslo", "Bergen", ""], ["1a", "2b", "3c"], ["yes", "no", "unknown"]):
+        assert found(table_of(tmp_path, values * 40))[1] == []
+    # Of a handful of rows nothing can be said.
+    assert found(table_of(tmp_path, [f"word {n}" for n in range(8)]))[1] == []
+
+
+def test_leading_zeros_are_kept_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    rows = [f"{n:03d},{n % 40 * 37:05d},{n % 4:02d}\n" for n in range(120)]
+    path.write_text(f"id,zip,y\n{''.join(rows)}", encoding="utf-8")
+    schema, said = found(read_table(path, KEY), key="id")
+    assert schema.features[0].kind == "categorical"
+    assert schema.target.classes == ["00", "01", "02", "03"]
+    assert said == [
+        "'zip' is kept as text, for its leading zeros: '00000' (row 0), '00037' (row 1), "
+        "'00074' (row 2)",
+        "'id' is kept as text, for its leading zeros: '000' (row 0), '001' (row 1), '002' (row 2)",
+        "'y' is kept as text, for its leading zeros: '00' (row 0), '01' (row 1), '02' (row 2)",
+    ]
+
+
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.UInt64, pl.Int128])
+def test_whole_numbers_that_a_model_takes_for_one_another_are_refused(
+    dtype: type[pl.DataType],
+) -> None:
+    ids = pl.Series("x", [None, *(2**53 + n for n in range(19))], dtype)
+    table = pl.DataFrame({"x": ids, "z": range(20), "y": ["a", "b"] * 10})
+    problem = stopped(table)
+    assert "'x' looks like an id: 18 of its whole numbers are beyond 2^53" in problem.message
+    assert "such as 9007199254740993 (row 2)" in problem.message
+    assert problem.key == "prepare.columns.x"
+    for kind in ("numeric", "categorical", "exclude"):
+        assert find_schema(table, prepare_params(columns={"x": kind}))
+    problem = stopped(table[1:], target="x", task="regression")
+    assert problem.key == "prepare.target"
+    small = table.with_columns(pl.col("x") - 2**53)
+    assert find_schema(small, prepare_params()).features[0].kind == "numeric"
+
+
+def test_a_column_that_numbers_the_rows_is_said() -> None:
+    table = pl.DataFrame({"PassengerId": range(1, 61), "x": [3, 1, 2] * 20, "y": ["a", "b"] * 30})
+    (line,) = found(table)[1]
+    assert line.startswith("'PassengerId' numbers the rows (1, 2, 3, …): a model learns the order")
+    assert found(table, key="PassengerId")[1] == []
+    assert found(table, columns={"PassengerId": "numeric"})[1] == []
+    assert found(table.sample(fraction=1, shuffle=True, seed=1))[1] == []
+
+
+def test_the_line_that_says_a_kind_is_yaml() -> None:
+    assert as_line("zip", "categorical") == "columns: {zip: categorical}"
+    for name in ("", "a b", "a: b", "no", 'a"b', "é{", "7"):
+        from ruamel.yaml import YAML
+
+        assert YAML(typ="safe").load(as_line(name, "exclude")) == {"columns": {name: "exclude"}}
+
+
+FRAME = pandas.DataFrame(
+    {"x": np.random.default_rng(0).normal(size=60), "y": np.repeat(["a", "b", "c"], 20)}
+)
+
+
+def labelled(folder: Path, kind: str) -> Path:
+    """A table of noise, sorted by class, as pandas or R write it with its row labels."""
+    path = folder / f"table.{'parquet' if kind == 'parquet' else 'csv'}"
+    if kind == "parquet":
+        # Pandas writes those labels as a column that are no range.
+        FRAME.sample(frac=1, random_state=0).to_parquet(path)
+    elif kind == "csv":
+        FRAME.to_csv(path)
+    elif kind == "read and written":
+        FRAME.rename_axis("Unnamed: 0").to_csv(path)
+    else:
+        FRAME.rename(index="row {}".format).to_csv(path, quoting=2)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "read and written", "R", "parquet"])
+def test_row_labels_of_pandas_are_left_out_and_said_and_infer_takes_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    path = labelled(tmp_path, kind)
+    changes = {"prepare.source": str(path), "prepare.key": None}
+    project = small_project(tmp_path / "project", mixed(), changes)
+    run_stages(project, "prepare")
+    shown = capsys.readouterr().out
+    assert shown.count("warning ") == 1
+    assert "is left out: it holds the row labels of a frame of pandas or R, such as " in shown
+    schema = read_schema(project.path / "data/prepare")
+    assert [feature.name for feature in schema.features] == ["x"]
+    statistics = read_statistics(project.path / "data/prepare")
+    (chunk,) = read_chunks(path, schema, "infer.input")
+    whole, arrays = encode_whole(chunk, schema, statistics, "infer.input")
+    assert whole.damaged == []
+    expected = encode(read_table(path, KEY), schema, statistics, KEY)
+    np.testing.assert_array_equal(arrays["numeric"], expected["numeric"])
+
+
+def test_a_column_of_one_value_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pl.from_pandas(FRAME).with_columns(site=pl.lit(14.62))
+    run_stages(small_project(tmp_path / "project", table, {"prepare.key": None}), "prepare")
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning  ")]
+    assert line.startswith("warning  'site' is 14.62 in every training row that has a value: ")
+    assert line.endswith("leave it out: columns: {site: exclude}")
+
+
+def mixed() -> pl.DataFrame:
+    return pl.DataFrame({"x": [1.0, 2.0], "y": ["a", "b"]})
+
+
+def test_labels_that_are_named_are_learned_from_and_others_are_no_labels(tmp_path: Path) -> None:
+    table = read_table(labelled(tmp_path, "csv"), KEY)
+    schema, _ = found(table, columns={"": "numeric"})
+    assert [feature.name for feature in schema.features] == ["", "x"]
+    assert [feature.name for feature in found(table, key="")[0].features] == ["x"]
+    repeated = table.with_columns(pl.Series("", [1, 2, 3] * 20))
+    schema, (line,) = found(repeated)
+    assert [feature.name for feature in schema.features] == ["", "x"]
+    assert line.startswith("the column without a name is learned from")

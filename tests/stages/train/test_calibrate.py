@@ -1,0 +1,292 @@
+"""Temperature and threshold: fitted as their definitions say, and the same wherever rows are
+predicted.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import polars as pl
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from sklearn import metrics as sk
+
+from pipeline.params.check import find_problems
+from stages.common.errors import UserError
+from stages.common.files import read_json
+from stages.common.yamlfile import read_yaml
+from stages.infer.export.verify import feeds
+from stages.model.calibration import UNCALIBRATED, margins, predict_codes, probabilities
+from stages.model.predictor import load_predictor
+from stages.train.calibrate import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    calibrate,
+    choose_threshold,
+    fit_temperature,
+    log_loss,
+)
+from stages.training.compatibility import check_calibration
+from stages.training.data.source import Split
+from stages.training.params import CalibrationParams, ThresholdMetric
+from tests.conftest import ROOT, Project
+from tests.support.samples import mixed_table, run_stages, small_project
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+
+def drawn(num_rows: int = 4000, num_classes: int = 3) -> tuple[Floats, Codes]:
+    """Scores whose probabilities are those by which the codes were drawn."""
+    random = np.random.default_rng(num_classes)
+    scores = random.normal(0, 1.5, (num_rows, num_classes))
+    chances = probabilities(scores)
+    codes = (random.random((num_rows, 1)) > chances.cumsum(axis=1)).sum(axis=1)
+    return scores, codes.clip(max=num_classes - 1)
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_the_temperature_is_that_of_least_log_loss(num_classes: int) -> None:
+    scores, codes = drawn(num_classes=num_classes)
+    for factor in (0.3, 1.0, 4.0):
+        reference = minimize_scalar(
+            lambda t, wide=scores * factor: sk.log_loss(
+                codes, probabilities(wide, t), labels=range(num_classes)
+            ),
+            bounds=(MIN_TEMPERATURE, MAX_TEMPERATURE),
+            method="bounded",
+            options={"xatol": 1e-9},
+        )
+        found = fit_temperature(scores * factor, codes)
+        assert found == pytest.approx(reference.x, rel=1e-5)
+        # Scores that are too large by a known factor are brought back.
+        assert found == pytest.approx(factor, rel=0.08)
+        assert log_loss(scores * factor, codes, found) == pytest.approx(reference.fun, rel=1e-9)
+    assert fit_temperature(scores * 4, codes) == pytest.approx(
+        4 * fit_temperature(scores, codes), rel=1e-6
+    )
+
+
+class Scores(torch.nn.Module):
+    """What it is given."""
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return batch["numeric"]
+
+
+def test_a_temperature_has_bounds() -> None:
+    codes = np.array([0, 1, 1, 0])
+    right = np.eye(2)[codes]
+    assert fit_temperature(right, codes) == MIN_TEMPERATURE
+    assert fit_temperature(-right, codes) == MAX_TEMPERATURE
+    assert fit_temperature(np.zeros((4, 2)), codes) == MAX_TEMPERATURE
+    split = Split({"numeric": torch.from_numpy(right)}, torch.from_numpy(codes))
+    asked = CalibrationParams(temperature=True, threshold=None)
+    found, (line,) = calibrate(Scores(), split, asked)
+    assert found.temperature == MIN_TEMPERATURE
+    assert line.endswith("(the temperature is at its bound)")
+
+
+REFERENCE = {
+    "accuracy": sk.accuracy_score,
+    "balanced_accuracy": sk.balanced_accuracy_score,
+    "f1": lambda y, p: sk.f1_score(y, p, zero_division=0.0),
+    "matthews_corrcoef": sk.matthews_corrcoef,
+}
+
+
+@pytest.mark.parametrize("metric", get_args(ThresholdMetric))
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_the_threshold_is_the_best_of_all(metric: ThresholdMetric, share: float) -> None:
+    random = np.random.default_rng(7)
+    codes = (random.random(150) < share).astype(np.int64)
+    # Few different values: ties, and several rows that change sides together.
+    chances = (0.4 * random.random(150) + 0.4 * codes * random.random(150)).round(2)
+    found = choose_threshold(chances, codes, metric)
+    known = sorted(set(chances.tolist()))
+    cuts = [0.5, *((a + b) / 2 for a, b in zip(known[1:], known[:-1], strict=True))]
+    values = {cut: float(REFERENCE[metric](codes, chances > cut)) for cut in cuts}
+    best = max(values.values())
+    assert REFERENCE[metric](codes, chances > found) == pytest.approx(best, abs=1e-12)
+    near = min(abs(cut - 0.5) for cut, value in values.items() if value > best - 1e-12)
+    assert abs(found - 0.5) == pytest.approx(near, abs=1e-6)
+
+
+def test_of_equal_thresholds_it_is_the_nearest_to_a_half() -> None:
+    codes = np.array([0, 0, 1, 1])
+    assert choose_threshold(np.array([0.1, 0.2, 0.8, 0.9]), codes, "f1") == 0.5
+    assert choose_threshold(np.array([0.1, 0.2, 0.3, 0.4]), codes, "f1") == 0.25
+    # 0.375 and 0.625 are as far, and as good: the lower.
+    chances, codes = np.array([0.3, 0.45, 0.55, 0.7]), np.array([0, 1, 0, 1])
+    assert choose_threshold(chances, codes, "balanced_accuracy") == 0.375
+
+
+def test_which_class_is_predicted() -> None:
+    chances = np.array([[0.9, 0.1], [0.7, 0.3], [0.4, 0.6], [0.5, 0.5]])
+    assert predict_codes(chances, None).tolist() == [0, 0, 1, 0]
+    assert predict_codes(chances, 0.5).tolist() == [0, 0, 1, 0]
+    assert predict_codes(chances, 0.2).tolist() == [0, 1, 1, 1]
+    # A little less than `margins` says changes no prediction, a little more changes each.
+    for threshold in (None, 0.2, 0.55):
+        before = predict_codes(chances, threshold)
+        way = np.where(before == 0, 1.0, -1.0)
+        for little, same in ((-1e-6, True), (1e-6, False)):
+            seconds = chances[:, 1] + way * (margins(chances, threshold) + little)
+            moved = predict_codes(np.stack([1 - seconds, seconds], axis=1), threshold)
+            assert ((moved == before) == same).all(), threshold
+
+
+def test_nothing_asked_for_is_nothing_done() -> None:
+    split = Split({}, torch.zeros(2, dtype=torch.int64))
+    off = CalibrationParams(temperature=False, threshold=None)
+    # A model that can't be called.
+    assert calibrate(torch.nn.Module(), split, off) == (UNCALIBRATED, [])
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "keys"),
+    [
+        ("regression", 0, ["temperature", "threshold"]),
+        ("classification", 3, ["threshold"]),
+        ("classification", 2, []),
+        ("classification", None, []),
+    ],
+)
+def test_a_target_that_cannot_be_calibrated_is_told(
+    task: str, classes: int | None, keys: list[str]
+) -> None:
+    params = CalibrationParams(temperature=True, threshold="f1")
+    problems = check_calibration(params, task, classes)
+    assert [p.key for p in problems] == [f"train.calibration.{key}" for key in keys]
+    assert all(p.allowed in (("false",), ("null",)) for p in problems)
+    off = CalibrationParams(temperature=False, threshold=None)
+    assert check_calibration(off, task, classes) == []
+
+
+def test_check_knows_it_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    tree: dict[str, Any] = json.loads(json.dumps(read_yaml(Path("docs/recipes/mlp.yaml"))))
+    tree["train"]["calibration"] = {"temperature": True, "threshold": "acuracy"}
+    (problem,) = find_problems(tree)
+    assert (problem.key, problem.suggestion) == ("train.calibration.threshold", "accuracy")
+    tree = json.loads(json.dumps(read_yaml(Path("docs/recipes/linear_regression.yaml"))))
+    tree["prepare"]["task"] = "regression"
+    tree["train"]["calibration"] = {"temperature": True, "threshold": None}
+    tree["tune"] |= {"trials": 1, "space": {"train.calibration.temperature": [True, False]}}
+    keys = {problem.key for problem in find_problems(tree)}
+    assert keys == {"train.calibration.temperature", "tune.space.train.calibration.temperature"}
+
+
+CHANGES: dict[str, Any] = {
+    "prepare.key": "id",
+    "train.epochs": 40,
+    "train.optimizer": {"name": "Adam", "lr": 0.05},
+    "train.early_stopping": None,
+    "train.calibration": {"temperature": True, "threshold": "balanced_accuracy"},
+    "tune.trials": 2,
+    "tune.epochs": 1,
+    "tune.space": {"train.optimizer.lr": [0.05, 0.06]},
+    "evaluate.metrics": ["accuracy", "f1_macro", "log_loss", "roc_auc", "ece"],
+}
+
+
+def uneven_table() -> pl.DataFrame:
+    """Few of the second class."""
+    return mixed_table(800).filter((pl.col("y") == "ill") | (pl.col("id") % 4 == 0))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder = tmp_path_factory.mktemp("calibrated") / "p"
+    made = small_project(folder, uneven_table(), CHANGES)
+    run_stages(made, "prepare", "build", "tune", "train", "evaluate", "infer")
+    return made
+
+
+def test_stage_predictor_and_bundle_agree(project: Project) -> None:
+    calibration = read_json(project.path / "data/train/calibration.json")
+    temperature, threshold = calibration["temperature"], calibration["threshold"]
+    # Neither may have come out as if it had not been asked for.
+    assert abs(temperature - 1) > 0.05
+    assert abs(threshold - 0.5) > 0.02
+    assert read_json(project.path / "data/train/metrics.json").items() >= calibration.items()
+    predictor = load_predictor(project.path / "data")
+    table = uneven_table()
+    own = predictor.predict(table)
+    chances = own["probability_well"].to_numpy()
+    assert own["prediction"].to_list() == ["well" if p > threshold else "ill" for p in chances]
+    assert (own["prediction"] != np.where(chances > 0.5, "well", "ill")).any()
+    infer = pl.read_parquet(project.path / "data/infer/predictions.parquet")
+    assert infer.equals(own)
+    session = onnxruntime.InferenceSession(project.path / "data/infer/model.onnx")
+    names, given = session.run(None, feeds(table, predictor.schema, "infer.input"))
+    np.testing.assert_allclose(given, own[:, 2:].to_numpy(), atol=1e-6)
+    sure = np.abs(chances - threshold) > 1e-6
+    assert (names == own["prediction"].to_numpy())[sure].all()
+    assert sure.sum() > len(sure) - 3
+    signature = read_json(project.path / "data/infer/signature.json")
+    assert signature["calibration"] == calibration
+    evaluated = pl.read_parquet(project.path / "data/evaluate/predictions.parquet")
+    same = evaluated.drop("target").join(own, on="id", maintain_order="left")
+    assert same["prediction"].to_list() == same["prediction_right"].to_list()
+    np.testing.assert_allclose(same["probability_well"], same["probability_well_right"], atol=1e-6)
+
+
+def test_the_temperature_is_one_of_the_validation_rows(project: Project) -> None:
+    predictor = load_predictor(project.path / "data")
+    folder = project.path / "data/prepare/validation"
+    arrays = {file.stem: np.load(file) for file in sorted(folder.glob("*.npy"))}
+    scores = predictor.scores(arrays)
+    found = fit_temperature(scores, arrays["target"])
+    assert found == pytest.approx(predictor.calibration.temperature, rel=1e-4)
+
+
+@pytest.mark.soak
+def test_two_processes_fit_the_same(project: Project, tmp_path: Path) -> None:
+    alone = read_json(project.path / "data/train/calibration.json")
+    shutil.copytree(project.path, tmp_path / "p")
+    made = Project(tmp_path / "p")
+    said = made.run("python", "-m", "stages.train", env={"PET_NPROC_PER_NODE": "2"}).stdout
+    assert "2 processes" in said
+    assert said.count("\ntemperature ") == said.count("\nthreshold ") == 1
+    together = read_json(made.path / "data/train/calibration.json")
+    assert together == pytest.approx(alone, rel=0.01)
+
+
+def test_three_classes_have_no_threshold(project: Project, tmp_path: Path) -> None:
+    table = mixed_table().with_columns(y=pl.int_range(pl.len()) % 3)
+    changes = {"train.calibration": {"temperature": True, "threshold": "f1"}}
+    made = small_project(tmp_path / "p", table, changes)
+    run_stages(made, "prepare", "build", "tune")
+    with pytest.raises(UserError, match="two classes; it has 3 classes") as caught:
+        run_stages(made, "train")
+    assert "train.calibration.threshold: f1\n  allowed  null" in str(caught.value)
+
+
+@pytest.mark.soak
+def test_a_change_of_it_trains_to_the_same_weights(clone: Project) -> None:
+    metrics = json.loads((clone.path / "data/evaluate/metrics.json").read_text(encoding="utf-8"))
+    before = clone.outputs()
+    clone.edit("params.yaml", "temperature: false", "temperature: true")
+    done = clone.run("dvc", "repro").stdout
+    ran = re.findall(r"^Running stage '(\w+)'", done, flags=re.MULTILINE)
+    assert ran == ["train", "evaluate", "infer"]
+    (line,) = re.findall(r"^temperature .*", done, flags=re.MULTILINE)
+    assert re.fullmatch(r"temperature [\d.]+: validation log loss [\d.]+ → [\d.]+", line)
+    after = clone.outputs()
+    for name in ("train/model.safetensors", "train/history.csv", "evaluate/mistakes.csv"):
+        same = after[f"data/{name}"] == before[f"data/{name}"]
+        assert same == (name != "evaluate/mistakes.csv"), name
+    calibrated = json.loads(after["data/evaluate/metrics.json"])
+    # Which digit is the likeliest is not changed by a temperature; how likely is.
+    assert calibrated["accuracy"] == metrics["accuracy"]
+    assert calibrated["log_loss"] != metrics["log_loss"]
+    clone.run("reprise", "predict", "data/raw/digits_new.parquet", "--output", "out.parquet")
+    name = "data/infer/predictions.parquet"
+    assert (clone.path / "out.parquet").read_bytes() == after[name] != before[name]
