@@ -1,6 +1,6 @@
 """A leash: runs one command, and ends its whole family when the other end lets go.
 
-    python -I -S leash.py GRACE_SECONDS COMMAND…      # stdin: a pipe that is never written
+    python -I -S supervisor.py GRACE_SECONDS COMMAND…      # stdin: a pipe that is never written
 
 The flow holds the only write end of that pipe. However it ends, SIGKILL included, the kernel
 closes it; the leash, in a session of its own, reads the end of file and ends every process that

@@ -38,7 +38,8 @@ def prepare_training(
     threads = choose_threads(num_weights, section.batch_size, world)
     sharing = num_sharing(spec, section.replicas, section.batch_size, world)
     data, place = load_data(schema, statistics, device, sharing, section.dataset)
-    choices = make_choices(model, data, section, device, world)
+    sample, _ = data.train.take(slice(0, 1))
+    choices = make_choices(model, data, sample, section, world)
     processes = f"{world.size} process" + ("es" if world.size > 1 else "")
     processes += f" on {world.num_nodes} machines" if world.num_nodes > 1 else ""
     print(f"{spec.name}: {num_weights:,} weights on {device}; {processes}")

@@ -71,8 +71,9 @@ def assemble(
     `choices` are made here unless they are handed in. Raises UserError for names that don't fit.
     """
     device = data.train.target.device
+    sample, _ = data.train.take(slice(0, 1))
     if choices is None:
-        choices = make_choices(model, data, params, device, world)
+        choices = make_choices(model, data, sample, params, world)
     loss_fn = _make_loss(model, data, params)
     # Before anything else looks at the weights: which of them are trained.
     frozen_norms = [] if params.groups is None else freeze(model, params.groups)
@@ -100,7 +101,6 @@ def assemble(
     scaler = make_scaler(choices.precision, device)
     if choices.divided and scaler is not None:
         scaler = share_scaler(scaler, device)
-    sample, _ = data.train.take(slice(0, 1))
     augment = make_augment(params.augment, sample, dropout_rng)
     augment = with_channels_last(augment) if choices.channels_last else augment
     step = Step(

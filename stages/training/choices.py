@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
+from stages.features.batch import Batch
 from stages.training.device.compile import choose_compile
 from stages.training.device.distributed import World
 from stages.training.device.fsdp import divides_weights
@@ -31,11 +31,14 @@ class Choices:
 
 
 def make_choices(
-    model: nn.Module, data: Data, params: TrainParams, device: torch.device, world: World
+    model: nn.Module, data: Data, sample: Batch, params: TrainParams, world: World
 ) -> Choices:
-    """Decide by sizes, device and parameters. Raises UserError for what does not go together."""
+    """Decide by sizes, device and parameters; `sample` is any batch.
+
+    Raises UserError for what does not go together.
+    """
+    device = data.train.target.device
     precision = choose_precision(params.precision, device)
-    sample, _ = data.train.take(slice(0, 1))
     channels_last, layout = choose_layout(params.channels_last, precision, device, sample)
     divided = divides_weights(params, world)
     num_products, num_steps = sizes(model, data, params)

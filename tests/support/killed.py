@@ -71,21 +71,21 @@ def _in_step() -> None:
     """The gradient is there, and nothing of it applied; neither the first nor last of an epoch."""
     import torch
 
-    from stages.training.step.step import Step
+    from stages.training import build
 
-    take, backward = Step.take, torch.Tensor.backward
+    train_step, backward = build.train_step, torch.Tensor.backward
     steps: list[int] = []
 
-    def noted(step: Step, share: Any, state: Any) -> None:
+    def noted(step: Any, batch: Any, state: Any) -> None:
         steps.append(state.totals.num_steps)
-        take(step, share, state)
+        train_step(step, batch, state)
 
     def fatal(*given: Any, **named: Any) -> None:
         backward(*given, **named)  # type: ignore[no-untyped-call]
         if steps[-1:] == [3] and has_checkpoint():
             kill()
 
-    Step.take, torch.Tensor.backward = noted, fatal  # type: ignore[method-assign]
+    build.train_step, torch.Tensor.backward = noted, fatal  # type: ignore[method-assign]
 
 
 def _in_save() -> None:

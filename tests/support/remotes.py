@@ -63,6 +63,7 @@ def snapshot(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
         and path.relative_to(folder).parts[0] not in apart
+        and path.parent.name != "__pycache__"
         # Its cache is shared on purpose.
         and not path.is_relative_to(folder / ".dvc/cache")
         and not path.is_relative_to(folder / ".dvc/tmp")

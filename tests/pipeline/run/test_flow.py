@@ -272,7 +272,9 @@ def test_survivors_of_a_killed_leash_are_ended_by_the_next_run(
 def is_leash(pid: int, parent: int) -> bool:
     try:
         process = psutil.Process(pid)
-        return process.ppid() == parent and any("leash.py" in word for word in process.cmdline())
+        return process.ppid() == parent and any(
+            "supervisor.py" in word for word in process.cmdline()
+        )
     except psutil.Error:
         return False
 

@@ -268,7 +268,8 @@ def test_an_auth_string_that_others_could_read_is_replaced(
 
 def test_finding_a_server_imports_no_prefect() -> None:
     code = (
-        "import sys, pipeline.server.prefect_api as s; s.find_server(); s.answers('http://127.0.0.1:9/api');"
+        "import sys; from pipeline.server.ensure import answers, find_server; find_server(); "
+        "answers('http://127.0.0.1:9/api'); "
         "print([m for m in ('prefect', 'dvc', 'rich', 'httpx') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -270,6 +270,7 @@ def one_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "join", lambda: World(1, 2, 2))
     monkeypatch.setattr(worker, "agree", lambda _world, _out, checkpoints: checkpoints)
     monkeypatch.setattr(worker, "join_stage", lambda _: None)
+    monkeypatch.setattr(worker, "read_recipe", lambda _: None)
 
 
 @pytest.mark.usefixtures("one_of_two")
@@ -410,8 +411,12 @@ def test_the_checkpoint_that_is_furthest_on_is_taken(
 
 
 def test_the_first_process_of_a_machine_leads() -> None:
-    assert [World(rank, 6, 2).leads for rank in range(6)] == [True, False, False] * 2
-    assert [World(rank, 3).leads for rank in range(3)] == [True, False, False]
+    assert [World(rank, 6, 2).is_local_main_process for rank in range(6)] == [
+        True,
+        False,
+        False,
+    ] * 2
+    assert [World(rank, 3).is_local_main_process for rank in range(3)] == [True, False, False]
 
 
 def test_the_number_of_machines_comes_from_the_environment(

@@ -128,7 +128,8 @@ def test_each_of_several_processes_is_fed_the_same(load: Load, size: int) -> Non
         fed = [list(local_batches(source, order, world, 0)) for source in (disk, device)]
         assert len(fed[0]) == len(order)
         for ours, theirs in zip(*fed, strict=True):
-            assert (ours.mine, ours.factor) == (theirs.mine, theirs.factor)
+            assert ours.local_rows == theirs.local_rows
+            assert ours.loss_weight == theirs.loss_weight
             assert torch.equal(ours.target, theirs.target)
             for kind, tensor in theirs.batch.items():
                 assert torch.equal(ours.batch[kind], tensor)
