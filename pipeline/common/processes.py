@@ -1,7 +1,7 @@
 """Finds processes by what they carry in their environment, and ends them.
 
 Those of a run carry `REPRISE_RUN=<id>`: so whoever comes later finds what a killed flow and a
-killed leash have left behind.
+killed supervisor have left behind.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ def wait_for_end(run: str, timeout_seconds: float) -> bool:
 
 
 def end_run(run: str, grace_seconds: float, stage: str | None = None) -> int:
-    """End every process of a run, or of one stage, that no leash did; return how many."""
+    """End every process of a run, or of one stage, that no supervisor did; return how many."""
     find = partial(find_processes, run, stage)
     num = len(find())
     end_all(find, grace_seconds)

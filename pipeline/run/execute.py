@@ -1,4 +1,4 @@
-"""One stage: `dvc repro --single-item` on a leash, its lines as they come, how it ended."""
+"""One stage: `dvc repro --single-item` under a supervisor, its lines as they come, how it ended."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.common.processes import RUN_VARIABLE, STAGE_VARIABLE, end_run
-from pipeline.run import supervisor as leash
+from pipeline.run import supervisor as supervisor
 from stages.common.errors import UserError
 
 # Longer than a checkpoint takes; with all that follows it stays well below fifteen seconds.
@@ -52,8 +52,8 @@ class StageEnd:
     timed_out: bool = False
 
 
-class Leashes:
-    """The leashes of one run. Final; all are let go together, and none starts after that."""
+class Supervisors:
+    """The supervisors of one run. Final; all are let go together, and none starts after that."""
 
     def __init__(self, run: str) -> None:
         self.run = run
@@ -72,12 +72,19 @@ class Leashes:
         self._end.wait(seconds)
 
     def start(self, stage: str, command: list[str]) -> subprocess.Popen[bytes] | None:
-        """Start the command of a stage on a leash; None when the run is being ended."""
+        """Start the command of a stage under a supervisor; None when the run is being ended."""
         with self._lock:
             if self.ended:
                 return None
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", leash.__file__, str(self.grace_seconds), *command],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    supervisor.__file__,
+                    str(self.grace_seconds),
+                    *command,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -94,7 +101,7 @@ class Leashes:
             process.stdin.close()
 
     def forget(self, process: subprocess.Popen[bytes]) -> None:
-        """Hold the leash no longer: the command has ended, or else it is ended now."""
+        """Hold the supervisor no longer: the command has ended, or else it is ended now."""
         if process.poll() is None:
             self.let_go(process)
             process.wait()
@@ -102,7 +109,7 @@ class Leashes:
             self._held.discard(process)
 
     def end_all(self) -> None:
-        """Let every leash go, and let none start from now on; returns at once."""
+        """Let every supervisor go, and let none start from now on; returns at once."""
         with self._lock:
             self._end.set()
             held = list(self._held)
@@ -135,7 +142,7 @@ def stage_environment(run: str, stage: str) -> dict[str, str]:
 
 def run_stage(
     name: str,
-    leashes: Leashes,
+    supervisors: Supervisors,
     say: Callable[[str], None],
     *,
     force: bool = False,
@@ -150,11 +157,11 @@ def run_stage(
     limit = threading.TIMEOUT_MAX if timeout_seconds is None else timeout_seconds
     while True:
         left = max(0.0, start + limit - time.monotonic())
-        end = _run_once(name, leashes, say, left, force=force)
+        end = _run_once(name, supervisors, say, left, force=force)
         end = replace(end, seconds=time.monotonic() - start)
         if end.timed_out:
             return replace(end, reason=f"no end after {limit:g} s (meta.timeout_seconds)")
-        if leashes.ended or end.state != "failed":
+        if supervisors.ended or end.state != "failed":
             return end
         if end.code == PREEMPTED and preemptions < MAX_PREEMPTIONS:
             preemptions += 1
@@ -162,25 +169,30 @@ def run_stage(
         elif _BUSY.search("\n".join(end.tail)) and not busy:
             busy += 1
             say("DVC found one of its paths locked: trying once more")
-            leashes.wait(BUSY_WAIT_SECONDS)
+            supervisors.wait(BUSY_WAIT_SECONDS)
         else:
             return end
 
 
 def _run_once(
-    name: str, leashes: Leashes, say: Callable[[str], None], limit_seconds: float, *, force: bool
+    name: str,
+    supervisors: Supervisors,
+    say: Callable[[str], None],
+    limit_seconds: float,
+    *,
+    force: bool,
 ) -> StageEnd:
     dvc = str(Path(sys.executable).parent / "dvc")
     # Before the subcommand: without it parallel stages fail at each other's locks.
     command = [dvc, "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else [])]
-    process = leashes.start(name, [*command, name])
+    process = supervisors.start(name, [*command, name])
     if process is None:
-        return StageEnd("failed", 0.0, leash.ENDED, (), "the run was ended")
+        return StageEnd("failed", 0.0, supervisor.ENDED, (), "the run was ended")
     timed_out = threading.Event()
 
     def stop() -> None:
         timed_out.set()
-        leashes.let_go(process)
+        supervisors.let_go(process)
 
     timer = threading.Timer(min(limit_seconds, threading.TIMEOUT_MAX), stop)
     timer.daemon = True
@@ -189,15 +201,17 @@ def _run_once(
         end = _follow(process, say)
     finally:
         timer.cancel()
-        leashes.forget(process)
+        supervisors.forget(process)
     if process.returncode == -signal.SIGKILL:
-        num_left = end_run(leashes.run, leashes.grace_seconds, name)
-        return replace(end, reason=f"its leash was killed; ended the {num_left} processes it held")
+        num_left = end_run(supervisors.run, supervisors.grace_seconds, name)
+        return replace(
+            end, reason=f"its supervisor was killed; ended the {num_left} processes it held"
+        )
     return replace(end, timed_out=end.state == "failed" and timed_out.is_set())
 
 
 def _follow(process: subprocess.Popen[bytes], say: Callable[[str], None]) -> StageEnd:
-    """Read a stage's lines until its leash has ended."""
+    """Read a stage's lines until its supervisor has ended."""
     tail: deque[str] = deque(maxlen=NUM_TAIL_LINES)
     state, exited = "unchanged", None
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The road as a Prefect flow: `reprise run` and every deployment come through here.
+"""The pipeline as a Prefect flow: `reprise run` and every deployment come through here.
 
 One task a stage, under the stage's name, each in a state of its own at the end: Ran, Restored
 (from DVC's cache), Unchanged, Failed, or Skipped because a stage before it failed. When all have
@@ -28,7 +28,7 @@ from pipeline.params.stage_meta import StageMeta, read_metas
 from pipeline.plan.plan import StagePlan, make_plan
 from pipeline.run.artifacts import publish_plan, publish_results
 from pipeline.run.console import View
-from pipeline.run.execute import Leashes, read_grace_seconds
+from pipeline.run.execute import Supervisors, read_grace_seconds
 from pipeline.run.run_lock import GaveUpError, hold_folder
 from pipeline.run.run_result import ENDED_WELL, Outcome
 from pipeline.run.server_contact import POLL_SECONDS, Contact
@@ -46,7 +46,7 @@ def run_flow(
     edit: Callable[[], None] | None,
     lost: Callable[[Outcome], NoReturn],
 ) -> Outcome:
-    """Run stages in the current folder as a flow run of its own; see `run_road`.
+    """Run stages in the current folder as a flow run of its own; see `run_pipeline`.
 
     `lost` ends this process once the stages have ended and the server is gone for good: Prefect
     would go on for minutes trying to report to it.
@@ -54,18 +54,20 @@ def run_flow(
     outcomes: list[Outcome] = []
 
     @flow(name="reprise", persist_result=False)
-    def road(stages: list[str], force: bool, parallel: int) -> State[Any]:  # noqa: FBT001
+    def run_all(stages: list[str], force: bool, parallel: int) -> State[Any]:  # noqa: FBT001
         view.note(f"run {flow_run.name}: {flow_run.ui_url}")
         with keep(str(flow_run.id), read_grace_seconds()):
             outcomes.append(
-                run_road(stages, force=force, parallel=parallel, wait=wait, view=view, edit=edit)
+                run_pipeline(
+                    stages, force=force, parallel=parallel, wait=wait, view=view, edit=edit
+                )
             )
         if outcomes[0].lost:
             lost(outcomes[0])
         return outcomes[0].as_state()
 
     try:
-        state = road(list(stages), force, parallel, return_state=True)
+        state = run_all(list(stages), force, parallel, return_state=True)
     except httpx.TransportError:
         if outcomes:
             lost(outcomes[0])
@@ -75,7 +77,7 @@ def run_flow(
     return outcomes[0]
 
 
-def run_road(
+def run_pipeline(
     stages: Sequence[str],
     *,
     force: bool,
@@ -92,12 +94,12 @@ def run_road(
     another run in this folder.
     """
     view = view or View(live=False)
-    leashes = Leashes(str(flow_run.id))
+    supervisors = Supervisors(str(flow_run.id))
     contact = Contact(view)
     try:
         with hold_folder(
-            leashes.run,
-            leashes.grace_seconds,
+            supervisors.run,
+            supervisors.grace_seconds,
             view.note,
             wait=wait,
             cancelled=contact.is_cancelled,
@@ -115,10 +117,10 @@ def run_road(
             with view.shown(plan):
                 try:
                     _run_stages(
-                        outcome, metas, leashes, view, contact, force=force, parallel=parallel
+                        outcome, metas, supervisors, view, contact, force=force, parallel=parallel
                     )
                 finally:
-                    leashes.end_all()
+                    supervisors.end_all()
             keep_order([each.name for each in plan], before)
             outcome.verdicts = judge_run(outcome)
             outcome.lost = not contact.is_there()
@@ -150,7 +152,7 @@ def _publish(publish: Callable[[], None], view: View) -> None:
 def _run_stages(
     outcome: Outcome,
     metas: dict[str, StageMeta],
-    leashes: Leashes,
+    supervisors: Supervisors,
     view: View,
     contact: Contact,
     *,
@@ -170,7 +172,7 @@ def _run_stages(
         for each in ready[: parallel - len(running)]:
             del waiting[each.name]
             running.add(each.name)
-            body = StageTask(each, metas[each.name], outcome, leashes, view, force)
+            body = StageTask(each, metas[each.name], outcome, supervisors, view, force)
             before = [allow_failure(futures[name]) for name in _shown_before(each, outcome)]
             future = body.as_task().submit(wait_for=before)
             future.add_done_callback(partial(_note_end, ended, each.name))
@@ -180,7 +182,7 @@ def _run_stages(
             outcome.cancelled = outcome.cancelled or contact.is_cancelled()
             if outcome.cancelled:
                 waiting.clear()
-                leashes.end_all()
+                supervisors.end_all()
         with suppress(Empty):
             name = ended.get(timeout=POLL_SECONDS)
             running.discard(name)

@@ -85,7 +85,7 @@ def _write(file: IO[str], content: dict[str, Any]) -> None:
 
 
 def _end_left(run: str, grace_seconds: float, say: Callable[[str], None]) -> None:
-    """Wait for the leashes of a killed run to do their work, and do it for those that are dead."""
+    """Wait for the supervisors of a killed run to end their work; do it for dead ones."""
     if not find_processes(run):
         return
     say("a run before this one was killed: waiting for what it started to end")

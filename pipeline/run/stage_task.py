@@ -17,7 +17,7 @@ from pipeline.params.stage_meta import Concurrency, StageMeta, limit_of
 from pipeline.plan.durations import note_seconds
 from pipeline.plan.plan import StagePlan
 from pipeline.run.console import View
-from pipeline.run.execute import Leashes, run_stage
+from pipeline.run.execute import Supervisors, run_stage
 from pipeline.run.run_result import BROKEN, Outcome
 
 SLOT_SECONDS = 5.0
@@ -35,7 +35,7 @@ class StageTask:
     plan: StagePlan
     meta: StageMeta
     outcome: Outcome
-    leashes: Leashes
+    supervisors: Supervisors
     view: View
     force: bool
     tries: int = 0
@@ -52,7 +52,7 @@ class StageTask:
             tags=set(self.meta.tags),
             # The delay is ours: Prefect's can't be interrupted, and would outlive a cancel.
             retries=self.meta.retries,
-            retry_condition_fn=lambda *_: not self.leashes.ended,
+            retry_condition_fn=lambda *_: not self.supervisors.ended,
             cache_policy=NO_CACHE,
             persist_result=False,
         )(stage)
@@ -72,7 +72,7 @@ class StageTask:
         if self.tries > 0:
             delay = self.meta.retry_delay_seconds
             self.view.line(name, f"try {self.tries + 1} of {self.meta.retries + 1} in {delay:g} s")
-            self.leashes.wait(delay)
+            self.supervisors.wait(delay)
         self.tries += 1
         logger = get_run_logger()
 
@@ -80,17 +80,17 @@ class StageTask:
             logger.info("%s", line)
             self.view.line(name, line)
 
-        with _slot(limit_of(name, self.meta), self.leashes):
+        with _slot(limit_of(name, self.meta), self.supervisors):
             self.view.started(name)
             end = run_stage(
                 name,
-                self.leashes,
+                self.supervisors,
                 say,
                 force=self.force,
                 timeout_seconds=self.meta.timeout_seconds,
             )
         self.outcome.ends[name] = end
-        if end.state == "failed" and self.leashes.ended:
+        if end.state == "failed" and self.supervisors.ended:
             states[name] = "cancelled"
             self.view.ended(name, "cancelled", end.seconds)
             return Cancelled(message="ended together with its run")
@@ -116,7 +116,7 @@ class StageTask:
 
 
 @contextmanager
-def _slot(limit: Concurrency | None, leashes: Leashes) -> Iterator[None]:
+def _slot(limit: Concurrency | None, supervisors: Supervisors) -> Iterator[None]:
     """Hold a slot of the stage's limit on the server; a killed run's is free a minute later."""
     if limit is None:
         yield
@@ -125,7 +125,7 @@ def _slot(limit: Concurrency | None, leashes: Leashes) -> Iterator[None]:
         client.upsert_global_concurrency_limit_by_name(limit.name, limit.limit)
     with ExitStack() as held:
         # In turns, so that the end of the run is noticed while it waits; no stage starts then.
-        while not leashes.ended:
+        while not supervisors.ended:
             slot = concurrency(
                 limit.name, timeout_seconds=SLOT_SECONDS, lease_duration=LEASE_SECONDS
             )

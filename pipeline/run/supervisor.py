@@ -1,11 +1,11 @@
-"""A leash: runs one command, and ends its whole family when the other end lets go.
+"""A supervisor: runs one command, and ends its whole family when the other end lets go.
 
     python -I -S supervisor.py GRACE_SECONDS COMMAND…      # stdin: a pipe that is never written
 
-The flow holds the only write end of that pipe. However it ends, SIGKILL included, the kernel
-closes it; the leash, in a session of its own, reads the end of file and ends every process that
-the command started: SIGTERM, the grace period, SIGKILL. It is a subreaper, so orphans and new
-sessions stay within its reach, and no zombie is left that could hold one of DVC's locks.
+The flow holds the only write end of that pipe. However it ends, SIGKILL included, the kernel closes
+it; the supervisor, in a session of its own, reads the end of file and ends every process that the
+command started: SIGTERM, the grace period, SIGKILL. It is a subreaper, so orphans and new sessions
+stay within its reach, and no zombie is left that could hold one of DVC's locks.
 
 The standard library alone, run by its path: it must start fast and never see the project's code.
 A parent-death signal would not do: torchrun's workers ignore it, and it fires when the *thread*
@@ -35,7 +35,7 @@ KILL_SECONDS = 10.0
 
 
 def main() -> int:
-    """Run the command; return its exit code, or ENDED when the leash was let go."""
+    """Run the command; return its exit code, or ENDED when the supervisor was let go."""
     grace_seconds, command = float(sys.argv[1]), sys.argv[2:]
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     wake = _wake_up_on(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -1,6 +1,6 @@
-"""A keeper: stays behind when a flow is killed, and says so to Prefect.
+"""A watchdog: stays behind when a flow is killed, and says so to Prefect.
 
-A process that was killed can't report itself: its run would stay 'Running' for ever. The keeper
+A process that was killed can't report itself: its run would stay 'Running' for ever. The watchdog
 waits for the end of the flow's process (the end of file of a pipe that only the flow holds) and,
 under a worker, for the end of the worker, which it answers by ending the flow.
 """
@@ -17,16 +17,16 @@ from uuid import UUID
 
 from pipeline.common.processes import RUN_VARIABLE, end_run, wait_for_end
 
-LOG = Path(".reprise/logs/keeper.log")
+LOG = Path(".reprise/logs/watchdog.log")
 # What the flow may take beyond the grace period of its stages to end by itself.
 FLOW_SECONDS = 3.0
-# What a keeper that is sent home may take to go.
+# What a watchdog that is sent home may take to go.
 HOME_SECONDS = 5.0
 
 
 @contextmanager
 def keep(run: str, grace_seconds: float) -> Iterator[None]:
-    """Have a keeper for the flow run `run` from now on; a normal end of the block sends it home.
+    """Have a watchdog for the flow run `run` from now on; a normal end of the block sends it home.
 
     What this process starts meanwhile (git, DVC) carries the run's id. Under a worker, our
     parent, the end of the worker is the run's end.
@@ -61,7 +61,7 @@ def keep(run: str, grace_seconds: float) -> Iterator[None]:
         if before is not None:
             os.environ[RUN_VARIABLE] = before
     # Not in the `finally`: after an error the pipe stays open until this process has ended, and
-    # the keeper then looks whether Prefect has heard of it.
+    # the watchdog then looks whether Prefect has heard of it.
     with suppress(OSError):
         os.write(ours, b".")
     os.close(ours)

@@ -1,4 +1,4 @@
-"""The flow of the deployments in `prefect.yaml`: the road, in a clone of its own.
+"""The flow of the deployments in `prefect.yaml`: the pipeline, in a clone of its own.
 
 A worker starts it in the repository (`REPRISE_BASE`, by the pull step of `prefect.yaml`), whose
 working folder it leaves as it is.
@@ -20,7 +20,7 @@ from pipeline.params.check import check_params
 from pipeline.params.overrides import apply_overrides_to_file
 from pipeline.params.schema_check import SCHEMA
 from pipeline.run.execute import read_grace_seconds
-from pipeline.run.flow import run_road
+from pipeline.run.flow import run_pipeline
 from pipeline.run.run_result import Outcome
 from pipeline.run.watchdog import keep
 from pipeline.scheduled.dvc_remote import fetch_data, has_tracked_data, push_data, update_imports_of
@@ -40,7 +40,7 @@ def scheduled(
     revision: str | None = None,
     update_imports: bool = False,  # noqa: FBT001
 ) -> State[Any]:
-    """Run the road at a revision in a clone, and publish what it has changed.
+    """Run the pipeline at a revision in a clone, and publish what it has changed.
 
     stages: the stages to run with what they need; none: all. overrides: values of params.yaml by
     their dotted keys, such as {"train.epochs": 3}. revision: a branch, tag or commit; none: the
@@ -56,7 +56,7 @@ def scheduled(
             if update_imports:
                 update_imports_of(workspace.path, _say)
             _prepare(workspace.path, overrides)
-            outcomes.append(run_road(stages, force=False, parallel=os.cpu_count() or 1))
+            outcomes.append(run_pipeline(stages, force=False, parallel=os.cpu_count() or 1))
             _finish(workspace, outcomes[0])
     except RoadFailedError:
         return outcomes[0].as_state()

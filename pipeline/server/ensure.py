@@ -6,7 +6,7 @@ from pipeline.server.services import read_alive
 from pipeline.server.up import start_server_alone
 from stages.common.errors import UserError
 
-NEEDS_NO_SERVER = "'dvc repro' runs the road without any server"
+NEEDS_NO_SERVER = "'dvc repro' runs the pipeline without any server"
 
 
 def find_server() -> str | None:

@@ -75,7 +75,7 @@ class _Turns:
 
     A worker's runs are told before it, so that they and it can report their end. Who has lost
     its parent is told only a while later: it may be about to end its own children in order (a
-    run keeps a leash on its stages).
+    run keeps a supervisor on its stages).
     """
 
     leader: psutil.Process | None

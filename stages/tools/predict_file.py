@@ -1,4 +1,5 @@
-"""A file of new rows to predictions, outside the road: `python -m stages.tools.predict_file FILE`.
+"""A file of new rows to predictions, outside the pipeline: `python -m stages.tools.predict_file
+FILE`.
 
 Without `--output`, they go to the terminal as CSV, and all else that is said to standard error.
 """

@@ -44,7 +44,7 @@ EDITS = {
 }
 
 
-# Each of these takes long; what they say of the road, the others and the soak say too.
+# Each of these takes long; what they say of the pipeline, the others and the soak say too.
 LONG = (
     "train.epochs",
     "build.model.width",

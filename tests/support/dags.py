@@ -49,7 +49,7 @@ def make_dag(folder: Path, stages: Mapping[str, Mapping[str, Any]]) -> Project:
         yaml.width = 4096
         yaml.dump({"stages": tree}, file)
     (folder / "dvc.lock").unlink()
-    project.commit("another road")
+    project.commit("another pipeline")
     return project
 
 

@@ -1,4 +1,4 @@
-"""Small DVC projects of `sh` stages, made in a second where the road takes twenty."""
+"""Small DVC projects of `sh` stages, made in a second where the pipeline takes twenty."""
 
 import atexit
 import functools

@@ -239,7 +239,7 @@ def as_repository(project: Project) -> Project:
 
 
 def finish(project: Project, message: str) -> None:
-    """Run the road in this process, then have DVC record it: a third of the time of `dvc repro`."""
+    """Run the pipeline in this process, then have DVC record it: faster than `dvc repro`."""
     stages = ("prepare", "build", "tune", "train", "evaluate")
     run_stages(project, *stages)
     project.run("dvc", "commit", "--force", "--quiet", *stages)

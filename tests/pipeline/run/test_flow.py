@@ -254,11 +254,11 @@ def test_survivors_of_a_killed_leash_are_ended_by_the_next_run(
     project = make_dag(tmp_path / "dag", {"long": {"cmd": "sleep 300"}})
     with started(project, prefect_server) as process:
         wait_until(lambda: "sleep 300" in family(project))
-        leashes = [p for p in psutil.pids() if is_leash(p, process.pid)]
-        assert len(leashes) == 1
-        # Flow and leash at one stroke, as the kernel does when memory runs out.
+        supervisors = [p for p in psutil.pids() if is_supervisor(p, process.pid)]
+        assert len(supervisors) == 1
+        # Flow and supervisor at one stroke, as the kernel does when memory runs out.
         process.kill()
-        os.kill(leashes[0], signal.SIGKILL)
+        os.kill(supervisors[0], signal.SIGKILL)
         process.wait()
     rwlock = project.path / ".dvc/tmp/rwlock"
     rwlock.write_text('{"write": {')
@@ -269,7 +269,7 @@ def test_survivors_of_a_killed_leash_are_ended_by_the_next_run(
     assert family(project) == []
 
 
-def is_leash(pid: int, parent: int) -> bool:
+def is_supervisor(pid: int, parent: int) -> bool:
     try:
         process = psutil.Process(pid)
         return process.ppid() == parent and any(

@@ -698,7 +698,7 @@ def test_a_step_that_is_no_number_is_not_applied(optimizer: str) -> None:
 
 
 def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> None:
-    # The road of a GPU, on tensors of the CPU.
+    # As on a GPU, with tensors of the CPU.
     network = model()
     params = train_params(optimizer={"name": "AdamW", "lr": 0.1})
     optimizer = make_optimizer(network, params)

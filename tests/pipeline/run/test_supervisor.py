@@ -1,4 +1,4 @@
-"""The leash ends a whole family, whatever it does, when its holder lets go or dies."""
+"""The supervisor ends a whole family, whatever it does, when its holder lets go or dies."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from typing import IO
 import psutil
 import pytest
 
-from pipeline.run import supervisor as leash
+from pipeline.run import supervisor as supervisor
 
 # A family as torchrun's: a child in a session of its own that is deaf to SIGTERM, its parent gone.
 ORPHAN = "import os,signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
@@ -28,9 +28,9 @@ time.sleep(300)
 def on_leash(
     grace_seconds: float, *command: str, mark: str
 ) -> "Iterator[tuple[subprocess.Popen[str], IO[str], IO[str]]]":
-    """A leash, the pipe that holds it, and what it says."""
+    """A supervisor, the pipe that holds it, and what it says."""
     with subprocess.Popen(
-        [sys.executable, "-I", "-S", leash.__file__, str(grace_seconds), *command],
+        [sys.executable, "-I", "-S", supervisor.__file__, str(grace_seconds), *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -67,7 +67,7 @@ def test_letting_go_ends_a_deaf_orphan_in_a_session_of_its_own() -> None:
         assert psutil.pid_exists(orphan)
         start = time.monotonic()
         hold.close()
-        assert held.wait(10) == leash.ENDED
+        assert held.wait(10) == supervisor.ENDED
         assert 0.9 < time.monotonic() - start < 8
     assert family_of("deaf") == []
 
@@ -79,7 +79,16 @@ def test_the_death_of_the_holder_is_letting_go() -> None:
         "print(held.pid, flush=True)\n"
         "time.sleep(300)\n"
     )
-    inner = [sys.executable, "-I", "-S", leash.__file__, "5", "sh", "-c", "sleep 300 & sleep 300"]
+    inner = [
+        sys.executable,
+        "-I",
+        "-S",
+        supervisor.__file__,
+        "5",
+        "sh",
+        "-c",
+        "sleep 300 & sleep 300",
+    ]
     with subprocess.Popen(
         [sys.executable, "-c", code, *inner],
         stdout=subprocess.PIPE,
@@ -122,7 +131,7 @@ def test_a_child_that_saves_on_sigterm_gets_the_time_and_an_open_pipe(tmp_path: 
         assert said.readline() == "ready\n"
         said.close()
         hold.close()
-        assert held.wait(20) == leash.ENDED
+        assert held.wait(20) == supervisor.ENDED
     assert saved.exists()
 
 
@@ -132,5 +141,5 @@ def test_a_signal_to_the_leash_is_letting_go(number: signal.Signals) -> None:
     with on_leash(5, *command, mark=f"signal{number}") as (held, _, said):
         said.readline()
         held.send_signal(number)
-        assert held.wait(10) == leash.ENDED
+        assert held.wait(10) == supervisor.ENDED
     assert family_of(f"signal{number}") == []

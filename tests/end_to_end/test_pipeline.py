@@ -1,4 +1,4 @@
-"""The whole road, as a user drives it: fresh clones, a remote, git and DVC clean afterwards."""
+"""The whole pipeline, as a user drives it: fresh clones, a remote, git and DVC clean afterwards."""
 
 from collections.abc import Callable
 from pathlib import Path
