@@ -1,5 +1,4 @@
-"""A file of new rows to predictions, outside the pipeline: `python -m stages.tools.predict_file
-FILE`.
+"""Predictions for a file of new rows: `python -m stages.tools.predict_file FILE`.
 
 Without `--output`, they go to the terminal as CSV, and all else that is said to standard error.
 """

@@ -63,7 +63,7 @@ def test_a_page_that_is_out_of_date_is_told_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "params.md"
-    page.write_text(PAGE.replace("How many times to go over", "How often to go over"), "utf-8")
+    page.write_text(PAGE.replace("The number of times to go over", "How often to go over"), "utf-8")
     monkeypatch.setattr(params_schema, "PAGE", page)
     monkeypatch.setattr(sys, "argv", ["params_schema", "--check"])
     with pytest.raises(SystemExit) as ended:
