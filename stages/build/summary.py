@@ -1,4 +1,4 @@
-"""The summary of a model: its layers, shapes, parameters, multiply-adds; a trial of gradients."""
+"""The summary of a model: layers, shapes, parameters, multiply-adds; a trial of its gradients."""
 
 from functools import partial
 from typing import Any
