@@ -39,7 +39,10 @@ EDITS = {
         ("stages/evaluate/outputs/plots.py", "NUM_POINTS = 200\n", "NUM_POINTS = 100\n"),
         ["evaluate"],
     ),
-    "a helper of prepare": (("stages/prepare/fit.py", '"""Statistics', '"""The statistics'), ["prepare"]),
+    "a helper of prepare": (
+        ("stages/prepare/fit.py", '"""Statistics', '"""The statistics'),
+        ["prepare"],
+    ),
     "the model's own file": (("stages/zoo/models/cnn.py", '"""A small', '"""A  small'), None),
 }
 
