@@ -1,4 +1,4 @@
-"""From a recipe to what the loop turns: the step, and the state that it moves."""
+"""Builds loss, optimizer, schedule, averages and the wrapped model around a model."""
 
 import copy
 import math
@@ -79,7 +79,7 @@ def assemble(
     frozen_norms = [] if params.groups is None else freeze(model, params.groups)
     check_one_row(model, frozen_norms, data.train, params, world)
     by_closure = needs_closure(resolve("optimizer", params.optimizer)[0])
-    # Divided weights, and those that LBFGS lines up, are in one order alone; images may still be.
+    # FSDP and LBFGS flatten the weights, which takes them in the usual order; images may differ.
     if choices.channels_last and not choices.divided and not by_closure:
         put_channels_last(model)
     average = None
@@ -158,10 +158,10 @@ def _wrap_model(
     if choices.compiled:
         num_rows = min(params.batch_size, len(data.train))
         local_rows, _ = shard(num_rows, world)
-        most = len(range(num_rows)[local_rows])
+        max_local_rows = len(range(num_rows)[local_rows])
 
         def usual_size() -> int:
-            return min(most, result.micro_batch_size or most)
+            return min(max_local_rows, result.micro_batch_size or max_local_rows)
 
         model = compile_model(model, dropout_rng, usual_size, deterministic=params.deterministic)
     if world.size == 1 or choices.divided:

@@ -2,8 +2,8 @@
 them, `closure_step.py` one of an optimizer that evaluates the loss several times.
 
 A source (`data/source.py`) hands over the rows of each step; those that lie on the device are a
-slice by a permutation. Nothing in a step waits for the device: losses and norms are summed there
-and read once an epoch.
+slice by a permutation. On a GPU a step does not wait for the device: losses and norms are
+summed there and read once an epoch.
 """
 
 import math
@@ -50,13 +50,17 @@ def train(
 ) -> Result:
     """Train `model` in place on its device; return the history and the weights to keep.
 
-    With early stopping they are those of the epoch that was best on validation. Where the processes
-    divide them, the first of each machine has them all, in the host's memory. `watch` is called
-    after every epoch and may end the training by raising. The same seed gives the same bits for one
-    world size, and the same numbers within rounding for any other. `choices` are made by the rules
-    unless they are handed in. `save` is handed the state after every step and every epoch; with a
-    `restore` that puts it back the training goes on from there, and ends with the same bits. Raises
-    UserError for names that don't fit, DivergedError when the loss is no number.
+    With early stopping these are the weights of the best epoch on validation, else of the last.
+    With FSDP the first process of each machine has all of them, in the host's memory. The same
+    seed gives the same bits for one number of processes, and the same numbers within rounding for
+    any other.
+
+    `watch` is called after every epoch and may end the training by raising. `save` is called with
+    the state after every step and every epoch, and `restore` before the first one: when it loads
+    what was saved, the training resumes there and ends with the same bits. `choices` are made by
+    the rules unless they are handed in.
+
+    Raises UserError for names that don't fit, DivergedError when the loss is not finite any more.
     """
     sign = 1 if watched_direction(params, data.task) == "min" else -1
     assembly = assemble(model, data, params, seed, world, choices)
@@ -87,12 +91,12 @@ def train(
             result.best_epoch = done
             result.weights = {k: local(v).clone() for k, v in judged.state_dict().items()}
         watch(done, judged)
-        if held or moves_by_step(schedule):
-            pass
-        elif isinstance(schedule, ReduceLROnPlateau):
-            schedule.step(watched)
-        else:
-            schedule.step()
+        if not (held or moves_by_step(schedule)):
+            # Others have moved in each step, or stand still while `train.swa` sets the rate.
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(watched)
+            else:
+                schedule.step()
         state.totals = EpochTotals(consecutive_skips=state.totals.consecutive_skips)
         save(state)
     if is_sharded(model):
@@ -181,8 +185,8 @@ def validate(
     model: nn.Module, split: Source, loss_of: nn.Module, data: Data, world: World
 ) -> tuple[float, float]:
     """Mean loss over rows and the metric of the task, over all processes' shares of the split."""
-    # Divided weights stay where they are gathered first, and no step could write to a place that
-    # inference mode has made.
+    # FSDP uses the buffers of its first all-gather again; made in inference mode, no later step
+    # could write to them.
     with torch.no_grad() if is_sharded(model) else torch.inference_mode():
         return _judge(model, split, loss_of, data, world)
 

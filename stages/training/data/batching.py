@@ -20,10 +20,10 @@ from stages.training.device.distributed import World
 class LocalBatch:
     """The rows of a batch that this process learns from.
 
-    Of the `global_batch_size` rows of the whole batch, those at `local_rows`; with `loss_weight` on
-    their mean loss, the mean of the processes' gradients is that of the batch. `rows`
-    (global_batch_size,) are the numbers of all of them; `batch` and `target` hold this process's,
-    on the device.
+    Of the `global_batch_size` rows of the whole batch, those at `local_rows`; `loss_weight` on
+    their mean loss (local rows * processes / batch size) makes the mean that DDP takes of the
+    gradients that of the batch. `rows` (global_batch_size,) are the numbers of all of them; `batch`
+    and `target` hold this process's, on the device.
     """
 
     global_batch_size: int

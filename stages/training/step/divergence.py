@@ -45,7 +45,7 @@ def stop_when_diverged(epoch: int, train_loss: float, validation_loss: float) ->
 
 
 def is_lost(sums: EpochTotals, steps_per_epoch: int, *, scaled: bool) -> bool:
-    """Return whether as many steps on end were not applied as end a training: an epoch, or
+    """Return whether as many steps in a row were not applied as end a training: an epoch, or
     `MAX_LOST`.
 
     In float16 the first of them only find the factor on the loss.
@@ -58,12 +58,12 @@ def is_lost(sums: EpochTotals, steps_per_epoch: int, *, scaled: bool) -> bool:
 
 
 def lost(step: Step, source: Source, share: LocalBatch, epoch: int, state: State) -> DivergedError:
-    """The error that too many steps on end were not applied; `share` is of the last of them.
+    """The error that too many steps in a row were not applied; `share` is of the last of them.
 
     All processes come here after the same step, and get the same.
     """
     num_steps = int(state.totals.consecutive_skips)
-    times = f"in {num_steps} steps on end" if num_steps > 1 else "in the one step of an epoch"
+    times = f"in {num_steps} steps in a row" if num_steps > 1 else "in the one step of an epoch"
     where = f"step {state.totals.num_steps} of epoch {epoch}"
     lines = [
         f"the loss or its gradient was no finite number {times}; no such step was applied",

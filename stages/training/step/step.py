@@ -32,11 +32,11 @@ class Step:
     """The parts that all steps of a training share.
 
     `wrapped_model` is the model, or what compiles it or keeps it equal in all processes of `world`.
-    `weights` are those that are trained (of divided weights, this process's parts), `buffers` where
-    the model counts. `frozen_norms` stay in evaluation mode, since their weights are frozen.
-    `clip_norm` inf and `clip_value` None: no clipping. `grad_norm_fn` gives the norm of the whole
-    gradient. With `equal_forwards` all processes call the model equally often, as divided weights
-    need it.
+    `weights` are those that are trained (of divided weights, this process's parts), `buffers` the
+    places of the model's buffers, such as the statistics of a batch norm. `frozen_norms` stay in
+    evaluation mode, since their weights are frozen. `clip_norm` inf and `clip_value` None: no
+    clipping. `grad_norm_fn` gives the norm of the whole gradient. With `equal_forwards` all
+    processes call the model equally often, since FSDP gathers the weights in each call.
     """
 
     wrapped_model: nn.Module
@@ -68,8 +68,9 @@ def train_step(step: Step, batch: LocalBatch, state: State) -> None:
     if step.scaler is not None:
         step.scaler.unscale_(step.optimizer)
 
-    # skip if not finite: all processes must agree, so they look at the norm, which they share.
-    # Alone there is the loss itself to look at; its gradient may well be finite.
+    # skip if not finite: all processes must agree, so they look at the norm, which they share. A
+    # single process looks at the loss too: it can be inf while the gradient is finite. Of several,
+    # one with a loss that is not finite has made its gradient nan (`_poison_if_not_finite`).
     grad_norm = find_grad_norm(step)
     norm = grad_norm.item()
     if math.isfinite(norm) and (world.size > 1 or math.isfinite(loss)):
@@ -79,10 +80,12 @@ def train_step(step: Step, batch: LocalBatch, state: State) -> None:
         if step.clip_value is not None:
             nn.utils.clip_grad_value_(step.weights, step.clip_value)
 
-        # step
+        # step: not `scaler.step`, which would decide on skipping again; `unscale_` has told
+        # `update` what it found
         step.optimizer.step()
 
-        # totals
+        # totals: the loss is scaled to this process's share of the batch, so that the sum over all
+        # processes is that of the batch
         num_rows = batch.global_batch_size / world.size
         totals.loss += loss * num_rows
         totals.norm += norm
@@ -99,7 +102,7 @@ def train_step(step: Step, batch: LocalBatch, state: State) -> None:
 
 
 def train_step_on_device(step: Step, batch: LocalBatch, state: State) -> None:
-    """Take the same step on a device that Python does not wait for: the device decides to skip."""
+    """Take the same step on a GPU, without waiting for it: a tensor there decides on skipping."""
     snapshot = snapshot_buffers(step.buffers)
     loss = compute_gradients(step, batch, state, snapshot)
     if step.scaler is not None:
@@ -127,7 +130,7 @@ def compute_gradients(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        # Out here nothing holds what the model had computed any more.
+        # Outside the except block: the traceback would keep the activations alive.
         snapshot.put_back()
         state.result.micro_batch_size = halve_micro_batch(size, len(batch.target), step.world)
 
@@ -147,7 +150,7 @@ def accumulate_gradients(step: Step, batch: LocalBatch, number: int, size: int |
         local_rows = batch.local_rows
         if part is not None:
             weight *= len(range(num_rows)[part]) / num_rows
-            # A process without rows of its own still calls the model, at a weight of 0.
+            # A process without rows takes one row at weight 0, so that all call the model.
             taken = part if weight else slice(1)
             rows, target = take(rows, taken), target[taken]
             local_rows = to_global_slice(batch, taken)
@@ -157,7 +160,7 @@ def accumulate_gradients(step: Step, batch: LocalBatch, number: int, size: int |
             with step.autocast:
                 scores = step.wrapped_model(rows)
             loss = step.loss_fn(match_target_shape(scores, target), target)
-            # A product with 1 costs as much as any other.
+            # Skip a multiplication that changes nothing.
             loss = loss if weight == 1 else loss * weight
             scaled = loss if step.scaler is None else step.scaler.scale(loss)
             scaled.backward(_poison_if_not_finite(loss) if step.world.size > 1 else None)
@@ -170,8 +173,8 @@ def apply_on_device(
 ) -> Tensor:
     """Clip, step and add to the totals without waiting for the device; it decides on skipping.
 
-    Returns on the device whether the step is applied (). Only an optimizer that is not fused makes
-    Python wait.
+    Returns on the device whether the step is applied (). Python waits for it only where the
+    optimizer is not fused, and in the first step of a fused SGD with momentum.
     """
     finite = (norm + loss if step.world.size == 1 else norm).isfinite()
     if step.clip_norm < math.inf:
@@ -216,9 +219,9 @@ def zero_grad(step: Step) -> None:
 
 
 def _poison_if_not_finite(loss: Tensor) -> Tensor:
-    """The first gradient of a backward pass (): nan where the loss is not finite.
+    """Return the gradient that `backward` starts from (): nan where the loss is not finite.
 
-    The other processes see the gradient alone, and must skip the step as well.
+    The other processes see the averaged gradient alone, and must skip the step as well.
     """
     return torch.where(loss.isfinite(), 1.0, math.nan).to(loss.dtype)
 
@@ -236,9 +239,9 @@ def _sync_gradients(step: Step, *, last: bool) -> "nullcontext[None]":
 def build_ddp_buckets(step: Step, batch: Batch, target: Tensor) -> None:
     """Show DistributedDataParallel the backward pass of some rows, which changes nothing else.
 
-    In the order of the first one that it sees it lays the gradients out anew, and where a number
-    lies decides in which order three or more processes add it up. Without this a training that
-    resumes from a checkpoint would take its first step in another order than one that never ended.
+    It rebuilds its buckets after the first backward pass, and their layout decides in which order
+    three or more processes add numbers up. Without this a training that resumes from a checkpoint
+    would take its first step in another order than one that never ended.
     """
     model = step.wrapped_model.train()
     for norm in step.frozen_norms:

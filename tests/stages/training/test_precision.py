@@ -90,7 +90,7 @@ def test_steps_that_overflow_halve_the_factor_and_are_not_applied() -> None:
 
 
 def test_what_no_factor_mends_ends_the_training() -> None:
-    with pytest.raises(DivergedError, match="21 steps on end"):
+    with pytest.raises(DivergedError, match="21 steps in a row"):
         run_and_look(math.inf, batch_size=4)
 
 

@@ -757,7 +757,7 @@ def test_five_steps_on_end_that_are_no_numbers_stop_the_training() -> None:
     with pytest.raises(DivergedError) as caught:
         run(network, data, train_params(epochs=9, batch_size=12))
     text = str(caught.value)
-    assert "in 5 steps on end" in text
+    assert "in 5 steps in a row" in text
     assert "step 5 of epoch 1" in text
     last = order_of(64, 0, 1)[48:58].tolist()
     assert f"the rows with the keys {', '.join(keys[last])} and 2 more" in text
