@@ -6,10 +6,12 @@ made of. A stage that begins with these takes it from there, once, and has nothi
 
 import os
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from stages.common.errors import UserError
-from stages.runtime.snapshot import MAX_SHOWN, Snapshot, find_changes, name_snapshot
+from stages.runtime.snapshot import MAX_SHOWN, Change, Snapshot, find_changes, name_snapshot
 
 FINISHED = Path(".reprise/finished")
 # Results of the same inputs from other devices or thread counts differ in their last bits.
@@ -29,11 +31,7 @@ def stop_if_changed(snapshot: Snapshot, work: Path) -> None:
     changes = find_changes(snapshot)
     if not changes:
         return
-    lines = ["what this stage depends on was changed while it ran:"]
-    lines += [f"  {change.message}" for change in changes[:MAX_SHOWN]]
-    if len(changes) > MAX_SHOWN:
-        lines.append(f"  and {len(changes) - MAX_SHOWN} more")
-    lines.append("nothing is recorded for what stands there now: 'dvc repro' runs with that")
+    lines = _tell(changes)
     if any(change.mixed for change in changes):
         lines.append("the result may have read some of either, so it is thrown away")
     else:
@@ -43,6 +41,32 @@ def stop_if_changed(snapshot: Snapshot, work: Path) -> None:
             "without running again"
         )
     raise UserError("\n".join(lines))
+
+
+@contextmanager
+def changes_explain_errors(snapshot: Snapshot) -> Iterator[None]:
+    """Raise UserError with what was changed in place of an error of a library that came of it.
+
+    A file that is replaced while it is read may be half of either.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if changes := find_changes(snapshot):
+            reason = str(error).split("\n")[0]
+            raise UserError("\n".join([*_tell(changes), f"it ended in: {reason}"])) from error
+        raise
+
+
+def _tell(changes: Sequence[Change]) -> list[str]:
+    lines = ["what this stage depends on was changed while it ran:"]
+    lines += [f"  {change.message}" for change in changes[:MAX_SHOWN]]
+    if len(changes) > MAX_SHOWN:
+        lines.append(f"  and {len(changes) - MAX_SHOWN} more")
+    lines.append("nothing is recorded for what stands there now: 'dvc repro' runs with that")
+    return lines
 
 
 def take_finished(snapshot: Snapshot, work: Path) -> bool:

@@ -17,7 +17,7 @@ from stages.common.terminal import keep_printing
 from stages.common.user_code import own_errors
 from stages.common.yamlfile import with_place
 from stages.runtime.environment import check_imports, check_versions
-from stages.runtime.finished import stop_if_changed, take_finished
+from stages.runtime.finished import changes_explain_errors, stop_if_changed, take_finished
 from stages.runtime.input_watch import begin, watch
 from stages.runtime.outputs import flush_files, stage_outputs
 
@@ -46,7 +46,8 @@ def run_stage(stage: str, work: Work) -> None:
             snapshot, params = begin(stage)
             with watch(snapshot):
                 if not take_finished(snapshot, folder):
-                    work(params, folder)
+                    with changes_explain_errors(snapshot):
+                        work(params, folder)
             # Once more: what the work has imported since, and from what.
             check_versions(stage)
             check_imports(stage)

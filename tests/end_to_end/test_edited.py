@@ -1,15 +1,23 @@
 """An input that is edited while its stage runs: nothing is recorded that the stage never saw."""
 
+import io
 import os
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
+from safetensors.torch import load, save
 
 from stages.common.errors import UserError
-from stages.runtime.finished import FINISHED, stop_if_changed, take_finished
+from stages.runtime.finished import (
+    FINISHED,
+    changes_explain_errors,
+    stop_if_changed,
+    take_finished,
+)
 from stages.runtime.snapshot import (
     RUNNING,
     find_change,
@@ -85,7 +93,12 @@ def test_every_kind_of_input_of_every_stage(clone: Project, stage: str, kind: st
             content = path.read_bytes()
             # A cached output is a link to the cache, whose files can't be written to.
             path.unlink()
-            path.write_bytes(content + b" ")
+            if path.suffix == ".parquet":
+                pl.read_parquet(io.BytesIO(content)).write_parquet(path, compression="gzip")
+            elif path.suffix == ".safetensors":
+                path.write_bytes(save(load(content), metadata={"edited": "yes"}))
+            else:
+                path.write_bytes(content + b" ")
 
     data = {
         "prepare": "data/raw/digits.parquet",
@@ -203,6 +216,19 @@ def test_work_that_may_have_read_either_is_not_kept(project: Project) -> None:
     with pytest.raises(UserError, match="so it is thrown away"):
         stop_if_changed(snapshot, project.path)
     assert not FINISHED.exists()
+
+
+def test_an_error_that_comes_of_a_change_is_told_as_one(project: Project) -> None:
+    snapshot = take_snapshot("train")
+    with pytest.raises(ValueError, match="half of a file"), changes_explain_errors(snapshot):
+        raise ValueError("half of a file")
+    (project.path / "data/prepare/schema.json").write_bytes(b"[]")
+    with (
+        pytest.raises(UserError, match=r"(?s)schema\.json was edited at.*half of a file") as caught,
+        changes_explain_errors(snapshot),
+    ):
+        raise ValueError("half of a file\nand more")
+    assert "nothing is recorded" in str(caught.value)
 
 
 def test_the_processes_of_a_stage_know_its_snapshot(project: Project) -> None:
