@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.params.source_head import Head, kind_of, read_column, read_head
+from pipeline.params.source_head import Head, read_column, read_head, type_of
 from stages.common.config import subtree
 from stages.common.errors import Problem, UserError, did_you_mean, shorten, wrong_name
 from stages.common.yamlfile import read_yaml
@@ -86,7 +86,7 @@ def find_target(params: PrepareParams, head: Head) -> Target:
     if kind == "number" and head.is_typed:
         return Target("regression", f"the target '{name}' holds numbers with fractions")
     values = read_column(head.path, name) if kind == "whole" else None
-    if values is None or kind_of(values) != "whole":
+    if values is None or type_of(values) != "whole":
         return Target(None)
     num_values = len(set(values))
     few = num_values <= min(MAX_INTEGER_CLASSES, len(values) // ROWS_PER_CLASS)

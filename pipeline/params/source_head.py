@@ -78,7 +78,7 @@ def read_column(path: Path, name: str) -> list[object] | None:
         return None
 
 
-def kind_of(values: Iterable[object]) -> str:
+def type_of(values: Iterable[object]) -> str:
     """The type of a column of these values."""
     return _of_texts([str(value) for value in values])
 

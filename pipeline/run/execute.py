@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.common.processes import RUN_VARIABLE, STAGE_VARIABLE, end_run
-from pipeline.run import supervisor as supervisor
+from pipeline.run import supervisor
 from stages.common.errors import UserError
 
 # Longer than a checkpoint takes; with all that follows it stays well below fifteen seconds.

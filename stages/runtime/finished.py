@@ -45,19 +45,20 @@ def stop_if_changed(snapshot: Snapshot, work: Path) -> None:
 
 @contextmanager
 def changes_explain_errors(snapshot: Snapshot) -> Iterator[None]:
-    """Raise UserError with what was changed in place of an error of a library that came of it.
+    """Tell first what was changed, where work ends in an error that may have come of it.
 
-    A file that is replaced while it is read may be half of either.
+    A file that is replaced while it is read may be half of either. Raises UserError with the
+    changes, then what the work said; without changes the error stays what it is.
     """
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
-        if changes := find_changes(snapshot):
-            reason = str(error).split("\n")[0]
-            raise UserError("\n".join([*_tell(changes), f"it ended in: {reason}"])) from error
-        raise
+        changes = find_changes(snapshot)
+        if not changes:
+            raise
+        reason = str(error).split("\n")[0]
+        said = error.problems if isinstance(error, UserError) else [f"it ended in: {reason}"]
+        raise UserError("\n".join(_tell(changes)), *said) from error
 
 
 def _tell(changes: Sequence[Change]) -> list[str]:

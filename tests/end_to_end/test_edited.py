@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from safetensors.torch import load, save
 
-from stages.common.errors import UserError
+from stages.common.errors import Problem, UserError
 from stages.runtime.finished import (
     FINISHED,
     changes_explain_errors,
@@ -229,6 +229,17 @@ def test_an_error_that_comes_of_a_change_is_told_as_one(project: Project) -> Non
     ):
         raise ValueError("half of a file\nand more")
     assert "nothing is recorded" in str(caught.value)
+
+
+def test_a_mistake_that_comes_of_a_change_keeps_its_place(project: Project) -> None:
+    snapshot = take_snapshot("train")
+    (project.path / "data/prepare/schema.json").write_bytes(b"[]")
+    mistake = UserError(Problem("cannot read it", key="prepare.source"))
+    with pytest.raises(UserError) as caught, changes_explain_errors(snapshot):
+        raise mistake
+    change, place = caught.value.problems
+    assert "schema.json was edited at" in change.message
+    assert place == mistake.problems[0]
 
 
 def test_the_processes_of_a_stage_know_its_snapshot(project: Project) -> None:

@@ -48,10 +48,10 @@ def kill_at_random_moments(clone: Project, num_kills: int) -> None:
     assert survived > num_kills // 2
 
 
-def test_a_killed_road_is_whole_after_one_repro(clone: Project) -> None:
+def test_a_killed_pipeline_is_whole_after_one_repro(clone: Project) -> None:
     kill_at_random_moments(clone, 3)
 
 
 @pytest.mark.soak
-def test_a_killed_road_is_whole_after_one_repro_every_time(clone: Project) -> None:
+def test_a_killed_pipeline_is_whole_after_one_repro_every_time(clone: Project) -> None:
     kill_at_random_moments(clone, 40)

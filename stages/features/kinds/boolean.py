@@ -56,10 +56,7 @@ def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
 
 
 def encode(
-    features: list[Feature],
-    table: "pl.DataFrame",
-    statistics: Statistics,
-    key: str,
+    features: list[Feature], table: "pl.DataFrame", statistics: Statistics, key: str
 ) -> Array:
     """Return 1 and 0 for all columns, and behind them their gaps."""
     from stages.features.columns import as_boolean
@@ -90,12 +87,7 @@ def feed(feature: Feature, column: "pl.Series", key: str) -> Array:
 feed_program = feed
 
 
-def to_onnx(
-    graph: Graph,
-    features: list[Feature],
-    names: list[str],
-    statistics: Statistics,
-) -> str:
+def to_onnx(graph: Graph, features: list[Feature], names: list[str], statistics: Statistics) -> str:
     """Fill the gaps of all columns."""
     raw = join(graph, names, "/boolean/raw")
     gap = graph.node("IsNaN", [raw], "/boolean/nan")
@@ -108,9 +100,7 @@ def constants(features: list[Feature], statistics: Statistics) -> dict[str, Arra
 
 
 def to_torch(
-    features: list[Feature],
-    raw: "Tensor",
-    constant: Callable[[str], "Tensor"],
+    features: list[Feature], raw: "Tensor", constant: Callable[[str], "Tensor"]
 ) -> "tuple[Tensor, Tensor | None]":
     """Fill the gaps of all columns."""
     gaps = ~raw.isfinite()
@@ -163,22 +153,14 @@ def example(described: Described) -> object:
     return True
 
 
-def slices(
-    feature: Feature,
-    train: Encoded,
-    test: Encoded,
-    moments: list[Moments],
-) -> Sliced:
+def slices(feature: Feature, train: Encoded, test: Encoded, moments: list[Moments]) -> Sliced:
     """Divide into false and true."""
     codes = np.array(test.values[:, 0]).astype(np.int64)
     return with_missing(["false", "true"], codes, test.gaps)
 
 
 def observe(
-    feature: Feature,
-    column: "pl.Series",
-    encoded: Encoded,
-    moments: list[Moments],
+    feature: Feature, column: "pl.Series", encoded: Encoded, moments: list[Moments]
 ) -> Observed:
     """Return nothing: training keeps no record of how often it was true."""
     return Observed()

@@ -63,10 +63,7 @@ def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
 
 
 def encode(
-    features: list[Feature],
-    table: "pl.DataFrame",
-    statistics: Statistics,
-    key: str,
+    features: list[Feature], table: "pl.DataFrame", statistics: Statistics, key: str
 ) -> Array:
     """Return the codes of all columns."""
     return stack([feed_program(f, table[f.name], key) for f in features], np.int64)
@@ -115,12 +112,7 @@ def feed_program(feature: Feature, column: "pl.Series", key: str) -> Array:
     return encode_codes(column, feature.categories or [], key)
 
 
-def to_onnx(
-    graph: Graph,
-    features: list[Feature],
-    names: list[str],
-    statistics: Statistics,
-) -> str:
+def to_onnx(graph: Graph, features: list[Feature], names: list[str], statistics: Statistics) -> str:
     """Look up the code of each text."""
     codes = [_look_up(graph, f, name) for f, name in zip(features, names, strict=True)]
     return join(graph, codes, "/categorical")
@@ -145,9 +137,7 @@ def constants(features: list[Feature], statistics: Statistics) -> dict[str, Arra
 
 
 def to_torch(
-    features: list[Feature],
-    raw: "Tensor",
-    constant: Callable[[str], "Tensor"],
+    features: list[Feature], raw: "Tensor", constant: Callable[[str], "Tensor"]
 ) -> "tuple[Tensor, Tensor | None]":
     """Return the codes, as they are."""
     return raw, None
@@ -185,7 +175,7 @@ def read_category(value: object, gap: str = "") -> str:
 
 
 def _float_text(value: float) -> str:
-    """As polars writes a number: 2.0 as '2', small ones without a zero in the exponent."""
+    """Write a number as polars does: 2.0 as '2', small ones without a zero in the exponent."""
     if value.is_integer() and -(2.0**63) <= value < 2.0**63:
         return str(int(value))
     if 1e-5 <= abs(value) < 1e-4:
@@ -214,12 +204,7 @@ def example(described: Described) -> object:
     return described.categories[0] if described.categories else None
 
 
-def slices(
-    feature: Feature,
-    train: Encoded,
-    test: Encoded,
-    moments: list[Moments],
-) -> Sliced:
+def slices(feature: Feature, train: Encoded, test: Encoded, moments: list[Moments]) -> Sliced:
     """Divide into the categories that most test rows have, the others together."""
     return _frequent(feature.categories or [], np.array(test.values[:, 0], np.int64))
 
@@ -234,10 +219,7 @@ def _frequent(categories: Sequence[str], codes: Rows) -> tuple[list[str], Rows]:
 
 
 def observe(
-    feature: Feature,
-    column: "pl.Series",
-    encoded: Encoded,
-    moments: list[Moments],
+    feature: Feature, column: "pl.Series", encoded: Encoded, moments: list[Moments]
 ) -> Observed:
     """Return the values that are none of training's; a gap is no value."""
     import polars as pl

@@ -65,10 +65,7 @@ def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
 
 
 def encode(
-    features: list[Feature],
-    table: "pl.DataFrame",
-    statistics: Statistics,
-    key: str,
+    features: list[Feature], table: "pl.DataFrame", statistics: Statistics, key: str
 ) -> Array:
     """Return the images with their channels first."""
     from stages.features.columns import image_array
@@ -120,9 +117,7 @@ def constants(features: list[Feature], statistics: Statistics) -> dict[str, Arra
 
 
 def to_torch(
-    features: list[Feature],
-    raw: "Tensor",
-    constant: Callable[[str], "Tensor"],
+    features: list[Feature], raw: "Tensor", constant: Callable[[str], "Tensor"]
 ) -> "tuple[Tensor, Tensor | None]":
     """Put the channels first."""
     if features[0].layout == "HW":
@@ -190,21 +185,13 @@ def example(described: Described) -> object:
     return value
 
 
-def slices(
-    feature: Feature,
-    train: Encoded,
-    test: Encoded,
-    moments: list[Moments],
-) -> None:
+def slices(feature: Feature, train: Encoded, test: Encoded, moments: list[Moments]) -> None:
     """Return none: no two images are alike."""
     return
 
 
 def observe(
-    feature: Feature,
-    column: "pl.Series",
-    encoded: Encoded,
-    moments: list[Moments],
+    feature: Feature, column: "pl.Series", encoded: Encoded, moments: list[Moments]
 ) -> Observed:
     """Return the sums of each channel."""
     found = []

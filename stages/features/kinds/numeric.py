@@ -134,9 +134,7 @@ def constants(features: list[Feature], statistics: Statistics) -> dict[str, Arra
 
 
 def to_torch(
-    features: list[Feature],
-    raw: "Tensor",
-    constant: Callable[[str], "Tensor"],
+    features: list[Feature], raw: "Tensor", constant: Callable[[str], "Tensor"]
 ) -> "tuple[Tensor, Tensor | None]":
     """Standardise all columns at once."""
     gaps = ~raw.isfinite()
@@ -203,12 +201,7 @@ def example(described: Described) -> object:
     return float(f"{described.mean or 0.0:.4g}")
 
 
-def slices(
-    feature: Feature,
-    train: Encoded,
-    test: Encoded,
-    moments: list[Moments],
-) -> Sliced:
+def slices(feature: Feature, train: Encoded, test: Encoded, moments: list[Moments]) -> Sliced:
     """Cut at the quartiles of the train rows; slices of two models on the same data are equal."""
     step = -(-len(train.values) // MAX_TRAIN_ROWS)
     seen = train.values[::step, 0].astype(np.float64)[~train.gaps[::step]]
@@ -238,10 +231,7 @@ def _in_units(scaled: float, moments: Moments) -> str:
 
 
 def observe(
-    feature: Feature,
-    column: "pl.Series",
-    encoded: Encoded,
-    moments: list[Moments],
+    feature: Feature, column: "pl.Series", encoded: Encoded, moments: list[Moments]
 ) -> Observed:
     """Return the sums of the standardised values, and how many values are none."""
     sums, gaps = Sums(), _count_gaps(column)

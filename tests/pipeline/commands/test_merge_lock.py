@@ -121,7 +121,7 @@ def test_it_refuses_while_anything_else_is_open(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-def test_two_knobs_of_the_road(clone: Project) -> None:
+def test_two_knobs_of_the_pipeline(clone: Project) -> None:
     branch(clone, "rate", ("lr: 3e-3", "lr: 2e-3"))
     branch(clone, "gates", ("  - f1_macro\n", "  - f1_macro\n  - brier\n"))
     clone.run("git", "merge", "rate", ok=False)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.deps.import_closure import find_closure
 from pipeline.params import rehearsal
 from stages.common.yamlfile import read_yaml
 from stages.tools.rehearse import rehearse
@@ -54,3 +55,10 @@ def test_it_is_asked_again_only_when_something_has_changed(
     set_params(project, {"build.model": {"name": "mlp", "width": 9}})
     with pytest.raises(AssertionError, match="started"):
         rehearsal.rehearse(read_yaml(Path("params.yaml")))
+
+
+def test_an_edit_of_any_code_that_answers_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    files = set(find_closure("stages.tools.rehearse").files)
+    assert Path("stages/training/optim/preflight.py") in files
+    assert files - set(rehearsal.code_files()) == set()

@@ -233,7 +233,7 @@ def test_mistakes_are_told_with_the_place(tiny: Project) -> None:
         make_plan()
 
 
-def test_the_road(example: Project, tmp_path: Path) -> None:
+def test_the_pipeline(example: Project, tmp_path: Path) -> None:
     shown = example.run("reprise", "plan").stdout
     assert all(len(line) <= 80 for line in shown.splitlines())
     assert "nothing would run" in shown

@@ -248,7 +248,7 @@ def test_a_refused_run_leaves_params_as_they_are(prefect_server: str, tmp_path: 
     assert (project.path / "params.yaml").read_bytes() == before
 
 
-def test_survivors_of_a_killed_leash_are_ended_by_the_next_run(
+def test_survivors_of_a_killed_supervisor_are_ended_by_the_next_run(
     prefect_server: str, tmp_path: Path
 ) -> None:
     project = make_dag(tmp_path / "dag", {"long": {"cmd": "sleep 300"}})

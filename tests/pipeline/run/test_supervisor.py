@@ -13,7 +13,7 @@ from typing import IO
 import psutil
 import pytest
 
-from pipeline.run import supervisor as supervisor
+from pipeline.run import supervisor
 
 # A family as torchrun's: a child in a session of its own that is deaf to SIGTERM, its parent gone.
 ORPHAN = "import os,signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
@@ -25,7 +25,7 @@ time.sleep(300)
 
 
 @contextmanager
-def on_leash(
+def supervised(
     grace_seconds: float, *command: str, mark: str
 ) -> "Iterator[tuple[subprocess.Popen[str], IO[str], IO[str]]]":
     """A supervisor, the pipe that holds it, and what it says."""
@@ -34,7 +34,7 @@ def on_leash(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "LEASH_TEST": mark},
+        env={**os.environ, "SUPERVISOR_TEST": mark},
         start_new_session=True,
     ) as process:
         assert process.stdin is not None
@@ -46,7 +46,7 @@ def family_of(mark: str) -> list[int]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("LEASH_TEST") == mark:
+            if process.environ().get("SUPERVISOR_TEST") == mark:
                 found.append(process.pid)
         except psutil.Error:
             continue
@@ -54,15 +54,19 @@ def family_of(mark: str) -> list[int]:
 
 
 def test_lines_and_exit_code_come_through() -> None:
-    with on_leash(5, "sh", "-c", "echo out; echo err >&2; exit 3", mark="code") as (held, _, said):
+    with supervised(5, "sh", "-c", "echo out; echo err >&2; exit 3", mark="code") as (
+        held,
+        _,
+        said,
+    ):
         assert said.read() == "out\nerr\n"
         assert held.wait(10) == 3
-    with on_leash(5, "sh", "-c", "kill -9 $$", mark="code") as (held, _, _said):
+    with supervised(5, "sh", "-c", "kill -9 $$", mark="code") as (held, _, _said):
         assert held.wait(10) == 128 + 9
 
 
 def test_letting_go_ends_a_deaf_orphan_in_a_session_of_its_own() -> None:
-    with on_leash(1, sys.executable, "-c", FAMILY, mark="deaf") as (held, hold, said):
+    with supervised(1, sys.executable, "-c", FAMILY, mark="deaf") as (held, hold, said):
         orphan = int(said.readline())
         assert psutil.pid_exists(orphan)
         start = time.monotonic()
@@ -93,7 +97,7 @@ def test_the_death_of_the_holder_is_letting_go() -> None:
         [sys.executable, "-c", code, *inner],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "LEASH_TEST": "holder"},
+        env={**os.environ, "SUPERVISOR_TEST": "holder"},
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
@@ -110,7 +114,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_what_a_finished_command_left_running_is_ended() -> None:
-    with on_leash(5, "sh", "-c", "sleep 300 & exit 0", mark="left") as (held, _, _said):
+    with supervised(5, "sh", "-c", "sleep 300 & exit 0", mark="left") as (held, _, _said):
         assert held.wait(10) == 0
     assert family_of("left") == []
 
@@ -127,7 +131,7 @@ def test_a_child_that_saves_on_sigterm_gets_the_time_and_an_open_pipe(tmp_path: 
         "time.sleep(300)\n"
     )
     shell = f'{sys.executable} -c "$0"; exit $?'
-    with on_leash(10, "sh", "-c", shell, code, mark="save") as (held, hold, said):
+    with supervised(10, "sh", "-c", shell, code, mark="save") as (held, hold, said):
         assert said.readline() == "ready\n"
         said.close()
         hold.close()
@@ -136,9 +140,9 @@ def test_a_child_that_saves_on_sigterm_gets_the_time_and_an_open_pipe(tmp_path: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_to_the_leash_is_letting_go(number: signal.Signals) -> None:
+def test_a_signal_to_the_supervisor_is_letting_go(number: signal.Signals) -> None:
     command = ("sh", "-c", "sleep 300 & echo ready; sleep 300")
-    with on_leash(5, *command, mark=f"signal{number}") as (held, _, said):
+    with supervised(5, *command, mark=f"signal{number}") as (held, _, said):
         said.readline()
         held.send_signal(number)
         assert held.wait(10) == supervisor.ENDED

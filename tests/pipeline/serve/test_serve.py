@@ -783,8 +783,12 @@ def test_the_server_loads_neither_torch_nor_polars() -> None:
 
 
 def test_a_closed_pipe_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(*_: object, **__: object) -> None:
+    tried: list[object] = []
+
+    def closed(*words: object, **__: object) -> None:
+        tried.extend(words)
         raise BrokenPipeError
 
     monkeypatch.setattr("builtins.print", closed)
     _say("serving another model")
+    assert tried == ["serving another model"]
