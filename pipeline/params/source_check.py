@@ -66,10 +66,10 @@ def check_source(params: PrepareParams, head: Head) -> list[Problem]:
             if key == "prepare.key":
                 problems[-1] = replace(problems[-1], allowed=(*head.columns, "null"))
             if key.startswith("prepare.columns."):
-                problems[-1] = replace(problems[-1], value=params.columns[name])
+                problems[-1] = replace(problems[-1], value=params.column(name).kind)
     if params.key == params.target:
         problems.append(Problem("the key can't be the target", key="prepare.key"))
-    if params.columns.get(params.target) is None and head.columns.get(params.target) == "array":
+    if params.column(params.target).kind is None and head.columns.get(params.target) == "array":
         message = f"the target '{params.target}' holds arrays, not a class or a value"
         problems.append(Problem(message, key="prepare.target", value=params.target))
     return problems
@@ -139,7 +139,7 @@ def check_new_rows(params: PrepareParams, infer: InferParams, head: Head) -> lis
             return []
         message = f"{infer.input} is a folder, and the model takes the columns of {params.source}"
         return [Problem(message, "infer.input", infer.input, ("null", "a file"))]
-    left = [name for name, kind in params.columns.items() if kind == "exclude"]
+    left = [name for name in params.columns if params.column(name).kind == "exclude"]
     left += [params.target, *ROW_NUMBERS]
     needed = [name for name in head.columns if name not in left]
     absent = [name for name in needed if name not in new.columns]
@@ -162,7 +162,7 @@ def check_slices(tree: Mapping[str, Any], params: PrepareParams, head: Head) -> 
         slices = subtree(tree, "evaluate.slices")
     except KeyError:
         return []
-    left = {name for name, kind in params.columns.items() if kind == "exclude"}
+    left = {name for name in params.columns if params.column(name).kind == "exclude"}
     left |= {params.target, str(params.key)}
     known = [n for n, kind in head.columns.items() if n not in left and kind != "array"]
     return [

@@ -108,9 +108,13 @@ def _problems(
         location = _location(tree, error["loc"], error["type"])
         places.setdefault(".".join(part for part in (at, *location) if part), []).append(error)
     for key, found in places.items():
+        within = any(other.startswith(f"{key}.") for other in places)
+        if within and isinstance(found[0]["input"], Mapping):
+            # It is the form with keys that was meant, and what is wrong in it is said there.
+            continue
         if not all(error["type"] in _TYPES for error in found):
             yield from (_problem(model, e, key, file) for e in found if e["type"] not in _TYPES)
-        elif not any(other.startswith(f"{key}.") for other in places):
+        elif not within:
             yield _wrong_type(model, found, key, file)
 
 

@@ -35,7 +35,7 @@ def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
     for column in table.iter_columns():
         if column.name in (params.target, params.key):
             continue
-        kind = params.columns.get(column.name)
+        kind = params.column(column.name).kind
         if kind == "exclude" or (kind is None and names_rows(column)):
             continue
         try:

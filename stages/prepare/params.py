@@ -13,6 +13,13 @@ Task = Literal["auto", "regression", "classification"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
+class Column(Section):
+    """What is said of a column, where more than its kind is: null for what is found."""
+
+    kind: Kind | None = None
+    """The kind of the column; `exclude`: no part of what is learned from."""
+
+
 class Split(Section):
     """The division of the rows. Which rows is decided by `seed` and each row's key alone."""
 
@@ -49,7 +56,7 @@ class PrepareParams(Section):
     """The kind of prediction: a number or a class. `auto` goes by the target's type and values, and
     says what it took.
     """
-    columns: dict[str, Kind]
+    columns: dict[str, Kind | Column]
     """The kind of a column where what is found is wrong, such as `{zip: categorical, name:
     exclude}`; `{}`: as found.
     """
@@ -59,3 +66,8 @@ class PrepareParams(Section):
     """A file of what the table must be like, such as `data/raw/digits.expectations.yaml`; null:
     nothing is expected.
     """
+
+    def column(self, name: str) -> Column:
+        """Return what is said of a column, be it in one word or not at all."""
+        said = self.columns.get(name, Column())
+        return said if isinstance(said, Column) else Column(kind=said)

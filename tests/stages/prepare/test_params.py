@@ -1,0 +1,38 @@
+"""The section `prepare`: what may be said of a column, in one word or in keys."""
+
+import pytest
+
+from stages.common.config import validate
+from stages.common.errors import UserError
+from stages.prepare.params import PrepareParams
+
+SECTION = {
+    "source": "houses.csv",
+    "key": None,
+    "target": "price",
+    "task": "auto",
+    "split": {"seed": 0, "validation": 0.1, "test": 0.2},
+    "expectations": None,
+}
+
+
+def test_one_word_says_the_same_as_its_key() -> None:
+    columns = {"zip": "categorical", "name": {"kind": "categorical"}}
+    section = validate(PrepareParams, {**SECTION, "columns": columns}, "prepare")
+    assert section.column("zip") == section.column("name")
+    assert section.column("area").kind is None
+
+
+@pytest.mark.parametrize(
+    ("said", "key", "suggestion"),
+    [
+        ("catgorical", "prepare.columns.zip", "categorical"),
+        ({"kind": "catgorical"}, "prepare.columns.zip.kind", "categorical"),
+        ({"knd": "categorical"}, "prepare.columns.zip.knd", "kind"),
+    ],
+)
+def test_a_mistake_is_told_once_where_it_stands(said: object, key: str, suggestion: str) -> None:
+    with pytest.raises(UserError) as raised:
+        validate(PrepareParams, {**SECTION, "columns": {"zip": said}}, "prepare")
+    (problem,) = raised.value.problems
+    assert (problem.key, problem.suggestion) == (key, suggestion)
