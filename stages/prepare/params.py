@@ -14,7 +14,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Column(Section):
-    """What is said of a column, where more than its kind is: null for what is found."""
+    """Settings of one column; what is null is as found."""
 
     kind: Kind | None = None
     """The kind of the column; `exclude`: no part of what is learned from."""
