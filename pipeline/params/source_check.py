@@ -59,6 +59,7 @@ def check_source(params: PrepareParams, head: Head) -> list[Problem]:
     named = {"prepare.target": params.target}
     named |= {} if params.key is None else {"prepare.key": params.key}
     named |= {f"prepare.columns.{name}": name for name in params.columns}
+    named |= params.ties()
     for key, name in named.items():
         if name not in head.columns:
             message = f"{params.source} has no column '{name}'"
@@ -140,6 +141,7 @@ def check_new_rows(params: PrepareParams, infer: InferParams, head: Head) -> lis
         message = f"{infer.input} is a folder, and the model takes the columns of {params.source}"
         return [Problem(message, "infer.input", infer.input, ("null", "a file"))]
     left = [name for name in params.columns if params.column(name).kind == "exclude"]
+    left += [name for name in params.ties().values() if params.column(name).kind is None]
     left += [params.target, *ROW_NUMBERS]
     needed = [name for name in head.columns if name not in left]
     absent = [name for name in needed if name not in new.columns]

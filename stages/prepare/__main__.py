@@ -26,7 +26,8 @@ from stages.prepare.expectations.run import check_expectations
 from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.infer_schema import SOURCE, find_schema, names_rows
 from stages.prepare.params import PrepareParams
-from stages.prepare.split import split_rows
+from stages.prepare.split import Rows, split_rows
+from stages.prepare.structure import find_structure
 from stages.prepare.twins import Twins
 from stages.runtime.stage import run_stage
 
@@ -38,12 +39,14 @@ def prepare(params: Params, out: Path) -> None:
     suite = None if section.expectations is None else Path(section.expectations)
     check_expectations(table, suite, section.source, out)
 
+    whole, there = table, _rows_with_target(table, section)
+    table = table[there]
     schema = find_schema(table, section)
     for line in (*_left_out(table, section), *find_doubts(table, schema, section.columns)):
         print(f"warning  {line}")
-    keys = row_keys(table, schema, "prepare.key")
+    keys = row_keys(whole, schema, "prepare.key")[there]
     classes = _classes(table, schema)
-    rows = split_rows(keys, classes, section.split)
+    rows = split_rows(keys, classes, section.split, find_structure(table, section))
 
     names = [] if schema.key is None else [schema.key]
     names += [feature.name for feature in schema.features]
@@ -69,6 +72,17 @@ def prepare(params: Params, out: Path) -> None:
         for line in twins.add(split, arrays):
             print(f"warning  {line}")
     print(_summary(section.source, table, schema, {name: len(n) for name, n in rows.items()}))
+
+
+def _rows_with_target(table: pl.DataFrame, section: PrepareParams) -> Rows:
+    """The numbers of the rows to learn from: all, unless those without a target are to go."""
+    if not section.drop_missing_target or section.target not in table.columns:
+        return np.arange(table.height)
+    target = table[section.target]
+    gaps = target.is_null() | (target.is_nan() if target.dtype.is_float() else False)
+    if gaps.any():
+        print(f"note: {gaps.sum()} of {table.height} rows have no '{target.name}': left out")
+    return (~gaps).arg_true().to_numpy().astype(np.int64)
 
 
 def _left_out(table: pl.DataFrame, section: PrepareParams) -> list[str]:

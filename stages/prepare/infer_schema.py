@@ -36,7 +36,8 @@ def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
         if column.name in (params.target, params.key):
             continue
         kind = params.column(column.name).kind
-        if kind == "exclude" or (kind is None and names_rows(column)):
+        is_apart = column.name in params.ties().values() or names_rows(column)
+        if kind == "exclude" or (kind is None and is_apart):
             continue
         try:
             features.append(_find_feature(column, kind))
@@ -70,6 +71,7 @@ def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
     named = {"prepare.target": params.target}
     named |= {} if params.key is None else {"prepare.key": params.key}
     named |= {f"prepare.columns.{name}": name for name in params.columns}
+    named |= params.ties()
     for key, name in named.items():
         if name not in table.columns:
             message = f"{params.source} has no column '{name}'"
@@ -78,6 +80,9 @@ def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
         message = f"a column '{params.key}' stands beside the key in predictions.parquet"
         message += ": rename the key in the file, or leave it out (null)"
         problems.append(Problem(message, key="prepare.key", value=params.key))
+    for key, name in params.ties().items():
+        if name == params.target:
+            problems.append(Problem("the target can't divide the rows", key=key, value=name))
     if params.key == params.target:
         problems.append(Problem("the key can't be the target", key="prepare.key"))
     if problems:
@@ -133,9 +138,10 @@ def _find_target(column: pl.Series, task: str) -> Target:
         rows = column.is_null().arg_true().head(5).to_list()
         message = (
             f"the target '{column.name}' is empty in {column.null_count()} rows "
-            f"(the first: {rows}); remove them from the file"
+            f"(the first: {rows}); write drop_missing_target: true to leave them out, or put them "
+            "in"
         )
-        raise UserError(Problem(message, key=SOURCE))
+        raise UserError(Problem(message, key="prepare.drop_missing_target", value="false"))
     if task == "auto":
         task = _guess_task(column)
     if task == "regression":

@@ -20,6 +20,21 @@ class Column(Section):
     """The kind of the column; `exclude`: no part of what is learned from."""
 
 
+class Structure(Section):
+    """Ties between the rows, which no division of them may cut."""
+
+    group: str | None = None
+    """A column such as `patient`: rows of one value stay in one split."""
+    time: str | None = None
+    """A column such as `day`: validation rows are later than train rows, test rows the latest."""
+
+    @model_validator(mode="after")
+    def _tie_something(self) -> Self:
+        if self.group is None and self.time is None:
+            raise ValueError("a structure names a group, a time or both; null: there is none")
+        return self
+
+
 class Split(Section):
     """The division of the rows. Which rows is decided by `seed` and each row's key alone."""
 
@@ -29,6 +44,10 @@ class Split(Section):
     """The share of the rows that choose: the best epoch, the best trial, the calibration."""
     test: Share
     """The share of the rows that evaluate judges by."""
+    column: str | None = None
+    """A column that says of each row whether it is of `train`, `validation` or `test`; where no row
+    is of `validation`, a share of the train rows is.
+    """
 
     @model_validator(mode="after")
     def _leave_rows_to_train_on(self) -> Self:
@@ -60,12 +79,28 @@ class PrepareParams(Section):
     """The kind of a column where what is found is wrong, such as `{zip: categorical, name:
     exclude}`; `{}`: as found.
     """
+    drop_missing_target: bool
+    """`true`: rows without a target are left out, and counted; `false`: they are an error."""
+    structure: Structure | None
+    """Ties between the rows, such as `{group: patient}` or `{time: day}`; null: rows are
+    independent of each other.
+    """
     split: Split
     """The division of the rows into train, validation and test."""
     expectations: Annotated[str, Field(min_length=1)] | None
     """A file of what the table must be like, such as `data/raw/digits.expectations.yaml`; null:
     nothing is expected.
     """
+
+    def ties(self) -> dict[str, str]:
+        """Return the columns that divide the rows, by the key that names each."""
+        tie = self.structure or Structure.model_construct()
+        named = {
+            "prepare.structure.group": tie.group,
+            "prepare.structure.time": tie.time,
+            "prepare.split.column": self.split.column,
+        }
+        return {key: name for key, name in named.items() if name is not None}
 
     def column(self, name: str) -> Column:
         """Return what is said of a column, be it in one word or not at all."""

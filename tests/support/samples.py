@@ -34,6 +34,8 @@ def prepare_params(**changes: object) -> PrepareParams:
         "target": "y",
         "task": "auto",
         "columns": {},
+        "drop_missing_target": False,
+        "structure": None,
         "split": {"seed": 0, "validation": 0.2, "test": 0.2},
         "expectations": "none.yaml",
     }

@@ -283,7 +283,7 @@ def test_gaps_in_the_target_are_counted_and_shown(values: list[object]) -> None:
     found = problem({"x": range(20), "y": pl.Series(values)})
     assert "empty in 10 rows" in found.message
     assert "[1, 3, 5, 7, 9]" in found.message
-    assert found.key == "prepare.source"
+    assert found.key == "prepare.drop_missing_target"
 
 
 def test_lists_are_no_target() -> None:

@@ -11,6 +11,8 @@ SECTION = {
     "key": None,
     "target": "price",
     "task": "auto",
+    "drop_missing_target": False,
+    "structure": None,
     "split": {"seed": 0, "validation": 0.1, "test": 0.2},
     "expectations": None,
 }
