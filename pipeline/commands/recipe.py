@@ -1,4 +1,4 @@
-"""Whole recipes to start from: `docs/recipes/NAME.yaml` becomes `params.yaml`."""
+"""Recipes to start from: the template with `docs/recipes/NAME.yaml` becomes `params.yaml`."""
 
 import difflib
 from pathlib import Path
@@ -7,6 +7,7 @@ import click
 
 from pipeline.common.atomic import write_whole
 from pipeline.common.git import try_git
+from pipeline.params.template import apply_recipe, read_title
 from stages.common.errors import UserError, did_you_mean
 from stages.common.params import PARAMS
 
@@ -15,15 +16,7 @@ RECIPES = Path("docs/recipes")
 
 def list_recipes() -> dict[str, str]:
     """The recipes by name, each with the line that says what it is."""
-    recipes: dict[str, str] = {}
-    for path in sorted(RECIPES.glob("*.yaml")):
-        comments = [
-            line.removeprefix("# ")
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if line.startswith("# ") and "yaml-language-server" not in line
-        ]
-        recipes[path.stem] = comments[0] if comments else ""
-    return recipes
+    return {path.stem: read_title(path) or "" for path in sorted(RECIPES.glob("*.yaml"))}
 
 
 def write_recipe(name: str, *, force: bool) -> None:
@@ -37,7 +30,7 @@ def write_recipe(name: str, *, force: bool) -> None:
         meant = did_you_mean(name, recipes)
         hint = f"; did you mean '{meant}'?" if meant else ""
         raise UserError(f"there is no recipe '{name}'{hint}\n  recipes  {', '.join(recipes)}")
-    new = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    new = apply_recipe(RECIPES / f"{name}.yaml")
     old = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
     if old == new:
         click.echo(f"{PARAMS} is the recipe {name} already")
@@ -48,7 +41,7 @@ def write_recipe(name: str, *, force: bool) -> None:
             f"  commit them, or give them up with 'reprise recipe {name} --force'"
         )
     for line in difflib.unified_diff(
-        old.splitlines(), new.splitlines(), str(PARAMS), f"{RECIPES}/{name}.yaml", lineterm="", n=1
+        old.splitlines(), new.splitlines(), str(PARAMS), f"recipe {name}", lineterm="", n=1
     ):
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[0])
         click.secho(line, fg=colour)
@@ -57,8 +50,8 @@ def write_recipe(name: str, *, force: bool) -> None:
 
 
 def _is_kept(text: str) -> bool:
-    """Return whether git's last commit or a recipe holds this very text."""
-    if any(path.read_text(encoding="utf-8") == text for path in RECIPES.glob("*.yaml")):
+    """Return whether git's last commit holds this very text, or a recipe writes it."""
+    if any(apply_recipe(path) == text for path in RECIPES.glob("*.yaml")):
         return True
     done = try_git(Path.cwd(), "show", f"HEAD:./{PARAMS}")
     return done.returncode == 0 and done.stdout == text

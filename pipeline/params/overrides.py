@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.common.atomic import write_whole
 from pipeline.params.check import find_problems
+from pipeline.params.template import flow_map
 from stages.common.errors import Problem, UserError, shorten, wrong_name
 from stages.common.params import PARAMS
 from stages.common.yamlfile import read_yaml
@@ -90,19 +91,8 @@ def _set(tree: Any, key: str, value: object, source: str) -> Problem | None:
         node, at = node[part], f"{at}{part}."
     if not isinstance(node, Mapping):
         return Problem(f"'{parents}' has no keys of its own", key, shorten(value), file=source)
-    node[last] = _in_one_line(value)  # type: ignore[index]
+    node[last] = flow_map(value)  # type: ignore[index]
     return None
-
-
-def _in_one_line(value: object) -> object:
-    """A map as the file writes it, in braces."""
-    from ruamel.yaml.comments import CommentedMap
-
-    if not isinstance(value, dict):
-        return value
-    node = CommentedMap(value)
-    node.fa.set_flow_style()
-    return node
 
 
 def _placed(problem: Problem, overrides: Mapping[str, Any], source: str) -> Problem:

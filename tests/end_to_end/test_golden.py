@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 import torch
 
+from pipeline.params.template import apply_recipe
 from stages.common.files import read_csv, write_csv
 from stages.common.params import read_params
 from stages.common.yamlfile import read_yaml
@@ -60,7 +61,7 @@ class Recorder:
 def prepared(recipe: Path, folder: Path) -> Path:
     """A project of that recipe, on the data that it names, of which all before train has run."""
     project = small_project(folder, mixed_table(), {})
-    shutil.copy2(recipe, folder / "params.yaml")
+    (folder / "params.yaml").write_text(apply_recipe(recipe), encoding="utf-8")
     named = read_yaml(recipe)["prepare"]
     for name in (named["source"], named["expectations"]):
         shutil.copy2(ROOT / name, folder / name)

@@ -5,7 +5,6 @@ writes `outputs.json` anew, after a change that is meant to, and prints what dif
 same on one kind of machine alone, which the file names; on another kind the test is skipped.
 """
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.params.template import apply_recipe
 from stages.common.files import read_json, write_json
 from stages.common.yamlfile import read_yaml
 from stages.train.kind import find_kind
@@ -28,7 +28,7 @@ def outputs_of(recipe: Path, folder: Path) -> dict[str, str]:
     """Path → MD5 of each output after `dvc repro` of that recipe in an empty repository."""
     folder.mkdir()
     copy_project(folder)
-    shutil.copy2(recipe, folder / "params.yaml")
+    (folder / "params.yaml").write_text(apply_recipe(recipe), encoding="utf-8")
     command, environment = ["dvc", "repro", "--quiet"], project_environment()
     subprocess.run(command, cwd=folder, env=environment, check=True)
     stages = read_yaml(folder / "dvc.lock")["stages"]

@@ -1,6 +1,5 @@
 """The numbers are right: whole trainings against closed forms, scikit-learn and a known score."""
 
-import shutil
 import statistics
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.params.template import apply_recipe
 from stages.common.files import read_json
 from tests.conftest import Project, copy_project
 from tests.support.samples import run_stages, set_params
@@ -26,7 +26,8 @@ NO_EXPECTATIONS = {"prepare.expectations": "data/raw/none.expectations.yaml"}
 def project_with(recipe: str, folder: Path) -> Project:
     folder.mkdir()
     project = copy_project(folder)
-    shutil.copy2(project.path / f"docs/recipes/{recipe}.yaml", project.path / "params.yaml")
+    text = apply_recipe(project.path / f"docs/recipes/{recipe}.yaml")
+    (project.path / "params.yaml").write_text(text, encoding="utf-8")
     return project
 
 

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 import torch
 
+from pipeline.params.template import apply_recipe
 from stages.common.params import read_params
 from stages.common.yamlfile import read_yaml
 from stages.features.schema import Feature, Moments, Schema, Statistics, Target
@@ -147,6 +148,14 @@ def small_project(folder: Path, table: pl.DataFrame, changes: dict[str, Any]) ->
     }
     set_params(project, {**settings, **changes})
     return project
+
+
+def recipe_params(name: str) -> dict[str, Any]:
+    """The values of `params.yaml` as the recipe writes it."""
+    from ruamel.yaml import YAML
+
+    text = apply_recipe(ROOT / f"docs/recipes/{name}.yaml")
+    return cast(dict[str, Any], YAML(typ="safe").load(text))
 
 
 def run_stages(project: Project, *stages: str) -> None:

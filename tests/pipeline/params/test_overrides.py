@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.params.overrides import apply_overrides_to_file, parse_overrides
+from pipeline.params.template import apply_recipe
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT
@@ -62,7 +63,7 @@ def test_an_argument_that_the_name_takes_may_be_new(params: Path) -> None:
 def test_dvc_and_reprise_change_one_line(params: Path, recipe: Path, first: str) -> None:
     from dvc.utils.hydra import apply_overrides as apply_as_dvc
 
-    params.write_bytes(recipe.read_bytes())
+    params.write_text(apply_recipe(recipe), encoding="utf-8")
     before = params.read_text(encoding="utf-8").splitlines()
     if first == "dvc":
         apply_as_dvc(params, ["train.epochs=3"])

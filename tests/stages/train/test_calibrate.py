@@ -20,7 +20,6 @@ from sklearn import metrics as sk
 from pipeline.params.check import find_problems
 from stages.common.errors import UserError
 from stages.common.files import read_json
-from stages.common.yamlfile import read_yaml
 from stages.infer.export.verify import feeds
 from stages.model.calibration import UNCALIBRATED, margins, predict_codes, probabilities
 from stages.model.predictor import load_predictor
@@ -36,7 +35,7 @@ from stages.training.compatibility import check_calibration
 from stages.training.data.source import Split
 from stages.training.params import CalibrationParams, ThresholdMetric
 from tests.conftest import ROOT, Project
-from tests.support.samples import mixed_table, run_stages, small_project
+from tests.support.samples import mixed_table, recipe_params, run_stages, small_project
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -171,11 +170,11 @@ def test_a_target_that_cannot_be_calibrated_is_told(
 
 def test_check_knows_it_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    tree: dict[str, Any] = json.loads(json.dumps(read_yaml(Path("docs/recipes/mlp.yaml"))))
+    tree = recipe_params("mlp")
     tree["train"]["calibration"] = {"temperature": True, "threshold": "acuracy"}
     (problem,) = find_problems(tree)
     assert (problem.key, problem.suggestion) == ("train.calibration.threshold", "accuracy")
-    tree = json.loads(json.dumps(read_yaml(Path("docs/recipes/linear_regression.yaml"))))
+    tree = recipe_params("linear_regression")
     tree["prepare"]["task"] = "regression"
     tree["train"]["calibration"] = {"temperature": True, "threshold": None}
     tree["tune"] |= {"trials": 1, "space": {"train.calibration.temperature": [True, False]}}

@@ -32,6 +32,7 @@ from tests.conftest import ROOT
 from tests.support.samples import (
     classification,
     mixed_table,
+    recipe_params,
     run_stages,
     small_project,
     train_params,
@@ -172,7 +173,7 @@ def test_regression_has_no_classes_to_weigh() -> None:
     params = train_params(class_weights="balanced", loss={"name": "MSELoss"})
     with pytest.raises(UserError, match="which regression has not"):
         check_names(params, "regression", None)
-    tree = read_yaml(ROOT / "docs/recipes/linear_regression.yaml")
+    tree = recipe_params("linear_regression")
     tree["train"]["class_weights"] = "balanced"
     # The table says that it is regression, and so may the file.
     assert "train.class_weights" in [problem.key for problem in find_problems(tree)]
