@@ -26,11 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.big_models import ResNet, Transformer
 from benchmarks.train import CLIP, LEARNING_RATE, make_params
 from stages.features.batch import Batch, take
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.device.environment import compute_deterministically
 from stages.training.device.memory_format import (
-    choose_layout,
+    choose_memory_format,
     put_channels_last,
     with_channels_last,
 )
@@ -100,9 +100,9 @@ def cases(*, tiny: bool) -> list[Case]:
 def make_data(case: Case, device: torch.device) -> Data:
     """Random rows on the device; next to none to validate on."""
 
-    def split(num_rows: int) -> Split:
+    def split(num_rows: int) -> TensorSource:
         batch = {kind: values.to(device) for kind, values in case.draw(num_rows).items()}
-        return Split(batch, torch.randint(case.num_classes, (num_rows,)).to(device))
+        return TensorSource(batch, torch.randint(case.num_classes, (num_rows,)).to(device))
 
     torch.manual_seed(0)
     return Data(split(case.num_steps * case.batch_size), split(8), "classification")
@@ -133,7 +133,7 @@ def by_hand(model: nn.Module, data: Data, params: TrainParams, case: Case) -> fl
     (kind, x), y = next(iter(data.train.take(slice(None))[0].items())), data.train.target
     precision = choose_precision(params.precision, y.device)
     cast = casting(precision, y.device)
-    last, _ = choose_layout(params.channels_last, precision, y.device, {kind: x[:1]})
+    last, _ = choose_memory_format(params.channels_last, precision, y.device, {kind: x[:1]})
     if last:
         put_channels_last(model)
     lay_out = with_channels_last(None) if last else None
@@ -174,7 +174,7 @@ def ours(
         if state.totals.num_steps:
             watch.after(state.totals.num_steps)
 
-    train(model, data, params, 0, World(), lambda *_: None, save=save)
+    train(model, data, params, 0, World(), lambda *_: None, on_step_end=save)
     return watch.seconds
 
 

@@ -57,9 +57,9 @@ optimizer.step()
 """,
     "the stage train": f"""
 import os, runpy
-from stages.train import saver
+from stages.train.checkpoints import checkpointer
 # What the loop calls after every step.
-saver.Saver.__call__ = lambda self, state: {END}
+checkpointer.Checkpointer.__call__ = lambda self, state: {END}
 runpy.run_module("stages.train", run_name="__main__")
 """,
 }

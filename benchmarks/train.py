@@ -31,13 +31,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from stages.features.batch import Batch
 from stages.model.model import ModelSpec, make_model
-from stages.train.checkpoints.checkpoint import hold_checkpoints
-from stages.train.checkpoints.checkpointer import Saver
-from stages.train.checkpoints.signals import told_to_stop
-from stages.train.fit import tell_before
+from stages.train.checkpoints.checkpoint import lock_checkpoints
+from stages.train.checkpoints.checkpointer import Checkpointer
+from stages.train.checkpoints.signals import stop_signals
+from stages.train.fit import call_in_order
 from stages.train.logs.progress import follow_steps
 from stages.train.logs.tensorboard import open_board
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.params import TrainParams
@@ -107,14 +107,14 @@ def cases() -> list[Case]:
 def make_data(case: Case, batch_size: int, device: str = "cpu") -> Data:
     """Random rows, as many as make an epoch of `STEPS_PER_EPOCH` steps; a tenth to validate on."""
 
-    def split(num_rows: int, seed: int) -> Split:
+    def split(num_rows: int, seed: int) -> TensorSource:
         random = torch.Generator().manual_seed(seed)
         features = torch.randn(num_rows, *case.shape, generator=random)
         if case.num_outputs == 1:
             target = torch.randn(num_rows, generator=random)
         else:
             target = torch.randint(case.num_outputs, (num_rows,), generator=random)
-        return Split({case.kind: features.to(device)}, target.to(device))
+        return TensorSource({case.kind: features.to(device)}, target.to(device))
 
     num_rows = STEPS_PER_EPOCH * batch_size
     task = "regression" if case.num_outputs == 1 else "classification"
@@ -185,15 +185,15 @@ def by_hand(model: nn.Module, data: Data, params: TrainParams) -> None:
 def ours(model: nn.Module, data: Data, params: TrainParams) -> None:
     """The loop with all that the stage does: TensorBoard, checkpoints, early stopping, progress."""
     spec = ModelSpec(name="benchmark", arguments={}, inputs={}, num_outputs=1)
-    with _in_new_folder(), hold_checkpoints("benchmark") as folder, told_to_stop() as told:
-        save = Saver(folder, World(), told)
+    with _in_new_folder(), lock_checkpoints("benchmark") as folder, stop_signals() as stop_signal:
+        save = Checkpointer(folder, World(), stop_signal)
         tell = follow_steps(params, len(data.train), lambda _: math.inf, lambda *_: None)
         with open_board(spec, params, 0, data.metric) as board:
 
             def watch(epoch: Epoch, model: nn.Module) -> None:
                 board.write_epoch(epoch, model)
 
-            train(model, data, params, 0, World(), watch, save=tell_before(tell, save))
+            train(model, data, params, 0, World(), watch, on_step_end=call_in_order(tell, save))
         save.finish()
 
 

@@ -22,7 +22,7 @@ from stages.features.batch import to_batch
 from stages.features.schema import load_arrays, read_schema, read_statistics
 from stages.model.model import make_model, read_spec
 from stages.model.predictor import Predictor
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.device.environment import compute_deterministically
 from stages.training.loop import train
@@ -111,7 +111,7 @@ def predict_with(job: Job) -> Floats:
     data, predictor, arrays, params = loaded()
     rows = np.random.default_rng(seed).permutation(len(data.train))
     kept = torch.from_numpy(np.sort(rows[: round(share * len(rows))]))
-    part = Split(*data.train.take(kept))
+    part = TensorSource(*data.train.take(kept))
     data = Data(part, data.validation, data.task, data.deviation)
     model = make_model(read_spec(BUILT), seed)
     result = train(model, data, params, seed, World(), lambda *_: None)

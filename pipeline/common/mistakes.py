@@ -10,7 +10,7 @@ import click
 
 from pipeline.common.user import know_user
 from stages.common.errors import UserError, format_problem
-from stages.common.yamlfile import with_place
+from stages.common.yamlfile import with_location
 
 
 def stop_at_mistakes(command: Callable[..., None]) -> Callable[..., None]:
@@ -24,7 +24,7 @@ def stop_at_mistakes(command: Callable[..., None]) -> Callable[..., None]:
             command(*arguments, **options)
         except UserError as error:
             for problem in error.problems:
-                click.echo(format_problem(with_place(problem)), err=True)
+                click.echo(format_problem(with_location(problem)), err=True)
             for note in getattr(error, "__notes__", []):
                 click.echo(note, err=True)
             sys.exit(1)

@@ -22,7 +22,7 @@ from stages.common.config import (
     Overrides,
     apply_overrides,
     check_seed,
-    subtree,
+    get_path,
     validate_all,
 )
 from stages.common.errors import Problem, UserError, wrong_name
@@ -254,6 +254,6 @@ def check_models(tree: Mapping[str, Any]) -> list[Problem]:
 
 def _find(tree: Mapping[str, Any], key: str) -> object:
     try:
-        return subtree(tree, key)
+        return get_path(tree, key)
     except KeyError:
         return None

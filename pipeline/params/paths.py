@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.common.config import subtree
+from stages.common.config import get_path
 from stages.common.errors import Problem, did_you_mean
 from stages.common.files import find_odd
 from stages.common.params import DVC_FILE, TEMPLATE, read_variables
@@ -45,7 +45,7 @@ def _check_path(
     dep: str, key: str, tree: Mapping[str, Any], stage: str, stages: Stages, *, fetched: bool
 ) -> Problem | None:
     try:
-        value = subtree(tree, key)
+        value = get_path(tree, key)
     except KeyError:
         return None  # the section's own check has said so
     if not isinstance(value, str) or not value:
@@ -88,7 +88,7 @@ def _check_null(
     for.
     """
     try:
-        value = subtree(tree, key)
+        value = get_path(tree, key)
     except KeyError:
         return None
     path = Path(dep.replace(f"${{{key}}}", str(value)))

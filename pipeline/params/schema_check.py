@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from pipeline.deps.zoo_imports import DATASETS, ZOO, dataset_files, model_files
-from stages.common.config import subtree
+from stages.common.config import get_path
 from stages.common.errors import Problem, UserError, shorten, wrong_name, wrong_value
 from stages.common.files import md5, read_json
 from stages.common.params import VERSIONS
@@ -81,7 +81,7 @@ def _is_current(sources: Mapping[str, str]) -> bool:
 def check_named(tree: Mapping[str, Any], at: str, schema: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with `tree`, which stands at `at`: its name, or the name's arguments."""
     section, kind = at.split(".")
-    part = subtree(schema, f"$defs.{section.title()}Params.properties.{kind}")
+    part = get_path(schema, f"$defs.{section.title()}Params.properties.{kind}")
     assert isinstance(part, Mapping)
     # Of what may be null as well the name is the other case.
     part = part.get("anyOf", [part])[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.params.source_head import Head, read_column, read_head, type_of
-from stages.common.config import subtree
+from stages.common.config import get_path
 from stages.common.errors import Problem, UserError, did_you_mean, shorten, wrong_name
 from stages.common.yamlfile import read_yaml
 from stages.infer.params import InferParams
@@ -161,7 +161,7 @@ def check_new_rows(params: PrepareParams, infer: InferParams, head: Head) -> lis
 def check_slices(tree: Mapping[str, Any], params: PrepareParams, head: Head) -> list[Problem]:
     """Slices by a column that there is not, or that is no feature."""
     try:
-        slices = subtree(tree, "evaluate.slices")
+        slices = get_path(tree, "evaluate.slices")
     except KeyError:
         return []
     left = {name for name in params.columns if params.column(name).kind == "exclude"}

@@ -16,19 +16,19 @@ from typing import Any
 
 from pydantic import Field
 
-from stages.common.config import Section, validate_all
+from stages.common.config import Config, validate_all
 from stages.common.errors import Problem, UserError, did_you_mean
 from stages.common.params import DVC_FILE
 
 
-class Concurrency(Section):
+class Concurrency(Config):
     """A limit on the stages that share `name` and run at once on one Prefect server."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
     limit: int = Field(ge=1)
 
 
-class StageMeta(Section):
+class StageMeta(Config):
     """The content of `meta:` about running the stage; nothing is retried or limited without it."""
 
     retries: int = Field(0, ge=0)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.params.source_check import Target
-from stages.common.config import subtree
+from stages.common.config import get_path
 from stages.common.errors import Problem, wrong_name
 
 # What depends on the task, by its key.
@@ -60,6 +60,6 @@ def check_task_gates(of_task: list[Problem], gates: Mapping[str, Any]) -> list[P
 
 def _find(tree: Mapping[str, Any], key: str) -> object:
     try:
-        return subtree(tree, key)
+        return get_path(tree, key)
     except KeyError:
         return None

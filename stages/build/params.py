@@ -1,10 +1,10 @@
 """The section `build` of `params.yaml`."""
 
-from stages.common.config import Named, Section
+from stages.common.config import ClassSpec, Config
 
 
-class BuildParams(Section):
+class BuildParams(Config):
     """Which model, with which arguments."""
 
-    model: Named
+    model: ClassSpec
     """The name of a file in `stages/zoo/models/`, and its arguments: `{name: mlp, width: 64}`."""

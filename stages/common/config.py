@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.common.errors import Problem, UserError, shorten, wrong_name, wrong_value
-from stages.common.yamlfile import spell
+from stages.common.yamlfile import yaml_text
 
 Model = TypeVar("Model", bound=BaseModel)
 # Values by the path of their parameter: what tune tries, and what train takes from its winner.
@@ -49,13 +49,13 @@ _BOUNDS = {
 _BOOLEANS = {"True": "true", "False": "false"}
 
 
-class Section(BaseModel):
+class Config(BaseModel):
     """A part of `params.yaml`: frozen, strict about types, no unknown keys, no NaN."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Named(BaseModel):
+class ClassSpec(BaseModel):
     """A name and the arguments of what it names: `{name: AdamW, lr: 1e-3}`.
 
     Which arguments are right depends on the name, so whoever resolves the name checks them.
@@ -128,7 +128,7 @@ def _wrong_type(
     fields: list[str] = []
     if first["type"] == "model_type":
         fields = _field_names(model, first["loc"])
-        if first["ctx"]["class_name"] == Named.__name__:
+        if first["ctx"]["class_name"] == ClassSpec.__name__:
             kinds, fields = ["a name with its arguments: {name: …, …}"], []
     return wrong_value(f"be {' or '.join(kinds)}", key, first["input"], file, fields)
 
@@ -168,7 +168,7 @@ def _location(tree: object, parts: tuple[str | int, ...], kind: str) -> tuple[st
     for part in parts:
         if isinstance(node, Mapping):
             # What YAML reads as a number or a boolean may be meant as a name (`{3: 2.0}`).
-            key = next((k for k in node if spell(k) == part), part)
+            key = next((k for k in node if yaml_text(k) == part), part)
             found_here = key in node
         else:
             key, found_here = part, isinstance(node, list) and isinstance(part, int)
@@ -199,7 +199,7 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
     return next((model for model in found if model is not None), None)
 
 
-def subtree(tree: object, key: str) -> Mapping[str, Any] | object:
+def get_path(tree: object, key: str) -> Mapping[str, Any] | object:
     """Return what stands under the dotted `key` of `tree`. Raises KeyError when nothing does."""
     for part in key.split("."):
         if not isinstance(tree, Mapping) or part not in tree:

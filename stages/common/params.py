@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from stages.common.config import check_seed, subtree, validate
+from stages.common.config import check_seed, get_path, validate
 from stages.common.errors import Problem, UserError
 from stages.common.yamlfile import read_yaml
 
@@ -59,7 +59,7 @@ class Params:
 
     def matches(self, values: Mapping[str, Any]) -> bool:
         """Compare with values by their dotted keys, as a snapshot has them."""
-        return all(to_plain(subtree(self._tree, key)) == value for key, value in values.items())
+        return all(to_plain(get_path(self._tree, key)) == value for key, value in values.items())
 
     def _part(self, name: str) -> object:
         assert name in self._tree, (
@@ -75,7 +75,7 @@ def to_plain(value: object) -> Any:
 
 def stage_entry(stage: str) -> dict[str, Any]:
     """Return what `dvc.yaml` says of `stage`, with `${...}` as it stands there."""
-    entry = subtree(read_yaml(DVC_FILE), f"stages.{stage}")
+    entry = get_path(read_yaml(DVC_FILE), f"stages.{stage}")
     assert isinstance(entry, dict)
     return entry
 
@@ -108,7 +108,7 @@ def _paths(stage: str, kind: str) -> list[Path]:
         next(iter(e)) if isinstance(e, Mapping) else e for e in stage_entry(stage).get(kind, [])
     ]
     # As DVC does it; a null becomes the text None.
-    return [Path(TEMPLATE.sub(lambda m: str(subtree(tree, m[1])), path)) for path in listed]
+    return [Path(TEMPLATE.sub(lambda m: str(get_path(tree, m[1])), path)) for path in listed]
 
 
 def read_variables(pipeline: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def read_params(stage: str) -> Params:
     missing: list[Problem] = []
     for key in declared(stage, PARAMS):
         try:
-            value = subtree(tree, key)
+            value = get_path(tree, key)
         except KeyError:
             missing.append(Problem(f"the key '{key}' is missing", key=key))
             continue

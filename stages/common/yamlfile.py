@@ -85,7 +85,7 @@ def _check_aliases(text: str, path: Path) -> None:
         )
 
 
-def spell(name: object) -> str:
+def yaml_text(name: object) -> str:
     """A key as YAML writes it: `true` of a boolean, the digits of a number."""
     return str(name).lower() if isinstance(name, bool) else str(name)
 
@@ -114,7 +114,7 @@ def find_place(path: Path, key: str) -> tuple[int | None, str | None]:
                 name = int(name) if str(name).isdigit() and int(name) < len(node) else -1
                 found = name != -1
             else:
-                name = next((key for key in node if spell(key) == name), name)
+                name = next((key for key in node if yaml_text(key) == name), name)
                 found = name in node
             if found:
                 line = node.lc.data[name][0] + 1
@@ -127,7 +127,7 @@ def find_place(path: Path, key: str) -> tuple[int | None, str | None]:
     return line, "null" if shown and node is None else str(node) if shown else None
 
 
-def with_place(problem: Problem) -> Problem:
+def with_location(problem: Problem) -> Problem:
     """`problem` with the line of its key looked up in its file, and the value that stands there."""
     if problem.key is None or problem.line is not None:
         return problem

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from stages.common.config import Section
+from stages.common.config import Config
 from stages.common.errors import Problem, wrong_name
 
 
@@ -21,7 +21,7 @@ def check_gates(gates: Iterable[str], metrics: Sequence[str]) -> list[Problem]:
     return problems
 
 
-class Gate(Section):
+class Gate(Config):
     """Bounds that a metric must reach."""
 
     minimum: float | None = None
@@ -40,7 +40,7 @@ class Gate(Section):
         return self
 
 
-class EvaluateParams(Section):
+class EvaluateParams(Config):
     """Metrics on the test rows."""
 
     metrics: Annotated[list[str], Field(min_length=1)]

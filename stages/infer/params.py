@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from stages.common.config import Section
+from stages.common.config import Config
 from stages.formats.suffixes import TableFile
 
 Export = Literal["onnx", "program"]
 
 
-class InferParams(Section):
+class InferParams(Config):
     """Which rows to predict, and in which forms the model goes out."""
 
     input: TableFile | None

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from stages.common.config import Named, validate
+from stages.common.config import ClassSpec, validate
 from stages.common.errors import Problem, UserError, shorten, wrong_name
 from stages.common.files import read_json, write_json
 from stages.common.user_code import own_errors, require
@@ -33,7 +33,7 @@ class ModelSpec(Record):
     num_outputs: int
 
 
-def make_spec(model: Named, schema: Schema) -> ModelSpec:
+def make_spec(model: ClassSpec, schema: Schema) -> ModelSpec:
     """The spec of a named model for the data that `schema` describes, all arguments spelt out.
 
     Raises UserError for a name without a file in the zoo and for arguments that it doesn't take.

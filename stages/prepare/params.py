@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stages.common.config import Section, Seed
+from stages.common.config import Config, Seed
 from stages.features.schema import FeatureKind
 from stages.formats.suffixes import TableFile
 
@@ -13,14 +13,14 @@ Task = Literal["auto", "regression", "classification"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Column(Section):
+class Column(Config):
     """Settings of one column; what is null is as found."""
 
     kind: Kind | None = None
     """The kind of the column; `exclude`: no part of what is learned from."""
 
 
-class Structure(Section):
+class Structure(Config):
     """Ties between the rows, which no division of them may cut."""
 
     group: str | None = None
@@ -35,7 +35,7 @@ class Structure(Section):
         return self
 
 
-class Split(Section):
+class Split(Config):
     """The division of the rows. Which rows is decided by `seed` and each row's key alone."""
 
     seed: Seed
@@ -58,7 +58,7 @@ class Split(Section):
         return self
 
 
-class PrepareParams(Section):
+class PrepareParams(Config):
     """The source, the target and the split."""
 
     source: TableFile

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from stages.common.config import subtree
+from stages.common.config import get_path
 from stages.common.errors import UserError
 from stages.common.files import md5, read_json
 from stages.common.params import (
@@ -206,14 +206,14 @@ def _read(file: Path, key: str | None = None) -> Any:
     """The content of a YAML file, or what stands under `key`; None of what is half edited."""
     try:
         tree = read_yaml(file)
-        return tree if key is None else subtree(tree, key)
+        return tree if key is None else get_path(tree, key)
     except (UserError, KeyError):
         return None
 
 
 def _value(tree: object, key: str) -> Any:
     try:
-        return to_plain(subtree(tree, key))
+        return to_plain(get_path(tree, key))
     except KeyError:
         return None
 

@@ -15,7 +15,7 @@ from stages.common.params import Params
 from stages.common.telemetry import switch_off_telemetry
 from stages.common.terminal import keep_printing
 from stages.common.user_code import own_errors
-from stages.common.yamlfile import with_place
+from stages.common.yamlfile import with_location
 from stages.runtime.environment import check_imports, check_versions
 from stages.runtime.finished import changes_explain_errors, stop_if_changed, take_finished
 from stages.runtime.input_watch import begin, watch
@@ -81,7 +81,7 @@ def _note_seconds(stage: str, seconds: float) -> None:
 def _fail(stage: str, error: UserError, cause: BaseException | None = None) -> NoReturn:
     print(f"\n{stage} stopped", file=sys.stderr)
     for problem in error.problems:
-        print(format_problem(with_place(problem)), file=sys.stderr)
+        print(format_problem(with_location(problem)), file=sys.stderr)
     for note in getattr(cause or error, "__notes__", []):
         print(note, file=sys.stderr)
     sys.exit(1)

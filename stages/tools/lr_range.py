@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from stages.common.config import Named
+from stages.common.config import ClassSpec
 from stages.common.errors import UserError
 from stages.common.params import Params
 from stages.tools.training_tool import EnoughError, Training, at_least, prepare, run_aside
@@ -63,14 +63,14 @@ def measure(training: Training, lowest: float, highest: float, num_steps: int) -
     It ends before when the loss is no finite number, or far above its lowest.
     """
     # The rate is ours: no schedule, and no average of weights that has a rate of its own.
-    still = {"schedule": Named(name="ConstantLR", factor=1.0), "swa": None}
-    training = replace(training, params=training.params.model_copy(update=still))
+    constant = {"schedule": ClassSpec(name="ConstantLR", factor=1.0), "swa": None}
+    training = replace(training, params=training.params.model_copy(update=constant))
     rates = [float(rate) for rate in np.geomspace(lowest, highest, num_steps)]
     losses: list[float] = []
     shares: list[float] = []
     # What the epoch had come to before the step: sums of losses over rows, and rows.
     before = (0.0, 0.0)
-    is_lost = _watch()
+    diverged = _watch()
     diverges = False
 
     def set_rate(state: State, rate: float) -> None:
@@ -96,7 +96,7 @@ def measure(training: Training, lowest: float, highest: float, num_steps: int) -
         # A step that was not applied has added no rows.
         losses.append((now[0] - before[0]) / num_rows if num_rows else math.nan)
         before = now
-        if diverges := is_lost(losses[-1]):
+        if diverges := diverged(losses[-1]):
             raise EnoughError
         if len(losses) < num_steps:
             set_rate(state, rates[len(losses)])
@@ -114,7 +114,7 @@ def _watch() -> Callable[[float], bool]:
     """A function of one loss after the other that says whether the last ones have diverged."""
     mean, number, lowest, first = 0.0, 0, math.inf, math.inf
 
-    def is_lost(loss: float) -> bool:
+    def diverged(loss: float) -> bool:
         nonlocal mean, number, lowest, first
         number += 1
         mean = MEMORY * mean + (1 - MEMORY) * loss
@@ -124,7 +124,7 @@ def _watch() -> Callable[[float], bool]:
         lowest = min(lowest, recent)
         return not math.isfinite(recent) or recent > max(TIMES * lowest, first)
 
-    return is_lost
+    return diverged
 
 
 def find_curve(rates: list[float], losses: list[float], *, diverges: bool) -> Curve:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stages.common.config import MAX_COUNT, Section
+from stages.common.config import MAX_COUNT, Config
 from stages.common.params import DVC_FILE
 from stages.common.yamlfile import read_yaml
 
@@ -141,7 +141,7 @@ def _rows(
         default = "" if "default" not in field else f"; else {_value(field['default'])}"
         yield key, _takes(field, parts) + default, field.get("description", "")
         inner, place = _inner(field)
-        if inner is not None and inner != "Named":
+        if inner is not None and inner != "ClassSpec":
             yield from _rows(parts[inner], f"{key}{place}", parts)
 
 
@@ -172,7 +172,7 @@ def _takes(field: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
         return ", or ".join(words)
     if "$ref" in field:
         name = field["$ref"].split("/")[-1]
-        return "a name with its arguments" if name == "Named" else "the keys below"
+        return "a name with its arguments" if name == "ClassSpec" else "the keys below"
     if "enum" in field or "const" in field:
         return ", ".join(_value(value) for value in field.get("enum", [field.get("const")]))
     kind = field.get("type")
@@ -284,7 +284,7 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
     """The docstring under each field of a section, those that it inherits included."""
     found: dict[str, str] = {}
     for base in reversed(model.__mro__):
-        if not issubclass(base, Section) or base is Section:
+        if not issubclass(base, Config) or base is Config:
             continue
         (node,) = ast.parse(inspect.getsource(base)).body
         assert isinstance(node, ast.ClassDef)

@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel, create_model
 
 from stages.build.params import BuildParams
-from stages.common.config import Section, Seed
+from stages.common.config import Config, Seed
 from stages.common.errors import UserError
 from stages.common.files import md5
 from stages.evaluate.measure.metrics import metrics_of
@@ -71,7 +71,7 @@ def sections_schema() -> dict[str, Any]:
         infer=(InferParams, ...),
     )
     schema = root.model_json_schema()
-    describe(schema, _sections(Section))
+    describe(schema, _sections(Config))
     return schema
 
 
@@ -86,7 +86,7 @@ def make_schema() -> dict[str, Any]:
     schema = sections_schema()
     schema["additionalProperties"] = False
     parts = schema["$defs"]
-    del parts["Named"]
+    del parts["ClassSpec"]
 
     models = sorted(path.stem for path in ZOO.glob("[!_]*.py"))
     parts["BuildParams"]["properties"]["model"] = _named(

@@ -17,12 +17,12 @@ from stages.common.errors import UserError, format_problem
 from stages.common.params import Params, read_params
 from stages.common.terminal import keep_printing
 from stages.common.user_code import own_errors
-from stages.common.yamlfile import with_place
+from stages.common.yamlfile import with_location
 from stages.features.schema import read_statistics
 from stages.model.model import make_model
 from stages.runtime.environment import check_versions
 from stages.train.fit import BEST, read_recipe
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
 from stages.training.device.environment import choose_threads, compute_deterministically
@@ -93,7 +93,7 @@ def run_aside(name: str, work: Callable[[Params], None]) -> None:
 def _fail(name: str, error: UserError) -> NoReturn:
     print(f"\n{name} stopped", file=sys.stderr)
     for problem in error.problems:
-        print(format_problem(with_place(problem)), file=sys.stderr)
+        print(format_problem(with_location(problem)), file=sys.stderr)
     sys.exit(1)
 
 
@@ -122,7 +122,7 @@ def prepare(params: Params) -> Training:
     print(f"{spec.name}: {num_weights:,} weights on {device}; {threads}; {place}")
     for path, value in recipe.overrides.items():
         print(f"from tune: {path} = {value}")
-    one = Split(*data.validation.take(slice(0, 1)))
+    one = TensorSource(*data.validation.take(slice(0, 1)))
     return Training(model.to(device), replace(data, validation=one), section, params.seed)
 
 

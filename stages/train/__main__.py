@@ -16,7 +16,7 @@ from stages.common.errors import Problem, UserError
 from stages.common.params import Params
 from stages.model.model import make_model
 from stages.runtime.stage import run_stage
-from stages.train.checkpoints.checkpoint import hold_checkpoints, key_of
+from stages.train.checkpoints.checkpoint import checkpoint_key, lock_checkpoints
 from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.train.fit import fit, read_recipe
 from stages.train.launch import launch
@@ -43,7 +43,7 @@ def train(params: Params, out: Path) -> None:
     if nodes > 1 and section.replicas > 1:
         message = f"replicas train on one machine each; PET_NNODES asks for {nodes}"
         raise UserError(Problem(message, "train.replicas", str(section.replicas), ("1",)))
-    with hold_checkpoints(key_of(processes, nodes)) as checkpoints:
+    with lock_checkpoints(checkpoint_key(processes, nodes)) as checkpoints:
         try:
             if section.replicas > 1:
                 at_once = num_at_once(spec, section.batch_size, processes)

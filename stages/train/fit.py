@@ -14,10 +14,10 @@ from stages.common.yamlfile import read_yaml
 from stages.features.schema import Schema, read_schema
 from stages.model.model import ModelSpec, make_model, read_spec
 from stages.train.calibrate import calibrate
-from stages.train.checkpoints.checkpoint import history_of, load_checkpoint, newest, unpack
-from stages.train.checkpoints.checkpointer import Saver
+from stages.train.checkpoints.checkpoint import history_of, load_checkpoint, load_state_dict, newest
+from stages.train.checkpoints.checkpointer import Checkpointer
 from stages.train.checkpoints.sharded_checkpoint import load_part
-from stages.train.checkpoints.signals import told_to_stop
+from stages.train.checkpoints.signals import stop_signals
 from stages.train.kind import write_kind
 from stages.train.logs.monitor import open_watch
 from stages.train.logs.tensorboard import due_weights
@@ -73,34 +73,35 @@ def fit(
     model, data, choices = prepare_training(
         section, spec, schema, recipe.overrides, seed, replica, world
     )
-    if not choices.divided:
+    if not choices.sharded:
         model.to(choose_device())
-    saved = _load_saved(checkpoints, world, divided=choices.divided)
+    saved = _load_saved(checkpoints, world, sharded=choices.sharded)
 
-    def restore(state: State) -> None:
-        unpack(saved, world, state)
+    def load_state(state: State) -> None:
+        load_state_dict(saved, world, state)
         size = state.result.micro_batch_size
         state.result.micro_batch_size = read_oom_hints(checkpoints, size, world)
 
-    with told_to_stop() as told:
-        save = Saver(checkpoints, world, told)
-        train_it = partial(
-            train, model, data, section, seed, world, restore=restore, save=save, choices=choices
+    with stop_signals() as stop_signal:
+        checkpointer = Checkpointer(checkpoints, world, stop_signal)
+        run_training = partial(
+            train, model, data, section, seed, world, load_state=load_state, choices=choices
         )
         if not world.is_local_main_process:
-            _train_beside(train_it, save, section.epochs)
+            _train_without_logs(run_training, checkpointer, section.epochs)
             return
-        done = history_of(saved)
-        with open_watch(spec, section, seed, data, done, checkpoints, world) as watch:
+        history = history_of(saved)
+        with open_watch(spec, section, seed, data, history, checkpoints, world) as watch:
             watch.board.write_start(model, data)
-            for epoch in done:
+            for epoch in history:
                 watch(epoch, None)
+            on_step_end = call_in_order(watch.progress.after_step, checkpointer)
             try:
-                result = train_it(watch=watch, save=tell_before(watch.progress.after_step, save))
+                result = run_training(on_epoch_end=watch, on_step_end=on_step_end)
             finally:
                 watch.progress.close()
-                save.finish()
-            if choices.divided:
+                checkpointer.finish()
+            if choices.sharded:
                 # In the host's memory, where it was made: no device may hold it.
                 model = make_model(spec, seed)
             model.load_state_dict(result.weights)
@@ -114,21 +115,19 @@ def fit(
         print(line)
 
 
-def tell_before(
-    tell: Callable[[State], None], save: Callable[[State], None]
-) -> Callable[[State], None]:
-    """Return what tells of a state and then saves it, if it is time for that."""
+def call_in_order(*callbacks: Callable[[State], None]) -> Callable[[State], None]:
+    """One callback that calls each of `callbacks` with the state."""
 
-    def after_step(state: State) -> None:
-        tell(state)
-        save(state)
+    def on_step_end(state: State) -> None:
+        for callback in callbacks:
+            callback(state)
 
-    return after_step
+    return on_step_end
 
 
-def _load_saved(checkpoints: Path | None, world: World, *, divided: bool) -> dict[str, Any] | None:
-    """The newest checkpoint; of divided weights, this process's part of it. None: there is none."""
-    if divided:
+def _load_saved(checkpoints: Path | None, world: World, *, sharded: bool) -> dict[str, Any] | None:
+    """The newest checkpoint; of sharded weights, this process's part of it. None: there is none."""
+    if sharded:
         return load_part(checkpoints, world)
     # Read once: where one was damaged or is being dropped, two readers might take different.
     saved: dict[str, Any] | None = world.broadcast_object(
@@ -137,15 +136,17 @@ def _load_saved(checkpoints: Path | None, world: World, *, divided: bool) -> dic
     return saved
 
 
-def _train_beside(train_it: Callable[..., Result], save: Saver, num_epochs: int) -> None:
-    """Train beside the first process, which alone tells of it and writes the result."""
+def _train_without_logs(
+    run_training: Callable[..., Result], checkpointer: Checkpointer, num_epochs: int
+) -> None:
+    """Train in a process other than the first, which alone logs and writes the result."""
 
-    def watch(epoch: Epoch, model: nn.Module) -> None:
+    def on_epoch_end(epoch: Epoch, model: nn.Module) -> None:
         # It takes all processes to show the weights that they divide.
         for _ in due_weights(model, epoch.epoch, num_epochs):
             pass
 
     try:
-        train_it(watch=watch)
+        run_training(on_epoch_end=on_epoch_end, on_step_end=checkpointer)
     finally:
-        save.finish()
+        checkpointer.finish()

@@ -9,7 +9,7 @@ from stages.features.schema import Schema, read_statistics
 from stages.model.model import ModelSpec
 from stages.train.replicas import num_sharing
 from stages.training.choices import Choices, make_choices
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
 from stages.training.device.environment import choose_threads
@@ -43,11 +43,11 @@ def prepare_training(
     processes = f"{world.size} process" + ("es" if world.size > 1 else "")
     processes += f" on {world.num_nodes} machines" if world.num_nodes > 1 else ""
     print(f"{spec.name}: {num_weights:,} weights on {device}; {processes}")
-    print(place, threads, *choices.told, sep="; ")
+    print(place, threads, *choices.notes, sep="; ")
     for line in _lines_of(section, overrides, model, data):
         print(line)
     # Where a row is not made anew, or read from disk, each time that it is looked at.
-    if isinstance(data.validation, Split) and (far := find_far(data.validation, data)):
+    if isinstance(data.validation, TensorSource) and (far := find_far(data.validation, data)):
         print(f"note: {tell_far(far, 'validation', data.validation)}")
     return model, data, choices
 

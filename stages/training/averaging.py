@@ -27,14 +27,14 @@ def is_averaged(params: TrainParams, epoch: int) -> bool:
     return params.swa is not None and epoch >= params.swa.start
 
 
-def is_held(params: TrainParams, epoch: int) -> bool:
+def swa_lr_active(params: TrainParams, epoch: int) -> bool:
     """Return whether `epoch` (from 1) has the learning rate of `train.swa` in place of the
     schedule's.
     """
     return is_averaged(params, epoch) and params.swa is not None and params.swa.lr is not None
 
 
-def held_rates(optimizer: Optimizer, params: TrainParams) -> list[float]:
+def swa_rates(optimizer: Optimizer, params: TrainParams) -> list[float]:
     """The rate of each of the optimizer's groups while the schedule is held; none: it never is.
 
     As long as no schedule has touched it: groups are to each other as they are in the recipe.
@@ -46,7 +46,7 @@ def held_rates(optimizer: Optimizer, params: TrainParams) -> list[float]:
     return [params.swa.lr * ratio for ratio in ratios]
 
 
-def hold(optimizer: Optimizer, rates: list[float]) -> None:
+def set_learning_rates(optimizer: Optimizer, rates: list[float]) -> None:
     """Give each of the optimizer's groups its rate."""
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
@@ -69,15 +69,15 @@ def add_to_average(average: nn.Module, model: nn.Module, num_averaged: int) -> N
         own_buffer.copy_(buffer)
 
 
-def norms_of(
-    average: nn.Module, model: nn.Module, still: Collection[nn.Module]
+def batch_norms(
+    average: nn.Module, model: nn.Module, frozen: Collection[nn.Module]
 ) -> list[_BatchNorm]:
     """The batch norms of `average` that keep statistics, without those frozen in `model`."""
     pairs = zip(average.modules(), model.modules(), strict=True)
     return [
         own
         for own, norm in pairs
-        if isinstance(own, _BatchNorm) and own.running_mean is not None and norm not in still
+        if isinstance(own, _BatchNorm) and own.running_mean is not None and norm not in frozen
     ]
 
 
@@ -109,7 +109,7 @@ def recompute_norms(
             batch = take(batch, good)
         model(batch)
     if len(mine) < math.ceil(len(parts) / world.size):
-        # To gather divided weights takes all processes: each calls the model equally often.
+        # To gather sharded weights takes all processes: each calls the model equally often.
         model.eval()
         model(source.take(order[:1])[0])
     for norm, momentum in zip(norms, momenta, strict=True):

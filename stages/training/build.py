@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stages.model.dropout import DropoutRng, share_dropout_rng
-from stages.training.averaging import held_rates
+from stages.training.averaging import swa_rates
 from stages.training.choices import Choices, make_choices
 from stages.training.data.batching import LocalBatch, shard
 from stages.training.device.compile import compile_model
@@ -22,7 +22,7 @@ from stages.training.device.precision import casting, make_scaler
 from stages.training.device.rng import seed_generators
 from stages.training.optim.class_weights import weigh_classes
 from stages.training.optim.loss import make_loss
-from stages.training.optim.monitored_metric import watched_direction
+from stages.training.optim.monitored_metric import monitored_direction
 from stages.training.optim.optimizer import make_optimizer, needs_closure
 from stages.training.optim.param_groups import freeze
 from stages.training.optim.registry import resolve
@@ -34,13 +34,13 @@ from stages.training.step.buffer_snapshot import find_buffers
 from stages.training.step.closure_step import closure_step
 from stages.training.step.one_row import check_one_row
 from stages.training.step.step import (
-    Step,
+    StepContext,
     build_ddp_buckets,
     train_step,
     train_step_on_device,
 )
 
-TrainStep = Callable[[LocalBatch, State], None]
+StepFn = Callable[[LocalBatch, State], None]
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Assembly:
     """One training, put together and not begun.
 
     `train_step` takes a step of `step`: the usual one, or what the optimizer or the device needs.
-    `held_rates` are those of the optimizer's groups while `train.swa` holds the schedule.
+    `swa_rates` are those of the optimizer's groups while `train.swa` holds the schedule.
     """
 
-    step: Step
-    train_step: TrainStep
+    step: StepContext
+    train_step: StepFn
     state: State
     loss_fn: nn.Module
-    held_rates: list[float]
+    swa_rates: list[float]
 
 
 def assemble(
@@ -80,30 +80,30 @@ def assemble(
     check_one_row(model, frozen_norms, data.train, params, world)
     by_closure = needs_closure(resolve("optimizer", params.optimizer)[0])
     # FSDP and LBFGS flatten the weights, which takes them in the usual order; images may differ.
-    if choices.channels_last and not choices.divided and not by_closure:
+    if choices.channels_last and not choices.sharded and not by_closure:
         put_channels_last(model)
     average = None
     if params.ema is not None or params.swa is not None:
         average = copy.deepcopy(model).requires_grad_(requires_grad=False)
-    if choices.divided:
+    if choices.sharded:
         for each in (model,) if average is None else (model, average):
             shard_model(each, device, world)
     optimizer = make_optimizer(model, params)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    if choices.divided:
+    if choices.sharded:
         weights = keep_parts(weights, optimizer)
-    rates = held_rates(optimizer, params)
+    rates = swa_rates(optimizer, params)
     steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
-    direction = watched_direction(params, data.task)
+    direction = monitored_direction(params, data.task)
     schedule = make_schedule(optimizer, params, steps_per_epoch, direction)
     result = Result(micro_batch_size=params.micro_batch_size)
     dropout_rng = share_dropout_rng(model, device)
     scaler = make_scaler(choices.precision, device)
-    if choices.divided and scaler is not None:
+    if choices.sharded and scaler is not None:
         scaler = share_scaler(scaler, device)
     augment = make_augment(params.augment, sample, dropout_rng)
     augment = with_channels_last(augment) if choices.channels_last else augment
-    step = Step(
+    step = StepContext(
         wrapped_model=_wrap_model(model, data, params, world, result, dropout_rng, choices),
         loss_fn=loss_fn,
         optimizer=optimizer,
@@ -116,8 +116,8 @@ def assemble(
         augment=augment,
         clip_value=params.clip_value,
         frozen_norms=frozen_norms,
-        grad_norm_fn=total_norm if choices.divided else nn.utils.get_total_norm,
-        equal_forwards=choices.divided,
+        grad_norm_fn=total_norm if choices.sharded else nn.utils.get_total_norm,
+        equal_forwards=choices.sharded,
         buffers=find_buffers(model),
     )
     if world.size > 2 and isinstance(step.wrapped_model, DistributedDataParallel):
@@ -129,7 +129,7 @@ def assemble(
     return Assembly(step, _choose_step(step, device), state, loss_fn, rates)
 
 
-def _choose_step(step: Step, device: torch.device) -> TrainStep:
+def _choose_step(step: StepContext, device: torch.device) -> StepFn:
     if needs_closure(type(step.optimizer)):
         return partial(closure_step, step)
     return partial(train_step if device.type == "cpu" else train_step_on_device, step)
@@ -164,7 +164,7 @@ def _wrap_model(
             return min(max_local_rows, result.micro_batch_size or max_local_rows)
 
         model = compile_model(model, dropout_rng, usual_size, deterministic=params.deterministic)
-    if world.size == 1 or choices.divided:
+    if world.size == 1 or choices.sharded:
         return model
     # The gradients lie where they are added up: no copy of them. A static graph brings nothing
     # here, and fails where micro-batches begin without adding up.

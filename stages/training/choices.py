@@ -8,8 +8,8 @@ from torch import nn
 from stages.features.batch import Batch
 from stages.training.device.compile import choose_compile
 from stages.training.device.distributed import World
-from stages.training.device.fsdp import divides_weights
-from stages.training.device.memory_format import choose_layout
+from stages.training.device.fsdp import shards_weights
+from stages.training.device.memory_format import choose_memory_format
 from stages.training.device.precision import choose_precision
 from stages.training.params import TrainParams
 from stages.training.state import Data
@@ -19,15 +19,15 @@ from stages.training.state import Data
 class Choices:
     """The decisions for every `auto` of the recipe, and whether processes divide the weights.
 
-    `told` has the decisions in words, for the user. A parameter overrides what changes the result,
+    `notes` has the decisions in words, for the user. A parameter overrides what changes the result,
     the environment what belongs to the machine.
     """
 
     precision: str
     compiled: bool
     channels_last: bool
-    divided: bool
-    told: tuple[str, ...]
+    sharded: bool
+    notes: tuple[str, ...]
 
 
 def make_choices(
@@ -39,12 +39,16 @@ def make_choices(
     """
     device = data.train.target.device
     precision = choose_precision(params.precision, device)
-    channels_last, layout = choose_layout(params.channels_last, precision, device, sample)
-    divided = divides_weights(params, world)
+    channels_last, format_note = choose_memory_format(
+        params.channels_last, precision, device, sample
+    )
+    sharded = shards_weights(params, world)
     num_products, num_steps = sizes(model, data, params)
-    compiled, why = choose_compile(params.compile, device, num_products, num_steps, divided=divided)
-    told = tuple(filter(None, (why, precision, layout)))
-    return Choices(precision, compiled, channels_last, divided, told)
+    compiled, compile_note = choose_compile(
+        params.compile, device, num_products, num_steps, sharded=sharded
+    )
+    notes = tuple(filter(None, (compile_note, precision, format_note)))
+    return Choices(precision, compiled, channels_last, sharded, notes)
 
 
 def sizes(model: nn.Module, data: Data, params: TrainParams) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stages.common.errors import Problem, wrong_name
-from stages.common.yamlfile import spell
+from stages.common.yamlfile import yaml_text
 from stages.training.params import (
     NUM_CLASSES,
     Augment,
@@ -56,7 +56,7 @@ def check_class_weights(
         return [Problem(message, at, str(weights), ("null",))]
     if isinstance(weights, str) or classes is None:
         return []
-    names = [spell(name) for name in classes]
+    names = [yaml_text(name) for name in classes]
     return [
         replace(
             wrong_name(f"the target has no class '{name}'", name, names, f"{at}.{name}"),

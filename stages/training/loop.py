@@ -15,26 +15,26 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from stages.training.averaging import (
     add_to_average,
-    hold,
+    batch_norms,
     is_averaged,
-    is_held,
-    norms_of,
     recompute_norms,
+    set_learning_rates,
+    swa_lr_active,
     update_average,
 )
-from stages.training.build import TrainStep, assemble
+from stages.training.build import StepFn, assemble
 from stages.training.choices import Choices
 from stages.training.data.batching import epoch_batches, local_batches, seed_of_epoch
 from stages.training.data.source import Source, rows_at_once
 from stages.training.device.distributed import World
 from stages.training.device.fsdp import gather_weights, is_sharded, local
 from stages.training.far_values import stop_when_far
-from stages.training.optim.monitored_metric import watched_direction, watched_metric
+from stages.training.optim.monitored_metric import monitored_direction, monitored_metric
 from stages.training.optim.schedule import moves_by_step
 from stages.training.params import TrainParams
 from stages.training.state import Data, Epoch, EpochTotals, Result, State
-from stages.training.step.divergence import is_lost, lost, stop_when_diverged
-from stages.training.step.step import Step, match_target_shape
+from stages.training.step.divergence import divergence_error, has_diverged, stop_when_diverged
+from stages.training.step.step import StepContext, match_target_shape
 
 
 def train(
@@ -43,9 +43,9 @@ def train(
     params: TrainParams,
     seed: int,
     world: World,
-    watch: Callable[[Epoch, nn.Module], None],
-    restore: Callable[[State], None] = lambda _: None,
-    save: Callable[[State], None] = lambda _: None,
+    on_epoch_end: Callable[[Epoch, nn.Module], None],
+    load_state: Callable[[State], None] = lambda _: None,
+    on_step_end: Callable[[State], None] = lambda _: None,
     choices: Choices | None = None,
 ) -> Result:
     """Train `model` in place on its device; return the history and the weights to keep.
@@ -55,63 +55,63 @@ def train(
     seed gives the same bits for one number of processes, and the same numbers within rounding for
     any other.
 
-    `watch` is called after every epoch and may end the training by raising. `save` is called with
-    the state after every step and every epoch, and `restore` before the first one: when it loads
-    what was saved, the training resumes there and ends with the same bits. `choices` are made by
-    the rules unless they are handed in.
+    `on_epoch_end` is called after every epoch and may end the training by raising. `on_step_end`
+    is called with the state after every step and every epoch, and `load_state` before the first
+    one: when it loads what was saved, the training resumes there and ends with the same bits.
+    `choices` are made by the rules unless they are handed in.
 
     Raises UserError for names that don't fit, DivergedError when the loss is not finite any more.
     """
-    sign = 1 if watched_direction(params, data.task) == "min" else -1
+    sign = 1 if monitored_direction(params, data.task) == "min" else -1
     assembly = assemble(model, data, params, seed, world, choices)
     step, state = assembly.step, assembly.state
     schedule = state.schedule
-    restore(state)
+    load_state(state)
     result = state.result
     while len(result.history) < params.epochs and not is_out_of_patience(result, params):
         epoch = len(result.history) + 1
-        held = is_held(params, epoch)
-        if held:
-            hold(state.optimizer, assembly.held_rates)
+        swa_sets_lr = swa_lr_active(params, epoch)
+        if swa_sets_lr:
+            set_learning_rates(state.optimizer, assembly.swa_rates)
         step.dropout_rng.begin_epoch(seed, epoch)
-        train_epoch(step, assembly.train_step, data.train, state, params, seed, save)
+        train_epoch(step, assembly.train_step, data.train, state, params, seed, on_step_end)
         step.dropout_rng.end_epoch()
-        judged = _find_judged(state, step, data.train, params, seed)
-        for buffer in judged.buffers():
+        eval_model = find_eval_model(state, step, data.train, params, seed)
+        for buffer in eval_model.buffers():
             # Each process has counted rows of its own; the first one's counts are kept.
             world.broadcast(buffer)
-        figures = validate(judged, data.validation, assembly.loss_fn, data, world)
-        done = _end_epoch(epoch, state.totals, figures, data, world)
+        loss_and_metric = validate(eval_model, data.validation, assembly.loss_fn, data, world)
+        epoch_result = _end_epoch(epoch, state.totals, loss_and_metric, data, world)
 
-        result.history.append(done)
-        watched = watched_value(done, params)
+        result.history.append(epoch_result)
+        monitored = monitored_value(epoch_result, params)
         stopping = params.early_stopping
-        best = None if result.best_epoch is None else watched_value(result.best_epoch, params)
-        if stopping is None or best is None or sign * watched < sign * best:
-            result.best_epoch = done
-            result.weights = {k: local(v).clone() for k, v in judged.state_dict().items()}
-        watch(done, judged)
-        if not (held or moves_by_step(schedule)):
+        best = None if result.best_epoch is None else monitored_value(result.best_epoch, params)
+        if stopping is None or best is None or sign * monitored < sign * best:
+            result.best_epoch = epoch_result
+            result.weights = {k: local(v).clone() for k, v in eval_model.state_dict().items()}
+        on_epoch_end(epoch_result, eval_model)
+        if not (swa_sets_lr or moves_by_step(schedule)):
             # Others have moved in each step, or stand still while `train.swa` sets the rate.
             if isinstance(schedule, ReduceLROnPlateau):
-                schedule.step(watched)
+                schedule.step(monitored)
             else:
                 schedule.step()
         state.totals = EpochTotals(consecutive_skips=state.totals.consecutive_skips)
-        save(state)
+        on_step_end(state)
     if is_sharded(model):
         result.weights = gather_weights(model, result.weights, world)
     return result
 
 
 def train_epoch(
-    step: Step,
-    train_step: TrainStep,
+    step: StepContext,
+    train_step: StepFn,
     source: Source,
     state: State,
     params: TrainParams,
     seed: int,
-    save: Callable[[State], None],
+    on_step_end: Callable[[State], None],
 ) -> None:
     """Take the steps of one epoch that are still to do; they add to `state.totals`."""
     sums = state.totals
@@ -122,7 +122,7 @@ def train_epoch(
         norm.eval()
     epoch = len(state.result.history) + 1
     steps_per_epoch = math.ceil(len(source) / params.batch_size)
-    moves = moves_by_step(state.schedule) and not is_held(params, epoch)
+    moves = moves_by_step(state.schedule) and not swa_lr_active(params, epoch)
     order = epoch_batches(len(source), params.batch_size, seed, epoch)
     for batch in local_batches(
         source, order[sums.num_steps :], step.world, seed_of_epoch(seed, epoch)
@@ -133,13 +133,13 @@ def train_epoch(
             state.schedule.step()
         if state.average is not None and params.ema is not None:
             update_average(state.average, state.model, params.ema, number)
-        if is_lost(sums, steps_per_epoch, scaled=step.scaler is not None):
-            raise lost(step, source, batch, epoch, state)
-        save(state)
+        if has_diverged(sums, steps_per_epoch, scaled=step.scaler is not None):
+            raise divergence_error(step, source, batch, epoch, state)
+        on_step_end(state)
 
 
-def _find_judged(
-    state: State, step: Step, source: Source, params: TrainParams, seed: int
+def find_eval_model(
+    state: State, step: StepContext, source: Source, params: TrainParams, seed: int
 ) -> nn.Module:
     """Return what is judged and kept after an epoch: the model, or the average of its weights."""
     epoch = len(state.result.history) + 1
@@ -147,7 +147,7 @@ def _find_judged(
         return state.model
     if params.swa is not None:
         add_to_average(state.average, state.model, epoch - params.swa.start)
-        if norms := norms_of(state.average, state.model, step.frozen_norms):
+        if norms := batch_norms(state.average, state.model, step.frozen_norms):
             order = torch.cat(epoch_batches(len(source), params.batch_size, seed, epoch))
             recompute_norms(state.average, norms, source, order, step.world)
     return state.average
@@ -166,7 +166,7 @@ def _end_epoch(
         torch.tensor(local, dtype=torch.float64, device=device)
     ).tolist()
     applied = float(sums.steps_applied)
-    done = Epoch(
+    epoch_result = Epoch(
         epoch=epoch,
         learning_rate=sums.learning_rate,
         gradient_norm=float(sums.norm) / applied if applied else math.nan,
@@ -175,24 +175,24 @@ def _end_epoch(
         metric=validation[1],
         skipped_steps=sums.num_steps - round(applied),
     )
-    if math.isfinite(done.train_loss) and not math.isfinite(done.validation_loss):
+    if math.isfinite(epoch_result.train_loss) and not math.isfinite(epoch_result.validation_loss):
         stop_when_far(epoch, data)
-    stop_when_diverged(epoch, done.train_loss, done.validation_loss)
-    return done
+    stop_when_diverged(epoch, epoch_result.train_loss, epoch_result.validation_loss)
+    return epoch_result
 
 
 def validate(
-    model: nn.Module, split: Source, loss_of: nn.Module, data: Data, world: World
+    model: nn.Module, split: Source, loss_fn: nn.Module, data: Data, world: World
 ) -> tuple[float, float]:
     """Mean loss over rows and the metric of the task, over all processes' shares of the split."""
     # FSDP uses the buffers of its first all-gather again; made in inference mode, no later step
     # could write to them.
     with torch.no_grad() if is_sharded(model) else torch.inference_mode():
-        return _judge(model, split, loss_of, data, world)
+        return _evaluate(model, split, loss_fn, data, world)
 
 
-def _judge(
-    model: nn.Module, split: Source, loss_of: nn.Module, data: Data, world: World
+def _evaluate(
+    model: nn.Module, split: Source, loss_fn: nn.Module, data: Data, world: World
 ) -> tuple[float, float]:
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=split.target.device)
@@ -206,7 +206,7 @@ def _judge(
         scores = match_target_shape(model(batch), target)
         if not has_rows:
             continue
-        totals[0] += loss_of(scores, target) * len(target)
+        totals[0] += loss_fn(scores, target) * len(target)
         if data.task == "classification":
             totals[1] += (scores.argmax(1) == target).sum()
         else:
@@ -223,6 +223,6 @@ def is_out_of_patience(result: Result, params: TrainParams) -> bool:
     return len(result.history) - result.best_epoch.epoch >= stopping.patience
 
 
-def watched_value(epoch: Epoch, params: TrainParams) -> float:
+def monitored_value(epoch: Epoch, params: TrainParams) -> float:
     """The value of the watched metric after an epoch."""
-    return epoch.validation_loss if watched_metric(params) == "loss" else epoch.metric
+    return epoch.validation_loss if monitored_metric(params) == "loss" else epoch.metric

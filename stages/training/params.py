@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from stages.common.config import MAX_COUNT, MAX_NUMBER, Named, Section
-from stages.common.yamlfile import spell
+from stages.common.config import MAX_COUNT, MAX_NUMBER, ClassSpec, Config
+from stages.common.yamlfile import yaml_text
 
 Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Rate = Annotated[float, Field(gt=0, le=MAX_NUMBER)]
@@ -28,9 +28,9 @@ def _spell_keys(weights: Any) -> Any:
         return weights
     if len({isinstance(name, str) for name in weights}) > 1:
         # DVC can't put them in an order, and fails without saying where.
-        others = ", ".join(spell(name) for name in weights if not isinstance(name, str))
+        others = ", ".join(yaml_text(name) for name in weights if not isinstance(name, str))
         raise ValueError(f"names beside others that are text must be in quotes: {others}")
-    return {spell(k) if isinstance(k, bool | int) else k: v for k, v in weights.items()}
+    return {yaml_text(k) if isinstance(k, bool | int) else k: v for k, v in weights.items()}
 
 
 def _tag(weights: object) -> str:
@@ -45,7 +45,7 @@ ClassWeights = Annotated[
 ]
 
 
-class EarlyStopping(Section):
+class EarlyStopping(Config):
     """Which epoch's weights are kept, and when to stop."""
 
     metric: Literal["loss", "accuracy", "rmse"]
@@ -58,7 +58,7 @@ class EarlyStopping(Section):
     """
 
 
-class CalibrationParams(Section):
+class CalibrationParams(Config):
     """The calibration, fitted on validation rows after training; classification alone."""
 
     temperature: bool
@@ -71,7 +71,7 @@ class CalibrationParams(Section):
     """
 
 
-class Augment(Section):
+class Augment(Config):
     """Random variations of the train rows, new in each epoch; 0: none."""
 
     flip: Annotated[float, Field(ge=0, le=1)]
@@ -84,7 +84,7 @@ class Augment(Section):
     """
 
 
-class Group(Section):
+class Group(Config):
     """Weights that a pattern names."""
 
     match: Annotated[str, Field(min_length=1)]
@@ -101,7 +101,7 @@ class Group(Section):
         return self
 
 
-class Swa(Section):
+class Swa(Config):
     """The mean of the weights at the ends of epochs."""
 
     start: Positive
@@ -110,7 +110,7 @@ class Swa(Section):
     """The learning rate from the beginning of that epoch on; null: the schedule continues."""
 
 
-class TrainParams(Section):
+class TrainParams(Config):
     """The training."""
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -121,7 +121,7 @@ class TrainParams(Section):
     """Rows that go through the model at once, where a batch does not fit the memory: the same
     training within rounding. null: the whole batch.
     """
-    dataset: Named | None
+    dataset: ClassSpec | None
     """Train rows from code of your own: the name of a file in `stages/zoo/datasets/`, and its
     arguments. null: the rows as prepared.
     """
@@ -129,7 +129,7 @@ class TrainParams(Section):
     """Random variations of the train rows, new in each epoch, such as `{flip: 0.5, shift: 1, noise:
     0.1}`; null: not at all.
     """
-    loss: Named
+    loss: ClassSpec
     """A class of `torch.nn` or of `stages/zoo/losses.py`, and its arguments: `{name:
     CrossEntropyLoss}`.
     """
@@ -137,7 +137,7 @@ class TrainParams(Section):
     """The weight of the rows of a class: `{rare: 3}` by the name of the class, or `balanced`:
     the rarer a class, the more. null: all rows alike.
     """
-    optimizer: Named
+    optimizer: ClassSpec
     """A class of `torch.optim`, and its arguments: `{name: AdamW, lr: 3e-3, weight_decay:
     0.01}`.
     """
@@ -145,7 +145,7 @@ class TrainParams(Section):
     """Weights by patterns of their names, with a learning rate of their own or frozen: `[{match:
     'output.*', lr: 1e-3, frozen: false}]`. null: all alike.
     """
-    schedule: Named
+    schedule: ClassSpec
     """A class of `torch.optim.lr_scheduler` or of `stages/zoo/schedules.py`, and its arguments:
     `{name: CosineAnnealingLR}`.
     """

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from stages.common.config import Named, Overrides, apply_overrides, validate
+from stages.common.config import ClassSpec, Overrides, apply_overrides, validate
 from stages.features.rows import open_rows
 from stages.features.schema import Moments, Schema, Statistics, load_arrays
 from stages.model.model import ModelSpec, make_model, make_spec, read_spec
@@ -30,7 +30,7 @@ def override_model(spec: ModelSpec, overrides: Overrides, schema: Schema) -> Mod
     """`spec` with the overrides of `build.model.*` set. Raises UserError."""
     model = {"name": spec.name, **spec.arguments}
     changed = apply_overrides({"model": model}, overrides, "build")["model"]
-    return spec if changed == model else make_spec(Named(**changed), schema)
+    return spec if changed == model else make_spec(ClassSpec(**changed), schema)
 
 
 def load_data(
@@ -38,7 +38,7 @@ def load_data(
     statistics: Statistics,
     device: torch.device,
     num_sharing: int = 1,
-    dataset: Named | None = None,
+    dataset: ClassSpec | None = None,
 ) -> tuple[Data, str]:
     """The train and validation splits, on the device if they fit; and where they are, in words.
 
@@ -49,7 +49,7 @@ def load_data(
     columns = {
         feature.name: statistics.numeric[feature.name] for feature in schema.of_kind("numeric")
     }
-    told = (
+    target_facts = (
         schema.target.task,
         moments.deviation,
         schema.target.classes or (),
@@ -58,8 +58,8 @@ def load_data(
     )
     if dataset is not None:
         learned = load_split(dataset, open_rows(PREPARED / "train"), device, train=True)
-        judged = load_split(dataset, open_rows(PREPARED / "validation"), device, train=False)
-        data = Data(learned, judged, *told)
+        validated = load_split(dataset, open_rows(PREPARED / "validation"), device, train=False)
+        data = Data(learned, validated, *target_facts)
         workers = f", {learned.num_workers} workers" if learned.num_workers else ""
         return data, f"data by {dataset.name}{workers}"
     arrays = [load_arrays(PREPARED / name) for name in ("train", "validation")]
@@ -67,7 +67,7 @@ def load_data(
     size = sum(size_on_device(split.features) + split.target.nbytes for split in mapped)
     place, said = choose_place(size, device, num_sharing)
     train, validation = mapped if place == "mapped" else map(read_split, mapped)
-    return Data(train, validation, *told), said
+    return Data(train, validation, *target_facts), said
 
 
 def seed_of(seed: int, replica: int) -> int:

@@ -12,7 +12,7 @@ from stages.common.params import Params
 from stages.model.model import make_model
 from stages.runtime.snapshot import fingerprint
 from stages.runtime.stage import run_stage
-from stages.training.optim.monitored_metric import watched_metric
+from stages.training.optim.monitored_metric import monitored_metric
 from stages.training.optim.preflight import check_names
 from stages.training.recipe import override_model, override_train
 from stages.tune.params import TuneParams, check_space
@@ -38,7 +38,7 @@ def tune(params: Params, out: Path) -> None:
         write_nothing(out)
         print("no trials: train takes the values of params.yaml")
         return
-    watched = watched_metric(override_train(start.train, {}))
+    watched = monitored_metric(override_train(start.train, {}))
     check_space(section, check, watched)
 
     # A search that was killed goes on; a finished one leaves nothing to go on from, so that a

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from stages.common.config import Overrides, Section
+from stages.common.config import Config, Overrides
 from stages.common.errors import Problem, UserError
 
 Number = int | float
@@ -27,7 +27,7 @@ _NOT_TUNABLE = {
 }
 
 
-class Range(Section):
+class Range(Config):
     """The numbers from `low` to `high`, both included; whole ones when both are whole."""
 
     low: Number
@@ -60,7 +60,7 @@ Values = Annotated[
 ]
 
 
-class TuneParams(Section):
+class TuneParams(Config):
     """The search for better values."""
 
     trials: Annotated[int, Field(ge=0, le=1_000_000)]

@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from stages.common.config import Overrides, subtree
+from stages.common.config import Overrides, get_path
 from stages.common.params import Params
 from stages.features.schema import Schema, read_schema, read_statistics
 from stages.model.model import ModelSpec, read_spec
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
 from stages.training.device.environment import choose_threads, compute_deterministically
-from stages.training.loop import train, watched_value
-from stages.training.optim.monitored_metric import watched_direction
+from stages.training.loop import monitored_value, train
+from stages.training.optim.monitored_metric import monitored_direction
 from stages.training.recipe import (
     BUILT,
     PREPARED,
@@ -59,7 +59,7 @@ def current_values(start: Start, params: TuneParams) -> Overrides:
     current: Overrides = {}
     for path in params.space:
         try:
-            current[path] = subtree(tree, path)
+            current[path] = get_path(tree, path)
         except KeyError:
             continue
     return current
@@ -75,7 +75,7 @@ def make_objective(start: Start) -> tuple[Objective, str]:
     load = partial(load_data, start.schema, read_statistics(PREPARED), device)
     common, _ = load(dataset=recipe.dataset)
     compute_deterministically(asked=recipe.deterministic)
-    direction = f"{watched_direction(recipe, start.schema.target.task)}imize"
+    direction = f"{monitored_direction(recipe, start.schema.target.task)}imize"
 
     def objective(overrides: Overrides, report: Callable[[int, float], None]) -> float:
         recipe = override_train(start.train, overrides)
@@ -87,7 +87,7 @@ def make_objective(start: Start) -> tuple[Objective, str]:
         choose_threads(num_weights, recipe.batch_size, World())
 
         def watch(epoch: Epoch, _: nn.Module) -> None:
-            report(epoch.epoch, watched_value(epoch, recipe))
+            report(epoch.epoch, monitored_value(epoch, recipe))
 
         try:
             result = train(model, data, recipe, start.seed, World(), watch)
@@ -95,6 +95,6 @@ def make_objective(start: Start) -> tuple[Objective, str]:
             # A learning rate that is too high says something too: the search goes on without it.
             raise DivergedTrial from None
         assert result.best_epoch is not None
-        return watched_value(result.best_epoch, recipe)
+        return monitored_value(result.best_epoch, recipe)
 
     return objective, direction

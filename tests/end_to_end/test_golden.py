@@ -84,9 +84,9 @@ def step_losses(project: Path) -> list[float]:
     """Train in this process as a worker of the stage does; the loss of each step."""
     recorder = Recorder()
 
-    def recorded(*given: Any, watch: Any, **_: Any) -> Result:
+    def recorded(*given: Any, on_epoch_end: Any, **_: Any) -> Result:
         # Not the hooks of the stage for checkpoints: here there are none.
-        return train(*given, watch=watch, save=recorder)
+        return train(*given, on_epoch_end=on_epoch_end, on_step_end=recorder)
 
     out = project / "out"
     with (

@@ -13,7 +13,7 @@ from torch import nn
 
 import stages.zoo
 from stages.build.summary import check_gradients
-from stages.common.config import Named
+from stages.common.config import ClassSpec
 from stages.common.errors import Problem, UserError, format_problem
 from stages.common.user_code import own_errors, tell
 from stages.features.schema import Feature, Schema, Target
@@ -29,11 +29,11 @@ SCHEMA = Schema(
 )
 HEAD = """import torch
 from torch import nn
-from stages.common.config import Section
+from stages.common.config import Config
 
 
 """
-MODEL = """class Arguments(Section):
+MODEL = """class Arguments(Config):
     width: int = 4
 
 
@@ -57,7 +57,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
     ),
     "no Model": ("class Model(", "class Mode(", "has no class Model", "import torch"),
     "Arguments of another kind": (
-        "Arguments(Section)",
+        "Arguments(Config)",
         "Arguments",
         "a subclass of BaseModel",
         "class Arg",
@@ -171,7 +171,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def build() -> tuple[nn.Module, Any]:
     """As the stage build does it."""
-    spec = make_spec(Named(name="mine"), SCHEMA)
+    spec = make_spec(ClassSpec(name="mine"), SCHEMA)
     model = make_model(spec, 0)
     check_gradients(model, spec, 0)
     return model, spec

@@ -43,7 +43,7 @@ def test_every_file_that_it_names_exists() -> None:
 
 
 def test_every_key_that_they_name_is_in_params() -> None:
-    from stages.common.config import subtree
+    from stages.common.config import get_path
     from stages.common.yamlfile import read_yaml
 
     params = read_yaml(ROOT / "params.yaml")
@@ -52,7 +52,7 @@ def test_every_key_that_they_name_is_in_params() -> None:
     keys = {key for text in texts for key in re.findall(pattern, text)}
     assert len(keys) > 25
     for key in keys:
-        subtree(params, key)
+        get_path(params, key)
 
 
 def test_the_mistake_that_it_shows_stands_on_the_line_that_it_names() -> None:

@@ -14,16 +14,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from stages.common.config import Named
+from stages.common.config import ClassSpec
 from stages.features.batch import Batch
 from stages.model.model import make_model
-from stages.train.checkpoints.checkpoint import copied, unpack
-from stages.train.checkpoints.checkpointer import Saver
+from stages.train.checkpoints.checkpoint import copied, load_state_dict
+from stages.train.checkpoints.checkpointer import Checkpointer
 from stages.train.checkpoints.sharded_checkpoint import load_part
 from stages.training import recipe
 from stages.training.data import source as sources
 from stages.training.data.batching import epoch_batches
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device import fsdp as sharded
 from stages.training.device.distributed import World
 from stages.training.loop import train
@@ -86,17 +86,17 @@ def fit(kind: str, world: World, changes: dict[str, Any], **hooks: Any) -> Resul
 def fit_dataset(folder: Path, world: World, changes: dict[str, Any], **hooks: Any) -> Result:
     """Train on the rows of `folder` as a dataset of one's own makes them, in a worker."""
     recipe.PREPARED = folder
-    named = Named.model_validate({"name": "random_erasing", "num_workers": 1})
+    named = ClassSpec.model_validate({"name": "random_erasing", "num_workers": 1})
     data, _ = load_data(SCHEMA, STATISTICS, torch.device("cpu"), dataset=named)
     params = train_params(**RECIPE | changes)
     return train(make_model(SPEC, 4), data, params, SEED, world, lambda *_: None, **hooks)
 
 
 def go_on(
-    train_it: Callable[..., Result], world: World, folder: Path, numbers: Sequence[int]
+    run_training: Callable[..., Result], world: World, folder: Path, numbers: Sequence[int]
 ) -> list[Result]:
     """The result of a training, then of those that go on from its checkpoints of `numbers`."""
-    save, kept = Saver(folder, world, lambda: False, seconds_between=0), []
+    save, kept = Checkpointer(folder, world, lambda: False, seconds_between=0), []
     folder.mkdir(exist_ok=True)
 
     def keep(state: State) -> None:
@@ -107,10 +107,10 @@ def go_on(
         kept.append(load_part(folder, world))
         world.barrier()
 
-    results = [train_it(save=keep)]
+    results = [run_training(on_step_end=keep)]
     for number in numbers:
-        restore = partial(unpack, kept[number], world)
-        results.append(train_it(restore=restore))
+        load_state = partial(load_state_dict, kept[number], world)
+        results.append(run_training(load_state=load_state))
     return results
 
 
@@ -129,7 +129,7 @@ def both_ways(
     world: World,
     make: Callable[[], nn.Module],
     data: Data,
-    watch: Callable[[Epoch, nn.Module], None] = lambda *_: None,
+    on_epoch_end: Callable[[Epoch, nn.Module], None] = lambda *_: None,
     **changes: Any,
 ) -> list[Result]:
     """Each with a copy of the model, then each with its part of it."""
@@ -137,7 +137,7 @@ def both_ways(
     for parallel in ("ddp", "fsdp"):
         torch.manual_seed(3)
         params = train_params(**RECIPE | {"parallel": parallel, **changes})
-        found.append(train(make(), data, params, SEED, world, watch))
+        found.append(train(make(), data, params, SEED, world, on_epoch_end))
     return found
 
 
@@ -147,11 +147,13 @@ def count(world: World) -> list[dict[str, Tensor]]:
     # Batch norm wants more than one row at once.
     large = {"batch_size": 20, "micro_batch_size": None}
 
-    def watch(_: Epoch, judged: nn.Module) -> None:
-        seen.append(copied(dict(judged.named_buffers())))
+    def on_epoch_end(_: Epoch, eval_model: nn.Module) -> None:
+        seen.append(copied(dict(eval_model.named_buffers())))
 
     for average in (None, 0.9):
-        both_ways(world, Normed, classification(40), watch, **large | {"ema": average, "epochs": 1})
+        both_ways(
+            world, Normed, classification(40), on_epoch_end, **large | {"ema": average, "epochs": 1}
+        )
     return seen
 
 
@@ -208,7 +210,9 @@ def main() -> None:
     clean = classification(50)
     numbers = clean.train.batch["numeric"].clone()
     numbers[7] = torch.nan
-    data = Data(Split({"numeric": numbers}, clean.train.target), clean.validation, clean.task)
+    data = Data(
+        TensorSource({"numeric": numbers}, clean.train.target), clean.validation, clean.task
+    )
     lost = both_ways(world, partial(Model, 3), data, precision="fp16")
     found = {
         "zoo": list(zoo.values()),

@@ -22,7 +22,7 @@ from stages.features.schema import Feature, Moments, Schema, Statistics, Target
 from stages.model.predictor import Predictor
 from stages.prepare.params import PrepareParams
 from stages.runtime.outputs import stage_outputs
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.params import TrainParams
 from stages.training.state import Data
 from tests.conftest import ROOT, Project, project_environment
@@ -71,22 +71,22 @@ def train_params(**changes: object) -> TrainParams:
     return TrainParams.model_validate({**section, **changes})
 
 
-def clusters(num_rows: int, num_classes: int = 3, seed: int = 0) -> Split:
+def clusters(num_rows: int, num_classes: int = 3, seed: int = 0) -> TensorSource:
     """Points of four numbers around a centre for each class; not all of them separable."""
     random = np.random.default_rng(seed)
     target = random.integers(num_classes, size=num_rows)
     centres = np.random.default_rng(99).normal(size=(num_classes, 4))
     points = (centres[target] + random.normal(size=(num_rows, 4))).astype(np.float32)
-    return Split({"numeric": torch.from_numpy(points)}, torch.from_numpy(target))
+    return TensorSource({"numeric": torch.from_numpy(points)}, torch.from_numpy(target))
 
 
-def line(num_rows: int, seed: int = 0) -> Split:
+def line(num_rows: int, seed: int = 0) -> TensorSource:
     """Points of four numbers and a noisy linear function of them."""
     random = np.random.default_rng(seed)
     points = random.normal(size=(num_rows, 4))
     target = points @ [1.0, -2.0, 0.5, 0.0] + 0.1 * random.normal(size=num_rows)
     batch = {"numeric": torch.from_numpy(points.astype(np.float32))}
-    return Split(batch, torch.from_numpy(target.astype(np.float32)))
+    return TensorSource(batch, torch.from_numpy(target.astype(np.float32)))
 
 
 def classification(num_rows: int = 50) -> Data:

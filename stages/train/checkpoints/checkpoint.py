@@ -35,7 +35,7 @@ NUM_KEPT = 2
 WRITING = ".writing"
 
 
-def key_of(num_processes: int, num_nodes: int = 1) -> str:
+def checkpoint_key(num_processes: int, num_nodes: int = 1) -> str:
     """The name of what a training's bits depend on: all that DVC looks at, and the machine's part.
 
     Of the machine: the kind of device, the processes, and what its threads are chosen from.
@@ -46,7 +46,7 @@ def key_of(num_processes: int, num_nodes: int = 1) -> str:
 
 
 @contextmanager
-def hold_checkpoints(key: str) -> Iterator[Path | None]:
+def lock_checkpoints(key: str) -> Iterator[Path | None]:
     """The folder for the checkpoints of `key`, held against other runs; None if one holds it."""
     folder = CHECKPOINTS / key
     CHECKPOINTS.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def newest(folder: Path | None, world: World) -> int:
 
 
 def load_checkpoint(folder: Path | None) -> dict[str, Any] | None:
-    """The newest that is what was written, as `pack` has put it together."""
+    """The newest that is what was written, as `state_dict` has put it together."""
     for path in reversed(list_checkpoints(folder)):
         saved = read_checkpoint(path)
         if saved is not None:
@@ -117,12 +117,12 @@ def write_checkpoint(folder: Path, position: tuple[int, int], content: dict[str,
     # What a killed process has left half written; nobody else writes here.
     for left in folder.glob(f"[0-9]*{WRITING}"):
         left.unlink()
-    write_file(folder, stem_of(position), ".pt", content)
+    write_file(folder, checkpoint_stem(position), ".pt", content)
     for old in list_checkpoints(folder)[:-NUM_KEPT]:
         old.unlink()
 
 
-def stem_of(position: tuple[int, int]) -> str:
+def checkpoint_stem(position: tuple[int, int]) -> str:
     """Return what the name of a checkpoint begins with: epochs and steps, in the order of the
     alphabet.
     """
@@ -162,7 +162,7 @@ def copied(value: Any) -> Any:
     return value
 
 
-def pack_rank(state: State) -> dict[str, Any]:
+def rank_state_dict(state: State) -> dict[str, Any]:
     """Return what only this process knows: its sums of the epoch, and where its randomness is."""
     sums = {name: float(value) for name, value in vars(state.totals).items()}
     return {"sums": sums, "generators": read_generators(_device_of(state))}
@@ -172,8 +172,11 @@ def _device_of(state: State) -> torch.device:
     return next(state.model.parameters()).device
 
 
-def pack(state: State, ranks: list[dict[str, Any]]) -> dict[str, Any]:
-    """All that the next step depends on, as tensors and plain values; `ranks` of `pack_rank`."""
+def state_dict(state: State, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    """All that the next step depends on, as tensors and plain values.
+
+    `ranks` has the `rank_state_dict` of each process.
+    """
     kept = state.result.best_epoch
     return {
         "history": [astuple(epoch) for epoch in state.result.history],
@@ -194,7 +197,7 @@ def history_of(saved: dict[str, Any] | None) -> list[Epoch]:
     return [] if saved is None else [Epoch(*row) for row in saved["history"]]
 
 
-def unpack(saved: dict[str, Any] | None, world: World, state: State) -> None:
+def load_state_dict(saved: dict[str, Any] | None, world: World, state: State) -> None:
     """Put everything back as it was when `saved` was packed; nothing if it is None."""
     if saved is None:
         return
@@ -207,7 +210,7 @@ def unpack(saved: dict[str, Any] | None, world: World, state: State) -> None:
         state.scaler.load_state_dict(saved["scaler"])
     mine = saved["ranks"][world.rank]
     put_generators(mine["generators"], _device_of(state))
-    whole = ("num_steps", "lost")
+    whole = ("num_steps", "consecutive_skips")
     state.totals = EpochTotals(**{n: int(v) if n in whole else v for n, v in mine["sums"].items()})
     result = state.result
     result.history += history_of(saved)

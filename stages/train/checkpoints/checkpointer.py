@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, write_checkpoint
+from stages.train.checkpoints.checkpoint import (
+    copied,
+    rank_state_dict,
+    state_dict,
+    write_checkpoint,
+)
 from stages.train.checkpoints.sharded_checkpoint import drop_older, make_mark, write_part
 from stages.training.device.distributed import World
 from stages.training.device.fsdp import is_sharded
@@ -23,7 +28,7 @@ from stages.training.state import State
 PREEMPTED = 75
 # Not more often than this: a copy of the state takes time, and the disk is not ours alone.
 SECONDS_BETWEEN = 10.0
-ASKED = "REPRISE_CHECKPOINT_SECONDS"
+ENV_VAR = "REPRISE_CHECKPOINT_SECONDS"
 # Between the questions that the processes of a training ask each other.
 SECONDS_BETWEEN_QUESTIONS = 0.25
 MAX_STEPS_BETWEEN = 1000
@@ -34,30 +39,30 @@ def seconds_between() -> float:
 
     Raises UserError for no number.
     """
-    asked = os.environ.get(ASKED, str(SECONDS_BETWEEN))
+    asked = os.environ.get(ENV_VAR, str(SECONDS_BETWEEN))
     try:
         seconds = float(asked)
     except ValueError:
         seconds = math.nan
     if not seconds >= 0:
-        raise UserError(f"{ASKED} is '{asked}': it must be a number of seconds, 0 or more")
+        raise UserError(f"{ENV_VAR} is '{asked}': it must be a number of seconds, 0 or more")
     return seconds
 
 
 @dataclass
-class Saver:
+class Checkpointer:
     """Called after every step: writes a checkpoint when the last one is some seconds old.
 
     Told to stop, it writes one at once and ends the process: with `PREEMPTED`, or alone after a
     Ctrl-C as a Ctrl-C does. Several processes do both at the same step: every now and then they
     ask each other, which takes no part in what they compute. The first one writes for all, or
-    each its part of divided weights. A copy of the state is made between two steps; the disk is
+    each its part of sharded weights. A copy of the state is made between two steps; the disk is
     written beside the steps that follow.
     """
 
     folder: Path | None
     world: World
-    told_to_stop: Callable[[], int]
+    stop_signal: Callable[[], int]
     seconds_between: float = field(default_factory=seconds_between)
     saved_at: float = field(default_factory=time.monotonic)
     asked_at: float = field(default_factory=time.monotonic)
@@ -68,7 +73,7 @@ class Saver:
 
     def __call__(self, state: State) -> None:
         """Write one, if it is time; whole or not at all."""
-        stop, due = self.told_to_stop(), self._is_due()
+        stop, due = self.stop_signal(), self._is_due()
         if self.world.size > 1:
             self.steps_until_asked -= 1
             if self.steps_until_asked > 0:
@@ -117,7 +122,7 @@ class Saver:
         return answer[0], bool(answer[1])
 
     def _save(self, state: State, folder: Path) -> None:
-        ranks = self.world.gather(pack_rank(state))
+        ranks = self.world.gather(rank_state_dict(state))
         self.saved_at = time.monotonic()
         in_parts = is_sharded(state.model)
         if not (self.world.is_local_main_process or in_parts):
@@ -128,6 +133,6 @@ class Saver:
             drop_older(folder, self.world)
             mark = self.world.broadcast_object(make_mark)
             write = partial(write_part, mark=mark, world=self.world)
-        content = copied(pack(state, ranks))
+        content = copied(state_dict(state, ranks))
         position = (len(state.result.history), state.totals.num_steps)
         self.writing = self.writer.submit(write, folder, position, content)

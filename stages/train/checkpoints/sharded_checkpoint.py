@@ -15,9 +15,9 @@ from uuid import uuid4
 from stages.train.checkpoints.checkpoint import (
     NUM_KEPT,
     WRITING,
+    checkpoint_stem,
     reached,
     read_checkpoint,
-    stem_of,
     write_file,
 )
 from stages.training.device.distributed import World
@@ -75,7 +75,7 @@ def write_part(
     folder: Path, position: tuple[int, int], content: dict[str, Any], mark: str, world: World
 ) -> None:
     """Write this process's part of the checkpoint `mark`. Raises OSError."""
-    write_file(folder, f"{stem_of(position)}-{mark}-{_which(world)}", SUFFIX, content)
+    write_file(folder, f"{checkpoint_stem(position)}-{mark}-{_which(world)}", SUFFIX, content)
 
 
 def drop_older(folder: Path, world: World) -> None:

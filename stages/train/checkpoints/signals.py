@@ -14,7 +14,7 @@ INTERRUPTED = "\ninterrupted: it stops after this step; Ctrl-C again stops it at
 
 
 @contextmanager
-def told_to_stop() -> Iterator[Callable[[], int]]:
+def stop_signals() -> Iterator[Callable[[], int]]:
     """A function that gives the signal that has told us to stop, SIGTERM or Ctrl-C; 0: none has.
 
     In here they wait for the end of a step. Where none ends for `STOP_SECONDS`, and at a second

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from stages.common.config import Named
+from stages.common.config import ClassSpec
 from stages.common.errors import Problem, UserError
 from stages.features.rows import Rows
 from stages.features.schema import Array
@@ -114,7 +114,7 @@ class Loaded:
             del made
 
 
-def load_split(named: Named, rows: Rows, device: torch.device, *, train: bool) -> Loaded:
+def load_split(named: ClassSpec, rows: Rows, device: torch.device, *, train: bool) -> Loaded:
     """The split `rows` as a dataset makes it. Raises UserError where it can't."""
     inner, collate = make_dataset(named, rows, train=train)
     num_workers: int = check_dataset(named).model_dump()["num_workers"]

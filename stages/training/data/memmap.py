@@ -19,7 +19,7 @@ from torch import Tensor
 from stages.common.errors import UserError
 from stages.features.batch import IMAGE, Batch, finish, take, to_target
 from stages.features.schema import Array, Statistics
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.environment import memory_of
 
 # What the model, its gradients and a batch's activations are left.
@@ -116,7 +116,7 @@ def open_split(arrays: dict[str, Array], statistics: Statistics, device: torch.d
     return Mapped(features, statistics, to_target(arrays, device), arrays["key"])
 
 
-def read_split(mapped: Mapped) -> Split:
+def read_split(mapped: Mapped) -> TensorSource:
     """All rows on the device, read part by part: little is held beside what stays."""
     num_rows, (first, _) = len(mapped), mapped.take(slice(0, 1))
     size = max(1, int(GATHER_BYTES * num_rows / size_on_device(mapped.features)))
@@ -127,7 +127,7 @@ def read_split(mapped: Mapped) -> Split:
         part = slice(start, start + size)
         for kind, tensor in mapped.take(part)[0].items():
             batch[kind][part] = tensor
-    return Split(batch, mapped.target, mapped.keys)
+    return TensorSource(batch, mapped.target, mapped.keys)
 
 
 def size_on_device(arrays: dict[str, Array]) -> int:

@@ -39,7 +39,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Split:
+class TensorSource:
     """Rows that lie on the device: what is taken is a slice by their numbers."""
 
     batch: Batch

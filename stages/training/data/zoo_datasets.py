@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, create_model
 from torch.utils.data import Dataset, default_collate
 
-from stages.common.config import Named, validate
+from stages.common.config import ClassSpec, validate
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.user_code import own_errors, problem_of, require
 from stages.features.rows import Rows
@@ -35,7 +35,7 @@ def dataset_arguments(name: str) -> type[BaseModel]:
     return create_model(name, __base__=own, __doc__=own.__doc__, num_workers=(NumWorkers, 0))
 
 
-def check_dataset(named: Named) -> BaseModel:
+def check_dataset(named: ClassSpec) -> BaseModel:
     """The arguments of a dataset, all spelt out. Raises UserError with what is wrong."""
     names = dataset_names()
     if named.name not in names:
@@ -44,7 +44,7 @@ def check_dataset(named: Named) -> BaseModel:
     return validate(dataset_arguments(named.name), named.arguments, at=AT)
 
 
-def make_dataset(named: Named, rows: Rows, *, train: bool) -> tuple[Dataset[Any], Collate]:
+def make_dataset(named: ClassSpec, rows: Rows, *, train: bool) -> tuple[Dataset[Any], Collate]:
     """The dataset of a split, and what makes a batch of its rows.
 
     Raises UserError where it can't be made of these rows.

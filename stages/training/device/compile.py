@@ -41,18 +41,18 @@ _DROPOUT_RNGS: "WeakValueDictionary[int, DropoutRng]" = WeakValueDictionary()
 
 
 def choose_compile(
-    asked: Choice, device: torch.device, num_products: int, num_steps: int, *, divided: bool = False
+    asked: Choice, device: torch.device, num_products: int, num_steps: int, *, sharded: bool = False
 ) -> tuple[bool, str]:
     """Return whether to compile, and the choice in words.
 
     `num_products` of a weight and a row are in a step. `auto` compiles on a GPU alone, for
     trainings that are long enough by what their steps take there at least, and not where the
-    processes have `divided` the weights.
+    processes have `sharded` the weights.
     """
     if asked != "auto":
         return asked, f"{'compiled' if asked else 'eager'}: {KEY}"
-    if divided:
-        return False, "eager: the weights are divided"
+    if sharded:
+        return False, "eager: the weights are sharded"
     if device.type != "cuda":
         return False, f"eager: to compile does not pay on {device.type}"
     step = max(LAUNCH_SECONDS, 6 * num_products / OPERATIONS_PER_SECOND)

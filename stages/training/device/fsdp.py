@@ -1,4 +1,4 @@
-"""`train.parallel: fsdp`: every weight is divided over the processes (PyTorch's FSDP2).
+"""`train.parallel: fsdp`: every weight is sharded over the processes (PyTorch's FSDP2).
 
 A process keeps its part of each weight, of its gradient, of what the optimizer remembers and of
 the averages. A block's weights are gathered when it computes and let go after it, so a model may
@@ -29,7 +29,7 @@ BLOCK_WEIGHTS = 1_000_000
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
-def divides_weights(params: TrainParams, world: World) -> bool:
+def shards_weights(params: TrainParams, world: World) -> bool:
     """Return whether the processes of `world` divide the weights; a single one has nobody to."""
     return params.parallel == "fsdp" and world.size > 1
 
@@ -40,27 +40,27 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def local(values: Tensor) -> Tensor:
-    """This process's part of divided values, which shares their memory; others as they are."""
+    """This process's part of sharded values, which shares their memory; others as they are."""
     part: Tensor = values.to_local() if hasattr(values, "to_local") else values
     return part.detach()
 
 
 def whole(values: Tensor) -> Tensor:
-    """Divided values put together, for which every process must come here; others as they are."""
+    """Sharded values put together, for which every process must come here; others as they are."""
     full: Tensor = values.full_tensor() if hasattr(values, "full_tensor") else values
     return full.detach()
 
 
 def shard_model(model: nn.Module, device: torch.device, world: World) -> None:
-    """Divide the weights of `model`, in place, and move each part to the device.
+    """Shard the weights of `model`, in place, and move each part to the device.
 
-    Raises UserError for weights of no dimension, which can't be divided.
+    Raises UserError for weights of no dimension, which can't be sharded.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     if names := [name for name, weight in model.named_parameters() if weight.ndim == 0]:
-        message = f"fsdp divides weights by their first dimension, which {names[0]} has not"
+        message = f"fsdp shards weights by their first dimension, which {names[0]} has not"
         raise UserError(Problem(message, "train.parallel", "fsdp", ("ddp",)))
     mesh = init_device_mesh(device.type, (world.size,))
     for module in [*find_blocks(model), model]:
@@ -163,7 +163,7 @@ def share_scaler(scaler: GradScaler, device: torch.device) -> GradScaler:
 
 
 def put_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Set all weights and buffers; of divided ones, this process's parts."""
+    """Set all weights and buffers; of sharded ones, this process's parts."""
     if not is_sharded(model):
         model.load_state_dict(weights)
         return

@@ -18,7 +18,7 @@ from stages.training.params import Choice
 HALF = ("bf16", "fp16")
 
 
-def choose_layout(
+def choose_memory_format(
     asked: Choice, precision: str, device: torch.device, sample: Batch
 ) -> tuple[bool, str]:
     """Return whether channels come last, and the choice in words; `sample` is any batch.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.common.errors import Problem, UserError
-from stages.common.yamlfile import spell
+from stages.common.yamlfile import yaml_text
 from stages.features.schema import Class
 
 # A row of the lighter class would change no digit of a sum with one of the heavier.
@@ -35,7 +35,7 @@ def weigh_classes(
     if isinstance(asked, str):
         weights = torch.where(counts > 0, 1 / counts, ones)
     else:
-        named = [asked.get(spell(name), 1.0) for name in classes]
+        named = [asked.get(yaml_text(name), 1.0) for name in classes]
         weights = torch.tensor(named, dtype=torch.float64)
         _check_apart(weights, counts, classes, asked)
     mean = (weights * counts).sum() / counts.sum()
@@ -46,7 +46,7 @@ def _check_apart(
     weights: Tensor, counts: Tensor, classes: Sequence[Class], asked: Mapping[str, float]
 ) -> None:
     """Stop at weights that float32 can't add up: of one too large all others come to nothing."""
-    names = [spell(name) for name in classes]
+    names = [yaml_text(name) for name in classes]
     heavy = int(weights.where(counts > 0, 0.0).argmax())
     light = int(weights.where(counts > 0, torch.inf).argmin())
     total = (weights * counts).sum()
@@ -66,11 +66,12 @@ def tell_weights(weights: Tensor, classes: Sequence[Class], target: Tensor) -> l
     """Return what the weights come to, in lines for a person."""
     lightest, heaviest = int(weights.argmin()), int(weights.argmax())
     lines = [
-        f"class weights: {weights[lightest]:.3g} ({spell(classes[lightest])}) to "
-        f"{weights[heaviest]:.3g} ({spell(classes[heaviest])}); the loss of validation has them too"
+        f"class weights: {weights[lightest]:.3g} ({yaml_text(classes[lightest])}) to "
+        f"{weights[heaviest]:.3g} ({yaml_text(classes[heaviest])}); "
+        "the loss of validation has them too"
     ]
     counts = torch.bincount(target.cpu(), minlength=len(classes)).tolist()
-    if unseen := [spell(name) for name, n in zip(classes, counts, strict=True) if n == 0]:
+    if unseen := [yaml_text(name) for name, n in zip(classes, counts, strict=True) if n == 0]:
         lines.append(f"no train row is of the class {', '.join(unseen)}: its weight is 1")
     return lines
 
@@ -78,16 +79,16 @@ def tell_weights(weights: Tensor, classes: Sequence[Class], target: Tensor) -> l
 class WeightedLoss(nn.Module):
     """The mean over rows of a row's loss times the weight of its class.
 
-    `loss_of` gives a loss for each row (rows,); `weights` (classes,) are of its type and lie on
+    `loss_fn` gives a loss for each row (rows,); `weights` (classes,) are of its type and lie on
     its device.
     """
 
-    def __init__(self, loss_of: nn.Module, weights: Tensor) -> None:
+    def __init__(self, loss_fn: nn.Module, weights: Tensor) -> None:
         super().__init__()
-        self.loss_of = loss_of
+        self.loss_fn = loss_fn
         self.weights = weights
 
     def forward(self, scores: Tensor, target: Tensor) -> Tensor:
         """The loss () of `scores` (rows, classes) beside the codes `target` (rows,)."""
-        mean: Tensor = (self.weights[target] * self.loss_of(scores, target)).mean()
+        mean: Tensor = (self.weights[target] * self.loss_fn(scores, target)).mean()
         return mean

@@ -9,14 +9,14 @@ def metric_of(task: str) -> str:
     return "accuracy" if task == "classification" else "rmse"
 
 
-def watched_metric(params: TrainParams) -> str:
+def monitored_metric(params: TrainParams) -> str:
     """The validation metric that plateaus, pruning and early stopping look at."""
     return "loss" if params.early_stopping is None else params.early_stopping.metric
 
 
-def watched_direction(params: TrainParams, task: str) -> str:
+def monitored_direction(params: TrainParams, task: str) -> str:
     """'min' or 'max': what better means for the watched metric. Raises UserError."""
-    name = watched_metric(params)
+    name = monitored_metric(params)
     allowed = ("loss", metric_of(task))
     if name not in allowed:
         message = f"there is no validation metric '{name}' for {task}"

@@ -18,7 +18,7 @@ from stages.training.compatibility import (
 from stages.training.data.zoo_datasets import check_dataset
 from stages.training.device.compile import check_compiler
 from stages.training.optim.loss import make_loss
-from stages.training.optim.monitored_metric import watched_direction
+from stages.training.optim.monitored_metric import monitored_direction
 from stages.training.optim.optimizer import closures, make_optimizer, needs_closure
 from stages.training.optim.param_groups import check_groups
 from stages.training.optim.registry import resolve
@@ -42,7 +42,7 @@ def check_names(
         lambda: make_loss(params, task, num_classes=len(classes or ()) or NUM_CLASSES),
         lambda: resolve("optimizer", params.optimizer),
         lambda: resolve("schedule", params.schedule),
-        lambda: watched_direction(params, task),
+        lambda: monitored_direction(params, task),
         lambda: check_compiler(params.compile),
         lambda: None if params.dataset is None else check_dataset(params.dataset),
     ]

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel
 from torch.optim.lr_scheduler import LRScheduler
 
-from stages.common.config import Named, validate
+from stages.common.config import ClassSpec, validate
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.user_code import own_errors, problem_of
 from stages.training.optim.bounds import BOUNDS
@@ -164,7 +164,7 @@ def arguments_of(kind: Kind, name: str) -> type[BaseModel]:
     return arguments_model(named, _HIDDEN[kind], FILLED, _KNOWN.get(name, {}), bounds)
 
 
-def resolve(kind: Kind, named: Named) -> tuple[type, dict[str, Any]]:
+def resolve(kind: Kind, named: ClassSpec) -> tuple[type, dict[str, Any]]:
     """The class that `train.<kind>.name` means and its checked arguments.
 
     Raises UserError for an unknown or refused name and for arguments that the class doesn't take.

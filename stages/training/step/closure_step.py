@@ -15,10 +15,10 @@ from stages.training.data.batching import LocalBatch
 from stages.training.device.rng import put_generators, read_generators
 from stages.training.state import State
 from stages.training.step.buffer_snapshot import snapshot_buffers
-from stages.training.step.step import Step, compute_gradients
+from stages.training.step.step import StepContext, compute_gradients
 
 
-def closure_step(step: Step, batch: LocalBatch, state: State) -> None:
+def closure_step(step: StepContext, batch: LocalBatch, state: State) -> None:
     """Learn from the rows of a batch, as `train_step` does; record the first evaluation of it.
 
     A step that starts or ends where the loss, its gradient or a weight is no finite number is not
@@ -86,7 +86,7 @@ class _NotFiniteError(Exception):
     """The first evaluation is no finite number: there is nowhere to go from here."""
 
 
-def _remember(step: Step, state: State) -> Callable[[], None]:
+def _remember(step: StepContext, state: State) -> Callable[[], None]:
     """Return what puts the model and the optimizer back as they are now."""
     optimizer = step.optimizer
     counted = snapshot_buffers(step.buffers)

@@ -16,10 +16,10 @@ from stages.training.optim.class_weights import WeightedLoss
 from stages.training.optim.optimizer import needs_closure
 from stages.training.state import EpochTotals, State
 from stages.training.step.buffer_snapshot import snapshot_buffers
-from stages.training.step.step import Step, compute_gradients
+from stages.training.step.step import StepContext, compute_gradients
 
 NUM_KEYS = 10
-MAX_LOST = 5
+MAX_SKIPS = 5
 # To look is to wait for the device.
 STEPS_BETWEEN_LOOKS = 64
 TRY = "try a tenth of the learning rate, or clip the gradients (train.clip_norm)"
@@ -44,21 +44,23 @@ def stop_when_diverged(epoch: int, train_loss: float, validation_loss: float) ->
     raise DivergedError(Problem(message, key="train.optimizer.lr"))
 
 
-def is_lost(sums: EpochTotals, steps_per_epoch: int, *, scaled: bool) -> bool:
+def has_diverged(sums: EpochTotals, steps_per_epoch: int, *, scaled: bool) -> bool:
     """Return whether as many steps in a row were not applied as end a training: an epoch, or
-    `MAX_LOST`.
+    `MAX_SKIPS`.
 
     In float16 the first of them only find the factor on the loss.
     """
-    most = MAX_LOST + NUM_HALVINGS if scaled else min(MAX_LOST, steps_per_epoch)
+    most = MAX_SKIPS + NUM_HALVINGS if scaled else min(MAX_SKIPS, steps_per_epoch)
     if isinstance(sums.consecutive_skips, int):
         return sums.consecutive_skips >= most
     due = sums.num_steps % STEPS_BETWEEN_LOOKS == 0 or sums.num_steps == steps_per_epoch
     return due and int(sums.consecutive_skips) >= most
 
 
-def lost(step: Step, source: Source, share: LocalBatch, epoch: int, state: State) -> DivergedError:
-    """The error that too many steps in a row were not applied; `share` is of the last of them.
+def divergence_error(
+    step: StepContext, source: Source, batch: LocalBatch, epoch: int, state: State
+) -> DivergedError:
+    """The error that too many steps in a row were not applied; `batch` is of the last of them.
 
     All processes come here after the same step, and get the same.
     """
@@ -67,14 +69,14 @@ def lost(step: Step, source: Source, share: LocalBatch, epoch: int, state: State
     where = f"step {state.totals.num_steps} of epoch {epoch}"
     lines = [
         f"the loss or its gradient was no finite number {times}; no such step was applied",
-        f"the last: {where}, on {_name_rows(source, share.rows)}",
-        find_first(step, source, share, state),
+        f"the last: {where}, on {_name_rows(source, batch.rows)}",
+        find_first(step, source, batch, state),
         f"look at these rows; {TRY_LBFGS if needs_closure(type(step.optimizer)) else TRY}",
     ]
     return DivergedError(Problem("\n".join(lines), key="train.optimizer.lr"))
 
 
-def find_first(step: Step, source: Source, share: LocalBatch, state: State) -> str:
+def find_first(step: StepContext, source: Source, batch: LocalBatch, state: State) -> str:
     """Return where in a step that was not applied a number is the first that is not finite, in
     words.
 
@@ -82,7 +84,7 @@ def find_first(step: Step, source: Source, share: LocalBatch, state: State) -> s
     model is left as it is, but for its gradients.
     """
     model, calls = state.model, count()
-    places = [*_find_in_rows(source, share), *_find_in_weights(model)]
+    places = [*_find_in_rows(source, batch), *_find_in_weights(model)]
 
     def look(what: str, output: object) -> None:
         number = next(calls)
@@ -97,16 +99,16 @@ def find_first(step: Step, source: Source, share: LocalBatch, state: State) -> s
         )
         for name, module in model.named_modules()
     ]
-    loss_of = step.loss_fn
-    told = loss_of.loss_of if isinstance(loss_of, WeightedLoss) else loss_of
+    loss_fn = step.loss_fn
+    plain = loss_fn.loss_fn if isinstance(loss_fn, WeightedLoss) else loss_fn
     hooks.append(
-        loss_of.register_forward_hook(lambda *given: look(f"the loss ({_kind(told)})", given[-1]))
+        loss_fn.register_forward_hook(lambda *given: look(f"the loss ({_kind(plain)})", given[-1]))
     )
     before = snapshot_buffers(step.buffers)
     # The step was counted, and what lets the processes wait for each other has no part in it.
     again = replace(state, totals=replace(state.totals, num_steps=state.totals.num_steps - 1))
     try:
-        compute_gradients(replace(step, wrapped_model=model), share, again, before)
+        compute_gradients(replace(step, wrapped_model=model), batch, again, before)
     finally:
         before.put_back()
         for hook in hooks:
@@ -121,7 +123,7 @@ def find_first(step: Step, source: Source, share: LocalBatch, state: State) -> s
     return f"first seen in {first}" + (f", then in {then[0]}" if kind == INPUT and then else "")
 
 
-def _guess(step: Step) -> str:
+def _guess(step: StepContext) -> str:
     """Return where it may have been if the step, computed once more, is finite where it begins."""
     if needs_closure(type(step.optimizer)):
         return "where the step would have ended: where it begins, all is finite"
@@ -129,10 +131,10 @@ def _guess(step: Step) -> str:
     return f"{summed}in what the model drew: computed once more, all is finite"
 
 
-def _find_in_rows(source: Source, share: LocalBatch) -> Iterator[Found]:
-    rows = share.rows[share.local_rows]
-    given = {f"the input {kind}": values for kind, values in share.batch.items()}
-    for what, values in {**given, "the target": share.target}.items():
+def _find_in_rows(source: Source, batch: LocalBatch) -> Iterator[Found]:
+    rows = batch.rows[batch.local_rows]
+    given = {f"the input {kind}": values for kind, values in batch.batch.items()}
+    for what, values in {**given, "the target": batch.target}.items():
         bad = ~values.isfinite().reshape(len(values), -1).all(dim=1).cpu()
         if bad.any():
             yield INPUT, 0, f"{what} of {_name_rows(source, rows[bad])}"
@@ -144,7 +146,7 @@ def _find_in_weights(model: nn.Module) -> Iterator[Found]:
             yield WEIGHT, number, f"the weight {name}"
 
 
-def _find_in_gradients(model: nn.Module, step: Step) -> Iterator[Found]:
+def _find_in_gradients(model: nn.Module, step: StepContext) -> Iterator[Found]:
     """From the last layer to the first, as they are computed."""
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]
     for number, (name, weight) in enumerate(zip(names[::-1], step.weights[::-1], strict=True)):
@@ -177,5 +179,5 @@ def _tensors_of(output: object) -> Iterator[Tensor]:
 
 
 def _kind(module: nn.Module) -> str:
-    """The name of its class; torch makes one of its own of a module whose weights are divided."""
+    """The name of its class; torch makes one of its own of a module whose weights are sharded."""
     return type(module).__name__.removeprefix("FSDP")

@@ -28,11 +28,11 @@ from stages.training.step.buffer_snapshot import BufferSnapshot, Place, snapshot
 
 
 @dataclass(frozen=True)
-class Step:
+class StepContext:
     """The parts that all steps of a training share.
 
     `wrapped_model` is the model, or what compiles it or keeps it equal in all processes of `world`.
-    `weights` are those that are trained (of divided weights, this process's parts), `buffers` the
+    `weights` are those that are trained (of sharded weights, this process's parts), `buffers` the
     places of the model's buffers, such as the statistics of a batch norm. `frozen_norms` stay in
     evaluation mode, since their weights are frozen. `clip_norm` inf and `clip_value` None: no
     clipping. `grad_norm_fn` gives the norm of the whole gradient. With `equal_forwards` all
@@ -56,7 +56,7 @@ class Step:
     buffers: Sequence[Place] = ()
 
 
-def train_step(step: Step, batch: LocalBatch, state: State) -> None:
+def train_step(step: StepContext, batch: LocalBatch, state: State) -> None:
     """Learn from the rows of a batch; add loss, norm and rows to the totals of the epoch."""
     totals, world = state.totals, step.world
     snapshot = snapshot_buffers(step.buffers)
@@ -101,7 +101,7 @@ def train_step(step: Step, batch: LocalBatch, state: State) -> None:
     totals.num_steps += 1
 
 
-def train_step_on_device(step: Step, batch: LocalBatch, state: State) -> None:
+def train_step_on_device(step: StepContext, batch: LocalBatch, state: State) -> None:
     """Take the same step on a GPU, without waiting for it: a tensor there decides on skipping."""
     snapshot = snapshot_buffers(step.buffers)
     loss = compute_gradients(step, batch, state, snapshot)
@@ -116,7 +116,7 @@ def train_step_on_device(step: Step, batch: LocalBatch, state: State) -> None:
 
 
 def compute_gradients(
-    step: Step, batch: LocalBatch, state: State, snapshot: BufferSnapshot
+    step: StepContext, batch: LocalBatch, state: State, snapshot: BufferSnapshot
 ) -> Tensor:
     """Leave the gradient of a batch's mean loss in the weights; return our part of the loss ().
 
@@ -135,7 +135,9 @@ def compute_gradients(
         state.result.micro_batch_size = halve_micro_batch(size, len(batch.target), step.world)
 
 
-def accumulate_gradients(step: Step, batch: LocalBatch, number: int, size: int | None) -> Tensor:
+def accumulate_gradients(
+    step: StepContext, batch: LocalBatch, number: int, size: int | None
+) -> Tensor:
     """Forward and backward of step `number`, `size` rows at a time (None: all at once).
 
     Returns this process's part of the mean loss ().
@@ -169,7 +171,7 @@ def accumulate_gradients(step: Step, batch: LocalBatch, number: int, size: int |
 
 
 def apply_on_device(
-    step: Step, loss: Tensor, norm: Tensor, num_rows: float, totals: EpochTotals
+    step: StepContext, loss: Tensor, norm: Tensor, num_rows: float, totals: EpochTotals
 ) -> Tensor:
     """Clip, step and add to the totals without waiting for the device; it decides on skipping.
 
@@ -207,12 +209,12 @@ def _skips_by_found_inf(optimizer: Optimizer) -> bool:
     return bool(defaults.get("fused") and (optimizer.state or not defaults.get("momentum")))
 
 
-def find_grad_norm(step: Step) -> Tensor:
+def find_grad_norm(step: StepContext) -> Tensor:
     """The norm of the whole gradient ()."""
     return step.grad_norm_fn([w.grad for w in step.weights if w.grad is not None])
 
 
-def zero_grad(step: Step) -> None:
+def zero_grad(step: StepContext) -> None:
     """Drop the gradients of the weights that are trained."""
     for weight in step.weights:
         weight.grad = None
@@ -226,7 +228,7 @@ def _poison_if_not_finite(loss: Tensor) -> Tensor:
     return torch.where(loss.isfinite(), 1.0, math.nan).to(loss.dtype)
 
 
-def _sync_gradients(step: Step, *, last: bool) -> "nullcontext[None]":
+def _sync_gradients(step: StepContext, *, last: bool) -> "nullcontext[None]":
     """The processes average their gradients once a step, after the last micro-batch.
 
     Not so where they divide the weights: one may not have the memory for a whole gradient.
@@ -236,7 +238,7 @@ def _sync_gradients(step: Step, *, last: bool) -> "nullcontext[None]":
     return step.wrapped_model.no_sync()  # type: ignore[return-value]
 
 
-def build_ddp_buckets(step: Step, batch: Batch, target: Tensor) -> None:
+def build_ddp_buckets(step: StepContext, batch: Batch, target: Tensor) -> None:
     """Show DistributedDataParallel the backward pass of some rows, which changes nothing else.
 
     It rebuilds its buckets after the first backward pass, and their layout decides in which order

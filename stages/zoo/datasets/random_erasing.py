@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils import data
 
-from stages.common.config import Section
+from stages.common.config import Config
 from stages.common.errors import Problem, UserError
 from stages.features.batch import Batch
 from stages.features.rows import Rows
@@ -17,7 +17,7 @@ from stages.features.rows import Rows
 TRIES = 100
 
 
-class Arguments(Section):
+class Arguments(Config):
     """`probability` that an image has a box erased; `largest` is the share of its area at most.
 
     The other bounds are those of the paper: 2 % at least, sides of 3 : 10 at most.

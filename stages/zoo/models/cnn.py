@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.common.config import Section
+from stages.common.config import Config
 from stages.common.errors import Problem, UserError
 from stages.model.dropout import Dropout
 
@@ -13,7 +13,7 @@ MAX_GROUPS = 8
 MAX_WIDTH = 1_000_000
 
 
-class Arguments(Section):
+class Arguments(Config):
     """One block for each number in `channels`; `width` units between the image and the scores."""
 
     channels: Annotated[list[Annotated[int, Field(ge=1, le=MAX_WIDTH)]], Field(min_length=1)] = (

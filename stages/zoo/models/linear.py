@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from stages.common.config import Section
+from stages.common.config import Config
 from stages.model.layers import Flatten
 
 
-class Arguments(Section):
+class Arguments(Config):
     """A linear model has none."""
 
 

@@ -6,14 +6,14 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.common.config import Section
+from stages.common.config import Config
 from stages.model.dropout import Dropout
 from stages.model.layers import Flatten
 
 MAX_WIDTH = 1_000_000
 
 
-class Arguments(Section):
+class Arguments(Config):
     """`layers` hidden layers of `width` units; `dropout` is the share of them set to zero."""
 
     width: Annotated[int, Field(ge=1, le=MAX_WIDTH)] = 128

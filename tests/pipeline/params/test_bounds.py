@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.params.check import find_problems
-from stages.common.config import Named
+from stages.common.config import ClassSpec
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
 from stages.training.optim.registry import Kind, resolve
@@ -86,7 +86,7 @@ def test_nonsense_of_the_right_type_is_refused(
 )
 def test_a_stage_refuses_them_too(kind: Kind, name: str, arguments: dict[str, object]) -> None:
     with pytest.raises(UserError, match=rf"edit +params.yaml +train.{kind}.{[*arguments][-1]}"):
-        resolve(kind, Named.model_validate({"name": name, **arguments}, strict=False))
+        resolve(kind, ClassSpec.model_validate({"name": name, **arguments}, strict=False))
 
 
 BOMBS = {

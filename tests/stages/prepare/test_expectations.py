@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from stages.common.errors import Problem, UserError, format_problem
-from stages.common.yamlfile import read_yaml, with_place
+from stages.common.yamlfile import read_yaml, with_location
 from stages.prepare.expectations.column_profile import describe
 from stages.prepare.expectations.run import (
     FAILED_PAGE,
@@ -83,7 +83,7 @@ def screen(*rules: str, table: pl.DataFrame = TABLE) -> str:
     """What a user reads of a suite that stops the stage."""
     with pytest.raises(UserError) as caught:
         check(*rules, table=table)
-    return "\n".join(format_problem(with_place(problem)) for problem in caught.value.problems)
+    return "\n".join(format_problem(with_location(problem)) for problem in caught.value.problems)
 
 
 def about(type_: str, column: str = "age", rest: str = "", severity: str = "critical") -> str:
@@ -306,7 +306,7 @@ def test_a_wrong_suite_says_what_to_edit(
     SUITE.write_text(suite)
     with pytest.raises(UserError) as caught:
         check_expectations(TABLE, SUITE, "rows.csv", OUT)
-    said = "\n".join(format_problem(with_place(problem)) for problem in caught.value.problems)
+    said = "\n".join(format_problem(with_location(problem)) for problem in caught.value.problems)
     for words in says:
         assert words in said, said
     assert not list(OUT.iterdir())

@@ -32,7 +32,7 @@ from stages.train.calibrate import (
     log_loss,
 )
 from stages.training.compatibility import check_calibration
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.params import CalibrationParams, ThresholdMetric
 from tests.conftest import ROOT, Project
 from tests.support.samples import mixed_table, recipe_params, run_stages, small_project
@@ -85,7 +85,7 @@ def test_a_temperature_has_bounds() -> None:
     assert fit_temperature(right, codes) == MIN_TEMPERATURE
     assert fit_temperature(-right, codes) == MAX_TEMPERATURE
     assert fit_temperature(np.zeros((4, 2)), codes) == MAX_TEMPERATURE
-    split = Split({"numeric": torch.from_numpy(right)}, torch.from_numpy(codes))
+    split = TensorSource({"numeric": torch.from_numpy(right)}, torch.from_numpy(codes))
     asked = CalibrationParams(temperature=True, threshold=None)
     found, (line,) = calibrate(Scores(), split, asked)
     assert found.temperature == MIN_TEMPERATURE
@@ -142,7 +142,7 @@ def test_which_class_is_predicted() -> None:
 
 
 def test_nothing_asked_for_is_nothing_done() -> None:
-    split = Split({}, torch.zeros(2, dtype=torch.int64))
+    split = TensorSource({}, torch.zeros(2, dtype=torch.int64))
     off = CalibrationParams(temperature=False, threshold=None)
     # A model that can't be called.
     assert calibrate(torch.nn.Module(), split, off) == (UNCALIBRATED, [])

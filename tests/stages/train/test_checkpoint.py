@@ -25,17 +25,17 @@ from stages.common.errors import UserError
 from stages.model.dropout import Dropout
 from stages.train.checkpoints.checkpoint import (
     CHECKPOINTS,
+    checkpoint_key,
     copied,
-    hold_checkpoints,
-    key_of,
     load_checkpoint,
-    pack,
-    pack_rank,
-    unpack,
+    load_state_dict,
+    lock_checkpoints,
+    rank_state_dict,
+    state_dict,
     write_checkpoint,
 )
-from stages.train.checkpoints.checkpointer import PREEMPTED, Saver
-from stages.train.checkpoints.signals import told_to_stop
+from stages.train.checkpoints.checkpointer import PREEMPTED, Checkpointer
+from stages.train.checkpoints.signals import stop_signals
 from stages.training.device.distributed import World
 from stages.training.device.rng import put_generators, read_generators, seed_generators
 from stages.training.loop import train
@@ -117,8 +117,8 @@ def run(params: TrainParams, **hooks: Any) -> Result:
     return train(Drops(), DATA, params, 7, World(), lambda *_: None, **hooks)
 
 
-def saver(folder: Path, told: Callable[[], int] = lambda: 0, seconds: float = 0) -> Saver:
-    return Saver(folder, World(), told, seconds_between=seconds)
+def saver(folder: Path, told: Callable[[], int] = lambda: 0, seconds: float = 0) -> Checkpointer:
+    return Checkpointer(folder, World(), told, seconds_between=seconds)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -132,13 +132,13 @@ def test_going_on_after_any_step_gives_the_same_bits(recipe: str, tmp_path: Path
         save.finish()
         kept.append(load_checkpoint(tmp_path))
 
-    whole = run(params, save=keep)
+    whole = run(params, on_step_end=keep)
     steps_and_end = 5
     assert len(kept) == steps_and_end * len(whole.history)
     assert len(whole.history) > 3
     # The first step, in an epoch, before its validation, after it, and the last of all.
     for number in (0, 6, 13, 14, -1):
-        rest = run(params, restore=partial(unpack, kept[number], World()))
+        rest = run(params, load_state=partial(load_state_dict, kept[number], World()))
         assert rest.history == whole.history
         assert rest.best_epoch == whole.best_epoch
         for name, weight in whole.weights.items():
@@ -153,9 +153,9 @@ def test_what_is_written_is_the_state_of_its_step(tmp_path: Path) -> None:
         if len(packed) == 2:
             save(state)
             save.seconds_between = math.inf
-        packed.append(copied(pack(state, [pack_rank(state)])))
+        packed.append(copied(state_dict(state, [rank_state_dict(state)])))
 
-    run(params, save=keep)
+    run(params, on_step_end=keep)
     save.finish()
     saved = load_checkpoint(tmp_path)
     assert saved is not None
@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save = saver(tmp_path)
-    run(train_params(epochs=5), save=save)
+    run(train_params(epochs=5), on_step_end=save)
     save.finish()
     first, second = sorted(tmp_path.iterdir())
     assert first.name.startswith("00000004-00000004-")
@@ -188,7 +188,7 @@ def test_a_full_disk_is_said_and_ends_no_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save = saver(tmp_path / "gone")
-    whole = run(train_params(epochs=3), save=save)
+    whole = run(train_params(epochs=3), on_step_end=save)
     save.finish()
     assert len(whole.history) == 3
     assert "no checkpoint could be written: No such file or directory" in capsys.readouterr().out
@@ -203,7 +203,7 @@ def test_what_is_half_written_is_removed(
 
     monkeypatch.setattr("stages.train.checkpoints.checkpoint.torch.save", full)
     save = saver(tmp_path)
-    assert len(run(train_params(epochs=2), save=save).history) == 2
+    assert len(run(train_params(epochs=2), on_step_end=save).history) == 2
     save.finish()
     assert "no checkpoint could be written: No space left on device" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
@@ -213,7 +213,7 @@ def test_what_a_killed_process_has_left_half_written_is_removed(tmp_path: Path) 
     left = tmp_path / "00000000-00000001.writing"
     left.write_bytes(b"half")
     save = saver(tmp_path)
-    run(train_params(epochs=2), save=save)
+    run(train_params(epochs=2), on_step_end=save)
     save.finish()
     assert not left.exists()
     assert list(tmp_path.glob("*.pt"))
@@ -235,19 +235,19 @@ def train_until_told(folder: Path, told: Callable[[], int], number: int) -> None
             os.kill(os.getpid(), number)
         save(state)
 
-    run(train_params(epochs=4, **RECIPES["one cycle"]), save=tell)
+    run(train_params(epochs=4, **RECIPES["one cycle"]), on_step_end=tell)
 
 
 def test_told_to_stop_it_keeps_the_step_and_ends(tmp_path: Path) -> None:
     params = train_params(epochs=4, **RECIPES["one cycle"])
     whole = run(params)
-    with told_to_stop() as told, pytest.raises(SystemExit) as ended:
+    with stop_signals() as told, pytest.raises(SystemExit) as ended:
         train_until_told(tmp_path, told, signal.SIGTERM)
     assert ended.value.code == PREEMPTED
     saved = load_checkpoint(tmp_path)
     assert saved is not None
     assert saved["ranks"][0]["sums"]["num_steps"] == 3
-    rest = run(params, restore=partial(unpack, saved, World()))
+    rest = run(params, load_state=partial(load_state_dict, saved, World()))
     assert rest.history == whole.history
 
 
@@ -265,15 +265,15 @@ def test_a_checkpoint_is_written_whole_however_long_it_takes_once_a_step_has_end
     monkeypatch.setattr("stages.train.checkpoints.signals.STOP_SECONDS", 0.4)
     before = signal.signal(signal.SIGALRM, give_up)
     try:
-        with told_to_stop() as told, pytest.raises(SystemExit) as ended:
+        with stop_signals() as told, pytest.raises(SystemExit) as ended:
             train_until_told(tmp_path, told, signal.SIGTERM)
         assert ended.value.code == PREEMPTED
         assert load_checkpoint(tmp_path) is not None
         # A step that does not end is not waited for.
-        with pytest.raises(TimeoutError), told_to_stop():
+        with pytest.raises(TimeoutError), stop_signals():
             take_long(signal.SIGTERM)
         # A Ctrl-C ends as it does without.
-        with pytest.raises(KeyboardInterrupt), told_to_stop():
+        with pytest.raises(KeyboardInterrupt), stop_signals():
             take_long(signal.SIGINT)
         assert signal.getsignal(signal.SIGALRM) is give_up
     finally:
@@ -284,24 +284,24 @@ def test_a_checkpoint_is_written_whole_however_long_it_takes_once_a_step_has_end
 def test_ctrl_c_waits_for_the_step_and_a_second_one_does_not(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), told_to_stop() as told:
+    with pytest.raises(KeyboardInterrupt), stop_signals() as told:
         train_until_told(tmp_path, told, signal.SIGINT)
     saved = load_checkpoint(tmp_path)
     assert saved is not None
     assert saved["ranks"][0]["sums"]["num_steps"] == 3
     assert "Ctrl-C again" in capfd.readouterr().err
-    with pytest.raises(KeyboardInterrupt), told_to_stop():
+    with pytest.raises(KeyboardInterrupt), stop_signals():
         take_long(signal.SIGINT, signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_after_the_last_step_is_not_lost() -> None:
-    with pytest.raises(KeyboardInterrupt), told_to_stop():
+    with pytest.raises(KeyboardInterrupt), stop_signals():
         os.kill(os.getpid(), signal.SIGINT)
     # Where a shell or the stage has it ignored, it stays so.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with told_to_stop() as told:
+        with stop_signals() as told:
             os.kill(os.getpid(), signal.SIGINT)
             assert told() == 0
     finally:
@@ -333,12 +333,12 @@ def test_checkpoints_are_held_by_one_run_and_gone_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with hold_checkpoints("key") as mine, hold_checkpoints("key") as other:
+    with lock_checkpoints("key") as mine, lock_checkpoints("key") as other:
         assert mine is not None
         assert other is None
         assert "another run trains the very same" in capsys.readouterr().out
     assert list(mine.parent.iterdir()) == []
-    with pytest.raises(RuntimeError), hold_checkpoints("key") as mine:
+    with pytest.raises(RuntimeError), lock_checkpoints("key") as mine:
         raise RuntimeError
     assert mine.exists()
 
@@ -356,7 +356,7 @@ def test_a_lock_that_is_gone_when_it_is_held_is_made_anew(
         flock(*given)
 
     monkeypatch.setattr("stages.locks.fcntl.flock", meanwhile)
-    with hold_checkpoints("key") as mine, hold_checkpoints("key") as other:
+    with lock_checkpoints("key") as mine, lock_checkpoints("key") as other:
         assert mine is not None
         assert other is None
         assert lock.exists()
@@ -597,7 +597,7 @@ def test_told_to_stop_without_a_checkpoint_it_does_not_say_that_it_can_go_on(
 ) -> None:
     monkeypatch.chdir(trained.path)
     # Another run has the folder: this one keeps none.
-    with hold_checkpoints(key_of(1)), training(trained) as process:
+    with lock_checkpoints(checkpoint_key(1)), training(trained) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith("epoch"))
         process.send_signal(signal.SIGTERM)
@@ -612,27 +612,27 @@ def test_the_seconds_between_checkpoints_are_a_number(
 ) -> None:
     monkeypatch.setenv("REPRISE_CHECKPOINT_SECONDS", asked)
     with pytest.raises(UserError, match=f"'{asked}': it must be a number of seconds"):
-        Saver(None, World(), lambda: 0)
+        Checkpointer(None, World(), lambda: 0)
     monkeypatch.setenv("REPRISE_CHECKPOINT_SECONDS", "0.5")
-    assert Saver(None, World(), lambda: 0).seconds_between == 0.5
+    assert Checkpointer(None, World(), lambda: 0).seconds_between == 0.5
 
 
 def test_another_recipe_never_goes_on_from_this_one(
     trained: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(trained.path)
-    keys = {key_of(1), key_of(2)}
+    keys = {checkpoint_key(1), checkpoint_key(2)}
     text = (trained.path / "params.yaml").read_text(encoding="utf-8")
     versions = (trained.path / "stages/versions.yaml").read_text(encoding="utf-8")
     try:
         (trained.path / "params.yaml").write_text(text.replace("150", "151"), encoding="utf-8")
-        keys.add(key_of(1))
+        keys.add(checkpoint_key(1))
         (trained.path / "params.yaml").write_text(text, encoding="utf-8")
         moved = versions.replace("torch: 2", "torch: 3")
         (trained.path / "stages/versions.yaml").write_text(moved, encoding="utf-8")
-        keys.add(key_of(1))
+        keys.add(checkpoint_key(1))
     finally:
         (trained.path / "params.yaml").write_text(text, encoding="utf-8")
         (trained.path / "stages/versions.yaml").write_text(versions, encoding="utf-8")
     monkeypatch.setenv("REPRISE_THREADS", "17")
-    assert len(keys | {key_of(1)}) == 5
+    assert len(keys | {checkpoint_key(1)}) == 5

@@ -115,9 +115,11 @@ def test_a_training_that_goes_on_goes_on_with_its_run(
     monkeypatch.setenv("WANDB_MODE", mode)
     with monkeypatch.context() as patched:
         # Told to stop in the third epoch, at its first step.
-        patched.setattr("stages.train.fit.Saver._is_due", lambda _self: False)
+        patched.setattr("stages.train.fit.Checkpointer._is_due", lambda _self: False)
         told = iter([False] * 12 + [True])
-        patched.setattr("stages.train.checkpoints.checkpointer.Saver.__call__", _stop_when(told))
+        patched.setattr(
+            "stages.train.checkpoints.checkpointer.Checkpointer.__call__", _stop_when(told)
+        )
         with pytest.raises(SystemExit) as stopped:
             run_stages(project, "train")
     assert stopped.value.code == PREEMPTED
@@ -145,12 +147,12 @@ def test_a_training_that_goes_on_goes_on_with_its_run(
 
 
 def _stop_when(told: Any) -> Any:
-    from stages.train.checkpoints.checkpointer import Saver
+    from stages.train.checkpoints.checkpointer import Checkpointer
 
-    save = Saver.__call__
+    save = Checkpointer.__call__
 
-    def call(saver: Saver, state: Any) -> None:
-        saver.told_to_stop = lambda: next(told)
+    def call(saver: Checkpointer, state: Any) -> None:
+        saver.stop_signal = lambda: next(told)
         save(saver, state)
 
     return call

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.features.batch import Batch
-from stages.training.build import Assembly, TrainStep, assemble
+from stages.training.build import Assembly, StepFn, assemble
 from stages.training.data.batching import epoch_batches, local_batches
 from stages.training.device.distributed import World
 from stages.training.device.fsdp import local
@@ -57,11 +57,11 @@ def poisoned(number: int) -> Data:
     return data
 
 
-def usual(made: Assembly) -> TrainStep:
+def usual(made: Assembly) -> StepFn:
     return made.train_step
 
 
-def on_device(made: Assembly) -> TrainStep:
+def on_device(made: Assembly) -> StepFn:
     """As on a device that nobody waits for."""
     return partial(train_step_on_device, made.step)
 
@@ -69,7 +69,7 @@ def on_device(made: Assembly) -> TrainStep:
 def learn(
     data: Data,
     without: int | None,
-    step_of: Callable[[Assembly], TrainStep] = usual,
+    step_of: Callable[[Assembly], StepFn] = usual,
     world: World | None = None,
     model: nn.Module | None = None,
     **changes: Any,
@@ -136,7 +136,7 @@ class Growing(Normed):
 
 @pytest.mark.parametrize("step_of", [usual, on_device])
 def test_a_buffer_of_another_shape_is_put_back_too(
-    step_of: Callable[[Assembly], TrainStep],
+    step_of: Callable[[Assembly], StepFn],
 ) -> None:
     ours = learn(poisoned(POISONED), None, step_of, model=Growing())
     assert len(ours["means"]) == 6
@@ -159,7 +159,7 @@ class Hungry(Normed):
     [(usual, ADAMW), (on_device, ADAMW), (usual, LBFGS)],
 )
 def test_what_the_memory_did_not_hold_is_counted_once(
-    step_of: Callable[[Assembly], TrainStep], optimizer: dict[str, Any]
+    step_of: Callable[[Assembly], StepFn], optimizer: dict[str, Any]
 ) -> None:
     data = poisoned(POISONED)
     ours = learn(data, None, step_of, model=Hungry(), optimizer=optimizer)
@@ -178,7 +178,7 @@ def test_no_checkpoint_and_no_validation_meets_what_is_no_number(changes: dict[s
         saved.append(all(bool(value.isfinite().all()) for value in values))
 
     params = train_params(optimizer=ADAMW, batch_size=BATCH, early_stopping=None, **changes)
-    result = train(Normed(), data, params, SEED, World(), lambda *_: None, save=save)
+    result = train(Normed(), data, params, SEED, World(), lambda *_: None, on_step_end=save)
     assert [epoch.skipped_steps for epoch in result.history] == [1, 1, 1]
     assert all(math.isfinite(epoch.validation_loss) for epoch in result.history)
     assert all(value.isfinite().all() for value in result.weights.values())

@@ -19,7 +19,7 @@ from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.yamlfile import read_yaml
 from stages.training.data.batching import epoch_batches, shard
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.optim.class_weights import tell_weights, weigh_classes
@@ -61,9 +61,9 @@ def network() -> Linear:
 def unbalanced() -> Data:
     """Rows of three classes in float64; of the second one half as many as of the others."""
 
-    def wide(split: Split) -> Split:
+    def wide(split: TensorSource) -> TensorSource:
         kept = (split.target != 1) | (torch.arange(len(split)) % 2 == 0)
-        return Split({"numeric": split.batch["numeric"].double()[kept]}, split.target[kept])
+        return TensorSource({"numeric": split.batch["numeric"].double()[kept]}, split.target[kept])
 
     data = classification(num_rows=60)
     return replace(data, train=wide(data.train), validation=wide(data.validation), classes=CLASSES)

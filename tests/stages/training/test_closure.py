@@ -14,7 +14,7 @@ from stages.common.errors import UserError
 from stages.features.batch import Batch, take
 from stages.model.dropout import Dropout
 from stages.training.data.batching import epoch_batches
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.optim.optimizer import needs_closure
@@ -55,13 +55,15 @@ def run(model: nn.Module, data: Data, params: TrainParams, **hooks: Any) -> Resu
 
 
 def doubled(data: Data) -> Data:
-    def wide(split: Split) -> Split:
-        return Split({kind: t.double() for kind, t in split.batch.items()}, split.target)
+    def wide(split: TensorSource) -> TensorSource:
+        return TensorSource({kind: t.double() for kind, t in split.batch.items()}, split.target)
 
     return Data(wide(data.train), wide(data.validation), data.task)
 
 
-def by_hand(model: nn.Module, split: Split, optimizer: torch.optim.LBFGS, rows: Tensor) -> float:
+def by_hand(
+    model: nn.Module, split: TensorSource, optimizer: torch.optim.LBFGS, rows: Tensor
+) -> float:
     """A step of torch's own; the loss that it starts from."""
 
     def closure() -> Tensor:
@@ -143,7 +145,7 @@ def test_every_evaluation_of_a_step_is_of_the_same_rows_and_masks(drop: type[nn.
 
     augment = {"flip": 0, "shift": 0, "noise": 0.5}
     params = train_params(epochs=2, batch_size=25, augment=augment, optimizer=SEARCH)
-    run(model, classification(), params, save=note)
+    run(model, classification(), params, on_step_end=note)
     assert len(steps) == 4
     for (values, mask), *others in steps:
         assert len(others) >= 4
@@ -208,7 +210,7 @@ class Cliff(nn.Module):
 
 def cliff(loss: str, **recipe: Any) -> tuple[Data, TrainParams]:
     """What `Cliff` is to learn, a batch an epoch: 4, for which its weight would be 4/3."""
-    rows = Split({"numeric": torch.zeros(8, 1)}, torch.full((8,), 4.0))
+    rows = TensorSource({"numeric": torch.zeros(8, 1)}, torch.full((8,), 4.0))
     changes = {"epochs": 4, "batch_size": 8, "loss": {"name": loss}}
     params = train_params(**changes, optimizer={"name": "LBFGS", **recipe})
     return Data(rows, rows, "regression"), params
@@ -248,7 +250,7 @@ def test_a_learning_rate_that_has_come_down_to_nothing_moves_nothing() -> None:
         if state.totals.num_steps:
             weights.append(model.last.weight.detach().clone())
 
-    history = run(model, classification(), params, save=note).history
+    history = run(model, classification(), params, on_step_end=note).history
     assert [epoch.learning_rate for epoch in history] == pytest.approx([0.5, 0.25, 0.0])
     assert not torch.equal(weights[0], weights[1])
     assert torch.equal(weights[1], weights[2])

@@ -15,10 +15,10 @@ from stages.common.config import validate
 from stages.common.errors import UserError
 from stages.features.batch import Batch
 from stages.model.dropout import Dropout
-from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.train.checkpoints.checkpoint import copied, load_state_dict, rank_state_dict, state_dict
 from stages.training.build import assemble
 from stages.training.data.batching import epoch_batches, local_batches
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device import compile as compiled
 from stages.training.device.compile import Compiled, choose_compile, lacking_compiler
 from stages.training.device.distributed import World
@@ -36,7 +36,9 @@ ALL = slice(None)
 DATA = classification(num_rows=50)
 DOUBLE = Data(
     *(
-        Split({kind: values.double() for kind, values in split.take(ALL)[0].items()}, split.target)
+        TensorSource(
+            {kind: values.double() for kind, values in split.take(ALL)[0].items()}, split.target
+        )
         for split in (DATA.train, DATA.validation)
     ),
     DATA.task,
@@ -82,7 +84,7 @@ def run(network: nn.Module, restore: Callable[[State], None] = lambda _: None, *
     kept: list[Any] = []
 
     def keep(state: State) -> None:
-        kept.append(copied(pack(state, [pack_rank(state)])))
+        kept.append(copied(state_dict(state, [rank_state_dict(state)])))
 
     result = train(network, DATA, params(**changes), 7, World(), lambda *_: None, restore, keep)
     return result, kept
@@ -114,7 +116,9 @@ def test_compiled_steps_drop_the_same_and_odd_rows_go_through_the_model(size: in
     # In each epoch, the odd ones: the last batch, and of a batch in parts of 6 its last 4.
     assert network.num_python == 3 * (1 if size is None else 4)
     # Killed in the second epoch, and compiled anew.
-    rest, _ = run(drops(), partial(unpack, kept[6], World()), compile=True, micro_batch_size=size)
+    rest, _ = run(
+        drops(), partial(load_state_dict, kept[6], World()), compile=True, micro_batch_size=size
+    )
     assert_same(rest, eager)
 
 
@@ -204,7 +208,7 @@ def test_code_that_is_written_for_a_model_gives_the_same_bits_twice() -> None:
     eager, _ = run(drops())
     first, kept = run(drops(), compile=True)
     assert_same(run(drops(), compile=True)[0], first)
-    assert_same(run(drops(), partial(unpack, kept[6], World()), compile=True)[0], first)
+    assert_same(run(drops(), partial(load_state_dict, kept[6], World()), compile=True)[0], first)
     assert first.history != eager.history
     for name, weight in eager.weights.items():
         torch.testing.assert_close(first.weights[name], weight, rtol=1e-4, atol=1e-6)
@@ -215,7 +219,7 @@ import sys
 import torch
 import torch.distributed as dist
 from stages.training.device.environment import World
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.state import Data
 from tests import test_compiled as test
 

@@ -21,13 +21,13 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from pipeline.params.check import find_problems
-from stages.common.config import Named
+from stages.common.config import ClassSpec
 from stages.common.errors import UserError
 from stages.common.files import write_json
 from stages.common.yamlfile import read_yaml
 from stages.features.rows import open_rows
 from stages.features.schema import Schema, Target, write_record
-from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.train.checkpoints.checkpoint import copied, load_state_dict, rank_state_dict, state_dict
 from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.training import recipe
 from stages.training.data import zoo_datasets as datasets
@@ -61,9 +61,9 @@ MINE = """
 import os, random
 import numpy as np
 import torch
-from stages.common.config import Section
+from stages.common.config import Config
 
-class Arguments(Section):
+class Arguments(Config):
     scale: float = 1.0
 
 class Dataset(torch.utils.data.Dataset):
@@ -137,7 +137,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 def load(num_workers: int = 0, **arguments: Any) -> Data:
-    named = Named.model_validate({"name": "mine", "num_workers": num_workers, **arguments})
+    named = ClassSpec.model_validate({"name": "mine", "num_workers": num_workers, **arguments})
     data, said = load_data(SCHEMA, STATISTICS, CPU, dataset=named)
     assert said == ("data by mine" if num_workers == 0 else f"data by mine, {num_workers} workers")
     return data
@@ -184,16 +184,16 @@ def test_it_goes_on_after_any_step(write: Write, num_workers: int) -> None:
     kept: list[Any] = []
 
     def keep(state: State) -> None:
-        kept.append(copied(pack(state, [pack_rank(state)])))
+        kept.append(copied(state_dict(state, [rank_state_dict(state)])))
 
-    whole = run(load(num_workers), epochs=2, save=keep)
+    whole = run(load(num_workers), epochs=2, on_step_end=keep)
     # In an epoch, after its validation, in the next one.
     for number in (2, 6, 9) if num_workers == 0 else (2,):
         data = load(num_workers)
         data.train.take(slice(0, 1))
         made = data.train.dataset.inner.made  # type: ignore[attr-defined]
         made.clear()
-        rest = run(data, epochs=2, restore=partial(unpack, kept[number], World()))
+        rest = run(data, epochs=2, load_state=partial(load_state_dict, kept[number], World()))
         assert_same(rest, whole)
         if num_workers == 0 and number == 2:
             # No row of a step behind it is made, but the sample that a training looks at.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stages.features.batch import Batch
 from stages.model.dropout import Dropout
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.state import Data
@@ -54,8 +54,8 @@ class By(nn.Module):
 def keyed(data: Data) -> Data:
     keys = np.array([f"row {number}" for number in range(len(data.train))])
     split = data.train
-    assert isinstance(split, Split)
-    return Data(Split(split.batch, split.target, keys), data.validation, data.task)
+    assert isinstance(split, TensorSource)
+    return Data(TensorSource(split.batch, split.target, keys), data.validation, data.task)
 
 
 def first_seen(model: nn.Module, data: Data | None = None, **changes: Any) -> str:

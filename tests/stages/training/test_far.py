@@ -10,7 +10,7 @@ from torch import nn
 from stages.common.errors import UserError
 from stages.features.batch import Batch
 from stages.features.schema import Moments
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.far_values import find_far, tell_far
 from stages.training.loop import train
@@ -37,13 +37,13 @@ def data_with(value: float, column: int | None = 2) -> Data:
     """The row 'row 7' of validation has `value`, as the file would say it; None: for a target."""
     data = replace(regression(), columns=COLUMNS, mean=100.0, deviation=2.0)
     split = data.validation
-    assert isinstance(split, Split)
+    assert isinstance(split, TensorSource)
     if column is None:
         split.target[7] = (value - 100.0) / 2.0
     else:
         split.batch["numeric"][7, column] = (value - 50.0) / 10.0
     keys = np.array([f"row {number}" for number in range(len(split))])
-    return replace(data, validation=Split(split.batch, split.target, keys))
+    return replace(data, validation=TensorSource(split.batch, split.target, keys))
 
 
 def stopped(data: Data, **changes: object) -> UserError:

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from stages.common.config import validate
 from stages.common.errors import UserError
 from stages.features.batch import Batch
-from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.train.checkpoints.checkpoint import copied, load_state_dict, rank_state_dict, state_dict
 from stages.training.build import assemble
 from stages.training.data.batching import epoch_batches
 from stages.training.device.distributed import World
@@ -164,7 +164,7 @@ def test_what_is_frozen_stays_as_it_is_and_a_norm_with_it() -> None:
     model.norm.register_forward_hook(lambda module, *_: modes.append(module.training))
     before = copied(model.state_dict())
     states: list[State] = []
-    result = run(model, params, save=states.append)
+    result = run(model, params, on_step_end=states.append)
     moved = {n for n, w in model.state_dict().items() if not torch.equal(w, before[n])}
     assert moved == {"head.weight", "head.bias"}
     assert not any(modes)
@@ -203,9 +203,13 @@ def test_a_training_with_groups_goes_on_with_the_same_bits(tmp_path: Path) -> No
         groups=[group("norm.*", frozen=True), group("head.*", 0.1)],
     )
     kept: list[Any] = []
-    whole = run(network(), params, save=lambda s: kept.append(copied(pack(s, [pack_rank(s)]))))
+    whole = run(
+        network(),
+        params,
+        on_step_end=lambda s: kept.append(copied(state_dict(s, [rank_state_dict(s)]))),
+    )
     for number in (1, 3, 6):
-        rest = run(network(), params, restore=partial(unpack, kept[number], World()))
+        rest = run(network(), params, load_state=partial(load_state_dict, kept[number], World()))
         assert rest.history == whole.history
         assert all(torch.equal(rest.weights[name], w) for name, w in whole.weights.items())
 

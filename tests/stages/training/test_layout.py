@@ -9,10 +9,10 @@ from torch import nn
 
 from stages.common.errors import UserError
 from stages.model.model import ModelSpec, make_model
-from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
-from stages.training.data.source import Split
+from stages.train.checkpoints.checkpoint import copied, load_state_dict, rank_state_dict, state_dict
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
-from stages.training.device.memory_format import choose_layout
+from stages.training.device.memory_format import choose_memory_format
 from stages.training.loop import train
 from stages.training.state import Data, State
 from tests.support.samples import classification, train_params
@@ -35,10 +35,10 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def images(num_rows: int, seed: int) -> Split:
+def images(num_rows: int, seed: int) -> TensorSource:
     random = torch.Generator().manual_seed(seed)
     pixels = torch.randn(num_rows, 3, 6, 6, generator=random, dtype=torch.float64)
-    return Split({"image": pixels}, torch.randint(3, (num_rows,), generator=random))
+    return TensorSource({"image": pixels}, torch.randint(3, (num_rows,), generator=random))
 
 
 DATA = Data(images(50, 0), images(20, 1), "classification")
@@ -56,7 +56,7 @@ def run(restore: Any = lambda _: None, **changes: Any) -> tuple[Any, nn.Module, 
     kept: list[Any] = []
 
     def keep(state: State) -> None:
-        kept.append(copied(pack(state, [pack_rank(state)])))
+        kept.append(copied(state_dict(state, [rank_state_dict(state)])))
 
     network = make_model(SPEC, seed=4).double()
     params = train_params(**RECIPE, **changes)
@@ -73,7 +73,7 @@ def test_the_layout_changes_rounding_alone_and_a_kill_nothing() -> None:
         assert vars(mine) == pytest.approx(vars(theirs), rel=1e-10)
     for name, weight in first.weights.items():
         torch.testing.assert_close(last.weights[name], weight, rtol=1e-8, atol=1e-10)
-    rest, _, _ = run(partial(unpack, kept[6], World()), channels_last=True)
+    rest, _, _ = run(partial(load_state_dict, kept[6], World()), channels_last=True)
     assert rest.history == last.history
     for name, weight in last.weights.items():
         assert torch.equal(rest.weights[name], weight)
@@ -114,15 +114,15 @@ def test_an_optimizer_that_lines_up_all_weights_takes_them_as_they_are() -> None
 def test_auto_is_for_images_on_a_gpu_in_half_precision() -> None:
     sample, table = {"image": torch.zeros(1, 3, 6, 6)}, {"numeric": torch.zeros(1, 4)}
     chosen = [
-        choose_layout("auto", precision, device, sample)
+        choose_memory_format("auto", precision, device, sample)
         for device in (CPU, GPU)
         for precision in ("fp32", "bf16", "fp16")
     ]
     assert [last for last, _ in chosen] == [False] * 4 + [True] * 2
     assert {words for _, words in chosen} == {"channels first", "channels last"}
-    assert choose_layout("auto", "bf16", GPU, table) == (False, "")
-    assert choose_layout(False, "bf16", GPU, sample)[0] is False
-    assert choose_layout(True, "fp32", CPU, sample)[0] is True
+    assert choose_memory_format("auto", "bf16", GPU, table) == (False, "")
+    assert choose_memory_format(False, "bf16", GPU, sample)[0] is False
+    assert choose_memory_format(True, "fp32", CPU, sample)[0] is True
 
 
 def test_without_images_true_is_refused() -> None:

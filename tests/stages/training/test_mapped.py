@@ -14,13 +14,13 @@ from stages.common.errors import UserError
 from stages.features.schema import Moments, Schema, Statistics, Target, load_arrays
 from stages.model.model import ModelSpec, make_model
 from stages.train.calibrate import score
-from stages.train.checkpoints.checkpoint import load_checkpoint, unpack
-from stages.train.checkpoints.checkpointer import Saver
+from stages.train.checkpoints.checkpoint import load_checkpoint, load_state_dict
+from stages.train.checkpoints.checkpointer import Checkpointer
 from stages.training import recipe
 from stages.training.data import memmap as mapped
 from stages.training.data.batching import epoch_batches, local_batches
 from stages.training.data.memmap import choose_place, open_split, size_on_device
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.device.environment import _limits, memory_of
 from stages.training.loop import train
@@ -70,7 +70,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         monkeypatch.setenv("REPRISE_DATA", place)
         data, said = load_data(SCHEMA, STATISTICS, CPU)
         assert said.endswith("(REPRISE_DATA)")
-        assert isinstance(data.train, Split) == (place == "device")
+        assert isinstance(data.train, TensorSource) == (place == "device")
         return data
 
     return loaded
@@ -95,7 +95,7 @@ def assert_same(ours: Result, theirs: Result) -> None:
 
 def test_the_device_has_the_rows_that_were_prepared(load: Load, tmp_path: Path) -> None:
     split = load("device").train
-    assert isinstance(split, Split)
+    assert isinstance(split, TensorSource)
     written = load_arrays(tmp_path / "train")
     for mean, channel in zip(IMAGE, (0, 1), strict=True):
         expected = (written["image"][:, channel].astype(np.float32) - np.float32(mean.mean)) / (
@@ -142,7 +142,7 @@ def test_each_of_several_processes_is_fed_the_same(load: Load, size: int) -> Non
 
 def test_mapped_data_go_on_after_any_step(load: Load, tmp_path: Path) -> None:
     data, kept = load("mapped"), []
-    save = Saver(tmp_path / "kept", World(), lambda: False, seconds_between=0)
+    save = Checkpointer(tmp_path / "kept", World(), lambda: False, seconds_between=0)
     assert save.folder is not None
     save.folder.mkdir()
 
@@ -151,11 +151,11 @@ def test_mapped_data_go_on_after_any_step(load: Load, tmp_path: Path) -> None:
         save.finish()
         kept.append(load_checkpoint(save.folder))
 
-    whole = run(data, save=keep)
+    whole = run(data, on_step_end=keep)
     # In the middle of a gather, of an epoch, and at its end; on the device it goes on as well.
     for number, place in ((1, "mapped"), (20, "mapped"), (13, "mapped"), (18, "device")):
-        restore = partial(unpack, copy.deepcopy(kept[number]), World())
-        assert_same(run(load(place), restore=restore), whole)
+        load_state = partial(load_state_dict, copy.deepcopy(kept[number]), World())
+        assert_same(run(load(place), load_state=load_state), whole)
 
 
 def test_a_gather_is_of_several_steps_but_not_of_too_many_rows(

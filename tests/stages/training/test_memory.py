@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from stages.common.errors import UserError
 from stages.features.batch import Batch
 from stages.train.calibrate import score
-from stages.training.averaging import norms_of, recompute_norms
+from stages.training.averaging import batch_norms, recompute_norms
 from stages.training.data import source as sources
-from stages.training.data.source import Split, rows_at_once
+from stages.training.data.source import TensorSource, rows_at_once
 from stages.training.device.distributed import World
 from stages.training.device.out_of_memory import (
     ProcessOutOfMemoryError,
@@ -25,10 +25,10 @@ from tests.support.samples import classification
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def rows_of(*shape: int, num_rows: int = 5000) -> Split:
+def rows_of(*shape: int, num_rows: int = 5000) -> TensorSource:
     """As many rows as are wanted, in the memory of one number."""
     values = torch.zeros(()).expand(num_rows, *shape)
-    return Split({"image": values}, torch.zeros(num_rows, dtype=torch.int64))
+    return TensorSource({"image": values}, torch.zeros(num_rows, dtype=torch.int64))
 
 
 def test_large_rows_are_fewer_at_once_and_small_ones_as_many_as_ever() -> None:
@@ -39,7 +39,7 @@ def test_large_rows_are_fewer_at_once_and_small_ones_as_many_as_ever() -> None:
     assert rows_at_once(rows_of(2**20, 64)) == 1
     # All kinds count, and how many rows there are does not.
     both = {"numeric": torch.zeros(3, 6000), "categorical": torch.zeros(3, 6000, dtype=torch.int64)}
-    assert rows_at_once(Split(both, torch.zeros(3))) == 2796
+    assert rows_at_once(TensorSource(both, torch.zeros(3))) == 2796
 
 
 class Noting(nn.Module):
@@ -74,7 +74,7 @@ def test_validation_norms_and_calibration_take_as_many_as_the_rule_has(
     assert score(model, data.validation)[0] == pytest.approx(scores)
     assert model.seen == [12, 12, 6]
     model.seen.clear()
-    recompute_norms(model, norms_of(model, model, ()), data.train, torch.arange(50), World())
+    recompute_norms(model, batch_norms(model, model, ()), data.train, torch.arange(50), World())
     assert model.seen == [10, 10, 10, 10, 10]
 
 

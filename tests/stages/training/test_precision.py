@@ -76,7 +76,7 @@ def run_and_look(first: float, **changes: object) -> tuple[list[float], list[int
 
     data: Data = classification(num_rows=160)
     params = train_params(epochs=2, precision="fp16", **changes)
-    result = train(network(first), data, params, 7, World(), lambda *_: None, save=look)
+    result = train(network(first), data, params, 7, World(), lambda *_: None, on_step_end=look)
     assert all(math.isfinite(epoch.train_loss) for epoch in result.history)
     return factors, [epoch.skipped_steps for epoch in result.history]
 

@@ -25,7 +25,7 @@ from stages.training.data.batching import epoch_batches
 from stages.training.device import fsdp as sharded
 from stages.training.device.compile import choose_compile
 from stages.training.device.distributed import World
-from stages.training.device.fsdp import divides_weights, find_blocks, shard_model
+from stages.training.device.fsdp import find_blocks, shard_model, shards_weights
 from stages.training.optim.preflight import check_names
 from stages.training.optim.registry import allowed
 from tests.conftest import ROOT, project_environment
@@ -185,12 +185,12 @@ def test_divided_weights_are_not_compiled() -> None:
     assert "not compiled" in problem.message
     gpu, many = torch.device("cuda"), (10**12, 10**9)
     assert choose_compile("auto", gpu, *many)[0]
-    assert choose_compile("auto", gpu, *many, divided=True) == (
+    assert choose_compile("auto", gpu, *many, sharded=True) == (
         False,
-        "eager: the weights are divided",
+        "eager: the weights are sharded",
     )
-    assert not divides_weights(train_params(parallel="fsdp"), World())
-    assert not divides_weights(train_params(), World(0, 2))
+    assert not shards_weights(train_params(parallel="fsdp"), World())
+    assert not shards_weights(train_params(), World(0, 2))
 
 
 def test_a_weight_that_can_not_be_divided_is_named() -> None:

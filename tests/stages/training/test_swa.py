@@ -15,8 +15,8 @@ from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.yamlfile import read_yaml
 from stages.features.batch import Batch
-from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
-from stages.training.averaging import norms_of, recompute_norms
+from stages.train.checkpoints.checkpoint import copied, load_state_dict, rank_state_dict, state_dict
+from stages.training.averaging import batch_norms, recompute_norms
 from stages.training.data.batching import epoch_batches
 from stages.training.device.distributed import World
 from stages.training.loop import train
@@ -152,10 +152,14 @@ def test_a_training_goes_on_with_the_same_bits(schedule: str) -> None:
     )
     kept: list[Any] = []
     model = network(dropout=0.2)
-    whole = run(model, params, save=lambda s: kept.append(copied(pack(s, [pack_rank(s)]))))
+    whole = run(
+        model,
+        params,
+        on_step_end=lambda s: kept.append(copied(state_dict(s, [rank_state_dict(s)]))),
+    )
     # In each epoch four steps and its end: before, at and after the first that is averaged.
     for number in (9, 10, 13, 14, 16, 18, 23):
-        rest = run(network(0.2), params, restore=partial(unpack, kept[number], World()))
+        rest = run(network(0.2), params, load_state=partial(load_state_dict, kept[number], World()))
         assert rest.history == whole.history, number
         assert all(torch.equal(rest.weights[name], w) for name, w in whole.weights.items())
 
@@ -173,7 +177,7 @@ def test_the_processes_share_the_parts_and_come_to_the_same(
 
     def statistics(world: World) -> dict[str, Tensor]:
         model = network(dropout=0.5)
-        norms = norms_of(model, model, ())
+        norms = batch_norms(model, model, ())
         summed.append([])
         recompute_norms(model, norms, split, order, world)
         assert [norm.momentum for norm in norms] == [0.1, 0.3]
@@ -201,7 +205,7 @@ def test_rows_that_are_no_numbers_are_not_in_the_norms_of_the_average() -> None:
 
     def statistics(order: Tensor) -> dict[str, Tensor]:
         model = network()
-        recompute_norms(model, norms_of(model, model, ()), split, order, World())
+        recompute_norms(model, batch_norms(model, model, ()), split, order, World())
         return dict(model.named_buffers())
 
     with_it, without = statistics(every), statistics(every[every != 11])
@@ -219,7 +223,7 @@ def test_groups_keep_their_ratio_and_frozen_norms_their_statistics() -> None:
         early_stopping=None,
     )
     states: list[State] = []
-    result = run(network(), params, save=states.append)
+    result = run(network(), params, on_step_end=states.append)
     rates = [group["lr"] for group in states[-1].optimizer.param_groups]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01])
     assert [epoch.learning_rate for epoch in result.history[1:]] == [0.1, 0.1]

@@ -31,7 +31,7 @@ from stages.model.model import ModelSpec, make_model
 from stages.tools.rebuild_tensorboard import rebuild
 from stages.train.logs.tensorboard import histogram
 from stages.training.data.batching import epoch_batches, shard
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
 from stages.training.device.environment import choose_threads, num_processes
@@ -43,7 +43,7 @@ from stages.training.optim.registry import Kind, allowed, losses_of, refused
 from stages.training.params import TrainParams
 from stages.training.state import Data, Epoch, EpochTotals, Result, State
 from stages.training.step.divergence import DivergedError
-from stages.training.step.step import Step, apply_on_device
+from stages.training.step.step import StepContext, apply_on_device
 from tests.conftest import ROOT, Project, project_environment
 from tests.support.samples import (
     classification,
@@ -92,17 +92,17 @@ def run(
     data: Data,
     params: TrainParams,
     seed: int = 0,
-    watch: Callable[[Epoch, nn.Module], None] = lambda _epoch, _model: None,
+    on_epoch_end: Callable[[Epoch, nn.Module], None] = lambda _epoch, _model: None,
 ) -> Result:
-    return train(network, data, params, seed, World(), watch)
+    return train(network, data, params, seed, World(), on_epoch_end)
 
 
 def doubled(data: Data) -> Data:
     """The data in float64, in which a loop can be compared to the last digits but two."""
 
-    def wide(split: Split) -> Split:
+    def wide(split: TensorSource) -> TensorSource:
         target = split.target.double() if split.target.is_floating_point() else split.target
-        return Split({kind: t.double() for kind, t in split.batch.items()}, target)
+        return TensorSource({kind: t.double() for kind, t in split.batch.items()}, target)
 
     return Data(wide(data.train), wide(data.validation), data.task, data.deviation)
 
@@ -135,11 +135,11 @@ SPECS = {
 def pixels(kind: str, num_rows: int = 45, dtype: torch.dtype = torch.float64) -> Data:
     """Random images of three classes, as a model of `kind` takes them; as many to validate on."""
 
-    def split(seed: int) -> Split:
+    def split(seed: int) -> TensorSource:
         random = torch.Generator().manual_seed(seed)
         images = torch.randn(num_rows, 1, 6, 6, generator=random, dtype=dtype)
         batch = {"image": images} if kind == "cnn" else {"numeric": images.flatten(1)}
-        return Split(batch, torch.randint(3, (num_rows,), generator=random))
+        return TensorSource(batch, torch.randint(3, (num_rows,), generator=random))
 
     return Data(split(1), split(2), "classification")
 
@@ -375,7 +375,7 @@ def test_warmup_cosine_rises_in_a_line_and_falls_along_a_cosine() -> None:
     )
     check_names(params, "classification")
     history = train(
-        network, classification(num_rows=50), params, 0, World(), lambda *_: None, save=note
+        network, classification(num_rows=50), params, 0, World(), lambda *_: None, on_step_end=note
     ).history
     # Noted after a step is the rate of the next; after the last of an epoch, twice.
     steps = [0.2 / 4] + [rate for number, rate in enumerate(rates) if number % 6 != 5]
@@ -598,7 +598,7 @@ def overfitting() -> tuple[Data, TrainParams]:
     data = classification(num_rows=30)
     noise = torch.randint(3, (30,), generator=torch.Generator().manual_seed(0))
     params = train_params(epochs=60, optimizer={"name": "Adam", "lr": 0.05})
-    return Data(Split(data.train.batch, noise), data.validation, data.task), params
+    return Data(TensorSource(data.train.batch, noise), data.validation, data.task), params
 
 
 @pytest.mark.parametrize(("metric", "better"), [("loss", min), ("accuracy", max)])
@@ -611,7 +611,7 @@ def test_early_stopping_waits_and_keeps_the_best_weights(
     params = TrainParams.model_validate({**params.model_dump(), "early_stopping": stopping})
     network = model()
     seen: list[dict[str, Tensor]] = []
-    result = run(network, data, params, watch=lambda _, m: seen.append(weights_of(m)))
+    result = run(network, data, params, on_epoch_end=lambda _, m: seen.append(weights_of(m)))
     assert result.best_epoch is not None
 
     values = [e.validation_loss if metric == "loss" else e.metric for e in result.history]
@@ -705,7 +705,7 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
     dropout_rng = share_dropout_rng(network, torch.device("cpu"))
     weights = list(network.parameters())
     loss_of = nn.CrossEntropyLoss()
-    step = Step(
+    step = StepContext(
         network, loss_of, optimizer, dropout_rng, World(), math.inf, weights, clip_value=0.25
     )
     sums, before = EpochTotals(), weights_of(network)
@@ -739,7 +739,7 @@ def test_the_order_of_an_epoch_goes_to_a_device_at_once() -> None:
 
     # A device that is not the host, and holds no numbers.
     target = torch.empty(70, dtype=torch.int64, device="meta")
-    split = Split({"numeric": torch.empty(70, 4, device="meta")}, target)
+    split = TensorSource({"numeric": torch.empty(70, 4, device="meta")}, target)
     with Watch():
         fed = list(split.feed(epoch_batches(70, 16, 0, 1), 0))
     assert [len(rows) for _, rows in fed] == [16, 16, 16, 16, 6]
@@ -749,7 +749,9 @@ def test_the_order_of_an_epoch_goes_to_a_device_at_once() -> None:
 def test_five_steps_on_end_that_are_no_numbers_stop_the_training() -> None:
     whole = classification(num_rows=64)
     keys = np.array([f"row {number}" for number in range(64)])
-    data = Data(Split(whole.train.batch, whole.train.target, keys), whole.validation, whole.task)
+    data = Data(
+        TensorSource(whole.train.batch, whole.train.target, keys), whole.validation, whole.task
+    )
     network = model()
     with torch.no_grad():
         # Finite, but its product with the input is not.
@@ -963,7 +965,7 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
 ONE_OF_MANY = """
 import sys, torch, torch.distributed as dist
 from stages.training.data import source
-from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.train.checkpoints.checkpoint import copied, state_dict, rank_state_dict, load_state_dict
 from stages.training.loop import train
 from stages.training.device.environment import World
 from tests.support.samples import train_params
@@ -982,11 +984,11 @@ for name, (kind, changes) in TOGETHER.items():
     results[name] = [vars(epoch) for epoch in done.history], model.state_dict()
 world = World(rank, size)
 def keep(state):
-    kept.append(copied(pack(state, world.gather(pack_rank(state)))))
+    kept.append(copied(state_dict(state, world.gather(rank_state_dict(state)))))
 for kind in ('cnn', 'draws'):
     kept, ends = [], []
     # Whole, then from the first step on.
-    for restore in (lambda _: None, lambda state: unpack(kept[0], world, state)):
+    for restore in (lambda _: None, lambda state: load_state_dict(kept[0], world, state)):
         model = named(kind).double()
         params = train_params(**{**DROPPED, 'epochs': 2})
         ends.append(train(model, pixels(kind), params, 9, world, lambda *_: None, restore, keep))

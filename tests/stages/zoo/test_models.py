@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from stages.build.summary import check_gradients, probe_batch, summarise
-from stages.common.config import Named
+from stages.common.config import ClassSpec
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Feature, Schema, Target
 from stages.model.dropout import Dropout
@@ -55,7 +55,7 @@ def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spec_of(named: dict[str, Any], schema: Schema = TABULAR) -> ModelSpec:
-    return make_spec(Named.model_validate(named), schema)
+    return make_spec(ClassSpec.model_validate(named), schema)
 
 
 def problem(named: dict[str, Any], schema: Schema = TABULAR) -> Problem:
