@@ -29,29 +29,29 @@ def main() -> None:
     print(f"| metric | {RESAMPLES} resamples of {ROWS} rows | scikit-learn's time over ours |")
     print("|---|---|---|")
     for scores, kind in ((score, "no two equal"), (score.round(3), "1,000 different")):
-        chances = np.stack([1 - scores, scores], axis=1)
+        probabilities = np.stack([1 - scores, scores], axis=1)
         for name in REFERENCES:
-            seconds = _seconds(name, target, chances)
-            theirs = _theirs(name, target, chances) * RESAMPLES
+            seconds = _seconds(name, target, probabilities)
+            theirs = _theirs(name, target, probabilities) * RESAMPLES
             print(f"| {name}, scores {kind} | {seconds:.1f} s | {theirs / seconds:.0f} |")
     for name in ("log_loss", "f1_macro"):
-        print(f"| {name} | {_seconds(name, target, chances):.1f} s | |")
+        print(f"| {name} | {_seconds(name, target, probabilities):.1f} s | |")
 
 
-def _seconds(name: str, target: np.ndarray, chances: np.ndarray) -> float:
+def _seconds(name: str, target: np.ndarray, probabilities: np.ndarray) -> float:
     start = time.perf_counter()
-    find_intervals([name], "classification", target, chances)
+    find_intervals([name], "classification", target, probabilities)
     return time.perf_counter() - start
 
 
-def _theirs(name: str, target: np.ndarray, chances: np.ndarray) -> float:
+def _theirs(name: str, target: np.ndarray, probabilities: np.ndarray) -> float:
     """Seconds that a resample costs with scikit-learn."""
-    ours = weighted_metric(name, "classification", target, chances)
+    ours = weighted_metric(name, "classification", target, probabilities)
     assert ours is not None
     seconds = 0.0
     for weights in (row for block in draw_weights(ROWS, COMPARED) for row in block):
         start = time.perf_counter()
-        value = REFERENCES[name](target, chances[:, 1], sample_weight=weights)
+        value = REFERENCES[name](target, probabilities[:, 1], sample_weight=weights)
         seconds += time.perf_counter() - start
         assert abs(value - ours(weights[None])[0]) < 1e-9
     return seconds / COMPARED

@@ -26,7 +26,7 @@ from scipy.stats import binomtest, nct, t
 
 from benchmarks.trainings import Case, Job, Pool, prepare, start, train_all
 from stages.compare.compare import mark
-from stages.compare.mean_difference import MIN_REPLICAS, find_changes
+from stages.compare.mean_difference import MIN_REPLICAS, find_mean_differences
 from stages.evaluate.measure.bootstrap import paired_differences
 from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
 from stages.evaluate.measure.weighted_metrics import Floats
@@ -134,7 +134,7 @@ def judge_pair(
     """By metric: whether each statement sees a difference, the difference and its degrees."""
     rows, before, after = pair
     names = METRICS[task]
-    changes = find_changes(names, task, target[rows], before, after)
+    changes = find_mean_differences(names, task, target[rows], before, after)
     models = paired_differences(names, task, target[rows], before[0], after[0])
     return {
         name: {

@@ -195,9 +195,9 @@ def _ask(url: str, body: bytes, ended: threading.Event, wrong: list[str]) -> Non
         except OSError as error:
             wrong.append(str(error))
             continue
-        chances = [c for p in answer["predictions"] for c in p["probabilities"].values()]
-        before = known.setdefault(answer["model"], chances)
-        if max(abs(a - b) for a, b in zip(before, chances, strict=True)) > 1e-6:
+        probabilities = [c for p in answer["predictions"] for c in p["probabilities"].values()]
+        before = known.setdefault(answer["model"], probabilities)
+        if max(abs(a - b) for a, b in zip(before, probabilities, strict=True)) > 1e-6:
             wrong.append(answer["model"])
     if len(known) != 2:
         wrong.append(f"{len(known)} models answered")

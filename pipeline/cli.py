@@ -270,10 +270,10 @@ def up(
     no_tensorboard: bool,  # noqa: FBT001
 ) -> None:
     """Start Prefect's server and UI, a worker and TensorBoard on this machine."""
-    from pipeline.server.up import Wanted
+    from pipeline.server.up import UpOptions
     from pipeline.server.up import up as start
 
-    start(Wanted(port, tensorboard_port, not no_worker, not no_tensorboard))
+    start(UpOptions(port, tensorboard_port, not no_worker, not no_tensorboard))
 
 
 @main.command()

@@ -28,7 +28,7 @@ def hold(path: Path, *, wait_seconds: float = 0.0) -> IO[str] | None:
 
 
 def is_free(path: Path) -> bool:
-    """Return whether no process holds the lock file; makes none where there is none."""
+    """Check that no process holds the lock file; makes none where there is none."""
     if not path.exists():
         return True
     file = hold(path)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pipeline.common.dvc_repo import locked, open_repo, write_locks
-from pipeline.plan.forecast import FRESH, Forecast, Verdict
+from pipeline.plan.forecast import FRESH, Forecast, StageForecast
 from pipeline.plan.plan import active_graph, in_order, named
 from pipeline.plan.reasons import describe
 from stages.common.errors import Problem, UserError
@@ -25,8 +25,10 @@ def accept(targets: Sequence[str]) -> None:
     with open_repo() as repo, locked(repo):
         order = in_order(repo, active_graph(repo), ())
         forecast = Forecast(repo, accepting=True)
-        verdicts = {stage: forecast.judge(stage) for stage in order}
-        stale = {stage: verdict for stage, verdict in verdicts.items() if verdict.state != FRESH}
+        forecasts = {stage: forecast.judge(stage) for stage in order}
+        stale = {
+            stage: expected for stage, expected in forecasts.items() if expected.state != FRESH
+        }
         chosen = named(targets, order) if targets else list(stale)
         ready = [stage for stage in chosen if stage in stale and _only_comments(stale[stage])]
         refused = [stage for stage in chosen if stage in stale and stage not in ready]
@@ -34,7 +36,7 @@ def accept(targets: Sequence[str]) -> None:
         if problems and (targets or not ready):
             raise UserError(*problems)
         for stage in ready:
-            _take(stage, verdicts[stage])
+            _take(stage, forecasts[stage])
         for stage in ready:
             _save_run(repo, stage)
         write_locks(ready)
@@ -46,13 +48,13 @@ def accept(targets: Sequence[str]) -> None:
         click.echo("nothing to accept: no code has changed")
 
 
-def _only_comments(verdict: Verdict) -> bool:
-    return all(reason.kind == "comments" for reason in verdict.reasons)
+def _only_comments(expected: StageForecast) -> bool:
+    return all(reason.kind == "comments" for reason in expected.reasons)
 
 
-def _refuse(stage: Any, verdict: Verdict, forecast: Forecast) -> Problem:
+def _refuse(stage: Any, expected: StageForecast, forecast: Forecast) -> Problem:
     lines = [f"{stage.addressing} must run:"]
-    for reason in verdict.reasons:
+    for reason in expected.reasons:
         if reason.kind == "comments":
             continue
         lost = reason.kind == "file" and reason.what in forecast.reasons.lost
@@ -61,10 +63,10 @@ def _refuse(stage: Any, verdict: Verdict, forecast: Forecast) -> Problem:
     return Problem("\n".join(lines))
 
 
-def _take(stage: Any, verdict: Verdict) -> None:
+def _take(stage: Any, expected: StageForecast) -> None:
     """Put the inputs that were judged into the stage; not what lies there a moment later."""
     for dep in stage.deps:
-        content = verdict.inputs.get(dep.def_path)
+        content = expected.inputs.get(dep.def_path)
         # Parameters, which are equal, stay as they are: shared values would become YAML aliases.
         if content is not None and content.meta is not None:
             dep.hash_info, dep.meta = content.hash, content.meta

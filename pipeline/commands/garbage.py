@@ -27,8 +27,7 @@ DAY = 24 * 3600
 
 @dataclass
 class Garbage:
-    """Everything that can go: run-cache entries, objects of the cache by the output they were,
-    folders.
+    """Everything that can go: run-cache entries, objects by the output they were, folders.
 
     And lock files of checkpoints that are gone; those of the folders go with these.
     """
@@ -201,5 +200,5 @@ def _objects(repo: Any) -> Iterator[tuple[str, Path]]:
 
 
 def newest(folder: Path) -> float:
-    """Return when anything in `folder` was last changed."""
+    """The time of the last change of anything in `folder`."""
     return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))

@@ -55,7 +55,7 @@ def _refuse_foreign(repo: Any) -> None:
 
 
 def to_table(garbage: Garbage, days: int) -> Table:
-    """Return what can go and how much it is, the largest first."""
+    """A table of what can go, with sizes, the largest first."""
     rows = [
         (f"versions of {name}" if name != "others" else "other objects", len(paths), size_of(paths))
         for name, paths in garbage.objects.items()
@@ -103,7 +103,7 @@ def format_size(size: float) -> str:
 
 
 def _both(shown: Garbage, now: Garbage) -> Garbage:
-    """Return what was shown and is still garbage."""
+    """The part of what was shown that is still garbage."""
     paths = {path for group in shown.objects.values() for path in group}
     return Garbage(
         [path for path in now.entries if path in shown.entries],

@@ -89,7 +89,7 @@ def explain(reasons: Sequence[Reason]) -> list[str]:
 
 
 def sum_up(plans: Sequence[StagePlan]) -> list[str]:
-    """Return what `dvc repro` would do, in at most a few lines, and what there is to know of it."""
+    """A summary of what `dvc repro` would do, in at most a few lines."""
     stale = [plan for plan in plans if plan.state == STALE]
     waiting = [p for p in stale if all(reason.kind == "upstream" for reason in p.reasons)]
     groups = {

@@ -50,7 +50,7 @@ def write_recipe(name: str, *, force: bool) -> None:
 
 
 def _is_kept(text: str) -> bool:
-    """Return whether git's last commit holds this very text, or a recipe writes it."""
+    """Check whether git's last commit or a recipe holds this very text."""
     if any(apply_recipe(path) == text for path in RECIPES.glob("*.yaml")):
         return True
     done = try_git(Path.cwd(), "show", f"HEAD:./{PARAMS}")

@@ -22,7 +22,7 @@ from pipeline.server.ensure import ensure_server
 from stages.common.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.run.run_result import Outcome
+    from pipeline.run.run_result import RunResult
 
 SOURCE = "--set"
 # As the shell counts: 128 and the number of SIGINT.
@@ -46,7 +46,7 @@ def run(
     check_owner(Path.cwd())
     url = ensure_server()
     os.environ |= client_environment(url)
-    # The lines of the stages are shown by our own view; the server has the logs as well.
+    # The lines of the stages are shown by our own console; the server has the logs as well.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
 
@@ -57,21 +57,21 @@ def run(
         check_params()
 
     # Without settings the check above was of the very file that the stages read.
-    outcome = _run_flow(
+    result = _run_flow(
         url, stages, edit if overrides else None, force=force, parallel=parallel, wait=wait
     )
-    show_outcome(outcome)
-    return is_well(outcome)
+    show_result(result)
+    return is_well(result)
 
 
-def is_well(outcome: "Outcome") -> bool:
-    """Return whether every stage ended well and no gate failed."""
-    return not outcome.failed and not outcome.cancelled and not outcome.failed_gates
+def is_well(result: "RunResult") -> bool:
+    """Check that every stage ended well and no gate failed."""
+    return not result.failed and not result.cancelled and not result.failed_gates
 
 
-def _end_without_server(url: str, outcome: "Outcome") -> NoReturn:
+def _end_without_server(url: str, result: "RunResult") -> NoReturn:
     """Show how the stages ended, and end at once: Prefect would wait for its server."""
-    show_outcome(outcome)
+    show_result(result)
     click.echo(
         f"the Prefect server at {url} is gone, so the end of this run does not stand there\n"
         "  what the stages have written is in place and in dvc.lock\n"
@@ -79,7 +79,7 @@ def _end_without_server(url: str, outcome: "Outcome") -> NoReturn:
         err=True,
     )
     sys.stdout.flush()
-    os._exit(SERVER_LOST if is_well(outcome) else 1)
+    os._exit(SERVER_LOST if is_well(result) else 1)
 
 
 def _run_flow(
@@ -90,11 +90,11 @@ def _run_flow(
     force: bool,
     parallel: int,
     wait: bool,
-) -> "Outcome":
+) -> "RunResult":
     import httpx
     from prefect.exceptions import PrefectException
 
-    from pipeline.run.console import View
+    from pipeline.run.console import Console
     from pipeline.run.flow import run_flow
 
     try:
@@ -103,9 +103,9 @@ def _run_flow(
             force=force,
             parallel=parallel,
             wait=wait,
-            view=View(live=True),
+            console=Console(live=True),
             edit=edit,
-            lost=partial(_end_without_server, url),
+            on_server_lost=partial(_end_without_server, url),
         )
     except KeyboardInterrupt:
         click.echo("interrupted: every process of the run has ended; stages that had are kept")
@@ -125,7 +125,7 @@ def _run_flow(
 
 
 def remedy(url: str, reason: str) -> str:
-    """Return what may help against a refusal of a server, by what it has said and where it is."""
+    """The likely remedy for a server's refusal, by its message and its address."""
     if "401" in reason:
         return (
             f"{CLIENT_AUTH} must be what that server asks for (for one of 'reprise up' in another "
@@ -137,14 +137,14 @@ def remedy(url: str, reason: str) -> str:
     return "see .reprise/logs/ and the free disk space; 'reprise down', 'reprise up' start it anew"
 
 
-def show_outcome(outcome: "Outcome") -> None:
+def show_result(result: "RunResult") -> None:
     """Print the last lines of what failed, a row a stage, and the gates that failed."""
     from pipeline.run.console import COLOURS
     from pipeline.run.run_result import ENDED_WELL
 
     console = Console(highlight=False)
-    for name, state in outcome.states.items():
-        end = outcome.ends.get(name)
+    for name, state in result.states.items():
+        end = result.ends.get(name)
         if state == "failed" and end is not None:
             console.print(
                 Text(f"\n{name} failed ({end.reason}); its last lines:", style="bold red")
@@ -156,18 +156,18 @@ def show_outcome(outcome: "Outcome") -> None:
     for column, justify in (("stage", "left"), ("state", "left"), ("seconds", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     table.add_column("metrics")
-    for each in outcome.plan:
-        state = outcome.states.get(each.name, "not started")
-        end = outcome.ends.get(each.name)
+    for each in result.plan:
+        state = result.states.get(each.name, "not started")
+        end = result.ends.get(each.name)
         seconds = "" if end is None else f"{end.seconds:.1f}"
         # What lies there of a stage that did not end well is of the run before.
         shown_metrics = metrics.get(each.name, {}) if state in ENDED_WELL else {}
         shown = Text(state, style=COLOURS.get(state, ""))
         table.add_row(each.name, shown, seconds, _in_words(shown_metrics))
     console.print(table)
-    for sentence in outcome.failed_gates:
+    for sentence in result.failed_gates:
         console.print(Text(sentence, style="bold red"), soft_wrap=True)
-    if outcome.cancelled:
+    if result.cancelled:
         console.print("cancelled: every process of the run has ended")
 
 

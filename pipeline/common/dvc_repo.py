@@ -29,7 +29,7 @@ def open_repo() -> Iterator[Any]:
         with Repo() as repo:
             yield repo
     except (DvcException, IgnoreInCollectedDirError) as error:
-        raise told(error) from None
+        raise to_user_error(error) from None
 
 
 @contextmanager
@@ -69,16 +69,16 @@ def write_lock(path: Path, content: Any) -> None:
     write_whole(path, dumps_yaml(content))
 
 
-def told(error: Exception) -> UserError:
-    """Return what DVC says of the user's files, with our own words and lines where we have them."""
+def to_user_error(error: Exception) -> UserError:
+    """DVC's error as a user's mistake; of a broken file, with its line."""
     if LOCK.exists() and _CONFLICT in LOCK.read_bytes():
         return UserError(f"{LOCK} has conflicts of a merge: 'reprise merge-lock' resolves them")
     for path in (DVC_FILE, PARAMS, LOCK):
         try:
             if path.exists():
                 read_yaml(path)
-        except UserError as ours:
-            return ours
+        except UserError as problem:
+            return problem
     parts: list[str] = []
     cause: BaseException | None = error
     while cause is not None:

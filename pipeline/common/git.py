@@ -48,7 +48,7 @@ def git(
     seconds: float = TIMEOUT_SECONDS,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Return what `git ARGUMENTS` prints in `folder`, without the last line's end.
+    """The output of `git ARGUMENTS` in `folder`, without the last line's end.
 
     Raises UserError with what git says when it fails or takes too long.
     """

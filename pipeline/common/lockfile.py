@@ -24,7 +24,7 @@ def locked_stages() -> list[str]:
 
 
 def outputs_unchanged(stage: str, upstream: Sequence[str]) -> bool:
-    """Return whether each input of `stage` that `upstream` writes is the one it is recorded with.
+    """Check that each input of `stage` that `upstream` writes is the one it is recorded with.
 
     False where that can't be told from the file: the folder of an input is another's output, or
     a `.dvc` file is upstream.
@@ -73,7 +73,7 @@ def keep_order(stages: Sequence[str], before: Sequence[str]) -> None:
 
 
 def _split(text: str) -> list[str]:
-    """Return what stands before the first entry, then each entry with its lines."""
+    """The text before the first entry, then each entry with its lines."""
     parts = [""]
     for line in text.splitlines(keepends=True):
         if _HEAD.fullmatch(line):

@@ -52,7 +52,7 @@ def find_by_id(pid: int, started: float | None = None) -> psutil.Process | None:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Return whether it has not ended; a zombie has, and so has one whose id another has got."""
+    """Check that a process has not ended; a zombie has, and so has one whose id was given anew."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:

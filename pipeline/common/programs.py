@@ -25,7 +25,7 @@ def run_program(
     env: Mapping[str, str] | None = None,
     failed: str | None = None,
 ) -> str:
-    """Return what `module ARGUMENTS` prints, on either channel.
+    """The output of `module ARGUMENTS`, on either channel.
 
     Raises UserError when it takes longer than `seconds`, and when it fails: `failed`, then the
     last lines of it.

@@ -43,7 +43,7 @@ def mend_rwlock(say: Callable[[str], None]) -> None:
 
 
 def is_whole() -> bool:
-    """Return whether DVC could read the list, or there is none."""
+    """Check that DVC could read the list, or that there is none."""
     try:
         return isinstance(json.loads(RWLOCK.read_bytes()), dict)
     except FileNotFoundError:

@@ -45,7 +45,7 @@ _COMMAND = re.compile(r"python -m (stages\.(\w+))$")
 
 
 def derive() -> dict[Path, str]:
-    """Return what `dvc.yaml` and `stages/versions.yaml` must hold, by path.
+    """The content that `dvc.yaml` and `stages/versions.yaml` must have, by path.
 
     Raises UserError for imports that can't be followed, libraries that are not pinned, models
     that import what they may not, and what the zoo takes from outside.

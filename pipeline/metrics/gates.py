@@ -75,12 +75,12 @@ def read_gates() -> dict[str, Gate]:
 
 
 def needs_base(gates: Mapping[str, Gate]) -> bool:
-    """Return whether any of the gates compares with another revision."""
+    """Check whether any of the gates compares with another revision."""
     return any(gate.not_worse_by is not None for gate in gates.values())
 
 
 def judge_values(gates: Mapping[str, Gate], metrics: Mapping[str, Any]) -> list[Verdict]:
-    """Return what minimum and maximum say to the metrics of evaluate.
+    """Results of the gates' minima and maxima, for the metrics of evaluate.
 
     No value is no passed gate.
     """
@@ -106,7 +106,7 @@ def judge_differences(
     comparison: Mapping[str, Any],
     missing: Iterable[str],
 ) -> list[Verdict]:
-    """Return what `not_worse_by` says, from what `stages.compare.compare` has found.
+    """Results of the gates' `not_worse_by`, for the differences from `stages.compare.compare`.
 
     Without a comparison (`missing` says why), or where the rows can't be paired, nothing can be
     told: that is inconclusive, never passed.

@@ -94,11 +94,11 @@ def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
     of_paths = check_paths(tree, fetched=fetched)
     # What is in a file that can't be the one is no news.
     wrong_files = [problem for problem in of_paths if problem.message.endswith(OTHER_FILE)]
-    told = {problem.key for problem in (*problems, *wrong_files)}
+    known_keys = {problem.key for problem in (*problems, *wrong_files)}
     right = not any(problem.key == "prepare.source" for problem in of_paths)
     source = typed.get("prepare") if right else None
     of_data, target = check_data(tree, source, typed.get("infer"))
-    problems += [problem for problem in of_data if problem.key not in told]
+    problems += [problem for problem in of_data if problem.key not in known_keys]
     of_task = check_task(tree, schema, target)
     problems += check_guess(of_task, tree, schema, target) + of_task
     train, task = typed.get("train"), str(target.task)
@@ -117,8 +117,8 @@ def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
     if typed.get("tune") is not None:
         problems += _check_tune(typed["tune"], tree, schema, target)
     problems += check_models(tree)
-    told = {problem.key for problem in problems}
-    return in_order(problems + [problem for problem in of_paths if problem.key not in told])
+    known_keys = {problem.key for problem in problems}
+    return in_order(problems + [problem for problem in of_paths if problem.key not in known_keys])
 
 
 def in_order(problems: list[Problem]) -> list[Problem]:
@@ -137,7 +137,7 @@ def _section_of(problem: Problem) -> str | None:
 
 
 def _check_meta() -> list[Problem]:
-    """Return what is wrong with how `dvc.yaml` says that stages are run."""
+    """Mistakes in the `meta:` of the stages in `dvc.yaml`."""
     stages = read_yaml(DVC_FILE)["stages"]
     try:
         # A `foreach` or `matrix` stage says it once for all.

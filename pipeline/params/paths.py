@@ -21,7 +21,7 @@ OTHER_FILE = "take a file that no stage writes"
 
 
 def check_paths(tree: Mapping[str, Any], *, fetched: bool = True) -> list[Problem]:
-    """Return what is wrong with the paths that `dvc.yaml` takes from `tree`, each mistake once.
+    """Mistakes in the paths that `dvc.yaml` takes from `tree`, each once.
 
     With `fetched=False`, what DVC tracks may be missing.
     """
@@ -84,9 +84,7 @@ def _check_path(
 def _check_null(
     dep: str, key: str, tree: Mapping[str, Any], stage: Mapping[str, Any]
 ) -> Problem | None:
-    """Return what is wrong with a path that may be null: that of its file, or of what null stands
-    for.
-    """
+    """The mistake in a path that may be null: in its file, or in the file that null stands for."""
     try:
         value = get_path(tree, key)
     except KeyError:
@@ -111,7 +109,7 @@ def _outs(stage: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _overlap(one: Path, other: Path) -> bool:
-    """Return whether they are one path, or one lies in the other."""
+    """Check whether two paths are the same, or one lies in the other."""
     here, there = one.resolve(), other.resolve()
     return here == there or here in there.parents or there in here.parents
 

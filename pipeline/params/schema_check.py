@@ -79,7 +79,7 @@ def _is_current(sources: Mapping[str, str]) -> bool:
 
 
 def check_named(tree: Mapping[str, Any], at: str, schema: Mapping[str, Any]) -> list[Problem]:
-    """Return what is wrong with `tree`, which stands at `at`: its name, or the name's arguments."""
+    """Mistakes in `tree`, which stands at `at`: in its name, or in the name's arguments."""
     section, kind = at.split(".")
     part = get_path(schema, f"$defs.{section.title()}Params.properties.{kind}")
     assert isinstance(part, Mapping)
@@ -101,8 +101,8 @@ def check_named(tree: Mapping[str, Any], at: str, schema: Mapping[str, Any]) -> 
     )
     validator = Draft202012Validator(schema).evolve(schema=case)
     found = [p for error in validator.iter_errors(tree) for p in _problems(error, name, at)]
-    told = {problem.key for problem in found}
-    return found + [problem for problem in _not_finite(tree, at) if problem.key not in told]
+    known_keys = {problem.key for problem in found}
+    return found + [problem for problem in _not_finite(tree, at) if problem.key not in known_keys]
 
 
 def _not_finite(node: object, at: str) -> Iterable[Problem]:

@@ -36,7 +36,7 @@ class Target:
 def check_data(
     tree: Mapping[str, Any], prepare: PrepareParams | None, infer: InferParams | None
 ) -> tuple[list[Problem], Target]:
-    """Return what does not fit the columns of the source, and the task that its target has."""
+    """Mistakes in what the parameters say of the source's columns, and the task of its target."""
     if prepare is None:
         part = tree.get("prepare")
         task = part.get("task") if isinstance(part, Mapping) else None

@@ -26,7 +26,7 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StageForecast:
     """The decision on a stage and its reasons.
 
     `inputs` are what its deps will hold, as far as known.
@@ -61,8 +61,8 @@ class Forecast:
         self.contents = Contents(self.repo)
         self.reasons = Reasons(self.repo, self.contents)
 
-    def judge(self, stage: Any) -> Verdict:
-        """Return what `stage` would do; everything upstream of it must have been judged before."""
+    def judge(self, stage: Any) -> StageForecast:
+        """The state of `stage` and why; everything upstream of it must be judged before."""
         if stage.is_data_source:
             return self._judge_source(stage)
         why, found = self.judge_inputs(stage)
@@ -75,10 +75,10 @@ class Forecast:
             outs = self._restorable(stage, found, why)
             state = STALE if outs is None else RESTORABLE
         self.leave(stage, outs)
-        return Verdict(state, tuple(dict.fromkeys(why)), found)
+        return StageForecast(state, tuple(dict.fromkeys(why)), found)
 
     def judge_inputs(self, stage: Any) -> tuple[list[Reason], dict[str, Content]]:
-        """Return why inputs or command make `stage` stale, and what each input will hold."""
+        """The reasons in inputs or command that make `stage` stale; what each input will hold."""
         found: dict[str, Content] = {}
         why = self._judge_deps(stage, found)
         if _is_locked(stage):
@@ -96,7 +96,7 @@ class Forecast:
             if out.hash_info:
                 self._left[out.fs_path] = Content(out.hash_info, out.meta)
 
-    def _judge_source(self, stage: Any) -> Verdict:
+    def _judge_source(self, stage: Any) -> StageForecast:
         """A `.dvc` file: `dvc repro` takes what lies there, and stops when nothing does."""
         why = []
         if stage.is_import and not stage.frozen and not self.lock_only:
@@ -114,7 +114,7 @@ class Forecast:
             else:
                 self._left[out.fs_path] = Waiting((stage.addressing,))
                 why.append(Reason("never run", ""))
-        return Verdict(STALE if why else FRESH, tuple(why), {})
+        return StageForecast(STALE if why else FRESH, tuple(why), {})
 
     def _judge_deps(self, stage: Any, found: dict[str, Content]) -> list[Reason]:
         if stage.frozen:
@@ -147,7 +147,7 @@ class Forecast:
         return self.reasons.of_file(dep, content)
 
     def _expect(self, dep: Any) -> Content | Waiting | None:
-        """Return what `dep` will hold when its stage's turn comes."""
+        """The content of `dep` when its stage's turn comes."""
         outs = self._producers_of(dep.fs_path)
         if not outs:
             return self.contents.at(dep.fs_path, dep.hash_name)
@@ -184,7 +184,7 @@ class Forecast:
         return here is not None and isinstance(left, Content) and here.hash == left.hash
 
     def _part_of(self, out: Any, dep: Any) -> Content | None:
-        """Return what a folder that lies in the cache holds at a path inside it."""
+        """The content at a path inside a folder that lies in the cache."""
         from dvc_data.hashfile.tree import Tree
 
         left = self._left[out.fs_path]
@@ -261,7 +261,7 @@ class Forecast:
 
 
 def _is_locked(stage: Any) -> bool:
-    """Return whether `dvc.lock` has an entry of it.
+    """Check whether `dvc.lock` has an entry of the stage.
 
     What neither reads nor writes has none to miss.
     """

@@ -104,7 +104,7 @@ def folder_md5(path: str, files: dict[str, bytes]) -> str:
 
 
 def _git(*arguments: str, given: bytes = b"") -> bytes:
-    """Return what git prints: nothing where it has nothing, such as outside a repository."""
+    """The output of git; nothing where it has none, such as outside a repository."""
     if shutil.which("git") is None:
         return b""
     try:

@@ -50,8 +50,8 @@ def make_plan(targets: Sequence[str] = (), *, lock_only: bool = False) -> list[S
         forecast = Forecast(repo, lock_only=lock_only)
         plans: list[StagePlan] = []
         for stage in order:
-            verdict = forecast.judge(stage)
-            if stage.is_data_source and verdict.state == FRESH:
+            expected = forecast.judge(stage)
+            if stage.is_data_source and expected.state == FRESH:
                 continue
             names = {plan.name for plan in plans}
             follows = sorted(s.addressing for s in graph.successors(stage) if s.addressing in names)
@@ -59,8 +59,8 @@ def make_plan(targets: Sequence[str] = (), *, lock_only: bool = False) -> list[S
             plans.append(
                 StagePlan(
                     name,
-                    verdict.state,
-                    verdict.reasons,
+                    expected.state,
+                    expected.reasons,
                     tuple(follows),
                     dict(stage.meta or {}),
                     seconds.get(name),

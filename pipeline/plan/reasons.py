@@ -128,7 +128,7 @@ class Reasons:
         self.history = History(self.repo.dvcignore.is_ignored_file)
 
     def of_file(self, dep: Any, content: Content) -> list[Reason]:
-        """Return what changed in a file or folder, by file where git has the locked version."""
+        """The changes in a file or folder, by file where git has the locked version."""
         key = (dep.fs_path, dep.hash_info.value)
         if key not in self._known:
             self._known[key] = self._explain(dep, content)

@@ -24,7 +24,7 @@ def run_key(stage: Any, found: dict[str, Content]) -> str:
 
 
 def _has_key(stage: Any) -> bool:
-    """Return whether DVC's run-cache takes this stage at all."""
+    """Check whether DVC's run-cache takes this stage at all."""
     return bool(
         stage.cmd
         and stage.deps

@@ -35,8 +35,7 @@ def find_base(asked: str | None) -> tuple[str, str]:
 
 
 def fetch_command(commit: str | None) -> str:
-    """Return what brings the outputs of a commit, or of the working folder (None), into DVC's
-    cache.
+    """The command that fetches the outputs of a commit, or of the working folder (None).
 
     DVC fetches for branches of the clone's own: where none is at the commit, one has to be made.
     """
@@ -54,7 +53,7 @@ def text_at(commit: str, path: str) -> str | None:
 
 
 def parse(text: str | None) -> dict[str, Any]:
-    """Return what a YAML file at a commit says; nothing where it is not there."""
+    """The content of a YAML file at a commit; empty where it is not there."""
     from ruamel.yaml import YAML
 
     content = YAML(typ="safe").load(text or "")

@@ -18,7 +18,7 @@ from pipeline.metrics.gates import EVALUATE, Verdict, judge_all, read_gates
 from pipeline.metrics.metrics import read_metrics
 from pipeline.report.base import fetch_command, find_base, parse, text_at
 from pipeline.report.data import compare_data, compare_slices, is_renumbered
-from pipeline.report.differences import Change, changed_params, find_changes
+from pipeline.report.differences import StageChange, changed_params, find_stage_changes
 from pipeline.report.machine import differing_machines
 from pipeline.report.statements import find_replicas
 from stages.common.errors import UserError
@@ -41,7 +41,7 @@ class Report:
     commit: str
     metrics: Mapping[str, Mapping[str, tuple[Any, Any]]]
     params: Mapping[str, tuple[Any, Any]]
-    changes: tuple[Change, ...]
+    changes: tuple[StageChange, ...]
     comparison: Mapping[str, Any]
     curves: Mapping[str, tuple[str | None, str | None]]
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -71,7 +71,7 @@ def make_report(asked: str | None) -> Report:
         commit=commit,
         metrics=_metrics(commit),
         params=changed_params(parse(text_at(commit, str(PARAMS))), read_yaml(PARAMS)),
-        changes=find_changes(before, after),
+        changes=find_stage_changes(before, after),
         comparison=comparison,
         curves={path: (text_at(commit, path), _now(path)) for path in _plots()},
         data=data,
@@ -83,7 +83,7 @@ def make_report(asked: str | None) -> Report:
 
 
 def compare_with(base: str, commit: str) -> tuple[Mapping[str, Any], list[str]]:
-    """Return what `stages.compare.compare` finds, and why not where predictions are missing."""
+    """The result of `stages.compare.compare`, and the reasons where predictions are missing."""
     if not LOCK.exists():
         raise UserError("there is no dvc.lock: run 'dvc repro' first")
     before, after = _locked(text_at(commit, str(LOCK))), _locked(LOCK.read_text("utf-8"))

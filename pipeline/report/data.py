@@ -24,8 +24,7 @@ Locked = Mapping[str, Any]
 
 
 def is_renumbered(before: Locked, after: Locked) -> bool:
-    """Return whether rows without a key have other numbers: the numbers are those of another
-    source.
+    """Check whether rows without a key have other numbers: those of another source.
 
     One row more at the top, and each number names the row beside the one that it named.
     """
@@ -45,7 +44,7 @@ def _source_of(locked: Locked) -> tuple[object, object]:
 def compare_data(
     before: Locked, after: Locked, base: str, commit: str, missing: list[str]
 ) -> dict[str, Any]:
-    """Return what `stages.compare.data_drift` prints; {"same": True} where nothing can differ.
+    """The result of `stages.compare.data_drift`; {"same": True} where nothing can differ.
 
     `before` and `after` are the stages of both `dvc.lock`, that of `commit` and ours. Empty where
     files are not in DVC's cache: `missing` then says so, and what brings them.
@@ -91,7 +90,7 @@ def _outs(locked: Locked) -> dict[str, str]:
 
 
 def _digests(locked: Locked) -> dict[str, str]:
-    """Return what prepare has written, by its name there."""
+    """The digests of prepare's outputs, by their names."""
     outs = _outs(locked)
     return {part: outs[PREPARED + part] for part in PARTS if PREPARED + part in outs}
 
@@ -123,7 +122,7 @@ def _find(
 
 
 def _start(module: str, files: Mapping[str, Any], what: str, missing: list[str]) -> dict[str, Any]:
-    """Return what `module` prints. That it fails is said: the rest of the report can be made."""
+    """The JSON that `module` prints. A failure is said: the rest of the report can be made."""
     command = [sys.executable, "-m", module]
     text = json.dumps(files)
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)

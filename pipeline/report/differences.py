@@ -10,20 +10,22 @@ from stages.common.params import PARAMS, VERSIONS
 
 
 @dataclass(frozen=True)
-class Change:
+class StageChange:
     """A stage whose entry in `dvc.lock` differs, and in what: keys and paths are `Code`."""
 
     stage: str
     why: tuple[str, ...]
 
 
-def find_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+def find_stage_changes(
+    before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[StageChange, ...]:
     """The stages whose recorded inputs differ, in the order of `dvc.lock`, and why."""
     changes = []
     for name, entry in after.items():
         old = before.get(name)
         if old is None:
-            changes.append(Change(name, ("new",)))
+            changes.append(StageChange(name, ("new",)))
             continue
         why: list[str] = [] if old.get("cmd") == entry.get("cmd") else ["its command"]
         sides = [flat(side.get("params", {}).get(PARAMS.name, {})) for side in (old, entry)]
@@ -35,8 +37,8 @@ def find_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[C
         hashes = [{dep["path"]: dep.get("md5") for dep in e.get("deps", [])} for e in (old, entry)]
         why += map(Code, differing(hashes[0], hashes[1]))
         if why:
-            changes.append(Change(name, tuple(why)))
-    changes += [Change(name, ("removed",)) for name in before if name not in after]
+            changes.append(StageChange(name, tuple(why)))
+    changes += [StageChange(name, ("removed",)) for name in before if name not in after]
     return tuple(changes)
 
 
@@ -57,7 +59,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return what differs: (before, after) by key, None where a side has none."""
+    """The values that differ: (before, after) by key, None where a side has none."""
     return {
         key: (old.get(key), new.get(key))
         for key in {**old, **new}

@@ -17,7 +17,7 @@ from pipeline.report.markdown import (
     verdict,
 )
 from pipeline.report.markup import Cell, to_html, to_text
-from pipeline.report.sections import Section, gate_section, make_sections
+from pipeline.report.sections import ReportSection, gate_section, make_sections
 from pipeline.report.statements import (
     CHANGE,
     MODEL,
@@ -100,7 +100,7 @@ def escape(text: str) -> str:
     return escape_signs(one_line(text))
 
 
-def _section(section: Section) -> list[str]:
+def _section(section: ReportSection) -> list[str]:
     """A section under its title; a long table is folded."""
     parts = [f"<h2>{escape(section.title)}</h2>"]
     parts += [f"<p>{escape_signs(section.text)}</p>"] if section.text else []
@@ -190,7 +190,7 @@ def _curve(path: str, before: str | None, after: str | None) -> str:
 
 
 def _matrix(text: str | None) -> str:
-    """Return how often each class was taken for which: actual down, predicted across."""
+    """A confusion matrix, by number of rows: actual down, predicted across."""
     pairs = [(row["actual"], row["predicted"]) for row in csv.DictReader(io.StringIO(text or ""))]
     names = sorted({name for pair in pairs for name in pair}, key=lambda n: (len(n), n))
     if not names or len(names) > MAX_CLASSES:

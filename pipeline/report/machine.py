@@ -18,7 +18,7 @@ MACHINES = (
 def differing_machines(
     before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-    """Return what differs between the machines that two locks' models were trained on.
+    """The differences between the machines that two locks' models were trained on.
 
     Nothing where a side does not record it, or DVC's cache has it not: then its predictions are
     not there either, which is said.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pipeline.metrics.metrics import format_value
 from pipeline.report.build import Report
 from pipeline.report.markup import Cell, to_markdown
-from pipeline.report.sections import Section, gate_section, make_sections
+from pipeline.report.sections import ReportSection, gate_section, make_sections
 from pipeline.report.statements import (
     CHANGE,
     MODEL,
@@ -28,7 +28,7 @@ ROWS_ONLY = "This is about these two trained models on rows like these."
 
 
 def verdict(report: Report) -> str:
-    """Return what a reviewer wants to know, in one line."""
+    """The result of the comparison in one line, for a reviewer."""
     found = report.comparison
     if not found:
         return "No verdict: the rows' predictions are not here."
@@ -89,7 +89,7 @@ def _paired(report: Report) -> list[str]:
 
 
 def rows_note(counts: dict[str, int]) -> str:
-    """Return how many test rows were compared, and what that says."""
+    """The number of test rows that were compared, and its meaning."""
     note = f"{counts['shared']} test rows are in both"
     note += f" (of {counts['before']} and {counts['after']})" if _partly(counts) else ""
     note += f", {counts['relabelled']} of them with another target" if counts["relabelled"] else ""
@@ -112,7 +112,7 @@ def paired_rows(report: Report) -> list[tuple[str, ...]]:
     return rows
 
 
-def _shown(section: Section, num_rows: int) -> list[str]:
+def _shown(section: ReportSection, num_rows: int) -> list[str]:
     """A section under its title, folded when its table is long."""
     text = [_line(section.text)] if section.text else []
     if not section.rows:

@@ -17,7 +17,7 @@ MACHINE_COLUMNS = ("", "before", "after")
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """A title, a text, and a table; the pages fold it where it is long, and escape all of it."""
 
     title: str
@@ -26,16 +26,18 @@ class Section:
     rows: tuple[tuple[Cell, ...], ...] = ()
 
 
-def make_sections(report: Report) -> list[Section]:
+def make_sections(report: Report) -> list[ReportSection]:
     """All that have something to say, but for pictures and gates, which stand after them."""
     params = [(Code(key), as_text(was), as_text(now)) for key, (was, now) in report.params.items()]
     changes = [(change.stage, joined(change.why)) for change in report.changes]
     machines = [(name, was or "–", now or "–") for name, (was, now) in report.machines.items()]
     found = [
-        Section("Machines", MACHINES if machines else "", MACHINE_COLUMNS, tuple(machines)),
-        Section("Other metrics", "", ("stage", "metric", "before", "after"), other_metrics(report)),
-        Section("Parameters", "", ("parameter", "before", "after"), tuple(params)),
-        Section("Stages that reran, and why", "", ("stage", "what changed"), tuple(changes)),
+        ReportSection("Machines", MACHINES if machines else "", MACHINE_COLUMNS, tuple(machines)),
+        ReportSection(
+            "Other metrics", "", ("stage", "metric", "before", "after"), other_metrics(report)
+        ),
+        ReportSection("Parameters", "", ("parameter", "before", "after"), tuple(params)),
+        ReportSection("Stages that reran, and why", "", ("stage", "what changed"), tuple(changes)),
         *_data(report.data),
         *_slices(report.slices),
         *_flips(report.comparison.get("flips")),
@@ -43,7 +45,7 @@ def make_sections(report: Report) -> list[Section]:
     return [section for section in found if section.rows or section.text]
 
 
-def gate_section(report: Report) -> Section | None:
+def gate_section(report: Report) -> ReportSection | None:
     """All gates with what they say, and the worst of it in the title."""
     if not report.gates:
         return None
@@ -52,11 +54,11 @@ def gate_section(report: Report) -> Section | None:
         for g in report.gates
     )
     columns = ("metric", "value", "gate", "verdict", "why")
-    return Section(f"Gates: {overall(report.gates)}", "", columns, rows)
+    return ReportSection(f"Gates: {overall(report.gates)}", "", columns, rows)
 
 
 def other_metrics(report: Report) -> tuple[tuple[str, str, str, str], ...]:
-    """Return what differs of the metrics that are not compared row by row."""
+    """The differences of the metrics that are not compared row by row."""
     compared = report.comparison.get("metrics", {}) if report.comparison else {}
     return tuple(
         (stage, name, _shown(was), _shown(now))
@@ -66,11 +68,11 @@ def other_metrics(report: Report) -> tuple[tuple[str, str, str, str], ...]:
     )
 
 
-def _data(data: Mapping[str, Any]) -> list[Section]:
+def _data(data: Mapping[str, Any]) -> list[ReportSection]:
     if not data:
         return []
     if data.get("same"):
-        return [Section("Data", "The prepared data is the same on both sides.")]
+        return [ReportSection("Data", "The prepared data is the same on both sides.")]
     counts = ("before", "after", "new", "gone", "moved_in")
     # Without a key column, rows are numbers, which name other rows in another file.
     rows = [(row["split"], *(f"{row[n]:,}" for n in counts if n in row)) for row in data["rows"]]
@@ -81,14 +83,14 @@ def _data(data: Mapping[str, Any]) -> list[Section]:
     columns += [(("class ", Code(name)), "–", "there") for name in data["classes"]["came"]]
     columns += [(("class ", Code(name)), "there", "–") for name in data["classes"]["went"]]
     drift = tuple(_drift(column) for column in data["drift"])
-    found = [Section("Data: rows", "", heads, tuple(rows))]
+    found = [ReportSection("Data: rows", "", heads, tuple(rows))]
     if columns:
         head = ("column or class", "before", "after")
-        found.append(Section("Data: columns and classes", "", head, tuple(columns)))
+        found.append(ReportSection("Data: columns and classes", "", head, tuple(columns)))
     if drift:
         num = sum(column["drifted"] for column in data["drift"])
         title = f"Data: drift by column ({num} of {len(drift)} beyond its limits)"
-        found.append(Section(title, DRIFT, DRIFT_COLUMNS, drift))
+        found.append(ReportSection(title, DRIFT, DRIFT_COLUMNS, drift))
     return found
 
 
@@ -107,7 +109,7 @@ def _drift(column: Mapping[str, Any]) -> tuple[Cell, ...]:
     return Code(column["column"]), mean, spread, empty, categories, mark
 
 
-def _slices(slices: Mapping[str, Any]) -> list[Section]:
+def _slices(slices: Mapping[str, Any]) -> list[ReportSection]:
     if not slices or slices["why_not"] is not None or not slices["looked_at"]:
         return []
     looked, worse, metric = slices["looked_at"], slices["worse"], slices["metric"]
@@ -129,10 +131,10 @@ def _slices(slices: Mapping[str, Any]) -> list[Section]:
         )
         for s in worse
     )
-    return [Section("Slices that got worse", text, head, rows)]
+    return [ReportSection("Slices that got worse", text, head, rows)]
 
 
-def _flips(flips: Mapping[str, Any] | None) -> list[Section]:
+def _flips(flips: Mapping[str, Any] | None) -> list[ReportSection]:
     if flips is None:
         return []
     text = (
@@ -141,7 +143,7 @@ def _flips(flips: Mapping[str, Any] | None) -> list[Section]:
     )
     rows = [(kind, *row) for kind, listed in flips["examples"].items() for row in listed]
     head = ("", "row", "target", "before", "after")
-    return [Section("Rows that flipped", text, head, tuple(rows))]
+    return [ReportSection("Rows that flipped", text, head, tuple(rows))]
 
 
 def _shown(value: Any) -> str:

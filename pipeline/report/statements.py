@@ -21,8 +21,9 @@ OF_MEANS = ("metric", "mean before", "mean after", "difference", "95 % interval"
 def find_replicas(
     locked: Mapping[str, Any], what: str, missing: list[str], commit: str | None
 ) -> list[Path]:
-    """The predictions of each replica in DVC's cache that the lock of `commit` names; else why not
-    in `missing`. No commit means the working folder.
+    """The predictions of each replica that the lock of `commit` names, from DVC's cache.
+
+    Where there are none, the reason goes into `missing`. No commit means the working folder.
 
     None where nothing is recorded: a side that was trained before there were replicas.
     """
@@ -43,7 +44,7 @@ def find_replicas(
 
 
 def is_of_change(comparison: Mapping[str, Any]) -> bool:
-    """Return whether there are replicas enough to speak of the change, not only of two models."""
+    """Check that there are replicas enough to speak of the change, not only of two models."""
     return any(each["change"] is not None for each in comparison["metrics"].values())
 
 
@@ -69,7 +70,7 @@ def change_rows(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def change_note(comparison: Mapping[str, Any]) -> str:
-    """Return what 'this change' says, or why it says nothing."""
+    """The statement on 'this change', or the reason why there is none."""
     counts = comparison["replicas"]
     before, after, needed = counts["before"], counts["after"], counts["needed"]
     if is_of_change(comparison):

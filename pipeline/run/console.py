@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console, Group
+from rich.console import Console as RichConsole
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
@@ -22,7 +23,7 @@ COLOURS = {
 }
 
 
-class View:
+class Console:
     """The terminal during a run; with `live` False it is silent, as under a worker. Final.
 
     On a terminal the stages at work stand below the lines, with their seconds; elsewhere lines
@@ -30,7 +31,7 @@ class View:
     """
 
     def __init__(self, *, live: bool) -> None:
-        self._console = Console(stderr=False, highlight=False, quiet=not live, soft_wrap=True)
+        self._console = RichConsole(stderr=False, highlight=False, quiet=not live, soft_wrap=True)
         self._lock = threading.Lock()
         self._since: dict[str, float] = {}
         self._width = 0

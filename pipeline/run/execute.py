@@ -64,7 +64,7 @@ class Supervisors:
 
     @property
     def ended(self) -> bool:
-        """Return whether the run is being ended."""
+        """Check whether the run is being ended."""
         return self._end.is_set()
 
     def wait(self, seconds: float) -> None:

@@ -27,10 +27,10 @@ from pipeline.metrics.metrics import read_metrics
 from pipeline.params.stage_meta import StageMeta, read_metas
 from pipeline.plan.plan import StagePlan, make_plan
 from pipeline.run.artifacts import publish_plan, publish_results
-from pipeline.run.console import View
+from pipeline.run.console import Console
 from pipeline.run.execute import Supervisors, read_grace_seconds
 from pipeline.run.run_lock import GaveUpError, hold_folder
-from pipeline.run.run_result import ENDED_WELL, Outcome
+from pipeline.run.run_result import ENDED_WELL, RunResult
 from pipeline.run.server_contact import POLL_SECONDS, Contact
 from pipeline.run.stage_task import StageTask
 from pipeline.run.watchdog import keep
@@ -42,39 +42,39 @@ def run_flow(
     force: bool,
     parallel: int,
     wait: bool,
-    view: View,
+    console: Console,
     edit: Callable[[], None] | None,
-    lost: Callable[[Outcome], NoReturn],
-) -> Outcome:
+    on_server_lost: Callable[[RunResult], NoReturn],
+) -> RunResult:
     """Run stages in the current folder as a flow run of its own; see `run_pipeline`.
 
-    `lost` ends this process once the stages have ended and the server is gone for good: Prefect
-    would go on for minutes trying to report to it.
+    `on_server_lost` ends this process once the stages have ended and the server is gone for good:
+    Prefect would try for minutes to report to it.
     """
-    outcomes: list[Outcome] = []
+    results: list[RunResult] = []
 
     @flow(name="reprise", persist_result=False)
     def run_all(stages: list[str], force: bool, parallel: int) -> State[Any]:  # noqa: FBT001
-        view.note(f"run {flow_run.name}: {flow_run.ui_url}")
+        console.note(f"run {flow_run.name}: {flow_run.ui_url}")
         with keep(str(flow_run.id), read_grace_seconds()):
-            outcomes.append(
+            results.append(
                 run_pipeline(
-                    stages, force=force, parallel=parallel, wait=wait, view=view, edit=edit
+                    stages, force=force, parallel=parallel, wait=wait, console=console, edit=edit
                 )
             )
-        if outcomes[0].lost:
-            lost(outcomes[0])
-        return outcomes[0].as_state()
+        if results[0].server_lost:
+            on_server_lost(results[0])
+        return results[0].as_state()
 
     try:
         state = run_all(list(stages), force, parallel, return_state=True)
     except httpx.TransportError:
-        if outcomes:
-            lost(outcomes[0])
+        if results:
+            on_server_lost(results[0])
         raise
-    if not outcomes:
+    if not results:
         state.result(raise_on_failure=True)
-    return outcomes[0]
+    return results[0]
 
 
 def run_pipeline(
@@ -83,9 +83,9 @@ def run_pipeline(
     force: bool,
     parallel: int,
     wait: bool = False,
-    view: View | None = None,
+    console: Console | None = None,
     edit: Callable[[], None] | None = None,
-) -> Outcome:
+) -> RunResult:
     """Run the stages that are stale, as tasks of the current flow run, in the current folder.
 
     `stages` are run with what they need; none means all. `force` runs them even when fresh.
@@ -93,14 +93,14 @@ def run_pipeline(
     Raises UserError before anything runs: unknown stages, a broken `dvc.yaml`, wrong `meta:`,
     another run in this folder.
     """
-    view = view or View(live=False)
+    console = console or Console(live=False)
     supervisors = Supervisors(str(flow_run.id))
-    contact = Contact(view)
+    contact = Contact(console)
     try:
         with hold_folder(
             supervisors.run,
             supervisors.grace_seconds,
-            view.note,
+            console.note,
             wait=wait,
             cancelled=contact.is_cancelled,
         ):
@@ -111,56 +111,56 @@ def run_pipeline(
             metas = read_metas({each.name: each.meta for each in plan})
             if EVALUATE in (each.name for each in plan):
                 read_gates()  # a wrong one is no reason to fail after hours of training
-            _publish(partial(publish_plan, plan), view)
+            _publish(partial(publish_plan, plan), console)
             before = locked_stages()
-            outcome = Outcome(plan)
-            with view.shown(plan):
+            result = RunResult(plan)
+            with console.shown(plan):
                 try:
                     _run_stages(
-                        outcome, metas, supervisors, view, contact, force=force, parallel=parallel
+                        result, metas, supervisors, console, contact, force=force, parallel=parallel
                     )
                 finally:
                     supervisors.end_all()
             keep_order([each.name for each in plan], before)
-            outcome.verdicts = judge_run(outcome)
-            outcome.lost = not contact.is_there()
-            if not outcome.lost:
-                _publish(publish_results, view)
-            return outcome
+            result.verdicts = judge_run(result)
+            result.server_lost = not contact.is_there()
+            if not result.server_lost:
+                _publish(publish_results, console)
+            return result
     except GaveUpError:
-        return Outcome([], cancelled=True)
+        return RunResult([], cancelled=True)
 
 
-def judge_run(outcome: Outcome) -> list[Verdict]:
-    """Return what the gates say to this run: nothing where evaluate has no metrics of it.
+def judge_run(result: RunResult) -> list[Verdict]:
+    """The gates' results for this run: none where evaluate has no metrics of it.
 
     A stage that is unchanged has; one that was not asked for, or did not end well, has not.
     """
-    if outcome.cancelled or outcome.states.get(EVALUATE) not in ENDED_WELL:
+    if result.cancelled or result.states.get(EVALUATE) not in ENDED_WELL:
         return []
     return judge_values(read_gates(), read_metrics().get(EVALUATE, {}))
 
 
-def _publish(publish: Callable[[], None], view: View) -> None:
+def _publish(publish: Callable[[], None], console: Console) -> None:
     """Show something in Prefect; what it says is no reason to give up what the stages did."""
     try:
         publish()
     except (httpx.HTTPError, PrefectException) as error:
-        view.note(f"Prefect's server did not take the plan or the results: {error}")
+        console.note(f"Prefect's server did not take the plan or the results: {error}")
 
 
 def _run_stages(
-    outcome: Outcome,
+    result: RunResult,
     metas: dict[str, StageMeta],
     supervisors: Supervisors,
-    view: View,
+    console: Console,
     contact: Contact,
     *,
     force: bool,
     parallel: int,
 ) -> None:
     """Start each stage when those before it have ended, at most `parallel` at a time."""
-    waiting = {each.name: each for each in outcome.plan}
+    waiting = {each.name: each for each in result.plan}
     futures: dict[str, PrefectFuture[Any]] = {}
     running: set[str] = set()
     ended: Queue[str] = Queue()
@@ -172,34 +172,34 @@ def _run_stages(
         for each in ready[: parallel - len(running)]:
             del waiting[each.name]
             running.add(each.name)
-            body = StageTask(each, metas[each.name], outcome, supervisors, view, force)
-            before = [allow_failure(futures[name]) for name in _shown_before(each, outcome)]
+            body = StageTask(each, metas[each.name], result, supervisors, console, force)
+            before = [allow_failure(futures[name]) for name in _shown_before(each, result)]
             future = body.as_task().submit(wait_for=before)
             future.add_done_callback(partial(_note_end, ended, each.name))
             futures[each.name] = future
         if time.monotonic() - polled > POLL_SECONDS:
             polled = time.monotonic()
-            outcome.cancelled = outcome.cancelled or contact.is_cancelled()
-            if outcome.cancelled:
+            result.cancelled = result.cancelled or contact.is_cancelled()
+            if result.cancelled:
                 waiting.clear()
                 supervisors.end_all()
         with suppress(Empty):
             name = ended.get(timeout=POLL_SECONDS)
             running.discard(name)
             # Without a state its task has ended without running it: Prefect itself refused.
-            outcome.states.setdefault(name, "failed")
+            result.states.setdefault(name, "failed")
 
 
-def _shown_before(plan: StagePlan, outcome: Outcome) -> list[str]:
+def _shown_before(plan: StagePlan, result: RunResult) -> list[str]:
     """The stages that a task is drawn after: those upstream, or what failed before a skipped one.
 
     Prefect lets no task follow one that ended as Cancelled, as the skipped do.
     """
-    by_name = {each.name: each for each in outcome.plan}
+    by_name = {each.name: each for each in result.plan}
     names: list[str] = []
     for name in plan.upstream:
-        if outcome.states.get(name) == "skipped":
-            names += _shown_before(by_name[name], outcome)
+        if result.states.get(name) == "skipped":
+            names += _shown_before(by_name[name], result)
         elif name in by_name:
             names.append(name)
     return list(dict.fromkeys(names))

@@ -16,7 +16,7 @@ ENDED_WELL = ("ran", "restored", "unchanged")
 
 
 @dataclass
-class Outcome:
+class RunResult:
     """The end of each stage: 'ran', 'restored', 'unchanged', 'failed', 'skipped' or 'cancelled'.
 
     `verdicts` are those of the gates on the values of evaluate's metrics, where it ended well.
@@ -27,12 +27,12 @@ class Outcome:
     ends: dict[str, StageEnd] = field(default_factory=dict)
     cancelled: bool = False
     # Whether Prefect's server was gone when the stages had ended.
-    lost: bool = False
+    server_lost: bool = False
     verdicts: list[Verdict] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
-        """Return whether any stage failed."""
+        """Check whether any stage failed."""
         return "failed" in self.states.values()
 
     @property

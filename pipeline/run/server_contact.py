@@ -12,7 +12,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from pipeline.run.console import View
+from pipeline.run.console import Console
 
 POLL_SECONDS = 1.0
 # A server that is busy may miss some questions; nobody needs to hear of that.
@@ -24,8 +24,8 @@ LOST_SECONDS = 20.0
 class Contact:
     """The line to the server of the current flow run. Final."""
 
-    def __init__(self, view: View) -> None:
-        self._view = view
+    def __init__(self, console: Console) -> None:
+        self._console = console
         # When it last answered, and whether its silence has been spoken of.
         self._heard = time.monotonic()
         self._said = False
@@ -37,9 +37,7 @@ class Contact:
         return self._cancelled
 
     def is_there(self) -> bool:
-        """Return whether the server answers, or does so before it has been silent for
-        `LOST_SECONDS`.
-        """
+        """Check that the server answers, or does so before `LOST_SECONDS` of silence."""
         while not self._ask():
             if time.monotonic() - self._heard > LOST_SECONDS:
                 return False
@@ -61,9 +59,11 @@ class Contact:
             if not self._said and time.monotonic() - self._heard > SAY_SECONDS:
                 self._said = True
                 reason = str(error) or type(error).__name__
-                self._view.note(f"Prefect's server does not answer ({reason}); going on without it")
+                self._console.note(
+                    f"Prefect's server does not answer ({reason}); going on without it"
+                )
             return False
         if self._said:
-            self._view.note("Prefect's server answers again")
+            self._console.note("Prefect's server answers again")
         self._said, self._heard = False, time.monotonic()
         return True

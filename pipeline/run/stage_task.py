@@ -16,9 +16,9 @@ from pipeline.common.lockfile import outputs_unchanged
 from pipeline.params.stage_meta import Concurrency, StageMeta, limit_of
 from pipeline.plan.durations import note_seconds
 from pipeline.plan.plan import StagePlan
-from pipeline.run.console import View
+from pipeline.run.console import Console
 from pipeline.run.execute import Supervisors, run_stage
-from pipeline.run.run_result import BROKEN, Outcome
+from pipeline.run.run_result import BROKEN, RunResult
 
 SLOT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
@@ -34,9 +34,9 @@ class StageTask:
 
     plan: StagePlan
     meta: StageMeta
-    outcome: Outcome
+    result: RunResult
     supervisors: Supervisors
-    view: View
+    console: Console
     force: bool
     tries: int = 0
 
@@ -59,29 +59,31 @@ class StageTask:
 
     def run(self) -> State[Any]:
         """Run the stage, or say why it need not. Raises StageFailedError."""
-        name, states = self.plan.name, self.outcome.states
+        name, states = self.plan.name, self.result.states
         broken = [each for each in self.plan.upstream if states.get(each) in BROKEN]
         if broken:
             states[name] = "skipped"
-            self.view.ended(name, "skipped", None)
+            self.console.ended(name, "skipped", None)
             return Cancelled(name="Skipped", message=f"{', '.join(broken)} did not end well")
         if not self.force and self._is_fresh():
             states[name] = "unchanged"
-            self.view.ended(name, "unchanged", None)
+            self.console.ended(name, "unchanged", None)
             return Completed(name="Unchanged", message="nothing that it depends on has changed")
         if self.tries > 0:
             delay = self.meta.retry_delay_seconds
-            self.view.line(name, f"try {self.tries + 1} of {self.meta.retries + 1} in {delay:g} s")
+            self.console.line(
+                name, f"try {self.tries + 1} of {self.meta.retries + 1} in {delay:g} s"
+            )
             self.supervisors.wait(delay)
         self.tries += 1
         logger = get_run_logger()
 
         def say(line: str) -> None:
             logger.info("%s", line)
-            self.view.line(name, line)
+            self.console.line(name, line)
 
         with _slot(limit_of(name, self.meta), self.supervisors):
-            self.view.started(name)
+            self.console.started(name)
             end = run_stage(
                 name,
                 self.supervisors,
@@ -89,26 +91,26 @@ class StageTask:
                 force=self.force,
                 timeout_seconds=self.meta.timeout_seconds,
             )
-        self.outcome.ends[name] = end
+        self.result.ends[name] = end
         if end.state == "failed" and self.supervisors.ended:
             states[name] = "cancelled"
-            self.view.ended(name, "cancelled", end.seconds)
+            self.console.ended(name, "cancelled", end.seconds)
             return Cancelled(message="ended together with its run")
         if end.state == "failed":
             states[name] = "failed"
-            self.view.ended(name, "failed", end.seconds)
+            self.console.ended(name, "failed", end.seconds)
             raise StageFailedError(f"{name}: {end.reason}")
         if end.state == "ran":
             note_seconds(name, end.seconds)
         states[name] = end.state
-        self.view.ended(name, end.state, end.seconds)
+        self.console.ended(name, end.state, end.seconds)
         return Completed(name=end.state.capitalize(), message=f"{end.seconds:.1f} s")
 
     def _is_fresh(self) -> bool:
         """By the plan, or because what ran before it has written the same bytes again."""
         upstream = self.plan.upstream
         # An import, say, may have brought what no plan could know.
-        moved = any(self.outcome.states.get(name, "unchanged") == "ran" for name in upstream)
+        moved = any(self.result.states.get(name, "unchanged") == "ran" for name in upstream)
         if self.plan.state == "fresh" and not moved:
             return True
         kinds = {reason.kind for reason in self.plan.reasons}

@@ -20,8 +20,9 @@ def default_remote(folder: Path) -> str | None:
 
 
 def fetch_data(folder: Path, say: Say) -> None:
-    """Bring what `dvc.lock` and the `.dvc` files name: from the remote if there is one, else from
-    the cache. What neither has is left out: a stage makes it anew.
+    """Fetch the files of `dvc.lock` and `.dvc` from the remote, or from the cache if there is none.
+
+    A file that neither has is left out: a stage makes it anew.
 
     Raises UserError with what DVC says when it fails.
     """
@@ -61,7 +62,7 @@ def update_imports_of(folder: Path, say: Say) -> None:
 
 
 def has_tracked_data(folder: Path) -> bool:
-    """Return whether DVC tracks files here that no stage makes (`dvc add`, `dvc import`)."""
+    """Check whether DVC tracks files here that no stage makes (`dvc add`, `dvc import`)."""
     return bool(_dvc_files(folder))
 
 
@@ -75,7 +76,7 @@ def _is_import(path: Path) -> bool:
 
 
 def dvc(folder: Path, *arguments: str) -> str:
-    """Return what `dvc ARGUMENTS` prints in `folder`.
+    """The output of `dvc ARGUMENTS` in `folder`.
 
     Raises UserError with its last lines when it fails or takes too long.
     """

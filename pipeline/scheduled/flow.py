@@ -21,7 +21,7 @@ from pipeline.params.overrides import apply_overrides_to_file
 from pipeline.params.schema_check import SCHEMA
 from pipeline.run.execute import read_grace_seconds
 from pipeline.run.flow import run_pipeline
-from pipeline.run.run_result import Outcome
+from pipeline.run.run_result import RunResult
 from pipeline.run.watchdog import keep
 from pipeline.scheduled.dvc_remote import fetch_data, has_tracked_data, push_data, update_imports_of
 from pipeline.scheduled.publish import publish
@@ -29,7 +29,7 @@ from pipeline.scheduled.workspace import Workspace, open_workspace
 from stages.common.errors import UserError
 
 
-class RoadFailedError(Exception):
+class PipelineFailedError(Exception):
     """Stages have failed; nothing is published, and the clone is kept."""
 
 
@@ -46,7 +46,7 @@ def scheduled(
     their dotted keys, such as {"train.epochs": 3}. revision: a branch, tag or commit; none: the
     default branch. update_imports: bring imported data (`dvc import`) up to date first.
     """
-    outcomes: list[Outcome] = []
+    results: list[RunResult] = []
     try:
         with (
             keep(str(flow_run.id), read_grace_seconds()),
@@ -56,33 +56,33 @@ def scheduled(
             if update_imports:
                 update_imports_of(workspace.path, _say)
             _prepare(workspace.path, overrides)
-            outcomes.append(run_pipeline(stages, force=False, parallel=os.cpu_count() or 1))
-            _finish(workspace, outcomes[0])
-    except RoadFailedError:
-        return outcomes[0].as_state()
+            results.append(run_pipeline(stages, force=False, parallel=os.cpu_count() or 1))
+            _finish(workspace, results[0])
+    except PipelineFailedError:
+        return results[0].as_state()
     except (UserError, OSError) as error:
         # What a person can mend is no matter for a traceback.
         text = "\n".join([str(error), *getattr(error, "__notes__", [])])
         get_run_logger().error("%s", text)
         return Failed(message=text)
-    return outcomes[0].as_state()
+    return results[0].as_state()
 
 
 def _say(line: str) -> None:
     get_run_logger().info("%s", line)
 
 
-def _finish(workspace: Workspace, outcome: Outcome) -> None:
+def _finish(workspace: Workspace, result: RunResult) -> None:
     """Publish a run whose stages all ended well, also where a gate failed: people must see it."""
-    for stage, state in outcome.states.items():
+    for stage, state in result.states.items():
         _say(f"{stage}: {state}")
-    for sentence in outcome.failed_gates:
+    for sentence in result.failed_gates:
         get_run_logger().error("%s", sentence)
-    if outcome.failed:
-        raise RoadFailedError
-    if not outcome.cancelled:
+    if result.failed:
+        raise PipelineFailedError
+    if not result.cancelled:
         push_data(workspace.path, _say)
-        publish(workspace, _deployment_name(), outcome.states, _say, outcome.failed_gates)
+        publish(workspace, _deployment_name(), result.states, _say, result.failed_gates)
 
 
 def _prepare(folder: Path, overrides: dict[str, Any]) -> None:

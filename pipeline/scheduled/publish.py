@@ -62,7 +62,7 @@ def publish(
 
 
 def changed_paths(folder: Path) -> list[str]:
-    """Return what a run has changed that git is to keep, as paths from the clone's top.
+    """The paths from the clone's top that a run has changed and git is to keep.
 
     Tracked files, and new ones that are outputs of a stage, a `.dvc` file, or a `.gitignore`
     that DVC has written beside them.

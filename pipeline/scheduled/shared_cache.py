@@ -45,7 +45,7 @@ def _share_cache(base: Path, clone: Path) -> None:
 
 
 def cache_folder(base: Path) -> Path:
-    """Return where the repository's DVC keeps its cache, by any of its configurations."""
+    """The folder of the repository's DVC cache, by any of its configurations."""
     from dvc.config import Config
 
     folder = Config(dvc_dir=str(base / ".dvc"))["cache"].get("dir")
@@ -53,7 +53,7 @@ def cache_folder(base: Path) -> Path:
 
 
 def checkpoints_folder(base: Path, cache: Path) -> Path:
-    """Return where the clones of `base` keep checkpoints: beside the cache that they share."""
+    """The folder for checkpoints of the clones of `base`: beside the cache that they share."""
     if cache.resolve().is_relative_to(base.resolve()):
         return base / CHECKPOINTS
     return cache.parent / BESIDE_CACHE

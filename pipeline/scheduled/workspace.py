@@ -120,7 +120,7 @@ def remove_workspace(path: Path) -> bool:
 
 
 def find_project(base: Path, clone: Path) -> Path:
-    """Return where in a clone the project of `base` lies, which may be below git's root."""
+    """The path in a clone to the project of `base`, which may be below git's root."""
     return clone / git(base, "rev-parse", "--show-prefix")
 
 

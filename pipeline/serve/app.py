@@ -74,15 +74,15 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return JSONResponse({**more, "ready": not stopping}, 503 if stopping else 200)
 
     async def live() -> Response:
-        """Return whether the server answers at all."""
+        """Check that the server answers at all."""
         return JSONResponse({"live": True})
 
     async def server_ready() -> Response:
-        """Return whether requests are taken: 503 once the server has been told to stop."""
+        """Check that requests are taken: 503 once the server has been told to stop."""
         return ready()
 
     async def model_ready(request: Request) -> Response:
-        """Return whether this model takes requests."""
+        """Check that this model takes requests."""
         check_model(service, service.bundle, **request.path_params)
         return ready(name=service.settings.name)
 

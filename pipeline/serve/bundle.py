@@ -56,8 +56,8 @@ class MismatchError(UserError):
     """Two files that do not belong together: one of them is about to be replaced, or was lost."""
 
 
-def stamp_of(folder: Path) -> Stamp | None:
-    """Return what tells the pair of files from another one; None when one can't be had."""
+def read_stamp(folder: Path) -> Stamp | None:
+    """A stamp of the pair of files, another for any other pair; None when one can't be had."""
     try:
         found = [(folder / name).stat() for name in FILES]
     except OSError:
@@ -71,7 +71,7 @@ def load_bundle(folder: Path) -> Bundle:
     Raises UserError when there is none, when it can't be read or run, or, as MismatchError, when
     signature and model do not belong together.
     """
-    stamp = stamp_of(folder)
+    stamp = read_stamp(folder)
     if stamp is None:
         missing = next((name for name in FILES if not (folder / name).exists()), FILES[0])
         message = f"there is no {folder / missing}: 'dvc repro' makes it, 'dvc pull' fetches it"

@@ -126,7 +126,7 @@ def read_token(host: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a server bound to `host` is reached from this machine alone."""
+    """Check that a server bound to `host` is reached from this machine alone."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:

@@ -64,10 +64,10 @@ def _predictor(service: Service) -> Handler:
             return Answer(orjson.dumps({"model": bundle.version, "predictions": predictions}))
 
         body = await read_body(scope, receive, settings.max_body_bytes)
-        rows, feeds = await _apart(body, read)
+        rows, feeds = await _run_by_size(body, read)
         outputs = await service.batcher.run(bundle, feeds, len(rows))
         service.metrics.rows.inc(len(rows))
-        return await _apart(body, write)
+        return await _run_by_size(body, write)
 
     return predict
 
@@ -84,14 +84,14 @@ def _inferrer(service: Service, name: str, version: str | None) -> Handler:
             return read_request(parse_json(text), binary, bundle, settings.max_rows)
 
         body = await read_body(scope, receive, settings.max_body_bytes)
-        feeds, num_rows, wanted = await _apart(body, read)
+        feeds, num_rows, wanted = await _run_by_size(body, read)
         outputs = await service.batcher.run(bundle, feeds, num_rows)
         service.metrics.rows.inc(num_rows)
-        return await _apart(body, lambda: answer(bundle, settings.name, wanted, outputs))
+        return await _run_by_size(body, lambda: answer(bundle, settings.name, wanted, outputs))
 
     return infer
 
 
-async def _apart(body: bytes, work: Callable[[], T]) -> T:
-    """Return what `work` returns: at once for a small body, from a thread for a large one."""
+async def _run_by_size(body: bytes, work: Callable[[], T]) -> T:
+    """Call `work`: at once for a small body, in a thread for a large one."""
     return work() if len(body) <= INLINE_BYTES else await asyncio.to_thread(work)

@@ -23,7 +23,7 @@ LENGTH_HEADER = "Inference-Header-Content-Length"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedOutputs:
     """The outputs of an answer in their order, and whether each goes as bytes."""
 
     id: str | None
@@ -50,7 +50,7 @@ def describe(bundle: Bundle, name: str) -> dict[str, object]:
 
 def read_request(
     content: object, binary: bytes, bundle: Bundle, max_rows: int
-) -> tuple[Arrays, int, Wanted]:
+) -> tuple[Arrays, int, WantedOutputs]:
     """Feeds, the number of rows and what is wanted, of a request's JSON and the bytes after it.
 
     Raises RequestError 400 with the input and what is wrong with it.
@@ -133,7 +133,7 @@ def _to_feed(tensor: Tensor, each: Input) -> Tensor:
         raise RequestError(400, f"{wrong}{error}") from None
 
 
-def _wanted(content: dict[str, Any], bundle: Bundle) -> Wanted:
+def _wanted(content: dict[str, Any], bundle: Bundle) -> WantedOutputs:
     names = [each.name for each in bundle.signature.outputs]
     number = content.get("id")
     if number is not None and not isinstance(number, str):
@@ -144,7 +144,7 @@ def _wanted(content: dict[str, Any], bundle: Bundle) -> Wanted:
         raise RequestError(400, "parameters must be an object")
     all_binary = bool(parameters.get("binary_data_output", False))
     if not asked:
-        return Wanted(number, [(name, all_binary) for name in names])
+        return WantedOutputs(number, [(name, all_binary) for name in names])
     outputs: list[tuple[str, bool]] = []
     for given in asked if isinstance(asked, list) else [asked]:
         name = given.get("name") if isinstance(given, dict) else None
@@ -158,7 +158,7 @@ def _wanted(content: dict[str, Any], bundle: Bundle) -> Wanted:
         if not isinstance(parameters, dict) or parameters.get("classification"):
             raise RequestError(400, f"output '{name}': its parameters are not supported")
         outputs.append((name, bool(parameters.get("binary_data", all_binary))))
-    return Wanted(number, outputs)
+    return WantedOutputs(number, outputs)
 
 
 def _quote(value: object) -> str:
@@ -166,7 +166,7 @@ def _quote(value: object) -> str:
     return f"'{shorten(value)}'" if isinstance(value, str) else show(value)
 
 
-def answer(bundle: Bundle, name: str, wanted: Wanted, outputs: list[Tensor]) -> Answer:
+def answer(bundle: Bundle, name: str, wanted: WantedOutputs, outputs: list[Tensor]) -> Answer:
     """The outputs that are wanted, as JSON, or as JSON with bytes after it."""
     described = bundle.signature.outputs
     by_name = {each.name: (each, tensor) for each, tensor in zip(described, outputs, strict=True)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.serve.batching import Batcher
-from pipeline.serve.bundle import Bundle, Stamp, load_bundle, stamp_of
+from pipeline.serve.bundle import Bundle, Stamp, load_bundle, read_stamp
 from pipeline.serve.metrics import Metrics
 from stages.common.errors import UserError
 
@@ -20,8 +20,7 @@ LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings: the model's folder, its name in the protocol, the limits, and the token if
-    there is one.
+    """The model's folder, its name in the protocol, the limits, and the token if there is one.
 
     `hosts`: the names, in lower case, by which this server may be asked for, besides localhost.
     """
@@ -66,7 +65,7 @@ async def watch(service: Service, say: Callable[[str], None]) -> None:
     before: Stamp | None = known
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        found = await asyncio.to_thread(stamp_of, service.settings.folder)
+        found = await asyncio.to_thread(read_stamp, service.settings.folder)
         still, before = found == before, found
         if found is None or found == known:
             continue

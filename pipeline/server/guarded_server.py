@@ -30,7 +30,7 @@ def origins(port: int) -> tuple[str, ...]:
 
 
 def is_ours(hosts: Iterable[str], pages: Iterable[str], port: int) -> bool:
-    """Return whether a request with these headers `Host` and `Origin` comes from this machine.
+    """Check that a request with these headers `Host` and `Origin` comes from this machine.
 
     A program sends no `Origin`; a browser's page can't leave it out where it matters. The port in
     `Host` is that of a tunnel, perhaps, and says nothing.

@@ -27,7 +27,7 @@ from pipeline.server.access import (
 from pipeline.server.guarded_server import origins
 from pipeline.server.names import BASE, POOL
 from pipeline.server.prefect_api import answers, request
-from pipeline.server.services import HOME, Service, launch
+from pipeline.server.services import HOME, ServiceProcess, launch
 from pipeline.server.shutdown import end
 from stages.common.errors import UserError
 from stages.common.telemetry import SWITCHES
@@ -54,7 +54,7 @@ SETTINGS = {
 }
 
 
-def launch_server(port: int | None, record: Service | None) -> Service:
+def launch_server(port: int | None, record: ServiceProcess | None) -> ServiceProcess:
     """Start Prefect's server, where the one of `record` was unless `port` says otherwise.
 
     Raises UserError when the port is taken or it can't be started.
@@ -67,7 +67,7 @@ def launch_server(port: int | None, record: Service | None) -> Service:
     return launch("server", command, environment(f"http://{HOST}:{chosen}/api"), chosen)
 
 
-def launch_worker(url: str, record: Service | None) -> Service:
+def launch_worker(url: str, record: ServiceProcess | None) -> ServiceProcess:
     """Start a worker of the work pool. Raises UserError when it can't be started."""
     end("worker", record, GRACE_SECONDS["worker"])
     command = [*python("prefect"), "--no-prompt", "worker", "start", "--pool", POOL]
@@ -75,7 +75,7 @@ def launch_worker(url: str, record: Service | None) -> Service:
     return launch("worker", command, environment(url))
 
 
-def launch_tensorboard(port: int | None, record: Service | None) -> Service:
+def launch_tensorboard(port: int | None, record: ServiceProcess | None) -> ServiceProcess:
     """Start TensorBoard on every run's events.
 
     Raises UserError when the port is taken or it can't be started.
@@ -130,8 +130,8 @@ def _worker_name() -> str:
     return f"{platform.node() or 'worker'} {Path.cwd().name}"
 
 
-def is_ready(service: Service, url: str) -> bool:
-    """Return whether a service does what it is for; `url` is the API of the server."""
+def is_ready(service: ServiceProcess, url: str) -> bool:
+    """Check that a service does its work; `url` is the API of the server."""
     if service.name == "server":
         return answers(url)
     if service.name == "worker":
@@ -144,8 +144,8 @@ def is_ready(service: Service, url: str) -> bool:
         return False
 
 
-def _is_online(service: Service, url: str) -> bool:
-    """Return whether the worker has reported to the server since it was started."""
+def _is_online(service: ServiceProcess, url: str) -> bool:
+    """Check whether the worker has reported to the server since it was started."""
     try:
         workers: list[dict[str, Any]] = request(url, f"/work_pools/{POOL}/workers/filter", {})
     except OSError:

@@ -65,7 +65,7 @@ def _read_toml(path: Path, *keys: str) -> Any:
 
 
 def answers(url: str) -> bool:
-    """Return whether a Prefect API is at `url`: one request, a few seconds at most."""
+    """Check that a Prefect API is at `url`: one request, a few seconds at most."""
     try:
         _ask(url, "/health", None, None, HEALTH_SECONDS)
     except urllib.error.HTTPError as error:

@@ -130,7 +130,7 @@ def _is_current(automation: Mapping[str, Any]) -> bool:
 
 
 def read_deployments(url: str) -> list[dict[str, Any]]:
-    """Return what the server knows of the deployments of `prefect.yaml`, by name.
+    """The server's records of the deployments of `prefect.yaml`, by name.
 
     Raises UserError for a damaged `prefect.yaml` and when the server refuses.
     """

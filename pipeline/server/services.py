@@ -32,7 +32,7 @@ NUM_LINES_SHOWN = 15
 
 
 @dataclass(frozen=True)
-class Service:
+class ServiceProcess:
     """One running service: its process, and where it is to be reached."""
 
     name: str
@@ -44,7 +44,7 @@ class Service:
 
 
 def log_file(name: str) -> Path:
-    """Return where a service's output goes."""
+    """The file that a service's output goes to."""
     return LOGS / f"{name}.log"
 
 
@@ -65,24 +65,24 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
-def read_records() -> dict[str, Service]:
-    """Return what `.reprise/up.json` says, by name; nothing when it is not there or damaged.
+def read_records() -> dict[str, ServiceProcess]:
+    """The services in `.reprise/up.json`, by name; none when it is not there or damaged.
 
     What a damaged one would have named is still found by its mark.
     """
     try:
         content = json.loads(STATE.read_text(encoding="utf-8"))
-        return {entry["name"]: Service(**entry) for entry in content["services"]}
+        return {entry["name"]: ServiceProcess(**entry) for entry in content["services"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def read_alive() -> dict[str, Service]:
+def read_alive() -> dict[str, ServiceProcess]:
     """The recorded services whose processes run."""
     return {name: s for name, s in read_records().items() if find_process(s) is not None}
 
 
-def write_records(services: Mapping[str, Service]) -> None:
+def write_records(services: Mapping[str, ServiceProcess]) -> None:
     """Record `services`, whole or not at all; none: remove the file.
 
     Raises UserError when the file can't be written.
@@ -97,14 +97,14 @@ def write_records(services: Mapping[str, Service]) -> None:
         raise UserError(f"cannot write {STATE}: {error.strerror or error}") from None
 
 
-def find_process(service: Service) -> psutil.Process | None:
+def find_process(service: ServiceProcess) -> psutil.Process | None:
     """The service's process if it runs, and not another that has got its id."""
     return find_by_id(service.pid, service.started)
 
 
 def launch(
     name: str, command: Sequence[str], environment: Mapping[str, str], port: int | None = None
-) -> Service:
+) -> ServiceProcess:
     """Start a service in a session of its own; its output goes to its log.
 
     Raises UserError when it can't be started.
@@ -133,10 +133,10 @@ def launch(
     # It goes on when this process ends, and nobody waits for it.
     process.returncode = 0
     address = None if port is None else f"http://{HOST}:{port}"
-    return Service(name, process.pid, started, port, address)
+    return ServiceProcess(name, process.pid, started, port, address)
 
 
-def wait_until(service: Service, ready: Callable[[], bool], seconds: float) -> None:
+def wait_until(service: ServiceProcess, ready: Callable[[], bool], seconds: float) -> None:
     """Wait until `ready()`.
 
     Raises UserError, with the last lines of its log, when the service ends or takes too long.
@@ -161,5 +161,5 @@ def failed(name: str, how: str) -> str:
 
 
 def mark_of(name: str) -> str:
-    """Return what the service's processes of this folder carry in their environment."""
+    """The mark of the service's processes in their environment, with this folder in it."""
     return f"{name}:{Path.cwd().resolve()}"

@@ -7,7 +7,7 @@ from functools import partial
 import psutil
 
 from pipeline.common.processes import end_all, find_marked, is_alive
-from pipeline.server.services import MARK, Service, find_process, mark_of
+from pipeline.server.services import MARK, ServiceProcess, find_process, mark_of
 from stages.common.errors import UserError
 
 # With no child left to end, a service only waits for somebody: a worker for a server that is gone.
@@ -17,7 +17,7 @@ ALONE_SECONDS = 10.0
 LEADER_SHARE, ORPHAN_SHARE = 0.8, 0.1
 
 
-def end(name: str, record: Service | None, grace_seconds: float) -> None:
+def end(name: str, record: ServiceProcess | None, grace_seconds: float) -> None:
     """End a service with all its children: SIGTERM, a bounded wait, SIGKILL.
 
     Raises UserError if something survives.
@@ -37,7 +37,7 @@ def _is_due(
     leader: psutil.Process | None,
     elapsed: float,
 ) -> bool:
-    """Return whether it is time to tell a process to end.
+    """Check whether it is time to tell a process to end.
 
     `elapsed` is a share of the grace period.
     """
@@ -50,7 +50,9 @@ def _is_due(
     return is_orphan and (leader is None or elapsed > ORPHAN_SHARE)
 
 
-def _family(name: str, record: Service | None, known: set[psutil.Process]) -> set[psutil.Process]:
+def _family(
+    name: str, record: ServiceProcess | None, known: set[psutil.Process]
+) -> set[psutil.Process]:
     """The service's running processes: by its record, by its mark, and all their children.
 
     `known` remembers those once seen, whose parent may be gone by now.

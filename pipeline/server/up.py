@@ -30,7 +30,7 @@ from pipeline.server.register import (
 )
 from pipeline.server.services import (
     LOGS,
-    Service,
+    ServiceProcess,
     find_process,
     log_file,
     one_at_a_time,
@@ -46,7 +46,7 @@ START_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class UpOptions:
     """The options of `reprise up`; a port of None is the default or the next free one."""
 
     port: int | None = None
@@ -55,7 +55,7 @@ class Wanted:
     tensorboard: bool = True
 
 
-def up(wanted: Wanted) -> None:
+def up(wanted: UpOptions) -> None:
     """Start what is wanted and does not run yet, and print where it is.
 
     Raises UserError when a port is taken that the user asked for, or when something does not
@@ -79,23 +79,23 @@ def start_server_alone() -> str:
     Raises UserError when it does not come up.
     """
     with one_at_a_time(), _stopped_by_signals():
-        services, started = _start(Wanted(worker=False, tensorboard=False))
+        services, started = _start(UpOptions(worker=False, tensorboard=False))
     address = services["server"].address
     if started:
         click.echo(f"started a Prefect server: {address}   ('reprise down' ends it)", err=True)
     return f"{address}/api"
 
 
-def _start(wanted: Wanted) -> tuple[dict[str, Service], list[str]]:
+def _start(wanted: UpOptions) -> tuple[dict[str, ServiceProcess], list[str]]:
     """Bring up what is missing; all services that run now, and the names of those just started."""
     records = read_records()
     services = {name: s for name, s in records.items() if find_process(s) is not None}
     _check_ports(wanted, services)
     if "server" in services and (said := check_auth()) is not None:
         click.echo(said, err=True)
-    started: list[Service] = []
+    started: list[ServiceProcess] = []
 
-    def note(service: Service) -> Service:
+    def note(service: ServiceProcess) -> ServiceProcess:
         started.append(service)
         services[service.name] = service
         write_records(services)
@@ -131,7 +131,7 @@ def _start(wanted: Wanted) -> tuple[dict[str, Service], list[str]]:
     return services, [service.name for service in started]
 
 
-def _wait_for_server(server: Service, url: str) -> None:
+def _wait_for_server(server: ServiceProcess, url: str) -> None:
     try:
         _wait(server, url)
     except UserError as error:
@@ -139,11 +139,11 @@ def _wait_for_server(server: Service, url: str) -> None:
         raise
 
 
-def _wait(service: Service, url: str) -> None:
+def _wait(service: ServiceProcess, url: str) -> None:
     wait_until(service, lambda: is_ready(service, url), START_SECONDS)
 
 
-def _check_ports(wanted: Wanted, services: dict[str, Service]) -> None:
+def _check_ports(wanted: UpOptions, services: dict[str, ServiceProcess]) -> None:
     asked = {"server": wanted.port, "tensorboard": wanted.tensorboard_port}
     for name, port in asked.items():
         service = services.get(name)
@@ -173,7 +173,7 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _print_table(services: dict[str, Service]) -> None:
+def _print_table(services: dict[str, ServiceProcess]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -199,7 +199,7 @@ def _print_table(services: dict[str, Service]) -> None:
 
 
 def _describe(deployment: dict[str, Any]) -> str:
-    """Return when a deployment runs."""
+    """The schedule of a deployment, in words."""
     shown = []
     for entry in deployment["schedules"]:
         schedule = entry["schedule"]

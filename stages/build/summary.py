@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
 from stages.common.errors import Problem, UserError
-from stages.common.user_code import problem_of, tell
+from stages.common.user_code import problem_of, to_user_error
 from stages.features.schema import CODES
 from stages.model.model import ModelSpec
 
@@ -128,8 +128,8 @@ def _misfit(model: nn.Module, spec: ModelSpec, broken: Running, error: Exception
     name, module, inputs = broken
     shapes = ", ".join(str(tuple(t.shape)) for t in inputs if isinstance(t, Tensor)) or "the batch"
     where = f"layer '{name or spec.name}' ({type(module).__name__}), which was given {shapes}"
-    if told := tell(error, f"the model fails in {where}", _forward_of(model)):
-        return told
+    if mistake := to_user_error(error, f"the model fails in {where}", _forward_of(model)):
+        return mistake
     reason = str(error).split("\n")[0]
     message = f"shapes don't fit in {where}: {reason}"
     return UserError(Problem(message, key="build.model", value=spec.name))

@@ -14,7 +14,7 @@ from stages.common.errors import Problem, UserError, shorten, wrong_name, wrong_
 from stages.common.yamlfile import yaml_text
 
 Model = TypeVar("Model", bound=BaseModel)
-# Values by the path of their parameter: what tune tries, and what train takes from its winner.
+# Values by the path of their parameter: what tune tries, and what train takes from its best trial.
 Overrides = dict[str, Any]
 # The largest that NumPy's generators take, and so Optuna's; torch's take it too.
 MAX_SEED = 2**32 - 1
@@ -93,7 +93,7 @@ def validate_all(
 
 
 def check_seed(value: object) -> Problem | None:
-    """Return what is wrong with the seed of `params.yaml`, or nothing."""
+    """The mistake in the seed of `params.yaml`, if there is one."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEED:
         return None
     return wrong_value(f"be a whole number from 0 to {MAX_SEED}", "seed", value)
@@ -200,7 +200,7 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
 
 
 def get_path(tree: object, key: str) -> Mapping[str, Any] | object:
-    """Return what stands under the dotted `key` of `tree`. Raises KeyError when nothing does."""
+    """The value under the dotted `key` of `tree`. Raises KeyError where there is none."""
     for part in key.split("."):
         if not isinstance(tree, Mapping) or part not in tree:
             raise KeyError(key)

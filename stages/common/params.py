@@ -74,7 +74,7 @@ def to_plain(value: object) -> Any:
 
 
 def stage_entry(stage: str) -> dict[str, Any]:
-    """Return what `dvc.yaml` says of `stage`, with `${...}` as it stands there."""
+    """The entry of `stage` in `dvc.yaml`, with `${...}` as it stands there."""
     entry = get_path(read_yaml(DVC_FILE), f"stages.{stage}")
     assert isinstance(entry, dict)
     return entry
@@ -118,7 +118,7 @@ def read_variables(pipeline: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_params(stage: str) -> Params:
-    """Return what `params.yaml` says to `stage`.
+    """The parameters of `stage` in `params.yaml`.
 
     Raises UserError when the file is no YAML or a declared key is not in it.
     """

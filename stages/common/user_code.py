@@ -36,13 +36,13 @@ def own_errors(what: str, at: object = None) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        told = tell(error, what, at)
-        if told is None:
+        mistake = to_user_error(error, what, at)
+        if mistake is None:
             raise
-        raise told from error
+        raise mistake from error
 
 
-def tell(error: Exception, what: str, at: object = None) -> UserError | None:
+def to_user_error(error: Exception, what: str, at: object = None) -> UserError | None:
     """The UserError for what code of one's own has raised; None: it was other code."""
     if is_of_memory(error):
         return None
@@ -67,7 +67,7 @@ def at_line(message: str, place: Place) -> Problem:
 
 
 def find_place(thing: object) -> Place | None:
-    """Return where a class or a function of one's own begins; None: it is not one's own."""
+    """The place at which a class or function of one's own begins; None: it is not one's own."""
     try:
         file = inspect.getsourcefile(thing)  # type: ignore[arg-type]
         _, line = inspect.getsourcelines(thing)  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def require(module: ModuleType, what: str, **needed: type) -> None:
 
 
 def is_of_memory(error: BaseException) -> bool:
-    """Return whether memory was full, wherever that happened to be noticed."""
+    """Check whether memory was full, wherever that was noticed."""
     full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return full or "can't allocate memory" in str(error)
 

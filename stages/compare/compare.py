@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from stages.compare.mean_difference import MIN_REPLICAS, Change, find_changes
+from stages.compare.mean_difference import MIN_REPLICAS, MeanDifference, find_mean_differences
 from stages.evaluate.measure.bootstrap import Interval, paired_differences
 from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
 from stages.evaluate.measure.predictions import class_names, read_codes, read_predicted
@@ -44,7 +44,7 @@ def compare(
     *,
     renumbered: bool = False,
 ) -> dict[str, Any]:
-    """Return what `after` does to each metric of `names`, and to which rows.
+    """The effect of `after` on each metric of `names`, and the rows that it concerns.
 
     The tables have the row key first, then `target`, `prediction` and, for classes, the
     probability of each. `why_not` says why they can't be compared row by row, else it is None.
@@ -73,14 +73,14 @@ def compare(
     task = "classification" if classes else "regression"
     target = read_codes(new["target"], classes) if classes else new["target"].to_numpy()
     was, now = read_predicted(old), read_predicted(new)
-    changes: dict[str, Change] = {}
+    changes: dict[str, MeanDifference] = {}
     if min(map(len, replicas)) >= MIN_REPLICAS:
         rows = (same[f"{ROW} before"], same[ROW])
         sides = [
             [read_predicted(table[at]) for table in tables]
             for tables, at in zip(replicas, rows, strict=True)
         ]
-        changes = find_changes(names, task, target, sides[0], sides[1])
+        changes = find_mean_differences(names, task, target, sides[0], sides[1])
     differences = paired_differences(names, task, target, was, now)
     values = [compute_metrics(names, task, target, side) for side in (was, now)]
     found: dict[str, Any] = {
@@ -105,17 +105,15 @@ def compare(
 
 
 def differ(before: pl.DataFrame, after: pl.DataFrame) -> bool:
-    """Return whether keys, targets or classes have other names or types, so that nothing joins
-    them.
-    """
+    """Check whether keys, targets or classes have other names or types, so that they can't join."""
     return list(before.schema.items()) != list(after.schema.items())
 
 
-def _described(name: str, change: Change | None) -> dict[str, Any] | None:
+def _described(name: str, change: MeanDifference | None) -> dict[str, Any] | None:
     return None if change is None else {**asdict(change), "mark": mark(name, change)}
 
 
-def mark(name: str, difference: Interval | Change) -> str:
+def mark(name: str, difference: Interval | MeanDifference) -> str:
     """'better' or 'worse' where the interval leaves 0 out, 'noise' where not, '' without one."""
     if difference.low is None or difference.high is None:
         return ""

@@ -58,7 +58,7 @@ class Column:
 
     @property
     def size(self) -> float:
-        """Return how large the difference is in units of what counts as drift."""
+        """The size of the difference, in units of what counts as drift."""
         sizes = [abs(self.shift or 0.0) / MAX_SHIFT, (self.new or 0.0) / MAX_UNSEEN]
         sizes += [(self.gone or 0.0) / MAX_UNSEEN, abs(np.subtract(*self.empty)) / MAX_UNSEEN]
         if self.spread is not None:
@@ -66,7 +66,7 @@ class Column:
         return max(sizes)
 
 
-def find_changes(before: Side, after: Side) -> dict[str, Any]:
+def compare_prepared(before: Side, after: Side) -> dict[str, Any]:
     """Rows by split, columns that came, went or changed, classes, and drift, largest first."""
     places = (before.schema.places(), after.schema.places())
     common = _common(before.schema, after.schema)
@@ -119,7 +119,7 @@ def _moved(name: str, was: Moments, now: Moments, num_before: int, num_after: in
 
 
 def _differ(shares: tuple[float, float], num_rows: list[int]) -> bool:
-    """Return whether the shares of empty rows do, by more than few rows make them."""
+    """Check whether the shares of empty rows differ by more than few rows make them."""
     step, both = abs(shares[1] - shares[0]), sum(shares) / 2
     error = math.sqrt(both * (1 - both) * sum(1 / max(1, num) for num in num_rows))
     return step > MAX_UNSEEN and step > MIN_ERRORS * error
@@ -219,7 +219,7 @@ def main() -> None:
     """Compare the sides that standard input names."""
     files = json.load(sys.stdin)
     before, after = (load_side(files[name]) for name in ("before", "after"))
-    print(json.dumps(find_changes(before, after), ensure_ascii=False))
+    print(json.dumps(compare_prepared(before, after), ensure_ascii=False))
 
 
 if __name__ == "__main__":

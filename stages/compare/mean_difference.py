@@ -36,7 +36,7 @@ MIN_REPLICAS = 3
 
 
 @dataclass(frozen=True)
-class Change:
+class MeanDifference:
     """The difference of the means, after less before, and between what the true one may lie.
 
     `rows`, `seeds` and `shared` are the variances that the module speaks of.
@@ -53,14 +53,14 @@ class Change:
     shared: float
 
 
-def find_changes(
+def find_mean_differences(
     names: Sequence[str],
     task: str,
     target: npt.NDArray[np.generic],
     before: Sequence[Predicted],
     after: Sequence[Predicted],
     resamples: int = RESAMPLES,
-) -> dict[str, Change]:
+) -> dict[str, MeanDifference]:
     """The change of each metric, from the predictions of every replica of both sides.
 
     `target` and each of `before` and `after` as in `compute_metrics`. Metrics that resamples say
@@ -68,7 +68,7 @@ def find_changes(
     """
     sides = [*before, *after]
     values = [compute_metrics(list(names), task, target, side) for side in sides]
-    found: dict[str, Change] = {}
+    found: dict[str, MeanDifference] = {}
     for name in names:
         functions = [weighted_metric(name, task, target, side) for side in sides]
         known = {str(k): function for k, function in enumerate(functions) if function is not None}
@@ -83,9 +83,11 @@ def find_changes(
     return found
 
 
-def judge(values: Floats, drawn: Floats, num_before: int) -> Change:
-    """The change of one metric: its value of each replica (replicas,), those before first, and
-    the same in each resample of the rows, (replicas, resamples).
+def judge(values: Floats, drawn: Floats, num_before: int) -> MeanDifference:
+    """The change of one metric.
+
+    `values` (replicas,) are its values, those of the replicas before first; `drawn` (replicas,
+    resamples) are the same in each resample of the rows.
     """
     parts = [slice(None, num_before), slice(num_before, None)]
     (before, after), (old, new) = ([x[part] for part in parts] for x in (values, drawn))
@@ -99,7 +101,7 @@ def judge(values: Floats, drawn: Floats, num_before: int) -> Change:
     means = [rounded(float(side.mean())) for side in (before, after)]
     value = means[1] - means[0]
     half = _quantile(degrees) * math.sqrt(variance)
-    return Change(
+    return MeanDifference(
         before=means[0],
         after=means[1],
         value=rounded(value),
@@ -113,13 +115,13 @@ def judge(values: Floats, drawn: Floats, num_before: int) -> Change:
 
 
 def _shared(drawn: Floats, values: Floats) -> float:
-    """Return how far replicas move apart when the rows are drawn anew: variance of their mean."""
+    """The variance of the replicas' mean by what seed and rows do together."""
     moved = drawn - values[:, None]
     return float(moved.var(axis=0, ddof=1).mean() / len(values))
 
 
 def _quantile(degrees: float) -> float:
-    """Return how many standard errors to either side hold `LEVEL` of Student's distribution."""
+    """The number of standard errors to either side that hold `LEVEL` of Student's distribution."""
     from scipy.stats import t
 
     return float(t.ppf((1 + LEVEL) / 2, degrees))

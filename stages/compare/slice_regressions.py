@@ -121,7 +121,7 @@ def _chance(
 
 
 def report_slices(files: dict[str, Any]) -> dict[str, Any]:
-    """Return what is printed: how many were looked at, and those that are worse."""
+    """The result to print: how many slices were looked at, and those that are worse."""
     side = load_side(files["after"])
     name, task = files["metric"], side.schema.target.task
     parts = cut(files["columns"], side.schema, side.statistics, side.train, side.splits["test"])

@@ -33,7 +33,7 @@ from stages.evaluate.outputs.seeds import Spread, count_replicas, spread_of
 from stages.evaluate.outputs.slices import Slice, cut, find_worst, measure_slices, write_slices
 from stages.evaluate.params import EvaluateParams
 from stages.features.schema import Array, Class, load_arrays
-from stages.model.calibration import probabilities
+from stages.model.calibration import to_probabilities
 from stages.model.predictor import Predictor, load_predictor
 from stages.runtime.stage import run_stage
 
@@ -156,7 +156,7 @@ def _counts(arrays: dict[str, Array], classes: Sequence[Class] | None) -> list[i
 
 def _uncalibrated(predictor: Predictor, scores: Floats) -> Floats | None:
     """The probabilities that a temperature has changed, if there is one."""
-    return None if predictor.calibration.temperature == 1 else probabilities(scores)
+    return None if predictor.calibration.temperature == 1 else to_probabilities(scores)
 
 
 def _actual(predictor: Predictor, target: Array) -> pl.Series | Array:

@@ -34,13 +34,13 @@ def infer(params: Params, out: Path) -> None:
     source = TEST_ROWS if section.input is None else Path(section.input)
     predictor = load_predictor()
     target, rejected = out / "predictions.parquet", out / "rejected.csv"
-    outcome = write_predictions(source, target, rejected, predictor, INPUT)
-    for note in outcome.notes:
+    summary = write_predictions(source, target, rejected, predictor, INPUT)
+    for note in summary.notes:
         print(note)
-    print(f"{source}: {outcome.num_predicted} rows predicted")
-    if outcome.num_damaged:
-        print(f"{outcome.num_damaged} rows set aside in data/infer/rejected.csv, such as:")
-        for damage in outcome.examples:
+    print(f"{source}: {summary.num_predicted} rows predicted")
+    if summary.num_damaged:
+        print(f"{summary.num_damaged} rows set aside in data/infer/rejected.csv, such as:")
+        for damage in summary.examples:
             print(f"  {describe(damage)}")
     export_model(source, section.export, predictor, out)
 

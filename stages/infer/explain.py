@@ -31,7 +31,7 @@ class Explanations:
         self.left_out = found.left_out
 
     def lines(self) -> list[str]:
-        """Return what a reader of the explanations should know."""
+        """Notes for a reader of the explanations."""
         share = self.missed / self.moved if self.moved else 0.0
         lines = [
             f"'{COLUMN}' is by integrated gradients against the average row of training: the "

@@ -23,7 +23,7 @@ NUM_SHOWN = 10
 
 
 @dataclass
-class Outcome:
+class PredictionSummary:
     """The counts of a file's rows; `examples` are the first that were set aside."""
 
     num_predicted: int = 0
@@ -40,7 +40,7 @@ def write_predictions(
     key: str,
     *,
     explained: bool = False,
-) -> Outcome:
+) -> PredictionSummary:
     """Predict the rows of `source` into `target` (None: CSV, here); others go into `rejected`.
 
     `key` is the parameter that names the source; `explained` adds a column with what moved each
@@ -62,8 +62,8 @@ def _write(
     *,
     text_keys: bool,
     explained: bool,
-) -> Outcome:
-    outcome = Outcome()
+) -> PredictionSummary:
+    summary = PredictionSummary()
     explanations = Explanations() if explained else None
     notes, noticed = Notes(predictor.schema, predictor.statistics), Noticed()
     with ExitStack() as stack:
@@ -77,12 +77,12 @@ def _write(
                 write(part.predictions)
             for damage in part.damaged:
                 note(damage)
-            outcome.num_predicted += part.predictions.height
-            outcome.num_damaged += len(part.damaged)
-            outcome.examples += part.damaged[: NUM_SHOWN - len(outcome.examples)]
-    outcome.notes = [*noticed.lines(), *notes.lines()]
-    outcome.notes += explanations.lines() if explanations else []
-    return outcome
+            summary.num_predicted += part.predictions.height
+            summary.num_damaged += len(part.damaged)
+            summary.examples += part.damaged[: NUM_SHOWN - len(summary.examples)]
+    summary.notes = [*noticed.lines(), *notes.lines()]
+    summary.notes += explanations.lines() if explanations else []
+    return summary
 
 
 def describe(damage: Damage) -> str:

@@ -128,7 +128,7 @@ def _find_flatten(model: nn.Module) -> Flatten | None:
 
 
 def _columns(feature: Feature) -> list[str]:
-    """Return what a feature is called where predictions are explained."""
+    """The names of a feature where predictions are explained: of an image, one for each area."""
     if not feature.is_array:
         return [feature.name]
     return [f"{feature.name} {area}" for row in _AREAS for area in row]

@@ -35,7 +35,7 @@ def read_calibration(folder: Path) -> Calibration:
     return Calibration.model_validate(read_json(folder / "calibration.json"))
 
 
-def probabilities(scores: Floats, temperature: float = 1.0) -> Floats:
+def to_probabilities(scores: Floats, temperature: float = 1.0) -> Floats:
     """Softmax of `scores / temperature` over the last axis: (rows, classes), rows sum to 1."""
     scaled = scores / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
@@ -43,17 +43,17 @@ def probabilities(scores: Floats, temperature: float = 1.0) -> Floats:
     return shares
 
 
-def predict_codes(chances: Floats, threshold: float | None) -> npt.NDArray[np.int64]:
+def predict_codes(probabilities: Floats, threshold: float | None) -> npt.NDArray[np.int64]:
     """The code of the predicted class (rows,) from probabilities (rows, classes)."""
     if threshold is None:
-        return np.asarray(chances.argmax(axis=1))
-    return (chances[:, 1] > threshold).astype(np.int64)
+        return np.asarray(probabilities.argmax(axis=1))
+    return (probabilities[:, 1] > threshold).astype(np.int64)
 
 
-def margins(chances: Floats, threshold: float | None) -> Floats:
+def margins(probabilities: Floats, threshold: float | None) -> Floats:
     """By how much (rows,) a probability may change before another class is predicted."""
     if threshold is not None:
-        return np.asarray(np.abs(chances[:, 1] - threshold))
-    second, first = np.sort(chances, axis=1)[:, -2:].T
+        return np.asarray(np.abs(probabilities[:, 1] - threshold))
+    second, first = np.sort(probabilities, axis=1)[:, -2:].T
     # What the one gains, the other loses.
     return np.asarray((first - second) / 2)

@@ -59,7 +59,7 @@ class DropoutRng:
         return values * self.draw_mask(values, p)
 
     def draw_mask(self, values: Tensor, p: float) -> Tensor:
-        """Return what `apply` multiplies `values` (our rows, …) with.
+        """The factors by which `apply` multiplies `values` (this process's rows, …).
 
         Raises ValueError as it does.
         """
@@ -106,5 +106,5 @@ class Dropout(nn.Module):
         return self.apply_rng(values, self.p)
 
     def extra_repr(self) -> str:
-        """Return what stands between the brackets when the model is printed."""
+        """The text between the brackets when the model is printed."""
         return f"p={self.p}"

@@ -28,7 +28,7 @@ class OneDnnLinear(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Return what torch calls in place of each of its functions."""
+        """Call `func`, or oneDNN in place of `linear`, as torch does for each of its functions."""
         if func is functional.linear and not kwargs and _takes(*args[:2]):
             bias = args[2] if len(args) > 2 else None
             return torch.ops.mkldnn._linear_pointwise(*args[:2], bias, "none", [], "")

@@ -18,8 +18,8 @@ from stages.model.calibration import (
     UNCALIBRATED,
     Calibration,
     predict_codes,
-    probabilities,
     read_calibration,
+    to_probabilities,
 )
 from stages.model.model import load_model
 from stages.model.onednn import OneDnnLinear
@@ -60,10 +60,12 @@ class Predictor:
             assert moments is not None
             values = scores[:, 0] * moments.deviation + moments.mean
             return pl.DataFrame({"prediction": values})
-        chances = probabilities(scores, self.calibration.temperature)
-        codes = predict_codes(chances, self.calibration.threshold)
+        probabilities = to_probabilities(scores, self.calibration.temperature)
+        codes = predict_codes(probabilities, self.calibration.threshold)
         names = pl.Series("prediction", target.classes)
-        columns = {f"probability_{name}": chances[:, i] for i, name in enumerate(target.classes)}
+        columns = {
+            f"probability_{name}": probabilities[:, i] for i, name in enumerate(target.classes)
+        }
         return pl.DataFrame({"prediction": names[codes], **columns})
 
     def predict(self, table: pl.DataFrame, key: str = "infer.input") -> pl.DataFrame:

@@ -62,15 +62,15 @@ class Audit:
         self._one_machine = os.environ.get("PET_NNODES", "1") == "1"
 
     def start(
-        self, stage: str, declared: Iterable[Path], find_change: Callable[[str], str]
+        self, stage: str, declared: Iterable[Path], find_input_change: Callable[[str], str]
     ) -> None:
         """Refuse from now on all but `declared`; raises UserError for what was opened before.
 
-        `find_change` says how a declared file, by its path from the repository's root, is no longer
+        `find_input_change` says how a declared file, by its path from the root, is no longer
         what it was when the stage began; nothing where it is the same.
         """
         named = [os.path.join(self._root, path) for path in (*map(str, declared), *_OPEN_TO_ALL)]
-        self._stage, self._find_change = stage, find_change
+        self._stage, self._find_change = stage, find_input_change
         self._declared = tuple(os.path.normpath(path) for path in named)
         for path, place in self._early:
             if not self._is_declared(path):
@@ -196,7 +196,7 @@ def audit_process() -> Audit:
 
 
 def _python_folders() -> tuple[str, ...]:
-    """Return where the interpreter and its libraries lie.
+    """The folders of the interpreter and its libraries.
 
     The environment may lie in the repository.
     """
@@ -208,7 +208,7 @@ def _python_folders() -> tuple[str, ...]:
 
 
 def _other_folders() -> tuple[str, ...]:
-    """Return what of the machine may be read: the system, temporary files, settings and caches."""
+    """The machine's folders that may be read: system, temporary files, settings and caches."""
     folders = [*_SYSTEM, tempfile.gettempdir(), os.path.realpath(tempfile.gettempdir())]
     folders += [v for name, v in os.environ.items() if name.startswith("XDG_") and v]
     return (*(folder.rstrip(os.sep) + os.sep for folder in folders), os.path.expanduser("~/."))

@@ -11,7 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stages.common.errors import UserError
-from stages.runtime.snapshot import MAX_SHOWN, Change, Snapshot, find_changes, name_snapshot
+from stages.runtime.snapshot import (
+    MAX_SHOWN,
+    InputChange,
+    Snapshot,
+    find_input_changes,
+    name_snapshot,
+)
 
 FINISHED = Path(".reprise/finished")
 # Results of the same inputs from other devices or thread counts differ in their last bits.
@@ -28,7 +34,7 @@ def stop_if_changed(snapshot: Snapshot, work: Path) -> None:
 
     Where a file may have been read in part before it changed, the work is of no use to anybody.
     """
-    changes = find_changes(snapshot)
+    changes = find_input_changes(snapshot)
     if not changes:
         return
     lines = _tell(changes)
@@ -53,7 +59,7 @@ def changes_explain_errors(snapshot: Snapshot) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        changes = find_changes(snapshot)
+        changes = find_input_changes(snapshot)
         if not changes:
             raise
         reason = str(error).split("\n")[0]
@@ -61,7 +67,7 @@ def changes_explain_errors(snapshot: Snapshot) -> Iterator[None]:
         raise UserError("\n".join(_tell(changes)), *said) from error
 
 
-def _tell(changes: Sequence[Change]) -> list[str]:
+def _tell(changes: Sequence[InputChange]) -> list[str]:
     lines = ["what this stage depends on was changed while it ran:"]
     lines += [f"  {change.message}" for change in changes[:MAX_SHOWN]]
     if len(changes) > MAX_SHOWN:

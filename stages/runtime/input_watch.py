@@ -11,8 +11,8 @@ from stages.runtime.audit import audit_process
 from stages.runtime.outside import check_zoo
 from stages.runtime.snapshot import (
     Snapshot,
-    find_change,
-    find_changes,
+    find_input_change,
+    find_input_changes,
     read_snapshot,
     remove_snapshot,
     take_snapshot,
@@ -38,7 +38,7 @@ def watch(snapshot: Snapshot) -> Iterator[None]:
     audit = audit_process()
     write_snapshot(snapshot)
     try:
-        audit.start(snapshot.stage, _list_declared(snapshot), partial(find_change, snapshot))
+        audit.start(snapshot.stage, _list_declared(snapshot), partial(find_input_change, snapshot))
         try:
             yield
         except Exception:
@@ -61,9 +61,9 @@ def join(stage: str) -> Params:
         # Started by hand: there is no stage to end.
         audit_process().rest()
         return params
-    audit_process().start(stage, _list_declared(snapshot), partial(find_change, snapshot))
+    audit_process().start(stage, _list_declared(snapshot), partial(find_input_change, snapshot))
     if not params.matches(snapshot.params[str(PARAMS)]):
-        raise UserError(*(change.message for change in find_changes(snapshot)))
+        raise UserError(*(change.message for change in find_input_changes(snapshot)))
     return params
 
 

@@ -151,7 +151,7 @@ def _stat(path: str) -> Stat:
 
 
 def _compare(changed: dict[str, Stat], note: Note, homes: list[str]) -> Note:
-    """Return what is to be noted of files, after a look at their content. Raises UserError."""
+    """The new note of changed files, after a look at their content. Raises UserError."""
     owners, complete = _read_owners(homes, changed)
     found: Note = {}
     edited: dict[str, Owner | None] = {}
@@ -246,7 +246,7 @@ def _say_foreign(foreign: dict[str, str]) -> str:
 
 
 def _way_in(path: str) -> str:
-    """Return what has brought a file's folder among those that are searched for modules."""
+    """The setting that has put a file's folder on the path of modules, in brackets."""
     for folder in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
         if path.startswith(f"{Path(folder).absolute()}{os.sep}"):
             return f" (PYTHONPATH={folder})"

@@ -119,7 +119,7 @@ def restore(stage: str) -> dict[str, str]:
 
 
 def _say_missing(missing: dict[str, str]) -> list[str]:
-    """Return what to know and to do about the outputs that are not back."""
+    """Notes on the outputs that are not back, and what to do about them."""
     said = []
     lost = [path for path, reason in missing.items() if not reason]
     if lost:
@@ -203,7 +203,7 @@ def _git(*arguments: str) -> bytes | None:
 
 
 def _cache_folders() -> list[Path]:
-    """Return where DVC keeps files by hash: `cache.dir`, nearest configuration first."""
+    """The folders in which DVC keeps files by hash: `cache.dir`, nearest configuration first."""
     home = Path(os.environ.get("DVC_GLOBAL_CONFIG_DIR", Path.home() / ".config" / "dvc"))
     system = Path(os.environ.get("DVC_SYSTEM_CONFIG_DIR", "/etc/xdg/dvc"))
     folders = []

@@ -50,8 +50,10 @@ class FileState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a stage depends on: its entry in `dvc.yaml`, the paths that it names there with
-    `${…}` filled in, values by file and key, files by path.
+    """All that a stage depends on: its entry in `dvc.yaml`, paths, values and files.
+
+    The paths are those of the entry with `${…}` filled in; values are by file and key, files by
+    path.
     """
 
     stage: str
@@ -63,7 +65,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Change:
+class InputChange:
     """One dependency that is another; `mixed`: the stage may have read some of either."""
 
     message: str
@@ -89,18 +91,18 @@ def take_snapshot(stage: str) -> Snapshot:
     return Snapshot(stage, time.time(), stage_entry(stage), names, params, files)
 
 
-def find_changes(snapshot: Snapshot) -> list[Change]:
-    """Return what of `snapshot` is no longer so."""
+def find_input_changes(snapshot: Snapshot) -> list[InputChange]:
+    """The dependencies in `snapshot` that have changed since."""
     changes = []
     if _read(DVC_FILE, f"stages.{snapshot.stage}") != snapshot.entry:
         message = f"{DVC_FILE}: the stage '{snapshot.stage}' {_when(DVC_FILE, snapshot)}"
-        changes.append(Change(message, mixed=False))
+        changes.append(InputChange(message, mixed=False))
     for name, values in snapshot.params.items():
         file = Path(name)
         tree = _read(file)
         for key, old in values.items():
             if (new := _value(tree, key)) != old:
-                changes += [Change(text, mixed=False) for text in _spell(file, key, old, new)]
+                changes += [InputChange(text, mixed=False) for text in _spell(file, key, old, new)]
     now = {path.as_posix(): path for path in _list_files(map(Path, snapshot.deps))}
     for name in sorted({*now, *snapshot.files}):
         path, old_state = now.get(name), snapshot.files.get(name)
@@ -109,14 +111,14 @@ def find_changes(snapshot: Snapshot) -> list[Change]:
         mixed = not name.endswith(".py")
         if path is None or old_state is None:
             verb = "was deleted" if path is None else "is new"
-            changes.append(Change(f"{name} {verb}", mixed))
+            changes.append(InputChange(f"{name} {verb}", mixed))
         elif not is_same(path, old_state):
-            changes.append(Change(f"{name} {_when(path, snapshot)}", mixed))
+            changes.append(InputChange(f"{name} {_when(path, snapshot)}", mixed))
     return changes
 
 
-def find_change(snapshot: Snapshot, name: str) -> str:
-    """Return how the file `name` is no longer what it was when the stage began.
+def find_input_change(snapshot: Snapshot, name: str) -> str:
+    """The change of the file `name` since the stage began, in words.
 
     Nothing if it is.
     """
@@ -242,7 +244,7 @@ def _when(path: Path, snapshot: Snapshot) -> str:
 
 
 def fingerprint(stage: str) -> str:
-    """Return what a run depends on, as one short name: sixteen hexadecimal digits.
+    """A short name of all that a run depends on: sixteen hexadecimal digits.
 
     They are of the same files, values and library versions that DVC looks at.
     """

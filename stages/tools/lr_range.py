@@ -23,7 +23,7 @@ from torch import Tensor
 from stages.common.config import ClassSpec
 from stages.common.errors import UserError
 from stages.common.params import Params
-from stages.tools.training_tool import EnoughError, Training, at_least, prepare, run_aside
+from stages.tools.training_tool import EnoughError, Training, at_least, prepare, run_tool
 from stages.training.params import TrainParams
 from stages.training.state import State
 from stages.training.step.divergence import DivergedError
@@ -239,7 +239,7 @@ def main() -> None:
         write(curve, f"{training.params.optimizer.name}, batches of {training.params.batch_size}")
         show(curve, training.params)
 
-    run_aside("lr_range", work)
+    run_tool("lr_range", work)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from stages.common.errors import Problem, UserError, format_problem
 from stages.common.user_code import own_errors
 from stages.formats.suffixes import SUFFIXES
-from stages.infer.write import Outcome, describe, write_predictions
+from stages.infer.write import PredictionSummary, describe, write_predictions
 from stages.model.predictor import Predictor, load_predictor
 
 
@@ -57,9 +57,9 @@ def predict(source: Path, target: Path | None, *, explained: bool = False) -> No
     rejected = target.with_name(f"{target.stem}.rejected.csv")
     whole, apart = (file.with_name(f".writing-{file.name}") for file in (target, rejected))
     try:
-        outcome = write(source, whole, apart, find_predictor())
+        summary = write(source, whole, apart, find_predictor())
         whole.replace(target)
-        if outcome.num_damaged:
+        if summary.num_damaged:
             apart.replace(rejected)
         else:
             rejected.unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def predict(source: Path, target: Path | None, *, explained: bool = False) -> No
     finally:
         whole.unlink(missing_ok=True)
         apart.unlink(missing_ok=True)
-    say(source, outcome, rejected)
+    say(source, summary, rejected)
 
 
 def find_predictor() -> Predictor:
@@ -82,13 +82,13 @@ def find_predictor() -> Predictor:
         raise UserError(message) from None
 
 
-def say(source: Path, outcome: Outcome, rejected: Path | None) -> None:
+def say(source: Path, summary: PredictionSummary, rejected: Path | None) -> None:
     """On standard error: notes, how many rows, which were set aside and why."""
-    lines = [*outcome.notes, f"{source}: {outcome.num_predicted} rows predicted"]
-    if outcome.num_damaged:
+    lines = [*summary.notes, f"{source}: {summary.num_predicted} rows predicted"]
+    if summary.num_damaged:
         where = "" if rejected is None else f" in {rejected}"
-        lines.append(f"{outcome.num_damaged} rows set aside{where}, such as:")
-        lines += [f"  {describe(damage)}" for damage in outcome.examples]
+        lines.append(f"{summary.num_damaged} rows set aside{where}, such as:")
+        lines += [f"  {describe(damage)}" for damage in summary.examples]
     print("\n".join(lines), file=sys.stderr)
 
 

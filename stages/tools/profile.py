@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import profiler
 
 from stages.common.params import Params
-from stages.tools.training_tool import Training, at_least, prepare, run_aside
+from stages.tools.training_tool import Training, at_least, prepare, run_tool
 from stages.training.choices import sizes
 from stages.training.device.compile import choose_compile
 
@@ -113,7 +113,7 @@ def main() -> None:
     def work(params: Params) -> None:
         show(measure(as_long(prepare(params)), num_steps, TRACE))
 
-    run_aside("profile", work)
+    run_tool("profile", work)
 
 
 if __name__ == "__main__":

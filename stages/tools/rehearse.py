@@ -30,7 +30,7 @@ FIRST_ROWS = 200
 
 
 def rehearse(request: Mapping[str, Any]) -> list[Problem]:
-    """Return what is wrong with arguments together, and with the model on such columns."""
+    """Mistakes in arguments together, and of the model on such columns."""
     train = validate(TrainParams, request["train"], at="train")
     task = "regression" if train.loss.name in losses_of("regression") else "classification"
     problems: list[Problem] = []

@@ -75,7 +75,7 @@ class Training:
             return
 
 
-def run_aside(name: str, work: Callable[[Params], None]) -> None:
+def run_tool(name: str, work: Callable[[Params], None]) -> None:
     """Run `work`; a user's mistake is one screen of text and exit code 1, as in a stage."""
     keep_printing()
     try:
@@ -98,7 +98,7 @@ def _fail(name: str, error: UserError) -> NoReturn:
 
 
 def prepare(params: Params) -> Training:
-    """The training of the recipe, with tune's winner on top where there is one.
+    """The training of the recipe, with tune's best trial on top where there is one.
 
     Of the validation rows it has one: they are nothing to these looks. Raises UserError.
     """
@@ -127,7 +127,7 @@ def prepare(params: Params) -> Training:
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
-    """Return what argparse reads a whole number with."""
+    """A type for argparse: whole numbers from `lowest`."""
 
     def read(text: str) -> int:
         if not text.isdigit() or int(text) < lowest:

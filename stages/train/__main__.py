@@ -1,6 +1,6 @@
 """From first weights to trained ones: `python -m stages.train`.
 
-Reads the arrays of `data/prepare`, the model of `data/build` and the winner of `data/tune`;
+Reads the arrays of `data/prepare`, the model of `data/build` and the best trial of `data/tune`;
 writes `data/train/model.safetensors`, `model.json`, `calibration.json` (what makes of scores
 probabilities, and of those a class), `recipe.json` (how it was trained), `machine.json` (on what
 kind of machine), `history.csv`, `metrics.json`, plots, and `replicas`: the seeds, and of two or

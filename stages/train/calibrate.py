@@ -9,7 +9,7 @@ from torch import nn
 
 from stages.common.files import rounded
 from stages.features.batch import Batch
-from stages.model.calibration import Calibration, predict_codes, probabilities
+from stages.model.calibration import Calibration, predict_codes, to_probabilities
 from stages.training.data.source import Source, rows_at_once
 from stages.training.params import CalibrationParams, ThresholdMetric
 
@@ -23,7 +23,7 @@ PLAIN_THRESHOLD = 0.5
 def calibrate(
     model: nn.Module, split: Source, params: CalibrationParams
 ) -> tuple[Calibration, list[str]]:
-    """Return what `params` ask for, fitted on the rows of `split`, and a line to print on each.
+    """The calibration that `params` ask for, fitted on `split`, and a line on each part.
 
     The threshold is chosen on the probabilities that the temperature gives.
     """
@@ -38,10 +38,10 @@ def calibrate(
             end = " (the temperature is at its bound)" if bound else ""
             lines.append(f"temperature {temperature:.4g}: validation log loss {shown}{end}")
         if params.threshold is not None:
-            chances = probabilities(scores, temperature)
-            threshold = choose_threshold(chances[:, 1], codes, params.threshold)
+            probabilities = to_probabilities(scores, temperature)
+            threshold = choose_threshold(probabilities[:, 1], codes, params.threshold)
             shown = " → ".join(
-                f"{measure(params.threshold, codes, predict_codes(chances, cut)):.4f}"
+                f"{measure(params.threshold, codes, predict_codes(probabilities, cut)):.4f}"
                 for cut in (None, threshold)
             )
             lines.append(f"threshold {threshold:.4g}: validation {params.threshold} {shown}")
@@ -78,8 +78,9 @@ def log_loss(scores: Floats, codes: Codes, temperature: float) -> float:
 
 
 def fit_temperature(scores: Floats, codes: Codes) -> float:
-    """The temperature of least log loss (Guo et al., 'On Calibration of Modern Neural Networks',
-    ICML 2017, section 4.2), between 0.05 and 20, to seven digits.
+    """The temperature of least log loss between 0.05 and 20, to seven digits.
+
+    See Guo et al., 'On Calibration of Modern Neural Networks', ICML 2017, section 4.2.
 
     In the inverse of the temperature the loss is convex, so its derivative has one zero: there
     the mean score under the model's probabilities is the mean score of the targets.
@@ -89,7 +90,7 @@ def fit_temperature(scores: Floats, codes: Codes) -> float:
     of_target = scores[np.arange(len(codes)), codes]
 
     def slope(inverse: float) -> float:
-        expected = (probabilities(scores, 1 / inverse) * scores).sum(axis=1)
+        expected = (to_probabilities(scores, 1 / inverse) * scores).sum(axis=1)
         return float((expected - of_target).mean())
 
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
@@ -100,17 +101,18 @@ def fit_temperature(scores: Floats, codes: Codes) -> float:
     return rounded(1 / float(brentq(slope, low, high, xtol=1e-12)))
 
 
-def choose_threshold(chances: Floats, codes: Codes, metric: ThresholdMetric) -> float:
-    """The threshold on `chances`, the probability of the second class (rows,), with the largest
-    `metric`; of equal ones the nearest to 0.5, then the lower.
+def choose_threshold(probabilities: Floats, codes: Codes, metric: ThresholdMetric) -> float:
+    """The threshold on the second class's probability (rows,) with the largest `metric`.
+
+    Of equal ones it is the nearest to 0.5, then the lower.
 
     It is 0.5 or the middle between two probabilities, to seven digits.
     """
-    known = np.unique(chances)
+    known = np.unique(probabilities)
     middles = [rounded(float(middle)) for middle in (known[1:] + known[:-1]) / 2]
     cuts = np.unique([*middles, PLAIN_THRESHOLD])
-    order = np.argsort(chances, kind="stable")
-    below = np.searchsorted(chances[order], cuts, side="right")
+    order = np.argsort(probabilities, kind="stable")
+    below = np.searchsorted(probabilities[order], cuts, side="right")
     misses = np.concatenate([[0.0], np.cumsum(codes[order], dtype=np.float64)])[below]
     hits = codes.sum() - misses
     values = _METRICS[metric](hits, len(codes) - below - hits, misses, below - misses)

@@ -61,8 +61,9 @@ def read_recipe(params: Params, best: Path | None = BEST) -> Recipe:
 def fit(
     recipe: Recipe, out: Path, world: World, checkpoints: Path | None, replica: int = 0
 ) -> None:
-    """Train the recipe and write model, history, metrics and plots into `out` (one process
-    of each machine writes).
+    """Train the recipe and write model, history, metrics and plots into `out`.
+
+    One process of each machine writes.
 
     It goes on from what lies in the folder `checkpoints`, and keeps its own there. A replica
     other than 0 has a seed and first weights of its own.

@@ -35,7 +35,7 @@ Ended = tuple[int, int]
 
 
 def num_at_once(spec: ModelSpec, batch_size: int, num_processes: int) -> int:
-    """Return how many replicas train side by side: by the cores, and one except on a CPU."""
+    """The number of replicas that train side by side: by the cores, and one except on a CPU."""
     if num_processes > 1 or device_kind() != "cpu":
         return 1
     num_weights = sum(weight.numel() for weight in make_model(spec, seed=0).parameters())
@@ -44,8 +44,7 @@ def num_at_once(spec: ModelSpec, batch_size: int, num_processes: int) -> int:
 
 
 def num_sharing(spec: ModelSpec, num_replicas: int, batch_size: int, world: World) -> int:
-    """Return how many processes of a stage hold its data at once in the memory of this machine's
-    CPU.
+    """The number of a stage's processes that hold its data in the memory of this machine's CPU.
 
     Devices of another kind have memories of their own.
     """
@@ -76,12 +75,12 @@ def train_replicas(
 
 
 def result_of(home: Path) -> Path:
-    """Return where all that a replica has written lies once it has ended."""
+    """The folder of all that a replica has written, once it has ended."""
     return home / "result"
 
 
 def can_go_on(checkpoints: Path | None) -> bool:
-    """Return whether a stage that was told to stop has left anything to go on from."""
+    """Check whether a stage that was told to stop has left anything to resume from."""
     if checkpoints is None:
         return False
     homes = [home for home in checkpoints.iterdir() if home.is_dir()]

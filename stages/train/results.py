@@ -69,7 +69,7 @@ def write_results(
 def write_recipe(
     path: Path, seed: int, section: TrainParams, choices: Choices, result: Result, data: Data
 ) -> None:
-    """Return how the model came about, tune's winner included: the card has it from here."""
+    """Write how the model came about, tune's best trial included: the card has it from here."""
     assert result.best_epoch is not None
     came_to = {
         "micro_batch_size": result.micro_batch_size,

@@ -13,9 +13,9 @@ from stages.training.data.source import TensorSource
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
 from stages.training.device.environment import choose_threads
-from stages.training.far_values import find_far, tell_far
-from stages.training.optim.class_weights import tell_weights, weigh_classes
-from stages.training.optim.param_groups import tell_groups
+from stages.training.far_values import describe_far, find_far
+from stages.training.optim.class_weights import describe_weights, weigh_classes
+from stages.training.optim.param_groups import describe_groups
 from stages.training.params import TrainParams
 from stages.training.recipe import PREPARED, load_data, load_weights
 from stages.training.state import Data
@@ -48,7 +48,7 @@ def prepare_training(
         print(line)
     # Where a row is not made anew, or read from disk, each time that it is looked at.
     if isinstance(data.validation, TensorSource) and (far := find_far(data.validation, data)):
-        print(f"note: {tell_far(far, 'validation', data.validation)}")
+        print(f"note: {describe_far(far, 'validation', data.validation)}")
     return model, data, choices
 
 
@@ -59,7 +59,7 @@ def _lines_of(
     for path, value in overrides.items():
         yield f"from tune: {path} = {value}"
     if section.groups is not None:
-        yield from tell_groups(model, section.groups)
+        yield from describe_groups(model, section.groups)
     if section.class_weights is not None:
         weights = weigh_classes(section.class_weights, data.classes, data.train.target)
-        yield from tell_weights(weights, data.classes, data.train.target)
+        yield from describe_weights(weights, data.classes, data.train.target)

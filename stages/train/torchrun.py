@@ -11,6 +11,6 @@ from torch.distributed.run import main
 if __name__ == "__main__":
     try:
         main()
-    except SignalException as told:
-        signal.signal(told.sigval, signal.SIG_DFL)
-        signal.raise_signal(told.sigval)
+    except SignalException as received:
+        signal.signal(received.sigval, signal.SIG_DFL)
+        signal.raise_signal(received.sigval)

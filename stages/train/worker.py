@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from stages.common.errors import UserError
 from stages.common.terminal import keep_printing
-from stages.common.user_code import own_errors, tell
+from stages.common.user_code import own_errors, to_user_error
 from stages.runtime.input_watch import join as join_stage
 from stages.runtime.installed import check_installed
 from stages.runtime.snapshot import fingerprint
@@ -80,8 +80,8 @@ def train_with_others(replica: int, out: Path, checkpoints: Path | None) -> None
     except Exception as error:
         reason = str(error).split("\n")[0]
         # What came of another process's end passes through the code of a model as well.
-        if not may_pass(error) and (told := tell(error, "")):
-            end_all(told, out, world)
+        if not may_pass(error) and (mistake := to_user_error(error, "")):
+            end_all(mistake, out, world)
         if may_pass(error):
             print(f"process {world.rank} has lost the others: {reason}", file=sys.stderr)
             sys.exit(1)
@@ -164,7 +164,7 @@ def agree(world: World, out: Path, checkpoints: Path | None) -> Path | None:
 
 
 def may_pass(error: Exception) -> bool:
-    """Return whether it is another process or a device that failed, not what this one computes."""
+    """Check whether another process or a device failed, not what this process computes."""
     return isinstance(error, dist.DistError | torch.AcceleratorError) or "gloo" in str(error)
 
 

@@ -23,14 +23,12 @@ from stages.training.params import TrainParams
 
 
 def is_averaged(params: TrainParams, epoch: int) -> bool:
-    """Return whether the weights after `epoch` (from 1) are in the average."""
+    """Check whether the weights after `epoch` (from 1) are in the average."""
     return params.swa is not None and epoch >= params.swa.start
 
 
 def swa_lr_active(params: TrainParams, epoch: int) -> bool:
-    """Return whether `epoch` (from 1) has the learning rate of `train.swa` in place of the
-    schedule's.
-    """
+    """Check whether `train.swa` sets the learning rate of `epoch` (from 1), not the schedule."""
     return is_averaged(params, epoch) and params.swa is not None and params.swa.lr is not None
 
 

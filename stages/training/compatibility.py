@@ -28,7 +28,7 @@ WHOLE = {
 def check_calibration(
     params: CalibrationParams, task: str, num_classes: int | None = None
 ) -> list[Problem]:
-    """Return what of a calibration the target does not have.
+    """Mistakes in the calibration: parts of it that the target does not have.
 
     None: the number of classes is not known.
     """
@@ -47,7 +47,7 @@ def check_calibration(
 def check_class_weights(
     weights: ClassWeights | None, task: str, classes: Sequence[object] | None = None
 ) -> list[Problem]:
-    """Return what of class weights the target does not have; None: its classes are not known."""
+    """Mistakes in the class weights, by the target's classes (None: not known)."""
     at = "train.class_weights"
     if weights is None:
         return []
@@ -68,7 +68,7 @@ def check_class_weights(
 
 
 def check_averages(params: TrainParams) -> list[Problem]:
-    """Return what of the averages of the weights does not go together."""
+    """Mistakes in the averages of the weights: keys that exclude each other."""
     if params.swa is None:
         return []
     problems, at = [], "train.swa"
@@ -82,7 +82,7 @@ def check_averages(params: TrainParams) -> list[Problem]:
 
 
 def check_parallel(params: TrainParams) -> list[Problem]:
-    """Return what can't work on parts of the weights."""
+    """Mistakes in keys that can't work on parts of the weights."""
     problems = []
     name = params.optimizer.name
     if params.parallel == "fsdp" and name in WHOLE:
@@ -95,7 +95,7 @@ def check_parallel(params: TrainParams) -> list[Problem]:
 
 
 def check_closure(params: TrainParams) -> list[Problem]:
-    """Return what an optimizer that evaluates the loss itself can't be used with.
+    """Mistakes in keys that exclude an optimizer that evaluates the loss itself.
 
     The recipe has one.
     """
@@ -116,7 +116,7 @@ def check_closure(params: TrainParams) -> list[Problem]:
 
 
 def check_images(channels_last: Choice, augment: Augment | None) -> list[Problem]:
-    """Return what is asked of images, where there are none among the features."""
+    """Mistakes in keys that ask for images, where there are none among the features."""
     problems = []
     if channels_last is True:
         message = "there is no image among the features whose channels could come last"

@@ -59,11 +59,11 @@ def stop_when_far(epoch: int, data: Data) -> None:
     far = find_far(data.validation, data)
     if far is not None:
         message = f"the loss of validation is no number in epoch {epoch}, that of training is one"
-        told = f"{message}\n{tell_far(far, 'validation', data.validation)}"
-        raise UserError(Problem(told, key="prepare.source"))
+        text = f"{message}\n{describe_far(far, 'validation', data.validation)}"
+        raise UserError(Problem(text, key="prepare.source"))
 
 
-def tell_far(far: Far, split: str, rows: Source) -> str:
+def describe_far(far: Far, split: str, rows: Source) -> str:
     """Which row of which split, which column and value, and the remedy."""
     key = far.row if rows.keys is None else rows.keys[far.row]
     of = f"the row with the key {key} of {split}"

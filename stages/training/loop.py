@@ -141,7 +141,7 @@ def train_epoch(
 def find_eval_model(
     state: State, step: StepContext, source: Source, params: TrainParams, seed: int
 ) -> nn.Module:
-    """Return what is judged and kept after an epoch: the model, or the average of its weights."""
+    """The model to evaluate and keep after an epoch: the model itself, or the average."""
     epoch = len(state.result.history) + 1
     if state.average is None or (params.swa is not None and not is_averaged(params, epoch)):
         return state.model
@@ -156,7 +156,7 @@ def find_eval_model(
 def _end_epoch(
     epoch: int, sums: EpochTotals, validation: tuple[float, float], data: Data, world: World
 ) -> Epoch:
-    """Return what the epoch comes to, over all processes.
+    """The results of the epoch, over all processes.
 
     Raises DivergedError when that is no number.
     """
@@ -216,7 +216,7 @@ def _evaluate(
 
 
 def is_out_of_patience(result: Result, params: TrainParams) -> bool:
-    """Return whether the kept epoch is as far back as early stopping waits for a better one."""
+    """Check whether the kept epoch is as far back as early stopping waits for a better one."""
     stopping = params.early_stopping
     if stopping is None or stopping.patience is None or result.best_epoch is None:
         return False

@@ -1,4 +1,4 @@
-"""The start of a training: parameters with tune's winner on top, the model, the data."""
+"""The start of a training: parameters with tune's best trial on top, the model, the data."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,7 +82,7 @@ def seed_of(seed: int, replica: int) -> int:
 
 
 def load_weights(spec: ModelSpec, seed: int, replica: int = 0) -> torch.nn.Module:
-    """The model with build's weights; with new ones if tune's winner is another architecture.
+    """The model with build's weights; with new ones if tune's best trial is another architecture.
 
     A replica other than 0 has those that build would draw from its seed.
     """

@@ -22,7 +22,7 @@ from stages.tune.trial import current_values, make_objective, read_start
 
 
 def tune(params: Params, out: Path) -> None:
-    """Check the space, search, write the winner and the trials."""
+    """Check the space, search, write the best trial and the trials."""
     section = params.section("tune", TuneParams)
     start = read_start(params, section.epochs)
 

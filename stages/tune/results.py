@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from stages.common.files import rounded, write_csv
 from stages.tune.params import TuneParams
-from stages.tune.study import finished, importances, state_of, winner
+from stages.tune.study import best_trial, finished, importances, state_of
 
 
 def write_nothing(out: Path) -> None:
@@ -32,7 +32,7 @@ def write_results(out: Path, study: optuna.Study, params: TuneParams) -> None:
         if value is not None:
             best = value if best is None else better(best, value)
             history.append((number, rounded(value), rounded(best)))
-    first = winner(study)
+    first = best_trial(study)
     overrides = first.user_attrs["overrides"]
     _write(out, overrides, rows, history, importances(study), paths)
     shown = ", ".join(f"{path} {value}" for path, value in overrides.items())

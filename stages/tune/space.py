@@ -27,25 +27,25 @@ def suggest(trial: optuna.Trial, params: TuneParams, paths: Iterable[str]) -> Ov
 
 def as_suggested(current: Overrides, params: TuneParams) -> dict[str, Any]:
     """Return the suggestions from which `current` comes out, for the paths where it can."""
-    told: dict[str, Any] = {}
+    suggested: dict[str, Any] = {}
     for path, value in current.items():
         values = params.space[path]
         if isinstance(values, Range):
             whole = isinstance(values.low, int) and isinstance(values.high, int)
             number = isinstance(value, int if whole else int | float)
             if number and values.low <= value <= values.high:
-                told[path] = value
+                suggested[path] = value
         elif value in values:
-            told[path] = values.index(value)
-    return told
+            suggested[path] = values.index(value)
+    return suggested
 
 
-def grid(params: TuneParams, apart: Mapping[str, Any], seed: int) -> list[dict[str, int]]:
-    """All points of the space but `apart`, in an order of the seed's: the place in each list.
+def grid(params: TuneParams, excluded: Mapping[str, Any], seed: int) -> list[dict[str, int]]:
+    """All points of the space but `excluded`, in an order of the seed's: the place in each list.
 
     So the first few of a large grid are spread over it.
     """
     places = [range(len(examples(values))) for values in params.space.values()]
     points = [dict(zip(params.space, point, strict=True)) for point in product(*places)]
     random.Random(seed).shuffle(points)
-    return [point for point in points if point != apart]
+    return [point for point in points if point != excluded]

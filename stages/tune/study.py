@@ -44,8 +44,8 @@ def search(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _open(journal, direction, params)
-    told = as_suggested(current, params)
-    queue = [told, *(grid(params, told, seed) if params.sampler == "grid" else ())]
+    first = as_suggested(current, params)
+    queue = [first, *(grid(params, first, seed) if params.sampler == "grid" else ())]
     num_trials = min(params.trials, len(queue)) if params.sampler == "grid" else params.trials
     if done := len(finished(study)):
         print(f"going on after {done} trials of an earlier run")
@@ -110,8 +110,8 @@ def _run(
     current: Overrides,
     objective: Objective,
 ) -> float:
-    told = as_suggested(current, params)
-    suggested = suggest(trial, params, told if number == 0 else params.space)
+    first = as_suggested(current, params)
+    suggested = suggest(trial, params, first if number == 0 else params.space)
     overrides = suggested if number > 0 else {}
     trial.set_user_attr("overrides", overrides)
     trial.set_user_attr("tried", overrides or current)
@@ -130,15 +130,13 @@ def _run(
 
 
 def state_of(trial: FrozenTrial) -> str:
-    """Return how a finished trial ended: 'complete', 'pruned' (cut short as a worse one),
-    'diverged'.
-    """
+    """The end of a finished trial: 'complete', 'pruned' (cut short as a worse one), 'diverged'."""
     if trial.state == TrialState.COMPLETE:
         return "complete"
     return _DIVERGED if trial.user_attrs.get(_DIVERGED) else "pruned"
 
 
-def winner(study: optuna.Study) -> FrozenTrial:
+def best_trial(study: optuna.Study) -> FrozenTrial:
     """The best complete trial, the first of equals. Raises UserError when there is none."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
@@ -149,7 +147,7 @@ def winner(study: optuna.Study) -> FrozenTrial:
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """Return how much of the result each parameter explains, most first.
+    """The share of the result that each parameter explains, most first.
 
     Empty with too few trials.
     """

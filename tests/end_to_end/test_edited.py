@@ -20,8 +20,8 @@ from stages.runtime.finished import (
 )
 from stages.runtime.snapshot import (
     RUNNING,
-    find_change,
-    find_changes,
+    find_input_change,
+    find_input_changes,
     read_snapshot,
     take_snapshot,
     write_snapshot,
@@ -149,8 +149,8 @@ def test_nothing_edited_is_no_change(project: Project) -> None:
     set_params(project, {"evaluate.gates": {}})
     Path("stages/train/__pycache__").mkdir()
     Path("stages/train/__pycache__/loop.cpython-311.pyc").touch()
-    assert find_changes(snapshot) == []
-    assert find_change(snapshot, "stages/training/loop.py") == ""
+    assert find_input_changes(snapshot) == []
+    assert find_input_change(snapshot, "stages/training/loop.py") == ""
 
 
 def write(name: str, text: str | None) -> Callable[[Project], None]:
@@ -190,7 +190,7 @@ def test_a_change_is_told(
 ) -> None:
     snapshot = take_snapshot("train")
     edit(project)
-    changes = find_changes(snapshot)
+    changes = find_input_changes(snapshot)
     assert any(said in change.message for change in changes), changes
     assert {change.mixed for change in changes} == {mixed}
 

@@ -98,7 +98,7 @@ def _read_column(rows: list[Row], each: Input) -> npt.NDArray[Any]:
 
 
 def _is_key(value: object) -> bool:
-    """Return whether JSON can give it back as it came."""
+    """Check that JSON can give a key back as it came."""
     if isinstance(value, int):
         return -(2**63) <= value < 2**64
     return value is None or isinstance(value, str | float)
@@ -144,8 +144,8 @@ def decode(signature: Signature, outputs: list[npt.NDArray[Any]], rows: list[Row
     found: list[Row] = [{"prediction": value} for value in outputs[0].tolist()]
     if signature.classes is not None:
         names = signature.class_names
-        for answer, chances in zip(found, outputs[1].tolist(), strict=True):
-            answer["probabilities"] = dict(zip(names, chances, strict=True))
+        for answer, probabilities in zip(found, outputs[1].tolist(), strict=True):
+            answer["probabilities"] = dict(zip(names, probabilities, strict=True))
     key = signature.key
     if key is None:
         return found

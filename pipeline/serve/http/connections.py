@@ -76,7 +76,7 @@ class Connections:
 
     @property
     def full(self) -> bool:
-        """Return whether there is no place for another."""
+        """Check whether there is no place for another."""
         num = self.num_new + len(self._waiting) + len(self._answering)
         return num >= self.limits.num
 
@@ -185,7 +185,7 @@ class Listener(socket.socket):
             self.connections.refuse(taken)
 
     def _is_asked(self) -> bool:
-        """Return whether a connection is waiting to be taken."""
+        """Check whether a connection is waiting to be taken."""
         poll = select.poll()
         poll.register(self, select.POLLIN)
         return bool(poll.poll(0))
@@ -204,11 +204,11 @@ class Connection(HttpToolsProtocol):
         self._num_bytes = 0
 
     def has_unsent(self) -> bool:
-        """Return whether a part of an answer waits for its reader."""
+        """Check whether a part of an answer waits for its reader."""
         return self.transport is not None and self.transport.get_write_buffer_size() > 0
 
     def waits_for_headers(self) -> bool:
-        """Return whether nothing is being answered on it."""
+        """Check whether nothing is being answered on it."""
         return self._in_head and (self.cycle is None or self.cycle.response_complete)
 
     def abort(self) -> None:

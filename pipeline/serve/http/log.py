@@ -27,7 +27,7 @@ class RateLimit(logging.Filter):
         self._clock, self._kinds = clock, dict[tuple[str, int], _Kind]()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is to be written."""
+        """Decide whether the record is written."""
         if record.levelno < logging.WARNING:
             return True
         now = self._clock()

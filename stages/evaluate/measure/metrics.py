@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from stages.common.errors import Problem, UserError, did_you_mean
 from stages.common.files import rounded
-from stages.evaluate.measure.predictions import Predicted, chances_of, codes_of
+from stages.evaluate.measure.predictions import Predicted, codes_of, probabilities_of
 from stages.evaluate.measure.weighted_metrics import Codes, Floats, calibration_error
 
 # Of all others, more is better.
@@ -90,8 +90,8 @@ def _classification() -> dict[str, Callable[..., float]]:
     def on_classes(metric: Callable[..., float], **options: object) -> Callable[..., float]:
         return lambda target, predicted: metric(target, codes_of(predicted), **options)
 
-    def on_chances(metric: Callable[[Codes, Floats], float]) -> Callable[..., float]:
-        return lambda target, predicted: metric(target, chances_of(predicted))
+    def on_probabilities(metric: Callable[[Codes, Floats], float]) -> Callable[..., float]:
+        return lambda target, predicted: metric(target, probabilities_of(predicted))
 
     return {
         "accuracy": on_classes(sk.accuracy_score),
@@ -102,12 +102,16 @@ def _classification() -> dict[str, Callable[..., float]]:
         "recall_macro": on_classes(sk.recall_score, average="macro", zero_division=0.0),
         "matthews_corrcoef": on_classes(sk.matthews_corrcoef),
         "cohen_kappa": on_classes(sk.cohen_kappa_score),
-        "log_loss": on_chances(lambda y, p: sk.log_loss(y, p, labels=np.arange(p.shape[1]))),
+        "log_loss": on_probabilities(lambda y, p: sk.log_loss(y, p, labels=np.arange(p.shape[1]))),
         # Of two classes the squared error of one probability, of more the sum over all.
-        "brier": on_chances(lambda y, p: sk.brier_score_loss(y, p, labels=np.arange(p.shape[1]))),
-        "ece": on_chances(lambda y, p: calibration_error(p.argmax(axis=1) == y, p.max(axis=1))),
-        "roc_auc": on_chances(_roc_auc),
-        "average_precision": on_chances(
+        "brier": on_probabilities(
+            lambda y, p: sk.brier_score_loss(y, p, labels=np.arange(p.shape[1]))
+        ),
+        "ece": on_probabilities(
+            lambda y, p: calibration_error(p.argmax(axis=1) == y, p.max(axis=1))
+        ),
+        "roc_auc": on_probabilities(_roc_auc),
+        "average_precision": on_probabilities(
             lambda y, p: sk.average_precision_score(
                 np.eye(p.shape[1])[y][:, 1:] if p.shape[1] == 2 else np.eye(p.shape[1])[y],
                 p[:, 1:] if p.shape[1] == 2 else p,
@@ -116,11 +120,11 @@ def _classification() -> dict[str, Callable[..., float]]:
     }
 
 
-def _roc_auc(target: Codes, chances: Floats) -> float:
+def _roc_auc(target: Codes, probabilities: Floats) -> float:
     """Area under the ROC curve; of several classes, the mean of each against the rest."""
     from sklearn.metrics import roc_auc_score
 
-    if chances.shape[1] == 2:
-        return float(roc_auc_score(target, chances[:, 1]))
-    labels = np.arange(chances.shape[1])
-    return float(roc_auc_score(target, chances, multi_class="ovr", labels=labels))
+    if probabilities.shape[1] == 2:
+        return float(roc_auc_score(target, probabilities[:, 1]))
+    labels = np.arange(probabilities.shape[1])
+    return float(roc_auc_score(target, probabilities, multi_class="ovr", labels=labels))

@@ -20,13 +20,13 @@ class Classified:
     """The codes of the predicted classes (rows,), and the probabilities (rows, classes)."""
 
     codes: npt.NDArray[np.int64]
-    chances: npt.NDArray[np.float64]
+    probabilities: npt.NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def __getitem__(self, rows: npt.NDArray[np.int64] | slice) -> "Classified":
-        return Classified(self.codes[rows], self.chances[rows])
+        return Classified(self.codes[rows], self.probabilities[rows])
 
 
 # Values (rows,), or classes. Probabilities (rows, classes) alone stand for classes too: the
@@ -41,9 +41,9 @@ def codes_of(predicted: Predicted) -> npt.NDArray[np.int64]:
     return predict_codes(predicted, None)
 
 
-def chances_of(predicted: Predicted) -> npt.NDArray[np.float64]:
+def probabilities_of(predicted: Predicted) -> npt.NDArray[np.float64]:
     """The probability of each class (rows, classes)."""
-    return predicted.chances if isinstance(predicted, Classified) else predicted
+    return predicted.probabilities if isinstance(predicted, Classified) else predicted
 
 
 def values_of(predicted: Predicted) -> npt.NDArray[np.float64]:
@@ -52,18 +52,18 @@ def values_of(predicted: Predicted) -> npt.NDArray[np.float64]:
     return predicted
 
 
-def chance_of(predicted: Predicted) -> npt.NDArray[np.float64]:
+def probability_of(predicted: Predicted) -> npt.NDArray[np.float64]:
     """The probability of the class that is predicted (rows,)."""
     codes = codes_of(predicted)
-    return np.asarray(chances_of(predicted)[np.arange(len(codes)), codes])
+    return np.asarray(probabilities_of(predicted)[np.arange(len(codes)), codes])
 
 
 def read_predicted(table: pl.DataFrame) -> Predicted:
     """From rows as `predictions.parquet` has them: `prediction`, and probabilities if classes."""
-    chances = table.select(pl.selectors.starts_with(PROBABILITY))
-    if not chances.width:
+    probabilities = table.select(pl.selectors.starts_with(PROBABILITY))
+    if not probabilities.width:
         return table["prediction"].to_numpy()
-    return Classified(read_codes(table["prediction"], class_names(table)), chances.to_numpy())
+    return Classified(read_codes(table["prediction"], class_names(table)), probabilities.to_numpy())
 
 
 def class_names(table: pl.DataFrame) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from stages.evaluate.measure.predictions import Predicted, chances_of, codes_of, values_of
+from stages.evaluate.measure.predictions import Predicted, codes_of, probabilities_of, values_of
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -43,8 +43,8 @@ def weighted_metric(
 
 
 def _classification(name: str, target: Codes, predicted: Predicted) -> Weighted | None:
-    guessed, chances = codes_of(predicted), chances_of(predicted)
-    rows, classes = chances.shape
+    predicted_codes, probabilities = codes_of(predicted), probabilities_of(predicted)
+    rows, classes = probabilities.shape
     of_counts: dict[str, Callable[[Counts], Floats]] = {
         "balanced_accuracy": _balanced_accuracy,
         "f1_macro": lambda c: _over_seen(2 * c[0], c[1] + c[2], c),
@@ -55,20 +55,20 @@ def _classification(name: str, target: Codes, predicted: Predicted) -> Weighted 
         "cohen_kappa": _kappa,
     }
     if name in of_counts:
-        count = _counter(target, guessed, classes)
+        count = _counter(target, predicted_codes, classes)
         return lambda weights: of_counts[name](count(weights))
     if name == "accuracy":
-        return _mean_of((guessed == target).astype(np.float64))
+        return _mean_of((predicted_codes == target).astype(np.float64))
     if name == "log_loss":
-        return _mean_of(-np.log(np.maximum(chances[np.arange(rows), target], SMALLEST)))
+        return _mean_of(-np.log(np.maximum(probabilities[np.arange(rows), target], SMALLEST)))
     if name == "brier":
-        squares = ((np.arange(classes) == target[:, None]) - chances) ** 2
+        squares = ((np.arange(classes) == target[:, None]) - probabilities) ** 2
         return _mean_of(squares.sum(axis=1) / (2 if classes == 2 else 1))
     ranked = {"roc_auc": _area_under_roc, "average_precision": _average_precision}.get(name)
     if ranked is None:
         return None
     asked = [1] if classes == 2 else range(classes)
-    parts = [ranked(target == label, chances[:, label]) for label in asked]
+    parts = [ranked(target == label, probabilities[:, label]) for label in asked]
     return lambda weights: np.mean([part(weights) for part in parts], axis=0)
 
 
@@ -146,10 +146,10 @@ def sums_by(
     return sums
 
 
-def _counter(target: Codes, guessed: Codes, classes: int) -> Callable[[Weights], Counts]:
-    right = np.flatnonzero(target == guessed)
+def _counter(target: Codes, predicted_codes: Codes, classes: int) -> Callable[[Weights], Counts]:
+    right = np.flatnonzero(target == predicted_codes)
     of_right = sums_by(target[right], classes)
-    actual, taken = sums_by(target, classes), sums_by(guessed, classes)
+    actual, taken = sums_by(target, classes), sums_by(predicted_codes, classes)
     return lambda weights: (of_right(weights.take(right, axis=1)), actual(weights), taken(weights))
 
 
@@ -180,13 +180,14 @@ def _kappa(counts: Counts) -> Floats:
     return _divide(right.sum(axis=1) / total - by_chance, 1 - by_chance)
 
 
-def calibration_error(right: Bools, chances: Floats) -> float:
-    """Expected calibration error: the mean distance, over bins of equal width by the probability
-    of the likeliest class, of that probability from the share that is right (Guo et al., 'On
+def calibration_error(right: Bools, probabilities: Floats) -> float:
+    """Expected calibration error over 15 bins of equal width, by the likeliest class's probability.
+
+    It is the mean distance of that probability from the share that is right (Guo et al., 'On
     Calibration of Modern Neural Networks', ICML 2017, equation 3; 15 bins as there).
     """
-    bins = np.minimum((chances * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-    distances = np.bincount(bins, weights=right - chances)
+    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    distances = np.bincount(bins, weights=right - probabilities)
     return float(np.abs(distances).sum() / len(right))
 
 

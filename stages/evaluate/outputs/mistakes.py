@@ -10,9 +10,9 @@ from stages.common.files import rounded, write_csv
 from stages.evaluate.measure.bootstrap import wilson
 from stages.evaluate.measure.predictions import (
     Predicted,
-    chance_of,
-    chances_of,
     codes_of,
+    probabilities_of,
+    probability_of,
     values_of,
 )
 from stages.features.schema import Array, Class
@@ -36,10 +36,10 @@ def write_classes(
     """
     lines: list[tuple[object, ...]] = []
     if classes is not None:
-        codes, guessed = target.astype(np.int64), codes_of(predicted)
+        codes, predicted_codes = target.astype(np.int64), codes_of(predicted)
         for code, name in enumerate(classes):
-            actual, taken = int((codes == code).sum()), int((guessed == code).sum())
-            right = int(((codes == code) & (guessed == code)).sum())
+            actual, taken = int((codes == code).sum()), int((predicted_codes == code).sum())
+            right = int(((codes == code) & (predicted_codes == code)).sum())
             f1 = rounded(2 * right / (actual + taken)) if actual + taken else None
             lines.append((name, actual, taken, *_share(right, actual), *_share(right, taken), f1))
     write_csv(path, OF_CLASS, lines)
@@ -68,8 +68,9 @@ class Mistake:
 def find_mistakes(
     keys: Array, classes: Sequence[Class] | None, target: Array, predicted: Predicted
 ) -> list[Mistake]:
-    """At most 100: the wrong rows by the probability of what was said, or the values by the
-    distance, largest first. `keys` (rows,) name the rows; see `compute_metrics` for the others.
+    """The largest mistakes, at most 100: wrong rows by the probability, values by the distance.
+
+    `keys` (rows,) name the rows; see `compute_metrics` for the others.
     """
     if classes is None:
         return list(_far_off(keys, target, predicted))
@@ -88,12 +89,14 @@ def write_mistakes(
 def _wrong(
     keys: Array, classes: Sequence[Class], target: Array, predicted: Predicted
 ) -> Iterator[Mistake]:
-    codes, guessed = target.astype(np.int64), codes_of(predicted)
-    said, chances = chance_of(predicted), chances_of(predicted)
-    rows = np.flatnonzero(guessed != codes)
+    codes, predicted_codes = target.astype(np.int64), codes_of(predicted)
+    said, probabilities = probability_of(predicted), probabilities_of(predicted)
+    rows = np.flatnonzero(predicted_codes != codes)
     for row in rows[np.argsort(-said[rows], kind="stable")][:MAX_MISTAKES].tolist():
-        of_said, of_target = (rounded(float(p)) for p in (said[row], chances[row, codes[row]]))
-        actual, taken = classes[codes[row]], classes[guessed[row]]
+        of_said, of_target = (
+            rounded(float(p)) for p in (said[row], probabilities[row, codes[row]])
+        )
+        actual, taken = classes[codes[row]], classes[predicted_codes[row]]
         yield Mistake(row, keys[row], actual, taken, of_said, of_target)
 
 

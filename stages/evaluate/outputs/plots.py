@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.files import rounded, write_csv
-from stages.evaluate.measure.predictions import Predicted, chances_of, codes_of, values_of
+from stages.evaluate.measure.predictions import Predicted, codes_of, probabilities_of, values_of
 from stages.evaluate.measure.weighted_metrics import CALIBRATION_BINS, Floats
 from stages.features.schema import Class
 
@@ -49,41 +49,44 @@ def write_plots(
         rows["predicted"] = _pairs(*_thin(values, guesses))
     else:
         codes = target.astype(np.int64)
-        guessed, all_chances = codes_of(predicted), chances_of(predicted)
+        predicted_codes, all_probabilities = codes_of(predicted), probabilities_of(predicted)
         rows["confusion"] = (
-            (classes[a], classes[p]) for a, p in zip(codes.tolist(), guessed.tolist(), strict=True)
+            (classes[a], classes[p])
+            for a, p in zip(codes.tolist(), predicted_codes.tolist(), strict=True)
         )
         one_hot = np.eye(len(classes))[codes]
-        hits, chances = one_hot[:, 1], all_chances[:, 1]
+        hits, probabilities = one_hot[:, 1], all_probabilities[:, 1]
         if len(classes) > 2:
-            hits, chances = one_hot.ravel(), all_chances.ravel()
-        rows |= _curves(hits, chances)
-        rows["calibration"] = _calibration(codes, all_chances)
+            hits, probabilities = one_hot.ravel(), all_probabilities.ravel()
+        rows |= _curves(hits, probabilities)
+        rows["calibration"] = _calibration(codes, all_probabilities)
         if uncalibrated is not None:
             rows["calibration_before"] = _calibration(codes, uncalibrated)
     for name, columns in COLUMNS.items():
         write_csv(folder / f"{name}.csv", columns, rows.get(name, iter(())))
 
 
-def _curves(hits: Floats, chances: Floats) -> dict[str, Iterator[tuple[object, ...]]]:
+def _curves(hits: Floats, probabilities: Floats) -> dict[str, Iterator[tuple[object, ...]]]:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    false_positives, true_positives, _ = roc_curve(hits, chances)
-    precision, recall, _ = precision_recall_curve(hits, chances)
+    false_positives, true_positives, _ = roc_curve(hits, probabilities)
+    precision, recall, _ = precision_recall_curve(hits, probabilities)
     return {
         "roc": _pairs(*_spread(false_positives, true_positives)),
         "precision_recall": _pairs(*_spread(recall[::-1], precision[::-1])),
     }
 
 
-def _calibration(codes: npt.NDArray[np.int64], all_chances: Floats) -> Iterator[tuple[object, ...]]:
+def _calibration(
+    codes: npt.NDArray[np.int64], all_probabilities: Floats
+) -> Iterator[tuple[object, ...]]:
     """Of the rows whose likeliest class has about this probability, the share that is of it."""
-    right, chances = all_chances.argmax(axis=1) == codes, all_chances.max(axis=1)
-    bins = np.minimum((chances * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    right, probabilities = all_probabilities.argmax(axis=1) == codes, all_probabilities.max(axis=1)
+    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     for number in range(CALIBRATION_BINS):
         inside = bins == number
         if inside.any():
-            yield rounded(float(chances[inside].mean())), rounded(float(right[inside].mean()))
+            yield rounded(float(probabilities[inside].mean())), rounded(float(right[inside].mean()))
 
 
 def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:

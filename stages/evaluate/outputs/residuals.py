@@ -27,8 +27,10 @@ def mean_residual(residuals: npt.NDArray[np.float64]) -> Interval:
 
 
 def write_residuals(path: Path, parts: Iterable[tuple[str, int, Interval]]) -> None:
-    """A line for each of `parts` (label, rows, mean residual), at most 40: those first that are
-    furthest from 0 even at the nearer end of their interval. Of classes, the header alone.
+    """Write a line for each of `parts` (label, rows, mean residual), at most 40.
+
+    Those come first that are furthest from 0 even at the nearer end of their interval. Of classes,
+    the header alone.
     """
     known = [part for part in parts if part[2].low is not None]
     known.sort(key=lambda part: -_surely_off(part[2]))
@@ -37,7 +39,7 @@ def write_residuals(path: Path, parts: Iterable[tuple[str, int, Interval]]) -> N
 
 
 def _surely_off(residual: Interval) -> float:
-    """Return how far from 0 the nearer end is; below 0 where 0 lies inside."""
+    """The distance of the nearer end from 0; below 0 where 0 lies inside."""
     assert residual.low is not None
     assert residual.high is not None
     return max(residual.low, -residual.high)

@@ -29,5 +29,5 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 
 def count_replicas() -> int:
-    """Return how many replicas the stage train has left."""
+    """The number of replicas that the stage train has left."""
     return len(read_csv(REPLICAS / "seeds.csv"))

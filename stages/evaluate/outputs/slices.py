@@ -43,7 +43,7 @@ class Slice:
 
     @property
     def small(self) -> bool:
-        """Return whether it has too few rows to be judged."""
+        """Check whether it has too few rows to be judged."""
         return self.rows < SMALL_ROWS
 
 

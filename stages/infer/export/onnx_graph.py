@@ -58,9 +58,7 @@ def export(predictor: Predictor, arrays: dict[str, Array]) -> bytes:
 
 
 def input_names(schema: Schema) -> dict[str, str]:
-    """Return what the bundle calls each column, by the column's name: `c0` for the first, and so
-    on.
-    """
+    """The bundle's name of each column, by the column's name: `c0` for the first, and so on."""
     return {feature.name: f"c{number}" for number, feature in enumerate(schema.features)}
 
 
@@ -160,7 +158,7 @@ def _add_kind(graph: GraphBuilder, predictor: Predictor, kind: str) -> str:
 
 
 def _add_code(graph: GraphBuilder, threshold: float | None) -> str:
-    """Return what `predict_codes` makes of the probabilities: (rows,) int64."""
+    """The codes of `predict_codes` from the probabilities: (rows,) int64."""
     if threshold is None:
         return graph.node("ArgMax", ["probabilities"], "/code", axis=1, keepdims=0)
     second = graph.constant(np.array(1), "/second")

@@ -73,7 +73,7 @@ def export_program(predictor: Predictor) -> bytes:
 
 
 def program_signature(predictor: Predictor) -> dict[str, Any]:
-    """Return how the program is called, for `signature.json`.
+    """The program's call, for `signature.json`.
 
     What a gap is stands with the columns.
     """
@@ -148,5 +148,5 @@ class _WithPreparation(nn.Module):
 
 
 def load_program(content: bytes) -> Any:
-    """Return what stands in the file, to be called with a dict of tensors by kind."""
+    """The program in the file, to be called with a dict of tensors by kind."""
     return torch.export.load(io.BytesIO(content)).module()

@@ -130,14 +130,14 @@ def _sizes(arrays: dict[str, npt.NDArray[np.generic]], scores: Floats) -> Floats
 
 
 def _differences(found: Answer, expected: pl.DataFrame, predictor: Predictor) -> Floats:
-    """Return how far each row's answer is from the model's (rows,); 1 where it is another class."""
+    """The distance of each row's answer from the model's (rows,); 1 where it is another class."""
     if predictor.schema.target.classes is None:
         assert predictor.statistics.target is not None
         apart = np.abs(found[0] - expected["prediction"].to_numpy())
         return np.asarray(apart / predictor.statistics.target.deviation)
-    chances = expected.drop("prediction").to_numpy()
-    apart = np.abs(found[1] - chances).max(axis=1)
-    sure = margins(chances, predictor.calibration.threshold) > MAX_DIFFERENCE
+    probabilities = expected.drop("prediction").to_numpy()
+    apart = np.abs(found[1] - probabilities).max(axis=1)
+    sure = margins(probabilities, predictor.calibration.threshold) > MAX_DIFFERENCE
     other = found[0] != np.array(expected["prediction"].to_list())
     return np.where(sure & other, 1.0, apart)
 

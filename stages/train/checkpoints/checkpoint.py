@@ -90,7 +90,7 @@ def load_checkpoint(folder: Path | None) -> dict[str, Any] | None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Return what one file holds; None, said with the reason, where it is not what was written."""
+    """The content of one file; None, said with the reason, where it is not what was written."""
     try:
         if _checksum(path) != path.stem.rpartition("-")[2]:
             raise ValueError("its checksum is another")
@@ -103,7 +103,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def reached(saved: dict[str, Any]) -> str:
-    """Return how far the training was, in words."""
+    """The epochs and steps that the training had behind it, in words."""
     steps = round(saved["ranks"][0]["sums"]["num_steps"])
     within = f" and {steps} steps" if steps else ""
     return f"after epoch {len(saved['history'])}{within}"
@@ -123,9 +123,7 @@ def write_checkpoint(folder: Path, position: tuple[int, int], content: dict[str,
 
 
 def checkpoint_stem(position: tuple[int, int]) -> str:
-    """Return what the name of a checkpoint begins with: epochs and steps, in the order of the
-    alphabet.
-    """
+    """The beginning of a checkpoint's name, epochs and steps: it sorts as they do."""
     return f"{position[0]:08}-{position[1]:08}"
 
 
@@ -163,7 +161,7 @@ def copied(value: Any) -> Any:
 
 
 def rank_state_dict(state: State) -> dict[str, Any]:
-    """Return what only this process knows: its sums of the epoch, and where its randomness is."""
+    """The state of this process alone: its sums of the epoch, and its random generators."""
     sums = {name: float(value) for name, value in vars(state.totals).items()}
     return {"sums": sums, "generators": read_generators(_device_of(state))}
 

@@ -35,7 +35,7 @@ MAX_STEPS_BETWEEN = 1000
 
 
 def seconds_between() -> float:
-    """Return how old the last checkpoint is when the next is written.
+    """The age of the last checkpoint at which the next is written.
 
     Raises UserError for no number.
     """

@@ -43,7 +43,7 @@ def _which(world: World) -> str:
 
 
 def has_whole(folder: Path | None) -> bool:
-    """Return whether all processes of this machine have their part of a checkpoint."""
+    """Check that all processes of this machine have their part of a checkpoint."""
     paths = folder.glob(f"*{SUFFIX}") if folder is not None else ()
     found: Counter[tuple[str, int]] = Counter()
     for path in paths:
@@ -67,7 +67,7 @@ def load_part(folder: Path | None, world: World) -> dict[str, Any] | None:
 
 
 def make_mark() -> str:
-    """Return what tells the parts of one checkpoint from those of another."""
+    """A random mark for the parts of one checkpoint."""
     return uuid4().hex[:8]
 
 

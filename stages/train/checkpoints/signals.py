@@ -20,15 +20,15 @@ def stop_signals() -> Iterator[Callable[[], int]]:
     In here they wait for the end of a step. Where none ends for `STOP_SECONDS`, and at a second
     Ctrl-C, they end the process as they would have without.
     """
-    told: list[int] = []
+    received: list[int] = []
     terminate, interrupt, alarm = map(
         signal.getsignal, (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
     )
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if told:
+        if received:
             return
-        told.append(number)
+        received.append(number)
         if number == signal.SIGINT:
             # Not `print`: the training may be in the middle of one.
             os.write(2, INTERRUPTED.encode())
@@ -41,13 +41,13 @@ def stop_signals() -> Iterator[Callable[[], int]]:
     if interrupt != signal.SIG_IGN:
         signal.signal(signal.SIGINT, note)
     try:
-        yield lambda: told[0] if told else 0
+        yield lambda: received[0] if received else 0
     finally:
         signal.signal(signal.SIGTERM, terminate)
         signal.signal(signal.SIGINT, interrupt)
-        if signal.SIGINT in told:
+        if signal.SIGINT in received:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, alarm)
-    if signal.SIGINT in told:
+    if signal.SIGINT in received:
         # No step has come after it.
         signal.raise_signal(signal.SIGINT)

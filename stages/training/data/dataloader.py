@@ -64,7 +64,7 @@ class Loaded:
 
     @property
     def keys(self) -> Array:
-        """Return what names the rows (rows,)."""
+        """Names of the rows (rows,)."""
         return self.dataset.keys
 
     def __len__(self) -> int:
@@ -177,12 +177,12 @@ def begin_worker(_: int) -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    told: list[int] = []
+    received: list[int] = []
 
     def linger(number: int, _frame: FrameType | None) -> None:
-        if told:
+        if received:
             os._exit(128 + number)
-        told.append(number)
+        received.append(number)
         signal.setitimer(signal.ITIMER_REAL, LINGER_SECONDS)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

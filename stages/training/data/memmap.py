@@ -102,7 +102,7 @@ class Mapped:
         return read, positions
 
     def _convert(self, read: Batch) -> Batch:
-        """Return what was read as tensors on the device; images become standardised float32."""
+        """The arrays as tensors on the device; images become standardised float32."""
         batch = {
             kind: t.to(self.target.device, non_blocking=self.target.is_cuda)
             for kind, t in read.items()

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from stages.common.errors import Problem, UserError
-from stages.common.user_code import problem_of, tell
+from stages.common.user_code import problem_of, to_user_error
 from stages.features.batch import Batch
 from stages.features.schema import Array
 from stages.training.data.zoo_datasets import AT, Collate
@@ -73,7 +73,7 @@ class Collated:
 
 
 def as_tensors(made: Any) -> Row:
-    """Return what a dataset gave as (features by kind, target).
+    """The output of a dataset as (features by kind, target).
 
     Raises UserError when it is no such.
     """
@@ -115,8 +115,8 @@ def problem_at(error: Exception, what: str, function: object) -> Problem:
     """The mistake that `function`, of one's own, has met or made, at its line."""
     if isinstance(error, UserError):
         message = f"{what}: {error}"
-    elif told := tell(error, what, function):
-        return told.problems[0]
+    elif mistake := to_user_error(error, what, function):
+        return mistake.problems[0]
     else:
         message = f"{what}: {type(error).__name__}: {error}"
     return problem_of(message, function, Problem(message, AT)).problems[0]

@@ -23,7 +23,7 @@ class Source(Protocol):
 
     @property
     def keys(self) -> Array | None:
-        """Return what names the rows (rows,)."""
+        """Names of the rows (rows,)."""
 
     def __len__(self) -> int: ...
 
@@ -71,8 +71,7 @@ MAX_ROWS, MAX_NUMBERS = 4096, 2**25
 
 
 def rows_at_once(source: Source) -> int:
-    """Return how many rows of `source` are judged at once, by the size of one: the same on any
-    machine.
+    """The number of rows of `source` that are evaluated at once, by a row's size: on any machine.
 
     Neither more than `MAX_ROWS` nor more than have `MAX_NUMBERS` numbers in all; one at least.
     """

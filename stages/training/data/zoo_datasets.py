@@ -26,8 +26,7 @@ def dataset_names() -> list[str]:
 
 
 def dataset_arguments(name: str) -> type[BaseModel]:
-    """Return what may stand beside the name: the file's `Arguments`, and how many processes it
-    reads in.
+    """The arguments of a dataset: those of its file, and the number of processes that read it.
 
     With no workers rows are read between the steps, by the process that trains.
     """

@@ -43,7 +43,7 @@ _DROPOUT_RNGS: "WeakValueDictionary[int, DropoutRng]" = WeakValueDictionary()
 def choose_compile(
     asked: Choice, device: torch.device, num_products: int, num_steps: int, *, sharded: bool = False
 ) -> tuple[bool, str]:
-    """Return whether to compile, and the choice in words.
+    """Decide whether to compile; the choice in words beside it.
 
     `num_products` of a weight and a row are in a step. `auto` compiles on a GPU alone, for
     trainings that are long enough by what their steps take there at least, and not where the
@@ -69,7 +69,7 @@ def check_compiler(asked: Choice) -> None:
 
 
 def lacking_compiler(device: str) -> str | None:
-    """Return what torch needs to compile for a device and does not find here; None: it has all."""
+    """The program that torch needs to compile for a device and does not find; None: it has all."""
     if device == "cuda" and importlib.util.find_spec("triton") is None:
         return "the library triton"
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
@@ -125,7 +125,7 @@ class Compiled(nn.Module):
         self._refusals = refusals
 
     def forward(self, batch: Batch) -> Any:
-        """Return what the model gives for a batch. Raises UserError where it can't be compiled."""
+        """The model's output for a batch. Raises UserError where it can't be compiled."""
         if len(next(iter(batch.values()))) != self._usual():
             return self.model(batch)
         try:

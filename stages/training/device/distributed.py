@@ -21,12 +21,12 @@ class World:
 
     @property
     def is_local_main_process(self) -> bool:
-        """Return whether this is the first process of its machine, which prints and writes."""
+        """Check for the first process of its machine, which prints and writes."""
         return self.rank % self.local_size == 0
 
     @property
     def local_size(self) -> int:
-        """Return how many of the processes are on each machine."""
+        """The number of processes on each machine."""
         return self.size // self.num_nodes
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class World:
         return [int(value) for value in values.tolist()]
 
     def gather(self, value: Any) -> list[Any]:
-        """Return what every process has given, by rank."""
+        """The values of all processes, by rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -57,7 +57,7 @@ class World:
         return values
 
     def broadcast_object(self, make: Callable[[], Any], source: int = 0) -> Any:
-        """Return what `make` gives in the process `source`, in all of them."""
+        """The result of `make` in the process `source`, in all of them."""
         if self.size == 1:
             return make()
         values = [make() if self.rank == source else None]

@@ -26,7 +26,7 @@ SMALL_STEP = 20_000_000
 
 
 def num_processes() -> int:
-    """Return how many processes this machine trains with. Raises UserError for a wrong number."""
+    """The number of processes that train on this machine. Raises UserError for a wrong number."""
     asked = os.environ.get("PET_NPROC_PER_NODE")
     if asked is None or asked in ("gpu", "auto"):
         gpus = torch.cuda.device_count() if _device_name() == "cuda" else 0
@@ -37,8 +37,9 @@ def num_processes() -> int:
 
 
 def num_nodes() -> int:
-    """Return how many machines train together. Raises UserError for a wrong number and no meeting
-    place.
+    """The number of machines that train together.
+
+    Raises UserError for a wrong number and no meeting place.
 
     Not from one to another number: the processes decide in which order sums are taken.
     """
@@ -85,7 +86,7 @@ def choose_threads(num_weights: int, batch_size: int, world: World) -> str:
 
 
 def num_threads(num_weights: int, batch_size: int, world: World) -> tuple[int, str]:
-    """Return how many threads a process trains with, and why.
+    """The number of threads of a process that trains, and the reason.
 
     Raises UserError for a wrong number.
     """

@@ -30,12 +30,12 @@ CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
 def shards_weights(params: TrainParams, world: World) -> bool:
-    """Return whether the processes of `world` divide the weights; a single one has nobody to."""
+    """Check whether the processes of `world` shard the weights; a single one keeps them all."""
     return params.parallel == "fsdp" and world.size > 1
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Return whether this process has only its part of the weights."""
+    """Check whether this process has only its part of the weights."""
     return any(hasattr(weight, "to_local") for weight in model.parameters())
 
 
@@ -71,16 +71,14 @@ def shard_model(model: nn.Module, device: torch.device, world: World) -> None:
 
 
 def _share_buffers(model: nn.Module, _: object) -> None:
-    """Return what layers count beside weights is the first process's, as in
-    DistributedDataParallel.
-    """
+    """Give all processes the first one's buffers, as DistributedDataParallel does."""
     if model.training:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:
-    """Return what is gathered by itself, the inner ones first.
+    """The modules whose weights are gathered by themselves, the inner ones first.
 
     That is each entry of a list of modules that has more than `BLOCK_WEIGHTS` weights, of which
     none is in an inner block, and none is used outside of it.
@@ -102,7 +100,7 @@ def find_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def _count_uses(model: nn.Module) -> dict[nn.Parameter, int]:
-    """Return how many places of `model` hold each weight."""
+    """The number of places in `model` that hold each weight."""
     uses: dict[nn.Parameter, int] = {}
     for _, weight in model.named_parameters(remove_duplicate=False):
         uses[weight] = uses.get(weight, 0) + 1

@@ -21,7 +21,7 @@ HALF = ("bf16", "fp16")
 def choose_memory_format(
     asked: Choice, precision: str, device: torch.device, sample: Batch
 ) -> tuple[bool, str]:
-    """Return whether channels come last, and the choice in words; `sample` is any batch.
+    """Decide whether channels come last; the choice in words beside it. `sample` is any batch.
 
     `auto`: on a GPU, for images in half precision. Raises UserError for `true` without images.
     """

@@ -24,7 +24,7 @@ _CPU_SAYS = ("can't allocate memory", "not enough memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether this is what torch or Python raises when the memory is full."""
+    """Check whether this is what torch or Python raises when the memory is full."""
     if isinstance(error, OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_SAYS)
@@ -41,7 +41,7 @@ class ProcessOutOfMemoryError(Exception):
         self.rank, self.tried, self.half, self.asked = rank, tried, half, asked
 
     def as_mistake(self) -> UserError:
-        """Return what it is where nobody can begin again."""
+        """The user's mistake that it is where no process can be started again."""
         return UserError(Problem(str(self), KEY, "null" if self.asked is None else str(self.asked)))
 
 
@@ -54,8 +54,7 @@ def write_oom_hint(folder: Path, error: ProcessOutOfMemoryError) -> None:
 
 
 def read_oom_hints(folder: Path | None, size: int | None, world: World) -> int | None:
-    """Return how many rows are taken at once: `size` as before, or fewer by the notes, which is
-    said.
+    """The number of rows to take at once: `size` as before, or fewer by the notes, which is said.
 
     The fewest of any process are those of all.
     """

@@ -26,7 +26,7 @@ def choose_precision(asked: Precision, device: torch.device) -> str:
 
 
 def casting(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Return what the forward pass runs in; it can be entered again and again."""
+    """The context that the forward pass runs in; it can be entered again and again."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])

@@ -30,7 +30,7 @@ def seed_all(*numbers: int) -> None:
 
 
 def read_generators(device: torch.device) -> dict[str, Any]:
-    """Return where they are, as plain values and tensors.
+    """The state of the generators, as plain values and tensors.
 
     Of a GPU's generators that of `device`.
     """

@@ -37,12 +37,12 @@ def weigh_classes(
     else:
         named = [asked.get(yaml_text(name), 1.0) for name in classes]
         weights = torch.tensor(named, dtype=torch.float64)
-        _check_apart(weights, counts, classes, asked)
+        _check_excluded(weights, counts, classes, asked)
     mean = (weights * counts).sum() / counts.sum()
     return torch.where(counts > 0, weights / mean, ones)
 
 
-def _check_apart(
+def _check_excluded(
     weights: Tensor, counts: Tensor, classes: Sequence[Class], asked: Mapping[str, float]
 ) -> None:
     """Stop at weights that float32 can't add up: of one too large all others come to nothing."""
@@ -62,8 +62,8 @@ def _check_apart(
     raise UserError(Problem(message, at, f"{asked[name]:g}", (f"at most {MAX_APART:g} apart",)))
 
 
-def tell_weights(weights: Tensor, classes: Sequence[Class], target: Tensor) -> list[str]:
-    """Return what the weights come to, in lines for a person."""
+def describe_weights(weights: Tensor, classes: Sequence[Class], target: Tensor) -> list[str]:
+    """Lines for a person on the weights."""
     lightest, heaviest = int(weights.argmin()), int(weights.argmax())
     lines = [
         f"class weights: {weights[lightest]:.3g} ({yaml_text(classes[lightest])}) to "

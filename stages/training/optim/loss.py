@@ -54,7 +54,7 @@ def make_loss(
 
 
 def find_fault(loss: nn.Module, task: str, num_classes: int) -> str | None:
-    """Return why a loss is not one that the loop can add up from parts; None: it is."""
+    """The reason why the loop can't add a loss up from parts; None: it can."""
     if next(loss.parameters(), None) is not None:
         return "it has weights of its own, which no step moves; they belong in the model"
     scores, target = _rows(task, num_classes)

@@ -42,7 +42,7 @@ def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimiz
 
 
 def needs_closure(optimizer_class: type) -> bool:
-    """Return whether its steps can't do without a function that gives the loss."""
+    """Check whether its steps need a function that gives the loss."""
     closure = inspect.signature(optimizer_class.step).parameters.get("closure")  # type: ignore[attr-defined]
     return closure is not None and closure.default is inspect.Parameter.empty
 

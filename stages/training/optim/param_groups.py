@@ -93,8 +93,8 @@ def rates(model: nn.Module, groups: Sequence[Group]) -> dict[float | None, list[
     return by_rate
 
 
-def tell_groups(model: nn.Module, groups: Sequence[Group]) -> list[str]:
-    """Return what each group holds, in a line for a person."""
+def describe_groups(model: nn.Module, groups: Sequence[Group]) -> list[str]:
+    """A line for a person on each group."""
     found = divide(model, groups)
     lines = []
     for group in groups:

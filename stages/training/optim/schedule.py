@@ -57,7 +57,7 @@ def make_schedule(
 
 
 def moves_by_step(schedule: LRScheduler) -> bool:
-    """Return whether a schedule is meant to move with every step, not with every epoch.
+    """Check whether a schedule moves with every step, not with every epoch.
 
     One of the zoo says so by its attribute of that name.
     """

@@ -22,7 +22,7 @@ NOISY = ("numeric", "image")
 def make_augment(
     params: Augment | None, sample: Batch, dropout_rng: DropoutRng
 ) -> Callable[[Batch], Batch] | None:
-    """Return what varies a batch; None: nothing does. `sample` is any batch of the same features.
+    """A function that varies a batch; None: nothing does. `sample` is any batch of the features.
 
     Raises UserError for what the features can't have done to them.
     """

@@ -15,7 +15,7 @@ Place = tuple[dict[str, Tensor | None], str]
 
 
 def find_buffers(model: nn.Module) -> list[Place]:
-    """Return where the buffers of `model` are; most models have none."""
+    """The places of the buffers of `model`; most models have none."""
     return [
         (module._buffers, name)
         for module in model.modules()

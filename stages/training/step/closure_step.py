@@ -87,7 +87,7 @@ class _NotFiniteError(Exception):
 
 
 def _remember(step: StepContext, state: State) -> Callable[[], None]:
-    """Return what puts the model and the optimizer back as they are now."""
+    """A function that puts the model and the optimizer back as they are now."""
     optimizer = step.optimizer
     counted = snapshot_buffers(step.buffers)
     weights = list(state.model.parameters())

@@ -45,8 +45,9 @@ def stop_when_diverged(epoch: int, train_loss: float, validation_loss: float) ->
 
 
 def has_diverged(sums: EpochTotals, steps_per_epoch: int, *, scaled: bool) -> bool:
-    """Return whether as many steps in a row were not applied as end a training: an epoch, or
-    `MAX_SKIPS`.
+    """Check whether so many steps in a row were skipped that the training ends.
+
+    That is an epoch, or `MAX_SKIPS`.
 
     In float16 the first of them only find the factor on the loss.
     """
@@ -77,8 +78,7 @@ def divergence_error(
 
 
 def find_first(step: StepContext, source: Source, batch: LocalBatch, state: State) -> str:
-    """Return where in a step that was not applied a number is the first that is not finite, in
-    words.
+    """The first place in a skipped step with a value that is not finite, in words.
 
     It is computed once more as it was: rows, masks, precision and micro-batches are the same. The
     model is left as it is, but for its gradients.
@@ -124,7 +124,7 @@ def find_first(step: StepContext, source: Source, batch: LocalBatch, state: Stat
 
 
 def _guess(step: StepContext) -> str:
-    """Return where it may have been if the step, computed once more, is finite where it begins."""
+    """A guess at the place, if the step, computed once more, is finite where it begins."""
     if needs_closure(type(step.optimizer)):
         return "where the step would have ended: where it begins, all is finite"
     summed = "in the sum over the processes, or " if step.world.size > 1 else ""

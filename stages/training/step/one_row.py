@@ -51,7 +51,7 @@ def check_one_row(
 
 
 def find_single(num_rows: int, params: TrainParams, world: World) -> Problem | None:
-    """Return where one row alone would go through a model, and the key that changes it.
+    """The mistake by which one row alone would go through a model, with the key to change.
 
     None: nowhere.
     """

@@ -201,9 +201,7 @@ def apply_on_device(
 
 
 def _skips_by_found_inf(optimizer: Optimizer) -> bool:
-    """Return whether the next step of the optimizer may be left to the device, which applies it or
-    not.
-    """
+    """Check whether the optimizer's next step can be left to the device, which skips it or not."""
     defaults = optimizer.defaults
     # A first step that is not applied would leave a fused SGD's momentum unset.
     return bool(defaults.get("fused") and (optimizer.state or not defaults.get("momentum")))

@@ -20,7 +20,7 @@ from pipeline.metrics.gates import (
 from pipeline.metrics.metrics import format_value
 from pipeline.report.base import find_base
 from pipeline.run.flow import judge_run
-from pipeline.run.run_result import Outcome
+from pipeline.run.run_result import RunResult
 from stages.common.config import validate
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
@@ -269,7 +269,7 @@ def test_only_what_is_of_this_run_is_judged(
 ) -> None:
     monkeypatch.chdir(ROOT)
     states = {} if state is None else {"evaluate": state}
-    assert len(judge_run(Outcome([], states, cancelled=cancelled))) == num
+    assert len(judge_run(RunResult([], states, cancelled=cancelled))) == num
 
 
 def test_a_scheduled_run_publishes_what_its_gate_refuses(

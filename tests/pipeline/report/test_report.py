@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 
 from pipeline.report.build import Report
 from pipeline.report.data import is_renumbered
-from pipeline.report.differences import Change, find_changes
+from pipeline.report.differences import StageChange, find_stage_changes
 from pipeline.report.html import as_page
 from pipeline.report.markdown import as_markdown
 from pipeline.report.markup import Code
@@ -168,10 +168,10 @@ def test_what_changed_for_a_stage() -> None:
         },
         "new": {"cmd": "y"},
     }
-    assert find_changes(before, after) == (
-        Change("train", ("its command", "train.lr", 'torch none → "2.14.0"', "a")),
-        Change("new", ("new",)),
-        Change("gone", ("removed",)),
+    assert find_stage_changes(before, after) == (
+        StageChange("train", ("its command", "train.lr", 'torch none → "2.14.0"', "a")),
+        StageChange("new", ("new",)),
+        StageChange("gone", ("removed",)),
     )
 
 
@@ -209,7 +209,7 @@ def test_names_are_text_in_both_pages() -> None:
             commit="0" * 40,
             metrics={},
             params={name: (name, 1)},
-            changes=(Change("train", (name, Code(name))),),
+            changes=(StageChange("train", (name, Code(name))),),
             comparison={},
             curves={},
             data={
@@ -243,7 +243,7 @@ def test_it_fits_a_comment_whatever_changed() -> None:
                 commit="0" * 40,
                 metrics={},
                 params=dict.fromkeys(names, (1, "x" * 400)),
-                changes=(Change("train", tuple(names)),),
+                changes=(StageChange("train", tuple(names)),),
                 comparison={},
                 curves={},
             )

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages.compare.data_drift import find_changes
+from stages.compare.data_drift import compare_prepared
 from stages.compare.revision_data import Side
 from stages.compare.slice_regressions import compare_slices, find_worse, report_slices
 from stages.evaluate.measure.weighted_metrics import Floats
@@ -43,7 +43,7 @@ def prepared(table: pl.DataFrame, schema: Schema = PLAIN) -> Side:
 
 def test_nothing_is_found_where_nothing_changed() -> None:
     side = prepared(mixed_table(400))
-    found = find_changes(side, side)
+    found = compare_prepared(side, side)
     assert found["columns"] == found["drift"] == []
     assert found["classes"] == {"came": [], "went": []}
     assert found["rows"][0] == {
@@ -60,7 +60,7 @@ def test_rows_that_came_went_and_moved() -> None:
     table = mixed_table(400)
     new = table.with_columns(id=pl.col("id") + 10_000)[:100]
     # 20 rows are gone, 100 are new, and the cuts are elsewhere.
-    found = find_changes(prepared(table), prepared(pl.concat([table[20:], new])))
+    found = compare_prepared(prepared(table), prepared(pl.concat([table[20:], new])))
     rows = {row["split"]: row for row in found["rows"]}
     assert [rows["train"][n] for n in ("before", "after", "new", "gone", "moved_in")] == [
         240,
@@ -72,7 +72,7 @@ def test_rows_that_came_went_and_moved() -> None:
     assert rows["test"]["new"] == 96
     # Without a key column a row's number says nothing of which row it is.
     keyless = PLAIN.model_copy(update={"key": None})
-    found = find_changes(prepared(table, keyless), prepared(table[20:], keyless))
+    found = compare_prepared(prepared(table, keyless), prepared(table[20:], keyless))
     assert found["rows"][0] == {"split": "train", "before": 240, "after": 228}
 
 
@@ -88,7 +88,7 @@ def test_columns_and_classes_that_came_went_or_are_something_else() -> None:
         target=Target(name="y", task="classification", classes=["ill", "very ill"]),
     )
     after = prepared(table.with_columns(weight=pl.int_range(pl.len())), other)
-    found = find_changes(prepared(table), after)
+    found = compare_prepared(prepared(table), after)
     assert found["columns"] == [
         {"column": "size", "before": "numeric", "after": "categorical"},
         {"column": "smoker", "before": "boolean", "after": None},
@@ -111,7 +111,8 @@ def test_drift_is_measured_in_deviations_and_the_largest_comes_first() -> None:
         smoker=pl.when(pl.int_range(pl.len()) % 4 > 0).then("smoker"),
     )
     drift = {
-        each["column"]: each for each in find_changes(prepared(before), prepared(after))["drift"]
+        each["column"]: each
+        for each in compare_prepared(prepared(before), prepared(after))["drift"]
     }
     assert drift["size"]["shift"] == pytest.approx(0.5, abs=1e-5)
     assert drift["size"]["spread"] == pytest.approx(2.0)
@@ -130,7 +131,9 @@ def test_a_column_that_is_constant_on_a_side_has_no_spread_to_compare() -> None:
     varied = mixed_table(400)
     constant, other = (varied.with_columns(size=pl.lit(value)) for value in (14.62, 14.63))
     pairs = [(constant, constant), (constant, other), (varied, constant), (constant, varied)]
-    found = [find_changes(prepared(before), prepared(after))["drift"] for before, after in pairs]
+    found = [
+        compare_prepared(prepared(before), prepared(after))["drift"] for before, after in pairs
+    ]
     assert found[0] == []
     for drift in found[1:]:
         (size,) = [each for each in drift if each["column"] == "size"]
@@ -144,7 +147,7 @@ def test_rows_of_the_same_kind_are_no_drift() -> None:
     for num_rows in (60, 2000):
         for seed in range(20):
             table = mixed_table(4000).sample(fraction=1.0, shuffle=True, seed=seed)
-            found = find_changes(
+            found = compare_prepared(
                 prepared(table[:num_rows]), prepared(table[num_rows : 2 * num_rows])
             )
             drifted = [each["column"] for each in found["drift"] if each["drifted"]]

@@ -116,8 +116,8 @@ def test_rows_by_name_give_what_the_batch_gives(project: Project, service: Servi
     assert [each["id"] for each in found["predictions"]] == expected["id"].to_list()
     assert [each["prediction"] for each in found["predictions"]] == expected["prediction"].to_list()
     for name in ("ill", "well"):
-        chances = [each["probabilities"][name] for each in found["predictions"]]
-        np.testing.assert_allclose(chances, expected[f"probability_{name}"], atol=1e-6)
+        probabilities = [each["probabilities"][name] for each in found["predictions"]]
+        np.testing.assert_allclose(probabilities, expected[f"probability_{name}"], atol=1e-6)
     # The key may be left out, and other columns may be there.
     nameless = {key: value for key, value in ROWS[0].items() if key != "id"} | {"note": "new"}
     (answer,) = ask(service, "POST", "/predict", {"rows": [nameless]}).json()["predictions"]
@@ -231,11 +231,11 @@ def test_the_protocol_infers_what_the_rows_give(service: Service) -> None:
     for path in ("/v2/models/reprise/infer", f"{version}/infer"):
         found = ask(service, "POST", path, body).json()
         assert (found["id"], found["model_version"]) == ("7", service.bundle.version)
-        names, chances = found["outputs"]
+        names, probabilities = found["outputs"]
         assert (names["datatype"], names["shape"]) == ("BYTES", [len(ROWS)])
         assert names["data"] == [row["prediction"] for row in rows]
         expected = [chance for row in rows for chance in row["probabilities"].values()]
-        np.testing.assert_allclose(chances["data"], expected, atol=1e-9)
+        np.testing.assert_allclose(probabilities["data"], expected, atol=1e-9)
     body["outputs"] = [{"name": "probabilities"}]
     (only,) = ask(service, "POST", path, body).json()["outputs"]
     assert only["name"] == "probabilities"

@@ -35,7 +35,7 @@ from pipeline.server.register import (
     ensure_pool,
     read_deployments,
 )
-from pipeline.server.services import MARK, STATE, Service, read_records, write_records
+from pipeline.server.services import MARK, STATE, ServiceProcess, read_records, write_records
 from stages.common.errors import UserError
 from tests.conftest import ROOT, Project, project_environment
 from tests.support.attack_up import attack_board, attack_server, listens_beyond_this_machine
@@ -253,10 +253,12 @@ def test_an_auth_string_that_others_could_read_is_replaced(
     assert AUTH.stat().st_mode & 0o777 == 0o600
     # The server of an older version: said, and not taken for one that asks.
     began = psutil.Process().create_time()
-    write_records({"server": Service("server", os.getpid(), began, 4200, "http://127.0.0.1:4200")})
+    write_records(
+        {"server": ServiceProcess("server", os.getpid(), began, 4200, "http://127.0.0.1:4200")}
+    )
     AUTH.unlink()
     with pytest.raises(UserError, match=r"there is no \.reprise/auth.*\n.*reprise down"):
-        up.up(up.Wanted())
+        up.up(up.UpOptions())
     STATE.unlink()
     # What the user has set for Prefect's server comes first, and clients have it too.
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:mine")
@@ -312,7 +314,9 @@ def test_a_process_that_has_got_a_recorded_id_is_never_ended(folder: Project) ->
     with subprocess.Popen(["sleep", "60"]) as stranger:
         Path(".reprise").mkdir()
         began = psutil.Process(stranger.pid).create_time()
-        write_records({"server": Service("server", stranger.pid, began - 100, 4200, "http://x")})
+        write_records(
+            {"server": ServiceProcess("server", stranger.pid, began - 100, 4200, "http://x")}
+        )
         assert find_server() is None
         assert folder.run("reprise", "down").stdout == "nothing is up\n"
         assert stranger.poll() is None
@@ -325,7 +329,7 @@ def test_a_process_that_has_got_a_recorded_id_is_never_ended(folder: Project) ->
 def test_down_ends_the_others_when_one_does_not_end(
     folder: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def end(name: str, record: Service | None, grace_seconds: float) -> None:
+    def end(name: str, record: ServiceProcess | None, grace_seconds: float) -> None:
         if name == "worker":
             raise UserError("worker does not end")
         endings.end(name, record, grace_seconds)
@@ -335,7 +339,9 @@ def test_down_ends_the_others_when_one_does_not_end(
     with subprocess.Popen(["sleep", "60"]) as worker, subprocess.Popen(["sleep", "60"]) as server:
         started = {"worker": worker, "server": server}
         began = {name: psutil.Process(p.pid).create_time() for name, p in started.items()}
-        write_records({name: Service(name, p.pid, began[name]) for name, p in started.items()})
+        write_records(
+            {name: ServiceProcess(name, p.pid, began[name]) for name, p in started.items()}
+        )
         try:
             with pytest.raises(UserError, match="worker does not end"):
                 down()
@@ -352,7 +358,7 @@ def test_a_server_that_can_not_start_says_why(
     folder: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(up, "START_SECONDS", 4.0)
-    wanted = up.Wanted(port=free_port(), worker=False, tensorboard=False)
+    wanted = up.UpOptions(port=free_port(), worker=False, tensorboard=False)
     launch.PREFECT_FOLDER.mkdir(parents=True)
     with sqlite3.connect(launch.DATABASE, isolation_level=None) as database:
         database.execute("BEGIN EXCLUSIVE")

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import ttest_ind
 
-from stages.compare.mean_difference import MIN_REPLICAS, find_changes, judge
+from stages.compare.mean_difference import MIN_REPLICAS, find_mean_differences, judge
 from stages.evaluate.measure.bootstrap import WEIGHTS
 
 ROWS, RESAMPLES, TIMES = 200, 300, 400
@@ -87,11 +87,13 @@ def test_it_is_found_from_predictions_and_left_out_where_rows_say_nothing() -> N
     def side(error: float) -> list[npt.NDArray[np.float64]]:
         return [target + random.normal(0, error, 300) for _ in range(3)]
 
-    found = find_changes(["rmse", "max_error"], "regression", target, side(1.0), side(0.5), 200)
+    found = find_mean_differences(
+        ["rmse", "max_error"], "regression", target, side(1.0), side(0.5), 200
+    )
     assert list(found) == ["rmse"]
     assert found["rmse"].value == pytest.approx(-0.5, abs=0.1)
     assert found["rmse"].high < 0
     same = side(1.0)
-    nothing = find_changes(["rmse"], "regression", target, same, same, 200)["rmse"]
+    nothing = find_mean_differences(["rmse"], "regression", target, same, same, 200)["rmse"]
     assert nothing.value == 0
     assert nothing.low < 0 < nothing.high

@@ -47,18 +47,18 @@ def on_repeated(
 @pytest.mark.parametrize("num_classes", [2, 4])
 @pytest.mark.parametrize("name", sorted(set(CLASSIFICATION) - {"ece"}))
 def test_a_weighted_metric_is_that_of_rows_repeated(name: str, num_classes: int) -> None:
-    target, chances = guesses(num_classes)
+    target, probabilities = guesses(num_classes)
     weights = some_weights(len(target))
-    weighted = weighted_metric(name, "classification", target, chances)
+    weighted = weighted_metric(name, "classification", target, probabilities)
     assert weighted is not None
-    expected = on_repeated(CLASSIFICATION[name], weights, target, chances)
+    expected = on_repeated(CLASSIFICATION[name], weights, target, probabilities)
     np.testing.assert_allclose(weighted(weights), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", sorted(set(CLASSIFICATION) - {"ece"}))
 def test_a_weighted_metric_follows_the_class_that_is_predicted(name: str) -> None:
-    target, chances = guesses(2)
-    predicted = Classified((chances[:, 1] > 0.2).astype(np.int64), chances)
+    target, probabilities = guesses(2)
+    predicted = Classified((probabilities[:, 1] > 0.2).astype(np.int64), probabilities)
     weighted = weighted_metric(name, "classification", target, predicted)
     assert weighted is not None
     once = weighted(np.ones((1, len(target)), np.uint8))[0]
@@ -83,18 +83,18 @@ def test_so_is_one_of_values(name: str) -> None:
 )
 def test_a_class_that_a_resample_lost_does_not_count_in_it(name: str) -> None:
     target = np.array([0, 0, 1, 1, 2, 2])
-    chances = np.eye(3)[[0, 1, 1, 1, 2, 0]] * 0.7 + 0.1
+    probabilities = np.eye(3)[[0, 1, 1, 1, 2, 0]] * 0.7 + 0.1
     weights = np.array([[1, 2, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1], [3, 0, 1, 1, 0, 0]], np.uint8)
-    weighted = weighted_metric(name, "classification", target, chances)
+    weighted = weighted_metric(name, "classification", target, probabilities)
     assert weighted is not None
-    expected = on_repeated(CLASSIFICATION[name], weights, target, chances)
+    expected = on_repeated(CLASSIFICATION[name], weights, target, probabilities)
     np.testing.assert_allclose(weighted(weights), expected)
 
 
 @pytest.mark.parametrize("name", ["roc_auc", "average_precision"])
 def test_a_ranking_without_hits_is_undefined(name: str) -> None:
-    target, chances = np.array([0, 1, 1]), np.array([[0.8, 0.2], [0.3, 0.7], [0.9, 0.1]])
-    weighted = weighted_metric(name, "classification", target, chances)
+    target, probabilities = np.array([0, 1, 1]), np.array([[0.8, 0.2], [0.3, 0.7], [0.9, 0.1]])
+    weighted = weighted_metric(name, "classification", target, probabilities)
     assert weighted is not None
     assert np.isnan(weighted(np.array([[2, 0, 0], [1, 1, 1]], np.uint8))).tolist() == [True, False]
 
@@ -113,10 +113,10 @@ def test_weights_are_poissons_and_always_the_same() -> None:
 
 
 def test_an_interval_is_the_quantiles_of_the_resamples() -> None:
-    target, chances = guesses(2)
+    target, probabilities = guesses(2)
     weights = some_weights(len(target), 200)
-    found = find_intervals(["roc_auc"], "classification", target, chances, 200)["roc_auc"]
-    drawn = on_repeated(CLASSIFICATION["roc_auc"], weights, target, chances)
+    found = find_intervals(["roc_auc"], "classification", target, probabilities, 200)["roc_auc"]
+    drawn = on_repeated(CLASSIFICATION["roc_auc"], weights, target, probabilities)
     low, high = np.quantile(drawn, [0.025, 0.975])
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-6)
     assert found.low is not None
@@ -163,9 +163,11 @@ def test_a_difference_has_the_same_weights_on_both_sides() -> None:
 
 
 def test_equal_predictions_differ_by_nothing() -> None:
-    target, chances = guesses(4)
+    target, probabilities = guesses(4)
     names = ["accuracy", "roc_auc", "f1_macro"]
-    for found in paired_differences(names, "classification", target, chances, chances).values():
+    for found in paired_differences(
+        names, "classification", target, probabilities, probabilities
+    ).values():
         assert (found.value, found.low, found.high) == (0, 0, 0)
 
 

@@ -31,14 +31,14 @@ def guesses(num_classes: int, num_rows: int = 80) -> tuple[Codes, Floats]:
     random = np.random.default_rng(num_classes)
     target = random.integers(num_classes, size=num_rows)
     scores = random.normal(size=(num_rows, num_classes)) + 1.5 * np.eye(num_classes)[target]
-    chances = np.exp(scores.round(1))
-    return target, chances / chances.sum(axis=1, keepdims=True)
+    probabilities = np.exp(scores.round(1))
+    return target, probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
-def confusion(target: Codes, chances: Floats) -> Floats:
+def confusion(target: Codes, probabilities: Floats) -> Floats:
     """Rows: what it is; columns: what it was taken for."""
-    table = np.zeros((chances.shape[1], chances.shape[1]))
-    for actual, row in zip(target, chances, strict=True):
+    table = np.zeros((probabilities.shape[1], probabilities.shape[1]))
+    for actual, row in zip(target, probabilities, strict=True):
         table[actual, row.argmax()] += 1
     return table
 
@@ -61,25 +61,25 @@ def average_precision(hits: npt.NDArray[np.bool_], scores: Floats) -> float:
     return total
 
 
-def calibration_error(target: Codes, chances: Floats) -> float:
+def calibration_error(target: Codes, probabilities: Floats) -> float:
     """The distance of what was said from what came, in each of 15 bins; rows count equally."""
-    said, right = chances.max(axis=1), chances.argmax(axis=1) == target
+    said, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == target
     bins = [(said >= k / 15) & (said < (k + 1) / 15 if k < 14 else True) for k in range(15)]
     return sum(abs((said[b] - right[b]).sum()) for b in bins) / len(said)
 
 
-def classification_by_hand(target: Codes, chances: Floats) -> dict[str, float]:
-    table = confusion(target, chances)
+def classification_by_hand(target: Codes, probabilities: Floats) -> dict[str, float]:
+    table = confusion(target, probabilities)
     right, actual, taken, n = table.diagonal(), table.sum(1), table.sum(0), table.sum()
     recall, precision = right / actual, right / taken
     f1 = 2 * right / (actual + taken)
     agreement, by_chance = right.sum() / n, (actual * taken).sum() / n**2
     covariance = right.sum() * n - (actual * taken).sum()
     spread = math.sqrt(n**2 - (taken**2).sum()) * math.sqrt(n**2 - (actual**2).sum())
-    one_hot = np.eye(chances.shape[1])[target]
+    one_hot = np.eye(probabilities.shape[1])[target]
     # Of two classes the second is the one that is asked for; of more, the mean over all.
-    asked = [1] if chances.shape[1] == 2 else list(range(chances.shape[1]))
-    squares = ((one_hot - chances) ** 2).sum(axis=1)
+    asked = [1] if probabilities.shape[1] == 2 else list(range(probabilities.shape[1]))
+    squares = ((one_hot - probabilities) ** 2).sum(axis=1)
     return {
         "accuracy": agreement,
         "balanced_accuracy": recall.mean(),
@@ -89,12 +89,12 @@ def classification_by_hand(target: Codes, chances: Floats) -> dict[str, float]:
         "recall_macro": recall.mean(),
         "matthews_corrcoef": covariance / spread,
         "cohen_kappa": (agreement - by_chance) / (1 - by_chance),
-        "log_loss": -np.log(chances[np.arange(len(target)), target]).mean(),
-        "brier": squares.mean() / (2 if chances.shape[1] == 2 else 1),
-        "ece": calibration_error(target, chances),
-        "roc_auc": np.mean([area_under_roc(target == c, chances[:, c]) for c in asked]),
+        "log_loss": -np.log(probabilities[np.arange(len(target)), target]).mean(),
+        "brier": squares.mean() / (2 if probabilities.shape[1] == 2 else 1),
+        "ece": calibration_error(target, probabilities),
+        "roc_auc": np.mean([area_under_roc(target == c, probabilities[:, c]) for c in asked]),
         "average_precision": np.mean(
-            [average_precision(target == c, chances[:, c]) for c in asked]
+            [average_precision(target == c, probabilities[:, c]) for c in asked]
         ),
     }
 
@@ -116,9 +116,9 @@ def regression_by_hand(values: Floats, predicted: Floats) -> dict[str, float]:
 @pytest.mark.parametrize("num_classes", [2, 4])
 @pytest.mark.parametrize("name", CLASSIFICATION)
 def test_a_classification_metric_is_its_formula(name: str, num_classes: int) -> None:
-    target, chances = guesses(num_classes)
-    found = compute_metrics([name], "classification", target, chances)
-    expected = classification_by_hand(target, chances)
+    target, probabilities = guesses(num_classes)
+    found = compute_metrics([name], "classification", target, probabilities)
+    expected = classification_by_hand(target, probabilities)
     assert found[name] == pytest.approx(expected[name], rel=1e-6)
     assert 0.05 < found[name] < 2
 
@@ -142,8 +142,10 @@ def test_metrics_come_in_the_order_in_which_they_are_named() -> None:
 
 def test_a_class_that_is_never_predicted_counts_as_zero() -> None:
     target = np.array([0, 0, 1, 1, 2, 2])
-    chances = np.array([[0.8, 0.1, 0.1]] * 2 + [[0.1, 0.8, 0.1]] * 4)
-    found = compute_metrics(["precision_macro", "f1_macro"], "classification", target, chances)
+    probabilities = np.array([[0.8, 0.1, 0.1]] * 2 + [[0.1, 0.8, 0.1]] * 4)
+    found = compute_metrics(
+        ["precision_macro", "f1_macro"], "classification", target, probabilities
+    )
     assert found["precision_macro"] == pytest.approx((1 + 0.5 + 0) / 3)
     assert found["f1_macro"] == pytest.approx((1 + 2 / 3 + 0) / 3)
 
@@ -167,9 +169,9 @@ def test_certainty_that_is_wrong_is_a_finite_loss() -> None:
 def test_a_metric_that_the_test_rows_do_not_define_is_told(
     num_classes: int, target: list[int], undefined: set[str]
 ) -> None:
-    chances = np.eye(num_classes)[target] * 0.5 + 0.5 / num_classes
+    probabilities = np.eye(num_classes)[target] * 0.5 + 0.5 / num_classes
     names = ["accuracy", "roc_auc", "cohen_kappa", "log_loss"]
-    found = compute_metrics(names, "classification", np.array(target), chances)
+    found = compute_metrics(names, "classification", np.array(target), probabilities)
     with pytest.raises(UserError) as error:
         check_defined([found])
     assert {problem.value for problem in error.value.problems} == undefined
@@ -263,9 +265,9 @@ def points(rows: list[dict[str, str]]) -> Floats:
 
 
 def test_every_plot_is_written_and_one_that_does_not_apply_is_a_header(tmp_path: Path) -> None:
-    target, chances = guesses(3)
-    classes = plots(tmp_path / "classes", ["a", "b", "c"], target, chances)
-    values = plots(tmp_path / "values", None, target.astype(np.float64), chances[:, 0])
+    target, probabilities = guesses(3)
+    classes = plots(tmp_path / "classes", ["a", "b", "c"], target, probabilities)
+    values = plots(tmp_path / "values", None, target.astype(np.float64), probabilities[:, 0])
     assert set(classes) == set(values) == set(COLUMNS)
     left = {name for name, rows in classes.items() if not rows}
     assert left == {"residuals", "predicted", "calibration_before"}
@@ -277,22 +279,22 @@ def test_every_plot_is_written_and_one_that_does_not_apply_is_a_header(tmp_path:
 
 
 def test_the_confusion_plot_has_a_row_for_each_prediction(tmp_path: Path) -> None:
-    target, chances = guesses(3)
-    rows = plots(tmp_path / "plots", ["ill", "so so", "well"], target, chances)["confusion"]
+    target, probabilities = guesses(3)
+    rows = plots(tmp_path / "plots", ["ill", "so so", "well"], target, probabilities)["confusion"]
     names = np.array(["ill", "so so", "well"])
     assert [row["actual"] for row in rows] == names[target].tolist()
-    assert [row["predicted"] for row in rows] == names[chances.argmax(1)].tolist()
+    assert [row["predicted"] for row in rows] == names[probabilities.argmax(1)].tolist()
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_the_curves_are_those_of_the_second_class_or_of_all_pooled(
     tmp_path: Path, num_classes: int
 ) -> None:
-    target, chances = guesses(num_classes)
-    hits, scores = target == 1, chances[:, 1]
+    target, probabilities = guesses(num_classes)
+    hits, scores = target == 1, probabilities[:, 1]
     if num_classes > 2:
-        hits, scores = np.eye(num_classes, dtype=bool)[target].ravel(), chances.ravel()
-    drawn = plots(tmp_path / "plots", list(range(num_classes)), target, chances)
+        hits, scores = np.eye(num_classes, dtype=bool)[target].ravel(), probabilities.ravel()
+    drawn = plots(tmp_path / "plots", list(range(num_classes)), target, probabilities)
     roc, curve = points(drawn["roc"]), points(drawn["precision_recall"])
     assert roc[0].tolist() == [0, 0]
     assert roc[-1].tolist() == [1, 1]
@@ -314,32 +316,32 @@ def test_the_curves_are_those_of_the_second_class_or_of_all_pooled(
 
 
 def test_a_long_curve_keeps_its_ends_and_its_area(tmp_path: Path) -> None:
-    target, chances = guesses(2, num_rows=20_000)
-    chances = np.random.default_rng(0).dirichlet([1, 1], 20_000) * 0.3 + chances * 0.7
-    drawn = plots(tmp_path / "plots", ["a", "b"], target, chances)
+    target, probabilities = guesses(2, num_rows=20_000)
+    probabilities = np.random.default_rng(0).dirichlet([1, 1], 20_000) * 0.3 + probabilities * 0.7
+    drawn = plots(tmp_path / "plots", ["a", "b"], target, probabilities)
     for name in ("roc", "precision_recall"):
         assert len(drawn[name]) == NUM_POINTS
     roc = points(drawn["roc"])
     assert roc[[0, -1]].tolist() == [[0, 0], [1, 1]]
     area = np.trapezoid(roc[:, 1], roc[:, 0])
-    assert area == pytest.approx(roc_auc_score(target, chances[:, 1]), abs=2e-3)
+    assert area == pytest.approx(roc_auc_score(target, probabilities[:, 1]), abs=2e-3)
 
 
 def test_calibration_compares_what_was_said_with_what_came(tmp_path: Path) -> None:
     # Bins of a fifteenth: 0.533 to 0.6, 0.733 to 0.8, 0.933 to 1.
     said = [0.55, 0.57, 0.55, 0.74, 0.76, 1.0, 0.96]
     came = [True, False, True, True, True, True, False]
-    chances = np.array([[p, 1 - p] for p in said])
+    probabilities = np.array([[p, 1 - p] for p in said])
     target = np.array([0 if right else 1 for right in came])
-    rows = points(plots(tmp_path / "plots", ["a", "b"], target, chances)["calibration"])
+    rows = points(plots(tmp_path / "plots", ["a", "b"], target, probabilities)["calibration"])
     expected = [[(0.55 + 0.57 + 0.55) / 3, 2 / 3], [0.75, 1.0], [0.98, 0.5]]
     np.testing.assert_allclose(rows, expected, rtol=1e-6)
 
 
 def test_what_a_temperature_has_changed_is_drawn_beside_it(tmp_path: Path) -> None:
-    target, chances = guesses(3)
-    before = chances**3 / (chances**3).sum(axis=1, keepdims=True)
-    write_plots(tmp_path / "after", ["a", "b", "c"], target, chances, before)
+    target, probabilities = guesses(3)
+    before = probabilities**3 / (probabilities**3).sum(axis=1, keepdims=True)
+    write_plots(tmp_path / "after", ["a", "b", "c"], target, probabilities, before)
     write_plots(tmp_path / "before", ["a", "b", "c"], target, before)
     drawn = (tmp_path / "after/calibration_before.csv").read_text(encoding="utf-8")
     assert drawn == (tmp_path / "before/calibration.csv").read_text(encoding="utf-8")
@@ -350,8 +352,8 @@ def test_a_model_that_knows_what_it_knows_is_on_the_diagonal(tmp_path: Path) -> 
     random = np.random.default_rng(0)
     chance = random.random(200_000)
     target = (random.random(200_000) < chance).astype(np.int64)
-    chances = np.stack([1 - chance, chance], axis=1)
-    rows = points(plots(tmp_path / "plots", ["a", "b"], target, chances)["calibration"])
+    probabilities = np.stack([1 - chance, chance], axis=1)
+    rows = points(plots(tmp_path / "plots", ["a", "b"], target, probabilities)["calibration"])
     # The chance of the class that was chosen: half or more.
     assert len(rows) == 8
     np.testing.assert_allclose(rows[:, 0], rows[:, 1], atol=0.01)
@@ -412,11 +414,11 @@ def test_predictions_are_those_of_the_test_rows(classified: Project) -> None:
 
 def test_metrics_are_those_of_the_predictions(classified: Project) -> None:
     predictions = pl.read_parquet(classified.path / "data/evaluate/predictions.parquet")
-    chances = predictions.select("probability_ill", "probability_well").to_numpy()
+    probabilities = predictions.select("probability_ill", "probability_well").to_numpy()
     target = (predictions["target"] == "well").to_numpy().astype(np.int64)
     metrics = read_json(classified.path / "data/evaluate/metrics.json")
     assert list(metrics) == list(CLASSIFICATION)
-    assert metrics == pytest.approx(classification_by_hand(target, chances), rel=1e-6)
+    assert metrics == pytest.approx(classification_by_hand(target, probabilities), rel=1e-6)
     found = read_json(classified.path / "data/evaluate/intervals.json")
     assert (found["level"], found["rows"]) == (0.95, len(target))
     assert {name: entry["value"] for name, entry in found["metrics"].items()} == metrics
@@ -459,13 +461,13 @@ def test_two_evaluations_in_two_places_write_the_same_bytes(
 
 
 def test_metrics_follow_the_class_that_is_predicted(tmp_path: Path) -> None:
-    target, chances = guesses(2, num_rows=300)
-    codes = (chances[:, 1] > 0.2).astype(np.int64)
-    assert (codes != chances.argmax(axis=1)).sum() > 30
+    target, probabilities = guesses(2, num_rows=300)
+    codes = (probabilities[:, 1] > 0.2).astype(np.int64)
+    assert (codes != probabilities.argmax(axis=1)).sum() > 30
     found = compute_metrics(
-        list(CLASSIFICATION), "classification", target, Classified(codes, chances)
+        list(CLASSIFICATION), "classification", target, Classified(codes, probabilities)
     )
-    of_chances = compute_metrics(list(CLASSIFICATION), "classification", target, chances)
+    of_chances = compute_metrics(list(CLASSIFICATION), "classification", target, probabilities)
     # As if all doubt were gone: of the codes alone.
     of_codes = compute_metrics(list(CLASSIFICATION), "classification", target, np.eye(2)[codes])
     for name in ("log_loss", "brier", "ece", "roc_auc", "average_precision"):
@@ -473,8 +475,8 @@ def test_metrics_follow_the_class_that_is_predicted(tmp_path: Path) -> None:
     for name in sorted(set(CLASSIFICATION) - {"log_loss", "brier", "ece"}):
         if name not in ("roc_auc", "average_precision"):
             assert found[name] == of_codes[name] != of_chances[name], name
-    drawn = plots(tmp_path, ["a", "b"], target, Classified(codes, chances))
+    drawn = plots(tmp_path, ["a", "b"], target, Classified(codes, probabilities))
     assert [row["predicted"] for row in drawn["confusion"]] == ["ab"[code] for code in codes]
-    of_all = plots(tmp_path, ["a", "b"], target, chances)
+    of_all = plots(tmp_path, ["a", "b"], target, probabilities)
     for name in ("roc", "precision_recall", "calibration"):
         assert drawn[name] == of_all[name]

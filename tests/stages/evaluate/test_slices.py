@@ -118,19 +118,21 @@ def test_what_is_no_column_to_slice_by_is_told(name: str, says: str) -> None:
 
 
 def test_a_slice_is_measured_like_the_whole() -> None:
-    target, chances = guesses(2)
+    target, probabilities = guesses(2)
     rows = np.arange(10, 60)
-    (found,) = measure_slices("roc_auc", PLAIN, [("town", "Oslo", rows)], target, chances)
-    alone = find_intervals(["roc_auc"], "classification", target[rows], chances[rows], RESAMPLES)
+    (found,) = measure_slices("roc_auc", PLAIN, [("town", "Oslo", rows)], target, probabilities)
+    alone = find_intervals(
+        ["roc_auc"], "classification", target[rows], probabilities[rows], RESAMPLES
+    )
     assert found == Slice("town", "Oslo", 50, alone["roc_auc"])
 
 
 def test_a_metric_that_a_slice_does_not_define_is_not_its_worst() -> None:
-    target, chances = guesses(2)
+    target, probabilities = guesses(2)
     ones, all_rows = np.flatnonzero(target == 1), np.arange(len(target))
     assert len(ones) >= SMALL_ROWS
     parts = [("town", "Oslo", ones), ("town", "Bergen", all_rows)]
-    found = measure_slices("roc_auc", PLAIN, parts, target, chances)
+    found = measure_slices("roc_auc", PLAIN, parts, target, probabilities)
     assert np.isnan(found[0].metric.value)
     assert find_worst("roc_auc", found) == found[1]
 

@@ -19,7 +19,7 @@ from stages.features.columns import as_category, as_numeric, fits_float32, image
 from stages.features.encode import check_columns, encode, row_keys
 from stages.features.schema import Feature, Moments, Schema, Statistics, Target, read_schema
 from stages.features.spelling import BLANKS
-from stages.model.calibration import probabilities
+from stages.model.calibration import to_probabilities
 from stages.model.predictor import Predictor
 from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.infer_schema import find_schema
@@ -409,7 +409,7 @@ def test_scores_of_classes_become_the_class_and_its_probabilities() -> None:
     assert table.columns == ["prediction", "probability_ill", "probability_well"]
     assert table["prediction"].to_list() == ["well", "ill", "ill"]
     np.testing.assert_allclose(table["probability_well"], [chance, 0.0, 0.5])
-    np.testing.assert_allclose(probabilities(scores).sum(axis=1), 1.0)
+    np.testing.assert_allclose(to_probabilities(scores).sum(axis=1), 1.0)
 
 
 def test_a_value_comes_back_in_the_targets_units() -> None:

@@ -15,7 +15,7 @@ from stages.common.errors import UserError
 from stages.common.files import read_csv
 from stages.features.schema import load_arrays
 from stages.formats.image_folder import ImageError, find_files, read_folder, read_image
-from stages.infer.write import Outcome, write_predictions
+from stages.infer.write import PredictionSummary, write_predictions
 from stages.model.predictor import Predictor, load_predictor
 from tests.conftest import ROOT, Project
 from tests.support.samples import mixed_table, run_stages, small_project
@@ -87,11 +87,11 @@ def test_the_stage_predicts_a_folder_as_it_does_a_table(
 
 def predicted(
     folder: Path, predictor: Predictor
-) -> tuple[list[str], list[tuple[str, str]], Outcome]:
+) -> tuple[list[str], list[tuple[str, str]], PredictionSummary]:
     target, rejected = folder.with_name("out.parquet"), folder.with_name("rejected.csv")
-    outcome = write_predictions(folder, target, rejected, predictor, KEY)
+    summary = write_predictions(folder, target, rejected, predictor, KEY)
     kept = pl.read_parquet(target)["path"].to_list()
-    return kept, [(row["key"], row["reason"]) for row in read_csv(rejected)], outcome
+    return kept, [(row["key"], row["reason"]) for row in read_csv(rejected)], summary
 
 
 def test_what_is_no_image_of_the_size_is_set_aside_with_its_reason(

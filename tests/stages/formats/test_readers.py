@@ -328,10 +328,10 @@ def test_a_damaged_row_moves_no_other(
         written(path, table.write_csv().replace("\n5,5\n", '\n5,"5\n'))
     else:
         written(path, table.write_ndjson().replace('{"k":"5","a":"5"}', '{"k":"5","a":'))
-    outcome = write_predictions(path, tmp_path / "out.parquet", None, predictor, "infer.input")
+    summary = write_predictions(path, tmp_path / "out.parquet", None, predictor, "infer.input")
     found = pl.read_parquet(tmp_path / "out.parquet")
     lost = {2, 13} if suffix == ".parquet" else {2, 5, 13}
-    assert outcome.num_damaged == len(lost)
+    assert summary.num_damaged == len(lost)
     kept = [row for row in range(20) if row not in lost]
     assert found["k"].cast(pl.Int64).to_list() == kept
     assert found["prediction"].to_list() == [row % 8 for row in kept]

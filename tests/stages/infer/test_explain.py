@@ -22,10 +22,10 @@ from tests.stages.evaluate.test_evaluate import guesses
 
 
 def test_each_class_has_its_shares_and_how_sure_they_are(tmp_path: Path) -> None:
-    target, chances = guesses(4)
-    write_classes(tmp_path / "classes.csv", ["a", "b", "c", "d"], target, chances)
+    target, probabilities = guesses(4)
+    write_classes(tmp_path / "classes.csv", ["a", "b", "c", "d"], target, probabilities)
     lines = read_csv(tmp_path / "classes.csv")
-    expected = precision_recall_fscore_support(target, chances.argmax(axis=1))
+    expected = precision_recall_fscore_support(target, probabilities.argmax(axis=1))
     for index, name in enumerate(("precision", "recall", "f1")):
         found = [float(line[name]) for line in lines]
         np.testing.assert_allclose(found, expected[index], rtol=1e-6)
@@ -45,35 +45,39 @@ def test_a_class_that_no_row_has_is_left_empty(tmp_path: Path) -> None:
 
 
 def test_the_surest_mistakes_come_first(tmp_path: Path) -> None:
-    target, chances = guesses(3, num_rows=600)
+    target, probabilities = guesses(3, num_rows=600)
     keys = np.array([f"row {number}" for number in range(600)])
     names: list[Class] = ["a", "b", "c"]
-    found = find_mistakes(keys, names, target, chances)
+    found = find_mistakes(keys, names, target, probabilities)
     assert [found[0].key, found[-1].key] == [keys[found[0].row], keys[found[-1].row]]
     write_mistakes(tmp_path / "m.csv", "id", names, found)
     lines = read_csv(tmp_path / "m.csv")
     assert len(lines) == MAX_MISTAKES
-    wrong = np.flatnonzero(chances.argmax(axis=1) != target)
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != target)
     said = [float(line["probability"]) for line in lines]
     assert said == sorted(said, reverse=True)
-    np.testing.assert_allclose(said, np.sort(chances[wrong].max(axis=1))[::-1][:100], rtol=1e-6)
+    np.testing.assert_allclose(
+        said, np.sort(probabilities[wrong].max(axis=1))[::-1][:100], rtol=1e-6
+    )
     for line in lines:
         row = int(line["id"].removeprefix("row "))
         assert row in wrong
         assert line["target"] == "abc"[target[row]]
-        assert line["prediction"] == "abc"[chances[row].argmax()]
-        assert float(line["probability_of_target"]) == pytest.approx(chances[row, target[row]])
+        assert line["prediction"] == "abc"[probabilities[row].argmax()]
+        assert float(line["probability_of_target"]) == pytest.approx(
+            probabilities[row, target[row]]
+        )
 
 
 def test_a_threshold_makes_other_mistakes(tmp_path: Path) -> None:
-    target, chances = guesses(2, num_rows=200)
-    codes = (chances[:, 1] > 0.2).astype(np.int64)
-    predicted, names = Classified(codes, chances), ["a", "b"]
+    target, probabilities = guesses(2, num_rows=200)
+    codes = (probabilities[:, 1] > 0.2).astype(np.int64)
+    predicted, names = Classified(codes, probabilities), ["a", "b"]
     found = find_mistakes(np.arange(200), ["a", "b"], target, predicted)
     assert sorted(m.row for m in found) == np.flatnonzero(codes != target)[:MAX_MISTAKES].tolist()
     for mistake in found:
         assert mistake.prediction == names[codes[mistake.row]]
-        said = chances[mistake.row, codes[mistake.row]]
+        said = probabilities[mistake.row, codes[mistake.row]]
         assert mistake.probability == pytest.approx(said, rel=1e-6)
     # Some were said although they were the less likely.
     assert 0.2 < min(m.probability or 0.0 for m in found) < 0.5

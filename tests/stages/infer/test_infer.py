@@ -23,7 +23,7 @@ from stages.formats.read import read_chunks
 from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole
 from stages.infer.thread_map import map_in_order, num_threads
-from stages.infer.write import Outcome, write_predictions
+from stages.infer.write import PredictionSummary, write_predictions
 from stages.model.onednn import OneDnnLinear
 from stages.model.predictor import Predictor, load_predictor
 from tests.conftest import Project
@@ -57,10 +57,10 @@ def written(path: Path, table: pl.DataFrame = TABLE) -> Path:
 
 def predicted(
     source: Path, predictor: Predictor
-) -> tuple[pl.DataFrame, list[dict[str, str]], Outcome]:
+) -> tuple[pl.DataFrame, list[dict[str, str]], PredictionSummary]:
     target, rejected = source.with_name("out.parquet"), source.with_name("rejected.csv")
-    outcome = write_predictions(source, target, rejected, predictor, KEY)
-    return pl.read_parquet(target), read_csv(rejected), outcome
+    summary = write_predictions(source, target, rejected, predictor, KEY)
+    return pl.read_parquet(target), read_csv(rejected), summary
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv", ".jsonl"])
@@ -68,10 +68,10 @@ def test_a_file_in_chunks_is_predicted_as_the_table_is_whole(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     monkeypatch.setattr(chunk, "CHUNK_ROWS", 7)
-    found, rejected, outcome = predicted(written(tmp_path / f"new{suffix}"), predictor)
+    found, rejected, summary = predicted(written(tmp_path / f"new{suffix}"), predictor)
     assert_frame_equal(found, predictor.predict(TABLE), rel_tol=1e-5)
     assert rejected == []
-    assert (outcome.num_predicted, outcome.num_damaged, outcome.notes) == (120, 0, [])
+    assert (summary.num_predicted, summary.num_damaged, summary.notes) == (120, 0, [])
 
 
 def test_the_file_names_the_model(project: Project, predictor: Predictor) -> None:
@@ -93,7 +93,7 @@ def test_damaged_lines_of_csv_are_set_aside_with_their_reasons(
     lines[80] = "1079,1e308,Oslo,perhaps,ill"
     lines[90] = "1089,1.5,Oslo,perhaps,ill"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    found, rejected, outcome = predicted(path, predictor)
+    found, rejected, summary = predicted(path, predictor)
     numbers = [2, 4, 59, 69, 79, 89]
     assert [int(row["row"]) for row in rejected] == numbers
     assert [row["key"] for row in rejected] == ["1002", "", "", "", "1079", "1089"]
@@ -106,7 +106,7 @@ def test_damaged_lines_of_csv_are_set_aside_with_their_reasons(
         "1e+308 is not a number that can be computed with",
         "'perhaps' is not true or false",
     ]
-    assert (outcome.num_predicted, outcome.num_damaged) == (114, 6)
+    assert (summary.num_predicted, summary.num_damaged) == (114, 6)
     others = predictor.predict(TABLE[[i for i in range(120) if i not in numbers]])
     assert_frame_equal(found, others, rel_tol=1e-5)
 
@@ -260,10 +260,10 @@ def test_the_number_of_threads_changes_no_byte(
     source, contents = written(tmp_path / "new.csv"), []
     for number in ("1", "3"):
         monkeypatch.setenv("REPRISE_THREADS", number)
-        outcome = write_predictions(
+        summary = write_predictions(
             source, tmp_path / "out.parquet", tmp_path / "no.csv", predictor, KEY
         )
-        contents.append((outcome, (tmp_path / "out.parquet").read_bytes()))
+        contents.append((summary, (tmp_path / "out.parquet").read_bytes()))
     assert contents[0] == contents[1]
     monkeypatch.setenv("REPRISE_THREADS", "some")
     with pytest.raises(UserError, match="REPRISE_THREADS is 'some'"):

@@ -77,10 +77,10 @@ def test_it_is_used_without_the_project_for_all_kinds_of_columns(
         env=project_environment(),
     )
     assert done.returncode == 0, done.stderr
-    names, chances = json.loads(done.stdout)
+    names, probabilities = json.loads(done.stdout)
     expected = predictor.predict(table)
     assert names == expected["prediction"].to_list()
-    np.testing.assert_allclose(chances, expected[:, 2:].to_numpy(), atol=1e-6)
+    np.testing.assert_allclose(probabilities, expected[:, 2:].to_numpy(), atol=1e-6)
 
 
 def test_the_file_holds_no_path_and_the_signature_every_column(project: Project) -> None:

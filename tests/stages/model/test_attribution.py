@@ -135,14 +135,14 @@ def test_the_command_adds_what_moved_each_prediction(project: Project, tmp_path:
     predictor = load_predictor(project.path / "data")
     source = tmp_path / "new.csv"
     mixed_table().write_csv(source)
-    outcome = write_predictions(source, tmp_path / "out.csv", None, predictor, KEY, explained=True)
+    summary = write_predictions(source, tmp_path / "out.csv", None, predictor, KEY, explained=True)
     rows = read_csv(tmp_path / "out.csv")
     assert len(rows) == 120
     first = [part.split() for part in rows[0]["moved_by"].split(", ")]
     assert {name for name, _ in first} == {"size", "town", "smoker"}
     by_size = [abs(float(value)) for _, value in first]
     assert by_size == sorted(by_size, reverse=True)
-    assert outcome.notes[-1].startswith("'moved_by' is by integrated gradients")
+    assert summary.notes[-1].startswith("'moved_by' is by integrated gradients")
     # The predictions are those without.
     write_predictions(source, tmp_path / "plain.csv", None, predictor, KEY)
     plain = pl.read_csv(tmp_path / "plain.csv")

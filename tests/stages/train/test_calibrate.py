@@ -21,7 +21,7 @@ from pipeline.params.check import find_problems
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.infer.export.verify import feeds
-from stages.model.calibration import UNCALIBRATED, margins, predict_codes, probabilities
+from stages.model.calibration import UNCALIBRATED, margins, predict_codes, to_probabilities
 from stages.model.predictor import load_predictor
 from stages.train.calibrate import (
     MAX_TEMPERATURE,
@@ -45,8 +45,8 @@ def drawn(num_rows: int = 4000, num_classes: int = 3) -> tuple[Floats, Codes]:
     """Scores whose probabilities are those by which the codes were drawn."""
     random = np.random.default_rng(num_classes)
     scores = random.normal(0, 1.5, (num_rows, num_classes))
-    chances = probabilities(scores)
-    codes = (random.random((num_rows, 1)) > chances.cumsum(axis=1)).sum(axis=1)
+    probabilities = to_probabilities(scores)
+    codes = (random.random((num_rows, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
     return scores, codes.clip(max=num_classes - 1)
 
 
@@ -56,7 +56,7 @@ def test_the_temperature_is_that_of_least_log_loss(num_classes: int) -> None:
     for factor in (0.3, 1.0, 4.0):
         reference = minimize_scalar(
             lambda t, wide=scores * factor: sk.log_loss(
-                codes, probabilities(wide, t), labels=range(num_classes)
+                codes, to_probabilities(wide, t), labels=range(num_classes)
             ),
             bounds=(MIN_TEMPERATURE, MAX_TEMPERATURE),
             method="bounded",
@@ -106,13 +106,13 @@ def test_the_threshold_is_the_best_of_all(metric: ThresholdMetric, share: float)
     random = np.random.default_rng(7)
     codes = (random.random(150) < share).astype(np.int64)
     # Few different values: ties, and several rows that change sides together.
-    chances = (0.4 * random.random(150) + 0.4 * codes * random.random(150)).round(2)
-    found = choose_threshold(chances, codes, metric)
-    known = sorted(set(chances.tolist()))
+    probabilities = (0.4 * random.random(150) + 0.4 * codes * random.random(150)).round(2)
+    found = choose_threshold(probabilities, codes, metric)
+    known = sorted(set(probabilities.tolist()))
     cuts = [0.5, *((a + b) / 2 for a, b in zip(known[1:], known[:-1], strict=True))]
-    values = {cut: float(REFERENCE[metric](codes, chances > cut)) for cut in cuts}
+    values = {cut: float(REFERENCE[metric](codes, probabilities > cut)) for cut in cuts}
     best = max(values.values())
-    assert REFERENCE[metric](codes, chances > found) == pytest.approx(best, abs=1e-12)
+    assert REFERENCE[metric](codes, probabilities > found) == pytest.approx(best, abs=1e-12)
     near = min(abs(cut - 0.5) for cut, value in values.items() if value > best - 1e-12)
     assert abs(found - 0.5) == pytest.approx(near, abs=1e-6)
 
@@ -122,21 +122,21 @@ def test_of_equal_thresholds_it_is_the_nearest_to_a_half() -> None:
     assert choose_threshold(np.array([0.1, 0.2, 0.8, 0.9]), codes, "f1") == 0.5
     assert choose_threshold(np.array([0.1, 0.2, 0.3, 0.4]), codes, "f1") == 0.25
     # 0.375 and 0.625 are as far, and as good: the lower.
-    chances, codes = np.array([0.3, 0.45, 0.55, 0.7]), np.array([0, 1, 0, 1])
-    assert choose_threshold(chances, codes, "balanced_accuracy") == 0.375
+    probabilities, codes = np.array([0.3, 0.45, 0.55, 0.7]), np.array([0, 1, 0, 1])
+    assert choose_threshold(probabilities, codes, "balanced_accuracy") == 0.375
 
 
 def test_which_class_is_predicted() -> None:
-    chances = np.array([[0.9, 0.1], [0.7, 0.3], [0.4, 0.6], [0.5, 0.5]])
-    assert predict_codes(chances, None).tolist() == [0, 0, 1, 0]
-    assert predict_codes(chances, 0.5).tolist() == [0, 0, 1, 0]
-    assert predict_codes(chances, 0.2).tolist() == [0, 1, 1, 1]
+    probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.4, 0.6], [0.5, 0.5]])
+    assert predict_codes(probabilities, None).tolist() == [0, 0, 1, 0]
+    assert predict_codes(probabilities, 0.5).tolist() == [0, 0, 1, 0]
+    assert predict_codes(probabilities, 0.2).tolist() == [0, 1, 1, 1]
     # A little less than `margins` says changes no prediction, a little more changes each.
     for threshold in (None, 0.2, 0.55):
-        before = predict_codes(chances, threshold)
+        before = predict_codes(probabilities, threshold)
         way = np.where(before == 0, 1.0, -1.0)
         for little, same in ((-1e-6, True), (1e-6, False)):
-            seconds = chances[:, 1] + way * (margins(chances, threshold) + little)
+            seconds = probabilities[:, 1] + way * (margins(probabilities, threshold) + little)
             moved = predict_codes(np.stack([1 - seconds, seconds], axis=1), threshold)
             assert ((moved == before) == same).all(), threshold
 
@@ -218,15 +218,17 @@ def test_stage_predictor_and_bundle_agree(project: Project) -> None:
     predictor = load_predictor(project.path / "data")
     table = uneven_table()
     own = predictor.predict(table)
-    chances = own["probability_well"].to_numpy()
-    assert own["prediction"].to_list() == ["well" if p > threshold else "ill" for p in chances]
-    assert (own["prediction"] != np.where(chances > 0.5, "well", "ill")).any()
+    probabilities = own["probability_well"].to_numpy()
+    assert own["prediction"].to_list() == [
+        "well" if p > threshold else "ill" for p in probabilities
+    ]
+    assert (own["prediction"] != np.where(probabilities > 0.5, "well", "ill")).any()
     infer = pl.read_parquet(project.path / "data/infer/predictions.parquet")
     assert infer.equals(own)
     session = onnxruntime.InferenceSession(project.path / "data/infer/model.onnx")
     names, given = session.run(None, feeds(table, predictor.schema, "infer.input"))
     np.testing.assert_allclose(given, own[:, 2:].to_numpy(), atol=1e-6)
-    sure = np.abs(chances - threshold) > 1e-6
+    sure = np.abs(probabilities - threshold) > 1e-6
     assert (names == own["prediction"].to_numpy())[sure].all()
     assert sure.sum() > len(sure) - 3
     signature = read_json(project.path / "data/infer/signature.json")

@@ -22,7 +22,7 @@ from stages.training.data.batching import epoch_batches, shard
 from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.loop import train
-from stages.training.optim.class_weights import tell_weights, weigh_classes
+from stages.training.optim.class_weights import describe_weights, weigh_classes
 from stages.training.optim.loss import make_loss
 from stages.training.optim.preflight import check_names
 from stages.training.optim.registry import losses_of
@@ -82,7 +82,7 @@ def test_weights_by_name_have_a_mean_of_1_over_the_train_rows() -> None:
     assert weights[TARGET].mean().item() == pytest.approx(1, rel=1e-12)
     # None of its rows is trained on: it neither moves the others nor is moved by them.
     assert weights[2].item() == 1
-    range_of_weights, unseen = tell_weights(weights, CLASSES, TARGET)
+    range_of_weights, unseen = describe_weights(weights, CLASSES, TARGET)
     assert range_of_weights.startswith("class weights: 0.733 (common) to 2.2 (rare)")
     assert unseen == "no train row is of the class never: its weight is 1"
 

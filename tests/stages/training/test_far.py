@@ -12,7 +12,7 @@ from stages.features.batch import Batch
 from stages.features.schema import Moments
 from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
-from stages.training.far_values import find_far, tell_far
+from stages.training.far_values import describe_far, find_far
 from stages.training.loop import train
 from stages.training.state import Data
 from stages.training.step.divergence import DivergedError
@@ -68,7 +68,7 @@ def test_a_smaller_one_is_said_before_the_training() -> None:
     data = data_with(9999999.0, 0)
     far = find_far(data.validation, data)
     assert far is not None
-    said = tell_far(far, "validation", data.validation)
+    said = describe_far(far, "validation", data.validation)
     assert "the row with the key row 7 of validation has 1e+07 in 'age', 1e+06 deviations" in said
 
 

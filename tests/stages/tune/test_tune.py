@@ -20,7 +20,7 @@ from stages.common.errors import Problem, UserError
 from stages.common.files import read_csv, read_json
 from stages.common.yamlfile import read_yaml
 from stages.tune.params import TuneParams
-from stages.tune.study import finished, importances, search, winner
+from stages.tune.study import best_trial, finished, importances, search
 from tests.conftest import Project, project_environment
 from tests.support.samples import mixed_table, run_stages, set_params, small_project
 
@@ -222,13 +222,13 @@ def test_the_first_of_equals_wins(tmp_path: Path) -> None:
     study = search(
         tune_params(trials=4), CURRENT, "minimize", 0, tmp_path / "j", lambda _o, _r: 1.0
     )
-    assert winner(study).number == 0
+    assert best_trial(study).number == 0
 
 
 def test_more_is_better_when_it_is_maximised(tmp_path: Path) -> None:
     study = search(tune_params(), CURRENT, "maximize", 0, tmp_path / "journal", bowl)
     values = [trial.value for trial in finished(study)]
-    assert winner(study).value == max(values)
+    assert best_trial(study).value == max(values)
 
 
 def test_the_parameter_that_matters_is_the_important_one(tmp_path: Path) -> None:
@@ -337,15 +337,15 @@ def test_the_winner_is_what_train_trains(project: Project) -> None:
     tune(project, 4, "grid", {LR: [1e-5, 0.05], WIDTH: [3, 6]})
     rows = read_csv(project.path / "data/tune/trials.csv")
     best = min(rows, key=lambda row: float(row["value"]))
-    winner = read_yaml(project.path / "data/tune/best.yaml")
-    assert winner == {LR: float(best[LR]), WIDTH: int(best[WIDTH])}
+    best_trial = read_yaml(project.path / "data/tune/best.yaml")
+    assert best_trial == {LR: float(best[LR]), WIDTH: int(best[WIDTH])}
     # The parameters of this project learn next to nothing, so another trial wins.
-    assert winner[LR] == 0.05
+    assert best_trial[LR] == 0.05
     run_stages(project, "train")
     metrics = read_json(project.path / "data/train/metrics.json")
     assert metrics["validation_loss"] == pytest.approx(float(best["value"]), rel=1e-6)
     model = read_json(project.path / "data/train/model.json")
-    assert model["arguments"]["width"] == winner[WIDTH]
+    assert model["arguments"]["width"] == best_trial[WIDTH]
 
 
 def test_the_plots_tell_the_search(project: Project) -> None:
