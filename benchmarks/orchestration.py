@@ -2,10 +2,10 @@
 
     python -m benchmarks.orchestration        # about five minutes on two cores
 
-- plan: `reprise plan` on this project after its road, and on a generated project of 500 stages
+- plan: `reprise plan` on this project after a run, and on a generated project of 500 stages
   that share 20 code files; beside them `dvc status` on this project, for the machine's mood;
 - flow: `reprise run` against a running server, with nothing to do (its wall time, and inside the
-  flow as Prefect has it) and for the whole road, in turns with `dvc repro`;
+  flow as Prefect has it) and for the whole pipeline, in turns with `dvc repro`;
 - side by side: two independent stages of ten seconds, from the flow's first state to its last.
 """
 
@@ -17,7 +17,7 @@ import tempfile
 from contextlib import chdir
 from pathlib import Path
 
-from benchmarks.road import in_turns, timed
+from benchmarks.overhead import in_turns, timed
 from pipeline.server.prefect_api import request
 from tests.conftest import copy_project
 
@@ -79,7 +79,7 @@ def flows(folder: Path) -> None:
             for _ in range(3)
         ]
         ours, dvc = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
-        print(f"the whole road: reprise run {ours:.1f} s, dvc repro {dvc:.1f} s: ", end="")
+        print(f"the whole pipeline: reprise run {ours:.1f} s, dvc repro {dvc:.1f} s: ", end="")
         print(f"{ours - dvc:+.1f} s (bar: +8)")
         lines = ["stages:"]
         for name in ("left", "right"):

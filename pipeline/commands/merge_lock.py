@@ -27,7 +27,7 @@ from pipeline.plan.reasons import describe
 from stages.common.errors import UserError
 
 HERE = Path()
-# Git's name of the other side, by what is going on.
+# Git's name of the other side, by the command that is under way.
 OTHERS = ("MERGE_HEAD", "REBASE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD")
 
 
@@ -181,14 +181,14 @@ def _bring_outputs(choices: list[Choice], history: History, conflicts: list[Path
                 continue  # what lies there is judged by DVC as ever
             if files is None:
                 lost.append(str(path))
-                _take_ours(unmerged)
+                _check_out_ours(unmerged)
             else:
                 _place(path, files)
             _add(path)
     return lost
 
 
-def _take_ours(paths: list[Path]) -> None:
+def _check_out_ours(paths: list[Path]) -> None:
     for path in paths:
         if _staged(path, 2) is None:
             path.unlink(missing_ok=True)  # HEAD has none
@@ -238,4 +238,4 @@ def _show(choices: list[Choice], lost: list[str]) -> None:
         click.echo(f"{path}: no commit has the version of dvc.lock; it is HEAD's now")
     stale = [choice.stage.addressing for choice in choices if choice.why]
     click.echo(f"dvc.lock is resolved; {len(stale)} of {len(choices)} stages must run")
-    click.echo("next: dvc checkout, dvc repro, git add, and commit (or go on with the rebase)")
+    click.echo("next: dvc checkout, dvc repro, git add, and commit (or continue the rebase)")

@@ -26,7 +26,7 @@ def show_plan(targets: Sequence[str], *, as_json: bool = False, check: bool = Fa
     Raises UserError for mistakes in `params.yaml` and unknown stages, and, with `check`, when a
     stage is not fresh.
     """
-    # Only a project with sections of ours has a schema of them.
+    # Only a project with sections of Reprise has a schema of them.
     if SCHEMA.exists():
         check_params(fetched=False)
     plans = make_plan(targets, lock_only=check)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SOURCE = "--set"
 # As the shell counts: 128 and the number of SIGINT.
 INTERRUPTED = 130
-# All is well but for the server, which can't be told (EX_UNAVAILABLE).
+# All is well except for the server, which can't be told (EX_UNAVAILABLE).
 SERVER_LOST = 69
 
 
@@ -46,7 +46,7 @@ def run(
     check_owner(Path.cwd())
     url = ensure_server()
     os.environ |= client_environment(url)
-    # The lines of the stages are shown by our own console; the server has the logs as well.
+    # The lines of the stages are shown by this process's console; the server has the logs as well.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
 
@@ -114,7 +114,7 @@ def _run_flow(
         # A plain RuntimeError is what Prefect raises when it finds no server.
         if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
             raise
-        # At its exit Prefect would go on for minutes offering its events to a server that is gone.
+        # At its exit Prefect would spend minutes offering its events to a server that is gone.
         atexit.register(os._exit, 1)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

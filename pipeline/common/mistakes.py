@@ -29,7 +29,7 @@ def stop_at_mistakes(command: Callable[..., None]) -> Callable[..., None]:
                 click.echo(note, err=True)
             sys.exit(1)
         except OSError as error:
-            # A full disk or a folder that can't be written is the user's to mend, not ours.
+            # A full disk or a folder that can't be written is the user's to mend, no bug.
             click.echo(f"{error.strerror or error}: {error.filename or Path.cwd()}", err=True)
             sys.exit(1)
 

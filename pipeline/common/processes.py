@@ -20,7 +20,7 @@ KILL_SECONDS = 10.0
 
 
 def find_marked(marks: Mapping[str, str]) -> set[psutil.Process]:
-    """The running processes, but for this one, that carry all of `marks` in their environment.
+    """The running processes, except this one, that carry all of `marks` in their environment.
 
     Those of other users can't be looked at and are left out.
     """

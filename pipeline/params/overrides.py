@@ -98,7 +98,7 @@ def _set(tree: Any, key: str, value: object, source: str) -> Problem | None:
 def _placed(problem: Problem, overrides: Mapping[str, Any], source: str) -> Problem:
     """The problem, told of where the user said it when it is about an override."""
     about = problem.key or ""
-    ours = any(
+    is_own = any(
         f"{about}.".startswith(f"{key}.") or f"{key}.".startswith(f"{about}.") for key in overrides
     )
-    return replace(problem, file=source) if about and ours else problem
+    return replace(problem, file=source) if about and is_own else problem

@@ -39,9 +39,9 @@ class StageMeta(Config):
 
 
 def read_meta(stage: str, tree: Mapping[str, Any]) -> StageMeta:
-    """The stage's `meta:`; keys that are not ours are left to whoever put them there.
+    """The stage's `meta:`; keys of others are left to whoever put them there.
 
-    Raises UserError for wrong values, and for keys that look like a misspelt one of ours.
+    Raises UserError for wrong values, and for keys that look like a misspelt one of these.
     """
     at = f"stages.{stage}.meta"
     problems = [

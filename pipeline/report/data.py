@@ -46,8 +46,9 @@ def compare_data(
 ) -> dict[str, Any]:
     """The result of `stages.compare.data_drift`; {"same": True} where nothing can differ.
 
-    `before` and `after` are the stages of both `dvc.lock`, that of `commit` and ours. Empty where
-    files are not in DVC's cache: `missing` then says so, and what brings them.
+    `before` and `after` are the stages of both `dvc.lock`, that of `commit` and the
+    present one. Empty where files are not in DVC's cache: `missing` then says so, and what brings
+    them.
     """
     digests = [_digests(side) for side in (before, after)]
     if digests[0] == digests[1] and len(digests[0]) == len(PARTS):

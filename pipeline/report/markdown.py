@@ -131,5 +131,5 @@ def _cells(rows: Iterable[Sequence[Cell]]) -> list[list[str]]:
 
 
 def _line(text: str) -> str:
-    """A sentence of ours with names in it, at any length."""
+    """A sentence with names in it, at any length."""
     return " ".join(plain(part) for part in text.split(" "))

@@ -27,7 +27,7 @@ class ReportSection:
 
 
 def make_sections(report: Report) -> list[ReportSection]:
-    """All that have something to say, but for pictures and gates, which stand after them."""
+    """All that have something to say, except pictures and gates, which stand after them."""
     params = [(Code(key), as_text(was), as_text(now)) for key, (was, now) in report.params.items()]
     changes = [(change.stage, joined(change.why)) for change in report.changes]
     machines = [(name, was or "–", now or "–") for name, (was, now) in report.machines.items()]

@@ -130,7 +130,7 @@ def read_grace_seconds() -> float:
 
 
 def stage_environment(run: str, stage: str) -> dict[str, str]:
-    """This environment with the run's id, our own interpreter first, and lines as they come."""
+    """This environment with the run's id, this interpreter first, and lines as they come."""
     return {
         **os.environ,
         RUN_VARIABLE: run,
@@ -150,7 +150,7 @@ def run_stage(
 ) -> StageEnd:
     """Run one stage to its end; `say` gets each line of it.
 
-    A stage that was preempted (exit code 75) goes on at once. One that met DVC's lock on a path,
+    A stage that was preempted (exit code 75) resumes at once. One that met DVC's lock on a path,
     which a process that has ended may still hold, tries once more. The time is for all tries.
     """
     preemptions, busy, start = 0, 0, time.monotonic()

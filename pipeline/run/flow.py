@@ -89,7 +89,7 @@ def run_pipeline(
     """Run the stages that are stale, as tasks of the current flow run, in the current folder.
 
     `stages` are run with what they need; none means all. `force` runs them even when fresh.
-    `edit` may change files once the folder is ours. A watchdog must be there.
+    `edit` may change files once the folder is locked. A watchdog must be there.
     Raises UserError before anything runs: unknown stages, a broken `dvc.yaml`, wrong `meta:`,
     another run in this folder.
     """

@@ -30,7 +30,7 @@ def hold_folder(
     wait: bool = False,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Hold the current folder for the run of this id; the kernel lets it go however we end.
+    """Hold the current folder for the run of this id; the kernel lets go when this process ends.
 
     Ends the processes of an earlier run that was killed, and mends the lock file that its DVC
     may have left half written. Raises UserError when another run is going and `wait` is False,

@@ -1,6 +1,6 @@
 """Contact of a run with Prefect's server: a wish to cancel the run, and signs of life.
 
-The stages need no server. So a run goes on without one, and only its end waits a while for it.
+The stages need no server. So a run continues without one, and only its end waits a while for it.
 """
 
 import time
@@ -60,7 +60,7 @@ class Contact:
                 self._said = True
                 reason = str(error) or type(error).__name__
                 self._console.note(
-                    f"Prefect's server does not answer ({reason}); going on without it"
+                    f"Prefect's server does not answer ({reason}); continuing without it"
                 )
             return False
         if self._said:

@@ -50,7 +50,7 @@ class StageTask:
             name=self.plan.name,
             task_run_name=self.plan.name.replace("{", "{{").replace("}", "}}"),
             tags=set(self.meta.tags),
-            # The delay is ours: Prefect's can't be interrupted, and would outlive a cancel.
+            # A delay of its own: Prefect's can't be interrupted, and would outlive a cancel.
             retries=self.meta.retries,
             retry_condition_fn=lambda *_: not self.supervisors.ended,
             cache_policy=NO_CACHE,

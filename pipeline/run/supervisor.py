@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def forward(source: int) -> None:
-    """Hand on what the command says, and go on reading when nobody listens any more.
+    """Hand on the output of the command, and keep reading when nobody listens any more.
 
     With a broken pipe of its own it would fail in the middle of saving a checkpoint.
     """

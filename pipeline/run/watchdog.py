@@ -37,20 +37,20 @@ def keep(run: str, grace_seconds: float) -> Iterator[None]:
     watched = [os.pidfd_open(os.getpid())]
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         watched.append(os.pidfd_open(os.getppid()))
-    theirs, ours = os.pipe()
+    read_end, write_end = os.pipe()
     # -P: the package as this process has it, not a folder of that name in the working folder.
     command = [sys.executable, "-P", "-m", "pipeline.run.watchdog", run, str(grace_seconds)]
     with LOG.open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
             [*command, *map(str, watched)],
-            stdin=theirs,
+            stdin=read_end,
             stdout=log,
             stderr=log,
             env=environment,
             pass_fds=watched,
             start_new_session=True,
         )
-    for descriptor in (theirs, *watched):
+    for descriptor in (read_end, *watched):
         os.close(descriptor)
     before = os.environ.get(RUN_VARIABLE)
     os.environ[RUN_VARIABLE] = run
@@ -63,8 +63,8 @@ def keep(run: str, grace_seconds: float) -> Iterator[None]:
     # Not in the `finally`: after an error the pipe stays open until this process has ended, and
     # the watchdog then looks whether Prefect has heard of it.
     with suppress(OSError):
-        os.write(ours, b".")
-    os.close(ours)
+        os.write(write_end, b".")
+    os.close(write_end)
     try:
         process.wait(HOME_SECONDS)
     except subprocess.TimeoutExpired:
@@ -107,8 +107,8 @@ def report(flow_run_id: str, message: str) -> None:
         if state is None or not state.is_final():
             ended = Cancelled if state is not None and state.is_cancelling() else Crashed
             client.set_flow_run_state(UUID(flow_run_id), ended(message=message), force=True)
-        mine = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)]))
-        for task_run in client.read_task_runs(flow_run_filter=mine):
+        this_run = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)]))
+        for task_run in client.read_task_runs(flow_run_filter=this_run):
             if task_run.state is None or not task_run.state.is_final():
                 client.set_task_run_state(task_run.id, Crashed(message=message), force=True)
 

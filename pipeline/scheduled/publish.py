@@ -124,7 +124,7 @@ def describe(
 
 
 def _identity(folder: Path) -> dict[str, str]:
-    """Nothing where git knows who commits, else an identity of our own."""
+    """Nothing where git knows who commits, else an identity of the project's own."""
     known = all(
         try_git(folder, "-c", "user.useConfigOnly=true", "var", f"GIT_{who}_IDENT").returncode == 0
         for who in ("AUTHOR", "COMMITTER")

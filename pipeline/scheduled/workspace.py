@@ -87,7 +87,7 @@ def open_workspace(base: Path, name: str, revision: str | None, say: Say) -> Ite
 
 
 def remove_dead(folder: Path, say: Say, *, num_kept: int = NUM_FAILED_KEPT) -> None:
-    """Remove the workspaces of runs that have ended, but for the last failed ones."""
+    """Remove the workspaces of runs that have ended, except the last failed ones."""
     failed: list[tuple[float, Path]] = []
     used = _working_folders()
     for path in {*folder.glob("*.lock"), *map(lock_of, _folders(folder))}:

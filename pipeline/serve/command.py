@@ -201,7 +201,7 @@ def make_server(
     server = uvicorn.Server(
         uvicorn.Config(
             make_app(service, _say),
-            # Another event loop would not ask the socket of ours for its connections.
+            # Another event loop would not ask this listener for its connections.
             loop="asyncio",
             http=partial(Connection, connections=connections),  # type: ignore[arg-type]
             log_config=None,

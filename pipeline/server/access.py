@@ -1,4 +1,4 @@
-"""Access of our processes to a Prefect server: the auth string, and a way past a proxy.
+"""Access of the project's processes to a Prefect server: the auth string, and a way past a proxy.
 
 The server of `reprise up` answers only who knows its auth string. That stands in `.reprise/auth`,
 which its user alone can read, and nowhere in a command line. A server that somebody else has

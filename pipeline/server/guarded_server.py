@@ -2,7 +2,7 @@
 
 A web page that somebody has open may send requests to any port of this machine. It can't hide
 where it comes from (`Origin`), nor under which name it has found the machine (`Host`), which it
-may have made to mean 127.0.0.1 (DNS rebinding). What is not our own name and page is refused.
+may have made to mean 127.0.0.1 (DNS rebinding). Any other name or page is refused.
 """
 
 import sys
@@ -40,7 +40,7 @@ def is_ours(hosts: Iterable[str], pages: Iterable[str], port: int) -> bool:
 
 
 def guard_asgi(app: Asgi, port: int) -> Asgi:
-    """`app`, which only sees requests that are ours."""
+    """`app`, which only sees requests from this machine."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -88,7 +88,7 @@ def launch_tensorboard(port: int | None, record: ServiceProcess | None) -> Servi
 
 
 def _guarded(*arguments: str) -> list[str]:
-    """The command that serves something behind our look at who asks."""
+    """The command that serves something behind the check of who asks."""
     # -P: the package as this process has it, not a folder of that name in the working folder.
     return [sys.executable, "-P", "-m", "pipeline.server.guarded_server", *arguments]
 

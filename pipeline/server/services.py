@@ -130,7 +130,7 @@ def launch(
         started = psutil.Process(process.pid).create_time()
     except psutil.Error:
         started = time.time()
-    # It goes on when this process ends, and nobody waits for it.
+    # It outlives this process, and nobody waits for it.
     process.returncode = 0
     address = None if port is None else f"http://{HOST}:{port}"
     return ServiceProcess(name, process.pid, started, port, address)

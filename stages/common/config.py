@@ -1,6 +1,6 @@
 """Typed sections of `params.yaml`: what they derive from, how they are checked and overridden.
 
-Unknown keys and wrong types are errors, told in our words with the key to edit.
+Unknown keys and wrong types are errors, told in the project's words with the key to edit.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """The form of a user's mistake: the value, what is allowed, and what to edit.
 
-`UserError` is for what a user can mend; `assert` is for our own invariants.
+`UserError` is for what a user can mend; `assert` is for the project's own invariants.
 """
 
 import difflib

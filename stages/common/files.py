@@ -12,7 +12,7 @@ _NO_FILE = "no file, but a link to nothing, a FIFO, a socket or a device"
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write `content` as indented JSON; floats keep every digit. NaN is an error of ours."""
+    """Write `content` as indented JSON; floats keep every digit. NaN is a bug."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 

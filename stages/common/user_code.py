@@ -46,7 +46,7 @@ def to_user_error(error: Exception, what: str, at: object = None) -> UserError |
     """The UserError for what code of one's own has raised; None: it was other code."""
     if is_of_memory(error):
         return None
-    frames = [(_ours(frame.filename), frame.lineno or 1) for frame in _frames(error)]
+    frames = [(_project_file(frame.filename), frame.lineno or 1) for frame in _frames(error)]
     own = [number for number, (file, _) in enumerate(frames) if file.startswith(ZOO)]
     place = _place_of_syntax(error) or (frames[own[-1]] if own else find_place(at))
     if place is None:
@@ -73,8 +73,8 @@ def find_place(thing: object) -> Place | None:
         _, line = inspect.getsourcelines(thing)  # type: ignore[arg-type]
     except (TypeError, OSError):
         return None
-    ours = _ours(file or "")
-    return (ours, max(1, line)) if ours.startswith(ZOO) else None
+    own_file = _project_file(file or "")
+    return (own_file, max(1, line)) if own_file.startswith(ZOO) else None
 
 
 def problem_of(message: str, thing: object, otherwise: Problem) -> UserError:
@@ -89,7 +89,7 @@ def require(module: ModuleType, what: str, **needed: type) -> None:
     Raises UserError that names the file.
     """
     problems = []
-    file = _ours(module.__file__ or "") or f"{module.__name__.replace('.', '/')}.py"
+    file = _project_file(module.__file__ or "") or f"{module.__name__.replace('.', '/')}.py"
     for name, base in needed.items():
         found: Any = getattr(module, name, None)
         if found is None:
@@ -112,7 +112,7 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     return list(traceback.extract_tb(error.__traceback__))
 
 
-def _ours(file: str) -> str:
+def _project_file(file: str) -> str:
     """A file of the project from the repository's root; empty: it is another's."""
     path, root = Path(file), Path.cwd()
     if path.is_relative_to(root):
@@ -124,7 +124,7 @@ def _ours(file: str) -> str:
 def _place_of_syntax(error: BaseException) -> Place | None:
     if not isinstance(error, SyntaxError) or not error.filename:
         return None
-    file = _ours(error.filename)
+    file = _project_file(error.filename)
     return (file, error.lineno or 1) if file else None
 
 

@@ -35,7 +35,7 @@ class Explanations:
         share = self.missed / self.moved if self.moved else 0.0
         lines = [
             f"'{COLUMN}' is by integrated gradients against the average row of training: the "
-            f"columns add up to what sets a row apart from it, but for {share:.2%}"
+            f"columns add up to what sets a row apart from it, except {share:.2%}"
         ]
         if self.left_out:
             names = ", ".join(f"'{name}'" for name in self.left_out)

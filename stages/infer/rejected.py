@@ -45,7 +45,7 @@ def encode_whole(
 def without_numberless(
     chunk: Chunk, arrays: dict[str, Array], scores: npt.NDArray[np.float64], schema: Schema
 ) -> tuple[Chunk, dict[str, Array], npt.NDArray[np.float64]]:
-    """Whole rows, their arrays and scores, but for rows of which a score is no number: damaged.
+    """Whole rows, their arrays and scores, except rows of which a score is not finite: damaged.
 
     A number that float32 holds may still be too large for what the model makes of it.
     """
@@ -55,7 +55,7 @@ def without_numberless(
     found = []
     columns = furthest_columns({k: a[~known] for k, a in arrays.items()}, schema)
     for index, column in zip(np.flatnonzero(~known).tolist(), columns, strict=True):
-        reason = "the model's answer is no number"
+        reason = "the model's answer is not finite"
         if column is not None:
             reason = f"{chunk.table[column][index]!r} is too far from training: {reason}"
         named = None if schema.key is None else chunk.table[schema.key][index]

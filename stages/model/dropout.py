@@ -20,7 +20,7 @@ def share_dropout_rng(model: nn.Module, device: torch.device) -> "DropoutRng":
 
 
 class DropoutRng:
-    """Random numbers of a step, dropout's masks first of all: for the whole batch, then our rows.
+    """Random numbers of a step, such as dropout's masks: for the whole batch, then the local rows.
 
     They follow from seed, epoch, step and the order of the layers, so neither the number of
     processes nor the steps before change them.
@@ -50,7 +50,7 @@ class DropoutRng:
         self._num_rows = 0
 
     def apply(self, values: Tensor, p: float) -> Tensor:
-        """`values` (our rows, …) with a share `p` of them zero and the others scaled up for it.
+        """`values` (the local rows, …) with a share `p` of them zero and the others scaled up.
 
         Raises ValueError when the rows of the batch are not the first dimension.
         """
@@ -59,7 +59,7 @@ class DropoutRng:
         return values * self.draw_mask(values, p)
 
     def draw_mask(self, values: Tensor, p: float) -> Tensor:
-        """The factors by which `apply` multiplies `values` (this process's rows, …).
+        """The factors by which `apply` multiplies `values` (the local rows, …).
 
         Raises ValueError as it does.
         """
@@ -71,11 +71,11 @@ class DropoutRng:
         return mask.div_(1 - p)
 
     def draw_uniform(self, values: Tensor, *shape: int) -> Tensor:
-        """Numbers from 0 to 1 for our rows (rows, *shape), of the type of `values`."""
+        """Numbers from 0 to 1 for the local rows (rows, *shape), of the type of `values`."""
         return self._empty(values, *shape).uniform_(generator=self._generator)[self._local_rows]
 
     def draw_normal(self, values: Tensor, *shape: int) -> Tensor:
-        """Standard normal numbers for our rows (rows, *shape), of the type of `values`."""
+        """Standard normal numbers for the local rows (rows, *shape), of the type of `values`."""
         return self._empty(values, *shape).normal_(generator=self._generator)[self._local_rows]
 
     def _empty(self, values: Tensor, *shape: int) -> Tensor:

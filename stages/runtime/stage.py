@@ -61,7 +61,7 @@ def run_stage(stage: str, work: Work) -> None:
     except UserError as error:
         _fail(stage, error)
     except OSError as error:
-        # A full disk or a folder that can't be written is the user's to mend, not ours.
+        # A full disk or a folder that can't be written is the user's to mend, no bug.
         name = f" {error.filename}" if error.filename else ""
         _fail(stage, UserError(f"{error.strerror or error}{name}"), error)
     except KeyboardInterrupt:

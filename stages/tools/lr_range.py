@@ -60,9 +60,9 @@ class Curve:
 def measure(training: Training, lowest: float, highest: float, num_steps: int) -> Curve:
     """Train with a rate that grows from `lowest` to `highest`; each step's rate and loss.
 
-    It ends before when the loss is no finite number, or far above its lowest.
+    It ends before when the loss is not finite, or far above its lowest.
     """
-    # The rate is ours: no schedule, and no average of weights that has a rate of its own.
+    # The tool sets the rate: no schedule, and no average of weights that has a rate of its own.
     constant = {"schedule": ClassSpec(name="ConstantLR", factor=1.0), "swa": None}
     training = replace(training, params=training.params.model_copy(update=constant))
     rates = [float(rate) for rate in np.geomspace(lowest, highest, num_steps)]
@@ -104,7 +104,7 @@ def measure(training: Training, lowest: float, highest: float, num_steps: int) -
     try:
         training.take_steps(num_steps, begin, after_step)
     except DivergedError:
-        # The loop has seen it before we could: in an epoch of one step, or on validation.
+        # The loop has seen it first: in an epoch of one step, or on validation.
         losses.append(math.nan)
         diverges = True
     return find_curve(rates[: len(losses)], losses, diverges=diverges)

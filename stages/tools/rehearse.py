@@ -77,7 +77,7 @@ def find_inputs(prepare: PrepareParams) -> dict[str, list[int]]:
     table = _first_rows(path)
     if table is None:
         return {}
-    # As prepare finds them, but for the target, of which a few rows say little.
+    # As prepare finds them, except the target, of which a few rows say little.
     others = table.drop(prepare.target, strict=False)
     others = others.with_columns(pl.int_range(table.height).alias(prepare.target))
     left: dict[str, Kind] = {} if prepare.key is None else {prepare.key: "exclude"}

@@ -53,14 +53,14 @@ def train(params: Params, out: Path) -> None:
             else:
                 launch(processes, out, checkpoints)
         except SystemExit:
-            # Told to stop (SIGTERM): whoever did may run us again.
+            # Told to stop (SIGTERM): whoever did may run the stage again.
             if not can_go_on(checkpoints):
                 sys.exit(128 + signal.SIGTERM)
-            print("preempted: the next run goes on from the last checkpoint", file=sys.stderr)
+            print("preempted: the next run resumes from the last checkpoint", file=sys.stderr)
             sys.exit(PREEMPTED)
         except KeyboardInterrupt:
             if can_go_on(checkpoints):
-                print("the next run goes on from the last checkpoint", file=sys.stderr)
+                print("the next run resumes from the last checkpoint", file=sys.stderr)
             raise
     write_seeds(out, params.seed, section.replicas)
 

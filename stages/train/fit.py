@@ -65,7 +65,7 @@ def fit(
 
     One process of each machine writes.
 
-    It goes on from what lies in the folder `checkpoints`, and keeps its own there. A replica
+    It resumes from the folder `checkpoints`, and keeps its own there. A replica
     other than 0 has a seed and first weights of its own.
     """
     section, spec, schema = recipe.train, recipe.model, recipe.schema

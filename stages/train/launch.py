@@ -22,9 +22,9 @@ STOPPED = ".stopped"
 
 
 def launch(num_processes: int, out: Path, checkpoints: Path | None) -> None:
-    """Train in `num_processes` processes that write into `out`; whatever ends us ends them.
+    """Train in `num_processes` processes that write into `out` and end with this one.
 
-    They go on from the checkpoints in that folder, and keep theirs there.
+    They resume from the checkpoints in that folder, and keep theirs there.
 
     Raises the UserError that the processes met, and one of its own when one of them failed; what
     it said then stands above.
@@ -37,13 +37,13 @@ def launch(num_processes: int, out: Path, checkpoints: Path | None) -> None:
         raise
     raise_problems(out)
     if code == -signal.SIGTERM or (code != 0 and (out / STOPPED).exists()):
-        # torchrun was told to, or another machine, which is not back in time to go on with.
+        # torchrun was told to, or another machine, which is not back in time to resume with.
         sys.exit(128 + signal.SIGTERM)
     if code < 0:
         # Nothing has been said of it above.
         message = f"torchrun was ended by {signal.Signals(-code).name}, by the system or by hand"
         raise UserError(
-            f"{message}; the next run goes on from the last checkpoint, if there is one"
+            f"{message}; the next run resumes from the last checkpoint, if there is one"
         )
     if code != 0:
         raise UserError(f"training in several processes failed (torchrun: {code}); see above")
@@ -58,7 +58,7 @@ def start(
 ) -> "subprocess.Popen[bytes]":
     """Start the training of a replica that writes into `out`; `stdout` takes what it says.
 
-    Its processes end when we do, however we end: the pipe that is their input closes then.
+    Its processes end when this one does, however it ends: the pipe that is their input closes then.
     """
     worker = ["-m", "stages.train.worker", str(replica), str(out)]
     worker += [] if checkpoints is None else [str(checkpoints)]

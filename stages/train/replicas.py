@@ -58,9 +58,9 @@ def train_replicas(
 ) -> None:
     """Train them all; what each has written becomes `out/replicas/<k>`, replica 0's `out` too.
 
-    A stage that was killed goes on: those that had ended are not trained again, the others go
-    on from their checkpoints, which lie in `checkpoints/<k>` as long as the stage has not ended.
-    Whatever ends us ends them. Raises UserError, naming the replica, when one of them fails.
+    A stage that was killed resumes: those that had ended are not trained again, the others resume
+    from their checkpoints, which lie in `checkpoints/<k>` as long as the stage has not ended.
+    Whatever ends this process ends them. Raises UserError, naming the replica, when one fails.
     """
     with TemporaryDirectory(dir=out, prefix=".replicas-") as temporary:
         homes = [Path(checkpoints or temporary) / str(k) for k in range(num_replicas)]
@@ -151,7 +151,7 @@ def _follow(replica: int, process: "subprocess.Popen[bytes]", ended: "SimpleQueu
 def _keep(replica: int, home: Path, code: int) -> None:
     """Set aside what a replica has written. Raises UserError when it failed."""
     if code in (-signal.SIGTERM, PREEMPTED):
-        # Whoever told it to stop means all of us.
+        # Whoever told it to stop means the stage and all replicas.
         sys.exit(128 + signal.SIGTERM)
     try:
         raise_problems(_writing(home))

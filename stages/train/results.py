@@ -52,7 +52,7 @@ def write_results(
         [(e.epoch, rounded(e.metric)) for e in result.history],
     )
     if skipped := sum(epoch.skipped_steps for epoch in result.history):
-        print(f"{skipped} steps were not applied: their loss or gradient was no finite number")
+        print(f"{skipped} steps were not applied: their loss or gradient was not finite")
     if section.swa is not None and kept.epoch < section.swa.start:
         print(
             f"the kept weights, of epoch {kept.epoch}, are no average: that begins with epoch "

@@ -2,9 +2,9 @@
 
 python -m stages.train.worker REPLICA OUT [CHECKPOINTS]
 
-When one of several is lost, torchrun ends the others and starts all again; they go on from the
-last checkpoint; with fewer rows at once, where it was lost for want of memory. A mistake that would
-come again is left as a file instead, and ends all of them.
+When one of several is lost, torchrun ends the others and starts all again; they resume from
+the last checkpoint; with fewer rows at once, where it was lost for want of memory. A mistake that
+would come again is left as a file instead, and ends all of them.
 """
 
 import gc
@@ -42,7 +42,7 @@ def main() -> None:
         # As in `run_stage`: the end is not for collecting garbage.
         gc.freeze()
         return
-    # Ctrl-C reaches the stage as well, which ends us.
+    # Ctrl-C reaches the stage as well, which ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with own_errors(""):
@@ -105,7 +105,7 @@ def begin_again(
 ) -> NoReturn:
     """End, to be started again with the others and take fewer rows at once.
 
-    Where nothing is kept to go on with, or torchrun starts nobody any more, it is a mistake.
+    Where nothing is kept to resume from, or torchrun starts nobody any more, it is a mistake.
     """
     again, most = (
         int(os.environ[f"TORCHELASTIC_{of}"]) for of in ("RESTART_COUNT", "MAX_RESTARTS")
@@ -177,7 +177,7 @@ def end_with_the_stage() -> None:
 def _wait_for_the_stage(torchrun: int | None) -> None:
     # The stage holds the other end of this pipe and never writes: it is read when the stage ends.
     os.read(0, 1)
-    # It would start us again. Where it has ended itself, we have another parent.
+    # It would start this process again. Where it has ended itself, this one has another parent.
     if torchrun is not None and os.getppid() == torchrun:
         os.kill(torchrun, signal.SIGTERM)
     os._exit(1)

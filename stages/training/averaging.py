@@ -56,13 +56,13 @@ def add_to_average(average: nn.Module, model: nn.Module, num_averaged: int) -> N
 
     What is no weight, such as the statistics of a norm, is the model's.
     """
-    mine, theirs = list(average.parameters()), list(model.parameters())
+    means, weights = list(average.parameters()), list(model.parameters())
     if num_averaged == 0:
-        for own, weight in zip(mine, theirs, strict=True):
-            own.copy_(weight)
+        for mean, weight in zip(means, weights, strict=True):
+            mean.copy_(weight)
     else:
         update = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
-        update(mine, theirs, num_averaged)
+        update(means, weights, num_averaged)
     for own_buffer, buffer in zip(average.buffers(), model.buffers(), strict=True):
         own_buffer.copy_(buffer)
 
@@ -87,18 +87,18 @@ def recompute_norms(
 
     As torch's update_bn, but with everything else in evaluation mode, so that no dropout is in
     the statistics. The rows in the order of `order` (rows,) go through in parts; each process
-    takes some of the parts, and the mean over all parts is everybody's. Rows that are no numbers,
+    takes some of the parts, and the mean over all parts is everybody's. Rows that are not finite,
     from which no step has learned, are left out.
     """
     parts = torch.tensor_split(order, math.ceil(len(order) / rows_at_once(source)))
-    mine = parts[world.rank :: world.size]
+    own_parts = parts[world.rank :: world.size]
     momenta = [norm.momentum for norm in norms]
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    for rows in mine:
+    for rows in own_parts:
         batch, _ = source.take(rows)
         finite = [
             values.isfinite().reshape(len(values), -1).all(dim=1) for values in batch.values()
@@ -106,7 +106,7 @@ def recompute_norms(
         if not (good := torch.stack(finite).all(dim=0)).all():
             batch = take(batch, good)
         model(batch)
-    if len(mine) < math.ceil(len(parts) / world.size):
+    if len(own_parts) < math.ceil(len(parts) / world.size):
         # To gather sharded weights takes all processes: each calls the model equally often.
         model.eval()
         model(source.take(order[:1])[0])
@@ -116,7 +116,7 @@ def recompute_norms(
         if world.size > 1:
             for value in (norm.running_mean, norm.running_var):
                 assert value is not None
-                world.all_reduce_sum(value.mul_(len(mine))).div_(len(parts))
+                world.all_reduce_sum(value.mul_(len(own_parts))).div_(len(parts))
             assert norm.num_batches_tracked is not None
             norm.num_batches_tracked.fill_(len(parts))
 
@@ -132,5 +132,5 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, number: i
     update = get_ema_multi_avg_fn(warm)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         update(list(average.parameters()), list(model.parameters()), number)
-        for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        for own_buffer, buffer in zip(average.buffers(), model.buffers(), strict=True):
+            own_buffer.copy_(buffer)

@@ -1,7 +1,7 @@
 """Values that lie absurdly far from the train rows: of a sentinel, not of what a model has learned.
 
 A column is standardised by its train rows, of which none of n can lie beyond √n deviations. A row
-of validation can: with `FLT_MAX` in it the loss is no number, at any learning rate.
+of validation can: with `FLT_MAX` in it the loss is not finite, at any learning rate.
 """
 
 from dataclasses import dataclass
@@ -52,13 +52,13 @@ def find_far(rows: Source, data: Data) -> Far | None:
 
 
 def stop_when_far(epoch: int, data: Data) -> None:
-    """Stop if the loss of validation is no number for a value that no training could predict from.
+    """Stop if the loss of validation is not finite for a value that no training could predict from.
 
     Raises UserError: another learning rate, or another trial, would meet the same.
     """
     far = find_far(data.validation, data)
     if far is not None:
-        message = f"the loss of validation is no number in epoch {epoch}, that of training is one"
+        message = f"the loss of validation is not finite in epoch {epoch}, that of training is"
         text = f"{message}\n{describe_far(far, 'validation', data.validation)}"
         raise UserError(Problem(text, key="prepare.source"))
 

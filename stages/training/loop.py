@@ -158,7 +158,7 @@ def _end_epoch(
 ) -> Epoch:
     """The results of the epoch, over all processes.
 
-    Raises DivergedError when that is no number.
+    Raises DivergedError when a loss is not finite.
     """
     device = data.train.target.device
     local = [float(sums.loss), float(sums.rows)]

@@ -41,7 +41,7 @@ class Data:
 class Epoch:
     """One row of `history.csv`. `metric` is accuracy, or RMSE in the target's units.
 
-    `skipped_steps` were not applied, because their loss or gradient was no finite number; the
+    `skipped_steps` were not applied, because their loss or gradient was not finite; the
     means are over the others.
     """
 

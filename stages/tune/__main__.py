@@ -41,7 +41,7 @@ def tune(params: Params, out: Path) -> None:
     watched = monitored_metric(override_train(start.train, {}))
     check_space(section, check, watched)
 
-    # A search that was killed goes on; a finished one leaves nothing to go on from, so that a
+    # A search that was killed resumes; a finished one leaves nothing to resume from, so that a
     # forced rerun really searches.
     journal = Path(".reprise/tune") / f"{fingerprint('tune')}.journal"
     objective, direction = make_objective(start)

@@ -26,7 +26,7 @@ _DIVERGED = "diverged"
 
 
 class DivergedTrial(optuna.TrialPruned):  # type: ignore[misc]
-    """The trial's loss is no number any more: Optuna leaves it out as it does one cut short."""
+    """The trial's loss is not finite any more: Optuna leaves it out as it does one cut short."""
 
 
 def search(
@@ -48,7 +48,7 @@ def search(
     queue = [first, *(grid(params, first, seed) if params.sampler == "grid" else ())]
     num_trials = min(params.trials, len(queue)) if params.sampler == "grid" else params.trials
     if done := len(finished(study)):
-        print(f"going on after {done} trials of an earlier run")
+        print(f"resumes after {done} trials of an earlier run")
 
     for number in range(done, num_trials):
         study.sampler = _sampler(params, (seed + number) % (MAX_SEED + 1))

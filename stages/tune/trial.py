@@ -92,7 +92,7 @@ def make_objective(start: Start) -> tuple[Objective, str]:
         try:
             result = train(model, data, recipe, start.seed, World(), watch)
         except DivergedError:
-            # A learning rate that is too high says something too: the search goes on without it.
+            # A learning rate that is too high says something too: the search continues without it.
             raise DivergedTrial from None
         assert result.best_epoch is not None
         return monitored_value(result.best_epoch, recipe)

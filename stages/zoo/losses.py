@@ -1,4 +1,4 @@
-"""Losses of our own, beside torch's; the class's name is the name in `params.yaml`.
+"""Losses of the project's own, beside torch's; the class's name is the name in `params.yaml`.
 
 A class here is called as torch's are, loss(scores, target), and gives the mean over rows (). Its
 `task` says what scores it takes: (rows, classes) beside codes (rows,) for 'classification', (rows,)

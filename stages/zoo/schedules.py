@@ -1,4 +1,4 @@
-"""Schedules of our own, beside torch's; the class's name is the name in `params.yaml`.
+"""Schedules of the project's own, beside torch's; the class's name is the name in `params.yaml`.
 
 A class here is an `LRScheduler`. It moves with every epoch, or with every step if it says
 `moves_by_step = True`. What it keeps is in its `state_dict`, as torch's have it, or no checkpoint

@@ -176,7 +176,7 @@ MISTAKES = {
     "not YAML": Mistake(params("patience: 8}", "patience: 8"), ("params.yaml",)),
     "learning rate out of this world": Mistake(
         params("lr: 3e-3", "lr: 1e30"),
-        ("no finite number in 5 steps in a row", "first seen in", "train.optimizer.lr"),
+        ("was not finite in 5 steps in a row", "first seen in", "train.optimizer.lr"),
         True,
     ),
     "unwritable folder": Mistake(block_folder, ("cannot write", "data/.writing")),

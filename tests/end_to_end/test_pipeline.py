@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.conftest import Project
 
 
-def test_after_the_road_everything_is_clean(example: Project) -> None:
+def test_after_the_pipeline_everything_is_clean(example: Project) -> None:
     status = example.run("dvc", "status", cold=True).stdout
     assert "up to date" in status
     assert example.run("git", "status", "--porcelain").stdout == ""

@@ -3,7 +3,7 @@
     KILL_AT=save,step,end python tests/support/killed.py -m stages.train  # one by one, to the end
     KILL_AT=step KILL_RANK=1 PYTHON_EXEC=… python -m stages.train         # torchrun's processes
 
-Nothing is killed before there is a checkpoint to go on from; then all that trains, at once, as
+Nothing is killed before there is a checkpoint to resume from; then all that trains, at once, as
 when a machine goes down. Of several processes the one of KILL_RANK does it.
 """
 
@@ -62,7 +62,7 @@ def kill() -> NoReturn:
 
 
 def has_checkpoint() -> bool:
-    """Whether there is something to go on from: a file, or a part of each of two processes."""
+    """Whether there is something to resume from: a file, or a part of each of two processes."""
     folder = Path(".reprise/checkpoints")
     return any(folder.glob("*/*.pt")) or len(list(folder.glob("*/*.part"))) > 2
 

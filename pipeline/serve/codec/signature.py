@@ -10,7 +10,7 @@ from stages.features.schema import FeatureKind
 
 
 class _Part(BaseModel):
-    # With a mean of NaN no number would fit, and every request be refused.
+    # With a mean of NaN no value would fit, and every request be refused.
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
 
 

@@ -168,7 +168,7 @@ class Listener(socket.socket):
     connections: Connections
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """The next connection and its address; BlockingIOError where the event loop must go on."""
+        """The next connection and its address; BlockingIOError where none may be taken now."""
         while True:
             if self.connections.full and (not self._is_asked() or self.connections.make_room()):
                 # What was closed is gone in the next turn of the event loop, which comes back here.

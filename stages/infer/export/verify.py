@@ -82,7 +82,7 @@ def _largest(
     table: pl.DataFrame,
     key: str,
 ) -> float:
-    """The largest difference of a row; one with a score that is no number is none to compare."""
+    """The largest difference of a row; one with a score that is not finite is left out."""
     arrays = encode(table, predictor.schema, predictor.statistics, key)
     scores = predictor.scores(arrays)
     known = np.flatnonzero(np.isfinite(scores).all(axis=1))

@@ -73,9 +73,9 @@ def list_checkpoints(folder: Path | None) -> list[Path]:
 
 def newest(folder: Path | None, world: World) -> int:
     """The process whose machine has the checkpoint that is furthest on; 0 where none has any."""
-    mine = list_checkpoints(folder) if world.is_local_main_process else []
+    own = list_checkpoints(folder) if world.is_local_main_process else []
     # Names begin with the epochs and steps, at a fixed width; the checksum is that of one file.
-    found = world.gather(mine[-1].name.rpartition("-")[0] if mine else "")
+    found = world.gather(own[-1].name.rpartition("-")[0] if own else "")
     return found.index(max(found))
 
 
@@ -84,7 +84,7 @@ def load_checkpoint(folder: Path | None) -> dict[str, Any] | None:
     for path in reversed(list_checkpoints(folder)):
         saved = read_checkpoint(path)
         if saved is not None:
-            print(f"goes on from {path}, {reached(saved)}")
+            print(f"resumes from {path}, {reached(saved)}")
             return saved
     return None
 
@@ -206,10 +206,10 @@ def load_state_dict(saved: dict[str, Any] | None, world: World, state: State) ->
     state.schedule.load_state_dict(saved["schedule"])
     if state.scaler is not None:
         state.scaler.load_state_dict(saved["scaler"])
-    mine = saved["ranks"][world.rank]
-    put_generators(mine["generators"], _device_of(state))
+    own = saved["ranks"][world.rank]
+    put_generators(own["generators"], _device_of(state))
     whole = ("num_steps", "consecutive_skips")
-    state.totals = EpochTotals(**{n: int(v) if n in whole else v for n, v in mine["sums"].items()})
+    state.totals = EpochTotals(**{n: int(v) if n in whole else v for n, v in own["sums"].items()})
     result = state.result
     result.history += history_of(saved)
     result.best_epoch = None if saved["kept"] is None else result.history[saved["kept"] - 1]

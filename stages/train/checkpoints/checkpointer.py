@@ -24,9 +24,9 @@ from stages.training.device.distributed import World
 from stages.training.device.fsdp import is_sharded
 from stages.training.state import State
 
-# EX_TEMPFAIL: told to stop, and able to go on from a checkpoint.
+# EX_TEMPFAIL: told to stop, and able to resume from a checkpoint.
 PREEMPTED = 75
-# Not more often than this: a copy of the state takes time, and the disk is not ours alone.
+# Not more often than this: a copy of the state takes time, and the disk has other users.
 SECONDS_BETWEEN = 10.0
 ENV_VAR = "REPRISE_CHECKPOINT_SECONDS"
 # Between the questions that the processes of a training ask each other.
@@ -37,7 +37,7 @@ MAX_STEPS_BETWEEN = 1000
 def seconds_between() -> float:
     """The age of the last checkpoint at which the next is written.
 
-    Raises UserError for no number.
+    Raises UserError for what is not a number.
     """
     asked = os.environ.get(ENV_VAR, str(SECONDS_BETWEEN))
     try:
@@ -83,7 +83,7 @@ class Checkpointer:
             return
         if stop:
             # A step has ended: from here on only the disk is waited for, which may take longer than
-            # `STOP_SECONDS`. Whoever told us to stop decides how long (torchrun: 30 s in all).
+            # `STOP_SECONDS`. Whoever sent the signal decides how long (torchrun: 30 s in all).
             signal.setitimer(signal.ITIMER_REAL, 0)
         if self.folder is not None:
             self._save(state, self.folder)

@@ -4,7 +4,7 @@ The name of a part tells which of how many it is, beside the mark of its checkpo
 checksum. A checkpoint counts when every process has its part, each of which has been written
 whole; the mark keeps those apart that two runs have written after the same step. The last two
 that count are kept, and one more from when it is written to when it counts. Each machine has the
-parts of its own processes: all of them are needed to go on.
+parts of its own processes: all of them are needed to resume.
 """
 
 from collections import Counter
@@ -27,10 +27,10 @@ SUFFIX = ".part"
 
 
 def find_whole(folder: Path | None, world: World) -> list[tuple[str, Path]]:
-    """The checkpoints of which all processes have their part, the oldest first: name, our part."""
-    mine = _own_parts(folder, world)
-    names = world.gather(list(mine))
-    return [(name, mine[name]) for name in sorted(set(mine).intersection(*names))]
+    """The checkpoints that all processes have their part of, the oldest first: name, own part."""
+    own = _own_parts(folder, world)
+    names = world.gather(list(own))
+    return [(name, own[name]) for name in sorted(set(own).intersection(*names))]
 
 
 def _own_parts(folder: Path | None, world: World) -> dict[str, Path]:
@@ -61,7 +61,7 @@ def load_part(folder: Path | None, world: World) -> dict[str, Any] | None:
                 print(f"a part of {name} can't be read; trying the one before it")
             continue
         assert saved is not None
-        print(f"goes on from {name}, in {world.size} parts, {reached(saved)}")
+        print(f"resumes from {name}, in {world.size} parts, {reached(saved)}")
         return saved
     return None
 

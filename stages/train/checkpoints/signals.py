@@ -15,7 +15,7 @@ INTERRUPTED = "\ninterrupted: it stops after this step; Ctrl-C again stops it at
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int]]:
-    """A function that gives the signal that has told us to stop, SIGTERM or Ctrl-C; 0: none has.
+    """A function that gives the signal to stop that has come, SIGTERM or Ctrl-C; 0: none has.
 
     In here they wait for the end of a step. Where none ends for `STOP_SECONDS`, and at a second
     Ctrl-C, they end the process as they would have without.

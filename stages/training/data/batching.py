@@ -50,8 +50,8 @@ def local_batches(
 ) -> Iterator[LocalBatch]:
     """Yield what this process learns from in each of the steps whose row numbers are `order`."""
     parts = [(rows, *shard(len(rows), world)) for rows in order]
-    mine = [rows if world.size == 1 else rows[part] for rows, part, _ in parts]
-    fed = source.feed(mine, seed)
+    local = [rows if world.size == 1 else rows[part] for rows, part, _ in parts]
+    fed = source.feed(local, seed)
     for (rows, part, factor), (batch, target) in zip(parts, fed, strict=True):
         yield LocalBatch(len(rows), part, factor, rows, batch, target)
 
@@ -67,8 +67,8 @@ def shard(num_rows: int, world: World) -> tuple[slice, float]:
     if world.rank >= num_rows:
         # Every process must take part in every step; this one does so with no weight.
         return slice(1), 0.0
-    mine = slice(world.rank, num_rows, world.size)
-    return mine, len(range(num_rows)[mine]) * world.size / num_rows
+    local = slice(world.rank, num_rows, world.size)
+    return local, len(range(num_rows)[local]) * world.size / num_rows
 
 
 def micro_batches(num_rows: int, size: int | None) -> Iterator[slice | None]:

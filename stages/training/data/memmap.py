@@ -97,7 +97,7 @@ class Mapped:
         if self.target.device.type == "cpu":
             return self._convert(read), positions
         if self.target.device.type == "cuda":
-            # From pinned memory the device fetches by itself; whoever steps goes on.
+            # From pinned memory the device fetches by itself; the step does not wait.
             return {k: t.pin_memory() for k, t in read.items()}, positions.pin_memory()
         return read, positions
 

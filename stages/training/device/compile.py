@@ -88,7 +88,7 @@ def compile_model(
     from torch._dynamo import config
     from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
-    # Else torch goes on as if nothing had been compiled.
+    # Else torch continues as if nothing had been compiled.
     config.fail_on_recompile_limit_hit = True
     draw = _draw_of(dropout_rng)
     for module in model.modules():

@@ -54,7 +54,7 @@ def num_nodes() -> int:
 
 
 def memory_of(device: torch.device) -> int:
-    """The bytes that a device has in all; of a CPU's, what the control groups allow us."""
+    """The bytes that a device has in all; of a CPU's, what the control groups allow."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -62,9 +62,9 @@ def memory_of(device: torch.device) -> int:
 
 
 def _limits(system: Path = Path("/")) -> Iterator[int]:
-    """The limits of our control group and of those above it, of either version."""
-    ours = system / "proc/self/cgroup"
-    for line in ours.read_text(encoding="utf-8").splitlines() if ours.exists() else ():
+    """The limits of this process's control group and of those above it, of either version."""
+    own = system / "proc/self/cgroup"
+    for line in own.read_text(encoding="utf-8").splitlines() if own.exists() else ():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             root, name = system / "sys/fs/cgroup", "memory.max"

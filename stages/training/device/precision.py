@@ -2,7 +2,7 @@
 
 Weights, gradients, optimizer, losses and validation stay in float32; the model's forward pass is
 cast. float16 has a small range: its losses are scaled up before their gradient is taken, by a
-factor that follows from the steps that were no finite number (Micikevicius et al., ICLR 2018).
+factor that follows from the steps that were not finite (Micikevicius et al., ICLR 2018).
 """
 
 from contextlib import AbstractContextManager, nullcontext

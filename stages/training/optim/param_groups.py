@@ -33,9 +33,9 @@ def divide(model: nn.Module, groups: Sequence[Group]) -> dict[str, Group]:
     problems = []
     for number, group in enumerate(groups):
         matched = [name for name in names if fnmatchcase(name, group.match)]
-        mine = [name for name in matched if name not in found]
-        found.update(dict.fromkeys(mine, group))
-        if not mine:
+        own = [name for name in matched if name not in found]
+        found.update(dict.fromkeys(own, group))
+        if not own:
             message = f"no weight of the model is named like '{group.match}'"
             if matched:
                 message = f"the groups before it have all weights that '{group.match}' matches"

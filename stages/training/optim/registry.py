@@ -84,38 +84,38 @@ _REFUSED = {
 
 
 def losses_of(task: str) -> tuple[str, ...]:
-    """The losses that fit a task. Raises UserError when one of our own does not say its task."""
-    torchs = REGRESSION_LOSSES if task == "regression" else CLASSIFICATION_LOSSES
-    ours = []
+    """The losses that fit a task. Raises UserError when one of the zoo does not say its task."""
+    from_torch = REGRESSION_LOSSES if task == "regression" else CLASSIFICATION_LOSSES
+    from_zoo = []
     for name, loss_class in _own_losses().items():
         said = getattr(loss_class, "task", None)
         if said not in TASKS:
             message = f"{name} does not say its task: `task = 'regression'` or 'classification'"
             message = f"stages/zoo/losses.py: {message}"
             raise problem_of(message, loss_class, Problem(message))
-        ours += [name] if said == task else []
-    return (*torchs, *ours)
+        from_zoo += [name] if said == task else []
+    return (*from_torch, *from_zoo)
 
 
 def allowed(kind: Kind) -> dict[str, type]:
-    """The classes that `kind` may name, torch's and our own, by name, sorted.
+    """The classes that `kind` may name, torch's and the zoo's, by name, sorted.
 
-    Raises UserError when one of our own has the name of one of torch's.
+    Raises UserError when one of the zoo has the name of one of torch's.
     """
     if kind == "optimizer":
         return _subclasses(torch.optim, torch.optim.Optimizer)
     if kind == "loss":
         names = REGRESSION_LOSSES + CLASSIFICATION_LOSSES
-        torchs = {name: getattr(torch.nn, name) for name in names}
-        ours = _own_losses()
-        taken = vars(torch.nn).keys()
+        from_torch = {name: getattr(torch.nn, name) for name in names}
+        from_zoo = _own_losses()
+        torch_names = vars(torch.nn).keys()
     else:
-        torchs = _subclasses(torch.optim.lr_scheduler, LRScheduler)
-        ours, taken = _own_schedules(), torchs.keys()
-    if shadowed := sorted(ours.keys() & taken):
-        message = f"stages/zoo: torch has a {kind} {shadowed[0]} too; give ours another name"
-        raise problem_of(message, ours[shadowed[0]], Problem(message))
-    return dict(sorted((ours | torchs).items()))
+        from_torch = _subclasses(torch.optim.lr_scheduler, LRScheduler)
+        from_zoo, torch_names = _own_schedules(), from_torch.keys()
+    if shadowed := sorted(from_zoo.keys() & torch_names):
+        message = f"stages/zoo: torch has a {kind} {shadowed[0]} too; give the zoo's another name"
+        raise problem_of(message, from_zoo[shadowed[0]], Problem(message))
+    return dict(sorted((from_zoo | from_torch).items()))
 
 
 def _own_losses() -> dict[str, type]:
@@ -159,7 +159,7 @@ def refused(kind: Kind) -> dict[str, str]:
 def arguments_of(kind: Kind, name: str) -> type[BaseModel]:
     """The arguments that may stand beside `name`, as a model."""
     named = allowed(kind)[name]
-    # Our own say theirs themselves.
+    # Those of the zoo say theirs themselves.
     bounds = {} if named.__module__.startswith("stages.") else BOUNDS[kind]
     return arguments_model(named, _HIDDEN[kind], FILLED, _KNOWN.get(name, {}), bounds)
 

@@ -40,7 +40,7 @@ class BufferSnapshot:
     def keep_where(self, applied: Tensor) -> None:
         """Leave them as they are now where `applied` () is true, and put them back where not.
 
-        The device decides, and nobody waits for it: but for a buffer that has become one of
+        The device decides, and nobody waits for it, except for a buffer that has become one of
         another shape, type or device.
         """
         # To say `no_grad` takes longer than all else that is to do for a model without any.

@@ -21,9 +21,9 @@ from stages.training.step.step import StepContext, compute_gradients
 def closure_step(step: StepContext, batch: LocalBatch, state: State) -> None:
     """Learn from the rows of a batch, as `train_step` does; record the first evaluation of it.
 
-    A step that starts or ends where the loss, its gradient or a weight is no finite number is not
+    A step that starts or ends where the loss, its gradient or a weight is not finite is not
     applied: the model and the optimizer are put back. To know, the end is evaluated once more; of
-    what the model counts, that look and those at no finite numbers leave nothing behind.
+    what the model counts, that look and those that were not finite leave nothing behind.
     """
     assert step.scaler is None, "check_names refuses what would scale some losses unlike others"
     totals, world = state.totals, step.world
@@ -83,7 +83,7 @@ def _stay(closure: Callable[[], float]) -> None:
 
 
 class _NotFiniteError(Exception):
-    """The first evaluation is no finite number: there is nowhere to go from here."""
+    """The first evaluation is not finite: there is nowhere to go from here."""
 
 
 def _remember(step: StepContext, state: State) -> Callable[[], None]:

@@ -33,14 +33,14 @@ Found = tuple[int, int, str]
 
 
 class DivergedError(UserError):
-    """The loss is no number any more."""
+    """The loss is not finite any more."""
 
 
 def stop_when_diverged(epoch: int, train_loss: float, validation_loss: float) -> None:
     """Raise DivergedError unless both losses are finite."""
     if math.isfinite(train_loss) and math.isfinite(validation_loss):
         return
-    message = f"the loss is not a number any more in epoch {epoch}; {TRY}"
+    message = f"the loss is not finite any more in epoch {epoch}; {TRY}"
     raise DivergedError(Problem(message, key="train.optimizer.lr"))
 
 
@@ -69,7 +69,7 @@ def divergence_error(
     times = f"in {num_steps} steps in a row" if num_steps > 1 else "in the one step of an epoch"
     where = f"step {state.totals.num_steps} of epoch {epoch}"
     lines = [
-        f"the loss or its gradient was no finite number {times}; no such step was applied",
+        f"the loss or its gradient was not finite {times}; no such step was applied",
         f"the last: {where}, on {_name_rows(source, batch.rows)}",
         find_first(step, source, batch, state),
         f"look at these rows; {TRY_LBFGS if needs_closure(type(step.optimizer)) else TRY}",
@@ -81,7 +81,7 @@ def find_first(step: StepContext, source: Source, batch: LocalBatch, state: Stat
     """The first place in a skipped step with a value that is not finite, in words.
 
     It is computed once more as it was: rows, masks, precision and micro-batches are the same. The
-    model is left as it is, but for its gradients.
+    model is left as it is, except its gradients.
     """
     model, calls = state.model, count()
     places = [*_find_in_rows(source, batch), *_find_in_weights(model)]

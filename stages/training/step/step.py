@@ -118,7 +118,7 @@ def train_step_on_device(step: StepContext, batch: LocalBatch, state: State) -> 
 def compute_gradients(
     step: StepContext, batch: LocalBatch, state: State, snapshot: BufferSnapshot
 ) -> Tensor:
-    """Leave the gradient of a batch's mean loss in the weights; return our part of the loss ().
+    """Leave the gradient of a batch's mean loss in the weights; return the local part of it ().
 
     Where the memory is full, fewer rows at once are tried, from the buffers of `snapshot` on.
     """

@@ -399,23 +399,23 @@ def kill_and_go_on(trained: Project, num_kills: int, seed: int, **variables: str
                 said += line
                 if line.startswith("epoch"):
                     break
-            # Not before there is something to go on from, if it has not ended by then.
+            # Not before there is something to resume from, if it has not ended by then.
             while process.poll() is None and not saved_by(trained):
                 time.sleep(0.01)
             time.sleep(moments.uniform(0.0, 0.6))
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 killed += 1
-        resumed += "goes on from" in said
+        resumed += "resumes from" in said
     with training(trained, **variables) as process:
         said = process.communicate(timeout=120)[0]
         assert process.returncode == 0, said
-    resumed += "goes on from" in said
+    resumed += "resumes from" in said
     assert resumed >= max(1, num_kills // 2)
     after = {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()}
     assert after == before
     left = [p.name for p in (trained.path / ".reprise/checkpoints").iterdir() if p.is_dir()]
-    assert left == [], "a training that has ended leaves nothing to go on from"
+    assert left == [], "a training that has ended leaves nothing to resume from"
 
 
 def test_a_killed_training_ends_with_the_same_bytes(trained: Project) -> None:
@@ -452,8 +452,8 @@ def test_a_training_killed_in_the_middle_of_anything_ends_with_the_same_bytes(
         said = process.communicate(timeout=120)[0]
         assert process.returncode == 0, said
     first, *parts = re.split("|".join(f"^{moment}: -9$" for moment in MOMENTS), said, flags=re.M)
-    assert "goes on from" not in first
-    assert ["goes on from" in part for part in parts] == [True] * len(MOMENTS), said
+    assert "resumes from" not in first
+    assert ["resumes from" in part for part in parts] == [True] * len(MOMENTS), said
     assert outputs(trained) == before
 
 
@@ -467,7 +467,7 @@ def kill_in_the_middle(trained: Project, folder: Path) -> None:
         with training(trained, KILL_AT=moment, KILL_RANK=rank, **two) as process:
             said = process.communicate(timeout=120)[0]
             assert process.returncode == (0 if moment == "end" else -signal.SIGKILL), said
-        assert ("goes on from" in said) == (number > 0), said
+        assert ("resumes from" in said) == (number > 0), said
     assert outputs(trained) == before
 
 
@@ -523,10 +523,10 @@ def stop_and_go_on(trained: Project, processes: str) -> None:
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=60)[0]
         assert process.returncode == PREEMPTED, said
-    assert "the next run goes on from the last checkpoint" in said
+    assert "the next run resumes from the last checkpoint" in said
     with training(trained, **several) as process:
         assert process.stdout is not None
-        assert any("goes on from" in line for line in process.stdout)
+        assert any("resumes from" in line for line in process.stdout)
 
 
 @pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.soak)])
@@ -541,12 +541,12 @@ def test_ctrl_c_leaves_a_checkpoint_and_nothing_else(trained: Project, processes
         said = process.communicate(timeout=60)[0]
         assert process.returncode == 130, said
         assert psutil.wait_procs(family, timeout=5)[1] == []
-    assert "the next run goes on from the last checkpoint" in said
+    assert "the next run resumes from the last checkpoint" in said
     assert "interrupted; the last outputs are back in place" in said
     assert "Traceback" not in said
     with training(trained, **several) as process:
         assert process.stdout is not None
-        assert any("goes on from" in line for line in process.stdout)
+        assert any("resumes from" in line for line in process.stdout)
 
 
 @pytest.mark.soak
@@ -580,8 +580,8 @@ def test_ctrl_c_ends_dvc_with_all_that_it_has_started(
         assert (process.returncode != 0) == interrupted, said[-1]
         assert psutil.wait_procs(family, timeout=5)[1] == []
     assert "Traceback" not in said[0]
-    assert "the next run goes on from the last checkpoint" in said[0]
-    assert "goes on from" in said[1]
+    assert "the next run resumes from the last checkpoint" in said[0]
+    assert "resumes from" in said[1]
 
 
 def iter_until(lines: Iterable[str], begins: str) -> Iterator[str]:
@@ -603,7 +603,7 @@ def test_told_to_stop_without_a_checkpoint_it_does_not_say_that_it_can_go_on(
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signal.SIGTERM, said
-    assert "goes on" not in said
+    assert "resumes" not in said
 
 
 @pytest.mark.parametrize("asked", ["soon", "-1", "nan"])

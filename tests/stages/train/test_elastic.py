@@ -71,7 +71,7 @@ def kill_workers(
     moments, killed, fresh, said = random.Random(seed), 0, True, ""
 
     def kill(victim: psutil.Process, seconds: float) -> None:
-        # Not before there is something to go on from.
+        # Not before there is something to resume from.
         until = time.monotonic() + 20
         while not list((project.path / ".reprise/checkpoints").glob("*/*-*.p*t")):
             assert time.monotonic() < until
@@ -129,7 +129,7 @@ def test_two_machines_of_which_one_loses_its_process_train_as_one(
     clone = Project(tmp_path / "clone")
     said = train_on_two_machines(built, clone, num_kills=1, PET_MAX_RESTARTS="1")
     assert "2 processes on 2 machines" in said
-    assert "goes on from" in said
+    assert "resumes from" in said
     assert outputs(built) == outputs(clone)
     assert losses_of(built) == pytest.approx(alone, rel=1e-4)
     left = [p.name for p in (built.path / ".reprise/checkpoints").iterdir() if p.is_dir()]
@@ -176,7 +176,7 @@ def test_where_the_memory_of_one_process_is_full_all_take_fewer_rows(
     assert said.count("process 1 is out of memory with 32 rows at once; try 16") == 1
     assert said.count("out of memory with 32 rows at once: 16 from here on") == 1
     assert said.count("started again") == 1
-    assert ("goes on from" in said) == (calls != "0")
+    assert ("resumes from" in said) == (calls != "0")
     ours, losses = outputs(project), losses_of(project)
     assert json.loads(ours["recipe.json"])["train"]["micro_batch_size"] == 16
     left = [p.name for p in (project.path / ".reprise/checkpoints").iterdir() if p.is_dir()]
@@ -197,7 +197,7 @@ def test_a_lost_process_changes_no_byte_every_time(built: Project, parallel: str
     before = outputs(built)
     with training(built, PET_NPROC_PER_NODE="2", PET_MAX_RESTARTS="20") as process:
         said = kill_workers(built, process, 20, seed=1)
-    assert said.count("goes on from") >= 19
+    assert said.count("resumes from") >= 19
     assert outputs(built) == before
 
 
@@ -339,7 +339,7 @@ def test_where_torchrun_itself_is_killed_it_is_said(
         return subprocess.Popen([sys.executable, "-c", code])
 
     monkeypatch.setattr("stages.train.launch.start", start_killed)
-    with pytest.raises(UserError, match=r"torchrun was ended by SIGKILL.*goes on from the last"):
+    with pytest.raises(UserError, match=r"torchrun was ended by SIGKILL.*resumes from the last"):
         launch(2, tmp_path, None)
 
 

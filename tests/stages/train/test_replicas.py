@@ -140,7 +140,7 @@ def test_killed_and_told_to_stop_they_go_on_and_end_with_the_same_bytes(
             time.sleep(0.05)
         assert members(process.pid) == []
     with training(project, **ONE_AT_A_TIME) as process:
-        said = read_until(process, "goes on from")
+        said = read_until(process, "resumes from")
         said += read_until(process, "│ epoch")
         process.send_signal(signal.SIGTERM)
         said += process.communicate(timeout=60)[0]

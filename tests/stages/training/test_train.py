@@ -667,7 +667,7 @@ def test_steps_are_taken_in_training_mode_and_validation_is_not() -> None:
 def test_a_validation_loss_that_is_no_number_stops_the_training() -> None:
     data = classification()
     data.validation.batch["numeric"][3, 2] = math.nan
-    with pytest.raises(DivergedError, match="not a number any more in epoch 1"):
+    with pytest.raises(DivergedError, match="not finite any more in epoch 1"):
         run(model(), data, train_params())
 
 
@@ -1122,7 +1122,7 @@ def test_a_mistake_that_two_processes_meet_is_told_once(tmp_path: Path) -> None:
     done = project.run("python", "-m", "stages.train", ok=False, env={"PET_NPROC_PER_NODE": "2"})
     assert "2 processes" in done.stdout
     assert "Traceback" not in done.stderr
-    assert done.stderr.count("the loss is not a number any more") == 1
+    assert done.stderr.count("the loss is not finite any more") == 1
     assert "train.optimizer.lr: 1e+30" in done.stderr
     assert not list((project.path / "data/.writing").iterdir())
 

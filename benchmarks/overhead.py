@@ -1,6 +1,6 @@
-"""How long the road takes, and how much of it is not the stages' own work.
+"""The time that the pipeline takes, and the part of it that is not the stages' own work.
 
-    python -m benchmarks.road            # about three minutes on two cores
+    python -m benchmarks.overhead            # about three minutes on two cores
 
 Three figures, each a ratio or a difference inside this one run:
 
