@@ -26,14 +26,14 @@ def main() -> None:
     random = np.random.default_rng(0)
     target = random.integers(2, size=ROWS)
     score = 1 / (1 + np.exp(-(random.normal(size=ROWS) + target)))
-    print(f"| metric | {RESAMPLES} resamples of {ROWS} rows | scikit-learn's time over ours |")
+    print(f"| metric | {RESAMPLES} resamples of {ROWS} rows | scikit-learn's time over Reprise's |")
     print("|---|---|---|")
     for scores, kind in ((score, "no two equal"), (score.round(3), "1,000 different")):
         probabilities = np.stack([1 - scores, scores], axis=1)
         for name in REFERENCES:
             seconds = _seconds(name, target, probabilities)
-            theirs = _theirs(name, target, probabilities) * RESAMPLES
-            print(f"| {name}, scores {kind} | {seconds:.1f} s | {theirs / seconds:.0f} |")
+            sklearn = _sklearn(name, target, probabilities) * RESAMPLES
+            print(f"| {name}, scores {kind} | {seconds:.1f} s | {sklearn / seconds:.0f} |")
     for name in ("log_loss", "f1_macro"):
         print(f"| {name} | {_seconds(name, target, probabilities):.1f} s | |")
 
@@ -44,16 +44,16 @@ def _seconds(name: str, target: np.ndarray, probabilities: np.ndarray) -> float:
     return time.perf_counter() - start
 
 
-def _theirs(name: str, target: np.ndarray, probabilities: np.ndarray) -> float:
+def _sklearn(name: str, target: np.ndarray, probabilities: np.ndarray) -> float:
     """Seconds that a resample costs with scikit-learn."""
-    ours = weighted_metric(name, "classification", target, probabilities)
-    assert ours is not None
+    own = weighted_metric(name, "classification", target, probabilities)
+    assert own is not None
     seconds = 0.0
     for weights in (row for block in draw_weights(ROWS, COMPARED) for row in block):
         start = time.perf_counter()
         value = REFERENCES[name](target, probabilities[:, 1], sample_weight=weights)
         seconds += time.perf_counter() - start
-        assert abs(value - ours(weights[None])[0]) < 1e-9
+        assert abs(value - own(weights[None])[0]) < 1e-9
     return seconds / COMPARED
 
 

@@ -155,7 +155,7 @@ def by_hand(model: nn.Module, data: Data, params: TrainParams, case: Case) -> fl
     return watch.seconds
 
 
-def ours(
+def reprise(
     model: nn.Module,
     data: Data,
     params: TrainParams,
@@ -180,9 +180,9 @@ def ours(
 
 CONTENDERS: dict[str, Contender] = {
     "by hand": by_hand,
-    "ours": ours,
-    "ours, not deterministic": partial(ours, deterministic=False),
-    "ours, compiled": partial(ours, compiled=True),
+    "reprise": reprise,
+    "reprise, not deterministic": partial(reprise, deterministic=False),
+    "reprise, compiled": partial(reprise, compiled=True),
 }
 
 

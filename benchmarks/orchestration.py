@@ -41,9 +41,9 @@ def plans(folder: Path) -> None:
     timed(["dvc", "repro"], project)
     many = many_stages(folder / "many")
     plan = ["reprise", "plan"]
-    ours, dvc = in_turns(lambda: timed(plan, project), lambda: timed(["dvc", "status"], project))
+    reprise, dvc = in_turns(lambda: timed(plan, project), lambda: timed(["dvc", "status"], project))
     print(
-        f"\nreprise plan: {ours:.2f} s (bar: 1.5); dvc status {dvc:.2f} s: {ours / dvc:.2f} times"
+        f"\nreprise plan: {reprise:.2f} s (bar: 1.5); dvc status {dvc:.2f} s: {reprise / dvc:.2f} times"
     )
     code = many / "stages/code0.py"
     text = code.read_text(encoding="utf-8")
@@ -78,9 +78,12 @@ def flows(folder: Path) -> None:
             )
             for _ in range(3)
         ]
-        ours, dvc = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
-        print(f"the whole pipeline: reprise run {ours:.1f} s, dvc repro {dvc:.1f} s: ", end="")
-        print(f"{ours - dvc:+.1f} s (bar: +8)")
+        reprise, dvc = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
+        print(
+            f"the whole pipeline: reprise run {reprise:.1f} s, dvc repro {dvc:.1f} s: ",
+            end="",
+        )
+        print(f"{reprise - dvc:+.1f} s (bar: +8)")
         lines = ["stages:"]
         for name in ("left", "right"):
             lines += [f"  {name}:", "    cmd: sleep 10", "    always_changed: true"]

@@ -182,7 +182,7 @@ def by_hand(model: nn.Module, data: Data, params: TrainParams) -> None:
         _validate(model, data)
 
 
-def ours(model: nn.Module, data: Data, params: TrainParams) -> None:
+def reprise(model: nn.Module, data: Data, params: TrainParams) -> None:
     """The loop with all that the stage does: TensorBoard, checkpoints, early stopping, progress."""
     spec = ModelSpec(name="benchmark", arguments={}, inputs={}, num_outputs=1)
     with _in_new_folder(), lock_checkpoints("benchmark") as folder, stop_signals() as stop_signal:
@@ -325,7 +325,7 @@ def _in_new_folder() -> Iterator[None]:
 
 def contenders() -> dict[str, Contender]:
     """All that are installed, by name."""
-    found: dict[str, Contender] = {"by hand": by_hand, "ours": ours}
+    found: dict[str, Contender] = {"by hand": by_hand, "reprise": reprise}
     if importlib.util.find_spec("lightning"):
         found["lightning"] = lambda *given: lightning(*given, bare=False)
         found["lightning, all off"] = lambda *given: lightning(*given, bare=True)

@@ -85,8 +85,8 @@ def _add(*paths: Path) -> None:
         raise
 
 
-def _refuse_others(conflicts: list[Path], ours: list[Path]) -> None:
-    rest = [p for p in conflicts if not any(p == path or path in p.parents for path in ours)]
+def _refuse_others(conflicts: list[Path], resolved: list[Path]) -> None:
+    rest = [p for p in conflicts if not any(p == path or path in p.parents for path in resolved)]
     if rest:
         raise UserError(
             "what runs is decided by files that still have conflicts:\n  "

@@ -28,7 +28,7 @@ HOME_SECONDS = 5.0
 def keep(run: str, grace_seconds: float) -> Iterator[None]:
     """Have a watchdog for the flow run `run` from now on; a normal end of the block sends it home.
 
-    What this process starts meanwhile (git, DVC) carries the run's id. Under a worker, our
+    What this process starts meanwhile (git, DVC) carries the run's id. Under a worker, its
     parent, the end of the worker is the run's end.
     """
     LOG.parent.mkdir(parents=True, exist_ok=True)

@@ -141,11 +141,13 @@ def num_threads() -> int:
 
 
 def _check_inputs(session: "Session", signature: Signature, folder: Path) -> None:
-    for what, theirs, ours in (
+    for what, model_values, signature_values in (
         ("inputs", session.get_inputs(), signature.inputs),
         ("outputs", session.get_outputs(), signature.outputs),
     ):
-        of_model, of_signature = ([each.name for each in named] for named in (theirs, ours))
+        of_model, of_signature = (
+            [each.name for each in named] for named in (model_values, signature_values)
+        )
         if of_model != of_signature:
             raise UserError(
                 f"{folder}/signature.json names the {what} {', '.join(of_signature[:12])}; "

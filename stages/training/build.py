@@ -78,7 +78,8 @@ def assemble(
     # Before anything else looks at the weights: which of them are trained.
     frozen_norms = [] if params.groups is None else freeze(model, params.groups)
     check_one_row(model, frozen_norms, data.train, params, world)
-    by_closure = needs_closure(resolve("optimizer", params.optimizer)[0])
+    resolved = resolve("optimizer", params.optimizer)
+    by_closure = needs_closure(resolved[0])
     # FSDP and LBFGS flatten the weights, which takes them in the usual order; images may differ.
     if choices.channels_last and not choices.sharded and not by_closure:
         put_channels_last(model)
@@ -88,7 +89,7 @@ def assemble(
     if choices.sharded:
         for each in (model,) if average is None else (model, average):
             shard_model(each, device, world)
-    optimizer = make_optimizer(model, params)
+    optimizer = make_optimizer(model, params, resolved)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     if choices.sharded:
         weights = keep_parts(weights, optimizer)

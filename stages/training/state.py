@@ -89,6 +89,14 @@ class EpochTotals:
     # Steps in a row that were skipped; the count continues over the end of an epoch.
     consecutive_skips: int | Tensor = 0
 
+    def add_step(self, loss: float, norm: float, num_rows: float) -> None:
+        """Add a step that was applied, on a CPU; `loss` is the mean over `num_rows`."""
+        self.loss += loss * num_rows
+        self.norm += norm
+        self.rows += num_rows
+        self.steps_applied += 1
+        self.consecutive_skips = 0
+
     def to(self, device: torch.device) -> "EpochTotals":
         """The same, with tensors on `device` for all numbers that it adds up itself."""
         for name in ON_DEVICE:

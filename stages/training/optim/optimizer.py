@@ -8,17 +8,20 @@ from torch import nn
 
 from stages.common.errors import Problem, UserError
 from stages.training.optim.param_groups import rates
-from stages.training.optim.registry import allowed, resolve
+from stages.training.optim.registry import Resolved, allowed, resolve
 from stages.training.params import TrainParams
 
 
-def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, params: TrainParams, resolved: Resolved | None = None
+) -> torch.optim.Optimizer:
     """The optimizer over two groups: weight decay spares biases and norms (one-dimensional).
 
     Over two of each learning rate, if `train.groups` has several; the optimizer's own is first.
     One that needs a closure takes one group of all weights, and knows no weight decay.
+    The name of `params` is resolved here unless `resolved` is handed in.
     """
-    optimizer_class, arguments = resolve("optimizer", params.optimizer)
+    optimizer_class, given = resolved or resolve("optimizer", params.optimizer)
     taken = inspect.signature(optimizer_class).parameters
     spared = {"weight_decay": 0.0} if "weight_decay" in taken else {}
     groups: list[dict[str, Any]] = []
@@ -30,8 +33,7 @@ def make_optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimiz
         groups.append({"params": [weight for weight in weights if weight.ndim > 1], **own})
         groups.append({"params": [weight for weight in weights if weight.ndim <= 1], **own})
         groups[-1] |= spared
-    if "fused" in taken:
-        arguments["fused"] = True
+    arguments = {**given, "fused": True} if "fused" in taken else given
     try:
         optimizer: torch.optim.Optimizer = optimizer_class(
             [group for group in groups if group["params"]], **arguments

@@ -21,7 +21,7 @@ from stages.training.optim.loss import make_loss
 from stages.training.optim.monitored_metric import monitored_direction
 from stages.training.optim.optimizer import closures, make_optimizer, needs_closure
 from stages.training.optim.param_groups import check_groups
-from stages.training.optim.registry import resolve
+from stages.training.optim.registry import Resolved, resolve
 from stages.training.optim.schedule import make_schedule
 from stages.training.params import NUM_CLASSES, TrainParams
 
@@ -38,9 +38,10 @@ def check_names(
     None: they are not known. Raises UserError with all names and arguments that are wrong.
     """
     problems: list[Problem] = []
+    resolved: list[Resolved] = []
     checks: list[Callable[[], object]] = [
         lambda: make_loss(params, task, num_classes=len(classes or ()) or NUM_CLASSES),
-        lambda: resolve("optimizer", params.optimizer),
+        lambda: resolved.append(resolve("optimizer", params.optimizer)),
         lambda: resolve("schedule", params.schedule),
         lambda: monitored_direction(params, task),
         lambda: check_compiler(params.compile),
@@ -60,17 +61,17 @@ def check_names(
     problems += check_averages(params)
     if problems:
         raise UserError(*problems)
-    _rehearse(params)
+    _rehearse(params, resolved[0])
 
 
-def _rehearse(params: TrainParams) -> None:
+def _rehearse(params: TrainParams, resolved: Resolved) -> None:
     """Two steps on nothing: an argument of the right type may still have a value that fails."""
     params = params.model_copy(update={"groups": None})
     weights = nn.ParameterList([torch.zeros(2, 2), torch.zeros(2)])
-    optimizer = make_optimizer(weights, params)
+    optimizer = make_optimizer(weights, params, resolved)
     closures = [lambda: 0.0] if needs_closure(type(optimizer)) else []
     if closures:
-        _rehearse_closure(params)
+        _rehearse_closure(params, resolved)
     schedule = make_schedule(optimizer, params, None, "min")
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
@@ -89,10 +90,10 @@ def _rehearse(params: TrainParams) -> None:
         raise UserError(Problem(message, key="train.schedule")) from None
 
 
-def _rehearse_closure(params: TrainParams) -> None:
+def _rehearse_closure(params: TrainParams, resolved: Resolved) -> None:
     """Two steps down a bowl, which must lead anywhere."""
     (weight,) = weights = nn.ParameterList([torch.zeros(2)])
-    optimizer = make_optimizer(weights, params)
+    optimizer = make_optimizer(weights, params, resolved)
 
     def closure() -> float:
         weight.grad = weight.detach() + 1

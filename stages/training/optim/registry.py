@@ -19,6 +19,8 @@ from stages.training.optim.bounds import BOUNDS
 from stages.training.optim.call_signature import arguments_model
 
 Kind = Literal["loss", "optimizer", "schedule"]
+# A class and the arguments that it is called with.
+Resolved = tuple[type, dict[str, Any]]
 
 REGRESSION_LOSSES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
 CLASSIFICATION_LOSSES = ("CrossEntropyLoss", "MultiMarginLoss")
@@ -164,7 +166,7 @@ def arguments_of(kind: Kind, name: str) -> type[BaseModel]:
     return arguments_model(named, _HIDDEN[kind], FILLED, _KNOWN.get(name, {}), bounds)
 
 
-def resolve(kind: Kind, named: ClassSpec) -> tuple[type, dict[str, Any]]:
+def resolve(kind: Kind, named: ClassSpec) -> Resolved:
     """The class that `train.<kind>.name` means and its checked arguments.
 
     Raises UserError for an unknown or refused name and for arguments that the class doesn't take.

@@ -68,13 +68,7 @@ def closure_step(step: StepContext, batch: LocalBatch, state: State) -> None:
         put_back()
         totals.consecutive_skips += 1
         return
-    loss, norm = seen[0]
-    num_rows = batch.global_batch_size / world.size
-    totals.loss += loss * num_rows
-    totals.norm += norm
-    totals.rows += num_rows
-    totals.steps_applied += 1
-    totals.consecutive_skips = 0
+    totals.add_step(*seen[0], batch.global_batch_size / world.size)
 
 
 def _stay(closure: Callable[[], float]) -> None:

@@ -86,12 +86,7 @@ def train_step(step: StepContext, batch: LocalBatch, state: State) -> None:
 
         # totals: the loss is scaled to this process's share of the batch, so that the sum over all
         # processes is that of the batch
-        num_rows = batch.global_batch_size / world.size
-        totals.loss += loss * num_rows
-        totals.norm += norm
-        totals.rows += num_rows
-        totals.steps_applied += 1
-        totals.consecutive_skips = 0
+        totals.add_step(loss, norm, batch.global_batch_size / world.size)
     else:
         snapshot.put_back()
         totals.consecutive_skips += 1
