@@ -43,7 +43,8 @@ def plans(folder: Path) -> None:
     plan = ["reprise", "plan"]
     reprise, dvc = in_turns(lambda: timed(plan, project), lambda: timed(["dvc", "status"], project))
     print(
-        f"\nreprise plan: {reprise:.2f} s (bar: 1.5); dvc status {dvc:.2f} s: {reprise / dvc:.2f} times"
+        f"\nreprise plan: {reprise:.2f} s (bar: 1.5); dvc status {dvc:.2f} s: "
+        f"{reprise / dvc:.2f} times"
     )
     code = many / "stages/code0.py"
     text = code.read_text(encoding="utf-8")

@@ -85,11 +85,11 @@ def cold(project: Path, folder: Path) -> None:
 
 def no_op(project: Path, bare: Path) -> None:
     """Time `dvc repro` with nothing to do, in turns with the bare project's."""
-    reprise, bare = in_turns(
+    reprise, baseline = in_turns(
         lambda: timed(["dvc", "repro"], project), lambda: timed(["dvc", "repro"], bare)
     )
-    print(f"\nno-op dvc repro: {reprise:.2f} s, bare DVC {bare:.2f} s: ", end="")
-    print(f"{reprise / bare:.2f} times (bar: 1.5)")
+    print(f"\nno-op dvc repro: {reprise:.2f} s, bare DVC {baseline:.2f} s: ", end="")
+    print(f"{reprise / baseline:.2f} times (bar: 1.5)")
 
 
 def starts(project: Path) -> None:
@@ -106,10 +106,12 @@ def starts(project: Path) -> None:
         names = ", ".join(IMPORT_NAMES.get(library, library) for library in libraries)
         first = [sys.executable, "-c", FIRST_LINE, stage]
         bare = [sys.executable, "-c", f"import {names}"]
-        reprise, bare = in_turns(
+        reprise, baseline = in_turns(
             lambda first=first: timed(first, project), lambda bare=bare: timed(bare, project)
         )
-        print(f"  {stage:10} {reprise:5.2f} s, imports {bare:5.2f} s: {reprise - bare:+.2f} s")
+        print(
+            f"  {stage:10} {reprise:5.2f} s, imports {baseline:5.2f} s: {reprise - baseline:+.2f} s"
+        )
 
 
 def in_turns(first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
