@@ -103,6 +103,25 @@ def gc(days: int, yes: bool, dry: bool, shared: bool) -> None:  # noqa: FBT001
 
 
 @main.command()
+@click.argument("path", type=click.Path())
+@click.option("--target", required=True, metavar="COLUMN", help="What to predict.")
+@click.option("--task", type=click.Choice(["classification", "regression"]), help="Else as found.")
+@click.option("--key", metavar="COLUMN", help="It names the rows; else as found.")
+@click.option("--time", metavar="COLUMN", help="Test on the latest rows.")
+@click.option("--group", metavar="COLUMN", help="Its rows stay in one split, such as a patient's.")
+@click.option("--new", type=click.Path(), help="Rows to predict; else the test rows.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--force", is_flag=True, help="Give up edits of params.yaml that no commit holds.")
+@stop_at_mistakes
+def init(path: str, **options: Any) -> None:
+    """Look at the data in PATH and write a params.yaml that trains on it."""
+    from pipeline.commands.init import init
+
+    init(Path(path), **options)
+
+
+@main.command()
 @click.argument("name", required=False)
 @click.option("--force", is_flag=True, help="Give up edits of params.yaml that no commit holds.")
 @stop_at_mistakes
@@ -180,29 +199,11 @@ def predict(file: str, output: str | None, explain: bool) -> None:  # noqa: FBT0
 @click.option("--access-log", is_flag=True, help="A line for each request.")
 def serve(host: str, port: int, model: str | None, **limits: Any) -> None:
     """Answer requests over HTTP with the trained model, and with a new one once it is there."""
+    from pipeline.serve.command import serve_as_asked
+
     # A path is meant from where the command was given; it runs in the repository's root.
-    _serve(host, port, "data/infer" if model is None else str(Path(model).absolute()), **limits)
-
-
-@stop_at_mistakes
-def _serve(
-    host: str,
-    port: int,
-    model: str,
-    *,
-    access_log: bool,
-    allow_host: tuple[str, ...],
-    max_body_mb: int,
-    **limits: Any,
-) -> None:
-    from pipeline.serve.command import is_loopback, read_token, serve
-    from pipeline.serve.http.hosts import known_hosts
-    from pipeline.serve.service import Settings
-
-    limits["max_body_bytes"] = max_body_mb << 20
-    limits["hosts"] = known_hosts(host, allow_host, loopback=is_loopback(host))
-    settings = Settings(Path(model), token=read_token(host), **limits)
-    serve(settings, host, port, access_log=access_log)
+    folder = Path("data/infer") if model is None else Path(model).absolute()
+    stop_at_mistakes(serve_as_asked)(folder, host, port, **limits)
 
 
 @main.command()

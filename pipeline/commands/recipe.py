@@ -35,11 +35,8 @@ def write_recipe(name: str, *, force: bool) -> None:
     if old == new:
         click.echo(f"{PARAMS} is the recipe {name} already")
         return
-    if not force and old and not _is_kept(old):
-        raise UserError(
-            f"{PARAMS} has edits that are not committed and would be lost\n"
-            f"  commit them, or give them up with 'reprise recipe {name} --force'"
-        )
+    if not force:
+        stop_at_unsaved_edits(new, f"reprise recipe {name} --force")
     for line in difflib.unified_diff(
         old.splitlines(), new.splitlines(), str(PARAMS), f"recipe {name}", lineterm="", n=1
     ):
@@ -47,6 +44,19 @@ def write_recipe(name: str, *, force: bool) -> None:
         click.secho(line, fg=colour)
     write_whole(PARAMS, new)
     click.echo(f"\n{PARAMS} is the recipe {name} now: run 'dvc repro'")
+
+
+def stop_at_unsaved_edits(new: str, command: str) -> None:
+    """Raise UserError where `params.yaml` has edits that nothing else holds and `new` would undo.
+
+    `command` is the one that gives them up.
+    """
+    old = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
+    if old and old != new and not _is_kept(old):
+        raise UserError(
+            f"{PARAMS} has edits that are not committed and would be lost\n"
+            f"  commit them, or give them up with '{command}'"
+        )
 
 
 def _is_kept(text: str) -> bool:

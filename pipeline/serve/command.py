@@ -11,7 +11,9 @@ import socket
 import threading
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -27,6 +29,7 @@ from pipeline.serve.http.connections import (
     Listener,
     max_connections,
 )
+from pipeline.serve.http.hosts import known_hosts
 from pipeline.serve.http.log import set_up_log
 from pipeline.serve.service import Service, Settings
 from stages.common.errors import UserError
@@ -38,6 +41,23 @@ MAX_EXAMPLE_LENGTH = 400
 # Beyond the time-out of a request, which is under way when the server is told to stop.
 GRACE_SECONDS = 5
 BACKLOG = 2048
+
+
+def serve_as_asked(
+    model: Path,
+    host: str,
+    port: int,
+    *,
+    access_log: bool,
+    allow_host: tuple[str, ...],
+    max_body_mb: int,
+    **limits: Any,
+) -> None:
+    """Serve the model in a folder, with the options of the command line as they are named there."""
+    limits["max_body_bytes"] = max_body_mb << 20
+    limits["hosts"] = known_hosts(host, allow_host, loopback=is_loopback(host))
+    settings = Settings(model, token=read_token(host), **limits)
+    serve(settings, host, port, access_log=access_log)
 
 
 def serve(settings: Settings, host: str, port: int, *, access_log: bool) -> None:

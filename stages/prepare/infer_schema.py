@@ -29,7 +29,7 @@ def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
     Raises UserError with every column that has to be decided by hand.
     """
     _check_names(table, params)
-    target = _find_target(table[params.target], params.task)
+    target = find_target(table[params.target], params.task)
     features: list[Feature] = []
     problems: list[Problem] = []
     for column in table.iter_columns():
@@ -40,7 +40,7 @@ def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
         if kind == "exclude" or (kind is None and is_apart):
             continue
         try:
-            features.append(_find_feature(column, kind))
+            features.append(find_feature(column, kind))
         except UserError as error:
             problems += error.problems
     if problems:
@@ -89,7 +89,11 @@ def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
         raise UserError(*problems)
 
 
-def _find_feature(column: pl.Series, named: FeatureKind | None) -> Feature:
+def find_feature(column: pl.Series, named: FeatureKind | None) -> Feature:
+    """Describe a column as of the kind `named`, or of the one that it looks like.
+
+    Raises UserError where it can't be told.
+    """
     kind = kind_of(named or guess_kind(column))
     key = f"prepare.columns.{column.name}"
     if kind.TYPE != ARRAY and column.null_count() == column.len():
@@ -128,7 +132,8 @@ def _stop_at_long(column: pl.Series, key: str) -> None:
         raise UserError(Problem(message, key=key, allowed=("exclude", "numeric", "categorical")))
 
 
-def _find_target(column: pl.Series, task: str) -> Target:
+def find_target(column: pl.Series, task: str) -> Target:
+    """The task and the classes. Raises UserError for gaps, and where there is nothing to learn."""
     if column.dtype.is_nested():
         message = f"the target '{column.name}' is of type {column.dtype}, not a class or a value"
         raise UserError(Problem(message, key="prepare.target", value=column.name))

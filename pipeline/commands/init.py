@@ -1,0 +1,154 @@
+"""A user's own data: what is in it, and a `params.yaml` that trains on it."""
+
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.commands.recipe import stop_at_unsaved_edits
+from pipeline.common.atomic import write_whole
+from pipeline.common.git import try_git
+from pipeline.common.programs import python
+from pipeline.params.template import fill_template, flow_map
+from stages.common.errors import UserError
+from stages.common.params import PARAMS
+
+RAW = Path("data/raw")
+# From it on, git is no place for a file.
+LARGE_BYTES = 1_000_000
+HEADINGS = ("column", "role", "missing", "distinct", "values", "why")
+MIN_WHY = 24
+
+
+def init(
+    path: Path, *, new: str | None, dry_run: bool, as_json: bool, force: bool, **options: str | None
+) -> None:
+    """Look at `path`, print what is found, and write `params.yaml` and a suite of expectations.
+
+    `options` are those of the command line by their names, `target` among them; `new` are the rows
+    to predict. With `dry_run` nothing is written. Raises UserError for a source that lies outside
+    the repository, and where edits of `params.yaml` would be lost, unless `force` gives them up.
+    """
+    source = path if dry_run else _inside(path)
+    found = _survey(source, options)
+    suite = source.with_name(f"{source.stem.split('.')[0]}.expectations.yaml")
+    values = found["values"] | {
+        "prepare.expectations": str(suite),
+        "infer.input": None if new is None else new if dry_run else str(_inside(Path(new))),
+        "evaluate.gates": {},
+    }
+    title = f"{found['task']['name'].capitalize()} of {options['target']} from {source.name}."
+    text = fill_template(values, title)
+    if as_json:
+        click.echo(json.dumps(found | {"values": values}, ensure_ascii=False, indent=2))
+    else:
+        _show(found)
+    if dry_run:
+        return
+    if not force:
+        stop_at_unsaved_edits(text, f"reprise init {path} … --force")
+    kept = suite.exists()
+    if not kept:
+        write_whole(suite, _suite_text(source, found["expectations"]))
+    write_whole(PARAMS, text)
+    if not as_json:
+        _say_next(source, suite, kept=kept)
+
+
+def _inside(path: Path) -> Path:
+    """The path from the repository's root. Raises UserError for what lies elsewhere."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    root, whole = Path.cwd().resolve(), path.resolve()
+    if whole.is_relative_to(root):
+        return whole.relative_to(root)
+    brought = RAW / path.name
+    raise UserError(
+        f"{path} lies outside the repository, where DVC can't tell its versions apart\n"
+        f"  bring it in      cp -r {path} {brought} && dvc add {brought}\n"
+        f"  or keep the tie  dvc import-url {whole} {brought}\n"
+        f"  then             reprise init {brought} …   (--dry-run looks at it where it lies)"
+    )
+
+
+def _survey(source: Path, options: Mapping[str, str | None]) -> dict[str, Any]:
+    """The findings of `stages.tools.init`, which says itself what is wrong."""
+    words = [word for name, value in options.items() if value for word in (f"--{name}", value)]
+    command = [*python("stages.tools.init"), *words, "--", str(source)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _suite_text(source: Path, rules: Iterable[Mapping[str, Any]]) -> str:
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width = 4096
+    text = io.StringIO()
+    yaml.dump([flow_map(dict(rule)) for rule in rules], text)
+    return (
+        f"# {source.name} as `reprise init` found it: a draft. `type` and the arguments are\n"
+        "# Great Expectations' own; severity: critical stops the stage prepare, warning is told."
+        f"\n{text.getvalue()}"
+    )
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    """The table of the columns, and what was chosen, each with the reason."""
+    columns = found["columns"]
+    click.echo(f"{found['source']}: {found['num_rows']:,} rows, {len(columns)} columns")
+    for note in found["notes"]:
+        click.echo(note)
+    click.echo()
+    _show_columns(columns, found["num_rows"])
+    for warning in (line for column in columns for line in column["warnings"]):
+        click.echo(f"warning  {warning}")
+    click.echo(f"\n{found['task']['name']}, since {found['task']['why']}")
+    width = max(len(choice["key"]) for choice in found["choices"])
+    for choice in found["choices"]:
+        value = json.dumps(choice["value"], ensure_ascii=False).replace('"', "")
+        click.echo(f"{choice['key']:{width}}  {value}  ({choice['why']})")
+
+
+def _show_columns(columns: list[Mapping[str, Any]], num_rows: int) -> None:
+    rows = [HEADINGS, *(_cells(column, num_rows) for column in columns)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(HEADINGS) - 1)]
+    space = shutil.get_terminal_size((10_000, 0)).columns - sum(widths) - 2 * len(widths)
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        why = row[-1]
+        if len(why) > max(space, MIN_WHY):
+            why = why[: max(space, MIN_WHY) - 1] + "…"
+        click.echo("  ".join([*cells, why]).rstrip())
+
+
+def _cells(column: Mapping[str, Any], num_rows: int) -> tuple[str, ...]:
+    missing = column["missing"]
+    share = f"{missing} ({missing / num_rows:.1%})" if missing else "-"
+    distinct = "-" if column["distinct"] is None else f"{column['distinct']:,}"
+    return column["name"], column["role"], share, distinct, column["values"], column["why"]
+
+
+def _say_next(source: Path, suite: Path, *, kept: bool) -> None:
+    click.echo(f"\nwrote {PARAMS}" + ("" if kept else f" and {suite}"))
+    if kept:
+        click.echo(f"kept {suite}, which was there")
+    if _is_untracked(source):
+        click.echo(f"next: dvc add {source}   (its versions; git is for small files)")
+    click.echo("next: dvc repro, then reprise metrics")
+
+
+def _is_untracked(source: Path) -> bool:
+    """Check whether neither git nor DVC keeps a large source."""
+    if Path(f"{source}.dvc").exists() or try_git(Path.cwd(), "ls-files", str(source)).stdout:
+        return False
+    files = [source] if source.is_file() else [f for f in source.rglob("*") if f.is_file()]
+    return sum(file.stat().st_size for file in files) >= LARGE_BYTES

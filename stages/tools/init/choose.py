@@ -1,0 +1,118 @@
+"""Rules that choose model, loss, optimizer and metrics from what the data are.
+
+Each rule is one line of `Choice`: the key, its value, and why. Figures behind them stand in
+benchmarks/RESULTS.md, 'What init writes'.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from stages.features.schema import Schema
+
+# From so many rows on, each batch and the network are as large as they get.
+FEW_ROWS, MANY_ROWS = 2_000, 100_000
+# Optimizer steps of a training: the epochs follow from them.
+NUM_STEPS = 6_000
+MIN_EPOCHS, MAX_EPOCHS = 8, 100
+# A class with a smaller share of the rows is rare: accuracy alone would overlook it.
+RARE_SHARE = 0.1
+NUM_CLASSES_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Findings that the rules go by. `rarest`: share of the rarest class; None: regression."""
+
+    schema: Schema
+    num_train: int
+    rarest: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A key of params.yaml, its value, and the reason for it."""
+
+    key: str
+    value: Any
+    why: str
+
+
+def choose(facts: Facts) -> Iterator[Choice]:
+    """Yield the choices in the order of params.yaml."""
+    batch_size = _batch_size(facts.num_train)
+    epochs = _epochs(facts.num_train, batch_size)
+    if facts.schema.of_kind("image"):
+        yield from _for_images(facts, batch_size)
+    else:
+        yield from _for_tables(facts, epochs)
+    yield Choice("train.batch_size", batch_size, f"{facts.num_train:,} train rows")
+    if facts.schema.target.task == "regression":
+        yield from _for_amounts()
+    else:
+        yield from _for_classes(facts)
+
+
+def _for_tables(facts: Facts, epochs: int) -> Iterator[Choice]:
+    few = facts.num_train < FEW_ROWS
+    model = {"name": "mlp", "width": 64 if few else 256, "layers": 2, "dropout": 0.2}
+    why = "few rows: a small network" if few else "rows enough for a wider network"
+    yield Choice("build.model", model, f"columns of a table; {why}")
+    yield Choice("train.epochs", epochs, f"about {NUM_STEPS:,} steps, and early stopping")
+    optimizer = {"name": "AdamW", "lr": 2e-3, "weight_decay": 0.05}
+    yield Choice("train.optimizer", optimizer, "the usual start for a network on a table")
+    yield Choice("train.ema", 0.99, "an average of the last steps' weights varies less")
+    width = [32, 64, 128] if few else [128, 256, 512]
+    yield Choice("tune.space", _space(width, "build.model.width"), "where a search would look")
+
+
+def _for_images(facts: Facts, batch_size: int) -> Iterator[Choice]:
+    (image,) = facts.schema.of_kind("image")
+    channels, height, width = image.shape or [1, 1, 1]
+    depth = max(2, min(4, round(math.log2(max(2, min(height, width)) / 4))))
+    model = {"name": "cnn", "channels": [32 * 2**level for level in range(depth)], "width": 128}
+    yield Choice("build.model", model | {"dropout": 0.2}, f"images of {width}×{height}")
+    epochs = max(10, min(60, 8_000 * batch_size // max(1, facts.num_train)))
+    yield Choice("train.epochs", epochs, "until early stopping")
+    optimizer = {"name": "AdamW", "lr": 1e-3, "weight_decay": 0.05}
+    yield Choice("train.optimizer", optimizer, "the usual start for a network on images")
+    if channels > 1:
+        augment = {"flip": 0.5, "shift": max(1, min(height, width) // 12)}
+        yield Choice("train.augment", augment, "photographs: mirrored and shifted at random")
+    yield Choice("train.ema", 0.99, "an average of the last steps' weights varies less")
+    yield Choice("tune.space", _space([64, 128, 256], "build.model.width"), "where to look")
+
+
+def _for_amounts() -> Iterator[Choice]:
+    yield Choice("train.loss", {"name": "MSELoss"}, "an amount: the mean is predicted")
+    yield Choice("evaluate.metrics", ["rmse", "mae", "r2"], "an amount")
+    stopping = {"metric": "loss", "patience": 12}
+    yield Choice("train.early_stopping", stopping, "ends when validation gets no better")
+
+
+def _for_classes(facts: Facts) -> Iterator[Choice]:
+    classes = facts.schema.target.classes or []
+    rare = facts.rarest is not None and facts.rarest < RARE_SHARE
+    yield Choice("train.loss", {"name": "CrossEntropyLoss"}, f"{len(classes)} classes")
+    metrics = ["f1_macro", "accuracy"] if rare else ["accuracy", "f1_macro"]
+    metrics += ["log_loss", *(["roc_auc"] if len(classes) <= NUM_CLASSES_SHOWN else [])]
+    why = f"the rarest class has {facts.rarest:.1%} of the rows, and counts as much as the others"
+    yield Choice("evaluate.metrics", metrics, why if rare else "classes of like size")
+    stopping = {"metric": "loss", "patience": 12}
+    yield Choice("train.early_stopping", stopping, "ends when validation gets no better")
+
+
+def _batch_size(num_rows: int) -> int:
+    """A 64th of the rows, as a power of two from 32 to 1,024."""
+    exponent = round(math.log2(max(1, num_rows) / 64))
+    return 1 << max(5, min(10, exponent))
+
+
+def _epochs(num_rows: int, batch_size: int) -> int:
+    steps = max(1, num_rows // batch_size)
+    return max(MIN_EPOCHS, min(MAX_EPOCHS, round(NUM_STEPS / steps)))
+
+
+def _space(widths: list[int], key: str) -> dict[str, Any]:
+    return {key: widths, "train.optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True}}

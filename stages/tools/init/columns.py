@@ -1,0 +1,83 @@
+"""One column at a time: its values in short, and what is done with it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from stages.features.schema import Feature
+
+NUM_EXAMPLES, MAX_EXAMPLE = 3, 20
+
+
+@dataclass(frozen=True)
+class Column:
+    """A line of the table that `reprise init` prints.
+
+    `role`: the kind that is learned from, or `key`, `target`, `time`, `group`, `left out`.
+    `setting` is what `prepare.columns` has to say of it; None: nothing. `why` gives the reason.
+    """
+
+    name: str
+    role: str
+    missing: int
+    distinct: int | None
+    values: str
+    why: str
+    setting: str | dict[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def describe(
+    column: pl.Series, role: str, why: str, setting: str | dict[str, Any] | None = None
+) -> Column:
+    """The line of a column, counted over all of its rows."""
+    gaps = column.null_count()
+    if column.dtype.is_float():
+        gaps += int(column.is_nan().sum())
+    distinct = None if column.dtype.is_nested() else column.drop_nulls().n_unique()
+    return Column(column.name, role, gaps, distinct, _values(column), why, setting)
+
+
+def say_kind(feature: Feature, column: pl.Series) -> str:
+    """The reason for a column's kind, and what a model gets of it."""
+    gaps = ", and 0 or 1 for a gap" if column.null_count() else ""
+    if feature.kind == "numeric":
+        return f"{_type(column)}; standardised{gaps}"
+    if feature.kind == "boolean":
+        return f"true and false{gaps}"
+    if feature.kind == "categorical":
+        return "texts that repeat; a code each"
+    if feature.kind == "image":
+        shape = "×".join(map(str, feature.shape or []))
+        return f"arrays of numbers, {shape} (channels, height, width)"
+    return f"{_type(column)} that read as {feature.kind}"
+
+
+def _type(column: pl.Series) -> str:
+    if column.dtype.is_integer():
+        return "whole numbers"
+    return "numbers" if column.dtype.is_numeric() else "texts"
+
+
+def _values(column: pl.Series) -> str:
+    """The range of numbers and times, else the first different values."""
+    values = column.drop_nulls()
+    if values.is_empty():
+        return "none"
+    if column.dtype.is_nested():
+        return "arrays"
+    if column.dtype.is_numeric() or column.dtype.is_temporal():
+        return f"{_shown(values.min())} to {_shown(values.max())}"
+    first = values.unique(maintain_order=True).head(NUM_EXAMPLES)
+    rest = ", …" if values.n_unique() > NUM_EXAMPLES else ""
+    return ", ".join(_short(str(value)) for value in first) + rest
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_EXAMPLE else text[: MAX_EXAMPLE - 1] + "…"
+
+
+def _shown(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,165 @@
+"""A look at the whole of a source: the role of each column, the task, and what to write."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from stages.common.errors import UserError, wrong_name
+from stages.features.columns import as_category
+from stages.features.schema import Schema, Target
+from stages.formats.read import read_table
+from stages.prepare.infer_schema import find_feature, find_schema, find_target, names_rows
+from stages.prepare.params import PrepareParams
+from stages.tools.init import roles
+from stages.tools.init.choose import Choice, Facts, choose
+from stages.tools.init.columns import Column, describe, say_kind
+from stages.tools.init.suite import draft_suite
+
+SPLIT = {"seed": 0, "validation": 0.15, "test": 0.2}
+LEFT_OUT = "left out"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line: None is for `init` to find."""
+
+    source: str
+    target: str
+    task: str | None = None
+    key: str | None = None
+    time: str | None = None
+    group: str | None = None
+
+
+def survey(options: Options) -> dict[str, Any]:
+    """Return what was found and what to write, as JSON holds it.
+
+    Raises UserError for a source that can't be read, and for columns that it does not have.
+    """
+    notes: list[str] = []
+    table = read_table(Path(options.source), "PATH", notes.append)
+    _check_named(table, options)
+    has_target = table[options.target].is_not_null()
+    labelled = table.filter(has_target)
+    target = find_target(labelled[options.target], options.task or "auto")
+    columns = [_look_at(column, labelled, target, options) for column in table.iter_columns()]
+    columns = list(_without_copies(columns, table))
+    prepare = _prepare_values(columns, options, target, has_gaps=not has_target.all())
+    schema = find_schema(labelled, PrepareParams.model_validate(prepare))
+    choices = list(choose(_facts(schema, labelled)))
+    return {
+        "source": options.source,
+        "num_rows": table.height,
+        "notes": notes,
+        "columns": [asdict(column) for column in columns],
+        "task": {"name": target.task, "why": _why_task(labelled[options.target], target, options)},
+        "choices": [asdict(choice) for choice in choices],
+        "values": _values(prepare, choices),
+        "expectations": draft_suite(labelled, schema),
+    }
+
+
+def _check_named(table: pl.DataFrame, options: Options) -> None:
+    problems = []
+    for option in ("target", "key", "time", "group"):
+        name = getattr(options, option)
+        if name is not None and name not in table.columns:
+            message = f"--{option} {name}: {options.source} has no such column"
+            problems.append(wrong_name(message, name, table.columns))
+    if problems:
+        raise UserError(*problems)
+
+
+def _look_at(column: pl.Series, table: pl.DataFrame, target: Target, options: Options) -> Column:
+    """The role of one column, by the first rule that fits."""
+    name = column.name
+    if name == target.name:
+        what = "a class" if target.classes is not None else "an amount"
+        return describe(column, "target", f"--target; {what}")
+    for option in ("key", "time", "group"):
+        if name == getattr(options, option):
+            return describe(column, option, f"--{option}")
+    if names_rows(column):
+        return _left_out(column, "row labels of pandas or R", is_known=True)
+    if options.key is None and roles.is_key(column):
+        return describe(column, "key", "one value each, by its name or as their number")
+    if roles.is_constant(column):
+        return _left_out(column, "one value in every row: nothing to learn")
+    if roles.counts_up(column):
+        return _left_out(column, "numbers the rows: the order of the file")
+    try:
+        feature = find_feature(column, None)
+    except UserError as error:
+        return _left_out(column, error.problems[0].message.split("\n")[0])
+    share = roles.tells_target(table[name], table[target.name], is_class=target.classes is not None)
+    if share >= roles.COPY:
+        return _left_out(column, f"tells the target all alone ({share:.2%} of it): a leak")
+    line = describe(column, feature.kind, say_kind(feature, column))
+    if share >= roles.LEAK:
+        said = f"'{name}' alone tells {share:.1%} of the target: is it known before the target is?"
+        line = replace(line, warnings=[said])
+    return line
+
+
+def _left_out(column: pl.Series, why: str, *, is_known: bool = False) -> Column:
+    """A column that nothing is learned from; `is_known`: prepare leaves it out by itself."""
+    return describe(column, LEFT_OUT, why, None if is_known else "exclude")
+
+
+def _without_copies(columns: list[Column], table: pl.DataFrame) -> Iterator[Column]:
+    """The columns, of which a copy of an earlier one is left out; one key is enough."""
+    learned = [c.name for c in columns if c.role not in (LEFT_OUT, "target")]
+    copies = dict(roles.find_copies(table.select(learned)))
+    key = next((c.name for c in columns if c.role == "key"), None)
+    for column in columns:
+        if column.role == "key" and column.name != key:
+            yield replace(column, role=LEFT_OUT, why="names the rows too", setting="exclude")
+        elif column.name in copies:
+            why = f"the same in each row as '{copies[column.name]}'"
+            yield replace(column, role=LEFT_OUT, why=why, setting="exclude")
+        else:
+            yield column
+
+
+def _prepare_values(
+    columns: list[Column], options: Options, target: Target, *, has_gaps: bool
+) -> dict[str, Any]:
+    """The section `prepare`."""
+    tie = {name: getattr(options, name) for name in ("group", "time") if getattr(options, name)}
+    return {
+        "source": options.source,
+        "key": next((c.name for c in columns if c.role == "key"), None),
+        "target": target.name,
+        "task": options.task or target.task,
+        "columns": {c.name: c.setting for c in columns if c.setting is not None},
+        "drop_missing_target": has_gaps,
+        "structure": tie or None,
+        "split": SPLIT,
+        "expectations": None,
+    }
+
+
+def _facts(schema: Schema, table: pl.DataFrame) -> Facts:
+    num_train = round(table.height * (1 - SPLIT["validation"] - SPLIT["test"]))
+    if schema.target.classes is None:
+        return Facts(schema, num_train)
+    counts = as_category(table[schema.target.name]).value_counts()["count"]
+    return Facts(schema, num_train, float(counts.min() or 0) / table.height)  # type: ignore[arg-type]
+
+
+def _why_task(column: pl.Series, target: Target, options: Options) -> str:
+    if options.task is not None:
+        return "--task"
+    if target.classes is not None:
+        what = "texts" if column.dtype == pl.String else f"{column.dtype}".lower()
+        return f"{len(target.classes)} different values ({what})"
+    return f"{column.n_unique():,} different numbers"
+
+
+def _values(prepare: Mapping[str, Any], choices: list[Choice]) -> dict[str, Any]:
+    """All that is written, by its key in params.yaml."""
+    values = {f"prepare.{key}": value for key, value in prepare.items()}
+    return values | {choice.key: choice.value for choice in choices}

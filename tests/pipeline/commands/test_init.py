@@ -1,0 +1,72 @@
+"""`reprise init`: from a file to a training, with nobody editing anything."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stages.common.yamlfile import read_yaml
+from tests.conftest import Project, copy_project
+from tests.support.samples import mixed_table
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = copy_project(tmp_path_factory.mktemp("own"))
+    table = mixed_table(300).with_columns(ship=0)
+    table.write_csv(project.path / "data/raw/patients.csv")
+    return project
+
+
+def test_a_table_trains_with_what_init_writes(project: Project) -> None:
+    done = project.run("reprise", "init", "data/raw/patients.csv", "--target", "y")
+    assert "patients.csv: 300 rows, 6 columns" in done.stdout
+    assert "wrote params.yaml and data/raw/patients.expectations.yaml" in done.stdout
+    params = read_yaml(project.path / "params.yaml")
+    assert params["prepare"]["key"] == "id"
+    assert params["prepare"]["columns"] == {"ship": "exclude"}
+    assert (project.path / "params.yaml").read_text().startswith("# yaml-language-server:")
+    assert "# the column that names a row" in (project.path / "params.yaml").read_text()
+    project.run("reprise", "check")
+    project.run("dvc", "repro", "evaluate", "infer")
+    metrics = json.loads((project.path / "data/evaluate/metrics.json").read_text())
+    assert metrics["accuracy"] > 0.7
+
+
+def test_edits_that_no_commit_holds_are_not_lost(project: Project) -> None:
+    params = project.path / "params.yaml"
+    params.write_text(params.read_text().replace("seed: 0 ", "seed: 1 ", 1))
+    before = params.read_text()
+    command = ("reprise", "init", "data/raw/patients.csv", "--target", "y")
+    done = project.run(*command, ok=False)
+    assert "would be lost" in done.stderr
+    assert params.read_text() == before
+    suite = project.path / "data/raw/patients.expectations.yaml"
+    suite.write_text("[]\n")
+    assert f"kept {suite.relative_to(project.path)}" in project.run(*command, "--force").stdout
+    assert suite.read_text() == "[]\n"
+    assert params.read_text() != before
+
+
+def test_a_dry_run_looks_elsewhere_and_writes_nothing(project: Project, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "patients.csv"
+    mixed_table(80).write_csv(elsewhere)
+    before = (project.path / "params.yaml").read_bytes()
+    done = project.run("reprise", "init", str(elsewhere), "--target", "y", ok=False)
+    assert "lies outside the repository" in done.stderr
+    assert "dvc add data/raw/patients.csv" in done.stderr
+    done = project.run("reprise", "init", str(elsewhere), "--target", "y", "--dry-run", "--json")
+    found = json.loads(done.stdout)
+    assert found["num_rows"] == 80
+    assert found["values"]["prepare.source"] == str(elsewhere)
+    assert (project.path / "params.yaml").read_bytes() == before
+
+
+def test_mistakes_are_told_on_one_screen(project: Project) -> None:
+    for words, said in (
+        (("data/raw/patients.csv", "--target", "yy"), "did you mean 'y'?"),
+        (("data/raw/patient.csv", "--target", "y"), "does not exist"),
+    ):
+        done = project.run("reprise", "init", *words, ok=False)
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr

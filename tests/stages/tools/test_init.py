@@ -1,0 +1,151 @@
+"""What `reprise init` makes of columns, and what it chooses."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from stages.common.errors import UserError
+from stages.tools.init.choose import Facts, choose
+from stages.tools.init.roles import find_copies, is_key, tells_target
+from stages.tools.init.survey import Options, survey
+
+RANDOM = np.random.default_rng(0)
+NUM_ROWS = 400
+
+
+def ships(**more: object) -> pl.DataFrame:
+    """Passengers of a ship, of whom some survive: by sex, age and class."""
+    sex = RANDOM.choice(["female", "male"], NUM_ROWS)
+    age = RANDOM.normal(35, 12, NUM_ROWS).round(1)
+    chance = 0.2 + 0.5 * (sex == "female") + 0.2 * (age < 20)
+    return pl.DataFrame(
+        {
+            "PassengerId": np.arange(1, NUM_ROWS + 1),
+            "Sex": sex,
+            "Age": pl.Series(age).set(pl.Series(np.arange(NUM_ROWS) % 9 == 4), None),
+            "Survived": np.where(RANDOM.random(NUM_ROWS) < chance, "yes", "no"),
+            **more,
+        }
+    )
+
+
+def look(folder: Path, table: pl.DataFrame, target: str = "Survived", **options: str) -> Any:
+    path = folder / "ships.parquet"
+    table.write_parquet(path)
+    return survey(Options(str(path), target, **options))
+
+
+def line(found: Any, name: str) -> Any:
+    return next(column for column in found["columns"] if column["name"] == name)
+
+
+def test_every_column_has_a_role_and_a_reason(tmp_path: Path) -> None:
+    alive = pl.Series("alive", ["no"] * NUM_ROWS)
+    table = ships(ship="Titanic", age_again=0, alive=alive, deck=None)
+    table = table.with_columns(age_again="Age", alive="Survived")
+    found = look(tmp_path, table)
+    roles = {column["name"]: column["role"] for column in found["columns"]}
+    assert roles == {
+        "PassengerId": "key",
+        "Sex": "categorical",
+        "Age": "numeric",
+        "Survived": "target",
+        "ship": "left out",
+        "age_again": "left out",
+        "alive": "left out",
+        "deck": "left out",
+    }
+    assert line(found, "Age")["missing"] == table["Age"].null_count()
+    assert "as 'Age'" in line(found, "age_again")["why"]
+    assert "a leak" in line(found, "alive")["why"]
+    assert "nothing to learn" in line(found, "ship")["why"]
+    values = found["values"]
+    assert values["prepare.key"] == "PassengerId"
+    excluded = ("ship", "age_again", "alive", "deck")
+    assert values["prepare.columns"] == dict.fromkeys(excluded, "exclude")
+    assert not values["prepare.drop_missing_target"]
+
+
+def test_rows_without_a_target_are_left_out_and_ties_are_kept(tmp_path: Path) -> None:
+    table = ships(family=RANDOM.integers(0, 80, NUM_ROWS))
+    survived = table["Survived"].set(pl.Series(np.arange(NUM_ROWS) < 3), None)
+    found = look(tmp_path, table.with_columns(Survived=survived), group="family", key="PassengerId")
+    assert found["values"]["prepare.drop_missing_target"]
+    assert found["values"]["prepare.structure"] == {"group": "family"}
+    assert line(found, "family")["role"] == "group"
+
+
+def test_a_column_that_nearly_tells_the_target_is_kept_and_warned_of(tmp_path: Path) -> None:
+    table = ships()
+    wrong = pl.Series(np.arange(NUM_ROWS) == 7)
+    boat = table["Survived"].replace({"yes": "7", "no": "none"}).set(wrong, "none")
+    found = look(tmp_path, table.with_columns(boat=boat))
+    assert line(found, "boat")["role"] == "categorical"
+    (warning,) = line(found, "boat")["warnings"]
+    assert warning.startswith("'boat' alone tells 9")
+    assert "boat" not in found["values"]["prepare.columns"]
+
+
+def test_an_unknown_column_is_told_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--target survived: .* has no such column") as raised:
+        look(tmp_path, ships(), target="survived")
+    assert raised.value.problems[0].suggestion == "Survived"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("customer_id", ["a7", "b3", "c9"], True),
+        ("orderId", [7, 3, 9], True),
+        ("n", [1, 2, 3], True),
+        ("paid", [7, 3, 9], False),
+        ("id", [7, 3, 7], False),
+        ("id", [7, None, 9], False),
+        ("id", [0.5, 1.5, 2.5], False),
+    ],
+)
+def test_a_key_names_each_row(name: str, values: list[object], expected: bool) -> None:  # noqa: FBT001
+    assert is_key(pl.Series(name, values)) == expected
+
+
+def test_copies_are_the_same_in_each_row() -> None:
+    table = pl.DataFrame({"a": [1, 2, None], "b": [2, 1, None], "c": [1, 2, None]})
+    assert list(find_copies(table)) == [("c", "a")]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 1.0])
+def test_the_share_that_a_column_tells_is_measured_on_other_rows(noise: float) -> None:
+    amount = RANDOM.normal(size=20_000)
+    column = pl.Series("x", amount + noise * RANDOM.normal(size=20_000))
+    share = tells_target(column, pl.Series("y", amount), is_class=False)
+    # What a bin leaves untold is its width.
+    assert share == pytest.approx(1 / (1 + noise**2), abs=0.03)
+    names = pl.Series("x", [f"row {n}" for n in range(1000)])
+    assert tells_target(names, pl.Series("y", amount[:1000]), is_class=False) == 0
+
+
+def test_choices_follow_from_task_and_rows(tmp_path: Path) -> None:
+    few = look(tmp_path, ships())["values"]
+    assert few["train.loss"] == {"name": "CrossEntropyLoss"}
+    assert few["evaluate.metrics"][0] == "accuracy"
+    many = look(tmp_path, pl.concat([ships()] * 60).drop("PassengerId"))["values"]
+    assert many["train.batch_size"] > few["train.batch_size"]
+    assert many["build.model"]["width"] > few["build.model"]["width"]
+    amount = look(tmp_path, ships(fare=RANDOM.normal(30, 9, NUM_ROWS)), target="fare")["values"]
+    assert amount["train.loss"] == {"name": "MSELoss"}
+    assert amount["evaluate.metrics"][0] == "rmse"
+
+
+def test_a_rare_class_moves_the_first_metric() -> None:
+    from stages.features.schema import Feature, Schema, Target
+
+    target = Target(name="y", task="classification", classes=["ill", "well"])
+    schema = Schema(key=None, features=[Feature(name="x", kind="numeric")], target=target)
+    first = {
+        share: next(c.value for c in choose(Facts(schema, 1000, share)) if "metrics" in c.key)[0]
+        for share in (0.02, 0.4)
+    }
+    assert first == {0.02: "f1_macro", 0.4: "accuracy"}
