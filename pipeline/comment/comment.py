@@ -54,7 +54,7 @@ def compose(found: Found, source: Source) -> str:
     if found.text is None:
         return "\n\n".join([*head, found.why_not or "", *foot])
     text = make_safe(found.text)
-    note = f"*The report goes on: all of it is in [the artifact]({found.url}).*"
+    note = f"*The report is longer: all of it is in [the artifact]({found.url}).*"
     room = MAX_COMMENT_BYTES - len("\n\n".join([*head, note, *foot]).encode()) - 4
     shown = cut(text, room)
     return "\n\n".join([*head, *([shown] if shown else []), *([note] * (shown != text)), *foot])
@@ -69,8 +69,8 @@ def put_comment(
     """Make the one comment hold `body`; what was done, as a line.
 
     `find` gives the id and the text of the comment that is there. When no answer to the creation
-    came it looks again first, so that there are never two. Raises NoAnswerError when that goes on,
-    and what the three raise.
+    came it looks again first, so that there are never two. Raises NoAnswerError when the last
+    try has none either, and what the three raise.
     """
     for attempt in range(NUM_TRIES):
         found = find()

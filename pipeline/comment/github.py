@@ -3,11 +3,14 @@
 The pull request is found from what GitHub itself knows of the run. A fork's run names none
 (`pull_requests` is empty for it, and so are the pulls of its commit), so the open ones that come
 from the run's branch are asked for, and that whose head is the run's commit is meant.
+
+`gh`, which GitHub's runners have, does not replace this. `gh run download` unpacks all files of an
+artifact onto the disk without a bound on their sum, and a fork's code has made it. `gh pr comment
+--edit-last` edits the last comment of its account, which all workflows of a repository share.
+`gh api` sets no time limit and repeats nothing; GitLab needs `rest.py` in any case.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.comment.archive import read_member
 from pipeline.comment.comment import MARKER, Found, Source, compose, put_comment
@@ -31,7 +34,6 @@ class Run:
     event: str
     conclusion: str
     head_repository: str | None
-    head_owner: str | None
     head_branch: str
     head_sha: str
     url: str
@@ -71,13 +73,12 @@ def read_run(api: Api, repository: str, run_id: int) -> Run:
     """A run of the repository's workflows, as the API knows it. Raises what `ask` raises."""
     answer = ask(api, "GET", f"/repos/{repository}/actions/runs/{run_id}")
     # It is null when the fork is gone.
-    head: Mapping[str, Any] = answer.get("head_repository") or {}
+    head = answer.get("head_repository") or {}
     return Run(
         id=run_id,
         event=answer["event"],
         conclusion=answer["conclusion"] or "",
         head_repository=head.get("full_name"),
-        head_owner=(head.get("owner") or {}).get("login"),
         head_branch=answer["head_branch"] or "",
         head_sha=answer["head_sha"],
         url=answer["html_url"],
@@ -92,7 +93,8 @@ def find_pull_request(api: Api, repository: str, run: Run) -> int | None:
     """
     if run.head_repository is None:
         return None
-    asked = {"state": "open", "head": f"{run.head_owner}:{run.head_branch}"}
+    owner, _, _ = run.head_repository.partition("/")
+    asked = {"state": "open", "head": f"{owner}:{run.head_branch}"}
     numbers = [
         int(pull["number"])
         for pull in pages(api, f"/repos/{repository}/pulls", **asked)
@@ -144,10 +146,10 @@ def find_failed_steps(api: Api, repository: str, run: Run) -> list[str]:
 def find_comment(api: Api, thread: str, author: str) -> tuple[int, str] | None:
     """The id and the text of the comment that `author` wrote and marked, or None.
 
-    Somebody else's with the same mark is none of ours. Raises what `ask` raises.
+    Somebody else's with the same mark is left alone. Raises what `ask` raises.
     """
     for comment in pages(api, thread):
-        ours = (comment.get("user") or {}).get("login") == author
-        if ours and (comment.get("body") or "").startswith(MARKER):
+        writer = (comment.get("user") or {}).get("login")
+        if writer == author and (comment.get("body") or "").startswith(MARKER):
             return int(comment["id"]), comment["body"]
     return None

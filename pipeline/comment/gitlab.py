@@ -77,10 +77,10 @@ def _fetch(api: Api, pipeline: Mapping[str, Any]) -> tuple[Found, list[str]]:
     try:
         jobs = list(pages(api, f"/projects/{project}/pipelines/{int(pipeline['id'])}/jobs"))
         failed = [str(job["name"]) for job in jobs if job["status"] == "failed"]
-        ours = [job for job in jobs if job["name"] == JOB and job.get("artifacts_file")]
-        if not ours:
+        reports = [job for job in jobs if job["name"] == JOB and job.get("artifacts_file")]
+        if not reports:
             return Found(None, "The pipeline left no report."), failed
-        job = max(ours, key=lambda each: int(each["id"]))
+        job = max(reports, key=lambda each: int(each["id"]))
         path = f"/projects/{project}/jobs/{int(job['id'])}/artifacts/{REPORT_PATH}"
         text = download(api, path, MAX_REPORT_BYTES).decode("utf-8", errors="replace")
         return Found(text, url=f"{job['web_url']}/artifacts/browse"), failed

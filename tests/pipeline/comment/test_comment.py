@@ -273,7 +273,7 @@ def test_a_long_report_is_cut_and_says_where_the_rest_is(post: Post) -> None:
     assert text.count("<details>") == text.count("</details>") == 1
     table, rest_of_it = text.split("\n\n</details>")
     assert table.endswith("| some ✅ text |")
-    assert "The report goes on" in rest_of_it
+    assert "The report is longer" in rest_of_it
     assert "/artifacts/90)" in rest_of_it
     assert "More" not in text
 
