@@ -36,7 +36,7 @@ from stages.train.checkpoints.checkpointer import Checkpointer
 from stages.train.checkpoints.signals import stop_signals
 from stages.train.fit import call_in_order
 from stages.train.logs.progress import follow_steps
-from stages.train.logs.tensorboard import open_board
+from stages.train.logs.tensorboard import open_tensorboard
 from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.loop import train
@@ -188,10 +188,10 @@ def reprise(model: nn.Module, data: Data, params: TrainParams) -> None:
     with _in_new_folder(), lock_checkpoints("benchmark") as folder, stop_signals() as stop_signal:
         save = Checkpointer(folder, World(), stop_signal)
         tell = follow_steps(params, len(data.train), lambda _: math.inf, lambda *_: None)
-        with open_board(spec, params, 0, data.metric) as board:
+        with open_tensorboard(spec, params, 0, data.metric) as tensorboard:
 
             def watch(epoch: Epoch, model: nn.Module) -> None:
-                board.write_epoch(epoch, model)
+                tensorboard.write_epoch(epoch, model)
 
             train(model, data, params, 0, World(), watch, on_step_end=call_in_order(tell, save))
         save.finish()

@@ -113,12 +113,13 @@ def gc(days: int, yes: bool, dry: bool, shared: bool) -> None:  # noqa: FBT001
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--force", is_flag=True, help="Give up edits of params.yaml that no commit holds.")
-@stop_at_mistakes
-def init(path: str, **options: Any) -> None:
+def init(path: str, new: str | None, **options: Any) -> None:
     """Look at the data in PATH and write a params.yaml that trains on it."""
     from pipeline.commands.init import init
 
-    init(Path(path), **options)
+    # Paths are meant from where the command was given; it runs in the repository's root.
+    rows = None if new is None else Path(new).absolute()
+    stop_at_mistakes(init)(Path(path).absolute(), new=rows, **options)
 
 
 @main.command()

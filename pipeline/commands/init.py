@@ -26,7 +26,13 @@ MIN_WHY = 24
 
 
 def init(
-    path: Path, *, new: str | None, dry_run: bool, as_json: bool, force: bool, **options: str | None
+    path: Path,
+    *,
+    new: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    force: bool,
+    **options: str | None,
 ) -> None:
     """Look at `path`, print what is found, and write `params.yaml` and a suite of expectations.
 
@@ -39,7 +45,7 @@ def init(
     suite = source.with_name(f"{source.stem.split('.')[0]}.expectations.yaml")
     values = found["values"] | {
         "prepare.expectations": str(suite),
-        "infer.input": None if new is None else new if dry_run else str(_inside(Path(new))),
+        "infer.input": None if new is None else str(new if dry_run else _inside(new)),
         "evaluate.gates": {},
     }
     title = f"{found['task']['name'].capitalize()} of {options['target']} from {source.name}."
@@ -51,7 +57,7 @@ def init(
     if dry_run:
         return
     if not force:
-        stop_at_unsaved_edits(text, f"reprise init {path} … --force")
+        stop_at_unsaved_edits(text, f"reprise init {source} … --force")
     kept = suite.exists()
     if not kept:
         write_whole(suite, _suite_text(source, found["expectations"]))

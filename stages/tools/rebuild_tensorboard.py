@@ -8,7 +8,7 @@ from pathlib import Path
 from stages.common.files import read_csv, read_json
 from stages.common.params import read_params
 from stages.train.fit import read_recipe
-from stages.train.logs.tensorboard import open_board, run_folder
+from stages.train.logs.tensorboard import open_tensorboard, run_folder
 from stages.training.state import Epoch
 
 
@@ -38,11 +38,13 @@ def rebuild() -> None:
         )
         for row in rows
     ]
-    with open_board(spec, section, params.seed, metric.removeprefix("validation_")) as board:
+    with open_tensorboard(
+        spec, section, params.seed, metric.removeprefix("validation_")
+    ) as tensorboard:
         for epoch in epochs:
-            board.write_epoch(epoch)
+            tensorboard.write_epoch(epoch)
         number = read_json(Path("data/train/metrics.json"))["kept_epoch"]
-        board.write_hyper_parameters(epochs[number - 1])
+        tensorboard.write_hyper_parameters(epochs[number - 1])
     print(f"rebuilt {folder} from {history}")
 
 

@@ -19,7 +19,7 @@ from stages.train.checkpoints.checkpointer import Checkpointer
 from stages.train.checkpoints.sharded_checkpoint import load_part
 from stages.train.checkpoints.signals import stop_signals
 from stages.train.kind import write_kind
-from stages.train.logs.monitor import open_watch
+from stages.train.logs.monitor import open_monitor
 from stages.train.logs.tensorboard import due_weights
 from stages.train.results import write_recipe, write_results
 from stages.train.setup import prepare_training
@@ -92,21 +92,21 @@ def fit(
             _train_without_logs(run_training, checkpointer, section.epochs)
             return
         history = history_of(saved)
-        with open_watch(spec, section, seed, data, history, checkpoints, world) as watch:
-            watch.board.write_start(model, data)
+        with open_monitor(spec, section, seed, data, history, checkpoints, world) as monitor:
+            monitor.tensorboard.write_start(model, data)
             for epoch in history:
-                watch(epoch, None)
-            on_step_end = call_in_order(watch.progress.after_step, checkpointer)
+                monitor(epoch, None)
+            on_step_end = call_in_order(monitor.progress.after_step, checkpointer)
             try:
-                result = run_training(on_epoch_end=watch, on_step_end=on_step_end)
+                result = run_training(on_epoch_end=monitor, on_step_end=on_step_end)
             finally:
-                watch.progress.close()
+                monitor.progress.close()
                 checkpointer.finish()
             if choices.sharded:
                 # In the host's memory, where it was made: no device may hold it.
                 model = make_model(spec, seed)
             model.load_state_dict(result.weights)
-            watch.write_end(result, model, data, schema.target)
+            monitor.write_end(result, model, data, schema.target)
 
     calibration, lines = calibrate(model, data.validation, section.calibration)
     write_results(out, spec, result, data, section, calibration)

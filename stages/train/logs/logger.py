@@ -1,7 +1,7 @@
 """Loggers that are told of a training: `REPRISE_LOGGERS=mlflow,wandb`, beside TensorBoard.
 
-All of them are one function, `log(step, values)`: that of `Board.log`, and what each opener of
-`logger_process.py` gives for a `Run`. A logger works in a process of its own, which gets what is
+All of them are one function, `log(step, values)`: that of `TensorBoard.log`, and what each opener
+of `logger_process.py` gives for a `Run`. A logger works in a process of its own, which gets what is
 logged through a pipe: so a server that is slow or gone, or a library that fails, neither holds up
 nor changes a training. What is missing is installed as an extra; each has its own variables
 (`MLFLOW_TRACKING_URI`, `WANDB_MODE`, …), and without them stays in `.reprise`, offline.
@@ -44,7 +44,7 @@ End = Literal["finished", "failed", "killed"]
 class Run:
     """A training as a logger sees it: `name` is that of its folder in TensorBoard.
 
-    `token` is the same when a training goes on after a kill, and another for every other one.
+    `token` is the same when a training resumes after a kill, and another for every other one.
     """
 
     name: str
@@ -96,7 +96,7 @@ def open_loggers(
 ) -> Iterator[Log]:
     """One function that tells all loggers which the environment names; it never waits.
 
-    A training that goes on from `checkpoints` goes on with its runs there. At the end it waits some
+    A training that resumes from `checkpoints` resumes its runs there. At the end it waits some
     seconds for what they still have to pass on.
     """
     senders = []
@@ -104,7 +104,7 @@ def open_loggers(
         try:
             senders.append(_Sender(logger, Run(name, _token(logger, checkpoints), chosen)))
         except OSError as error:
-            print(f"{logger} is left out; the training goes on ({error.strerror or error})")
+            print(f"{logger} is left out; the training continues ({error.strerror or error})")
 
     def log(step: int, values: Values) -> None:
         for sender in senders:
@@ -178,7 +178,7 @@ class _Sender:
             self._gone = True
             if code := self._process.wait():
                 print(
-                    f"{self._logger}: its process failed (exit code {code}); the training goes on"
+                    f"{self._logger}: its process failed (exit code {code}); the training continues"
                 )
 
     def wait(self, seconds: float) -> None:

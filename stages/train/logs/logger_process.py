@@ -3,6 +3,11 @@
 Its input is a line of JSON for the run, one for each `[step, values]`, and one that says how the
 training has ended. Where the last is missing, the training was killed. Whatever fails here is
 said once, without the secrets of the environment, and ends this process alone.
+
+A thread of the training with a time limit would not do. The audit of a stage ends it for a socket
+to another machine, and can't tell a library's own threads from the training's. At the interpreter's
+exit Python waits for the threads of pools, and wandb for its service, both without a limit. Nobody
+would be left to say that a training was killed. And a thread takes turns with the training's.
 """
 
 import json
@@ -49,13 +54,13 @@ def main() -> None:
     except BaseException as error:
         text = without_secrets(f"{type(error).__name__}: {error}")[:MAX_SHOWN]
         shown = " ".join(text.split())
-        print(f"{name} failed and is left out; the training goes on ({shown})", flush=True)
-        # What is still running in a library's own threads must not hold us.
+        print(f"{name} failed and is left out; the training continues ({shown})", flush=True)
+        # What still runs in a library's own threads must not hold up the end.
         os._exit(0)
 
 
 def _read(messages: "SimpleQueue[Any]") -> None:
-    """Take every line as soon as it comes: the training must not wait for us."""
+    """Take every line as soon as it comes: the training must not wait."""
     end: Any = {"end": "killed", "seconds": STOP_SECONDS}
     for line in sys.stdin:
         # The last one of a training that was killed may be half a line.

@@ -12,10 +12,10 @@ from stages.model.model import ModelSpec
 from stages.train.logs.logger import Log, open_loggers
 from stages.train.logs.progress import Progress, show_progress
 from stages.train.logs.tensorboard import (
-    Board,
+    TensorBoard,
     chosen_values,
     kept_scalars,
-    open_board,
+    open_tensorboard,
     run_folder,
     scalars_of,
 )
@@ -25,10 +25,10 @@ from stages.training.state import Data, Epoch, Result
 
 
 @dataclass(frozen=True)
-class Watch:
+class Monitor:
     """Called after every epoch; `progress` also tells of steps, and wants to be closed."""
 
-    board: Board
+    tensorboard: TensorBoard
     log: Log | None
     metric: str
     progress: Progress
@@ -36,20 +36,20 @@ class Watch:
     def __call__(self, epoch: Epoch, model: nn.Module | None) -> None:
         """Tell of an epoch; `model` None: one of an earlier run."""
         self.progress.after_epoch(epoch)
-        self.board.write_epoch(epoch, model)
+        self.tensorboard.write_epoch(epoch, model)
         if self.log is not None:
             self.log(epoch.epoch, scalars_of(epoch, self.metric))
 
     def write_end(self, result: Result, model: nn.Module, data: Data, target: Target) -> None:
         """Tell how the `model` that is kept does on validation."""
-        self.board.write_end(result, model, data, target)
+        self.tensorboard.write_end(result, model, data, target)
         assert result.best_epoch is not None
         if self.log is not None:
             self.log(len(result.history), kept_scalars(result.best_epoch, self.metric))
 
 
 @contextmanager
-def open_watch(
+def open_monitor(
     spec: ModelSpec,
     section: TrainParams,
     seed: int,
@@ -57,12 +57,12 @@ def open_watch(
     done: Sequence[Epoch],
     checkpoints: Path | None,
     world: World,
-) -> Iterator[Watch]:
+) -> Iterator[Monitor]:
     """The monitor of a training that has the epochs `done` behind it."""
     metric = data.metric
     progress = show_progress(section, len(data.train), metric, len(done))
     name, values = run_folder(spec, section, seed).name, chosen_values(spec, section, seed)
-    # Of several machines the first tells the loggers; each has a board of its own.
+    # Of several machines the first tells the loggers; each has events of its own.
     told_by = open_loggers(name, values, checkpoints) if world.rank == 0 else nullcontext()
-    with open_board(spec, section, seed, metric) as board, told_by as log:
-        yield Watch(board, log, metric, progress)
+    with open_tensorboard(spec, section, seed, metric) as tensorboard, told_by as log:
+        yield Monitor(tensorboard, log, metric, progress)

@@ -16,7 +16,7 @@ from stages.training.state import Epoch, State
 
 NUM_LINES = 20
 MIN_LINES = 5
-# Between two looks at an epoch that goes on: on a terminal, and of plain lines, which a training
+# Between two looks at an epoch that runs: on a terminal, and of plain lines, which a training
 # of days leaves more room: this share of the time that it has taken.
 SECONDS_ON_TERMINAL = 1.0
 SECONDS_BETWEEN_LINES = 30.0

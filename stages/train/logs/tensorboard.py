@@ -48,7 +48,7 @@ def run_folder(spec: ModelSpec, params: TrainParams, seed: int) -> Path:
     return RUNS / f"{spec.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
 
 
-class Board:
+class TensorBoard:
     """The events of one training."""
 
     def __init__(
@@ -101,10 +101,12 @@ class Board:
         """Precision-recall curves on validation, and the hyper-parameters with their result."""
         if target.classes is not None:
             scores, target_codes = score(model, data.validation)
-            chances = torch.from_numpy(scores).softmax(dim=1).float()
+            probabilities = torch.from_numpy(scores).softmax(dim=1).float()
             codes = torch.from_numpy(target_codes)
             for code, name in enumerate(target.classes[:MAX_PR_CURVES]):
-                self._writer.add_pr_curve(f"{target.name}/{name}", codes == code, chances[:, code])
+                self._writer.add_pr_curve(
+                    f"{target.name}/{name}", codes == code, probabilities[:, code]
+                )
         assert result.best_epoch is not None
         self.write_hyper_parameters(result.best_epoch)
 
@@ -117,8 +119,10 @@ class Board:
 
 
 @contextmanager
-def open_board(spec: ModelSpec, params: TrainParams, seed: int, metric: str) -> Iterator[Board]:
-    """A board whose events replace those of the last training of the same recipe."""
+def open_tensorboard(
+    spec: ModelSpec, params: TrainParams, seed: int, metric: str
+) -> Iterator[TensorBoard]:
+    """Events that replace those of the last training of the same recipe."""
     # A second to import: after the arguments have been checked, and in one process alone.
     from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -126,7 +130,7 @@ def open_board(spec: ModelSpec, params: TrainParams, seed: int, metric: str) -> 
     shutil.rmtree(folder, ignore_errors=True)
     writer = SummaryWriter(str(folder))
     try:
-        yield Board(writer, spec, params, seed, metric)
+        yield TensorBoard(writer, spec, params, seed, metric)
     except BaseException:
         # Stopped in the middle of handing an event over, the writer waits for its own thread for
         # ever: give it the time that a close takes, and leave.

@@ -21,7 +21,7 @@ START_SECONDS = 30.0
 def open_wandb(run: Run) -> Iterator[Log]:
     """Log to the run with the id `run.token`; a step that it has stays alone.
 
-    A training that goes on online goes on with its run there. Offline it can't be known what was
+    A training that resumes online resumes its run there. Offline it can't be known what was
     uploaded: the whole history is written anew, in place of the files of the same run.
 
     Raises whatever wandb raises.

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,21 @@ def project(plain: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PYTHONPATH", str(FAKES))
     monkeypatch.syspath_prepend(str(FAKES))
     return Project(tmp_path / "project")
+
+
+@pytest.fixture
+def train_as_plain(
+    project: Project, plain: Project, capfd: pytest.CaptureFixture[str]
+) -> Callable[[], str]:
+    """Train to the bytes of the training without loggers; return what was printed."""
+
+    def train() -> str:
+        run_stages(project, "train")
+        assert project.outputs() == plain.outputs()
+        said = capfd.readouterr()
+        return said.out + said.err
+
+    return train
 
 
 def mlflow_runs(project: Project) -> dict[str, Any]:
@@ -109,7 +125,7 @@ def test_without_addresses_both_stay_in_the_ignored_folder(project: Project) -> 
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
-def test_a_training_that_goes_on_goes_on_with_its_run(
+def test_a_training_that_resumes_resumes_its_run(
     project: Project, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", mode)
@@ -159,42 +175,33 @@ def _stop_when(told: Any) -> Any:
 
 
 def test_one_that_fails_is_said_once_and_changes_nothing(
-    project: Project,
-    plain: Project,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    project: Project, train_as_plain: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_FAILS_AT", "2")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter22@host/mlflow")
     monkeypatch.setenv("WANDB_API_KEY", "0123456789")
-    run_stages(project, "train")
-    said = capfd.readouterr()
-    assert project.outputs() == plain.outputs()
-    (line,) = [line for line in said.out.splitlines() if "failed" in line]
+    said = train_as_plain()
+    (line,) = [line for line in said.splitlines() if "failed" in line]
     assert line == (
-        "mlflow failed and is left out; the training goes on "
+        "mlflow failed and is left out; the training continues "
         "(MlflowException: no route to https://…@host/mlflow with …)"
     )
-    assert "hunter22" not in said.out + said.err
-    assert "0123456789" not in said.out + said.err
+    assert "hunter22" not in said
+    assert "0123456789" not in said
     # The other one is told all of it; with a key it is online.
     (run,) = wandb_runs(project).values()
     assert len(run["rows"]) == 3
     assert run["given"]["mode"] == "online"
 
 
+@pytest.mark.parametrize("when", ["at once", "at exit"])
 def test_one_that_hangs_is_left_at_the_end(
-    project: Project,
-    plain: Project,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    train_as_plain: Callable[[], str], monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     monkeypatch.setenv("REPRISE_LOGGERS", "mlflow")
-    monkeypatch.setenv("FAKE_HANGS", "1")
+    monkeypatch.setenv("FAKE_HANGS", when)
     monkeypatch.setattr("stages.train.logs.logger.END_SECONDS", 0.5)
-    run_stages(project, "train")
-    assert project.outputs() == plain.outputs()
-    assert capfd.readouterr().out.count("mlflow: not all that was logged could be passed on") == 1
+    assert train_as_plain().count("mlflow: not all that was logged could be passed on") == 1
 
 
 def test_a_training_that_fails_is_told_as_failed(

@@ -1,9 +1,10 @@
-"""A client whose server is a file. `FAKE_FAILS_AT` is a step at which it is gone."""
+"""A client whose server is a file; `FAKE_FAILS_AT` and `FAKE_HANGS` say when it is gone."""
 
 import json
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,8 +57,11 @@ class MlflowClient:
     def log_batch(self, run_id: str, metrics: Any = (), params: Any = ()) -> None:
         assert len(metrics) <= 1000
         assert len(params) <= 100
-        if os.environ.get("FAKE_HANGS"):
+        if os.environ.get("FAKE_HANGS") == "at once":
             time.sleep(60)
+        elif os.environ.get("FAKE_HANGS") == "at exit":
+            # Python waits for the threads of a pool.
+            ThreadPoolExecutor().submit(time.sleep, 60)
         fails_at = int(os.environ.get("FAKE_FAILS_AT", "1000"))
         if any(metric.step >= fails_at for metric in metrics):
             raise MlflowException(f"no route to {self.uri} with {os.environ['WANDB_API_KEY']}")
