@@ -166,7 +166,7 @@ def reprise(
 ) -> float:
     """The project's loop."""
     params = params.model_copy(update={"compile": compiled, "deterministic": deterministic})
-    compute_deterministically(asked=deterministic)
+    compute_deterministically(deterministic=deterministic)
     watch = Stopwatch(case, data.train.target.device)
 
     def save(state: State) -> None:

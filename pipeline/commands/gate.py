@@ -29,19 +29,19 @@ COLOURS = {PASS: "green", FAIL: "red", INCONCLUSIVE: "yellow"}
 EXIT_FAIL, EXIT_INCONCLUSIVE = 1, 2
 
 
-def show_gates(asked: str | None, *, strict: bool, as_json: bool) -> int:
+def show_gates(revision: str | None, *, strict: bool, as_json: bool) -> int:
     """Judge the last run, print what each gate says, return the exit code.
 
     It is 0 when nothing fails, 1 when a gate does; with `strict` 2 when one is inconclusive.
-    `asked` is the base revision, for which only gates against a base look. Raises UserError when
+    `revision` is the base revision, for which only gates against a base look. Raises UserError when
     there is no such revision.
     """
     gates, metrics = read_gates(), read_metrics().get(EVALUATE, {})
     verdicts = judge_values(gates, metrics)
     base = commit = None
     missing: list[str] = []
-    if needs_base(gates) or asked is not None:
-        base, commit = find_base(asked)
+    if needs_base(gates) or revision is not None:
+        base, commit = find_base(revision)
     if base is not None and commit is not None and needs_base(gates):
         comparison, missing = compare_with(base, commit)
         verdicts = judge_all(gates, metrics, comparison, missing)

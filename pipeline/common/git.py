@@ -73,10 +73,10 @@ def try_git(
 
 
 def try_git_bytes(
-    folder: Path, *arguments: str, given: bytes = b"", seconds: float = TIMEOUT_SECONDS
+    folder: Path, *arguments: str, stdin: bytes = b"", seconds: float = TIMEOUT_SECONDS
 ) -> subprocess.CompletedProcess[bytes]:
-    """As `try_git`, for content: what goes in (`given`) and comes out is not taken for text."""
-    return _run(folder, arguments, seconds, {}, input=given)
+    """As `try_git`, for content: what goes in (`stdin`) and comes out is not taken for text."""
+    return _run(folder, arguments, seconds, {}, input=stdin)
 
 
 def _run(

@@ -68,8 +68,8 @@ class History:
             if commits is None:
                 listed = _git("rev-list", "--all", "HEAD", "--full-history", "--", path)
                 commits = listed.decode().split()
-            asked = "".join(f"{commit}:{whole}\n" for commit in commits)
-            found = _git("cat-file", "--batch-check", given=asked.encode())
+            request = "".join(f"{commit}:{whole}\n" for commit in commits)
+            found = _git("cat-file", "--batch-check", stdin=request.encode())
             for line in found.decode(errors="replace").splitlines():
                 name, _, rest = line.partition(" ")
                 if f"{rest} ".startswith(f"{kind} ") and name not in seen:
@@ -103,12 +103,12 @@ def folder_md5(path: str, files: dict[str, bytes]) -> str:
     return f"{hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest()}.dir"
 
 
-def _git(*arguments: str, given: bytes = b"") -> bytes:
+def _git(*arguments: str, stdin: bytes = b"") -> bytes:
     """The output of git; nothing where it has none, such as outside a repository."""
     if shutil.which("git") is None:
         return b""
     try:
-        done = try_git_bytes(Path.cwd(), *arguments, given=given, seconds=SEARCH_SECONDS)
+        done = try_git_bytes(Path.cwd(), *arguments, stdin=stdin, seconds=SEARCH_SECONDS)
     except ForeignFolderError:
         return b""  # a plan needs no git
     return done.stdout if done.returncode == 0 else b""

@@ -101,8 +101,8 @@ def in_order(repo: Any, graph: Any, targets: Sequence[str]) -> list[Any]:
     place = {stage: index for index, stage in enumerate(repo.index.stages)}
     chosen = set(graph)
     if targets:
-        asked = named(targets, list(place))
-        chosen = set(asked).union(*(nx.descendants(graph, stage) for stage in asked))
+        requested = named(targets, list(place))
+        chosen = set(requested).union(*(nx.descendants(graph, stage) for stage in requested))
     reverse = graph.subgraph(chosen).reverse()
     return list(nx.lexicographical_topological_sort(reverse, key=place.__getitem__))
 

@@ -10,17 +10,17 @@ HERE = Path()
 BRANCHES = ("origin/HEAD", "main", "master")
 
 
-def find_base(asked: str | None) -> tuple[str, str]:
+def find_base(revision: str | None) -> tuple[str, str]:
     """The base revision as the user knows it, and its commit.
 
     Without a name it is where this branch has left the default one. Raises UserError.
     """
-    for name in [asked] if asked is not None else BRANCHES:
+    for name in [revision] if revision is not None else BRANCHES:
         done = try_git(HERE, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
         if done.returncode != 0:
             continue
         commit = done.stdout.strip()
-        if asked is not None:
+        if revision is not None:
             return name, commit
         base = try_git(HERE, "merge-base", "HEAD", commit)
         if base.returncode != 0:
@@ -29,8 +29,10 @@ def find_base(asked: str | None) -> tuple[str, str]:
                 "  of a shallow clone 'git fetch --unshallow' brings it; --base names another base"
             )
         return f"the merge base with {name}", base.stdout.strip()
-    if asked is not None:
-        raise UserError(f"there is no revision '{asked}'\n  --base takes a branch, tag or commit")
+    if revision is not None:
+        raise UserError(
+            f"there is no revision '{revision}'\n  --base takes a branch, tag or commit"
+        )
     raise UserError(f"none of {', '.join(BRANCHES)} is here: name the base with --base")
 
 

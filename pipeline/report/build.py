@@ -51,12 +51,12 @@ class Report:
     missing: tuple[str, ...] = ()
 
 
-def make_report(asked: str | None) -> Report:
+def make_report(revision: str | None) -> Report:
     """The report on the working folder against a base revision.
 
     Raises UserError when there is no such revision, or nothing has run yet.
     """
-    base, commit = find_base(asked)
+    base, commit = find_base(revision)
     if not LOCK.exists():
         raise UserError("there is no dvc.lock: run 'dvc repro' first")
     before, after = _locked(text_at(commit, str(LOCK))), _locked(LOCK.read_text("utf-8"))

@@ -110,7 +110,7 @@ def end_family(child: int, grace_seconds: float) -> None:
     The command itself (DVC, which writes its lock files in place) gets its SIGTERM when nothing
     that it started is left: by then it is about to end by itself.
     """
-    asked: set[int] = set()
+    signalled: set[int] = set()
     deadline = time.monotonic() + grace_seconds
     alone_since: float | None = None
     while (family := descendants()) and time.monotonic() < deadline:
@@ -122,9 +122,9 @@ def end_family(child: int, grace_seconds: float) -> None:
         patient = child in family and (
             alone_since is None or time.monotonic() - alone_since < ALONE_SECONDS
         )
-        for pid in (others if patient else family) - asked:
+        for pid in (others if patient else family) - signalled:
             send(pid, signal.SIGTERM)
-            asked.add(pid)
+            signalled.add(pid)
         time.sleep(TICK_SECONDS)
         reap(child)
     deadline = time.monotonic() + KILL_SECONDS

@@ -134,10 +134,10 @@ def import_onnxruntime() -> ModuleType:
 
 def num_threads() -> int:
     """The threads of one run: REPRISE_THREADS, else one, with which small models are fastest."""
-    asked = os.environ.get("REPRISE_THREADS", "1")
-    if not asked.isdecimal() or int(asked) < 1:
-        raise UserError(f"REPRISE_THREADS is '{asked}': it must be a whole number, 1 or more")
-    return int(asked)
+    threads = os.environ.get("REPRISE_THREADS", "1")
+    if not threads.isdecimal() or int(threads) < 1:
+        raise UserError(f"REPRISE_THREADS is '{threads}': it must be a whole number, 1 or more")
+    return int(threads)
 
 
 def _check_inputs(session: "Session", signature: Signature, folder: Path) -> None:

@@ -59,14 +59,14 @@ def read_request(
         raise RequestError(400, 'the body must be {"inputs": [{"name": …, "shape": …, …}, …]}')
     known = {each.column: each for each in bundle.signature.inputs}
     columns: Arrays = {}
-    for given in content["inputs"]:
-        name, datatype, shape, parameters = _described(given, known, columns)
+    for item in content["inputs"]:
+        name, datatype, shape, parameters = _described(item, known, columns)
         size = parameters.get("binary_data_size")
         if size is None:
             exact = _datatype(known[name]) == "BYTES"
-            tensor = from_json(given.get("data"), datatype, shape, name, exact=exact)
+            tensor = from_json(item.get("data"), datatype, shape, name, exact=exact)
         else:
-            if "data" in given:
+            if "data" in item:
                 raise RequestError(400, f"input '{name}' has both data and binary_data_size")
             if type(size) is not int or not 0 <= size <= len(binary):
                 raise RequestError(400, f"input '{name}': its binary_data_size is not there")
@@ -90,12 +90,12 @@ def read_request(
 
 
 def _described(
-    given: object, known: dict[str, Input], seen: Container[str]
+    item: object, known: dict[str, Input], seen: Container[str]
 ) -> tuple[str, str, tuple[int, ...], dict[str, Any]]:
     """Name, datatype, shape and parameters of a request's input."""
-    if not isinstance(given, dict):
+    if not isinstance(item, dict):
         raise RequestError(400, "each of inputs must be an object")
-    name, datatype, shape = (given.get(key) for key in ("name", "datatype", "shape"))
+    name, datatype, shape = (item.get(key) for key in ("name", "datatype", "shape"))
     if not isinstance(name, str) or name not in known:
         shown = ", ".join(list(known)[:12])
         raise RequestError(400, f"there is no input {_quote(name)}; the model has {shown}")
@@ -111,7 +111,7 @@ def _described(
         raise RequestError(
             400, f"input '{name}' is of shape {show(shape)}; the model takes {[-1, *expected]}"
         )
-    parameters = given.get("parameters") or {}
+    parameters = item.get("parameters") or {}
     if not isinstance(parameters, dict) or "shared_memory_region" in parameters:
         raise RequestError(400, f"input '{name}': its parameters are not supported")
     # A column may come as one of a table.
@@ -138,23 +138,23 @@ def _wanted(content: dict[str, Any], bundle: Bundle) -> WantedOutputs:
     number = content.get("id")
     if number is not None and not isinstance(number, str):
         raise RequestError(400, "id must be a text")
-    asked = content.get("outputs")
+    requested = content.get("outputs")
     parameters = content.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise RequestError(400, "parameters must be an object")
     all_binary = bool(parameters.get("binary_data_output", False))
-    if not asked:
+    if not requested:
         return WantedOutputs(number, [(name, all_binary) for name in names])
     outputs: list[tuple[str, bool]] = []
-    for given in asked if isinstance(asked, list) else [asked]:
-        name = given.get("name") if isinstance(given, dict) else None
+    for item in requested if isinstance(requested, list) else [requested]:
+        name = item.get("name") if isinstance(item, dict) else None
         if name not in names:
             raise RequestError(
                 400, f"there is no output {_quote(name)}; the model has {', '.join(names)}"
             )
         if any(name == before for before, _ in outputs):
             raise RequestError(400, f"output '{name}' is asked for twice")
-        parameters = given.get("parameters") or {}
+        parameters = item.get("parameters") or {}
         if not isinstance(parameters, dict) or parameters.get("classification"):
             raise RequestError(400, f"output '{name}': its parameters are not supported")
         outputs.append((name, bool(parameters.get("binary_data", all_binary))))

@@ -28,9 +28,9 @@ def ensure_auth() -> str:
     One that others may have read is replaced. What the user has set for Prefect's server comes
     before both. Raises UserError when the file can't be written.
     """
-    asked = os.environ.get(SERVER_AUTH)
+    setting = os.environ.get(SERVER_AUTH)
     known = read_auth() if _is_private() else None
-    auth = asked or known or f"reprise:{secrets.token_urlsafe(NUM_BYTES)}"
+    auth = setting or known or f"reprise:{secrets.token_urlsafe(NUM_BYTES)}"
     if auth != known:
         _write(auth)
     return auth

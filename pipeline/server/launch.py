@@ -93,9 +93,9 @@ def _guarded(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", "pipeline.server.guarded_server", *arguments]
 
 
-def _port(asked: int | None, last: int | None, default: int, option: str) -> int:
-    if asked is not None:
-        return choose_port(asked, option, fixed=True)
+def _port(requested: int | None, last: int | None, default: int, option: str) -> int:
+    if requested is not None:
+        return choose_port(requested, option, fixed=True)
     wanted = last or default
     port = choose_port(wanted, option, fixed=False)
     if port != wanted:

@@ -97,13 +97,13 @@ def request(url: str, path: str, body: object = None, *, method: str | None = No
 def _ask(url: str, path: str, body: object, method: str | None, seconds: float) -> Any:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **_authorization(url)}
-    asked = urllib.request.Request(  # noqa: S310
+    http_request = urllib.request.Request(  # noqa: S310
         f"{url}{path}", data=data, headers=headers, method=method
     )
     # What is on this machine is never asked through a proxy.
     handlers = [urllib.request.ProxyHandler({})] if is_local(url) else []
     opener = urllib.request.build_opener(*handlers)
-    with opener.open(asked, timeout=seconds) as answer:
+    with opener.open(http_request, timeout=seconds) as answer:
         text = answer.read()
     return json.loads(text) if text else None
 

@@ -144,8 +144,8 @@ def _wait(service: ServiceProcess, url: str) -> None:
 
 
 def _check_ports(wanted: UpOptions, services: dict[str, ServiceProcess]) -> None:
-    asked = {"server": wanted.port, "tensorboard": wanted.tensorboard_port}
-    for name, port in asked.items():
+    ports = {"server": wanted.port, "tensorboard": wanted.tensorboard_port}
+    for name, port in ports.items():
         service = services.get(name)
         if service is not None and port is not None and port != service.port:
             raise UserError(

@@ -156,11 +156,11 @@ def main() -> None:
     for side in ("before", "after"):
         parser.add_argument(f"--replicas-{side}", nargs="*", type=Path, default=[])
     parser.add_argument("--renumbered", action="store_true")
-    asked = parser.parse_args()
-    before, after = pl.read_parquet(asked.before), pl.read_parquet(asked.after)
-    old = [pl.read_parquet(file) for file in asked.replicas_before]
-    new = [pl.read_parquet(file) for file in asked.replicas_after]
-    found = compare(before, after, asked.metrics, (old, new), renumbered=asked.renumbered)
+    options = parser.parse_args()
+    before, after = pl.read_parquet(options.before), pl.read_parquet(options.after)
+    old = [pl.read_parquet(file) for file in options.replicas_before]
+    new = [pl.read_parquet(file) for file in options.replicas_after]
+    found = compare(before, after, options.metrics, (old, new), renumbered=options.renumbered)
     print(json.dumps(found, ensure_ascii=False))
 
 

@@ -24,12 +24,12 @@ MAX_THREADS = 8
 
 def num_threads() -> int:
     """`REPRISE_THREADS`, else the cores of this process, at most 8. Raises UserError."""
-    asked = os.environ.get("REPRISE_THREADS")
-    if asked is None:
+    threads = os.environ.get("REPRISE_THREADS")
+    if threads is None:
         return min(MAX_THREADS, len(os.sched_getaffinity(0)))
-    if not asked.isdigit() or int(asked) < 1:
-        raise UserError(f"REPRISE_THREADS is '{asked}': it must be a whole number, 1 or more")
-    return int(asked)
+    if not threads.isdigit() or int(threads) < 1:
+        raise UserError(f"REPRISE_THREADS is '{threads}': it must be a whole number, 1 or more")
+    return int(threads)
 
 
 def map_in_order(

@@ -90,8 +90,8 @@ def _integrate(
 
     def score(*tensors: Tensor) -> Tensor:
         if layer is None:
-            given = dict(zip([*kinds, *others], tensors, strict=True))
-            scores: Tensor = model({kind: given[kind] for kind in batch})
+            by_kind = dict(zip([*kinds, *others], tensors, strict=True))
+            scores: Tensor = model({kind: by_kind[kind] for kind in batch})
             return scores
         flat, *rest = tensors
         # What a hook returns stands for what the layer returns.

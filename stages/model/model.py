@@ -65,8 +65,8 @@ def make_model(spec: ModelSpec, seed: int) -> nn.Module:
     """
     module = _zoo_module(spec.name)
     arguments = module.Arguments.model_validate(spec.arguments)
-    given = shorten(", ".join(f"{name} {value}" for name, value in spec.arguments.items()))
-    what = f"the model '{spec.name}' can't be made" + (f" with {given}" if given else "")
+    shown = shorten(", ".join(f"{name} {value}" for name, value in spec.arguments.items()))
+    what = f"the model '{spec.name}' can't be made" + (f" with {shown}" if shown else "")
     try:
         with torch.random.fork_rng(devices=[]), own_errors(what, module.Model.__init__):
             torch.manual_seed(seed)

@@ -52,13 +52,13 @@ def stop_if_outside(files: Iterable[Path]) -> None:
 def find_outside(file: Path) -> Iterator[Problem]:
     """Yield what `file` takes from outside, each with its line and what to do instead."""
     for node in ast.walk(ast.parse(file.read_bytes(), filename=str(file))):
-        if (found := _judge(node)) is not None:
+        if (found := _find_call(node)) is not None:
             what, remedy = found
             line = getattr(node, "lineno", 0)
             yield Problem(f"{file}:{line}: {what}, and no stage would run again\n  {remedy}")
 
 
-def _judge(node: ast.AST) -> tuple[str, str] | None:
+def _find_call(node: ast.AST) -> tuple[str, str] | None:
     names: list[str] = []
     if isinstance(node, ast.Import):
         names = [alias.name.split(".")[0] for alias in node.names]

@@ -228,14 +228,14 @@ def main() -> None:
     parser.add_argument("--from", dest="lowest", type=float, default=LOWEST, metavar="RATE")
     parser.add_argument("--to", dest="highest", type=float, default=HIGHEST, metavar="RATE")
     parser.add_argument("--steps", type=at_least(2), default=NUM_STEPS, metavar="N")
-    given = parser.parse_args()
+    options = parser.parse_args()
 
     def work(params: Params) -> None:
-        if not 0 < given.lowest < given.highest < math.inf:
-            bounds = f"from {given.lowest:g} to {given.highest:g}"
+        if not 0 < options.lowest < options.highest < math.inf:
+            bounds = f"from {options.lowest:g} to {options.highest:g}"
             raise UserError(f"the rates go up, from one above 0: '--from' to '--to' is {bounds}")
         training = prepare(params)
-        curve = measure(training, given.lowest, given.highest, given.steps)
+        curve = measure(training, options.lowest, options.highest, options.steps)
         write(curve, f"{training.params.optimizer.name}, batches of {training.params.batch_size}")
         show(curve, training.params)
 

@@ -112,7 +112,7 @@ def prepare(params: Params) -> Training:
     section, spec, schema = recipe.train, recipe.model, recipe.schema
     target = schema.target
     check_names(section, target.task, target.classes, lambda: make_model(spec, 0))
-    compute_deterministically(asked=section.deterministic)
+    compute_deterministically(deterministic=section.deterministic)
     device = choose_device()
     model = load_weights(spec, params.seed)
     num_weights = sum(weight.numel() for weight in model.parameters())

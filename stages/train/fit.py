@@ -69,7 +69,7 @@ def fit(
     other than 0 has a seed and first weights of its own.
     """
     section, spec, schema = recipe.train, recipe.model, recipe.schema
-    compute_deterministically(asked=section.deterministic)
+    compute_deterministically(deterministic=section.deterministic)
     seed = seed_of(recipe.seed, replica)
     model, data, choices = prepare_training(
         section, spec, schema, recipe.overrides, seed, replica, world

@@ -121,8 +121,8 @@ def check_images(channels_last: Choice, augment: Augment | None) -> list[Problem
     if channels_last is True:
         message = "there is no image among the features whose channels could come last"
         problems.append(Problem(message, "train.channels_last", "true", ("auto", "false")))
-    asked = {} if augment is None else {"flip": augment.flip, "shift": augment.shift}
-    for name, value in asked.items():
+    amounts = {} if augment is None else {"flip": augment.flip, "shift": augment.shift}
+    for name, value in amounts.items():
         if value:
             message = f"there is no image to {name} among the features"
             problems.append(Problem(message, f"train.augment.{name}", f"{value:g}", ("0",)))

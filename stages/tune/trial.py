@@ -74,7 +74,7 @@ def make_objective(start: Start) -> tuple[Objective, str]:
     recipe = override_train(start.train, {})
     load = partial(load_data, start.schema, read_statistics(PREPARED), device)
     common, _ = load(dataset=recipe.dataset)
-    compute_deterministically(asked=recipe.deterministic)
+    compute_deterministically(deterministic=recipe.deterministic)
     direction = f"{monitored_direction(recipe, start.schema.target.task)}imize"
 
     def objective(overrides: Overrides, report: Callable[[int, float], None]) -> float:

@@ -37,9 +37,9 @@ def from_json(
     if datatype != "BYTES":
         tensor = _numbers(data, datatype, len(shape), name)
         values = _flat(data, len(shape)) if exact else []
-        for given, read in zip(values, tensor.ravel().tolist(), strict=False):
-            if type(given) is int and given != read:
-                message = f"{datatype} does not hold {given}: BYTES does, as a text"
+        for value, read in zip(values, tensor.ravel().tolist(), strict=False):
+            if type(value) is int and value != read:
+                message = f"{datatype} does not hold {value}: BYTES does, as a text"
                 raise RequestError(400, f"input '{name}': {message}")
         return _shaped(tensor, shape, name)
     texts = _flat(data, len(shape))

@@ -41,20 +41,20 @@ class Limits:
     request_bytes: int
 
 
-def max_connections(asked: int) -> int:
+def max_connections(requested: int) -> int:
     """As many as were asked for, or as this process may have files open, less those for all else.
 
     Raises UserError where none is left.
     """
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
-        return asked
+        return requested
     if allowed <= SPARE_FILES:
         raise UserError(
             f"this process may have {allowed} files open, and needs more than {SPARE_FILES}\n"
-            f"  raise it with 'ulimit -n {SPARE_FILES + min(asked, 1024)}'"
+            f"  raise it with 'ulimit -n {SPARE_FILES + min(requested, 1024)}'"
         )
-    return min(asked, allowed - SPARE_FILES)
+    return min(requested, allowed - SPARE_FILES)
 
 
 class Connections:

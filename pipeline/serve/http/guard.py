@@ -91,14 +91,14 @@ def check_token(scope: Scope, token: str | None) -> None:
     """
     if token is None or scope["path"] in OPEN:
         return
-    kind, _, given = find_header(scope, b"authorization").partition(b" ")
+    kind, _, secret = find_header(scope, b"authorization").partition(b" ")
     if kind.lower() == b"basic":
         try:
-            given = base64.b64decode(given, validate=True).partition(b":")[2]
+            secret = base64.b64decode(secret, validate=True).partition(b":")[2]
         except binascii.Error:
-            given = b""
+            secret = b""
     elif kind.lower() != b"bearer":
-        given = b""
-    if not hmac.compare_digest(given.strip(), token.encode()):
+        secret = b""
+    if not hmac.compare_digest(secret.strip(), token.encode()):
         headers = {"WWW-Authenticate": 'Bearer, Basic realm="reprise"'}
         raise RequestError(401, "this server asks for its token", headers=headers)

@@ -30,10 +30,10 @@ def make_host_check(hosts: frozenset[str]) -> Callable[[Scope], None]:
     is_known = lru_cache(256)(lambda header: _is_known(header, hosts))
 
     def check(scope: Scope) -> None:
-        given = [value for key, value in scope["headers"] if key == b"host"]
+        host_headers = [value for key, value in scope["headers"] if key == b"host"]
         # A browser never leaves it out.
-        if len(given) > 1 or (given and not is_known(given[0])):
-            name = shorten(given[-1].decode("latin-1"))
+        if len(host_headers) > 1 or (host_headers and not is_known(host_headers[0])):
+            name = shorten(host_headers[-1].decode("latin-1"))
             said = f"this server is not '{name}'; --allow-host NAME gives it another name"
             raise RequestError(421, said)
 

@@ -168,8 +168,8 @@ def _infer(bundle: Bundle, name: str) -> Schema:
     feeds = bundle.encode([example_row(bundle.signature)])
     example = {
         "inputs": [
-            {**each, "shape": [1, *each["shape"][1:]], "data": feeds[given.name].ravel().tolist()}
-            for each, given in zip(inputs, bundle.signature.inputs, strict=True)
+            {**each, "shape": [1, *each["shape"][1:]], "data": feeds[column.name].ravel().tolist()}
+            for each, column in zip(inputs, bundle.signature.inputs, strict=True)
         ]
     }
     tensor: Schema = {

@@ -67,8 +67,8 @@ def _classification(name: str, target: Codes, predicted: Predicted) -> Weighted 
     ranked = {"roc_auc": _area_under_roc, "average_precision": _average_precision}.get(name)
     if ranked is None:
         return None
-    asked = [1] if classes == 2 else range(classes)
-    parts = [ranked(target == label, probabilities[:, label]) for label in asked]
+    positives = [1] if classes == 2 else range(classes)
+    parts = [ranked(target == label, probabilities[:, label]) for label in positives]
     return lambda weights: np.mean([part(weights) for part in parts], axis=0)
 
 

@@ -39,13 +39,13 @@ def seconds_between() -> float:
 
     Raises UserError for what is not a number.
     """
-    asked = os.environ.get(ENV_VAR, str(SECONDS_BETWEEN))
+    value = os.environ.get(ENV_VAR, str(SECONDS_BETWEEN))
     try:
-        seconds = float(asked)
+        seconds = float(value)
     except ValueError:
         seconds = math.nan
     if not seconds >= 0:
-        raise UserError(f"{ENV_VAR} is '{asked}': it must be a number of seconds, 0 or more")
+        raise UserError(f"{ENV_VAR} is '{value}': it must be a number of seconds, 0 or more")
     return seconds
 
 

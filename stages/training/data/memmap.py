@@ -144,12 +144,12 @@ def choose_place(num_bytes: int, device: torch.device, num_sharing: int = 1) -> 
     total, memory = num_bytes * num_sharing, memory_of(device)
     each = f" in each of {num_sharing} processes" if num_sharing > 1 else ""
     size = f"{_words(num_bytes)}{each}"
-    asked = os.environ.get("REPRISE_DATA")
-    if asked is not None and asked not in PLACES:
-        raise UserError(f"REPRISE_DATA is '{asked}': it must be {' or '.join(PLACES)}")
-    place = asked or PLACES[total > SHARE_OF_MEMORY * memory]
+    setting = os.environ.get("REPRISE_DATA")
+    if setting is not None and setting not in PLACES:
+        raise UserError(f"REPRISE_DATA is '{setting}': it must be {' or '.join(PLACES)}")
+    place = setting or PLACES[total > SHARE_OF_MEMORY * memory]
     where = f"on {device.type}" if place == "device" else "mapped"
-    if asked is not None:
+    if setting is not None:
         return place, f"data {where}: {size} (REPRISE_DATA)"
     why = f", more than half of {_words(memory)}" if place == "mapped" else ""
     return place, f"data {where}: {size}{why}"

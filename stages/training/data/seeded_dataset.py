@@ -95,12 +95,13 @@ def check(made: Row, expected: Row, lead: tuple[int, ...]) -> Row:
 
     Raises UserError that says what is expected.
     """
-    given, wanted = dict(made[0]) | {"target": made[1]}, dict(expected[0]) | {"target": expected[1]}
-    if given.keys() != wanted.keys():
+    tensors = dict(made[0]) | {"target": made[1]}
+    expected_tensors = dict(expected[0]) | {"target": expected[1]}
+    if tensors.keys() != expected_tensors.keys():
         kinds = [", ".join(sorted(features)) or "nothing" for features in (made[0], expected[0])]
         raise UserError(f"its features are {kinds[0]}: expected {kinds[1]}")
-    for kind, tensor in given.items():
-        is_, must = _form(tensor), _form(wanted[kind], lead)
+    for kind, tensor in tensors.items():
+        is_, must = _form(tensor), _form(expected_tensors[kind], lead)
         if is_ != must:
             raise UserError(f"'{kind}' is {is_}: expected {must}")
     return made

@@ -41,7 +41,12 @@ _DROPOUT_RNGS: "WeakValueDictionary[int, DropoutRng]" = WeakValueDictionary()
 
 
 def choose_compile(
-    asked: Choice, device: torch.device, num_products: int, num_steps: int, *, sharded: bool = False
+    choice: Choice,
+    device: torch.device,
+    num_products: int,
+    num_steps: int,
+    *,
+    sharded: bool = False,
 ) -> tuple[bool, str]:
     """Decide whether to compile; the choice in words beside it.
 
@@ -49,8 +54,8 @@ def choose_compile(
     trainings that are long enough by what their steps take there at least, and not where the
     processes have `sharded` the weights.
     """
-    if asked != "auto":
-        return asked, f"{'compiled' if asked else 'eager'}: {KEY}"
+    if choice != "auto":
+        return choice, f"{'compiled' if choice else 'eager'}: {KEY}"
     if sharded:
         return False, "eager: the weights are sharded"
     if device.type != "cuda":
@@ -61,9 +66,9 @@ def choose_compile(
     return True, f"compiled: {num_steps:,} steps repay it"
 
 
-def check_compiler(asked: Choice) -> None:
+def check_compiler(choice: Choice) -> None:
     """Stop where `true` is asked for and this machine can't. Raises UserError."""
-    if asked is True and (lacking := lacking_compiler(device_kind())):
+    if choice is True and (lacking := lacking_compiler(device_kind())):
         message = f"to compile a model takes {lacking}, which this machine has not"
         raise UserError(Problem(message, KEY, "true", ("false",)))
 
@@ -83,7 +88,7 @@ def compile_model(
 
     Its dropout draws from `dropout_rng`. Raises UserError where this machine can't compile.
     """
-    check_compiler(asked=True)
+    check_compiler(choice=True)
     # Imported by torch.compile as well; some seconds that no other training pays.
     from torch._dynamo import config
     from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException

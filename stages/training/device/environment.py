@@ -27,13 +27,13 @@ SMALL_STEP = 20_000_000
 
 def num_processes() -> int:
     """The number of processes that train on this machine. Raises UserError for a wrong number."""
-    asked = os.environ.get("PET_NPROC_PER_NODE")
-    if asked is None or asked in ("gpu", "auto"):
+    value = os.environ.get("PET_NPROC_PER_NODE")
+    if value is None or value in ("gpu", "auto"):
         gpus = torch.cuda.device_count() if _device_name() == "cuda" else 0
         return max(1, gpus)
-    if not asked.isdigit() or int(asked) < 1:
-        raise UserError(f"PET_NPROC_PER_NODE is '{asked}': it must be a whole number, 1 or more")
-    return int(asked)
+    if not value.isdigit() or int(value) < 1:
+        raise UserError(f"PET_NPROC_PER_NODE is '{value}': it must be a whole number, 1 or more")
+    return int(value)
 
 
 def num_nodes() -> int:
@@ -43,10 +43,10 @@ def num_nodes() -> int:
 
     Not from one to another number: the processes decide in which order sums are taken.
     """
-    asked = os.environ.get("PET_NNODES", "1")
-    least, _, most = asked.partition(":")
+    value = os.environ.get("PET_NNODES", "1")
+    least, _, most = value.partition(":")
     if not least.isdigit() or int(least) < 1 or most not in ("", least):
-        raise UserError(f"PET_NNODES is '{asked}': it must be a whole number, 1 or more")
+        raise UserError(f"PET_NNODES is '{value}': it must be a whole number, 1 or more")
     if int(least) > 1 and not {"PET_RDZV_ENDPOINT", "PET_MASTER_ADDR"} & os.environ.keys():
         message = f"PET_NNODES is {least}, and nothing says where the machines meet: set"
         raise UserError(f"{message} PET_RDZV_ENDPOINT to the host:port of one of them, on each")
@@ -90,17 +90,17 @@ def num_threads(num_weights: int, batch_size: int, world: World) -> tuple[int, s
 
     Raises UserError for a wrong number.
     """
-    asked = os.environ.get("REPRISE_THREADS")
-    if asked is not None:
-        if not asked.isdigit() or int(asked) < 1:
-            raise UserError(f"REPRISE_THREADS is '{asked}': it must be a whole number, 1 or more")
-        return int(asked), "REPRISE_THREADS"
+    value = os.environ.get("REPRISE_THREADS")
+    if value is not None:
+        if not value.isdigit() or int(value) < 1:
+            raise UserError(f"REPRISE_THREADS is '{value}': it must be a whole number, 1 or more")
+        return int(value), "REPRISE_THREADS"
     if num_weights * batch_size < SMALL_STEP:
         return 1, f"a step of {num_weights * batch_size / 1e6:.1f}M products is small"
     return max(1, (os.cpu_count() or 1) // world.local_size), "all cores"
 
 
-def compute_deterministically(*, asked: bool = True) -> None:
+def compute_deterministically(*, deterministic: bool = True) -> None:
     """Ask torch for algorithms that give the same bits every time (`train.deterministic`)."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(asked)
+    torch.use_deterministic_algorithms(deterministic)

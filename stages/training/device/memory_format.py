@@ -19,17 +19,17 @@ HALF = ("bf16", "fp16")
 
 
 def choose_memory_format(
-    asked: Choice, precision: str, device: torch.device, sample: Batch
+    choice: Choice, precision: str, device: torch.device, sample: Batch
 ) -> tuple[bool, str]:
     """Decide whether channels come last; the choice in words beside it. `sample` is any batch.
 
     `auto`: on a GPU, for images in half precision. Raises UserError for `true` without images.
     """
     if "image" not in sample:
-        if problems := check_images(asked, None):
+        if problems := check_images(choice, None):
             raise UserError(*problems)
         return False, ""
-    last = (device.type == "cuda" and precision in HALF) if asked == "auto" else asked
+    last = (device.type == "cuda" and precision in HALF) if choice == "auto" else choice
     return last, f"channels {'last' if last else 'first'}"
 
 

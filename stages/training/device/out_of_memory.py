@@ -33,16 +33,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 class ProcessOutOfMemoryError(Exception):
     """One of several processes can't take `tried` rows at once; all may begin again with `half`.
 
-    `asked` is what was asked for.
+    `micro_batch_size` is what was asked for.
     """
 
-    def __init__(self, rank: int, tried: int, half: int, asked: int | None) -> None:
+    def __init__(self, rank: int, tried: int, half: int, micro_batch_size: int | None) -> None:
         super().__init__(f"process {rank} is out of memory with {tried} rows at once; try {half}")
-        self.rank, self.tried, self.half, self.asked = rank, tried, half, asked
+        self.rank, self.tried, self.half = rank, tried, half
+        self.micro_batch_size = micro_batch_size
 
     def as_mistake(self) -> UserError:
         """The user's mistake that it is where no process can be started again."""
-        return UserError(Problem(str(self), KEY, "null" if self.asked is None else str(self.asked)))
+        value = "null" if self.micro_batch_size is None else str(self.micro_batch_size)
+        return UserError(Problem(str(self), KEY, value))
 
 
 def write_oom_hint(folder: Path, error: ProcessOutOfMemoryError) -> None:

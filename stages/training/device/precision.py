@@ -17,10 +17,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NUM_HALVINGS = 16
 
 
-def choose_precision(asked: Precision, device: torch.device) -> str:
+def choose_precision(choice: Precision, device: torch.device) -> str:
     """'fp32', 'bf16' or 'fp16'. `auto`: bf16 on a GPU whose cores compute in it, else fp32."""
-    if asked != "auto":
-        return asked
+    if choice != "auto":
+        return choice
     able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return "bf16" if able else "fp32"
 

@@ -16,11 +16,11 @@ from stages.common.yamlfile import yaml_text
 from stages.features.schema import Class
 
 # A row of the lighter class would change no digit of a sum with one of the heavier.
-MAX_APART = 1e6
+MAX_RATIO = 1e6
 
 
 def weigh_classes(
-    asked: Literal["balanced"] | Mapping[str, float], classes: Sequence[Class], target: Tensor
+    setting: Literal["balanced"] | Mapping[str, float], classes: Sequence[Class], target: Tensor
 ) -> Tensor:
     """The weight of each class (classes,) in float64, on the CPU.
 
@@ -32,34 +32,34 @@ def weigh_classes(
     """
     counts = torch.bincount(target.cpu(), minlength=len(classes)).double()
     ones = torch.ones_like(counts)
-    if isinstance(asked, str):
+    if isinstance(setting, str):
         weights = torch.where(counts > 0, 1 / counts, ones)
     else:
-        named = [asked.get(yaml_text(name), 1.0) for name in classes]
+        named = [setting.get(yaml_text(name), 1.0) for name in classes]
         weights = torch.tensor(named, dtype=torch.float64)
-        _check_excluded(weights, counts, classes, asked)
+        _check_ratio(weights, counts, classes, setting)
     mean = (weights * counts).sum() / counts.sum()
     return torch.where(counts > 0, weights / mean, ones)
 
 
-def _check_excluded(
-    weights: Tensor, counts: Tensor, classes: Sequence[Class], asked: Mapping[str, float]
+def _check_ratio(
+    weights: Tensor, counts: Tensor, classes: Sequence[Class], setting: Mapping[str, float]
 ) -> None:
     """Stop at weights that float32 can't add up: of one too large all others come to nothing."""
     names = [yaml_text(name) for name in classes]
     heavy = int(weights.where(counts > 0, 0.0).argmax())
     light = int(weights.where(counts > 0, torch.inf).argmin())
     total = (weights * counts).sum()
-    if total.isfinite() and weights[heavy] <= MAX_APART * weights[light]:
+    if total.isfinite() and weights[heavy] <= MAX_RATIO * weights[light]:
         return
     # A class that is not named has 1, which is nobody's to edit.
-    name = names[heavy] if names[heavy] in asked else names[light]
+    name = names[heavy] if names[heavy] in setting else names[light]
     message = (
         f"the weights of '{names[heavy]}' and '{names[light]}' are {weights[heavy]:g} and "
         f"{weights[light]:g}: so far apart, or so large, that float32 can't add the losses up"
     )
     at = f"train.class_weights.{name}"
-    raise UserError(Problem(message, at, f"{asked[name]:g}", (f"at most {MAX_APART:g} apart",)))
+    raise UserError(Problem(message, at, f"{setting[name]:g}", (f"at most {MAX_RATIO:g} apart",)))
 
 
 def describe_weights(weights: Tensor, classes: Sequence[Class], target: Tensor) -> list[str]:

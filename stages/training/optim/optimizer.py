@@ -21,7 +21,7 @@ def make_optimizer(
     One that needs a closure takes one group of all weights, and knows no weight decay.
     The name of `params` is resolved here unless `resolved` is handed in.
     """
-    optimizer_class, given = resolved or resolve("optimizer", params.optimizer)
+    optimizer_class, resolved_arguments = resolved or resolve("optimizer", params.optimizer)
     taken = inspect.signature(optimizer_class).parameters
     spared = {"weight_decay": 0.0} if "weight_decay" in taken else {}
     groups: list[dict[str, Any]] = []
@@ -33,7 +33,7 @@ def make_optimizer(
         groups.append({"params": [weight for weight in weights if weight.ndim > 1], **own})
         groups.append({"params": [weight for weight in weights if weight.ndim <= 1], **own})
         groups[-1] |= spared
-    arguments = {**given, "fused": True} if "fused" in taken else given
+    arguments = {**resolved_arguments, "fused": True} if "fused" in taken else resolved_arguments
     try:
         optimizer: torch.optim.Optimizer = optimizer_class(
             [group for group in groups if group["params"]], **arguments

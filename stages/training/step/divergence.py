@@ -102,7 +102,9 @@ def find_first(step: StepContext, source: Source, batch: LocalBatch, state: Stat
     loss_fn = step.loss_fn
     plain = loss_fn.loss_fn if isinstance(loss_fn, WeightedLoss) else loss_fn
     hooks.append(
-        loss_fn.register_forward_hook(lambda *given: look(f"the loss ({_kind(plain)})", given[-1]))
+        loss_fn.register_forward_hook(
+            lambda *inputs: look(f"the loss ({_kind(plain)})", inputs[-1])
+        )
     )
     before = snapshot_buffers(step.buffers)
     # The step was counted, and what lets the processes wait for each other has no part in it.
@@ -133,8 +135,8 @@ def _guess(step: StepContext) -> str:
 
 def _find_in_rows(source: Source, batch: LocalBatch) -> Iterator[Found]:
     rows = batch.rows[batch.local_rows]
-    given = {f"the input {kind}": values for kind, values in batch.batch.items()}
-    for what, values in {**given, "the target": batch.target}.items():
+    inputs = {f"the input {kind}": values for kind, values in batch.batch.items()}
+    for what, values in {**inputs, "the target": batch.target}.items():
         bad = ~values.isfinite().reshape(len(values), -1).all(dim=1).cpu()
         if bad.any():
             yield INPUT, 0, f"{what} of {_name_rows(source, rows[bad])}"
