@@ -1,5 +1,4 @@
-"""DVC as a library: its repository opened without its lock, its lock files written whole, its
-errors told as a user's mistakes.
+"""DVC as a library: repository, lock files, errors as a user's mistakes.
 
 Whoever only looks takes no lock, so that it works while a stage runs.
 """

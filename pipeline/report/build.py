@@ -34,7 +34,7 @@ class Report:
     """All that the pages show.
 
     `comparison`, `data` and `slices` are what `stages.compare.compare`, `changed_data` and
-    `worse_slices` print; they are empty where their files are not here, as `missing` says.
+    `slice_regressions` print; they are empty where their files are not here, as `missing` says.
     """
 
     base: str

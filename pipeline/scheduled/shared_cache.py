@@ -1,6 +1,4 @@
-"""Shares with a clone, from the repository that it was made from: DVC's cache, its remotes and
-their credentials, and the checkpoints of interrupted trainings.
-"""
+"""Shared with a clone: DVC's cache, remotes with credentials, checkpoints."""
 
 from pathlib import Path
 from typing import Any

@@ -106,8 +106,8 @@ def _port(requested: int | None, last: int | None, default: int, option: str) ->
 def environment(url: str | None) -> dict[str, str]:
     """The environment of a service; what the user has set for Prefect's server stays."""
     # A key is for the server that it was made for; a run's mark is for the run's processes.
-    apart = (URL, CLIENT_AUTH, SERVER_AUTH, "PREFECT_API_KEY", "PREFECT_PROFILE", "REPRISE_RUN")
-    kept = {name: value for name, value in os.environ.items() if name not in apart}
+    excluded = (URL, CLIENT_AUTH, SERVER_AUTH, "PREFECT_API_KEY", "PREFECT_PROFILE", "REPRISE_RUN")
+    kept = {name: value for name, value in os.environ.items() if name not in excluded}
     programs = str(Path(sys.executable).parent)
     own = {
         # A stage's command is 'python …': this environment's.

@@ -1,5 +1,7 @@
-"""The loop. `train` goes over the epochs, `train_epoch` over the steps; `step/step.py` is one of
-them, `closure_step.py` one of an optimizer that evaluates the loss several times.
+"""The training loop: `train` goes over the epochs, `train_epoch` over the steps.
+
+`step/step.py` has a step, `closure_step.py` one of an optimizer that evaluates the loss several
+times.
 
 A source (`data/source.py`) hands over the rows of each step; those that lie on the device are a
 slice by a permutation. On a GPU a step does not wait for the device: losses and norms are

@@ -149,8 +149,12 @@ def sums_by(
 def _counter(target: Codes, predicted_codes: Codes, classes: int) -> Callable[[Weights], Counts]:
     right = np.flatnonzero(target == predicted_codes)
     of_right = sums_by(target[right], classes)
-    actual, taken = sums_by(target, classes), sums_by(predicted_codes, classes)
-    return lambda weights: (of_right(weights.take(right, axis=1)), actual(weights), taken(weights))
+    actual, predicted_count = sums_by(target, classes), sums_by(predicted_codes, classes)
+    return lambda weights: (
+        of_right(weights.take(right, axis=1)),
+        actual(weights),
+        predicted_count(weights),
+    )
 
 
 def _over_seen(above: Floats, below: Floats, counts: Counts) -> Floats:
@@ -166,17 +170,17 @@ def _balanced_accuracy(counts: Counts) -> Floats:
 
 def _matthews(counts: Counts) -> Floats:
     """Gorodkin's R_K (Computational Biology and Chemistry 28, 2004), of any number of classes."""
-    right, actual, taken = counts
+    right, actual, predicted_count = counts
     total = actual.sum(axis=1)
-    covariance = right.sum(axis=1) * total - (actual * taken).sum(axis=1)
-    spread = (total**2 - (taken**2).sum(axis=1)) * (total**2 - (actual**2).sum(axis=1))
+    covariance = right.sum(axis=1) * total - (actual * predicted_count).sum(axis=1)
+    spread = (total**2 - (predicted_count**2).sum(axis=1)) * (total**2 - (actual**2).sum(axis=1))
     return _share(covariance, np.sqrt(spread))
 
 
 def _kappa(counts: Counts) -> Floats:
-    right, actual, taken = counts
+    right, actual, predicted_count = counts
     total = actual.sum(axis=1)
-    by_chance = (actual * taken).sum(axis=1) / total**2
+    by_chance = (actual * predicted_count).sum(axis=1) / total**2
     return _divide(right.sum(axis=1) / total - by_chance, 1 - by_chance)
 
 

@@ -1,7 +1,6 @@
-"""The columns that the model goes by: how much worse it is when a column is shuffled over the test
-rows.
+"""Permutation importance: how much worse the model is when a column's test rows are shuffled.
 
-Permutation importance (Breiman, 'Random Forests', Machine Learning 45, 2001). Columns that say
+See Breiman, 'Random Forests', Machine Learning 45, 2001. Columns that say
 the same stand in for one another, so that each of them may look unimportant.
 """
 

@@ -38,10 +38,26 @@ def write_classes(
     if classes is not None:
         codes, predicted_codes = target.astype(np.int64), codes_of(predicted)
         for code, name in enumerate(classes):
-            actual, taken = int((codes == code).sum()), int((predicted_codes == code).sum())
+            actual, predicted_count = (
+                int((codes == code).sum()),
+                int((predicted_codes == code).sum()),
+            )
             right = int(((codes == code) & (predicted_codes == code)).sum())
-            f1 = rounded(2 * right / (actual + taken)) if actual + taken else None
-            lines.append((name, actual, taken, *_share(right, actual), *_share(right, taken), f1))
+            f1 = (
+                rounded(2 * right / (actual + predicted_count))
+                if actual + predicted_count
+                else None
+            )
+            lines.append(
+                (
+                    name,
+                    actual,
+                    predicted_count,
+                    *_share(right, actual),
+                    *_share(right, predicted_count),
+                    f1,
+                )
+            )
     write_csv(path, OF_CLASS, lines)
 
 
@@ -96,8 +112,8 @@ def _wrong(
         of_said, of_target = (
             rounded(float(p)) for p in (said[row], probabilities[row, codes[row]])
         )
-        actual, taken = classes[codes[row]], classes[predicted_codes[row]]
-        yield Mistake(row, keys[row], actual, taken, of_said, of_target)
+        actual, predicted_count = classes[codes[row]], classes[predicted_codes[row]]
+        yield Mistake(row, keys[row], actual, predicted_count, of_said, of_target)
 
 
 def _far_off(keys: Array, target: Array, predicted: Predicted) -> Iterator[Mistake]:

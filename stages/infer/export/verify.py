@@ -93,17 +93,17 @@ def _largest(
     for part, own in ((table, expected), (table[:1], expected[:1])):
         if not part.height:
             continue
-        apart = _differences(ask(part), own, predictor)
-        if not (apart <= allowed[: len(apart)]).all():
+        difference = _differences(ask(part), own, predictor)
+        if not (difference <= allowed[: len(difference)]).all():
             # NaN is the largest.
-            row = int(np.argmax(np.nan_to_num(apart / allowed[: len(apart)], nan=np.inf)))
-            raise _differs(what, float(apart[row]), part[row], predictor, key)
-        largest = max(largest, float(apart.max()))
+            row = int(np.argmax(np.nan_to_num(difference / allowed[: len(difference)], nan=np.inf)))
+            raise _differs(what, float(difference[row]), part[row], predictor, key)
+        largest = max(largest, float(difference.max()))
     return largest
 
 
 def _differs(
-    what: str, apart: float, row: pl.DataFrame, predictor: Predictor, key: str
+    what: str, difference: float, row: pl.DataFrame, predictor: Predictor, key: str
 ) -> UserError:
     """The mistake of a file that differs from the model, with the row that shows it."""
     schema = predictor.schema
@@ -112,7 +112,7 @@ def _differs(
     shown = dict.fromkeys(name for name in (schema.key, far) if name is not None)
     where = " and ".join(f"{name} {row[name][0]!r}" for name in shown)
     message = (
-        f"the model {what} differs from the model by {apart:.2g}, more than {MAX_DIFFERENCE:g}, "
+        f"the model {what} differs from the model by {difference:.2g}, more than {MAX_DIFFERENCE:g}, "
         f"in the new row{' with ' if where else ''}{where} ({key}): does it branch on the values "
         "of its batch?"
     )
@@ -133,13 +133,13 @@ def _differences(found: Answer, expected: pl.DataFrame, predictor: Predictor) ->
     """The distance of each row's answer from the model's (rows,); 1 where it is another class."""
     if predictor.schema.target.classes is None:
         assert predictor.statistics.target is not None
-        apart = np.abs(found[0] - expected["prediction"].to_numpy())
-        return np.asarray(apart / predictor.statistics.target.deviation)
+        difference = np.abs(found[0] - expected["prediction"].to_numpy())
+        return np.asarray(difference / predictor.statistics.target.deviation)
     probabilities = expected.drop("prediction").to_numpy()
-    apart = np.abs(found[1] - probabilities).max(axis=1)
+    difference = np.abs(found[1] - probabilities).max(axis=1)
     sure = margins(probabilities, predictor.calibration.threshold) > MAX_DIFFERENCE
     other = found[0] != np.array(expected["prediction"].to_list())
-    return np.where(sure & other, 1.0, apart)
+    return np.where(sure & other, 1.0, difference)
 
 
 def feeds(table: pl.DataFrame, schema: Schema, key: str) -> dict[str, npt.NDArray[np.generic]]:

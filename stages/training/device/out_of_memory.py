@@ -1,5 +1,4 @@
-"""The rows that are taken at once: half as many where the memory does not hold a batch, and of
-those that are only judged as many as a rule allows.
+"""The rows that a step takes at once: half as many where the memory does not hold them.
 
 The batch stays the same and its gradient is summed up in more parts. The order of the sums is
 another, and so are the last bits: the size that was used stands in `recipe.json`.
