@@ -33,7 +33,7 @@ PREDICTIONS = "data/evaluate/predictions.parquet"
 class Report:
     """All that the pages show.
 
-    `comparison`, `data` and `slices` are what `stages.compare.compare`, `changed_data` and
+    `comparison`, `data` and `slices` are what `stages.compare.compare`, `data_drift` and
     `slice_regressions` print; they are empty where their files are not here, as `missing` says.
     """
 

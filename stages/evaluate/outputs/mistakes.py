@@ -106,14 +106,14 @@ def _wrong(
     keys: Array, classes: Sequence[Class], target: Array, predicted: Predicted
 ) -> Iterator[Mistake]:
     codes, predicted_codes = target.astype(np.int64), codes_of(predicted)
-    said, probabilities = probability_of(predicted), probabilities_of(predicted)
+    likelihood, probabilities = probability_of(predicted), probabilities_of(predicted)
     rows = np.flatnonzero(predicted_codes != codes)
-    for row in rows[np.argsort(-said[rows], kind="stable")][:MAX_MISTAKES].tolist():
+    for row in rows[np.argsort(-likelihood[rows], kind="stable")][:MAX_MISTAKES].tolist():
         of_said, of_target = (
-            rounded(float(p)) for p in (said[row], probabilities[row, codes[row]])
+            rounded(float(p)) for p in (likelihood[row], probabilities[row, codes[row]])
         )
-        actual, predicted_count = classes[codes[row]], classes[predicted_codes[row]]
-        yield Mistake(row, keys[row], actual, predicted_count, of_said, of_target)
+        actual, other = classes[codes[row]], classes[predicted_codes[row]]
+        yield Mistake(row, keys[row], actual, other, of_said, of_target)
 
 
 def _far_off(keys: Array, target: Array, predicted: Predicted) -> Iterator[Mistake]:

@@ -112,7 +112,8 @@ def _differs(
     shown = dict.fromkeys(name for name in (schema.key, far) if name is not None)
     where = " and ".join(f"{name} {row[name][0]!r}" for name in shown)
     message = (
-        f"the model {what} differs from the model by {difference:.2g}, more than {MAX_DIFFERENCE:g}, "
+        f"the model {what} differs from the model by {difference:.2g}, "
+        f"more than {MAX_DIFFERENCE:g}, "
         f"in the new row{' with ' if where else ''}{where} ({key}): does it branch on the values "
         "of its batch?"
     )
