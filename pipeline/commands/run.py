@@ -51,7 +51,7 @@ def run(
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
 
     def edit() -> None:
-        """Once no other run is going in this folder, whose stages would see it."""
+        """Edit the parameters once no other run is going in this folder: it would see them."""
         for line in apply_overrides_to_file(overrides, SOURCE):
             click.secho(line, fg={"+": "green", "-": "red", "@": "cyan"}.get(line[:1]))
         check_params()

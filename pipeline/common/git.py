@@ -64,7 +64,7 @@ def try_git(
     seconds: float = TIMEOUT_SECONDS,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """As `git`, for a command that may fail.
+    """Run git as `git` does, for a command that may fail.
 
     Raises UserError when there is no git, or when it takes too long.
     """
@@ -75,7 +75,7 @@ def try_git(
 def try_git_bytes(
     folder: Path, *arguments: str, stdin: bytes = b"", seconds: float = TIMEOUT_SECONDS
 ) -> subprocess.CompletedProcess[bytes]:
-    """As `try_git`, for content: what goes in (`stdin`) and comes out is not taken for text."""
+    """Run git as `try_git` does, with bytes in (`stdin`) and out."""
     return _run(folder, arguments, seconds, {}, input=stdin)
 
 

@@ -208,6 +208,6 @@ def _signed(value: float) -> str:
 
 
 def _rough(number: int) -> int:
-    """To two digits, upwards: more would pretend to know."""
+    """Round up to two digits: more would pretend to know."""
     unit: int = 10 ** max(0, len(str(number)) - 2)
     return -(-number // unit) * unit

@@ -123,7 +123,7 @@ def check_expected(params: PrepareParams, head: Head) -> list[Problem]:
 
 
 def _needs_columns(rule: Mapping[str, Any]) -> bool:
-    """Not so where the very question is whether they are there, and the answer stops nothing."""
+    """Check whether a rule needs its columns, and does not just ask if they are there."""
     asks = str(rule.get("type")).startswith(("expect_table_", "expect_column_to_exist"))
     return not asks or rule.get("severity") == "critical"
 

@@ -51,7 +51,7 @@ def describe(reason: Reason) -> str:
 
 
 def _differing_words(old: str, new: str) -> tuple[str, str]:
-    """Both commands without the words that they begin and end with in common."""
+    """The words of both commands, less those that they begin and end with in common."""
     before, after = old.split(), new.split()
     shortest = min(len(before), len(after))
     pairs = list(zip(before, after, strict=False))

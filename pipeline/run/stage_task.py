@@ -107,7 +107,7 @@ class StageTask:
         return Completed(name=end.state.capitalize(), message=f"{end.seconds:.1f} s")
 
     def _is_fresh(self) -> bool:
-        """By the plan, or because what ran before it has written the same bytes again."""
+        """Check that a stage is fresh, by the plan or as its inputs have the same bytes again."""
         upstream = self.plan.upstream
         # An import, say, may have brought what no plan could know.
         moved = any(self.result.states.get(name, "unchanged") == "ran" for name in upstream)

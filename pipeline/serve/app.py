@@ -118,7 +118,7 @@ def _add_others(app: FastAPI, service: Service) -> None:
         return JSONResponse({"rows": [example_row(service.bundle.signature)]})
 
     async def metrics() -> Response:
-        """For Prometheus."""
+        """Metrics for Prometheus."""
         kind = "text/plain; version=0.0.4; charset=utf-8"
         return Response(service.metrics.text(), media_type=kind)
 

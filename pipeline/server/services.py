@@ -50,7 +50,7 @@ def log_file(name: str) -> Path:
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Only one command starts or ends services of this folder at a time; others wait.
+    """Let one command at a time start or end services of this folder; others wait.
 
     Raises UserError when the folder can't be written, or another command takes too long.
     """

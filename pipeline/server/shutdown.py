@@ -86,7 +86,7 @@ class _Turns:
     busy: float = 0.0
 
     def choose(self, running: set[psutil.Process], seconds: float) -> set[psutil.Process] | None:
-        """Those whose turn it is after `seconds`; None when only the service itself is left."""
+        """The processes whose turn it is after `seconds`; None when only the service is left."""
         if running != {self.leader}:
             self.busy = seconds
         if seconds - self.busy > ALONE_SECONDS:

@@ -1,4 +1,4 @@
-"""From a schema and a name to a model with its first weights: `python -m stages.build`.
+"""First weights of a model, from a schema and a name: `python -m stages.build`.
 
 Reads `data/prepare/schema.json`; writes `data/build/model.json`, `weights.safetensors` and
 `summary.txt`.

@@ -106,7 +106,7 @@ def _wrong(message: str, model: nn.Module, spec: ModelSpec) -> UserError:
 
 
 def _forward_of(model: nn.Module) -> object:
-    """Its `forward`, or its class where it has none of its own."""
+    """The `forward` of a model, or its class where it has none of its own."""
     own = type(model).forward
     return type(model) if own is nn.Module.forward else own
 

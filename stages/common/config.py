@@ -85,7 +85,7 @@ def validate(model: type[Model], tree: object, at: str, file: str = "params.yaml
 def validate_all(
     model: type[Model], tree: object, at: str, file: str = "params.yaml"
 ) -> tuple[list[Problem], Model | None]:
-    """As `validate`, but hands the problems back, for who collects those of a whole file."""
+    """Validate as `validate` does, but hand the problems back, to collect those of a whole file."""
     try:
         return [], model.model_validate(tree)
     except ValidationError as error:

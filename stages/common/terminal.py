@@ -12,7 +12,7 @@ from typing import Any
 
 
 def keep_printing() -> None:
-    """From now on what nobody reads is dropped, and what can't be written as it is is escaped.
+    """Drop from now on what nobody reads, and escape what can't be written as it is.
 
     Only for the streams that this process was started with: a test's or a notebook's stay.
     """

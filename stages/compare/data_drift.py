@@ -196,7 +196,7 @@ def _classes(before: Schema, after: Schema) -> dict[str, list[str]]:
 
 
 def _rows(before: Side, after: Side) -> Iterator[dict[str, Any]]:
-    """Of each split how many rows: before, after, new, gone, and from another split."""
+    """Numbers of rows of each split: before, after, new, gone, and from another split."""
     keys = [
         {name: np.asarray(arrays["key"]) for name, arrays in side.splits.items()}
         for side in (before, after)

@@ -60,7 +60,7 @@ def compare_slices(
     before: Predicted,
     after: Predicted,
 ) -> tuple[list[SliceChange], int]:
-    """Every slice that can be judged, and how many can't: too few rows, or no interval.
+    """The slices that can be judged, and how many can't: too few rows, or no interval.
 
     `parts` are (column, label, rows); target and predictions are those of `compute_metrics`.
     """
@@ -81,7 +81,7 @@ def compare_slices(
 
 
 def find_worse(name: str, slices: Sequence[SliceChange]) -> list[SliceChange]:
-    """Those that are worse and stand Holm's correction over all of them, the surest first.
+    """The slices that are worse by Holm's correction over all of them, the surest first.
 
     By p-value, the first must be below 5 % of all slices, the next of those left, and so on.
     """

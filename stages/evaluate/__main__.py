@@ -1,4 +1,4 @@
-"""From the trained model and the test split to metrics, predictions, plots.
+"""Metrics, predictions and plots, from the trained model and the test split.
 
     python -m stages.evaluate
 

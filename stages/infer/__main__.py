@@ -1,4 +1,4 @@
-"""From a trained model and new rows to predictions: `python -m stages.infer`.
+"""Predictions from a trained model and new rows: `python -m stages.infer`.
 
 Reads `infer.input` (null: the rows of the test split), the model of `data/train` and the schema of
 `data/prepare`; writes `data/infer/predictions.parquet`: the row key, the predicted class and the

@@ -1,4 +1,4 @@
-"""For `reprise predict --explain`: beside each prediction, the columns that moved it most."""
+"""The columns that moved each prediction most, for `reprise predict --explain`."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ NUM_COLUMNS = 3
 
 @dataclass
 class Explanations:
-    """Of all rows together: how far they moved, and how much of that the columns don't add up to.
+    """Sums over all rows: how far they moved, and how much of that the columns don't add up to.
 
     Both in units of the target, or of the score of the class.
     """
@@ -46,7 +46,7 @@ class Explanations:
 def explain(
     predictor: Predictor, arrays: dict[str, Array], predictions: pl.DataFrame
 ) -> Attribution:
-    """By how much each column moved each of `predictions`, of the class that was predicted."""
+    """The contribution of each column to each of `predictions`, of the predicted class."""
     classes = predictor.schema.target.classes
     codes = np.zeros(predictions.height, np.int64)
     if classes is not None:

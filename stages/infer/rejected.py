@@ -67,7 +67,7 @@ def without_numberless(
 
 
 def furthest_columns(arrays: dict[str, Array], schema: Schema) -> list[str | None]:
-    """For each row the column of numbers that is furthest from training's mean, if there is one."""
+    """The column of numbers of each row that is furthest from training's mean, if there is one."""
     num_rows = len(next(iter(arrays.values())))
     names = [feature.name for feature in schema.of_kind("numeric")]
     if not names:

@@ -1,4 +1,4 @@
-"""From a file of new rows to predictions, chunk by chunk: what the stage and the command share."""
+"""Predictions from a file of new rows, chunk by chunk, for the stage and the command."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

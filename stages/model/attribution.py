@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Attribution:
-    """By how much each column moved each row's prediction away from the baseline's.
+    """The contribution of each column to each row's prediction, from the baseline's.
 
     `values` (rows, columns): in units of the target, or of the score of the class. `columns` are
     those of the schema, less `left_out`, which this model does not let be told apart; an image is

@@ -1,4 +1,4 @@
-"""From scores to probabilities, and from those to the class that is predicted.
+"""Probabilities from scores, and from those the class that is predicted.
 
 Two numbers say how, and training fits them on the validation rows if it is asked to: a
 temperature, and for two classes a threshold. What predicts, measures or exports asks here.
@@ -51,7 +51,7 @@ def predict_codes(probabilities: Floats, threshold: float | None) -> npt.NDArray
 
 
 def margins(probabilities: Floats, threshold: float | None) -> Floats:
-    """By how much (rows,) a probability may change before another class is predicted."""
+    """The change (rows,) of a probability at which another class is predicted."""
     if threshold is not None:
         return np.asarray(np.abs(probabilities[:, 1] - threshold))
     second, first = np.sort(probabilities, axis=1)[:, -2:].T

@@ -1,4 +1,4 @@
-"""From `model.json` to a module with its weights: the one place that loads a model of the zoo.
+"""A module with its weights from `model.json`: the one place that loads a model of the zoo.
 
 model = load_model(Path("data/train"))
 """

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 @final
 class OneDnnLinear(TorchFunctionMode):
-    """Within it, and on this thread alone, `torch.nn.functional.linear` is computed by oneDNN.
+    """A mode, on this thread alone, in which oneDNN computes `torch.nn.functional.linear`.
 
     For float32 on the CPU, where torch is built with it, without gradients; all else stays.
     """

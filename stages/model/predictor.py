@@ -1,4 +1,4 @@
-"""From scores to what a person reads: the class with its probabilities, or the value in units."""
+"""Results for a person from scores: the class with its probabilities, or the value in units."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -96,7 +96,7 @@ def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def _undisturbed_end() -> Iterator[None]:
-    """Once the work has ended, well or not, nothing interrupts what brings the outputs back."""
+    """Keep signals from interrupting what brings the outputs back, once the work has ended."""
     try:
         yield
     finally:

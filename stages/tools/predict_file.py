@@ -83,7 +83,7 @@ def find_predictor() -> Predictor:
 
 
 def say(source: Path, summary: PredictionSummary, rejected: Path | None) -> None:
-    """On standard error: notes, how many rows, which were set aside and why."""
+    """Print notes on standard error: how many rows, which were set aside and why."""
     lines = [*summary.notes, f"{source}: {summary.num_predicted} rows predicted"]
     if summary.num_damaged:
         where = "" if rejected is None else f" in {rejected}"

@@ -1,4 +1,4 @@
-"""From first weights to trained ones: `python -m stages.train`.
+"""Training, from first weights to trained ones: `python -m stages.train`.
 
 Reads the arrays of `data/prepare`, the model of `data/build` and the best trial of `data/tune`;
 writes `data/train/model.safetensors`, `model.json`, `calibration.json` (what makes of scores

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def train_with_others(replica: int, out: Path, checkpoints: Path | None) -> None:
-    """As one of the processes that torchrun has started."""
+    """Train as one of the processes that torchrun has started."""
     world = join()
     stopped = out / STOPPED
     if world.is_local_main_process:

@@ -17,10 +17,11 @@ from stages.training.optim.monitored_metric import metric_of
 
 @dataclass(frozen=True)
 class Data:
-    """Both splits and what the target is. `deviation` turns a standardised error into units.
+    """The data of a training: both splits and the target.
 
-    `classes` are in the order of their codes; none of them for regression. `columns` are the
-    numeric ones, in their order in a batch, and `mean` that of the target, as standardised.
+    `deviation` turns a standardised error into units. `classes` are in the order of their codes;
+    none of them for regression. `columns` are the numeric ones, in their order in a batch, and
+    `mean` that of the target, as standardised.
     """
 
     train: Source

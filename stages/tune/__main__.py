@@ -1,4 +1,4 @@
-"""From a search space to the best overrides: `python -m stages.tune`.
+"""The search for the best overrides in a search space: `python -m stages.tune`.
 
 Reads the arrays of `data/prepare` and the model of `data/build`; writes `data/tune/best.yaml`
 (overrides of `build.model.*` and `train.*`; empty when the values of `params.yaml` are best),

@@ -24,7 +24,7 @@ class Detail:
     suggestion: str | None = None
 
     def line(self) -> str:
-        """On one line."""
+        """The mistake on one line."""
         meant = "" if self.suggestion is None else f"; did you mean '{self.suggestion}'?"
         return f"row {self.row}, column '{self.column}': {self.message}{meant}"
 
@@ -44,7 +44,7 @@ class RequestError(Exception):
         super().__init__(message)
 
     def answer(self) -> "Answer":
-        """As JSON: `error`, and of wrong rows `details`, the first of them."""
+        """The answer as JSON: `error`, and of wrong rows `details`, the first of them."""
         content: dict[str, object] = {"error": self.message}
         if self.details:
             content["details"] = [asdict(detail) for detail in self.details[:MAX_DETAILS]]

@@ -42,7 +42,7 @@ class Limits:
 
 
 def max_connections(requested: int) -> int:
-    """As many as were asked for, or as this process may have files open, less those for all else.
+    """The number of connections: as requested, or as many as this process may have files open.
 
     Raises UserError where none is left.
     """
@@ -58,7 +58,7 @@ def max_connections(requested: int) -> int:
 
 
 class Connections:
-    """Those that are open, by what they do: the ones that began it first come first.
+    """Open connections, by what they do: the ones that began it first come first.
 
     A connection waits while nothing is asked on it, from its first byte to the end of its headers
     too, and is answered from there to the end of its answer.
@@ -148,7 +148,7 @@ class Connections:
 
 
 def _since(connections: "dict[Connection, float]", moment: float) -> "list[Connection]":
-    """Those that began before a moment."""
+    """The connections that began before a moment."""
     return [c for c, _ in takewhile(lambda item: item[1] < moment, connections.items())]
 
 

@@ -110,7 +110,7 @@ def _difference(first: Weighted, second: Weighted) -> Weighted:
 def _functions(
     names: Sequence[str], task: str, target: npt.NDArray[np.generic], predicted: Predicted
 ) -> dict[str, Weighted]:
-    """Those that are resampled, by name."""
+    """The metrics that are resampled, by name."""
     wanted = [name for name in names if name != "accuracy"]
     found = {name: weighted_metric(name, task, target, predicted) for name in wanted}
     return {name: function for name, function in found.items() if function is not None}

@@ -59,7 +59,7 @@ def probability_of(predicted: Predicted) -> npt.NDArray[np.float64]:
 
 
 def read_predicted(table: pl.DataFrame) -> Predicted:
-    """From rows as `predictions.parquet` has them: `prediction`, and probabilities if classes."""
+    """Predictions from rows of `predictions.parquet`: `prediction`, of classes probabilities."""
     probabilities = table.select(pl.selectors.starts_with(PROBABILITY))
     if not probabilities.width:
         return table["prediction"].to_numpy()

@@ -101,7 +101,7 @@ def _to_bytes(images: Array) -> npt.NDArray[np.uint8]:
 
 
 def _scale(picture: npt.NDArray[np.uint8]) -> Image.Image:
-    """As large as fits the square; a small one in whole multiples, so that its pixels are seen."""
+    """Scale an image to the square; a small one in whole multiples, to show its pixels."""
     image = Image.fromarray(np.ascontiguousarray(picture))
     longest = max(image.size)
     if longest <= SIDE:

@@ -80,7 +80,7 @@ def _curves(hits: Floats, probabilities: Floats) -> dict[str, Iterator[tuple[obj
 def _calibration(
     codes: npt.NDArray[np.int64], all_probabilities: Floats
 ) -> Iterator[tuple[object, ...]]:
-    """Of the rows whose likeliest class has about this probability, the share that is of it."""
+    """The share that is right of the rows whose likeliest class has about this probability."""
     right, probabilities = all_probabilities.argmax(axis=1) == codes, all_probabilities.max(axis=1)
     bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     for number in range(CALIBRATION_BINS):

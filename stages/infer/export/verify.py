@@ -48,7 +48,7 @@ def verify(bundle: bytes, predictor: Predictor, table: pl.DataFrame, key: str) -
 
 
 def verify_program(content: bytes, predictor: Predictor, table: pl.DataFrame, key: str) -> float:
-    """As `verify`, of the bytes of an exported program."""
+    """Verify the bytes of an exported program as `verify` does."""
     program = load_program(content)
     schema, classes = predictor.schema, predictor.schema.target.classes
 

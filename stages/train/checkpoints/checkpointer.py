@@ -51,7 +51,7 @@ def seconds_between() -> float:
 
 @dataclass
 class Checkpointer:
-    """Called after every step: writes a checkpoint when the last one is some seconds old.
+    """A callback after every step: writes a checkpoint when the last one is some seconds old.
 
     Told to stop, it writes one at once and ends the process: with `PREEMPTED`, or alone after a
     Ctrl-C as a Ctrl-C does. Several processes do both at the same step: every now and then they

@@ -41,7 +41,7 @@ def epoch_batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tupl
 
 
 def seed_of_epoch(seed: int, epoch: int) -> int:
-    """Both numbers mixed into the 32 bits that torch's generator on a CPU takes of a seed."""
+    """The seed of an epoch: both numbers mixed into the 32 bits that torch's generator takes."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 

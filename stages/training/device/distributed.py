@@ -65,6 +65,6 @@ class World:
         return values[0]
 
     def barrier(self) -> None:
-        """Until every process has come here."""
+        """Wait until every process has come here."""
         if self.size > 1:
             dist.barrier()

@@ -1,4 +1,4 @@
-"""In which order images and the weights of convolutions lie in memory: `train.channels_last`.
+"""The memory format of images and of the weights of convolutions: `train.channels_last`.
 
 With the channels last, the tensor cores of a GPU take them as they lie; elsewhere it brings little
 or nothing. The numbers are the same ones, but other kernels add them up, so the last bits change.

@@ -1,4 +1,4 @@
-"""In which numbers a training computes: `train.precision`.
+"""The precision that a training computes in: `train.precision`.
 
 Weights, gradients, optimizer, losses and validation stay in float32; the model's forward pass is
 cast. float16 has a small range: its losses are scaled up before their gradient is taken, by a

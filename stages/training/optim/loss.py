@@ -1,4 +1,4 @@
-"""From the name in `params.yaml` to the loss: torch's, or one of `stages/zoo/losses.py`.
+"""The loss by its name in `params.yaml`: torch's, or one of `stages/zoo/losses.py`.
 
 The loop adds up a batch from parts, those of micro-batches and of processes, each with its share
 of the rows. That holds for a loss which is the mean over rows, and for no other.

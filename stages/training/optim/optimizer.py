@@ -1,4 +1,4 @@
-"""From names in `params.yaml` to torch's optimizer and schedule, and what is wrong with them."""
+"""The optimizer by its name in `params.yaml`, and what is wrong with it."""
 
 import inspect
 from typing import Any

@@ -1,4 +1,4 @@
-"""From the name of a schedule in `params.yaml` to one of torch or of the zoo."""
+"""The schedule by its name in `params.yaml`: torch's, or one of the zoo."""
 
 import inspect
 

@@ -149,7 +149,7 @@ def _find_in_weights(model: nn.Module) -> Iterator[Found]:
 
 
 def _find_in_gradients(model: nn.Module, step: StepContext) -> Iterator[Found]:
-    """From the last layer to the first, as they are computed."""
+    """Yield the gradients that are not finite, from the last layer to the first."""
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]
     for number, (name, weight) in enumerate(zip(names[::-1], step.weights[::-1], strict=True)):
         if weight.grad is not None and not weight.grad.isfinite().all():

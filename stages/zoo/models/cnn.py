@@ -24,7 +24,10 @@ class Arguments(Config):
 
 
 class Model(nn.Module):
-    """Every block but the first halves height and width; group norm needs no batch statistics."""
+    """A stack of blocks, of which every one but the first halves height and width.
+
+    Group norm needs no batch statistics.
+    """
 
     def __init__(
         self, arguments: Arguments, inputs: dict[str, list[int]], num_outputs: int
