@@ -30,12 +30,12 @@ def make_step(case: Case, batch_size: int, *, compiled: bool) -> Callable[[int],
     """A function that takes so many steps of the project's own."""
     data = make_data(case, batch_size)
     params = make_params(data, batch_size).model_copy(update={"compile": compiled})
-    made = assemble(case.make(), data, params, 0, World())
+    assembly = assemble(case.make(), data, params, 0, World())
     order: tuple[Tensor, ...] = epoch_batches(len(data.train), batch_size, 0, 1)
 
     def take(num_steps: int) -> None:
-        for share in local_batches(data.train, order[:num_steps], World(), 0):
-            made.step.take(share, made.state)
+        for batch in local_batches(data.train, order[:num_steps], World(), 0):
+            assembly.train_step(batch, assembly.state)
 
     return take
 

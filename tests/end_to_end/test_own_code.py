@@ -15,7 +15,7 @@ import stages.zoo
 from stages.build.summary import check_gradients
 from stages.common.config import ClassSpec
 from stages.common.errors import Problem, UserError, format_problem
-from stages.common.user_code import own_errors, tell
+from stages.common.user_code import own_errors, to_user_error
 from stages.features.schema import Feature, Schema, Target
 from stages.model.model import arguments_class, make_model, make_spec
 from stages.training.optim.preflight import check_names
@@ -240,7 +240,7 @@ def test_the_line_is_found_wherever_it_is_caught(home: Path) -> None:
         space["outer"](broken)
     # Of a full memory no line is to blame; nor is one of the user's for what else is raised.
     for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
-        assert tell(error, "", space["outer"]) is None
+        assert to_user_error(error, "", space["outer"]) is None
     with pytest.raises(OSError, match="No such file"), own_errors(""):
         broken()
 
