@@ -170,6 +170,15 @@ def run_stages(project: Project, *stages: str) -> None:
                 work(read_params(stage), out)
 
 
+def ready_to_train(
+    folder: Path, changes: dict[str, Any], table: pl.DataFrame | None = None
+) -> Project:
+    """A small project of which everything before train has run, on `mixed_table` by default."""
+    project = small_project(folder, mixed_table() if table is None else table, changes)
+    run_stages(project, "prepare", "build", "tune")
+    return project
+
+
 def set_params(project: Project, changes: dict[str, Any]) -> None:
     """Set values of the project's `params.yaml` by their paths, such as `train.epochs`."""
     from ruamel.yaml import YAML

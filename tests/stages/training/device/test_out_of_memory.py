@@ -20,7 +20,17 @@ from stages.training.device.out_of_memory import (
     write_oom_hint,
 )
 from stages.training.loop import validate
-from tests.support.samples import classification
+from tests.support.samples import (
+    classification,
+    train_params,
+)
+from tests.support.training.models import (
+    DROPPED,
+    assert_same,
+    model,
+    run,
+    weights_of,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -102,3 +112,48 @@ def test_one_of_several_processes_does_not_halve_by_itself() -> None:
         halve_micro_batch(None, 9, World(1, 2))
     with pytest.raises(UserError, match="not hold a single row"):
         halve_micro_batch(1, 9, World(1, 2))
+
+
+def hungry(network: nn.Module, most: int, error: BaseException) -> None:
+    """Let a training forward pass of more than `most` rows fail as if the memory were full."""
+
+    def refuse(module: nn.Module, inputs: tuple[dict[str, torch.Tensor]]) -> None:
+        if module.training and len(inputs[0]["numeric"]) > most:
+            raise error
+
+    network.register_forward_pre_hook(refuse)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+        MemoryError(),
+    ],
+)
+def test_where_the_memory_is_full_fewer_rows_at_once_make_the_same_batch(
+    error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, asked = classification(num_rows=50), train_params(**DROPPED)
+    full, planned = model(), model()
+    hungry(full, 5, error)
+    result = run(full, data, asked)
+    # 22, 11, 6, then 3: the same training as with so many from the start, to the bit.
+    told = run(planned, data, train_params(**DROPPED, micro_batch_size=3))
+    assert_same(weights_of(full), weights_of(planned), tolerance=0.0)
+    assert result.history == told.history
+    assert (result.micro_batch_size, told.micro_batch_size) == (3, 3)
+    assert "out of memory with 22 rows at once: 11" in (said := capsys.readouterr().out)
+    assert said.count("out of memory") == 3
+
+
+def test_a_model_too_large_for_one_row_and_any_other_error_end_the_training() -> None:
+    network = model()
+    hungry(network, 0, torch.OutOfMemoryError("full"))
+    with pytest.raises(UserError, match="does not hold a single row"):
+        run(network, classification(), train_params())
+    network = model()
+    hungry(network, 0, RuntimeError("of another kind"))
+    with pytest.raises(RuntimeError, match="of another kind"):
+        run(network, classification(), train_params())

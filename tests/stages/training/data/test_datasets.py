@@ -41,7 +41,7 @@ from stages.training.state import Data, Result, State
 from stages.tune import trial
 from stages.zoo.datasets import random_erasing
 from tests.conftest import ROOT, Project
-from tests.stages.training.test_mapped import SPEC, STATISTICS, write_split
+from tests.stages.training.data.test_memmap import SPEC, STATISTICS, write_split
 from tests.support.samples import (
     mixed_table,
     run_stages,

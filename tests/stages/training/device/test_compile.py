@@ -221,7 +221,7 @@ import torch.distributed as dist
 from stages.training.device.environment import World
 from stages.training.data.source import TensorSource
 from stages.training.state import Data
-from tests import test_compiled as test
+from tests.stages.training.device import test_compile as test
 
 rank, store, out = int(sys.argv[1]), *sys.argv[2:]
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)

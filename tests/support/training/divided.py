@@ -1,7 +1,7 @@
-"""One of several processes that divide the weights: `python -m tests.support.divided RANK SIZE
-FOLDER`.
+"""One of several processes that divide the weights.
 
-Leaves in the folder what the trainings of `tests/stages/training/test_sharded.py` came to.
+`python -m tests.support.training.divided RANK SIZE FOLDER` leaves in the folder what the
+trainings of `tests/stages/training/device/test_fsdp.py` came to.
 """
 
 import sys
@@ -30,10 +30,16 @@ from stages.training.loop import train
 from stages.training.recipe import load_data
 from stages.training.state import Data, Epoch, Result, State
 from stages.training.step.divergence import DivergedError
-from tests.stages.training.test_buffers import BATCH, NUM_ROWS, POISONED, learn, poisoned
-from tests.stages.training.test_mapped import SCHEMA, SPEC, STATISTICS
-from tests.stages.training.test_train import SPECS, Model, doubled, pixels
+from tests.stages.training.data.test_memmap import SCHEMA, SPEC, STATISTICS
+from tests.stages.training.step.test_buffer_snapshot import (
+    BATCH,
+    NUM_ROWS,
+    POISONED,
+    learn,
+    poisoned,
+)
 from tests.support.samples import classification, train_params
+from tests.support.training.models import SPECS, Model, doubled, pixels
 
 # Six rows and five of a batch are two micro-batches and one; the last batch is of one row.
 RECIPE: dict[str, Any] = {

@@ -29,20 +29,27 @@ from stages.training.device.fsdp import find_blocks, shard_model, shards_weights
 from stages.training.optim.preflight import check_names
 from stages.training.optim.registry import allowed
 from tests.conftest import ROOT, project_environment
-from tests.stages.training.test_mapped import SCHEMA, STATISTICS, write_split
-from tests.stages.training.test_train import SPECS, assert_same, pixels, run
-from tests.support.divided import RECIPE, SEED, Normed, fit_dataset
+from tests.stages.training.data.test_memmap import SCHEMA, STATISTICS, write_split
 from tests.support.samples import train_params
+from tests.support.training.divided import RECIPE, SEED, Normed, fit_dataset
+from tests.support.training.models import SPECS, assert_same, pixels, run
 
 Told = tuple[list[dict[str, Any]], dict[str, Tensor]]
 
 
 def divided(size: int, folder: Path) -> list[dict[str, Any]]:
-    """What each of the processes of `tests/support/divided.py` has left."""
+    """What each of the processes of `tests/support/training/divided.py` has left."""
     write_rows(folder / "prepare")
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.support.divided", str(rank), str(size), str(folder)],
+            [
+                sys.executable,
+                "-m",
+                "tests.support.training.divided",
+                str(rank),
+                str(size),
+                str(folder),
+            ],
             cwd=ROOT,
             env={**project_environment(), "OMP_NUM_THREADS": "1"},
         )

@@ -20,7 +20,15 @@ from stages.training.optim.preflight import check_names
 from stages.training.optim.registry import allowed, arguments_of, losses_of
 from stages.zoo.losses import focal, quantile
 from tests.conftest import ROOT
-from tests.support.samples import train_params
+from tests.support.samples import (
+    classification,
+    regression,
+    train_params,
+)
+from tests.support.training.models import (
+    model,
+    run,
+)
 
 SCORES = torch.randn(40, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 CODES = torch.arange(40) % 3
@@ -199,3 +207,19 @@ def test_editors_know_of_the_losses_of_the_zoo() -> None:
     # A new one makes the schema out of date.
     assert "stages/zoo/losses.py" in schema["x-sources"]
     assert set(arguments_of("loss", "focal").model_fields) == {"gamma"}
+
+
+@pytest.mark.parametrize("name", allowed("loss"))
+def test_every_loss_learns(name: str) -> None:
+    task = "regression" if name in losses_of("regression") else "classification"
+    data = regression() if task == "regression" else classification()
+    params = train_params(epochs=10, loss={"name": name})
+    check_names(params, task)
+    network = model(1 if task == "regression" else 3)
+    history = run(network, data, params).history
+    assert history[-1].train_loss < history[0].train_loss
+    # What is reported is the mean over rows, however they were batched.
+    scores = network(data.validation.batch)
+    scores = scores.squeeze(1) if task == "regression" else scores
+    whole = allowed("loss")[name]()(scores, data.validation.target).item()
+    assert history[-1].validation_loss == pytest.approx(whole, rel=1e-5)

@@ -1,0 +1,83 @@
+"""One of several processes that train.
+
+`python -m tests.support.training.one_of_many RANK SIZE EPOCHS NUM_ROWS DTYPE STORE OUT`:
+the first leaves in OUT the weights of all models of `TOGETHER` and what their epochs measured.
+"""
+
+import sys
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.training.data import source
+from stages.training.device.distributed import World
+from stages.training.loop import train
+from stages.training.state import Result, State
+from tests.support.samples import train_params
+from tests.support.training.models import AVERAGED, DROPPED, SPECS, Draws, named, pixels
+
+# What is trained by several processes and by one. A line search carries rounding on faster.
+SEARCH = {"name": "LBFGS", "lr": 0.5, "max_iter": 4, "line_search_fn": "strong_wolfe"}
+TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        kind: (kind, AVERAGED | {name: DROPPED[name] for name in ("batch_size", "optimizer")})
+        for kind in (*SPECS, "smooth")
+    },
+    "LBFGS": ("mlp", {"batch_size": 22, "optimizer": SEARCH, "epochs": 3}),
+}
+
+
+def main(
+    rank: int, size: int, epochs: int, num_rows: int, dtype: str, store: str, out: str
+) -> None:
+    """Train each model with the others, whole and resumed."""
+    dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=size)
+    # Several rounds of validation: in the last one all have rows, and not all as many.
+    source.MAX_ROWS = 8
+    world, results = World(rank, size), {}
+    for name, (kind, changes) in TOGETHER.items():
+        model = named(kind).to(getattr(torch, dtype))
+        params = train_params(**({"epochs": epochs} | changes), micro_batch_size=5)
+        data = pixels(kind, num_rows, getattr(torch, dtype))
+        done = train(model, data, params, 9, world, lambda *_: None)
+        results[name] = [vars(epoch) for epoch in done.history], model.state_dict()
+    for kind in ("cnn", "draws"):
+        resume(kind, world)
+    if rank == 0:
+        torch.save(results, out)
+    dist.destroy_process_group()
+
+
+def resume(kind: str, world: World) -> None:
+    """Train whole, then from the first step on: to the same bits, in all processes."""
+    kept: list[Any] = []
+    ends: list[Result] = []
+
+    def keep(state: State) -> None:
+        kept.append(copied(pack(state, world.gather(pack_rank(state)))))
+
+    def restore(state: State) -> None:
+        if kept:
+            unpack(kept[0], world, state)
+
+    for _ in range(2):
+        model = named(kind).double()
+        params = train_params(**{**DROPPED, "epochs": 2})
+        ends.append(train(model, pixels(kind), params, 9, world, lambda *_: None, restore, keep))
+    whole, rest = ends
+    assert rest.history == whole.history
+    assert all(torch.equal(rest.weights[name], whole.weights[name]) for name in whole.weights)
+    # Whatever each has drawn, all have the same model.
+    weights = [weight.tolist() for weight in whole.weights.values()]
+    assert world.gather(weights) == [weights] * world.size
+    if isinstance(model, Draws):
+        # Five steps of three numbers, all others in each process.
+        drawn = [number for mine in world.gather(model.drawn[-15:]) for number in mine]
+        assert len(set(drawn)) == 15 * world.size
+
+
+if __name__ == "__main__":
+    rank, size, epochs, num_rows = map(int, sys.argv[1:5])
+    main(rank, size, epochs, num_rows, *sys.argv[5:])
