@@ -1,0 +1,112 @@
+"""What the models of the zoo are tried on: schemas of the kinds that each takes, and rows of them.
+
+A model whose file is new is found by listing, and so is a kind of column: nothing is written here.
+"""
+
+import contextlib
+import functools
+import itertools
+from dataclasses import dataclass
+
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from stages.common.config import Named
+from stages.common.errors import UserError
+from stages.features.batch import Batch, to_batch
+from stages.features.encode import encode
+from stages.features.kind import kind_of
+from stages.features.schema import KINDS, Array, FeatureKind, Schema, Statistics, Target
+from stages.model.model import ModelSpec, make_model, make_spec
+from stages.prepare.fit import fit_schema, fit_statistics
+from stages.prepare.infer_schema import guess_kind
+from tests.conftest import ROOT
+from tests.stages.features.test_kinds import COLUMNS
+
+KEY = "infer.input"
+MODELS = tuple(sorted(file.stem for file in (ROOT / "stages/zoo/models").glob("[!_]*.py")))
+CLASSES = ["a", "b", "c"]
+Kinds = tuple[FeatureKind, ...]
+# Kinds that a table may have: one, two, all but one, all.
+SIZES = sorted({1, 2, len(KINDS) - 1, len(KINDS)})
+CHOICES: list[Kinds] = [each for size in SIZES for each in itertools.combinations(KINDS, size)]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table with columns of some kinds, as prepare describes it, and what a model is given."""
+
+    table: pl.DataFrame
+    schema: Schema
+    statistics: Statistics
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The rows as they are encoded."""
+        return encode(self.table, self.schema, self.statistics, KEY)
+
+    @property
+    def batch(self) -> Batch:
+        """The rows as a model takes them."""
+        return to_batch(self.arrays, self.statistics)
+
+    @property
+    def target(self) -> Tensor:
+        """A target for each row, which nothing in it says."""
+        rows = torch.arange(self.table.height)
+        if self.schema.target.task == "classification":
+            return rows * 7 % len(CLASSES)
+        return (rows * 7 % 5 - 2).float()
+
+
+@functools.cache
+def rows_of(kinds: Kinds, task: str = "classification", num_rows: int = 24) -> Rows:
+    """Rows with two columns of each kind, gaps among them; of a kind of arrays with one."""
+    columns: list[pl.Series] = []
+    for kind in kinds:
+        known = [column for column in COLUMNS.values() if guess_kind(column) == kind]
+        assert known, f"no column of the kind '{kind}' in tests/stages/features/test_kinds.py"
+        is_array = kind_of(kind).infer(known[0], KEY).is_array
+        for number, column in enumerate(known[: 1 if is_array else 2]):
+            columns.append(column[:num_rows].alias(f"{kind} {number}"))
+    table = pl.DataFrame(columns)
+    features = [kind_of(guess_kind(c)).infer(c, KEY) for c in columns]
+    classes = CLASSES if task == "classification" else None
+    target = Target(name="y", task=task, classes=classes)  # type: ignore[arg-type]
+    numbers = table.with_columns(y=pl.Series(range(num_rows), dtype=pl.Float64))
+    schema = fit_schema(Schema(key=None, features=features, target=target), numbers)
+    return Rows(table, schema, fit_statistics(schema, numbers))
+
+
+def spec_for(name: str, rows: Rows) -> ModelSpec:
+    """The spec of a model with the arguments that it has by itself."""
+    # The zoo is looked up from the project's root, where every stage runs.
+    with contextlib.chdir(ROOT):
+        return make_spec(Named(name=name), rows.schema)
+
+
+def model_for(name: str, rows: Rows) -> nn.Module:
+    """A model for some rows, at weights of which none is zero, as one may start there."""
+    model = make_model(spec_for(name, rows), seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.3, generator=generator)
+    return model
+
+
+@functools.cache
+def takes(name: str) -> list[Kinds]:
+    """The choices of kinds that a model can be made for."""
+    taken = []
+    for kinds in CHOICES:
+        with contextlib.suppress(UserError):
+            make_model(spec_for(name, rows_of(kinds)), seed=0)
+            taken.append(kinds)
+    return taken
+
+
+def largest(name: str) -> Kinds:
+    """Return as many kinds as a model takes at once."""
+    return max(takes(name), key=len)
