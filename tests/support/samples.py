@@ -121,11 +121,21 @@ def mixed_table(num_rows: int = 120) -> pl.DataFrame:
     )
 
 
-def small_project(folder: Path, table: pl.DataFrame, changes: dict[str, Any]) -> Project:
-    """A folder in which stages run, on a table of the test's own; no repository.
+# A small mlp without a search that learns `y` from the other columns of a table.
+SMALL: dict[str, Any] = {
+    "prepare.source": "data/raw/table.parquet",
+    "prepare.target": "y",
+    "prepare.expectations": "data/raw/none.expectations.yaml",
+    "build.model": {"name": "mlp", "width": 8},
+    "tune.space": {},
+    "train.epochs": 3,
+    "train.batch_size": 16,
+    "infer.input": "data/raw/table.parquet",
+}
 
-    It is a small mlp without a search that learns `y` from the other columns.
-    """
+
+def small_project(folder: Path, table: pl.DataFrame, changes: dict[str, Any]) -> Project:
+    """A folder in which stages run, on a table of the test's own, as `SMALL`; no repository."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy2(ROOT / name, folder / name)
@@ -136,17 +146,7 @@ def small_project(folder: Path, table: pl.DataFrame, changes: dict[str, Any]) ->
     shutil.copy2(ROOT / "data/raw/none.expectations.yaml", folder / "data/raw")
     table.write_parquet(folder / "data/raw/table.parquet")
     project = Project(folder)
-    settings = {
-        "prepare.source": "data/raw/table.parquet",
-        "prepare.target": "y",
-        "prepare.expectations": "data/raw/none.expectations.yaml",
-        "build.model": {"name": "mlp", "width": 8},
-        "tune.space": {},
-        "train.epochs": 3,
-        "train.batch_size": 16,
-        "infer.input": "data/raw/table.parquet",
-    }
-    set_params(project, {**settings, **changes})
+    set_params(project, {**SMALL, **changes})
     return project
 
 

@@ -14,23 +14,19 @@ from typing import Any
 
 import httpx
 import numpy as np
-import polars as pl
 
 from pipeline.serve.app import make_app
 from pipeline.serve.bundle import FILES, Bundle
 from pipeline.serve.service import Service
 from tests.conftest import ROOT, project_environment
-from tests.support.samples import mixed_table
+from tests.support.inferred import TABLE
 
 # Names that nobody would give, of a target, a column and categories.
 TITLE = "</title><script>alert(1)</script>"
 IMAGE = '<img src=x onerror="alert(2)">'
 NAMES = [IMAGE, "![a](http://a.example/a.png)", "[b](javascript:alert(3))", "`c` *d*\n# e"]
-IMAGES = np.random.default_rng(3).integers(0, 17, (120, 2, 3), dtype=np.uint8)
-TABLE = mixed_table().with_columns(picture=pl.Series(IMAGES, dtype=pl.Array(pl.UInt8, (2, 3))))
 ROWS = [json.loads(json.dumps(row)) for row in TABLE.drop("y").to_dicts()]
 SECRET = "0123456789abcdef"
-ROAD = ("prepare", "build", "tune", "train", "infer")
 SECONDS = 60
 
 

@@ -1,12 +1,16 @@
 """Small DVC projects of `sh` stages, made in a second where the pipeline takes twenty."""
 
 import atexit
+import contextlib
 import functools
 import shutil
+import subprocess
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, project_environment
 
 # Comments in the code reach no output, as it is with real stages.
 DVC_YAML = """\
@@ -61,18 +65,47 @@ def tiny_project(folder: Path, dvc_yaml: str = DVC_YAML, params: str = PARAMS) -
     return project
 
 
-def reproduced(folder: Path) -> Project:
+def made_once(make: Callable[[Path], None]) -> Callable[[Path], Project]:
+    """What `make` puts into a folder, once for all tests of this process: they take copies."""
+
+    @functools.cache
+    def original() -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="tiny-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        make(folder)
+        return folder
+
+    def copy(folder: Path) -> Project:
+        shutil.copytree(original(), folder, dirs_exist_ok=True)
+        return Project(folder)
+
+    return copy
+
+
+@made_once
+def reproduced(folder: Path) -> None:
     """`tiny_project` after `dvc repro`, committed."""
-    shutil.copytree(_reproduced(), folder, dirs_exist_ok=True)
-    return Project(folder)
-
-
-@functools.cache
-def _reproduced() -> Path:
-    """One for all tests of this process; they take copies."""
-    folder = Path(tempfile.mkdtemp(prefix="tiny-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     project = tiny_project(folder)
     project.repro()
     project.commit("reproduced")
-    return folder
+
+
+@contextlib.contextmanager
+def running_stage(folder: Path) -> Iterator[Project]:
+    """A project whose one stage `slow` runs as long as the block does, and then succeeds."""
+    project = tiny_project(
+        folder,
+        "stages: {slow: {cmd: 'touch started; while [ ! -f go ]; do sleep 0.1; done; "
+        "cp raw.txt out/slow.txt', deps: [raw.txt], outs: [out/slow.txt]}}\n",
+    )
+    running = subprocess.Popen(
+        ["dvc", "repro"], cwd=folder, env=project_environment(), stdout=subprocess.DEVNULL
+    )
+    try:
+        while not (folder / "started").exists():
+            assert running.poll() is None
+            time.sleep(0.05)
+        yield project
+    finally:
+        (folder / "go").touch()
+        assert running.wait(timeout=30) == 0

@@ -4,7 +4,6 @@ import fcntl
 import os
 import re
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import pytest
 
 from pipeline.commands.garbage import find_garbage
 from pipeline.common.dvc_repo import locked, open_repo
-from tests.conftest import Project, project_environment
-from tests.support.tiny import reproduced, tiny_project
+from tests.conftest import Project
+from tests.support.tiny import reproduced, running_stage
 
 
 def set_text(project: Project, text: str) -> None:
@@ -139,22 +138,8 @@ def test_what_a_branch_of_a_remote_or_a_workspace_below_gits_root_needs_stays(
 
 
 def test_it_asks_and_it_stops_while_a_stage_runs(tmp_path: Path) -> None:
-    project = tiny_project(
-        tmp_path,
-        "stages: {slow: {cmd: 'touch started; while [ ! -f go ]; do sleep 0.1; done; "
-        "cp raw.txt out/slow.txt', deps: [raw.txt], outs: [out/slow.txt]}}\n",
-    )
-    running = subprocess.Popen(
-        ["dvc", "repro"], cwd=tmp_path, env=project_environment(), stdout=subprocess.DEVNULL
-    )
-    try:
-        while not (tmp_path / "started").exists():
-            assert running.poll() is None
-            time.sleep(0.05)
+    with running_stage(tmp_path) as project:
         assert "a stage is running" in project.run("reprise", "gc", ok=False).stderr
-    finally:
-        (tmp_path / "go").touch()
-        assert running.wait(timeout=30) == 0
     project.edit("raw.txt", "raw", "new")
     project.repro()
     make_old(tmp_path / ".dvc/cache/runs")

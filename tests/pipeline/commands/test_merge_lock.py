@@ -1,15 +1,11 @@
 """`reprise merge-lock` on real conflicts, and what `dvc repro` runs after it."""
 
-import atexit
-import functools
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Project
-from tests.support.tiny import tiny_project
+from tests.support.tiny import made_once, tiny_project
 
 # Two chains side by side, and one stage that reads both.
 TWO_CHAINS = """\
@@ -43,22 +39,14 @@ def branch(project: Project, name: str, *edits: tuple[str, str]) -> None:
     project.commit(name)
 
 
-def two_branches(folder: Path) -> Project:
-    """The branches `longer` (left) and `other` (right, checked out); all tests copy one."""
-    shutil.copytree(_two_branches(), folder, dirs_exist_ok=True)
-    return Project(folder)
-
-
-@functools.cache
-def _two_branches() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="branches-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+@made_once
+def two_branches(folder: Path) -> None:
+    """The branches `longer` (left) and `other` (right, checked out)."""
     project = tiny_project(folder, TWO_CHAINS, "left: a\n# apart\n# apart\nright: b\n")
     project.repro()
     project.commit("reproduced")
     branch(project, "longer", ("left: a", "left: aaa"))
     branch(project, "other", ("right: b", "right: bbbbb"))
-    return folder
 
 
 def test_each_entry_from_the_side_that_fits(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +9,8 @@ import pytest
 
 from pipeline.plan.plan import StagePlan, describe, make_plan
 from stages.common.errors import UserError
-from tests.conftest import Project, project_environment
-from tests.support.tiny import reproduced, tiny_project
+from tests.conftest import Project
+from tests.support.tiny import reproduced, running_stage, tiny_project
 
 FRESH = {"first": "fresh", "second": "fresh", "third": "fresh"}
 
@@ -124,23 +122,11 @@ def test_a_clone_that_pulled_nothing_can_be_checked(tiny: Project, tmp_path: Pat
 
 
 def test_it_works_while_a_stage_runs_and_writes_nothing(tmp_path: Path) -> None:
-    waiting = "stages: {slow: {cmd: 'touch started; while [ ! -f go ]; do sleep 0.1; done; "
-    waiting += "cp raw.txt out/slow.txt', deps: [raw.txt], outs: [out/slow.txt]}}\n"
-    project = tiny_project(tmp_path, waiting)
-    running = subprocess.Popen(
-        ["dvc", "repro"], cwd=tmp_path, env=project_environment(), stdout=subprocess.DEVNULL
-    )
-    try:
-        while not (tmp_path / "started").exists():
-            assert running.poll() is None
-            time.sleep(0.05)
+    with running_stage(tmp_path) as project:
         before = project.run("git", "status", "--porcelain", "--ignored").stdout
         (plan,) = json.loads(project.run("reprise", "plan", "--json").stdout)
         assert [reason["text"] for reason in plan["reasons"]] == ["never run"]
         assert project.run("git", "status", "--porcelain", "--ignored").stdout == before
-    finally:
-        (tmp_path / "go").touch()
-        assert running.wait(timeout=30) == 0
     assert "nothing would run" in project.run("reprise", "plan").stdout
 
 

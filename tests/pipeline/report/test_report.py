@@ -24,17 +24,7 @@ from stages.common.files import read_json
 from stages.compare.compare import compare
 from tests.conftest import ROOT, Project, copy_project
 from tests.support.names import NAMES
-from tests.support.samples import mixed_table, set_params
-
-SMALL = {
-    "prepare.source": "data/raw/table.parquet",
-    "prepare.target": "y",
-    "prepare.expectations": "data/raw/none.expectations.yaml",
-    "build.model": {"name": "mlp", "width": 8},
-    "tune.space": {},
-    "train.batch_size": 16,
-    "infer.input": "data/raw/table.parquet",
-}
+from tests.support.samples import SMALL, mixed_table, set_params
 
 
 def predictions(right: list[bool], sure: float = 0.9) -> pl.DataFrame:

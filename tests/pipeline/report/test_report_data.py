@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,15 +18,14 @@ from stages.prepare.fit import fit_schema, fit_statistics
 from tests.conftest import ROOT, Project
 from tests.support.samples import mixed_table, run_stages, small_project
 
-PLAIN = Schema(
-    key="id",
-    features=[
-        Feature(name="size", kind="numeric"),
-        Feature(name="town", kind="categorical"),
-        Feature(name="smoker", kind="boolean"),
-    ],
-    target=Target(name="y", task="classification", classes=["ill", "well"]),
-)
+
+def schema_of(classes: list[str], **kinds: Any) -> Schema:
+    features = [Feature(name=name, kind=kind) for name, kind in kinds.items()]
+    target = Target(name="y", task="classification", classes=classes)  # type: ignore[arg-type]
+    return Schema(key="id", features=features, target=target)
+
+
+PLAIN = schema_of(["ill", "well"], size="numeric", town="categorical", smoker="boolean")
 
 
 def prepared(table: pl.DataFrame, schema: Schema = PLAIN) -> Side:
@@ -78,15 +78,8 @@ def test_rows_that_came_went_and_moved() -> None:
 
 def test_columns_and_classes_that_came_went_or_are_something_else() -> None:
     table = mixed_table(200)
-    other = Schema(
-        key="id",
-        features=[
-            Feature(name="size", kind="categorical"),
-            Feature(name="town", kind="categorical"),
-            Feature(name="weight", kind="numeric"),
-        ],
-        target=Target(name="y", task="classification", classes=["ill", "very ill"]),
-    )
+    kinds = {"size": "categorical", "town": "categorical", "weight": "numeric"}
+    other = schema_of(["ill", "very ill"], **kinds)
     after = prepared(table.with_columns(weight=pl.int_range(pl.len())), other)
     found = compare_prepared(prepared(table), after)
     assert found["columns"] == [

@@ -7,15 +7,13 @@ import pytest
 from pipeline.serve.bundle import Bundle, load_bundle
 from pipeline.serve.service import Service, Settings
 from tests.conftest import Project
+from tests.support.inferred import TABLE, UP_TO_INFER, inferred
 from tests.support.samples import run_stages, small_project
-from tests.support.serving import ROAD, TABLE
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    made = small_project(tmp_path_factory.mktemp("serve") / "p", TABLE, {"prepare.key": "id"})
-    run_stages(made, *ROAD)
-    return made
+def project() -> Project:
+    return inferred()
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +22,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = TABLE.select("town", "smoker", y="size").drop_nulls("y")
     changes = {"prepare.key": None, "train.loss": {"name": "MSELoss"}}
     made = small_project(tmp_path_factory.mktemp("serve") / "other", table, changes)
-    run_stages(made, *ROAD)
+    run_stages(made, *UP_TO_INFER)
     return made.path / "data/infer"
 
 

@@ -15,7 +15,8 @@ from pipeline.serve.codec.rows import make_encoder
 from pipeline.serve.service import Service
 from stages.model.predictor import load_predictor
 from tests.conftest import Project
-from tests.support.serving import ROWS, TABLE, Sleepy, ask, client, tensors, with_session
+from tests.support.inferred import TABLE
+from tests.support.serving import ROWS, Sleepy, ask, client, tensors, with_session
 
 
 def test_rows_by_name_give_what_the_batch_gives(project: Project, service: Service) -> None:

@@ -2,34 +2,48 @@
 
 import asyncio
 import os
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
 
 from pipeline.serve import service as serving_now
-from pipeline.serve.bundle import FILES, load_bundle
+from pipeline.serve.bundle import FILES, Bundle, load_bundle
 from pipeline.serve.service import Service, Settings
 from tests.conftest import Project
 from tests.support.serving import ask, place, until
 
+Watched = tuple[Service, list[str], Bundle]
 
-def watched(
-    project: Project, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Service, list[str]]:
-    """A service of a copy of the model, and the list for what is said of reloads."""
+
+@pytest.fixture
+def watched(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """A service of a copy of the model in `tmp_path`, what is said of reloads, and the model."""
     monkeypatch.setattr(serving_now, "LOOK_SECONDS", 0.02)
-    place(project.path / "data/infer", folder)
-    return Service(Settings(folder), load_bundle(folder)), []
+    place(project.path / "data/infer", tmp_path)
+    bundle = load_bundle(tmp_path)
+    return Service(Settings(tmp_path), bundle), [], bundle
+
+
+def while_watched(watched: Watched, story: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Let something happen to the model's files while the service looks at them."""
+    service, said, _ = watched
+
+    async def both() -> None:
+        task = asyncio.create_task(serving_now.watch(service, said.append))
+        await story()
+        assert not task.done()
+        task.cancel()
+
+    asyncio.run(both())
 
 
 def test_a_new_model_is_taken_whole_and_a_broken_one_is_told_of(
-    project: Project, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, other: Path, tmp_path: Path, watched: Watched
 ) -> None:
-    service, said = watched(project, tmp_path, monkeypatch)
-    old = service.bundle
+    service, said, old = watched
 
     async def story() -> None:
-        task = asyncio.create_task(serving_now.watch(service, said.append))
         for name in FILES:
             (tmp_path / name).unlink()
         await asyncio.sleep(0.15)
@@ -53,10 +67,8 @@ def test_a_new_model_is_taken_whole_and_a_broken_one_is_told_of(
         place(other, tmp_path)
         await asyncio.sleep(0.3)
         assert (service.bundle, len(said)) == (new, 3)
-        assert not task.done()
-        task.cancel()
 
-    asyncio.run(story())
+    while_watched(watched, story)
     text = service.metrics.text().decode()
     assert 'reprise_reloads_total{result="taken"} 1.0' in text
     assert 'reprise_reloads_total{result="broken"} 2.0' in text
@@ -68,13 +80,15 @@ def test_a_new_model_is_taken_whole_and_a_broken_one_is_told_of(
 
 
 def test_a_pipe_in_the_models_place_is_told_of_and_ends_no_reload(
-    project: Project, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project,
+    other: Path,
+    tmp_path: Path,
+    watched: Watched,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    service, said = watched(project, tmp_path, monkeypatch)
-    old = service.bundle
+    service, said, old = watched
 
     async def story() -> None:
-        task = asyncio.create_task(serving_now.watch(service, said.append))
         for name in FILES:
             (tmp_path / name).unlink()
             os.mkfifo(tmp_path / name)
@@ -89,6 +103,5 @@ def test_a_pipe_in_the_models_place_is_told_of_and_ends_no_reload(
             assert "KeyError" in said.pop()
         place(other, tmp_path)
         await until(lambda: service.bundle is not old)
-        task.cancel()
 
-    asyncio.run(story())
+    while_watched(watched, story)

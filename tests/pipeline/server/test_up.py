@@ -38,7 +38,7 @@ from pipeline.server.register import (
 from pipeline.server.services import MARK, STATE, ServiceProcess, read_records, write_records
 from stages.common.errors import UserError
 from tests.conftest import ROOT, Project, project_environment
-from tests.support.attack_up import attack_board, attack_server, listens_beyond_this_machine
+from tests.pipeline.server.attacks import attack_board, attack_server, listens_beyond_this_machine
 
 WAIT_SECONDS = 60.0
 COMMAND = {"type": "object", "properties": {"command": {"type": "string"}}}

@@ -17,11 +17,10 @@ from stages.evaluate.measure.bootstrap import (
 )
 from stages.evaluate.measure.metrics import LESS_IS_BETTER, metrics_of
 from stages.evaluate.measure.predictions import Classified
-from stages.evaluate.measure.weighted_metrics import Weights, weighted_metric
+from stages.evaluate.measure.weighted_metrics import Floats, Weights, weighted_metric
 from tests.stages.evaluate.test_evaluate import guesses
 
 Codes = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 CLASSIFICATION, REGRESSION = metrics_of("classification"), metrics_of("regression")
 
 

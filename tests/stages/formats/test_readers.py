@@ -60,12 +60,21 @@ def csv_lines(source: random.Random, num_rows: int) -> list[str]:
     return lines
 
 
+# Of a file that a seed decides: its chances, the end of a line, and the number of its rows.
+Drawn = tuple[random.Random, str, int]
+
+
+@pytest.fixture
+def drawn(seed: int) -> Drawn:
+    source = random.Random(seed)
+    return source, source.choice(["\n", "\r\n", "\r"]), 30
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_both_readers_take_damaged_csv_for_the_same_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Drawn
 ) -> None:
-    source = random.Random(seed)
-    end, num_rows = source.choice(["\n", "\r\n", "\r"]), 30
+    source, end, num_rows = drawn
     header = end.join(["a,b,c,d,e", "0,x,x,x,0", "1,x,x,x,1", "2,x,x,x,2", ""]).encode()
     content = header + (end.join(csv_lines(source, num_rows)) + end).encode()
     content, count = damage(content, len(header), source)
@@ -86,10 +95,9 @@ def test_both_readers_take_damaged_csv_for_the_same_rows(
 
 @pytest.mark.parametrize("seed", range(40))
 def test_both_readers_take_damaged_json_for_the_same_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Drawn
 ) -> None:
-    source = random.Random(seed)
-    end, num_rows = source.choice(["\n", "\r\n", "\r"]), 30
+    source, end, num_rows = drawn
     values = [*WORDS, *QUOTED, None, 1, "\0", 2**60 + 1]
     records = [{"a": i, "b": source.choice(values), "c": i} for i in range(num_rows)]
     lines = [json.dumps(each, ensure_ascii=source.random() < 0.5) for each in records]

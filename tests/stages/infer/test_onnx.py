@@ -1,11 +1,7 @@
 """The model with its preparation as ONNX: used without the project, and equal to the model."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 import polars as pl
 import pytest
@@ -20,14 +16,12 @@ from stages.infer.export.onnx_graph import export
 from stages.infer.export.verify import verify
 from stages.infer.notes import Notes
 from stages.infer.stream import predict_file
-from stages.model.predictor import Predictor, load_predictor
-from tests.conftest import Project, project_environment
-from tests.support.samples import Weighted, mixed_table, of_values, run_stages, small_project
+from stages.model.predictor import Predictor
+from tests.conftest import Project
+from tests.support.inferred import assert_used_alone, inferred
+from tests.support.samples import Weighted, of_values
 
 KEY = "infer.input"
-IMAGES = np.random.default_rng(3).integers(0, 17, (120, 2, 3), dtype=np.uint8)
-TABLE = mixed_table().with_columns(picture=pl.Series(IMAGES, dtype=pl.Array(pl.UInt8, (2, 3))))
-
 # A process that knows onnxruntime and NumPy alone: JSON of raw columns in, predictions out.
 ALONE = """
 import json, sys
@@ -46,41 +40,13 @@ print(json.dumps([names.tolist(), chances.tolist()]))
 """
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    made = small_project(tmp_path_factory.mktemp("onnx") / "p", TABLE, {"prepare.key": "id"})
-    run_stages(made, "prepare", "build", "tune", "train", "infer")
-    return made
+@pytest.fixture
+def project() -> Project:
+    return inferred()
 
 
-def test_it_is_used_without_the_project_for_all_kinds_of_columns(
-    project: Project, tmp_path: Path
-) -> None:
-    predictor = load_predictor(project.path / "data")
-    # Gaps, a category that training has not seen, infinity.
-    table = TABLE.with_columns(
-        town=pl.when(pl.col("id") != 1001).then("town").otherwise(pl.lit("Paris")),
-        size=pl.when(pl.col("id") != 1002).then("size").otherwise(float("inf")),
-    )
-    columns = {
-        "size": table["size"].fill_null(float("nan")).to_list(),
-        "smoker": table["smoker"].cast(pl.Float64).fill_null(float("nan")).to_list(),
-        "town": table["town"].fill_null("").to_list(),
-        "picture": IMAGES.tolist(),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, str(project.path / "data/infer")],
-        input=json.dumps(columns),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=project_environment(),
-    )
-    assert done.returncode == 0, done.stderr
-    names, probabilities = json.loads(done.stdout)
-    expected = predictor.predict(table)
-    assert names == expected["prediction"].to_list()
-    np.testing.assert_allclose(probabilities, expected[:, 2:].to_numpy(), atol=1e-6)
+def test_it_is_used_without_the_project_for_all_kinds_of_columns(tmp_path: Path) -> None:
+    assert_used_alone(ALONE, tmp_path, lambda town: town or "")
 
 
 def test_the_file_holds_no_path_and_the_signature_every_column(project: Project) -> None:

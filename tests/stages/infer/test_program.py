@@ -1,15 +1,10 @@
 """The model as a program of torch.export: used without the project, and equal to the model."""
 
 import io
-import json
-import subprocess
-import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import pytest
 import torch
 
@@ -20,20 +15,11 @@ from stages.infer.export.torch_program import export_program
 from stages.infer.export.verify import verify_program
 from stages.model.calibration import UNCALIBRATED, Calibration
 from stages.model.predictor import Predictor, load_predictor
-from tests.conftest import Project, project_environment
-from tests.support.samples import (
-    Weighted,
-    mixed_table,
-    of_values,
-    run_stages,
-    set_params,
-    small_project,
-)
+from tests.conftest import Project
+from tests.support.inferred import TABLE, assert_used_alone, inferred
+from tests.support.samples import Weighted, of_values, run_stages, set_params, small_project
 
 KEY = "infer.input"
-IMAGES = np.random.default_rng(3).integers(0, 17, (120, 2, 3), dtype=np.uint8)
-TABLE = mixed_table().with_columns(picture=pl.Series(IMAGES, dtype=pl.Array(pl.UInt8, (2, 3))))
-
 # A process that knows torch alone: JSON of raw columns in, predictions out.
 ALONE = """
 import json, sys, torch
@@ -52,41 +38,14 @@ print(json.dumps([names, probabilities.tolist()]))
 """
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    made = small_project(tmp_path_factory.mktemp("program") / "p", TABLE, {"prepare.key": "id"})
-    run_stages(made, "prepare", "build", "tune", "train", "infer")
-    return made
+@pytest.fixture
+def project() -> Project:
+    return inferred()
 
 
-def test_it_is_used_without_the_project_for_all_kinds_of_columns(
-    project: Project, tmp_path: Path
-) -> None:
-    predictor = load_predictor(project.path / "data")
-    table = TABLE.with_columns(
-        town=pl.when(pl.col("id") != 1001).then("town").otherwise(pl.lit("Paris")),
-        size=pl.when(pl.col("id") != 1002).then("size").otherwise(float("inf")),
-    )
-    towns = {"Bergen": 1, "Oslo": 2, "Tromsø": 3}
-    columns = {
-        "size": table["size"].fill_null(float("nan")).to_list(),
-        "smoker": table["smoker"].cast(pl.Float64).fill_null(float("nan")).to_list(),
-        "town": [towns.get(town, 0) for town in table["town"]],
-        "picture": IMAGES.tolist(),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, str(project.path / "data/infer")],
-        input=json.dumps(columns),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**project_environment(), "PYTHONPATH": ""},
-    )
-    assert done.returncode == 0, done.stderr
-    names, probabilities = json.loads(done.stdout)
-    expected = predictor.predict(table)
-    assert names == expected["prediction"].to_list()
-    np.testing.assert_allclose(probabilities, expected[:, 2:].to_numpy(), atol=1e-6)
+def test_it_is_used_without_the_project_for_all_kinds_of_columns(tmp_path: Path) -> None:
+    codes = {"Bergen": 1, "Oslo": 2, "Tromsø": 3}
+    assert_used_alone(ALONE, tmp_path, lambda town: codes.get(town, 0))
 
 
 def test_the_file_holds_no_path_no_time_and_no_row(project: Project) -> None:

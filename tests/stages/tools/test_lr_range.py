@@ -1,6 +1,7 @@
 """The range test of learning rates: the losses by hand, the places in a curve, the command."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from stages.tools import lr_range
 from stages.tools.lr_range import find_curve, measure, smooth
-from stages.tools.training_tool import Training
 from stages.training.data.batching import epoch_batches
 from tests.conftest import Project
+from tests.stages.tools.conftest import Call, some_training
 from tests.support.samples import (
     Linear,
     classification,
@@ -23,17 +24,12 @@ from tests.support.samples import (
     run_stages,
     set_params,
     small_project,
-    train_params,
 )
-
-
-def training(**changes: Any) -> Training:
-    return Training(Linear(), classification(num_rows=50), train_params(**changes), seed=3)
 
 
 def test_the_losses_are_those_of_the_loop_with_a_growing_rate() -> None:
     # An optimizer's rate of 0.1 is not used; four batches an epoch, so ten steps are three epochs.
-    curve = measure(training(batch_size=16), 1e-3, 1.0, 10)
+    curve = measure(some_training(batch_size=16), 1e-3, 1.0, 10)
 
     data, network = classification(num_rows=50), Linear()
     order = [rows for epoch in (1, 2, 3) for rows in epoch_batches(50, 16, 3, epoch)]
@@ -54,19 +50,19 @@ def test_the_losses_are_those_of_the_loop_with_a_growing_rate() -> None:
 
 
 def test_what_else_would_move_the_rate_stands_still() -> None:
-    plain = measure(training(batch_size=16), 1e-3, 1.0, 10)
+    plain = measure(some_training(batch_size=16), 1e-3, 1.0, 10)
     recipe = {"schedule": {"name": "OneCycleLR"}, "swa": {"start": 2, "lr": 0.5}}
-    assert measure(training(batch_size=16, **recipe), 1e-3, 1.0, 10) == plain
+    assert measure(some_training(batch_size=16, **recipe), 1e-3, 1.0, 10) == plain
 
 
 def test_it_ends_where_the_loss_diverges() -> None:
-    curve = measure(training(), 1e-3, 1e9, 200)
+    curve = measure(some_training(), 1e-3, 1e9, 200)
     assert curve.diverges
     assert len(curve.losses) == len(curve.rates) < 150
     assert curve.losses[-1] > 4 * min(curve.losses)
     # And where it is no number at all; with a step an epoch the loop itself stops there.
     for size in (16, 50):
-        sudden = measure(training(batch_size=size, clip_norm=None), 1e-3, 1e38, 4)
+        sudden = measure(some_training(batch_size=size, clip_norm=None), 1e-3, 1e38, 4)
         assert sudden.diverges
         assert len(sudden.losses) == len(sudden.rates)
 
@@ -111,7 +107,7 @@ def test_a_group_keeps_its_part_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> 
     from stages.training.loop import assemble
 
     monkeypatch.setattr("stages.training.loop.assemble", assemble_with_slow_biases)
-    measure(training(), 1e-4, 1e-2, 3)
+    measure(some_training(), 1e-4, 1e-2, 3)
     assert seen == [pytest.approx(pair) for pair in ([1e-4, 1e-5], [1e-3, 1e-4], [1e-2, 1e-3])]
 
 
@@ -124,17 +120,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def call(project: Project, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.chdir(project.path)
-    monkeypatch.setattr("sys.argv", ["lr_range", *arguments])
-    lr_range.main()
-
-
 def test_the_command_suggests_draws_and_changes_nothing_else(
-    built: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    built: Project, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = built.outputs()
-    call(built, monkeypatch, "--from", "1e-6", "--to", "100", "--steps", "60")
+    call(lr_range, built, "--from", "1e-6", "--to", "100", "--steps", "60")
     said = capsys.readouterr().out
     assert "there is no data/tune/best.yaml" in said
     assert "falls fastest" in said
@@ -156,7 +146,7 @@ def test_the_command_suggests_draws_and_changes_nothing_else(
     assert rates[1] / rates[0] == pytest.approx(10 ** (8 / 59), rel=1e-4)
     assert len(board.Scalars("lr_range/loss")) == len(rates)
     # The next one takes its place.
-    call(built, monkeypatch, "--steps", "3")
+    call(lr_range, built, "--steps", "3")
     assert len(list(Path(".reprise/lr_range").iterdir())) == 2
 
 
@@ -174,9 +164,7 @@ def test_the_command_suggests_draws_and_changes_nothing_else(
 )
 def test_a_mistake_is_one_screen(
     built: Project,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., str],
     arguments: list[str],
     changes: dict[str, Any],
     says: str,
@@ -184,22 +172,14 @@ def test_a_mistake_is_one_screen(
     params = (built.path / "params.yaml").read_bytes()
     set_params(built, changes)
     try:
-        with pytest.raises(SystemExit) as ended:
-            call(built, monkeypatch, *arguments)
+        said = refused(lr_range, built, *arguments)
     finally:
         (built.path / "params.yaml").write_bytes(params)
-    assert ended.value.code == 1
-    said = capsys.readouterr().err
     assert "lr_range stopped" in said
     assert says in said
 
 
-def test_without_data_it_says_what_to_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_data_it_says_what_to_run(tmp_path: Path, refused: Callable[..., str]) -> None:
     project = small_project(tmp_path / "fresh", mixed_table(), {})
-    with pytest.raises(SystemExit) as ended:
-        call(project, monkeypatch)
-    assert ended.value.code == 1
-    said = capsys.readouterr().err
+    said = refused(lr_range, project)
     assert "there is no data/prepare/schema.json: run 'dvc repro build' first" in said

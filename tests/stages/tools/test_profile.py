@@ -1,6 +1,7 @@
 """A profile of some steps: what it counts, the trace, the command."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,8 @@ import torch
 
 from stages.tools import profile
 from stages.tools.profile import MARK, NUM_ROWS, NUM_WARM, as_long, measure
-from stages.tools.training_tool import Training
-from tests.conftest import Project
-from tests.support.samples import (
-    Linear,
-    classification,
-    mixed_table,
-    run_stages,
-    set_params,
-    small_project,
-    train_params,
-)
+from tests.stages.tools.conftest import Call, some_training
+from tests.support.samples import mixed_table, run_stages, set_params, small_project
 
 
 def steps_of(trace: Path) -> list[dict[str, Any]]:
@@ -32,8 +24,7 @@ def steps_of(trace: Path) -> list[dict[str, Any]]:
 
 def test_it_profiles_the_steps_after_the_warm_up_and_no_others(tmp_path: Path) -> None:
     # Four steps an epoch: the profile goes over the ends of epochs.
-    data, params = classification(num_rows=50), train_params(batch_size=16)
-    found = measure(Training(Linear(), data, params, seed=0), 6, tmp_path / "trace.json")
+    found = measure(some_training(batch_size=16), 6, tmp_path / "trace.json")
     marks = steps_of(tmp_path / "trace.json")
     names = [mark["name"] for mark in marks]
     assert names == [f"ProfilerStep#{NUM_WARM + number}" for number in range(6)]
@@ -57,31 +48,25 @@ def test_it_is_compiled_if_the_whole_training_would_be(monkeypatch: pytest.Monke
         return True, "compiled"
 
     monkeypatch.setattr(profile, "choose_compile", choose)
-    params = train_params(epochs=7, batch_size=16, compile="auto")
-    long = as_long(Training(Linear(), classification(num_rows=50), params, seed=0))
+    made = some_training(epochs=7, batch_size=16, compile="auto")
+    long = as_long(made)
     assert asked == [("auto", (15 * 16, 7 * 4))]
-    assert long.params == params.model_copy(update={"compile": True})
-
-
-def call(project: Project, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.chdir(project.path)
-    monkeypatch.setattr("sys.argv", ["profile", *arguments])
-    profile.main()
+    assert long.params == made.params.model_copy(update={"compile": True})
 
 
 def test_the_command_writes_a_trace_and_one_screen_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    call: Call,
+    refused: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     project = small_project(tmp_path / "project", mixed_table(), {})
-    with pytest.raises(SystemExit) as ended:
-        call(project, monkeypatch)
-    assert ended.value.code == 1
-    assert "run 'dvc repro build' first" in capsys.readouterr().err
+    assert "run 'dvc repro build' first" in refused(profile, project)
 
     run_stages(project, "prepare", "build")
     before = project.outputs()
     capsys.readouterr()
-    call(project, monkeypatch, "--steps", "3")
+    call(profile, project, "--steps", "3")
     said = capsys.readouterr().out
     assert len(steps_of(project.path / ".reprise/profile/trace.json")) == 3
     assert len(said.splitlines()) < NUM_ROWS + 12
@@ -93,7 +78,4 @@ def test_the_command_writes_a_trace_and_one_screen_and_nothing_else(
     assert [path.name for path in (project.path / ".reprise").iterdir()] == ["profile"]
 
     set_params(project, {"train.optimizer.name": "AdamWW"})
-    with pytest.raises(SystemExit) as ended:
-        call(project, monkeypatch)
-    assert ended.value.code == 1
-    assert "did you mean 'AdamW'?" in capsys.readouterr().err
+    assert "did you mean 'AdamW'?" in refused(profile, project)

@@ -25,7 +25,12 @@ from stages.training.device.distributed import World
 from stages.training.device.environment import num_nodes
 from stages.training.device.out_of_memory import ProcessOutOfMemoryError, read_oom_hints
 from tests.conftest import Project
-from tests.support.samples import mixed_table, run_stages, set_params, small_project, training
+from tests.support.samples import (
+    mixed_table,
+    ready_to_train,
+    set_params,
+    training,
+)
 
 TORCHRUN = {
     "RANK": "1",
@@ -46,9 +51,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
         "train.ema": 0.99,
         "train.micro_batch_size": 50,
     }
-    project = small_project(tmp_path_factory.mktemp("built"), mixed_table(400), changes)
-    run_stages(project, "prepare", "build", "tune")
-    return project
+    return ready_to_train(tmp_path_factory.mktemp("built"), changes, mixed_table(400))
 
 
 def outputs(project: Project) -> dict[str, bytes]:

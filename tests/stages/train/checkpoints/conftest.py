@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Project
-from tests.support.samples import mixed_table, run_stages, set_params, small_project
+from tests.support.samples import mixed_table, ready_to_train, set_params
 
 
 @pytest.fixture(scope="session")
@@ -20,8 +20,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
         "train.ema": 0.99,
         "train.micro_batch_size": 50,
     }
-    project = small_project(tmp_path_factory.mktemp("trained"), mixed_table(400), changes)
-    run_stages(project, "prepare", "build", "tune")
+    project = ready_to_train(tmp_path_factory.mktemp("trained"), changes, mixed_table(400))
     project.run("python", "-m", "stages.train")
     return project
 
