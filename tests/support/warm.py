@@ -37,6 +37,10 @@ MODULES = (
         "pipeline.commands.accept",
         "pipeline.commands.gc",
     ),
+    # What Prefect is made of; not Prefect, which reads the environment.
+    *("httpx", "pendulum", "griffe", "websockets.asyncio.client", "pydantic_settings", "amplitude"),
+    *("opentelemetry.trace", "prometheus_client", "pathspec", "asgi_lifespan", "coolname", "anyio"),
+    *("jsonschema", "psutil", "pygments.lexers", "dateutil.parser", "h2.connection", "cachetools"),
     *("pipeline.commands.garbage", "pipeline.commands.merge_lock", "pipeline.deps.deps"),
 )
 

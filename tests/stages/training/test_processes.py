@@ -1,7 +1,5 @@
 """Several processes train what one does."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +7,25 @@ import pytest
 import torch
 
 from stages.model.model import make_model
-from tests.conftest import ROOT, project_environment
+from tests.conftest import ROOT
 from tests.support.samples import train_params
 from tests.support.training.models import SPECS, assert_same, named, pixels, run, weights_of
 from tests.support.training.one_of_many import TOGETHER
-
-ONE_OF_MANY = (sys.executable, "-m", "tests.support.training.one_of_many")
+from tests.support.training.one_of_many import main as train_with_others
+from tests.support.training.together import run_together
 
 
 def in_processes(tmp_path: Path, epochs: int, num_rows: int, dtype: str) -> list[Any]:
     """By name of `TOGETHER`: history and weights of a training in two processes, and in three."""
-    processes = [
-        subprocess.Popen(
-            [*ONE_OF_MANY, *map(str, given), *files],
-            cwd=ROOT,
-            env={**project_environment(), "OMP_NUM_THREADS": "1"},
-        )
-        for size in (2, 3)
-        for files in [[str(tmp_path / f"store {size}"), str(tmp_path / f"{size}.pt")]]
-        for rank in range(size)
-        for given in [(rank, size, epochs, num_rows, dtype)]
-    ]
-    assert [process.wait(timeout=240) for process in processes] == [0] * 5
+    run_together(
+        train_with_others,
+        [
+            (rank, size, epochs, num_rows, dtype, *files)
+            for size in (2, 3)
+            for files in [(str(tmp_path / f"store {size}"), str(tmp_path / f"{size}.pt"))]
+            for rank in range(size)
+        ],
+    )
     return [torch.load(tmp_path / f"{size}.pt") for size in (2, 3)]
 
 

@@ -1,10 +1,5 @@
-"""One of several processes that divide the weights.
+"""One of several processes that divide the weights, for `device/test_fsdp.py`."""
 
-`python -m tests.support.training.divided RANK SIZE FOLDER` leaves in the folder what the
-trainings of `tests/stages/training/device/test_fsdp.py` came to.
-"""
-
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -190,9 +185,8 @@ def end(world: World) -> list[str]:
     return told
 
 
-def main() -> None:
-    """Train, and leave what came of it."""
-    rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+def main(rank: int, size: int, folder: Path) -> None:
+    """Train, and leave in the folder what came of it."""
     dist.init_process_group("gloo", f"file://{folder / 'store'}", rank=rank, world_size=size)
     world = World(rank, size)
     sharded.BLOCK_WEIGHTS, sources.MAX_ROWS = BLOCK_WEIGHTS, MAX_ROWS
@@ -238,7 +232,3 @@ def main() -> None:
     told["spoilt"] = None if spoilt is None else len(spoilt["history"])
     torch.save(told, folder / f"{rank}.pt")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

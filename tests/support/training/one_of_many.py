@@ -1,10 +1,5 @@
-"""One of several processes that train.
+"""One of several processes that train without dividing the weights."""
 
-`python -m tests.support.training.one_of_many RANK SIZE EPOCHS NUM_ROWS DTYPE STORE OUT`:
-the first leaves in OUT the weights of all models of `TOGETHER` and what their epochs measured.
-"""
-
-import sys
 from typing import Any
 
 import torch
@@ -32,7 +27,10 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
 def main(
     rank: int, size: int, epochs: int, num_rows: int, dtype: str, store: str, out: str
 ) -> None:
-    """Train each model with the others, whole and resumed."""
+    """Train each model with the others, whole and resumed.
+
+    The first leaves in `out` the weights of all models of `TOGETHER` and what epochs measured.
+    """
     dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=size)
     # Several rounds of validation: in the last one all have rows, and not all as many.
     source.MAX_ROWS = 8
@@ -76,8 +74,3 @@ def resume(kind: str, world: World) -> None:
         # Five steps of three numbers, all others in each process.
         drawn = [number for mine in world.gather(model.drawn[-15:]) for number in mine]
         assert len(set(drawn)) == 15 * world.size
-
-
-if __name__ == "__main__":
-    rank, size, epochs, num_rows = map(int, sys.argv[1:5])
-    main(rank, size, epochs, num_rows, *sys.argv[5:])

@@ -1,7 +1,5 @@
 """`train.parallel: fsdp`: processes that divide the weights train what one process does."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +26,12 @@ from stages.training.device.distributed import World
 from stages.training.device.fsdp import find_blocks, shard_model, shards_weights
 from stages.training.optim.preflight import check_names
 from stages.training.optim.registry import allowed
-from tests.conftest import ROOT, project_environment
 from tests.stages.training.data.test_memmap import SCHEMA, STATISTICS, write_split
 from tests.support.samples import train_params
 from tests.support.training.divided import RECIPE, SEED, Normed, fit_dataset
+from tests.support.training.divided import main as train_divided
 from tests.support.training.models import SPECS, assert_same, pixels, run
+from tests.support.training.together import run_together
 
 Told = tuple[list[dict[str, Any]], dict[str, Tensor]]
 
@@ -40,26 +39,7 @@ Told = tuple[list[dict[str, Any]], dict[str, Tensor]]
 def divided(size: int, folder: Path) -> list[dict[str, Any]]:
     """What each of the processes of `tests/support/training/divided.py` has left."""
     write_rows(folder / "prepare")
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tests.support.training.divided",
-                str(rank),
-                str(size),
-                str(folder),
-            ],
-            cwd=ROOT,
-            env={**project_environment(), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(size)
-    ]
-    try:
-        assert [process.wait(timeout=120) for process in processes] == [0] * size
-    finally:
-        for process in processes:
-            process.kill()
+    run_together(train_divided, [(rank, size, folder) for rank in range(size)])
     return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
 
 
