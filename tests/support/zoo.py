@@ -12,7 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from stages.common.config import Named
+from stages.common.config import ClassSpec
 from stages.common.errors import UserError
 from stages.features.batch import Batch, to_batch
 from stages.features.encode import encode
@@ -83,7 +83,7 @@ def spec_for(name: str, rows: Rows) -> ModelSpec:
     """The spec of a model with the arguments that it has by itself."""
     # The zoo is looked up from the project's root, where every stage runs.
     with contextlib.chdir(ROOT):
-        return make_spec(Named(name=name), rows.schema)
+        return make_spec(ClassSpec(name=name), rows.schema)
 
 
 def model_for(name: str, rows: Rows) -> nn.Module:

@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from pipeline.params.template import TEMPLATE_FILE, apply_recipe, fill_template
 from stages.common.errors import UserError
-from stages.common.yamlfile import read_yaml, with_place
+from stages.common.yamlfile import read_yaml, with_location
 from tests.conftest import ROOT
 
 VALUES: dict[str, Any] = {
@@ -91,7 +91,7 @@ def test_a_comment_of_a_recipe_replaces_that_of_the_template(tmp_path: Path) -> 
 def test_keys_that_the_template_does_not_have_are_named_with_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         fill_template({"train.epoch": 1, "prepare.split.seed": 0, "seed": 1})
-    first, second = map(with_place, caught.value.problems)
+    first, second = map(with_location, caught.value.problems)
     lines = TEMPLATE_FILE.read_text(encoding="utf-8").splitlines()
     assert (first.key, first.suggestion) == ("train.epoch", "train.epochs")
     assert Path(first.file) == TEMPLATE_FILE.relative_to(ROOT)

@@ -26,8 +26,8 @@ def test_rows_by_name_give_what_the_batch_gives(project: Project, service: Servi
     assert [each["id"] for each in found["predictions"]] == expected["id"].to_list()
     assert [each["prediction"] for each in found["predictions"]] == expected["prediction"].to_list()
     for name in ("ill", "well"):
-        chances = [each["probabilities"][name] for each in found["predictions"]]
-        np.testing.assert_allclose(chances, expected[f"probability_{name}"], atol=1e-6)
+        probabilities = [each["probabilities"][name] for each in found["predictions"]]
+        np.testing.assert_allclose(probabilities, expected[f"probability_{name}"], atol=1e-6)
     # The key may be left out, and other columns may be there.
     nameless = {key: value for key, value in ROWS[0].items() if key != "id"} | {"note": "new"}
     (answer,) = ask(service, "POST", "/predict", {"rows": [nameless]}).json()["predictions"]

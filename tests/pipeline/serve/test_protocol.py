@@ -40,11 +40,11 @@ def test_the_protocol_infers_what_the_rows_give(service: Service) -> None:
     for path in ("/v2/models/reprise/infer", f"{version}/infer"):
         found = ask(service, "POST", path, body).json()
         assert (found["id"], found["model_version"]) == ("7", service.bundle.version)
-        names, chances = found["outputs"]
+        names, probabilities = found["outputs"]
         assert (names["datatype"], names["shape"]) == ("BYTES", [len(ROWS)])
         assert names["data"] == [row["prediction"] for row in rows]
         expected = [chance for row in rows for chance in row["probabilities"].values()]
-        np.testing.assert_allclose(chances["data"], expected, atol=1e-9)
+        np.testing.assert_allclose(probabilities["data"], expected, atol=1e-9)
     body["outputs"] = [{"name": "probabilities"}]
     (only,) = ask(service, "POST", path, body).json()["outputs"]
     assert only["name"] == "probabilities"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stages.common.errors import UserError
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.loop import validate
 from stages.training.optim.loss import make_loss
@@ -31,7 +31,7 @@ def overfitting() -> tuple[Data, TrainParams]:
     data = classification(num_rows=30)
     noise = torch.randint(3, (30,), generator=torch.Generator().manual_seed(0))
     params = train_params(epochs=60, optimizer={"name": "Adam", "lr": 0.05})
-    return Data(Split(data.train.batch, noise), data.validation, data.task), params
+    return Data(TensorSource(data.train.batch, noise), data.validation, data.task), params
 
 
 @pytest.mark.parametrize(("metric", "better"), [("loss", min), ("accuracy", max)])
@@ -44,7 +44,7 @@ def test_early_stopping_waits_and_keeps_the_best_weights(
     params = TrainParams.model_validate({**params.model_dump(), "early_stopping": stopping})
     network = model()
     seen: list[dict[str, Tensor]] = []
-    result = run(network, data, params, watch=lambda _, m: seen.append(weights_of(m)))
+    result = run(network, data, params, on_epoch_end=lambda _, m: seen.append(weights_of(m)))
     assert result.best_epoch is not None
 
     values = [e.validation_loss if metric == "loss" else e.metric for e in result.history]

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stages.features.batch import Batch
 from stages.model.model import ModelSpec, make_model
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.params import TrainParams
@@ -43,17 +43,17 @@ def run(
     data: Data,
     params: TrainParams,
     seed: int = 0,
-    watch: Callable[[Epoch, nn.Module], None] = lambda _epoch, _model: None,
+    on_epoch_end: Callable[[Epoch, nn.Module], None] = lambda _epoch, _model: None,
 ) -> Result:
-    return train(network, data, params, seed, World(), watch)
+    return train(network, data, params, seed, World(), on_epoch_end)
 
 
 def doubled(data: Data) -> Data:
     """The data in float64, in which a loop can be compared to the last digits but two."""
 
-    def wide(split: Split) -> Split:
+    def wide(split: TensorSource) -> TensorSource:
         target = split.target.double() if split.target.is_floating_point() else split.target
-        return Split({kind: t.double() for kind, t in split.batch.items()}, target)
+        return TensorSource({kind: t.double() for kind, t in split.batch.items()}, target)
 
     return Data(wide(data.train), wide(data.validation), data.task, data.deviation)
 
@@ -86,11 +86,11 @@ SPECS = {
 def pixels(kind: str, num_rows: int = 45, dtype: torch.dtype = torch.float64) -> Data:
     """Random images of three classes, as a model of `kind` takes them; as many to validate on."""
 
-    def split(seed: int) -> Split:
+    def split(seed: int) -> TensorSource:
         random = torch.Generator().manual_seed(seed)
         images = torch.randn(num_rows, 1, 6, 6, generator=random, dtype=dtype)
         batch = {"image": images} if kind == "cnn" else {"numeric": images.flatten(1)}
-        return Split(batch, torch.randint(3, (num_rows,), generator=random))
+        return TensorSource(batch, torch.randint(3, (num_rows,), generator=random))
 
     return Data(split(1), split(2), "classification")
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.train.checkpoints.checkpoint import copied, load_state_dict, rank_state_dict, state_dict
 from stages.training.data import source
 from stages.training.device.distributed import World
 from stages.training.loop import train
@@ -54,11 +54,11 @@ def resume(kind: str, world: World) -> None:
     ends: list[Result] = []
 
     def keep(state: State) -> None:
-        kept.append(copied(pack(state, world.gather(pack_rank(state)))))
+        kept.append(copied(state_dict(state, world.gather(rank_state_dict(state)))))
 
     def restore(state: State) -> None:
         if kept:
-            unpack(kept[0], world, state)
+            load_state_dict(kept[0], world, state)
 
     for _ in range(2):
         model = named(kind).double()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stages.model.dropout import Dropout
-from stages.train.checkpoints.checkpointer import Saver
+from stages.train.checkpoints.checkpointer import Checkpointer
 from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.params import TrainParams
@@ -78,5 +78,5 @@ def run(params: TrainParams, **hooks: Any) -> Result:
     return train(Drops(), DATA, params, 7, World(), lambda *_: None, **hooks)
 
 
-def saver(folder: Path, told: Callable[[], int] = lambda: 0, seconds: float = 0) -> Saver:
-    return Saver(folder, World(), told, seconds_between=seconds)
+def saver(folder: Path, told: Callable[[], int] = lambda: 0, seconds: float = 0) -> Checkpointer:
+    return Checkpointer(folder, World(), told, seconds_between=seconds)

@@ -14,15 +14,15 @@ import torch
 from stages.common.errors import UserError
 from stages.train.checkpoints.checkpoint import (
     CHECKPOINTS,
+    checkpoint_key,
     copied,
-    hold_checkpoints,
-    key_of,
     load_checkpoint,
-    pack,
-    pack_rank,
-    unpack,
+    load_state_dict,
+    lock_checkpoints,
+    rank_state_dict,
+    state_dict,
 )
-from stages.train.checkpoints.checkpointer import Saver
+from stages.train.checkpoints.checkpointer import Checkpointer
 from stages.training.device.distributed import World
 from stages.training.device.rng import put_generators, read_generators, seed_generators
 from stages.training.state import State
@@ -45,13 +45,13 @@ def test_going_on_after_any_step_gives_the_same_bits(recipe: str, tmp_path: Path
         save.finish()
         kept.append(load_checkpoint(tmp_path))
 
-    whole = run(params, save=keep)
+    whole = run(params, on_step_end=keep)
     steps_and_end = 5
     assert len(kept) == steps_and_end * len(whole.history)
     assert len(whole.history) > 3
     # The first step, in an epoch, before its validation, after it, and the last of all.
     for number in (0, 6, 13, 14, -1):
-        rest = run(params, restore=partial(unpack, kept[number], World()))
+        rest = run(params, load_state=partial(load_state_dict, kept[number], World()))
         assert rest.history == whole.history
         assert rest.best_epoch == whole.best_epoch
         for name, weight in whole.weights.items():
@@ -66,9 +66,9 @@ def test_what_is_written_is_the_state_of_its_step(tmp_path: Path) -> None:
         if len(packed) == 2:
             save(state)
             save.seconds_between = math.inf
-        packed.append(copied(pack(state, [pack_rank(state)])))
+        packed.append(copied(state_dict(state, [rank_state_dict(state)])))
 
-    run(params, save=keep)
+    run(params, on_step_end=keep)
     save.finish()
     saved = load_checkpoint(tmp_path)
     assert saved is not None
@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save = saver(tmp_path)
-    run(train_params(epochs=5), save=save)
+    run(train_params(epochs=5), on_step_end=save)
     save.finish()
     first, second = sorted(tmp_path.iterdir())
     assert first.name.startswith("00000004-00000004-")
@@ -101,7 +101,7 @@ def test_a_full_disk_is_said_and_ends_no_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save = saver(tmp_path / "gone")
-    whole = run(train_params(epochs=3), save=save)
+    whole = run(train_params(epochs=3), on_step_end=save)
     save.finish()
     assert len(whole.history) == 3
     assert "no checkpoint could be written: No such file or directory" in capsys.readouterr().out
@@ -116,7 +116,7 @@ def test_what_is_half_written_is_removed(
 
     monkeypatch.setattr("stages.train.checkpoints.checkpoint.torch.save", full)
     save = saver(tmp_path)
-    assert len(run(train_params(epochs=2), save=save).history) == 2
+    assert len(run(train_params(epochs=2), on_step_end=save).history) == 2
     save.finish()
     assert "no checkpoint could be written: No space left on device" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
@@ -126,7 +126,7 @@ def test_what_a_killed_process_has_left_half_written_is_removed(tmp_path: Path) 
     left = tmp_path / "00000000-00000001.writing"
     left.write_bytes(b"half")
     save = saver(tmp_path)
-    run(train_params(epochs=2), save=save)
+    run(train_params(epochs=2), on_step_end=save)
     save.finish()
     assert not left.exists()
     assert list(tmp_path.glob("*.pt"))
@@ -157,12 +157,12 @@ def test_checkpoints_are_held_by_one_run_and_gone_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with hold_checkpoints("key") as mine, hold_checkpoints("key") as other:
+    with lock_checkpoints("key") as mine, lock_checkpoints("key") as other:
         assert mine is not None
         assert other is None
         assert "another run trains the very same" in capsys.readouterr().out
     assert list(mine.parent.iterdir()) == []
-    with pytest.raises(RuntimeError), hold_checkpoints("key") as mine:
+    with pytest.raises(RuntimeError), lock_checkpoints("key") as mine:
         raise RuntimeError
     assert mine.exists()
 
@@ -180,7 +180,7 @@ def test_a_lock_that_is_gone_when_it_is_held_is_made_anew(
         flock(*given)
 
     monkeypatch.setattr("stages.locks.fcntl.flock", meanwhile)
-    with hold_checkpoints("key") as mine, hold_checkpoints("key") as other:
+    with lock_checkpoints("key") as mine, lock_checkpoints("key") as other:
         assert mine is not None
         assert other is None
         assert lock.exists()
@@ -192,27 +192,27 @@ def test_the_seconds_between_checkpoints_are_a_number(
 ) -> None:
     monkeypatch.setenv("REPRISE_CHECKPOINT_SECONDS", asked)
     with pytest.raises(UserError, match=f"'{asked}': it must be a number of seconds"):
-        Saver(None, World(), lambda: 0)
+        Checkpointer(None, World(), lambda: 0)
     monkeypatch.setenv("REPRISE_CHECKPOINT_SECONDS", "0.5")
-    assert Saver(None, World(), lambda: 0).seconds_between == 0.5
+    assert Checkpointer(None, World(), lambda: 0).seconds_between == 0.5
 
 
 def test_another_recipe_never_goes_on_from_this_one(
     trained: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(trained.path)
-    keys = {key_of(1), key_of(2)}
+    keys = {checkpoint_key(1), checkpoint_key(2)}
     text = (trained.path / "params.yaml").read_text(encoding="utf-8")
     versions = (trained.path / "stages/versions.yaml").read_text(encoding="utf-8")
     try:
         (trained.path / "params.yaml").write_text(text.replace("150", "151"), encoding="utf-8")
-        keys.add(key_of(1))
+        keys.add(checkpoint_key(1))
         (trained.path / "params.yaml").write_text(text, encoding="utf-8")
         moved = versions.replace("torch: 2", "torch: 3")
         (trained.path / "stages/versions.yaml").write_text(moved, encoding="utf-8")
-        keys.add(key_of(1))
+        keys.add(checkpoint_key(1))
     finally:
         (trained.path / "params.yaml").write_text(text, encoding="utf-8")
         (trained.path / "stages/versions.yaml").write_text(versions, encoding="utf-8")
     monkeypatch.setenv("REPRISE_THREADS", "17")
-    assert len(keys | {key_of(1)}) == 5
+    assert len(keys | {checkpoint_key(1)}) == 5

@@ -37,23 +37,23 @@ def kill_and_go_on(trained: Project, num_kills: int, seed: int, **variables: str
                 said += line
                 if line.startswith("epoch"):
                     break
-            # Not before there is something to go on from, if it has not ended by then.
+            # Not before there is something to resume from, if it has not ended by then.
             while process.poll() is None and not saved_by(trained):
                 time.sleep(0.01)
             time.sleep(moments.uniform(0.0, 0.6))
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 killed += 1
-        resumed += "goes on from" in said
+        resumed += "resumes from" in said
     with training(trained, **variables) as process:
         said = process.communicate(timeout=120)[0]
         assert process.returncode == 0, said
-    resumed += "goes on from" in said
+    resumed += "resumes from" in said
     assert resumed >= max(1, num_kills // 2)
     after = {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()}
     assert after == before
     left = [p.name for p in (trained.path / ".reprise/checkpoints").iterdir() if p.is_dir()]
-    assert left == [], "a training that has ended leaves nothing to go on from"
+    assert left == [], "a training that has ended leaves nothing to resume from"
 
 
 def test_a_killed_training_ends_with_the_same_bytes(trained: Project) -> None:
@@ -90,8 +90,8 @@ def test_a_training_killed_in_the_middle_of_anything_ends_with_the_same_bytes(
         said = process.communicate(timeout=120)[0]
         assert process.returncode == 0, said
     first, *parts = re.split("|".join(f"^{moment}: -9$" for moment in MOMENTS), said, flags=re.M)
-    assert "goes on from" not in first
-    assert ["goes on from" in part for part in parts] == [True] * len(MOMENTS), said
+    assert "resumes from" not in first
+    assert ["resumes from" in part for part in parts] == [True] * len(MOMENTS), said
     assert outputs(trained) == before
 
 
@@ -105,7 +105,7 @@ def kill_in_the_middle(trained: Project, folder: Path) -> None:
         with training(trained, KILL_AT=moment, KILL_RANK=rank, **two) as process:
             said = process.communicate(timeout=120)[0]
             assert process.returncode == (0 if moment == "end" else -signal.SIGKILL), said
-        assert ("goes on from" in said) == (number > 0), said
+        assert ("resumes from" in said) == (number > 0), said
     assert outputs(trained) == before
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from stages.train.checkpoints.checkpoint import load_checkpoint, unpack, write_checkpoint
+from stages.train.checkpoints.checkpoint import load_checkpoint, load_state_dict, write_checkpoint
 from stages.train.checkpoints.checkpointer import PREEMPTED
-from stages.train.checkpoints.signals import told_to_stop
+from stages.train.checkpoints.signals import stop_signals
 from stages.training.device.distributed import World
 from stages.training.state import State
 from tests.support.samples import train_params
@@ -39,19 +39,19 @@ def train_until_told(folder: Path, told: Callable[[], int], number: int) -> None
             os.kill(os.getpid(), number)
         save(state)
 
-    run(train_params(epochs=4, **RECIPES["one cycle"]), save=tell)
+    run(train_params(epochs=4, **RECIPES["one cycle"]), on_step_end=tell)
 
 
 def test_told_to_stop_it_keeps_the_step_and_ends(tmp_path: Path) -> None:
     params = train_params(epochs=4, **RECIPES["one cycle"])
     whole = run(params)
-    with told_to_stop() as told, pytest.raises(SystemExit) as ended:
+    with stop_signals() as told, pytest.raises(SystemExit) as ended:
         train_until_told(tmp_path, told, signal.SIGTERM)
     assert ended.value.code == PREEMPTED
     saved = load_checkpoint(tmp_path)
     assert saved is not None
     assert saved["ranks"][0]["sums"]["num_steps"] == 3
-    rest = run(params, restore=partial(unpack, saved, World()))
+    rest = run(params, load_state=partial(load_state_dict, saved, World()))
     assert rest.history == whole.history
 
 
@@ -69,15 +69,15 @@ def test_a_checkpoint_is_written_whole_however_long_it_takes_once_a_step_has_end
     monkeypatch.setattr("stages.train.checkpoints.signals.STOP_SECONDS", 0.4)
     before = signal.signal(signal.SIGALRM, give_up)
     try:
-        with told_to_stop() as told, pytest.raises(SystemExit) as ended:
+        with stop_signals() as told, pytest.raises(SystemExit) as ended:
             train_until_told(tmp_path, told, signal.SIGTERM)
         assert ended.value.code == PREEMPTED
         assert load_checkpoint(tmp_path) is not None
         # A step that does not end is not waited for.
-        with pytest.raises(TimeoutError), told_to_stop():
+        with pytest.raises(TimeoutError), stop_signals():
             take_long(signal.SIGTERM)
         # A Ctrl-C ends as it does without.
-        with pytest.raises(KeyboardInterrupt), told_to_stop():
+        with pytest.raises(KeyboardInterrupt), stop_signals():
             take_long(signal.SIGINT)
         assert signal.getsignal(signal.SIGALRM) is give_up
     finally:
@@ -88,24 +88,24 @@ def test_a_checkpoint_is_written_whole_however_long_it_takes_once_a_step_has_end
 def test_ctrl_c_waits_for_the_step_and_a_second_one_does_not(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), told_to_stop() as told:
+    with pytest.raises(KeyboardInterrupt), stop_signals() as told:
         train_until_told(tmp_path, told, signal.SIGINT)
     saved = load_checkpoint(tmp_path)
     assert saved is not None
     assert saved["ranks"][0]["sums"]["num_steps"] == 3
     assert "Ctrl-C again" in capfd.readouterr().err
-    with pytest.raises(KeyboardInterrupt), told_to_stop():
+    with pytest.raises(KeyboardInterrupt), stop_signals():
         take_long(signal.SIGINT, signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_after_the_last_step_is_not_lost() -> None:
-    with pytest.raises(KeyboardInterrupt), told_to_stop():
+    with pytest.raises(KeyboardInterrupt), stop_signals():
         os.kill(os.getpid(), signal.SIGINT)
     # Where a shell or the stage has it ignored, it stays so.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with told_to_stop() as told:
+        with stop_signals() as told:
             os.kill(os.getpid(), signal.SIGINT)
             assert told() == 0
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stages.train.checkpoints.checkpoint import hold_checkpoints, key_of
+from stages.train.checkpoints.checkpoint import checkpoint_key, lock_checkpoints
 from stages.train.checkpoints.checkpointer import PREEMPTED
 from tests.conftest import Project, project_environment
 from tests.support.samples import training
@@ -30,7 +30,7 @@ def test_told_to_stop_it_says_that_it_can_go_on(trained: Project, processes: str
 
 
 def stop_and_go_on(trained: Project, processes: str) -> None:
-    """Tell a training to stop, which leaves a checkpoint; the next one goes on from there."""
+    """Tell a training to stop, which leaves a checkpoint; the next one resumes from there."""
     several = {"PET_NPROC_PER_NODE": processes, "REPRISE_CHECKPOINT_SECONDS": "1000"}
     with training(trained, **several) as process:
         assert process.stdout is not None
@@ -38,10 +38,10 @@ def stop_and_go_on(trained: Project, processes: str) -> None:
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=60)[0]
         assert process.returncode == PREEMPTED, said
-    assert "the next run goes on from the last checkpoint" in said
+    assert "the next run resumes from the last checkpoint" in said
     with training(trained, **several) as process:
         assert process.stdout is not None
-        assert any("goes on from" in line for line in process.stdout)
+        assert any("resumes from" in line for line in process.stdout)
 
 
 @pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.soak)])
@@ -56,12 +56,12 @@ def test_ctrl_c_leaves_a_checkpoint_and_nothing_else(trained: Project, processes
         said = process.communicate(timeout=60)[0]
         assert process.returncode == 130, said
         assert psutil.wait_procs(family, timeout=5)[1] == []
-    assert "the next run goes on from the last checkpoint" in said
+    assert "the next run resumes from the last checkpoint" in said
     assert "interrupted; the last outputs are back in place" in said
     assert "Traceback" not in said
     with training(trained, **several) as process:
         assert process.stdout is not None
-        assert any("goes on from" in line for line in process.stdout)
+        assert any("resumes from" in line for line in process.stdout)
 
 
 @pytest.mark.soak
@@ -95,8 +95,8 @@ def test_ctrl_c_ends_dvc_with_all_that_it_has_started(
         assert (process.returncode != 0) == interrupted, said[-1]
         assert psutil.wait_procs(family, timeout=5)[1] == []
     assert "Traceback" not in said[0]
-    assert "the next run goes on from the last checkpoint" in said[0]
-    assert "goes on from" in said[1]
+    assert "the next run resumes from the last checkpoint" in said[0]
+    assert "resumes from" in said[1]
 
 
 def iter_until(lines: Iterable[str], begins: str) -> Iterator[str]:
@@ -112,10 +112,10 @@ def test_told_to_stop_without_a_checkpoint_it_does_not_say_that_it_can_go_on(
 ) -> None:
     monkeypatch.chdir(trained.path)
     # Another run has the folder: this one keeps none.
-    with hold_checkpoints(key_of(1)), training(trained) as process:
+    with lock_checkpoints(checkpoint_key(1)), training(trained) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith("epoch"))
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signal.SIGTERM, said
-    assert "goes on" not in said
+    assert "resumes" not in said

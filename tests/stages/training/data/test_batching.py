@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.training.data.batching import epoch_batches, shard
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from tests.support.samples import classification
 from tests.support.training.models import doubled, model, order_of
@@ -38,7 +38,7 @@ def test_the_order_of_an_epoch_goes_to_a_device_at_once() -> None:
 
     # A device that is not the host, and holds no numbers.
     target = torch.empty(70, dtype=torch.int64, device="meta")
-    split = Split({"numeric": torch.empty(70, 4, device="meta")}, target)
+    split = TensorSource({"numeric": torch.empty(70, 4, device="meta")}, target)
     with Watch():
         fed = list(split.feed(epoch_batches(70, 16, 0, 1), 0))
     assert [len(rows) for _, rows in fed] == [16, 16, 16, 16, 6]

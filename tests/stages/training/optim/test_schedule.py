@@ -83,7 +83,7 @@ def test_warmup_cosine_rises_in_a_line_and_falls_along_a_cosine() -> None:
     )
     check_names(params, "classification")
     history = train(
-        network, classification(num_rows=50), params, 0, World(), lambda *_: None, save=note
+        network, classification(num_rows=50), params, 0, World(), lambda *_: None, on_step_end=note
     ).history
     # Noted after a step is the rate of the next; after the last of an epoch, twice.
     steps = [0.2 / 4] + [rate for number, rate in enumerate(rates) if number % 6 != 5]

@@ -12,13 +12,13 @@ from torch.nn import functional as F  # noqa: N812
 from stages.features.batch import take
 from stages.model.dropout import share_dropout_rng
 from stages.model.model import make_model
-from stages.training.data.source import Split
+from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.optim.loss import make_loss
 from stages.training.optim.optimizer import make_optimizer
 from stages.training.state import Data, EpochTotals
 from stages.training.step.divergence import DivergedError
-from stages.training.step.step import Step, apply_on_device
+from stages.training.step.step import StepContext, apply_on_device
 from tests.support.samples import classification, train_params
 from tests.support.training.models import (
     DROPPED,
@@ -76,7 +76,7 @@ def test_clipping_by_value_is_torchs_own_after_that_by_norm(norm: float | None) 
 def test_a_validation_loss_that_is_no_number_stops_the_training() -> None:
     data = classification()
     data.validation.batch["numeric"][3, 2] = math.nan
-    with pytest.raises(DivergedError, match="not a number any more in epoch 1"):
+    with pytest.raises(DivergedError, match="not finite any more in epoch 1"):
         run(model(), data, train_params())
 
 
@@ -114,7 +114,7 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
     dropout_rng = share_dropout_rng(network, torch.device("cpu"))
     weights = list(network.parameters())
     loss_of = nn.CrossEntropyLoss()
-    step = Step(
+    step = StepContext(
         network, loss_of, optimizer, dropout_rng, World(), math.inf, weights, clip_value=0.25
     )
     sums, before = EpochTotals(), weights_of(network)
@@ -138,7 +138,9 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
 def test_five_steps_on_end_that_are_no_numbers_stop_the_training() -> None:
     whole = classification(num_rows=64)
     keys = np.array([f"row {number}" for number in range(64)])
-    data = Data(Split(whole.train.batch, whole.train.target, keys), whole.validation, whole.task)
+    data = Data(
+        TensorSource(whole.train.batch, whole.train.target, keys), whole.validation, whole.task
+    )
     network = model()
     with torch.no_grad():
         # Finite, but its product with the input is not.
