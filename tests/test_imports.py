@@ -71,6 +71,11 @@ EDGES = {
         "stages.features.kinds",
         "stages.features.schema",
         "stages.features.spelling",
+        # The first lines of a text: its encoding, its separator, its header.
+        "stages.formats.reading",
+        "stages.formats.text.compressed",
+        "stages.formats.text.layout",
+        "stages.formats.text.pieces",
         "stages.training.compatibility",
         "stages.training.params",
     ),

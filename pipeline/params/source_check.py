@@ -43,7 +43,7 @@ def check_data(
         return [], Target(task if isinstance(task, str) and task != "auto" else None)
     said = Target(None if prepare.task == "auto" else prepare.task)
     source = Path(prepare.source)
-    head = read_head(source) if source.exists() else None
+    head = read_head(source, prepare.named) if source.exists() else None
     if head is None:
         return [], said
     problems = check_source(prepare, head)
@@ -132,7 +132,7 @@ def check_new_rows(params: PrepareParams, infer: InferParams, head: Head) -> lis
     """Columns that the model will have learned from and the new rows lack, in one problem."""
     if infer.input is None or not Path(infer.input).exists():
         return []
-    new = read_head(Path(infer.input))
+    new = read_head(Path(infer.input), [*head.columns])
     if new is None:
         return []
     if Path(infer.input).is_dir():

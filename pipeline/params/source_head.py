@@ -6,19 +6,24 @@ is left to the stage that reads it, which says why.
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+
+from stages.formats.reading import Noticed
+from stages.formats.text.compressed import suffix_of
+from stages.formats.text.layout import find_layout
+from stages.formats.text.pieces import read_pieces
 
 # Of text files up to this long all rows are looked at, of longer ones the first.
 READ_BYTES = 1 << 20
 FIRST_ROWS = 1000
 # Of a longer column the values are not counted.
 COUNTED_ROWS = 1_000_000
+FOLDER = {"path": "text", "image": "array", "label": "text"}
 # The words of `stages/formats/text/plain_values.py` for 'no value'.
 GAPS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "?")
-FOLDER = {"path": "text", "image": "array", "label": "text"}
 LINES = (".jsonl", ".ndjson")
 
 
@@ -34,19 +39,24 @@ class Head:
     is_typed: bool = True
 
 
-def read_head(path: Path) -> Head | None:
-    """The head of a table in a file, or of a folder of images; None when it can't be read."""
+def read_head(path: Path, expected: Collection[str] = ()) -> Head | None:
+    """The head of a table in a file, or of a folder of images; None when it can't be read.
+
+    `expected` are names of columns by which a header is known as one.
+    """
     if path.is_dir():
         return Head(path, FOLDER)
-    suffix = path.suffix.lower()
+    suffix = suffix_of(path)
     try:
         if suffix == ".parquet":
             return Head(path, _of_parquet(path))
         if suffix in LINES:
-            return Head(path, _of_rows(_json_rows(path)), path.stat().st_size < READ_BYTES)
+            text, is_whole = _start_of(path)
+            return Head(path, _of_rows(_json_rows(text, is_whole=is_whole)), is_whole)
         if suffix in (".csv", ".tsv"):
-            columns = _of_csv(path, "\t" if suffix == ".tsv" else ",")
-            return Head(path, columns, path.stat().st_size < READ_BYTES)
+            text, is_whole = _start_of(path)
+            names, rows = _csv_rows(text, suffix, expected, is_whole=is_whole)
+            return Head(path, _of_csv(names, rows), is_whole)
     except (OSError, ValueError, csv.Error):
         pass
     return None
@@ -54,7 +64,7 @@ def read_head(path: Path) -> Head | None:
 
 def read_column(path: Path, name: str) -> list[object] | None:
     """The values of a column that are there; None when it would take more than a moment."""
-    suffix = path.suffix.lower()
+    suffix = suffix_of(path)
     try:
         if suffix == ".parquet":
             from pyarrow import parquet
@@ -64,16 +74,17 @@ def read_column(path: Path, name: str) -> list[object] | None:
                     return None
                 column = file.read(columns=[name]).column(0)
                 return [value for value in column.to_pylist() if value is not None]
-        if path.is_dir() or path.stat().st_size > READ_BYTES:
+        if path.is_dir():
+            return None
+        text, is_whole = _start_of(path)
+        if not is_whole:
             return None
         if suffix in LINES:
-            rows = (row.get(name) for row in _json_rows(path))
-            return [value for value in rows if value is not None]
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, delimiter="\t" if suffix == ".tsv" else ",")
-            place = [word.strip() for word in next(lines)].index(name)
-            texts = [line[place].strip() for line in lines if len(line) > place]
-        return [text for text in texts if text not in GAPS]
+            values = (row.get(name) for row in _json_rows(text, is_whole=True))
+            return [value for value in values if value is not None]
+        names, rows = _csv_rows(text, suffix, (name,), is_whole=True)
+        place = names.index(name)
+        return [row[place] for row in rows if len(row) > place and row[place] not in GAPS]
     except (OSError, ValueError, csv.Error):
         return None
 
@@ -107,18 +118,34 @@ def _of_parquet(path: Path) -> dict[str, str]:
     return {field.name: name(field.type) for field in schema}
 
 
-def _of_csv(path: Path, separator: str) -> dict[str, str]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, delimiter=separator)
-        header = [name.strip() for name in next(lines, [])]
-        if len(set(header)) < len(header):
-            raise ValueError("columns of one name")
-        if len(header) == 1 and (";" in header[0] or header[0].startswith("#")):
-            raise ValueError("another separator, or a comment")
-        rows = list(islice(lines, _num_rows(path)))
+def _start_of(path: Path) -> tuple[bytes, bool]:
+    """The first bytes of a text file as UTF-8, and whether they are all."""
+    start = b""
+    for piece in read_pieces(path, Noticed()):
+        if start and len(start) + len(piece) > READ_BYTES:
+            return start, False
+        start += piece
+    return (start, True) if len(start) <= READ_BYTES else (start[:READ_BYTES], False)
+
+
+def _csv_rows(
+    text: bytes, suffix: str, expected: Collection[str], *, is_whole: bool
+) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and the rows, without blanks around a value."""
+    separator = "\t" if suffix == ".tsv" else ","
+    layout = find_layout(text, separator, expected, is_last=is_whole)
+    if layout is None:
+        raise ValueError("no header")
+    below = text[layout.start :].decode("utf-8", "replace").splitlines(keepends=True)
+    lines = csv.reader(below, delimiter=layout.separator)
+    rows = islice(lines, None if is_whole else FIRST_ROWS)
+    return layout.names, [[value.strip() for value in row] for row in rows]
+
+
+def _of_csv(names: list[str], rows: list[list[str]]) -> dict[str, str]:
     found = {}
-    for place, name in enumerate(header):
-        texts = [row[place].strip() for row in rows if len(row) > place]
+    for place, name in enumerate(names):
+        texts = [row[place] for row in rows if len(row) > place]
         found[name] = _of_texts([text for text in texts if text not in GAPS])
     return found
 
@@ -139,18 +166,14 @@ def _of_texts(texts: list[str]) -> str:
     return "text"
 
 
-def _num_rows(path: Path) -> int | None:
-    return None if path.stat().st_size < READ_BYTES else FIRST_ROWS
-
-
-def _json_rows(path: Path) -> Iterable[Mapping[str, object]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for line in islice(file, _num_rows(path)):
-            if line.strip():
-                row = json.loads(line)
-                if not isinstance(row, Mapping):
-                    raise ValueError("not a record a line")
-                yield row
+def _json_rows(text: bytes, *, is_whole: bool) -> Iterator[Mapping[str, object]]:
+    lines = text.decode("utf-8", "replace").splitlines()
+    for line in lines if is_whole else lines[:-1][:FIRST_ROWS]:
+        if line.strip():
+            row = json.loads(line)
+            if not isinstance(row, Mapping):
+                raise ValueError("not a record a line")
+            yield row
 
 
 def _of_rows(rows: Iterable[Mapping[str, object]]) -> dict[str, str]:

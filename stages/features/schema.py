@@ -79,11 +79,15 @@ class Target(Record):
 
 
 class Schema(Record):
-    """All columns that matter. `key` names the column of row keys; None: the row's number."""
+    """All columns that matter. `key` names the column of row keys; None: the row's number.
+
+    `headerless`: of a table whose columns are column_1, column_2, …, how many there are.
+    """
 
     key: str | None
     features: list[Feature]
     target: Target
+    headerless: int | None = None
 
     def of_kind(self, kind: FeatureKind) -> list[Feature]:
         """The features of one kind, in column order."""

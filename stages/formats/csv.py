@@ -1,8 +1,6 @@
 """CSV and TSV: texts, of which values are made; whole, a chunk at a time, and written."""
 
 import codecs
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,25 +12,21 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stages.common.errors import Problem, UserError
 from stages.features.encode import check_columns
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, Write, chunk_rows, in_equal_parts, needed_columns
 from stages.formats.reading import Damage, Noticed
-from stages.formats.text.csv_scan import (
-    LINE_END,
-    Block,
-    Form,
-    count_fields,
-    next_record,
-    scan,
-    split_fields,
-)
+from stages.formats.text.compressed import suffix_of
+from stages.formats.text.csv_scan import Block, Form, scan
 from stages.formats.text.csv_values import read_texts
+from stages.formats.text.header import numbered
+from stages.formats.text.layout import find_layout
 from stages.formats.text.pieces import mark_last, read_pieces
 from stages.formats.text.plain_values import plain, typed
 
-OTHER_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", ",": "','"}
-NUM_LINES_LOOKED_AT = 50
+# By them the header is found, and what divides the columns.
+LAYOUT_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -46,11 +40,12 @@ class Texts:
 
 @dataclass(frozen=True)
 class CsvFile:
-    """`names` are those in the header, without the blanks around them."""
+    """`names` are those in the header, without the blanks around them; or column_1, column_2, …"""
 
     names: list[str]
     separator: str
     blocks: Iterator[Block]
+    has_header: bool
 
     def read(self, wanted: list[str]) -> Iterator[Texts]:
         """The columns `wanted` of all rows, once, as texts; an empty field is a null."""
@@ -81,17 +76,33 @@ def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[C
 
 def _read_texts(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
     file = open_csv(path, noticed)
+    if not file.has_header:
+        _check_width(file.names, schema, key)
     check_columns(pl.DataFrame(schema=file.names), schema, key)
     for texts in file.read(needed_columns(schema)):
         table = texts.table.select(needed_columns(schema))
         yield Chunk(table, texts.rows, texts.damaged)
 
 
+def _check_width(names: list[str], schema: Schema, key: str) -> None:
+    """Raise UserError where columns without names can't be told apart: some are left out."""
+    width = schema.headerless
+    widths = [] if width is None else [width]
+    if width is not None and schema.target.name == numbered(width)[-1]:
+        widths.append(width - 1)
+    if len(names) in widths:
+        return
+    trained = "a table with a header" if width is None else f"one of {width} columns without one"
+    remedy = "write the names of the columns into its first line"
+    message = f"the file has {len(names)} columns and no header, and the model learned from "
+    raise UserError(Problem(f"{message}{trained}: {remedy}", key=key))
+
+
 @contextmanager
 def open_writer(path: Path, _metadata: Mapping[str, str]) -> Iterator[Write]:
     """A function that adds rows to a new file, below one header."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        yield write_to(file, _separator(path))
+        yield write_to(file, separator_of(path))
 
 
 def write_to(file: TextIO, separator: str = ",") -> Write:
@@ -106,84 +117,27 @@ def write_to(file: TextIO, separator: str = ",") -> Write:
     return write
 
 
-def _separator(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
+def separator_of(path: Path) -> str:
+    """The separator that the suffix promises."""
+    return "\t" if suffix_of(path) == ".tsv" else ","
 
 
 def open_csv(path: Path, noticed: Noticed) -> CsvFile:
     """The file with its header read. Raises ValueError where there is none that holds."""
-    separator = _separator(path)
     pieces = mark_last(read_pieces(path, noticed))
-    form, data, line = Form(separator), b"", 1
+    data = b""
     for piece, is_last in pieces:
         data += piece
-        while record := next_record(data, 0, form, line, is_last=is_last) if data else None:
-            line += len(LINE_END.findall(data, 0, record.end))
-            data = data[record.end :]
-            if record.reason:
-                raise ValueError(record.reason)
-            if record.content is not None:
-                names = _names(record.content, separator)
-                check_shape(names, data, separator, line)
-                form = Form(separator, len(names))
-                rest = chain([data], (piece for piece, _ in pieces))
-                return CsvFile(names, separator, scan(rest, form, line))
+        if len(data) < LAYOUT_BYTES and not is_last:
+            continue
+        layout = find_layout(data, separator_of(path), noticed.expected, is_last=is_last)
+        if layout is not None:
+            noticed.remarks += [f"{path} {remark}" for remark in layout.remarks]
+            rest = chain([data[layout.start :]], (piece for piece, _ in pieces))
+            form = Form(layout.separator, len(layout.names))
+            blocks = scan(rest, form, layout.line)
+            return CsvFile(layout.names, layout.separator, blocks, layout.has_header)
     raise ValueError("it has no header")
-
-
-def _names(header: bytes, separator: str) -> list[str]:
-    """The names of a header. Raises ValueError at columns of one name: which is meant?"""
-    if header.startswith((b"sep=", b'"sep=')):
-        raise ValueError("its first line is 'sep=…', which only Excel understands: remove it")
-    names = [text.decode().strip() for text in split_fields(header, Form(separator))]
-    for name, count in Counter(names).items():
-        if count > 1:
-            shown = repr(name) if name else "'' (no name)"
-            places = [str(place) for place, each in enumerate(names, 1) if each == name]
-            raise ValueError(
-                f"it has more than one column named {shown}: columns {', '.join(places)}"
-            )
-    return names
-
-
-def check_shape(names: list[str], data: bytes, separator: str, line: int) -> None:
-    """Raise ValueError where the first lines say that this is no header, or another separator.
-
-    `data` is what follows the header, from line `line` on.
-    """
-    first_lines = LINE_END.split(data, NUM_LINES_LOOKED_AT)[:NUM_LINES_LOOKED_AT]
-    lines = [text for text in first_lines if text.strip() and b'"' not in text]
-    if len(names) == 1:
-        for other, shown in OTHER_SEPARATORS.items():
-            count = names[0].count(other) if lines and other != separator else 0
-            if count and all(text.count(other.encode()) == count for text in lines):
-                raise ValueError(_other_separator(shown, separator, lines))
-    counts = Counter(text.count(separator.encode()) + 1 for text in lines)
-    if sum(counts.values()) < 3 or len(names) in counts:
-        return
-    width, how_many = counts.most_common(1)[0]
-    if how_many < 0.8 * sum(counts.values()):
-        return
-    if width == len(names) + 1 and len(names) > 1 and not names[0].startswith("#"):
-        raise ValueError(
-            f"its header has {len(names)} fields, and the lines below it {width}: give the first "
-            "column a name, or remove what follows the last separator"
-        )
-    counts_by_line = [text.count(separator.encode()) + 1 for text in first_lines]
-    first = counts_by_line.index(width)
-    raise ValueError(
-        f"line {line - 1} has {count_fields(len(names))}, and those from line {line + first} on "
-        f"{width}: remove titles and comments above the header"
-    )
-
-
-def _other_separator(shown: str, separator: str, lines: list[bytes]) -> str:
-    kind = "a .tsv file has tabs" if separator == "\t" else "a .csv file has ','"
-    hint = ""
-    if any(re.search(rb"(?<!\d)\d+,\d+(?![\d,])", text) for text in lines):
-        hint = ", with '.' for the comma in its numbers"
-    named = "" if separator == "\t" or shown != "tabs" else ", or name it .tsv"
-    return f"its columns are divided by {shown}, and {kind}: save it so{hint}{named}"
 
 
 def _parse(block: Block, separator: str, places: list[int], names: list[str]) -> pl.DataFrame:

@@ -16,6 +16,7 @@ from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, Write
 from stages.formats.reading import Damage, Noticed
 from stages.formats.suffixes import FORMATS
+from stages.formats.text.compressed import suffix_of
 
 
 class Reader(Protocol):
@@ -55,4 +56,4 @@ def find_reader(path: Path) -> Reader:
 
 def find_format(path: Path) -> Format:
     """The format of a file by its suffix, which is one of SUFFIXES."""
-    return cast(Format, FORMATS[path.suffix.lower()]())
+    return cast(Format, FORMATS[suffix_of(path)]())

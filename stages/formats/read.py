@@ -6,7 +6,7 @@ handed on as damaged and does not stop the others. Rows and their gaps are the s
 format's file has both readings.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -15,24 +15,31 @@ from polars import selectors as cs
 from stages.common.errors import Problem, UserError
 from stages.features.kind import kind_of
 from stages.features.schema import Schema
-from stages.formats.chunk import Chunk
+from stages.formats.chunk import Chunk, needed_columns
 from stages.formats.format import find_reader
 from stages.formats.reading import Noticed, damage_message
 from stages.formats.suffixes import SUFFIXES
+from stages.formats.text.compressed import suffix_of
 
 CANNOT_READ = (pl.exceptions.PolarsError, OSError, ValueError)
 
 
-def read_table(path: Path, key: str, say: Callable[[str], None] = print) -> pl.DataFrame:
+def read_table(
+    path: Path,
+    key: str,
+    say: Callable[[str], None] = print,
+    expected: Collection[str] = (),
+) -> pl.DataFrame:
     """The table in a file, all rows and columns; `key` is the parameter that names the file.
 
+    `expected` are names of columns that are asked for, by which a header is known as one.
     A folder is one of images, as `read_folder` has it. Of any other kind of file, blanks around a
     text are no part of it, and empty texts and the usual words for 'no value' are nulls, which
     `say` is told with their number. Raises UserError when the file is missing, empty, of another
     kind, or damaged, be it in one line.
     """
     check_file(path, key)
-    noticed = Noticed()
+    noticed = Noticed(expected=expected)
     try:
         table, damaged = find_reader(path).read(path, key, noticed)
     except CANNOT_READ as error:
@@ -58,6 +65,7 @@ def read_chunks(
     """
     check_file(path, key)
     noticed = noticed or Noticed()
+    noticed.expected = needed_columns(schema)
     num_rows = 0
     try:
         for chunk in find_reader(path).chunks(path, schema, key, noticed):
@@ -82,7 +90,7 @@ def check_file(path: Path, key: str) -> None:
     if not path.is_file():
         # To read a FIFO would wait for somebody who writes into it.
         raise UserError(_problem(f"{path} is no file, but a FIFO, a socket or a device", path, key))
-    if path.suffix.lower() not in SUFFIXES:
+    if suffix_of(path) not in SUFFIXES:
         raise UserError(_problem(f"{path}: not a kind of table that can be read", path, key))
     if path.stat().st_size == 0:
         raise UserError(_problem(f"{path} is empty", path, key))

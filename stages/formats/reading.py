@@ -1,12 +1,15 @@
 """Remarks of a reader beside the table: damaged rows, gaps by their words."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from stages.common.errors import shorten
+
+if TYPE_CHECKING:
+    import polars as pl
 
 MAX_WORDS_SHOWN = 5
 
@@ -26,13 +29,17 @@ class Noticed:
     """Collects, part by part, what a person should know of a file that was read all the same.
 
     `gaps` counts by column and word what was taken as 'no value' though a word stands there.
+    `expected` are names of columns that are asked for: they tell a header from a row of values.
     """
 
     remarks: list[str] = field(default_factory=list)
     gaps: Counter[tuple[str, str]] = field(default_factory=Counter)
+    expected: Collection[str] = ()
 
-    def add_infinite(self, name: str, values: pl.Series) -> None:
+    def add_infinite(self, name: str, values: "pl.Series") -> None:
         """Count the infinities among `values`, which no model computes with."""
+        import polars as pl
+
         if values.dtype == pl.String:
             values = values.cast(pl.Float64, strict=False)
         if values.dtype.is_float():

@@ -11,6 +11,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from stages.formats.text.compressed import suffix_of
+
 # In the order in which messages name them. `format.py` says what such a file has.
 FORMATS: Mapping[str, Callable[[], ModuleType]] = {
     ".parquet": lambda: import_module("stages.formats.parquet"),
@@ -24,11 +26,12 @@ SUFFIXES = tuple(FORMATS)
 
 def _check_suffix(name: str) -> str:
     is_folder = name.endswith("/") or not Path(name).suffix
-    if not name or (not is_folder and Path(name).suffix.lower() not in SUFFIXES):
+    if not name or (not is_folder and suffix_of(Path(name)) not in SUFFIXES):
         known = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         raise ValueError(
-            f"'{name}' is not a kind of table that can be read: one file in {known}, or a folder "
-            "of images (with a '/' at its end, if there is a '.' in its name)"
+            f"'{name}' is not a kind of table that can be read: one file in {known}, texts also "
+            "in .gz or .zst behind that, or a folder of images (with a '/' at its end, if there "
+            "is a '.' in its name)"
         )
     return name
 

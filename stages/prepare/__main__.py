@@ -35,7 +35,7 @@ from stages.runtime.stage import run_stage
 def prepare(params: Params, out: Path) -> None:
     """Validate, describe, split, fit on train, encode, write."""
     section = params.section("prepare", PrepareParams)
-    table = read_table(Path(section.source), SOURCE)
+    table = read_table(Path(section.source), SOURCE, expected=section.named)
     suite = None if section.expectations is None else Path(section.expectations)
     check_expectations(table, suite, section.source, out)
 

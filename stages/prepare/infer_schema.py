@@ -10,6 +10,7 @@ from stages.common.errors import Problem, UserError, wrong_name
 from stages.features.columns import as_category, as_numeric, undecided
 from stages.features.kind import ARRAY, BY_TYPE, kind_of
 from stages.features.schema import KINDS, Class, Feature, FeatureKind, Schema, Target
+from stages.formats.text.header import numbered
 from stages.prepare.doubts import TEXTS, as_line, stop_at_strays
 from stages.prepare.params import PrepareParams
 
@@ -51,7 +52,8 @@ def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
     if len(images) > 1:
         message = f"there are {len(images)} image columns ({', '.join(images)}); a model takes one"
         raise UserError(Problem(message + ": exclude the others", key="prepare.columns"))
-    return Schema(key=params.key, features=features, target=target)
+    headerless = table.width if table.columns == numbered(table.width) else None
+    return Schema(key=params.key, features=features, target=target, headerless=headerless)
 
 
 def names_rows(column: pl.Series) -> bool:

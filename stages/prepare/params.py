@@ -102,6 +102,12 @@ class PrepareParams(Config):
         }
         return {key: name for key, name in named.items() if name is not None}
 
+    @property
+    def named(self) -> list[str]:
+        """The columns that it names: the target, the key, and those with settings."""
+        key = [] if self.key is None else [self.key]
+        return [self.target, *key, *self.columns, *self.ties().values()]
+
     def column(self, name: str) -> Column:
         """Return what is said of a column, be it in one word or not at all."""
         said = self.columns.get(name, Column())

@@ -6,7 +6,7 @@ types and names; writes a list of problems. No training is begun, and no weight 
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,12 @@ from PIL import Image
 from stages.build.params import BuildParams
 from stages.common.config import validate, validate_all
 from stages.common.errors import Problem, UserError
+from stages.formats.csv import open_csv
 from stages.formats.image_folder import SUFFIXES
+from stages.formats.reading import Noticed
+from stages.formats.text.compressed import suffix_of
+from stages.formats.text.json_scan import parse_lines, read_lines
+from stages.formats.text.plain_values import plain, typed
 from stages.model.model import ModelSpec, arguments_class, make_model
 from stages.prepare.infer_schema import find_schema
 from stages.prepare.params import Kind, PrepareParams
@@ -74,7 +79,7 @@ def find_inputs(prepare: PrepareParams) -> dict[str, list[int]]:
     path = Path(prepare.source)
     if path.is_dir():
         return _of_folder(path)
-    table = _first_rows(path)
+    table = _first_rows(path, prepare.named)
     if table is None:
         return {}
     # As prepare finds them, except the target, of which a few rows say little.
@@ -98,19 +103,20 @@ def _of_folder(folder: Path) -> dict[str, list[int]]:
         return {"image": [1 if image.mode in ("1", "L") else 3, image.height, image.width]}
 
 
-def _first_rows(path: Path) -> pl.DataFrame | None:
-    suffix = path.suffix.lower()
+def _first_rows(path: Path, expected: Collection[str]) -> pl.DataFrame | None:
+    suffix = suffix_of(path)
     try:
         if suffix == ".parquet":
             return pl.read_parquet(path, n_rows=FIRST_ROWS)
         if suffix in (".jsonl", ".ndjson"):
-            return pl.read_ndjson(path, n_rows=FIRST_ROWS)
+            lines = next(read_lines(path, FIRST_ROWS, Noticed()))
+            return parse_lines(lines, None).table
         if suffix not in (".csv", ".tsv"):
             return None  # prepare reads it, and says what is wrong
-        separator = "\t" if suffix == ".tsv" else ","
-        table = pl.read_csv(path, separator=separator, n_rows=FIRST_ROWS)
-        return table.rename(lambda name: name.strip())
-    except (pl.exceptions.PolarsError, OSError, ValueError):
+        file = open_csv(path, Noticed(expected=expected))
+        texts = next(file.read(file.names)).table.head(FIRST_ROWS)
+        return typed(plain(texts, Noticed()))
+    except (pl.exceptions.PolarsError, OSError, ValueError, StopIteration):
         return None
 
 
