@@ -22,8 +22,6 @@ FIRST_ROWS = 1000
 # Of a longer column the values are not counted.
 COUNTED_ROWS = 1_000_000
 FOLDER = {"path": "text", "image": "array", "label": "text"}
-# The words of `stages/formats/text/plain_values.py` for 'no value'.
-GAPS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "?")
 LINES = (".jsonl", ".ndjson")
 
 
@@ -84,7 +82,7 @@ def read_column(path: Path, name: str) -> list[object] | None:
             return [value for value in values if value is not None]
         names, rows = _csv_rows(text, suffix, (name,), is_whole=True)
         place = names.index(name)
-        return [row[place] for row in rows if len(row) > place and row[place] not in GAPS]
+        return [row[place] for row in rows if len(row) > place and row[place]]
     except (OSError, ValueError, csv.Error):
         return None
 
@@ -146,7 +144,7 @@ def _of_csv(names: list[str], rows: list[list[str]]) -> dict[str, str]:
     found = {}
     for place, name in enumerate(names):
         texts = [row[place] for row in rows if len(row) > place]
-        found[name] = _of_texts([text for text in texts if text not in GAPS])
+        found[name] = _of_texts([text for text in texts if text])
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 
 from pipeline.serve.bundle import Bundle
@@ -18,6 +19,7 @@ from pipeline.serve.codec.signature import Input
 from pipeline.serve.codec.tensors import DTYPES, TYPES, Tensor, from_bytes, from_json, to_bytes
 from stages.common.errors import shorten
 from stages.features.kind import kind_of
+from stages.features.spelling import is_word, word_numbers
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 
@@ -127,10 +129,22 @@ def _to_feed(tensor: Tensor, each: Input) -> Tensor:
     wrong, datatype = f"input '{each.column}' must hold ", _datatype(each)
     if tensor.dtype == object and datatype != "BYTES":
         raise RequestError(400, f"{wrong}numbers, such as {datatype}, not BYTES")
+    if each.missing_words:
+        tensor = _without_words(tensor, each)
     try:
         return kind_of(each.kind).read_tensor(each, tensor)
     except ValueError as error:
         raise RequestError(400, f"{wrong}{error}") from None
+
+
+def _without_words(tensor: Tensor, each: Input) -> Tensor:
+    """The tensor with gaps for the column's words."""
+    if tensor.dtype == object:
+        words = each.missing_words
+        values = [None if is_word(v, words, numbers=False) else v for v in tensor]
+        return np.array(values, dtype=object)
+    is_gap = np.isin(tensor, word_numbers(each.missing_words))
+    return np.where(is_gap, np.nan, tensor) if is_gap.any() else tensor
 
 
 def _wanted(content: dict[str, Any], bundle: Bundle) -> WantedOutputs:

@@ -15,7 +15,8 @@ import polars as pl
 from stages.common.errors import Problem, UserError
 from stages.features.numbers import image_shape, moments_of
 from stages.features.schema import KINDS, Array, Feature, Moments
-from stages.features.spelling import BLANKS, MAX_FLOAT32, TRUE_WORDS
+from stages.features.spelling import BLANKS, MAX_FLOAT32, TRUE_WORDS, word_numbers
+from stages.features.written import read_numbers
 
 MAX_CATEGORIES = 1000
 
@@ -36,22 +37,28 @@ def too_large(values: pl.Series, key: str) -> UserError:
     return UserError(Problem(message, key=key))
 
 
-def as_numeric(column: pl.Series, key: str) -> pl.Series:
+def as_numeric(column: pl.Series, key: str, feature: Feature | None = None) -> pl.Series:
     """The column as float64 with nulls for gaps, NaN and infinities among them.
 
-    Raises UserError when it holds something that is no number, with examples.
+    Texts are read as `feature` says that its numbers are written. Raises UserError when it holds
+    something that is no number, with examples.
     """
-    if column.dtype.is_float() and column.is_finite().all():
+    words = [] if feature is None else word_numbers(feature.missing_words or [])
+    if column.dtype.is_float() and column.is_finite().all() and not words:
         return column.cast(pl.Float64)
     column = _plain(column)
-    values = _cast(column, pl.Float64(), "a number", key)
+    if feature is not None and feature.decimal is not None and column.dtype == pl.String:
+        values = read_numbers(column, feature.decimal, feature.thousands)
+    else:
+        values = _cast(column, pl.Float64(), "a number", key)
     _stop_at_lost_values(column, values, "a number", key)
+    values = values.set(values.is_in(words), None) if words else values
     return pl.select(pl.when(values.is_finite()).then(values)).to_series()
 
 
-def column_moments(column: pl.Series, key: str) -> Moments:
+def column_moments(column: pl.Series, key: str, feature: Feature | None = None) -> Moments:
     """Mean and population deviation of a column of numbers, in float64, gaps left out."""
-    numbers = as_numeric(column, key).drop_nulls()
+    numbers = as_numeric(column, key, feature).drop_nulls()
     values = numbers.to_numpy()
     if values.size == 0:
         message = f"the column '{column.name}' has no value in the train split: exclude it"

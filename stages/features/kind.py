@@ -55,6 +55,14 @@ class Described(Protocol):
         """The deviation of training."""
 
     @property
+    def decimal(self) -> str | None:
+        """The decimal sign in texts of its numbers; None: as in 1234.5."""
+
+    @property
+    def thousands(self) -> str | None:
+        """The sign between thousands in texts of its numbers."""
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         """The shape of one row's value; () of a column of single values."""
 

@@ -36,6 +36,8 @@ class Feature(Record):
     `categories`: of a categorical column, as in train, sorted; code 0 is 'none of these'.
     `shape`: of an image, (channels, height, width); `layout` says how its rows hold it.
     `width`: the numbers that a value becomes in the array of its kind.
+    `missing_words`: texts and numbers that stand for a gap.
+    `decimal`, `thousands`: the signs in texts of its numbers; null: as in 1234.5.
     """
 
     name: str
@@ -45,6 +47,9 @@ class Feature(Record):
     shape: list[int] | None = None
     layout: Literal["HW", "CHW", "HWC"] | None = None
     width: int = 1
+    missing_words: list[str] | None = None
+    decimal: str | None = None
+    thousands: str | None = None
 
     @property
     def is_array(self) -> bool:

@@ -1,6 +1,8 @@
 """The spelling of values in texts, for columns of a table and for JSON alike; needs no library."""
 
+import math
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -23,3 +25,57 @@ NUMBER_TEXT: Final = re.compile(
 def as_markdown(text: str) -> str:
     """Text as Markdown that shows just this text."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
+
+
+# Excel's for a number that is infinite or none.
+DIVIDED_BY_ZERO: Final = "#DIV/0!"
+# What may stand between thousands, with the characters that are read as it.
+THOUSANDS: Final = {",": ",", ".": ".", " ": " \xa0\u2009\u202f", "'": "'\u2019"}
+_WHOLE = "(?:0|[1-9][0-9]*)"
+_EXPONENT = "(?:[eE][+-]?[0-9]+)?"
+
+
+def number_pattern(decimal: str, thousands: str | None) -> str:
+    """A number in a way of writing, for Python's `re` and for polars; no leading zeros.
+
+    Digits stand in threes between the `thousands`, or together where there are none.
+    """
+    whole = _WHOLE
+    if thousands is not None:
+        whole = f"(?:[1-9][0-9]{{0,2}}(?:[{THOUSANDS[thousands]}][0-9]{{3}})+|{_WHOLE})"
+    point = re.escape(decimal)
+    return rf"^[+-]?(?:{whole}(?:{point}[0-9]+)?|{point}[0-9]+){_EXPONENT}$"
+
+
+def to_plain(text: str, decimal: str, thousands: str | None) -> str | None:
+    """A number in a way of writing as `1234.5`; None where the text is none."""
+    if re.fullmatch(number_pattern(decimal, thousands)[1:-1], text) is None:
+        return None
+    bare = text if thousands is None else re.sub(f"[{THOUSANDS[thousands]}]", "", text)
+    return bare.replace(decimal, ".")
+
+
+def as_number(text: str, decimal: str | None, thousands: str | None) -> float | None:
+    """The number that a text is, in the way of writing of its column; None where it is none."""
+    if text == DIVIDED_BY_ZERO:
+        return math.nan
+    if decimal is not None and text[-1:].isdigit():
+        plain = to_plain(text, decimal, thousands)
+        return None if plain is None else float(plain)
+    return float(text) if NUMBER_TEXT.fullmatch(text) else None
+
+
+def word_numbers(words: Iterable[str]) -> list[float]:
+    """Those of the words for gaps that are numbers, such as -999."""
+    return [float(word) for word in words if NUMBER_TEXT.fullmatch(word)]
+
+
+def is_word(value: object, words: Iterable[str], *, numbers: bool) -> bool:
+    """Return whether a value is one of a column's words for gaps; `numbers`: -999.0 is -999."""
+    if isinstance(value, str) and value.strip(BLANKS) in words:
+        return True
+    if isinstance(value, bool) or not (numbers or isinstance(value, int | float)):
+        return False
+    if isinstance(value, str):
+        value = float(value) if NUMBER_TEXT.fullmatch(value) else None
+    return isinstance(value, int | float) and value in word_numbers(words)

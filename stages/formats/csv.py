@@ -60,7 +60,7 @@ def read(path: Path, _key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Da
     file = open_csv(path, noticed)
     tables, damaged = [], []
     for texts in file.read(file.names):
-        tables.append(plain(texts.table, noticed))
+        tables.append(plain(texts.table))
         damaged += texts.damaged
     if damaged or not tables:
         return pl.DataFrame(), damaged
@@ -70,7 +70,7 @@ def read(path: Path, _key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Da
 def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
     """The columns of `schema`, each text read as what training has in that column."""
     for chunk in in_equal_parts(_read_texts(path, schema, key, noticed), chunk_rows(schema)):
-        table = read_texts(plain(chunk.table, noticed), schema)
+        table = read_texts(plain(chunk.table), schema, noticed)
         yield Chunk(table, chunk.rows, chunk.damaged)
 
 

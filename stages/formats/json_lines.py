@@ -14,12 +14,13 @@ from stages.common.errors import shorten
 from stages.features.encode import check_columns
 from stages.features.kind import kind_of
 from stages.features.numbers import row_shape
-from stages.features.schema import Schema
+from stages.features.schema import Feature, Schema
 from stages.formats.chunk import Chunk, Write, chunk_rows, needed_columns
 from stages.formats.reading import Damage, Noticed
 from stages.formats.text.csv_values import read_texts
 from stages.formats.text.json_scan import (
     Line,
+    Records,
     find_damage,
     parse_lines,
     parse_together,
@@ -34,13 +35,13 @@ def read(path: Path, _key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Da
     if lines is None:
         raise ValueError("it has no line with a record")
     records = parse_lines(lines, None)
-    return plain(records.table, noticed), records.damaged
+    return plain(records.table), records.damaged
 
 
 def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
     """The columns of `schema`, each text read as what training has in that column."""
     for chunk in _read(path, schema, key, noticed):
-        table = read_texts(plain(chunk.table, noticed), schema)
+        table = read_texts(plain(chunk.table), schema, noticed)
         yield Chunk(table, chunk.rows, chunk.damaged)
 
 
@@ -59,14 +60,41 @@ def _read(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Ch
         for _ in row_shape(feature):
             dtype = pl.List(dtype)
             types[feature.name] = dtype
-    numbers = {f.name: pl.Float64() for f in schema.features if kind_of(f.kind).NUMBERS}
+    signed = [feature for feature in schema.features if feature.decimal is not None]
+    numbers = {
+        f.name: pl.Float64()
+        for f in schema.features
+        if kind_of(f.kind).NUMBERS and f.decimal is None
+    }
     for lines in read_lines(path, chunk_rows(schema), noticed):
         # Nearly always what should be a number is one; where not, all come as texts.
         records = parse_together(lines, pl.Schema({**types, **numbers}))
         records = records or parse_lines(lines, types)
         if lines[0].row == 0 and records.table.height:
             _check_names(records.table, lines, schema, key)
-        yield _without_nested(Chunk(records.table, records.rows, records.damaged), lines, schema)
+        table = _spell_numbers(records, lines, signed)
+        yield _without_nested(Chunk(table, records.rows, records.damaged), lines, schema)
+
+
+def _spell_numbers(records: Records, lines: list[Line], signed: list[Feature]) -> pl.DataFrame:
+    """The table with numbers of JSON in the signs that texts of their column have: 1.5 is 1,5."""
+    if not signed:
+        return records.table
+    first = lines[0].row
+    rows = [json.loads(lines[row - first].text) for row in records.rows.tolist()]
+    columns = []
+    for feature in signed:
+        values = (row.get(feature.name) for row in rows)
+        texts = [
+            str(value).replace(".", str(feature.decimal)) if type(value) in (int, float) else value
+            for value in values
+        ]
+        is_text = pl.Series([isinstance(text, str) for text in texts], dtype=pl.Boolean)
+        spelled = pl.Series(
+            [text if isinstance(text, str) else None for text in texts], dtype=pl.String
+        )
+        columns.append(spelled.zip_with(is_text, records.table[feature.name]).alias(feature.name))
+    return records.table.with_columns(columns)
 
 
 def _check_names(table: pl.DataFrame, lines: list[Line], schema: Schema, key: str) -> None:

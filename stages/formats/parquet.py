@@ -21,16 +21,16 @@ READ_BYTES = 1 << 20
 REPEATED = "prediction"
 
 
-def read(path: Path, _key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
+def read(path: Path, _key: str, _noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
     """The whole table. No row alone is damaged: the file can be read, or not."""
-    return plain(pl.read_parquet(path), noticed), []
+    return plain(pl.read_parquet(path)), []
 
 
-def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
+def chunks(path: Path, schema: Schema, key: str, _noticed: Noticed) -> Iterator[Chunk]:
     """The columns of `schema`, with the types that the file gives them."""
     try:
         for chunk in _read(path, schema, key):
-            yield Chunk(plain(chunk.table, noticed), chunk.rows)
+            yield Chunk(plain(chunk.table), chunk.rows)
     except pa.ArrowException as error:
         raise ValueError(str(error)) from None
 

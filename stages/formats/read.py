@@ -7,6 +7,7 @@ format's file has both readings.
 """
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +16,7 @@ from polars import selectors as cs
 from stages.common.errors import Problem, UserError
 from stages.features.kind import kind_of
 from stages.features.schema import Schema
+from stages.features.written import drop_all_words
 from stages.formats.chunk import Chunk, needed_columns
 from stages.formats.format import find_reader
 from stages.formats.reading import Noticed, damage_message
@@ -34,8 +36,8 @@ def read_table(
 
     `expected` are names of columns that are asked for, by which a header is known as one.
     A folder is one of images, as `read_folder` has it. Of any other kind of file, blanks around a
-    text are no part of it, and empty texts and the usual words for 'no value' are nulls, which
-    `say` is told with their number. Raises UserError when the file is missing, empty, of another
+    text are no part of it, and empty texts are nulls; `say` is told what a person should know.
+    Raises UserError when the file is missing, empty, of another
     kind, or damaged, be it in one line.
     """
     check_file(path, key)
@@ -73,7 +75,8 @@ def read_chunks(
             for feature in schema.features:
                 if kind_of(feature.kind).NUMBERS:
                     noticed.add_infinite(feature.name, chunk.table[feature.name])
-            yield chunk
+            table = drop_all_words(chunk.table, schema, noticed.gaps)
+            yield replace(chunk, table=table)
     except CANNOT_READ as error:
         raise _unreadable(error, path, key) from None
     if num_rows == 0:

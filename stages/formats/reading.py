@@ -1,5 +1,6 @@
 """Remarks of a reader beside the table: damaged rows, gaps by their words."""
 
+import math
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -37,14 +38,14 @@ class Noticed:
     expected: Collection[str] = ()
 
     def add_infinite(self, name: str, values: "pl.Series") -> None:
-        """Count the infinities among `values`, which no model computes with."""
+        """Count the infinities and NaN among `values`, which no model computes with."""
         import polars as pl
 
         if values.dtype == pl.String:
             values = values.cast(pl.Float64, strict=False)
         if values.dtype.is_float():
-            infinite = values.filter(values.is_infinite())
-            for word, is_here in (("inf", infinite > 0), ("-inf", infinite < 0)):
+            found = {"inf": values == math.inf, "-inf": values == -math.inf, "NaN": values.is_nan()}
+            for word, is_here in found.items():
                 if count := int(is_here.sum()):
                     self.gaps[name, word] += count
 

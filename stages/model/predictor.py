@@ -14,6 +14,7 @@ from stages.common.files import md5
 from stages.features.batch import take, to_batch
 from stages.features.encode import check_columns, encode, row_keys
 from stages.features.schema import Array, Schema, Statistics, read_schema, read_statistics
+from stages.features.written import drop_all_words
 from stages.model.calibration import (
     UNCALIBRATED,
     Calibration,
@@ -75,6 +76,7 @@ class Predictor:
         `key` is the parameter that named the table.
         """
         check_columns(table, self.schema, key)
+        table = drop_all_words(table, self.schema)
         arrays = encode(table, self.schema, self.statistics, key)
         keys = pl.Series(self.schema.key or "row", row_keys(table, self.schema, key))
         return self.decode(self.scores(arrays)).insert_column(0, keys)

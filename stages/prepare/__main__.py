@@ -29,6 +29,7 @@ from stages.prepare.params import PrepareParams
 from stages.prepare.split import Rows, split_rows
 from stages.prepare.structure import find_structure
 from stages.prepare.twins import Twins
+from stages.prepare.written import read_written, with_written
 from stages.runtime.stage import run_stage
 
 
@@ -36,12 +37,15 @@ def prepare(params: Params, out: Path) -> None:
     """Validate, describe, split, fit on train, encode, write."""
     section = params.section("prepare", PrepareParams)
     table = read_table(Path(section.source), SOURCE, expected=section.named)
+    table, written, lines = read_written(table, section)
+    for line in lines:
+        print(line)
     suite = None if section.expectations is None else Path(section.expectations)
     check_expectations(table, suite, section.source, out)
 
     whole, there = table, _rows_with_target(table, section)
     table = table[there]
-    schema = find_schema(table, section)
+    schema = with_written(find_schema(table, section), written)
     for line in (*_left_out(table, section), *find_doubts(table, schema, section.columns)):
         print(f"warning  {line}")
     keys = row_keys(whole, schema, "prepare.key")[there]

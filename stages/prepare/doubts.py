@@ -7,14 +7,14 @@ prepare stops; the rest is said on the screen. What `prepare.columns` names is m
 
 import json
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import cast
 
 import polars as pl
 
 from stages.common.errors import Problem, UserError, shorten
-from stages.features.schema import CODES, Schema
-from stages.features.spelling import BLANKS, LEADING_ZERO
+from stages.features.schema import CODES, Feature, Schema
+from stages.features.spelling import BLANKS, LEADING_ZERO, number_pattern
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 # Of the values: as many may be strays; what is said of the whole begins at the half.
@@ -38,11 +38,15 @@ _DATE = "|".join(
     ]
 )
 _TRUTH = r"^(?i:true|false)$"
-# What tables say for 'no value', in small letters.
-_GAPS = (
-    *("na", "n/a", "n.a.", "nan", "none", "null", "nil", "missing", "unknown", "undefined", "void"),
-    *("-", "--", "—", ".", "?", "#n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#name?"),
+_ANY_NUMBER = "|".join(number_pattern(*signs) for signs in (".,", ",.", ". ", ", ", ".'"))
+# What tables say for 'no value', in small letters: among categories, and also among numbers.
+_LIKELY_GAPS = (
+    *("na", "n/a", "n.a.", "nan", "null", "-", "--", "—", "?"),
+    *("#n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#name?", "#num!"),
 )
+_GAPS = (*_LIKELY_GAPS, "none", "nil", "missing", "unknown", "undefined", "void", ".")
+# Numbers that stand for 'no value' where they lie far from all others.
+_SENTINELS = (-99, -999, -9999, -99999, 9999, 99999, 999999)
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _WORDS_OF_YAML = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
@@ -50,7 +54,7 @@ _WORDS_OF_YAML = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 def stop_at_strays(column: pl.Series) -> None:
     """Raise UserError where a few of the values make the texts of a column of numbers or truths."""
     texts = _texts(column)
-    for pattern, what in ((_NUMBER, "numbers"), (_TRUTH, "truths")):
+    for pattern, what in ((_NUMBER, "numbers"), (_ANY_NUMBER, "numbers"), (_TRUTH, "truths")):
         fits = _like(texts, pattern) & ~_like(texts, LEADING_ZERO)
         good, strays = texts.filter(fits), texts.filter(~fits)
         if not strays.height or good.height <= MAJORITY * texts.height:
@@ -64,7 +68,7 @@ def _stray(name: str, texts: pl.DataFrame, strays: pl.DataFrame, what: str) -> P
     number = f"{strays.height} values are" if strays.height > 1 else "1 value is"
     message = (
         f"the column '{name}' holds {texts.height - strays.height} {what}, and {number} none: "
-        f"{_examples(strays)}\n  {_remedy(strays)}; or, if each of its "
+        f"{_examples(strays)}\n  {_remedy(name, strays)}; or, if each of its "
         f"{texts['text'].n_unique()} different texts is a category, say so: "
         f"{as_line(name, 'categorical')}"
     )
@@ -72,14 +76,23 @@ def _stray(name: str, texts: pl.DataFrame, strays: pl.DataFrame, what: str) -> P
     return Problem(message, key=key, allowed=("categorical", "exclude"))
 
 
-def _remedy(strays: pl.DataFrame) -> str:
-    if strays["text"].str.to_lowercase().is_in(_GAPS).all():
-        return "where there is no value, leave the field empty in the file"
+def _remedy(name: str, strays: pl.DataFrame) -> str:
+    words = strays["text"].unique(maintain_order=True)
+    if words.str.to_lowercase().is_in(_GAPS).all():
+        line = as_line(name, f"{{missing: {as_list(words.to_list())}}}")
+        return f"where that stands for no value, say so: {line}"
     if _like(strays, LEADING_ZERO).all():
         return "write the numbers without leading zeros in the file"
     if _like(strays, _WRITTEN).all():
         return "write numbers as 1234.5 in the file"
     return "correct the file"
+
+
+def as_list(words: Sequence[object]) -> str:
+    """Words as a list of YAML."""
+    texts = ("'" + str(word).replace("'", "''") + "'" for word in words)
+    shown = (str(w) if isinstance(w, int) else text for w, text in zip(words, texts, strict=True))
+    return f"[{', '.join(shown)}]"
 
 
 def as_line(name: str, kind: str) -> str:
@@ -95,6 +108,7 @@ def find_doubts(table: pl.DataFrame, schema: Schema, said: Container[str]) -> It
         column = table[feature.name]
         if feature.name in said:
             continue
+        yield from _of_gaps(column, feature)
         if not feature.name.strip():
             line = as_line(feature.name, "exclude")
             yield f"the column without a name is learned from; if it is none of yours, {line}"
@@ -109,6 +123,37 @@ def find_doubts(table: pl.DataFrame, schema: Schema, said: Container[str]) -> It
     for name in filter(None, (schema.key, schema.target.name)):
         if table[name].dtype in TEXTS:
             yield from _of_zeros(_texts(table[name]), name)
+
+
+def _of_gaps(column: pl.Series, feature: Feature) -> Iterator[str]:
+    """Yield what may stand for 'no value' in a column, and isn't said to."""
+    counts: list[tuple[object, int]] = []
+    if feature.missing_words is None and feature.kind in CODES and column.dtype in TEXTS:
+        texts = _texts(column)["text"]
+        found = texts.filter(texts.str.to_lowercase().is_in(_LIKELY_GAPS)).value_counts(sort=True)
+        counts += found.sort("count", "text", descending=[True, False]).rows()
+    elif feature.missing_words is None and column.dtype.is_numeric():
+        counts += _sentinels(column)
+    if counts:
+        shown = ", ".join(f"{count} {word!r}" for word, count in counts)
+        what = "categories" if feature.kind in CODES else "numbers"
+        line = as_line(column.name, f"{{missing: {as_list([word for word, _ in counts])}}}")
+        yield f"'{column.name}' holds {shown}, taken as {what}; if that is no value, {line}"
+
+
+def _sentinels(column: pl.Series) -> list[tuple[object, int]]:
+    """Numbers such as -999 that stand alone: below all others, which have no sign, or far above."""
+    numbers = column.cast(pl.Float64).fill_nan(None).drop_nulls()
+    found: list[tuple[object, int]] = []
+    for word in _SENTINELS:
+        others = numbers.filter(numbers != word)
+        count = numbers.len() - others.len()
+        if count < 2 or others.is_empty():
+            continue
+        low, high = cast(float, others.min()), cast(float, others.max())
+        if (word < 0 <= low) or (word > 0 and high < word / 10):
+            found.append((word, count))
+    return found
 
 
 def _of_texts(column: pl.Series) -> Iterator[str]:

@@ -18,6 +18,23 @@ class Column(Config):
 
     kind: Kind | None = None
     """The kind of the column; `exclude`: no part of what is learned from."""
+    missing: list[str | int | float] | None = None
+    """Texts and numbers that stand for 'no value', such as `['?', -999]`; null: those of
+    `prepare.missing`.
+    """
+    decimal: Literal[".", ","] | None = None
+    """The decimal sign of its numbers; null: as found."""
+    thousands: Literal[",", ".", " ", "'"] | None = None
+    """The sign between the thousands of its numbers, as in `1,234.5`; null: as found."""
+
+    @model_validator(mode="after")
+    def _check_signs(self) -> Self:
+        signs = [name for name in ("decimal", "thousands") if getattr(self, name) is not None]
+        if signs and self.kind not in (None, "numeric"):
+            raise ValueError(f"{signs[0]} is for numbers, and kind is {self.kind}")
+        if len(signs) == 2 and self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands are both '{self.decimal}'")
+        return self
 
 
 class Structure(Config):
@@ -78,6 +95,10 @@ class PrepareParams(Config):
     columns: dict[str, Kind | Column]
     """The kind of a column where what is found is wrong, such as `{zip: categorical, name:
     exclude}`; `{}`: as found.
+    """
+    missing: list[str | int | float]
+    """Texts and numbers that stand for 'no value' in every column, such as `['?', NA]`, beside the
+    empty field.
     """
     drop_missing_target: bool
     """`true`: rows without a target are left out, and counted; `false`: they are an error."""

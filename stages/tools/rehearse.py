@@ -27,6 +27,7 @@ from stages.formats.text.plain_values import plain, typed
 from stages.model.model import ModelSpec, arguments_class, make_model
 from stages.prepare.infer_schema import find_schema
 from stages.prepare.params import Kind, PrepareParams
+from stages.prepare.written import read_written, with_written
 from stages.training.optim.preflight import check_names
 from stages.training.optim.registry import losses_of
 from stages.training.params import TrainParams
@@ -87,9 +88,10 @@ def find_inputs(prepare: PrepareParams) -> dict[str, list[int]]:
     others = others.with_columns(pl.int_range(table.height).alias(prepare.target))
     left: dict[str, Kind] = {} if prepare.key is None else {prepare.key: "exclude"}
     columns = {name: k for name, k in (prepare.columns | left).items() if name in table.columns}
-    update = {"task": "regression", "key": None, "columns": columns}
+    params = prepare.model_copy(update={"task": "regression", "key": None, "columns": columns})
     try:
-        return find_schema(others, prepare.model_copy(update=update)).inputs()
+        others, written, _ = read_written(others, params)
+        return with_written(find_schema(others, params), written).inputs()
     except UserError:
         return {}  # prepare says so
 
@@ -115,7 +117,7 @@ def _first_rows(path: Path, expected: Collection[str]) -> pl.DataFrame | None:
             return None  # prepare reads it, and says what is wrong
         file = open_csv(path, Noticed(expected=expected))
         texts = next(file.read(file.names)).table.head(FIRST_ROWS)
-        return typed(plain(texts, Noticed()))
+        return typed(plain(texts))
     except (pl.exceptions.PolarsError, OSError, ValueError, StopIteration):
         return None
 

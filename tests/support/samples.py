@@ -37,6 +37,7 @@ def prepare_params(**changes: object) -> PrepareParams:
         "columns": {},
         "drop_missing_target": False,
         "structure": None,
+        "missing": [],
         "split": {"seed": 0, "validation": 0.2, "test": 0.2},
         "expectations": "none.yaml",
     }

@@ -13,6 +13,7 @@ from pipeline.serve.codec.signature import Input, Signature
 from stages.common.errors import did_you_mean
 from stages.features.kind import kind_of
 from stages.features.kinds.numeric import COMPUTABLE, bounds
+from stages.features.spelling import is_word, word_numbers
 
 Arrays = dict[str, npt.NDArray[Any]]
 Row = dict[str, object]
@@ -27,8 +28,8 @@ def make_encoder(signature: Signature) -> Callable[[list[Row]], Arrays]:
 
     It raises RequestError 422 with the row and the column of what is wrong.
     """
-    numeric = [each for each in signature.inputs if each.kind == "numeric"]
-    others = [each for each in signature.inputs if each.kind != "numeric"]
+    numeric = [each for each in signature.inputs if _is_plain(each)]
+    others = [each for each in signature.inputs if not _is_plain(each)]
     encode_numbers = _numbers_encoder(numeric) if numeric else None
     key = signature.key
 
@@ -45,6 +46,11 @@ def make_encoder(signature: Signature) -> Callable[[list[Row]], Arrays]:
         return feeds
 
     return encode
+
+
+def _is_plain(each: Input) -> bool:
+    """Return whether it is a number, and no number stands for a gap."""
+    return each.kind == "numeric" and not word_numbers(each.missing_words)
 
 
 def _numbers_encoder(inputs: list[Input]) -> Callable[[list[Row]], Arrays]:
@@ -93,8 +99,11 @@ def too_many_rows(num_rows: int, max_rows: int) -> RequestError:
 
 
 def _read_column(rows: list[Row], each: Input) -> npt.NDArray[Any]:
-    column = each.column
-    return kind_of(each.kind).read_values(each, [row[column] for row in rows])
+    column, words, numbers = each.column, each.missing_words, each.kind == "numeric"
+    values = [row[column] for row in rows]
+    if words:
+        values = [None if is_word(v, words, numbers=numbers) else v for v in values]
+    return kind_of(each.kind).read_values(each, values)
 
 
 def _is_key(value: object) -> bool:

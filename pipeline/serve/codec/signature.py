@@ -22,6 +22,7 @@ class Input(_Part):
 
     `name` is what the graph calls it (`c0`, `c1`, …), `column` what everybody else does.
     `mean` and `deviation` are those of training, of a number or of an image's numbers.
+    `missing_words` stand for a gap; `decimal` and `thousands` are the signs in texts of numbers.
     """
 
     name: str
@@ -31,6 +32,9 @@ class Input(_Part):
     categories: list[str] = []
     mean: float | None = None
     deviation: Annotated[float, Field(ge=0)] | None = None
+    missing_words: list[str] = []
+    decimal: Literal[".", ","] | None = None
+    thousands: Literal[",", ".", " ", "'"] | None = None
 
     @property
     def row_shape(self) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from stages.features.graph import Graph, fill_gaps, join
 from stages.features.kind import BY_TYPE, Described
 from stages.features.numbers import Encoded, Rows, Sliced, gap_places, stack, with_missing
 from stages.features.schema import Array, Feature, Moments, Statistics
-from stages.features.spelling import MAX_FLOAT32, NUMBER_TEXT
+from stages.features.spelling import MAX_FLOAT32, as_number
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,14 +52,14 @@ def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
     """Return `feature` with whether the train rows have gaps."""
     from stages.features.columns import as_numeric
 
-    return feature.model_copy(update={"missing": as_numeric(column, key).null_count() > 0})
+    return feature.model_copy(update={"missing": as_numeric(column, key, feature).null_count() > 0})
 
 
 def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
     """Return mean and deviation of the train rows that have a value."""
     from stages.features.columns import column_moments
 
-    return [column_moments(column, key)]
+    return [column_moments(column, key, feature)]
 
 
 def encode(
@@ -71,7 +71,7 @@ def encode(
     columns: list[Array] = []
     gaps: list[Array] = []
     for feature in features:
-        values = as_numeric(table[feature.name], key)
+        values = as_numeric(table[feature.name], key, feature)
         own = statistics.numeric[feature.name]
         scaled = (values - own.mean) / own.deviation
         if not fits_float32(scaled):
@@ -91,7 +91,8 @@ def from_text(feature: Feature, texts: "pl.Series") -> "pl.Series":
     """Return the numbers that stand in texts; texts, where one of them is none."""
     import polars as pl
 
-    if texts.dtype != pl.String:
+    # How its numbers are written, `as_numeric` knows.
+    if texts.dtype != pl.String or feature.decimal is not None:
         return texts
     values = texts.cast(pl.Float64, strict=False)
     if values.null_count() == texts.null_count():
@@ -104,7 +105,7 @@ def feed(feature: Feature, column: "pl.Series", key: str) -> Array:
     """Return float64 with NaN for gaps."""
     from stages.features.columns import as_numeric, fill_nan
 
-    return fill_nan(as_numeric(column, key))
+    return fill_nan(as_numeric(column, key, feature))
 
 
 feed_program = feed
@@ -143,13 +144,18 @@ def to_torch(
 
 
 def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
-    """Return mean and deviation of training."""
-    return {"mean": moments[0].mean, "deviation": moments[0].deviation}
+    """Return mean and deviation of training, and how texts of numbers are written."""
+    described = {"mean": moments[0].mean, "deviation": moments[0].deviation}
+    if feature.decimal is not None:
+        return {**described, "decimal": feature.decimal, "thousands": feature.thousands}
+    return described
 
 
 def read_values(described: Described, values: list[object]) -> npt.NDArray[Any]:
     """Return float64 with NaN for gaps; a number must fit into float32 once it is standardised."""
     low, high = bounds(described)
+    if described.decimal is not None:
+        values = [_as_float(v, described) if isinstance(v, str) else v for v in values]
     return np.array([_read(value, low, high) for value in values], np.float64)
 
 
@@ -168,7 +174,7 @@ def _read(value: object, low: float, high: float) -> float:
     return math.nan
 
 
-def _as_float(value: object) -> float:
+def _as_float(value: object, described: Described | None = None) -> float:
     if value is None:
         return math.nan
     if isinstance(value, int | float):
@@ -176,8 +182,13 @@ def _as_float(value: object) -> float:
             return float(value)
         except OverflowError:
             raise ValueError(COMPUTABLE) from None
-    if isinstance(value, str) and NUMBER_TEXT.fullmatch(value):
-        return float(value)
+    if isinstance(value, str):
+        decimal, thousands = (None, None)
+        if described is not None:
+            decimal, thousands = described.decimal, described.thousands
+        number = as_number(value, decimal, thousands)
+        if number is not None:
+            return number
     raise ValueError(NUMBER)
 
 
@@ -234,20 +245,20 @@ def observe(
     feature: Feature, column: "pl.Series", encoded: Encoded, moments: list[Moments]
 ) -> Observed:
     """Return the sums of the standardised values, and how many values are none."""
-    sums, gaps = Sums(), _count_gaps(column)
+    sums, gaps = Sums(), _count_gaps(feature, column)
     sums.add_scaled(encoded.values[:, 0], column.len() - gaps)
     return Observed(gaps, [sums])
 
 
-def _count_gaps(column: "pl.Series") -> int:
+def _count_gaps(feature: Feature, column: "pl.Series") -> int:
     """Return how many of the values are none to compute with, infinities among them."""
     from stages.features.columns import as_numeric
 
-    if column.dtype.is_integer():
+    if feature.missing_words is None and column.dtype.is_integer():
         return column.null_count()
-    if column.dtype.is_float():
+    if feature.missing_words is None and column.dtype.is_float():
         return column.len() - int(column.is_finite().sum())
-    return as_numeric(column, column.name).null_count()
+    return as_numeric(column, column.name, feature).null_count()
 
 
 def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:

@@ -9,16 +9,20 @@ import polars as pl
 
 from stages.features.kind import kind_of
 from stages.features.schema import Schema
+from stages.features.written import drop_feature_words
+from stages.formats.reading import Noticed
 
 
-def read_texts(table: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+def read_texts(table: pl.DataFrame, schema: Schema, noticed: Noticed) -> pl.DataFrame:
     """`table`, of texts as `plain` gives them, numbers and images, ready to be encoded.
 
-    A column of numbers with a text among them that is none stays texts.
+    A column of numbers with a text among them that is none stays texts. Words for gaps become
+    nulls, which `noticed` counts.
     """
     columns = [] if schema.key is None else [_key(table[schema.key])]
     for feature in schema.features:
-        columns.append(kind_of(feature.kind).from_text(feature, table[feature.name]))
+        texts = drop_feature_words(feature, table[feature.name], noticed.gaps)
+        columns.append(kind_of(feature.kind).from_text(feature, texts))
     return table.with_columns(columns)
 
 

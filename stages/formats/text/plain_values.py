@@ -1,26 +1,19 @@
-"""Texts of a table as every reader gives them: no blanks around them, words for 'no value' gone."""
+"""Texts of a table as every reader gives them: no blanks around them, and none that is empty."""
 
 import polars as pl
 
 from stages.features.spelling import LEADING_ZERO
-from stages.formats.reading import Noticed
 
-# Texts that public tables use for 'no value'.
-NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "?"]
 TRUTHS = {"true": True, "false": False}
 # A column that begins otherwise is not tried as a kind: most are told apart by so many rows.
 HEAD_ROWS = 100
 
 
-def plain(table: pl.DataFrame, noticed: Noticed) -> pl.DataFrame:
-    """`table` with plain texts, whatever kind of file it comes from; `noticed` counts the gaps."""
+def plain(table: pl.DataFrame) -> pl.DataFrame:
+    """`table` with plain texts, whatever kind of file it comes from: an empty one is a gap."""
     names = [name for name, dtype in table.schema.items() if _is_text(dtype)]
-    texts = table.select(pl.col(names).cast(pl.String))
-    trimmed = pl.all().str.strip_chars()
-    texts = texts.select(pl.when(~trimmed.is_in(NULLS)).then(trimmed))
-    for column in texts.iter_columns():
-        _count_words(table[column.name], column, noticed)
-    return table.with_columns(texts)
+    texts = table.select(pl.col(names).cast(pl.String).str.strip_chars())
+    return table.with_columns(texts.select(pl.when(pl.all() != "").then(pl.all())))
 
 
 def typed(table: pl.DataFrame) -> pl.DataFrame:
@@ -34,14 +27,6 @@ def typed(table: pl.DataFrame) -> pl.DataFrame:
 
 def _is_text(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
-
-
-def _count_words(before: pl.Series, after: pl.Series, noticed: Noticed) -> None:
-    if after.null_count() == before.null_count():
-        return
-    lost = before.filter(after.is_null() & before.is_not_null()).cast(pl.String).str.strip_chars()
-    for word, count in lost.filter(lost != "").value_counts().rows():
-        noticed.gaps[before.name, word] += count
 
 
 def _typed(column: pl.Series) -> pl.Series:

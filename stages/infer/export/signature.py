@@ -14,9 +14,10 @@ def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
     """Inputs by column with type, shape and what a gap is; outputs; classes; the model's hash.
 
     `name` is what the graph calls a column. Booleans are 0 and 1. Images hold raw numbers, as in
-    the table that was trained on. `mean` and `deviation` are those of training. `onnx_md5` is the
-    hash of `bundle`, the bytes of model.onnx: who finds the two files knows whether they belong
-    together.
+    the table that was trained on. `missing_words` stand for gaps, `decimal` and `thousands` are the
+    signs in texts of numbers: who asks the graph itself makes gaps and numbers of them. `mean` and
+    `deviation` are those of training. `onnx_md5` is the hash of `bundle`, the bytes of model.onnx:
+    who finds the two files knows whether they belong together.
     """
     schema, classes = predictor.schema, predictor.schema.target.classes
     names = input_names(schema)
@@ -43,6 +44,7 @@ def describe_input(feature: Feature, name: str, statistics: Statistics) -> dict[
         "type": kind.TYPE,
         "shape": ["rows", *row_shape(feature)],
         "gap": kind.GAP,
+        **({"missing_words": feature.missing_words} if feature.missing_words else {}),
         **kind.describe(feature, statistics.of(feature)),
     }
 

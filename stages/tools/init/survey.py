@@ -135,6 +135,7 @@ def _prepare_values(
         "target": target.name,
         "task": options.task or target.task,
         "columns": {c.name: c.setting for c in columns if c.setting is not None},
+        "missing": [],
         "drop_missing_target": has_gaps,
         "structure": tie or None,
         "split": SPLIT,

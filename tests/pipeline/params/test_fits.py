@@ -117,7 +117,7 @@ def test_a_folder_that_the_model_can_not_read(monkeypatch: pytest.MonkeyPatch) -
     ("text", "kinds"),
     [
         ("a, b ,c\n1,x,true\n2.5,,false\n", {"a": "number", "b": "text", "c": "boolean"}),
-        ("\ufeffa,b\nNA,1\n3,1_0\n", {"a": "whole", "b": "text"}),
+        ("\ufeffa,b\n,1\n3,1_0\n", {"a": "whole", "b": "text"}),
         ("a\n", {"a": "other"}),
         ("Sales\na;b;c\n1;2;x\n", {"a": "whole", "b": "whole", "c": "text"}),
         ("1,x\n9,y\n", {"column_1": "whole", "column_2": "text"}),

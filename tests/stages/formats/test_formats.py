@@ -19,8 +19,8 @@ from stages.features.schema import Feature, FeatureKind, Schema, Target
 from stages.formats import chunk
 from stages.formats.format import find_format
 from stages.formats.read import read_chunks, read_table
+from stages.formats.reading import Noticed
 from stages.formats.suffixes import FORMATS, SUFFIXES
-from stages.formats.text.plain_values import NULLS
 from tests.conftest import ROOT
 from tests.support.readings import assert_one_reading, read_new_rows, schema_of
 
@@ -122,22 +122,25 @@ def test_new_rows_have_the_values_of_the_whole_table(
 
 
 @every_suffix
-def test_blanks_and_words_are_gaps_in_both(tmp_path: Path, suffix: str) -> None:
-    words = [word for word in NULLS if word]
+def test_blanks_are_gaps_in_both_and_words_are_where_it_is_said(
+    tmp_path: Path, suffix: str
+) -> None:
+    words = ["NA", "?", "null", "  ", None, ""]
     table = pl.DataFrame(
-        {
-            "a": ["x", "é", " y ", *["z"] * (len(words) - 2)],
-            "b": ["1", " 2", "3 ", *["4"] * (len(words) - 2)],
-            "c": [*words, "  "],
-        }
+        {"a": ["x", "é", " y ", *"zzz"], "b": ["1", " 2", "3 ", *"456"], "c": words}
     )
     path = written(tmp_path / f"t{suffix}", table)
     texts, damaged = assert_one_reading(path, ["a", "b", "c"])
     assert damaged == []
-    assert texts.rows()[:3] == [("x", "1", None), ("é", "2", None), ("y", "3", None)]
-    assert texts["c"].null_count() == texts.height
-    (note,) = read_new_rows(path, ["a", "b", "c"])[3]
-    assert note.startswith("note: 'c' holds 1 '?', 1 'N/A', 1 'NA', ")
+    assert texts.rows()[:3] == [("x", "1", "NA"), ("é", "2", "?"), ("y", "3", "null")]
+    assert texts["c"].null_count() == 3
+    schema = schema_of(["c"])
+    feature = schema.features[0].model_copy(update={"missing_words": ["NA", "?"]})
+    noticed = Noticed()
+    schema = schema.model_copy(update={"features": [feature]})
+    (part,) = read_chunks(path, schema, KEY, noticed)
+    assert part.table["c"].to_list() == [None, None, "null", None, None, None]
+    assert noticed.lines() == ["note: 'c' holds 1 '?', 1 'NA': taken as gaps"]
 
 
 @every_suffix

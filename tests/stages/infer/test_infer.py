@@ -140,7 +140,7 @@ def test_numbers_and_truths_are_categories_however_they_are_written(
     ]
     schema = predictor.schema.model_copy(update={"features": renamed})
     (tmp_path / "new.csv").write_text(
-        "id,size,town,smoker\na,1, 1.0 ,yes\nb,1,1,1\nc,NA,2.50,\nd,1,True,0\ne,1,one,no\n"
+        "id,size,town,smoker\na,1, 1.0 ,yes\nb,1,1,1\nc,,2.50,\nd,1,True,0\ne,1,one,no\n"
     )
     (part,) = read_chunks(tmp_path / "new.csv", schema, KEY)
     _, arrays = encode_whole(part, schema, predictor.statistics, KEY)

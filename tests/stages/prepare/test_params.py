@@ -13,6 +13,7 @@ SECTION = {
     "task": "auto",
     "drop_missing_target": False,
     "structure": None,
+    "missing": [],
     "split": {"seed": 0, "validation": 0.1, "test": 0.2},
     "expectations": None,
 }

@@ -1,0 +1,183 @@
+"""The writing of each column: its words for gaps, and its decimal comma or thousands.
+
+Both follow from all rows. A way of writing numbers is taken where every text of a column fits it,
+and no other one gives other numbers: of 1,234 alone nobody knows what it is.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from stages.common.errors import Problem, UserError, shorten
+from stages.features.schema import Schema
+from stages.features.spelling import LEADING_ZERO, number_pattern
+from stages.features.written import Gaps, drop_words, read_numbers
+from stages.formats.reading import Noticed
+from stages.formats.text.plain_values import typed
+from stages.prepare.doubts import as_line
+from stages.prepare.params import Column, PrepareParams
+
+# With a decimal sign, and with what stands between thousands.
+WRITINGS: tuple[tuple[str, str | None], ...] = (
+    (",", None),
+    (".", ","),
+    (",", "."),
+    (".", " "),
+    (",", " "),
+    (".", "'"),
+    (",", "'"),
+)
+
+
+@dataclass(frozen=True)
+class Written:
+    """The writing of a column that is not plain; `words` stand for gaps."""
+
+    words: list[str]
+    decimal: str | None = None
+    thousands: str | None = None
+
+
+def read_written(
+    table: pl.DataFrame, params: PrepareParams
+) -> tuple[pl.DataFrame, dict[str, Written], list[str]]:
+    """The table with gaps for words and numbers for texts of numbers; how each column is written.
+
+    And a line for each thing to know. Raises UserError with every column of which a person has to
+    say how its numbers are written.
+    """
+    columns, written, lines, problems = [], {}, [], []
+    gaps: Gaps = Counter()
+    for column in table.iter_columns():
+        said = params.column(column.name)
+        if said.kind == "exclude" or column.name == params.key or column.dtype.is_nested():
+            continue
+        try:
+            read, how = _read(column, said, params, gaps)
+        except UserError as error:
+            problems += error.problems
+            continue
+        if how.decimal is not None and said.decimal is None and said.thousands is None:
+            lines.append(_line(column, read, how))
+        columns.append(read)
+        written[column.name] = how
+    if problems:
+        raise UserError(*problems)
+    return table.with_columns(columns), written, [*Noticed(gaps=gaps).lines(), *lines]
+
+
+def with_written(schema: Schema, written: Mapping[str, Written]) -> Schema:
+    """`schema` with how the columns are written, where that is not plain."""
+    features = []
+    for feature in schema.features:
+        how = written.get(feature.name, Written([]))
+        update: dict[str, object] = {"missing_words": how.words} if how.words else {}
+        if feature.kind == "numeric" and how.decimal is not None:
+            update |= {"decimal": how.decimal, "thousands": how.thousands}
+        features.append(feature.model_copy(update=update))
+    return schema.model_copy(update={"features": features})
+
+
+def _read(
+    column: pl.Series, said: Column, params: PrepareParams, gaps: Gaps
+) -> tuple[pl.Series, Written]:
+    words = [str(word) for word in (params.missing if said.missing is None else said.missing)]
+    is_target = column.name == params.target
+    may_be_number = params.task != "classification" if is_target else said.kind in (None, "numeric")
+    read = drop_words(column, words, gaps, numbers=False)
+    if read.dtype != pl.String or not may_be_number:
+        return read, Written(words)
+    if said.decimal is not None or said.thousands is not None:
+        decimal = said.decimal or ("," if said.thousands == "." else ".")
+        return _cast(read, decimal, said.thousands), Written(words, decimal, said.thousands)
+    without: Gaps = Counter()
+    numbers = drop_words(read, words, without, numbers=True)
+    if numbers.null_count() > column.null_count():
+        plain = typed(numbers.to_frame()).to_series()
+        if plain.dtype != pl.String:
+            gaps.update(without if plain.dtype.is_numeric() else {})
+            return drop_words(plain, words, gaps, numbers=True), Written(words)
+    writing = find_writing(numbers)
+    if writing is None:
+        return read, Written(words)
+    gaps.update(without)
+    return _cast(numbers, *writing), Written(words, *writing)
+
+
+def find_writing(texts: pl.Series) -> tuple[str, str | None] | None:
+    """The one way of writing in which all texts are numbers; None where there is none.
+
+    Raises UserError where two fit that give other numbers.
+    """
+    filled = texts.drop_nulls()
+    if filled.is_empty() or filled.str.contains(LEADING_ZERO).any():
+        return None
+    fits = [each for each in WRITINGS if filled.str.contains(number_pattern(*each)).all()]
+    # Plain numbers are so in each of them.
+    if not fits or (filled.str.contains(r"^[+-]?[0-9.]+$").all() and (",", ".") not in fits):
+        return None
+    values = [read_numbers(filled, *each) for each in fits]
+    for other, numbers in zip(fits[1:], values[1:], strict=True):
+        differs = numbers != values[0]
+        if differs.any():
+            place = int(differs.arg_true()[0])
+            raise UserError(_ambiguous(texts, filled[place], fits[0], other))
+    return fits[0]
+
+
+def _cast(texts: pl.Series, decimal: str, thousands: str | None) -> pl.Series:
+    """The texts as numbers, whole where all are. Raises UserError with those that are none."""
+    numbers = read_numbers(texts, decimal, thousands)
+    if numbers.null_count() > texts.null_count():
+        is_lost = numbers.is_null() & texts.is_not_null()
+        row = int(is_lost.arg_true()[0])
+        message = (
+            f"the column '{texts.name}' holds {is_lost.sum()} values that are no numbers written "
+            f"as {_example(decimal, thousands)}, such as {texts[row]!r} (row {row})"
+        )
+        raise UserError(Problem(message, key=f"prepare.columns.{texts.name}"))
+    if texts.str.contains(rf"[a-zA-Z\{decimal}]").any():
+        return numbers
+    whole = numbers.cast(pl.Int64, strict=False)
+    return numbers if whole.null_count() > texts.null_count() else whole
+
+
+def _ambiguous(
+    texts: pl.Series, text: str, one: tuple[str, str | None], other: tuple[str, str | None]
+) -> Problem:
+    lines = "".join(
+        f"\n  {read_numbers(pl.Series([text]), *each)[0]:>12g}: {_as_line(texts.name, each)}"
+        for each in (one, other)
+    )
+    row = int((texts == text).fill_null(value=False).arg_true()[0])
+    message = (
+        f"the column '{texts.name}' holds numbers that may be read in two ways: {text!r} (row "
+        f"{row}); say which\n  what it is    the line of params.yaml{lines}"
+    )
+    return Problem(message, key=f"prepare.columns.{texts.name}")
+
+
+def _as_line(name: str, writing: tuple[str, str | None]) -> str:
+    decimal, thousands = writing
+    parts = [f"decimal: '{decimal}'"] if decimal == "," else []
+    parts += [] if thousands is None else [f'thousands: "{thousands}"']
+    return as_line(name, f"{{kind: numeric, {', '.join(parts)}}}")
+
+
+def _line(column: pl.Series, read: pl.Series, how: Written) -> str:
+    assert how.decimal is not None
+    texts = column.cast(pl.String)
+    # The first that can't be read as it stands.
+    differs = texts.cast(pl.Float64, strict=False).is_null() & read.is_not_null()
+    row = int((differs if differs.any() else read.is_not_null()).arg_true()[0])
+    return (
+        f"note: '{column.name}' holds numbers written as {_example(how.decimal, how.thousands)}: "
+        f"{shorten(repr(texts[row]))} (row {row}) is {read[row]}; if that is wrong, "
+        f"{as_line(column.name, 'categorical')}"
+    )
+
+
+def _example(decimal: str, thousands: str | None) -> str:
+    return f"1{thousands or ''}234{decimal}5"
