@@ -73,6 +73,7 @@ EDGES = {
         "stages.features.spelling",
         # The first lines of a text: its encoding, its separator, its header.
         "stages.formats.reading",
+        "stages.formats.suffixes",
         "stages.formats.text.compressed",
         "stages.formats.text.layout",
         "stages.formats.text.pieces",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.params.source_head import Head, read_column, read_head, type_of
+from pipeline.params.source_head import FOLDER, Head, read_column, read_head, type_of
 from stages.common.config import get_path
 from stages.common.errors import Problem, UserError, did_you_mean, shorten, wrong_name
 from stages.common.yamlfile import read_yaml
@@ -135,8 +135,8 @@ def check_new_rows(params: PrepareParams, infer: InferParams, head: Head) -> lis
     new = read_head(Path(infer.input), [*head.columns])
     if new is None:
         return []
-    if Path(infer.input).is_dir():
-        if Path(params.source).is_dir():
+    if new.columns == FOLDER:
+        if head.columns == FOLDER:
             return []
         message = f"{infer.input} is a folder, and the model takes the columns of {params.source}"
         return [Problem(message, "infer.input", infer.input, ("null", "a file"))]

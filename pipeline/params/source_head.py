@@ -7,11 +7,13 @@ is left to the stage that reads it, which says why.
 import csv
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from stages.formats.reading import Noticed
+from stages.formats.suffixes import SUFFIXES
 from stages.formats.text.compressed import suffix_of
 from stages.formats.text.layout import find_layout
 from stages.formats.text.pieces import read_pieces
@@ -23,6 +25,7 @@ FIRST_ROWS = 1000
 COUNTED_ROWS = 1_000_000
 FOLDER = {"path": "text", "image": "array", "label": "text"}
 LINES = (".jsonl", ".ndjson")
+ARROW = (".arrow", ".feather", ".ipc")
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,13 @@ def read_head(path: Path, expected: Collection[str] = ()) -> Head | None:
     `expected` are names of columns by which a header is known as one.
     """
     if path.is_dir():
-        return Head(path, FOLDER)
+        first = first_shard(path)
+        head = Head(path, FOLDER) if first is None else read_head(first, expected)
+        return head if head is None else replace(head, path=path, is_typed=first is None)
     suffix = suffix_of(path)
     try:
+        if suffix in ARROW:
+            return Head(path, _of_arrow(path))
         if suffix == ".parquet":
             return Head(path, _of_parquet(path))
         if suffix in LINES:
@@ -72,7 +79,7 @@ def read_column(path: Path, name: str) -> list[object] | None:
                     return None
                 column = file.read(columns=[name]).column(0)
                 return [value for value in column.to_pylist() if value is not None]
-        if path.is_dir():
+        if path.is_dir() or suffix not in (*LINES, ".csv", ".tsv"):
             return None
         text, is_whole = _start_of(path)
         if not is_whole:
@@ -87,16 +94,35 @@ def read_column(path: Path, name: str) -> list[object] | None:
         return None
 
 
+def first_shard(folder: Path) -> Path | None:
+    """The first file of a folder of tables; None where it is one of images."""
+    names = sorted(each for each in folder.iterdir() if not each.name.startswith((".", "_")))
+    return names[0] if names and all(suffix_of(each) in SUFFIXES for each in names) else None
+
+
 def type_of(values: Iterable[object]) -> str:
     """The type of a column of these values."""
     return _of_texts([str(value) for value in values])
 
 
 def _of_parquet(path: Path) -> dict[str, str]:
-    from pyarrow import parquet, types
+    from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
-        schema = file.schema_arrow
+        return _of_schema(file.schema_arrow)
+
+
+def _of_arrow(path: Path) -> dict[str, str]:
+    from pyarrow import ipc
+
+    with path.open("rb") as file:
+        is_file = file.read(6) == b"ARROW1"
+        file.seek(0)
+        return _of_schema((ipc.open_file if is_file else ipc.open_stream)(file).schema)
+
+
+def _of_schema(schema: Iterable[Any]) -> dict[str, str]:
+    from pyarrow import types
 
     def name(kind: object) -> str:
         if types.is_dictionary(kind):

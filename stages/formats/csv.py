@@ -57,14 +57,19 @@ class CsvFile:
 
 def read(path: Path, _key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
     """The whole table, each column of the type that all of its texts have."""
+    table, damaged = read_plain(path, noticed)
+    return (pl.DataFrame(), damaged) if damaged else (typed(table), [])
+
+
+def read_plain(path: Path, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
+    """The rows that are whole, as texts; and the others."""
     file = open_csv(path, noticed)
-    tables, damaged = [], []
+    tables = [pl.DataFrame(schema=dict.fromkeys(file.names, pl.String))]
+    damaged = []
     for texts in file.read(file.names):
         tables.append(plain(texts.table))
         damaged += texts.damaged
-    if damaged or not tables:
-        return pl.DataFrame(), damaged
-    return typed(pl.concat(tables)), []
+    return pl.concat(tables), damaged
 
 
 def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:

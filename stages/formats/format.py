@@ -12,6 +12,7 @@ from typing import Protocol, cast
 import polars as pl
 
 import stages.formats.image_folder as image_folder
+import stages.formats.shards as shards
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, Write
 from stages.formats.reading import Damage, Noticed
@@ -50,10 +51,12 @@ class Format(Reader, Protocol):
 
 
 def find_reader(path: Path) -> Reader:
-    """The reader of a folder of images, or of a file by its suffix."""
-    return image_folder if path.is_dir() else find_format(path)
+    """The reader of a folder of tables or of images, or of a file by its suffix."""
+    if path.is_dir():
+        return shards if shards.list_shards(path) else image_folder
+    return cast(Reader, FORMATS[suffix_of(path)]())
 
 
 def find_format(path: Path) -> Format:
-    """The format of a file by its suffix, which is one of SUFFIXES."""
+    """The format of a file that is written, by its suffix, which is one of WRITTEN."""
     return cast(Format, FORMATS[suffix_of(path)]())

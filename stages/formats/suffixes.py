@@ -20,8 +20,14 @@ FORMATS: Mapping[str, Callable[[], ModuleType]] = {
     ".tsv": lambda: import_module("stages.formats.csv"),
     ".jsonl": lambda: import_module("stages.formats.json_lines"),
     ".ndjson": lambda: import_module("stages.formats.json_lines"),
+    ".arrow": lambda: import_module("stages.formats.arrow"),
+    ".feather": lambda: import_module("stages.formats.arrow"),
+    ".ipc": lambda: import_module("stages.formats.arrow"),
+    ".xlsx": lambda: import_module("stages.formats.excel"),
 }
 SUFFIXES = tuple(FORMATS)
+# Those that have a writer.
+WRITTEN = tuple(suffix for suffix in SUFFIXES if suffix != ".xlsx")
 
 
 def _check_suffix(name: str) -> str:
@@ -30,8 +36,8 @@ def _check_suffix(name: str) -> str:
         known = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         raise ValueError(
             f"'{name}' is not a kind of table that can be read: one file in {known}, texts also "
-            "in .gz or .zst behind that, or a folder of images (with a '/' at its end, if there "
-            "is a '.' in its name)"
+            "in .gz or .zst behind that, or a folder of such files or of images (with a "
+            "'/' at its end, if there is a '.' in its name)"
         )
     return name
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stages.common.errors import Problem, UserError, format_problem
 from stages.common.user_code import own_errors
-from stages.formats.suffixes import SUFFIXES
+from stages.formats.suffixes import WRITTEN
 from stages.infer.write import PredictionSummary, describe, write_predictions
 from stages.model.predictor import Predictor, load_predictor
 
@@ -49,9 +49,9 @@ def predict(source: Path, target: Path | None, *, explained: bool = False) -> No
     if target is None:
         say(source, write(source, None, None, find_predictor()), None)
         return
-    if target.suffix.lower() not in SUFFIXES:
+    if target.suffix.lower() not in WRITTEN:
         message = f"{target}: not a kind of table that can be written"
-        raise UserError(Problem(message, allowed=SUFFIXES))
+        raise UserError(Problem(message, allowed=WRITTEN))
     if not target.parent.is_dir():
         raise UserError(f"the folder {target.parent} does not exist")
     rejected = target.with_name(f"{target.stem}.rejected.csv")

@@ -18,9 +18,11 @@ from PIL import Image
 from stages.build.params import BuildParams
 from stages.common.config import validate, validate_all
 from stages.common.errors import Problem, UserError
+from stages.formats.arrow import read
 from stages.formats.csv import open_csv
 from stages.formats.image_folder import SUFFIXES
 from stages.formats.reading import Noticed
+from stages.formats.shards import list_shards
 from stages.formats.text.compressed import suffix_of
 from stages.formats.text.json_scan import parse_lines, read_lines
 from stages.formats.text.plain_values import plain, typed
@@ -79,7 +81,10 @@ def find_inputs(prepare: PrepareParams) -> dict[str, list[int]]:
     """The kinds of columns of the source by its first rows; empty when they can't be told."""
     path = Path(prepare.source)
     if path.is_dir():
-        return _of_folder(path)
+        files = list_shards(path)
+        if not files:
+            return _of_folder(path)
+        path = files[0]
     table = _first_rows(path, prepare.named)
     if table is None:
         return {}
@@ -110,6 +115,8 @@ def _first_rows(path: Path, expected: Collection[str]) -> pl.DataFrame | None:
     try:
         if suffix == ".parquet":
             return pl.read_parquet(path, n_rows=FIRST_ROWS)
+        if suffix in (".arrow", ".feather", ".ipc"):
+            return read(path, "prepare.source", Noticed())[0].head(FIRST_ROWS)
         if suffix in (".jsonl", ".ndjson"):
             lines = next(read_lines(path, FIRST_ROWS, Noticed()))
             return parse_lines(lines, None).table

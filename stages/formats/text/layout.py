@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from stages.common.errors import shorten
 from stages.formats.text.csv_scan import (
     LINE_END,
     Form,
@@ -112,6 +113,13 @@ def find_layout(
         ]
         trial = _best(own, others)
     return _lay_out(trial, own, expected, named)
+
+
+def lay_out_rows(rows: Sequence[list[str]], expected: Collection[str]) -> Layout:
+    """The layout of rows that need no separator; `start` counts the rows above the first one."""
+    first = [_Row(n, n + 1, n + 1, n + 2, fields, False) for n, fields in enumerate(rows)]
+    trial = _try(first, "", expected)
+    return _lay_out(trial, trial, expected, None)
 
 
 def read_rows(data: bytes, separator: str, place: int, line: int, *, is_last: bool) -> list[_Row]:
@@ -212,7 +220,7 @@ def _lay_out(trial: _Trial, own: _Trial, expected: Collection[str], named: str |
         return Layout(trial.separator, row.fields, row.end, row.next_line, True, remarks)
     names = numbered(trial.width)
     remarks.append(
-        f"has no header: its first line ({', '.join(row.fields[:3])}, …) holds numbers where the "
+        f"has no header: its first line ({shorten(', '.join(row.fields))}) holds numbers where the "
         f"columns do; they are called column_1 to column_{trial.width}"
     )
     return Layout(trial.separator, names, row.place, row.line, False, remarks)

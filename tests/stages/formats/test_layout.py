@@ -189,7 +189,7 @@ def test_a_file_without_a_header_gets_names_that_new_rows_know(tmp_path: Path) -
     assert table.columns == ["column_1", "column_2", "column_3"]
     assert table.rows()[0] == (3, "Oil; up", "a, b")
     assert lines == [
-        "note: FILE has no header: its first line (3, Oil; up, a, b, …) holds numbers where the "
+        "note: FILE has no header: its first line (3, Oil; up, a, b) holds numbers where the "
         "columns do; they are called column_1 to column_3"
     ]
     schema = numbered_schema("column_1", 3)

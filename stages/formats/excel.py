@@ -1,0 +1,121 @@
+"""Excel (`.xlsx`): the cells of its one sheet as texts, of which values are made as of CSV.
+
+A number is its shortest text, a date is 2024-01-31. A row without anything in it is none. A file
+with several filled sheets is refused: nobody knows which one is meant. It is read, not written.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, time, timedelta
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from stages.features.encode import check_columns
+from stages.features.schema import Schema
+from stages.formats.chunk import Chunk, chunk_rows, needed_columns
+from stages.formats.reading import Damage, Noticed
+from stages.formats.text.csv_values import read_texts
+from stages.formats.text.layout import NUM_RECORDS, Layout, lay_out_rows
+from stages.formats.text.plain_values import plain, typed
+
+INSTALL = "'make setup' installs it"
+READ_ROWS = 10_000
+# The number of a row in the sheet, from 1, and its cells.
+Row = tuple[int, list[str]]
+
+
+def read(path: Path, _key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
+    """The whole table, each column of the type that all of its cells have."""
+    texts, damaged = read_plain(path, noticed)
+    return (pl.DataFrame(), damaged) if damaged else (typed(texts), [])
+
+
+def read_plain(path: Path, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
+    """The whole table as texts."""
+    layout, rows = _open(path, noticed)
+    parts = list(_tables(layout, rows, READ_ROWS))
+    damaged = [damage for part in parts for damage in part.damaged]
+    empty = pl.DataFrame(schema=dict.fromkeys(layout.names, pl.String))
+    return pl.concat([empty, *(plain(part.table) for part in parts)]), damaged
+
+
+def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
+    """The columns of `schema`, each text read as what training has in that column."""
+    layout, rows = _open(path, noticed)
+    check_columns(pl.DataFrame(schema=layout.names), schema, key)
+    for part in _tables(layout, rows, chunk_rows(schema)):
+        texts = plain(part.table.select(needed_columns(schema)))
+        yield Chunk(read_texts(texts, schema, noticed), part.rows, part.damaged)
+
+
+def _tables(layout: Layout, rows: Iterable[Row], num_rows: int) -> Iterator[Chunk]:
+    """The rows as texts, `num_rows` at a time; one with cells beyond the header is damaged."""
+    names, start, iterator = layout.names, 0, iter(rows)
+    while part := list(islice(iterator, num_rows)):
+        whole, numbers, damaged = [], [], []
+        for row, (line, cells) in enumerate(part, start):
+            if any(cells[len(names) :]):
+                reason = f"row {line} of the sheet has cells beyond the {len(names)} of the header"
+                damaged.append(Damage(row, reason))
+            else:
+                whole.append((cells + [""] * len(names))[: len(names)])
+                numbers.append(row)
+        schema = dict.fromkeys(names, pl.String)
+        table = pl.DataFrame(whole, schema=schema, orient="row")
+        yield Chunk(table, np.array(numbers, np.int64), damaged)
+        start += len(part)
+
+
+def _open(path: Path, noticed: Noticed) -> tuple[Layout, Iterator[Row]]:
+    rows = _rows(path)
+    first = list(islice(rows, NUM_RECORDS))
+    if not first:
+        raise ValueError("its sheet is empty")
+    width = max((place + 1 for _, cells in first for place, text in enumerate(cells) if text))
+    padded = [(cells + [""] * width)[:width] for _, cells in first]
+    layout = lay_out_rows(padded, noticed.expected)
+    noticed.remarks += [f"{path} {remark}" for remark in layout.remarks]
+    return layout, chain(first[layout.start :], rows)
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """The rows with something in them, of the one sheet that has any."""
+    try:
+        import openpyxl
+    except ModuleNotFoundError:
+        raise ValueError(f"Excel files take the library openpyxl: {INSTALL}") from None
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        filled = [sheet for sheet in book.worksheets if next(_filled(sheet), None)]
+    except Exception as error:  # the library has no class of its own for them
+        raise ValueError(f"it is no Excel file that can be read: {error}") from None
+    if len(filled) > 1:
+        names = ", ".join(f"'{sheet.title}'" for sheet in filled)
+        raise ValueError(f"it has {len(filled)} sheets with something in them, {names}: keep one")
+    for sheet in filled:
+        yield from _filled(sheet)
+    book.close()
+
+
+def _filled(sheet: Any) -> Iterator[Row]:
+    for line, values in enumerate(sheet.iter_rows(values_only=True), start=1):
+        cells = [_text(value) for value in values]
+        if any(cells):
+            yield line, cells
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if isinstance(value, datetime):
+        return str(value.date() if value.time() == time() else value)
+    if isinstance(value, date | time | timedelta):
+        return str(value)
+    return value.strip() if isinstance(value, str) else repr(value)
