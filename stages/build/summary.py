@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from stages.common.errors import Problem, UserError
 from stages.common.user_code import problem_of, to_user_error
-from stages.features.schema import CODES
+from stages.features.schema import CODES, WORDS
 from stages.model.model import ModelSpec
 
 PROBE_ROWS = 2
@@ -28,6 +28,10 @@ def probe_batch(spec: ModelSpec, seed: int, num_rows: int = PROBE_ROWS) -> dict[
         if kind in CODES:
             codes = [torch.randint(n, (num_rows,), generator=generator) for n in shape]
             batch[kind] = torch.stack(codes, dim=1)
+        elif kind in WORDS:
+            pairs = zip(shape[::2], shape[1::2], strict=True)
+            words = [torch.randint(n, (num_rows, size), generator=generator) for size, n in pairs]
+            batch[kind] = torch.cat(words, dim=1)
         else:
             batch[kind] = torch.randn(num_rows, *shape, generator=generator)
     return batch

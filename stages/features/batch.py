@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.features.schema import Array, Statistics
+from stages.features.schema import WORDS, Array, Statistics
 
 Batch = dict[str, Tensor]
 # They are kept as they came, in a quarter of the bytes as a rule.
@@ -19,7 +19,7 @@ _APART = ("target", "key")
 def to_batch(
     arrays: dict[str, Array], statistics: Statistics, device: torch.device | str = "cpu"
 ) -> Batch:
-    """The features of `arrays` as tensors on `device`; images become standardised float32."""
+    """The features of `arrays` as tensors on `device`, as a model is given them."""
     batch: Batch = {}
     for kind, array in arrays.items():
         if kind in _APART:
@@ -29,8 +29,19 @@ def to_batch(
 
 
 def finish(kind: str, tensor: Tensor, statistics: Statistics) -> Tensor:
-    """Return what a model is given of an array of a kind: of images it is standardised float32."""
+    """Return what a model is given of an array of a kind.
+
+    Of images it is standardised float32, and codes of words, int32 on disk, are int64.
+    """
+    if kind in WORDS:
+        return tensor.long()
     return standardise(tensor, statistics) if kind == IMAGE else tensor
+
+
+def size_on_device(arrays: dict[str, Array]) -> int:
+    """The bytes of features as tensors, whatever they are on disk."""
+    sizes = {IMAGE: 4, **dict.fromkeys(WORDS, 8)}
+    return sum(sizes.get(kind, a.itemsize) * a.size for kind, a in arrays.items())
 
 
 def to_target(arrays: dict[str, Array], device: torch.device | str = "cpu") -> Tensor:

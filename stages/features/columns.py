@@ -169,10 +169,15 @@ def as_category(column: pl.Series) -> pl.Series:
     return texts.set(texts == "", None)
 
 
-def check_categories(column: pl.Series) -> None:
-    """Stop at lists and records, and at more different values than categories have."""
+def check_single(column: pl.Series) -> None:
+    """Stop at lists and records."""
     if isinstance(column.dtype, pl.List | pl.Array | pl.Struct):
         raise undecided(column, "holds lists or records")
+
+
+def check_categories(column: pl.Series) -> None:
+    """Stop at lists and records, and at more different values than categories have."""
+    check_single(column)
     num_values = as_category(column).n_unique()
     if num_values > MAX_CATEGORIES:
         raise undecided(column, f"has {num_values} different values, too many for categories")

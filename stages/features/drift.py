@@ -85,11 +85,15 @@ class Sums:
 
 @dataclass(frozen=True)
 class Observed:
-    """Some new rows of a column: its gaps, its sums, one a channel, and its unseen categories."""
+    """Some new rows of a column: its gaps, its sums, one a channel, and its unseen categories.
+
+    `of` says what the sums are of where that is not the value itself.
+    """
 
     gaps: int = 0
     sums: list[Sums] = field(default_factory=list)
     unseen: "pl.Series | None" = None
+    of: str = ""
 
 
 def _way(shift: float) -> str:

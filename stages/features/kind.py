@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).with_name("kinds")
 # How sure `guess` is: the type of the column fits, and its values do too.
 BY_TYPE, BY_VALUES = 0.5, 1.0
-# Of a raw value: a number, with NaN for a gap; a text; an array of numbers.
-RawType = Literal["float64", "string", "float32"]
+# Of a raw value: a number, with NaN for a gap; a text; an array of numbers; codes of words.
+RawType = Literal["float64", "string", "float32", "int64"]
 ARRAY: RawType = "float32"
 
 
@@ -45,6 +45,10 @@ class Described(Protocol):
     @property
     def categories(self) -> list[str]:
         """The categories of training."""
+
+    @property
+    def words(self) -> list[str]:
+        """The words of training."""
 
     @property
     def mean(self) -> float | None:
@@ -124,6 +128,9 @@ class Kind(Protocol):
         They are put behind the values, of the columns that the buffer '{kind}_with_gaps' names.
         None: no gaps are told, and the values are of the type that `encode` gives.
         """
+
+    def tell(self, feature: Feature, column: "pl.Series") -> list[str]:
+        """Return what prepare says of a column as it was fitted, a line each."""
 
     def describe(self, feature: Feature, moments: list[Moments]) -> dict[str, Any]:
         """Return what `signature.json` has of it beyond type and shape."""

@@ -1,17 +1,19 @@
 """Columns in the array of their kind, moments, and the shape of an image: NumPy alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from stages.features.schema import CODES, Array, Feature, Moments, Place
+from stages.features.schema import CODES, WORDS, Array, Feature, Moments, Place
 
 Rows = npt.NDArray[np.int64]
 # The labels of a column's slices, and for each row the number of its own.
 Sliced = tuple[list[str], Rows]
 MISSING = "(missing)"
+QUARTILES = (0.25, 0.5, 0.75)
 # Units in the last place by which a sum or a conversion leaves equal values apart.
 ROUNDING = 8
 
@@ -40,7 +42,9 @@ def image_shape(feature: Feature) -> tuple[int, ...]:
 
 
 def row_shape(feature: Feature) -> list[int]:
-    """The shape of one row's value in a raw column; of an image, as its layout has it."""
+    """The shape of one row's value as an input of a model; of an image, as its layout has it."""
+    if feature.kind in WORDS:
+        return [feature.width]
     return list(image_shape(feature)) if feature.is_array else []
 
 
@@ -90,6 +94,24 @@ def take_column(feature: Feature, place: Place | None, arrays: Mapping[str, Arra
         return Encoded(array)
     flags = None if place.gap is None else array[:, place.gap]
     return Encoded(array[:, place.values], flags, feature.kind in CODES)
+
+
+def quartiles(
+    seen: npt.NDArray[np.float64], values: npt.NDArray[np.float64], show: Callable[[float], str]
+) -> Sliced:
+    """Cut `values` at the quartiles of `seen`, of which some are there; `show` writes an edge.
+
+    A value on an edge is in the slice below it.
+    """
+    different = np.unique(seen)
+    if len(different) <= len(QUARTILES) + 1:
+        # A number that takes few values: the middles between them are the edges.
+        edges = (different[1:] + different[:-1]) / 2
+        return [show(value) for value in different], np.searchsorted(edges, values)
+    edges = np.unique(np.quantile(seen, QUARTILES, method="lower"))
+    marks = [show(edge) for edge in edges]
+    between = [f"{low} to {high}" for low, high in pairwise(marks)]
+    return [f"up to {marks[0]}", *between, f"above {marks[-1]}"], np.searchsorted(edges, values)
 
 
 def with_missing(labels: list[str], codes: Rows, gaps: npt.NDArray[np.bool_]) -> Sliced:

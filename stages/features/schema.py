@@ -16,10 +16,13 @@ from stages.common.files import read_json, write_json
 
 Array = npt.NDArray[np.generic]
 # In the order of a batch's tensors. Each is a file of `stages/features/kinds`.
-FeatureKind = Literal["numeric", "boolean", "categorical", "image"]
+FeatureKind = Literal["numeric", "boolean", "categorical", "image", "text"]
 KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
 # Kinds whose tensor holds a code for each column (int64, 0 for 'none of these'), not numbers.
 CODES: tuple[str, ...] = ("categorical",)
+# Kinds whose tensor holds a code for each word of a column, one after the other (int64, 0 behind
+# the last one).
+WORDS: tuple[str, ...] = ("text",)
 Class = bool | int | str
 
 
@@ -35,6 +38,8 @@ class Feature(Record):
     `missing`: the train split has gaps in it, so a column of zeros and ones says where.
     `categories`: of a categorical column, as in train, sorted; code 0 is 'none of these'.
     `shape`: of an image, (channels, height, width); `layout` says how its rows hold it.
+    `words`: of a text column, those that stand in two train rows or more, the most frequent first;
+    code 1 is 'none of these', 2 the first of them.
     `width`: the numbers that a value becomes in the array of its kind.
     `missing_words`: texts and numbers that stand for a gap.
     `decimal`, `thousands`: the signs in texts of its numbers; null: as in 1234.5.
@@ -44,6 +49,7 @@ class Feature(Record):
     kind: FeatureKind
     missing: bool = False
     categories: list[str] | None = None
+    words: list[str] | None = None
     shape: list[int] | None = None
     layout: Literal["HW", "CHW", "HWC"] | None = None
     width: int = 1
@@ -102,7 +108,7 @@ class Schema(Record):
         """Return what a model is given: for each kind of tensor in a batch, its shape without rows.
 
         Kinds in CODES are the exception: the number of codes of each column, since the shape is
-        their count.
+        their count. Of kinds in WORDS it is, for each column, its places and its number of codes.
         """
         inputs: dict[str, list[int]] = {}
         for kind in KINDS:
@@ -111,6 +117,8 @@ class Schema(Record):
                 continue
             if kind in CODES:
                 inputs[kind] = [len(f.categories or []) + 1 for f in features]
+            elif kind in WORDS:
+                inputs[kind] = [n for f in features for n in (f.width, len(f.words or []) + 2)]
             elif features[0].is_array:
                 inputs[kind] = list(features[0].shape or [])
             else:
@@ -146,17 +154,21 @@ class Statistics(Record):
     """Means and deviations for normalisation. `image` has one entry a channel; `target` is for
     regression.
 
-    `numeric` has one entry for each other column of which a kind keeps moments.
+    `numeric` has one entry for each other column of which a kind keeps moments, `wide` several for
+    a column that becomes several numbers.
     """
 
     numeric: dict[str, Moments]
     image: list[Moments]
     target: Moments | None
+    wide: dict[str, list[Moments]] = {}
 
     def of(self, feature: Feature) -> list[Moments]:
-        """Those of a feature: one, one a channel, or none."""
+        """Those of a feature: one, one a channel or a number, or none."""
         if feature.is_array:
             return self.image
+        if feature.name in self.wide:
+            return self.wide[feature.name]
         return [self.numeric[feature.name]] if feature.name in self.numeric else []
 
 

@@ -57,7 +57,7 @@ def _read(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Ch
     types = pl.Schema(dict.fromkeys(needed_columns(schema), pl.String))
     for feature in schema.features:
         dtype: pl.DataType = pl.Float64()
-        for _ in row_shape(feature):
+        for _ in row_shape(feature) if feature.is_array else ():
             dtype = pl.List(dtype)
             types[feature.name] = dtype
     signed = [feature for feature in schema.features if feature.decimal is not None]
@@ -109,7 +109,7 @@ def _check_names(table: pl.DataFrame, lines: list[Line], schema: Schema, key: st
 
 def _without_nested(chunk: Chunk, lines: list[Line], schema: Schema) -> Chunk:
     """The chunk without rows that hold a list or a record where a category or the key stands."""
-    names = [f.name for f in schema.features if kind_of(f.kind).TYPE == "string"]
+    names = [f.name for f in schema.features if kind_of(f.kind).TYPE in ("string", "int64")]
     names += [] if schema.key is None else [schema.key]
     if not names or not chunk.table.height:
         return chunk

@@ -34,6 +34,7 @@ class Notes:
     sums: dict[str, list[Sums]] = field(default_factory=dict)
     unseen: dict[str, set[str]] = field(default_factory=dict)
     unseen_rows: dict[str, int] = field(default_factory=dict)
+    sums_of: dict[str, str] = field(default_factory=dict)
 
     def add(self, table: pl.DataFrame, arrays: dict[str, Array]) -> None:
         """Take in rows that were encoded, with their arrays."""
@@ -44,6 +45,7 @@ class Notes:
             encoded = take_column(feature, places.get(name), arrays)
             found = kind.observe(feature, table[name], encoded, self.statistics.of(feature))
             self.gaps[name] = self.gaps.get(name, 0) + found.gaps
+            self.sums_of[name] = f", {found.of}" if found.of else ""
             sums = self.sums.setdefault(name, [Sums() for _ in found.sums])
             for own, other in zip(sums, found.sums, strict=True):
                 own.merge(other)
@@ -74,7 +76,7 @@ class Notes:
                 )
             rows = self.num_rows - self.gaps.get(name, 0)
             for channel, sums in enumerate(self.sums.get(name, [])):
-                where = f", channel {channel}" if feature.is_array else ""
+                where = f", channel {channel}" if feature.is_array else self.sums_of[name]
                 moments = self.statistics.of(feature)[channel]
                 lines += [f"drift: '{name}'{where}: {said}" for said in sums.drift(rows, moments)]
         return lines

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.features.batch import Batch, take, to_batch
-from stages.features.schema import CODES, Array, Feature, Schema
+from stages.features.schema import CODES, WORDS, Array, Feature, Schema
 from stages.model.layers import Flatten
 from stages.model.predictor import Predictor
 
@@ -48,18 +48,19 @@ class Attribution:
 def attribute(predictor: Predictor, arrays: dict[str, Array], codes: Array) -> Attribution:
     """Explain output `codes` (rows,) of the model for encoded rows: the class, 0 of a value.
 
-    Categories are codes, along which no line leads: they are explained where the model turns
-    them into numbers with a `Flatten` layer, which all of its inputs pass. In another model the
-    baseline has the row's own categories, and they are left out.
+    Categories and words are codes, along which no line leads: they are explained where the model
+    turns them into numbers with a `Flatten` layer, which all of its inputs pass. In another model
+    the baseline has the row's own, and they are left out.
     """
     batch = to_batch(arrays, predictor.statistics)
-    codes_kinds = [kind for kind in CODES if kind in batch]
+    codes_kinds = [kind for kind in (*CODES, *WORDS) if kind in batch]
     layer = _find_flatten(predictor.model) if codes_kinds else None
-    kinds = [kind for kind in batch if kind not in CODES]
+    kinds = [kind for kind in batch if kind not in codes_kinds]
     if layer is not None:
         # It lays the codes last.
         kinds = [*layer.dense, *codes_kinds]
-    names = [name for kind in kinds for name in _names(predictor.schema, kind)]
+    width = 0 if layer is None else layer.text_width
+    names = [name for kind in kinds for name in _names(predictor.schema, kind, width)]
     places_of: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         places_of.setdefault(name, []).append(place)
@@ -134,13 +135,15 @@ def _columns(feature: Feature) -> list[str]:
     return [f"{feature.name} {area}" for row in _AREAS for area in row]
 
 
-def _names(schema: Schema, kind: str) -> list[str]:
+def _names(schema: Schema, kind: str, text_width: int) -> list[str]:
     """The column of each number of a kind, as `encode` and `Flatten` lay them out."""
     features: list[Feature] = schema.of_kind(kind)  # type: ignore[arg-type]
     if features[0].is_array:
         return [name for feature in features for name in _pixel_names(feature)]
     if kind in CODES:
         return [f.name for f in features for _ in f.categories or []]
+    if kind in WORDS:
+        return [f.name for f in features for _ in range(text_width)]
     values = [f.name for f in features for _ in range(f.width)]
     return values + [f.name for f in features if f.missing]
 

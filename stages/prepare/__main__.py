@@ -23,7 +23,7 @@ from stages.features.schema import KINDS, Array, Schema, Statistics, write_recor
 from stages.formats.read import read_table
 from stages.prepare.doubts import as_line, find_doubts
 from stages.prepare.expectations.run import check_expectations
-from stages.prepare.fit import fit_schema, fit_statistics
+from stages.prepare.fit import fit_schema, fit_statistics, tell
 from stages.prepare.infer_schema import SOURCE, find_schema, names_rows
 from stages.prepare.params import PrepareParams
 from stages.prepare.split import Rows, split_rows
@@ -59,8 +59,10 @@ def prepare(params: Params, out: Path) -> None:
     train = table[rows["train"]]
     schema = fit_schema(schema, train)
     statistics = fit_statistics(schema, train)
-    for line in _constant(statistics):
+    for line in _constant(schema, statistics):
         print(f"warning  {line}")
+    for line in tell(schema, table):
+        print(line)
     write_record(out / "schema.json", schema)
     write_record(out / "statistics.json", statistics)
 
@@ -100,13 +102,13 @@ def _left_out(table: pl.DataFrame, section: PrepareParams) -> list[str]:
     ]
 
 
-def _constant(statistics: Statistics) -> list[str]:
+def _constant(schema: Schema, statistics: Statistics) -> list[str]:
     """A line for each column of numbers that training can't tell rows apart by."""
     return [
         f"'{name}' is {moments.mean:.7g} in every training row that has a value: nothing can be "
         f"learnt from it; leave it out: {as_line(name, 'exclude')}"
-        for name, moments in statistics.numeric.items()
-        if moments.constant
+        for feature in schema.of_kind("numeric")
+        if (moments := statistics.numeric[(name := feature.name)]).constant
     ]
 
 

@@ -15,17 +15,25 @@ def fit_schema(schema: Schema, train: pl.DataFrame) -> Schema:
     return schema.model_copy(update={"features": features})
 
 
+def tell(schema: Schema, table: pl.DataFrame) -> list[str]:
+    """Lines on the columns of `table` as they were fitted: what a kind cuts or gathers."""
+    return [line for f in schema.features for line in kind_of(f.kind).tell(f, table[f.name])]
+
+
 def fit_statistics(schema: Schema, train: pl.DataFrame) -> Statistics:
     """Means and deviations (population, float64) over the train rows."""
     numeric: dict[str, Moments] = {}
     image: list[Moments] = []
+    wide: dict[str, list[Moments]] = {}
     for feature in schema.features:
         moments = kind_of(feature.kind).moments(feature, train[feature.name], SOURCE)
         if feature.is_array:
             image = moments
-        elif moments:
+        elif len(moments) == 1:
             (numeric[feature.name],) = moments
+        elif moments:
+            wide[feature.name] = moments
     target = None
     if schema.target.task == "regression":
         target = column_moments(train[schema.target.name], SOURCE)
-    return Statistics(numeric=numeric, image=image, target=target)
+    return Statistics(numeric=numeric, image=image, target=target, wide=wide)

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stages.common.errors import UserError
 from stages.features.kind import ARRAY, kind_of
-from stages.features.schema import FeatureKind
+from stages.features.schema import WORDS, FeatureKind
 
 
 class _Part(BaseModel):
@@ -30,6 +30,7 @@ class Input(_Part):
     kind: FeatureKind
     shape: Annotated[list[Size | str], Field(min_length=1)]
     categories: list[str] = []
+    words: list[str] = []
     mean: float | None = None
     deviation: Annotated[float, Field(ge=0)] | None = None
     missing_words: list[str] = []
@@ -45,8 +46,9 @@ class Input(_Part):
     def _check_shape(self) -> "Input":
         if not all(isinstance(size, int) for size in self.shape[1:]):
             raise ValueError("shape must be 'rows' and then whole numbers")
-        if (kind_of(self.kind).TYPE == ARRAY) != (len(self.shape) > 1):
-            raise ValueError("an image has a shape, and nothing else has one")
+        shaped = kind_of(self.kind).TYPE == ARRAY or self.kind in WORDS
+        if shaped != (len(self.shape) > 1):
+            raise ValueError("an image and a text have a shape, and nothing else has one")
         return self
 
 

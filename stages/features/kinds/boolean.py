@@ -107,6 +107,11 @@ def to_torch(
     return raw.masked_fill(gaps, 0.0), gaps
 
 
+def tell(feature: Feature, column: "pl.Series") -> list[str]:
+    """Return nothing."""
+    return []
+
+
 def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
     """Return nothing more."""
     return {}

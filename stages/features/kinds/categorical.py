@@ -143,6 +143,11 @@ def to_torch(
     return raw, None
 
 
+def tell(feature: Feature, column: "pl.Series") -> list[str]:
+    """Return nothing."""
+    return []
+
+
 def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
     """Return the categories, in the order of their codes."""
     return {"categories": feature.categories}

@@ -125,6 +125,11 @@ def to_torch(
     return (raw.permute(0, 3, 1, 2) if features[0].layout == "HWC" else raw), None
 
 
+def tell(feature: Feature, column: "pl.Series") -> list[str]:
+    """Return nothing."""
+    return []
+
+
 def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
     """Return mean and deviation of training, over its channels."""
     num = len(moments)

@@ -6,7 +6,6 @@ infinities are gaps.
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from stages.features.drift import Observed, Sums
 from stages.features.graph import Graph, fill_gaps, join
 from stages.features.kind import BY_TYPE, Described
-from stages.features.numbers import Encoded, Rows, Sliced, gap_places, stack, with_missing
+from stages.features.numbers import Encoded, Sliced, gap_places, quartiles, stack, with_missing
 from stages.features.schema import Array, Feature, Moments, Statistics
 from stages.features.spelling import MAX_FLOAT32, as_number
 
@@ -29,7 +28,6 @@ GAP = "NaN"
 NUMBERS = True
 NUMBER = "a number or null"
 COMPUTABLE = "a number that can be computed with"
-QUARTILES = (0.25, 0.5, 0.75)
 # Enough train rows for quartiles.
 MAX_TRAIN_ROWS = 100_000
 _TRUTHS = {"true": "1", "false": "0"}
@@ -143,6 +141,11 @@ def to_torch(
     return values.masked_fill(gaps, 0.0), gaps
 
 
+def tell(feature: Feature, column: "pl.Series") -> list[str]:
+    """Return nothing."""
+    return []
+
+
 def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
     """Return mean and deviation of training, and how texts of numbers are written."""
     described = {"mean": moments[0].mean, "deviation": moments[0].deviation}
@@ -217,22 +220,8 @@ def slices(feature: Feature, train: Encoded, test: Encoded, moments: list[Moment
     step = -(-len(train.values) // MAX_TRAIN_ROWS)
     seen = train.values[::step, 0].astype(np.float64)[~train.gaps[::step]]
     values = test.values[:, 0].astype(np.float64)
-    return with_missing(*_quartiles(seen, values, moments[0]), test.gaps)
-
-
-def _quartiles(
-    seen: npt.NDArray[np.float64], values: npt.NDArray[np.float64], moments: Moments
-) -> tuple[list[str], Rows]:
-    """Labels in the column's units; a value on an edge is in the slice below it."""
-    different = np.unique(seen)
-    if len(different) <= len(QUARTILES) + 1:
-        # A number that takes few values: the middles between them are the edges.
-        edges = (different[1:] + different[:-1]) / 2
-        return [_in_units(value, moments) for value in different], np.searchsorted(edges, values)
-    edges = np.unique(np.quantile(seen, QUARTILES, method="lower"))
-    marks = [_in_units(edge, moments) for edge in edges]
-    between = [f"{low} to {high}" for low, high in pairwise(marks)]
-    return [f"up to {marks[0]}", *between, f"above {marks[-1]}"], np.searchsorted(edges, values)
+    found = quartiles(seen, values, lambda scaled: _in_units(scaled, moments[0]))
+    return with_missing(*found, test.gaps)
 
 
 def _in_units(scaled: float, moments: Moments) -> str:

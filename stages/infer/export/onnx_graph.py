@@ -145,6 +145,8 @@ def _element(raw: RawType) -> Any:
             return TensorProto.STRING
         case "float32":
             return TensorProto.FLOAT
+        case "int64":
+            return TensorProto.INT64
         case _:
             assert_never(raw)
 

@@ -5,9 +5,10 @@
 
 It takes a dict of one tensor a kind of column, rows first, with the columns side by side as
 `signature.json` lists them: `numeric` and `boolean` float64 with NaN for a gap, `image` float32 as
-its layout has it, and `categorical` as int64 codes, since tensors hold no text: 1 for the first of
-`categories` there, 0 for any other value. It gives the value, or the number of the class and the
-probability of each. The bytes follow from the model alone: no path, no time.
+its layout has it. Tensors hold no text: `categorical` is int64 codes, 1 for the first of
+`categories` there and 0 for any other value; `text` is int64 codes of words, one column behind the
+other, 2 for the first of `words`, 1 for any other and 0 for none. It gives the value, or the number
+of the class and the probability of each. The bytes follow from the model alone: no path, no time.
 
 No name of a column is in it. torch.export writes the keys of a dict into code that it runs when
 the program is made and whenever it is loaded, so a column's name could be code. One tensor for each
@@ -25,7 +26,7 @@ from stages.common.errors import Problem, UserError
 from stages.features.batch import finish
 from stages.features.kind import kind_of
 from stages.features.numbers import row_shape
-from stages.features.schema import KINDS, FeatureKind, Schema
+from stages.features.schema import KINDS, WORDS, FeatureKind, Schema
 from stages.infer.export.onnx_graph import OUTPUTS
 from stages.model.predictor import Predictor
 
@@ -103,8 +104,13 @@ def _kinds(schema: Schema) -> list[FeatureKind]:
 
 
 def _shape(schema: Schema, kind: FeatureKind) -> list[int]:
-    """The shape of a row of one kind: of an image its own, else the number of columns."""
+    """The shape of a row of one kind: of an image its own, else the number of columns.
+
+    Of texts it is the number of words that all columns have a place for.
+    """
     features = schema.of_kind(kind)
+    if kind in WORDS:
+        return [sum(feature.width for feature in features)]
     return row_shape(features[0]) if features[0].is_array else [len(features)]
 
 

@@ -71,7 +71,8 @@ def tensors_of(table: pl.DataFrame, schema: Schema, key: str) -> dict[str, torch
         ]
         if columns:
             is_array = features[0].is_array
-            tensors[kind] = columns[0] if is_array else torch.stack(columns, dim=1)
+            flat = [column if column.ndim > 1 else column[:, None] for column in columns]
+            tensors[kind] = columns[0] if is_array else torch.cat(flat, dim=1)
     return tensors
 
 

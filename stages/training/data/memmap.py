@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stages.common.errors import UserError
-from stages.features.batch import IMAGE, Batch, finish, take, to_target
+from stages.features.batch import Batch, finish, size_on_device, take, to_target
 from stages.features.schema import Array, Statistics
 from stages.training.data.source import TensorSource
 from stages.training.device.environment import memory_of
@@ -128,11 +128,6 @@ def read_split(mapped: Mapped) -> TensorSource:
         for kind, tensor in mapped.take(part)[0].items():
             batch[kind][part] = tensor
     return TensorSource(batch, mapped.target, mapped.keys)
-
-
-def size_on_device(arrays: dict[str, Array]) -> int:
-    """The bytes of features as tensors: of images as float32, whatever they are on disk."""
-    return sum(4 * a.size if kind == IMAGE else a.nbytes for kind, a in arrays.items())
 
 
 def choose_place(num_bytes: int, device: torch.device, num_sharing: int = 1) -> tuple[str, str]:

@@ -1,5 +1,9 @@
-"""One linear layer: linear regression with MSELoss, logistic regression with CrossEntropyLoss."""
+"""One linear layer: linear regression with MSELoss, logistic regression with CrossEntropyLoss.
 
+A word of a text has a weight for each score, as it would have in a linear layer over TF-IDF.
+"""
+
+import torch
 from torch import Tensor, nn
 
 from stages.common.config import Config
@@ -15,12 +19,22 @@ class Model(nn.Module):
 
     def __init__(self, _: Arguments, inputs: dict[str, list[int]], num_outputs: int) -> None:
         super().__init__()
-        self.flatten = Flatten(inputs)
-        self.output = nn.Linear(self.flatten.width, num_outputs)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        self.flatten = Flatten(inputs, text_width=num_outputs)
+        self.num_texts, self.num_outputs = self.flatten.num_texts, num_outputs
+        self.num_columns = self.flatten.width - self.num_texts * num_outputs
+        # Of texts alone there are no columns, of which ONNX makes no linear layer.
+        self.output = nn.Linear(self.num_columns, num_outputs) if self.num_columns else None
+        self.bias = None if self.num_columns else nn.Parameter(torch.zeros(num_outputs))
+        for weight in self.parameters():
+            nn.init.zeros_(weight)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Scores (rows, num_outputs)."""
-        scores: Tensor = self.output(self.flatten(batch))
-        return scores
+        flat: Tensor = self.flatten(batch)
+        parts: list[Tensor] = [] if self.bias is None else [self.bias]
+        if self.output is not None:
+            parts.append(self.output(flat[:, : self.num_columns]))
+        if self.num_texts:
+            of_texts = flat[:, self.num_columns :].reshape(-1, self.num_texts, self.num_outputs)
+            parts.append(of_texts.sum(dim=1))
+        return sum(parts[1:], parts[0])

@@ -17,6 +17,7 @@ from stages.common.errors import UserError
 from stages.features.batch import to_batch
 from stages.features.columns import as_category, as_numeric, fits_float32, image_array
 from stages.features.encode import check_columns, encode, row_keys
+from stages.features.kinds import boolean
 from stages.features.schema import Feature, Moments, Schema, Statistics, Target, read_schema
 from stages.features.spelling import BLANKS
 from stages.model.calibration import to_probabilities
@@ -508,3 +509,17 @@ def test_classes_of_every_type_are_coded_in_their_order(
         arrays = arrays_of(project, split)
         # Of these tables the even rows hold the second class.
         assert arrays["target"].tolist() == (1 - arrays["key"] % 2).tolist()
+
+
+def test_a_column_that_becomes_several_numbers_has_moments_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    several = [Moments(mean=1.0, deviation=2.0), Moments(mean=3.0, deviation=4.0)]
+    monkeypatch.setattr(boolean, "moments", lambda *_: several)
+    table = pl.DataFrame({"x": [1.0, 3.0], "b": [True, False]})
+    wide = Feature(name="b", kind="boolean", width=2)
+    target = Target(name="y", task="classification", classes=["a", "b"])
+    schema = Schema(key=None, features=[Feature(name="x", kind="numeric"), wide], target=target)
+    statistics = fit_statistics(schema, table)
+    assert statistics.of(wide) == several
+    assert list(statistics.numeric) == ["x"]

@@ -23,7 +23,7 @@ from stages.features.batch import finish, to_batch
 from stages.features.encode import encode
 from stages.features.kind import FOLDER, Kind, RawType, kind_of, list_kinds
 from stages.features.numbers import row_shape, take_column
-from stages.features.schema import CODES, KINDS, Array, Feature, Schema, Statistics, Target
+from stages.features.schema import CODES, KINDS, WORDS, Array, Feature, Schema, Statistics, Target
 from stages.infer.export.onnx_graph import IR_VERSION, OPSETS, GraphBuilder, input_of
 from stages.infer.export.signature import describe_input
 from stages.prepare.fit import fit_schema, fit_statistics
@@ -41,6 +41,28 @@ def some(values: list[Any], dtype: Any = None, *, gaps: bool = True) -> pl.Serie
     if gaps:
         repeated = [None if row % 7 == 3 else value for row, value in enumerate(repeated)]
     return pl.Series("c", repeated, dtype=dtype)
+
+
+def some_texts() -> pl.Series:
+    """Sentences of different lengths; those behind the train rows have words that these lack."""
+    words = [
+        "Oslo",
+        "the",
+        "ship",
+        "CRÈME",
+        "cre\u0300me",
+        "don't",
+        "ﬁsh",
+        "東京",
+        "2024",
+        "and",
+        "—",
+    ]
+    texts = [
+        " ".join(RANDOM.choice(words, 4 + row % 17)) + " new" * (row > NUM_TRAIN)
+        for row in range(NUM_ROWS)
+    ]
+    return pl.Series("c", [text if row % 7 != 3 else None for row, text in enumerate(texts)])
 
 
 # Behind the train rows stand values that these don't have.
@@ -61,6 +83,7 @@ COLUMNS: dict[str, pl.Series] = {
         [some(["Oslo", "Bergen"])[:NUM_TRAIN], some(["Paris", "O'slo\n", "…"])[NUM_TRAIN:]]
     ),
     "categories of polars": some(["b", "a", "c"], pl.Categorical),
+    "sentences": some_texts(),
     "gray images": pl.Series(
         "c", RANDOM.integers(0, 17, (NUM_ROWS, 2, 3), np.uint8), pl.Array(pl.UInt8, (2, 3))
     ),
@@ -114,7 +137,8 @@ class Fitted:
         graph = GraphBuilder()
         made = self.kind.to_onnx(graph, [self.feature], ["c0"], self.statistics)
         graph.node("Identity", [made], "out")
-        kind = onnx.TensorProto.INT64 if self.name in CODES else onnx.TensorProto.FLOAT
+        coded = self.name in (*CODES, *WORDS)
+        kind = onnx.TensorProto.INT64 if coded else onnx.TensorProto.FLOAT
         out = helper.make_tensor_value_info(
             "out", kind, [None] * (4 if self.feature.is_array else 2)
         )
@@ -134,7 +158,7 @@ class Fitted:
     def run_torch(self, column: pl.Series) -> Array:
         raw = torch.tensor(self.kind.feed_program(self.feature, column, KEY))
         assert str(raw.dtype) == f"torch.{self.kind.PROGRAM_TYPE}"
-        if not self.feature.is_array:
+        if raw.ndim == 1:
             raw = raw[:, None]
         constants = self.kind.constants([self.feature], self.statistics)
         values, gaps = self.kind.to_torch(
@@ -184,7 +208,11 @@ def test_a_kind_has_the_functions_of_the_interface(name: str) -> None:
 def test_an_array_is_of_the_shape_that_build_is_told(fitted: Fitted) -> None:
     array = fitted.batch(fitted.table)
     shape = fitted.schema.inputs()[fitted.name]
-    if array.dtype == np.int64:
+    if fitted.name in WORDS:
+        assert array.dtype == np.int64
+        assert array.shape[1] == shape[0]
+        assert array.max() == shape[1] - 1
+    elif array.dtype == np.int64:
         assert array.shape[1:] == (len(shape),)
         assert array.max() < shape[0]
     else:

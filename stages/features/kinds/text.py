@@ -1,0 +1,238 @@
+"""Free text, (rows, places) int32: a code for each word in its order, and behind the last zeros.
+
+A text is cut into words: NFKC, small letters, and then each run of letters and digits is a word,
+as is each sign of Chinese and Japanese. Code 1 is a word that no two train rows have, 2 the most
+frequent of the others. There are places for as many words as 99 % of the train rows have, at most
+512; what stands behind them is cut off. A text without a word is a gap.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.features.drift import Observed, Sums
+from stages.features.graph import Graph
+from stages.features.kind import BY_VALUES, Described
+from stages.features.kinds.categorical import read_category
+from stages.features.numbers import Encoded, Sliced, moments_of, quartiles, with_missing
+from stages.features.schema import Array, Feature, Moments, Statistics
+from stages.features.spelling import as_markdown
+
+if TYPE_CHECKING:
+    import polars as pl
+    from torch import Tensor
+
+TYPE: Final = "int64"
+PROGRAM_TYPE: Final = "int64"
+GAP = "zeros"
+NUMBERS = False
+MAX_WORDS, MIN_ROWS = 30_000, 2
+MAX_PLACES, SHARE_WHOLE = 512, 0.99
+NOTHING, UNKNOWN, FIRST = 0, 1, 2
+# Of the values of a column that are different, and words that one has, in the mean: from them on
+# it is text. A word of these has a letter, and blanks around it; or it is a sign.
+MIN_DIFFERENT, MIN_WORDS = 0.5, 3.0
+_SIGNS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(f"[{_SIGNS}]|[^\\W{_SIGNS}]+")
+_LIKE_WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|\S*\p{L}\S*"
+# The codes of the last few lists of words.
+_KNOWN: dict[int, tuple[Sequence[str], dict[str, int]]] = {}
+_MAX_KNOWN = 16
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text, in small letters."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+def guess(column: "pl.Series") -> float:
+    """Return BY_VALUES for texts of several words that are mostly different."""
+    import polars as pl
+
+    if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        return 0.0
+    texts = column.cast(pl.String).drop_nulls()
+    if texts.n_unique() <= MIN_DIFFERENT * texts.len():
+        return 0.0
+    words = texts.str.count_matches(_LIKE_WORD).sum()
+    return BY_VALUES if words >= MIN_WORDS * texts.len() else 0.0
+
+
+def infer(column: "pl.Series", key: str) -> Feature:
+    """Describe a column of single values, each of which is a text."""
+    _texts(column)
+    return Feature(name=column.name, kind="text")
+
+
+def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
+    """Return `feature` with the words of the train rows, and places for them."""
+    counts: Counter[str] = Counter()
+    lengths = []
+    for text in _texts(column):
+        words = split_words(text)
+        lengths.append(len(words))
+        counts.update(set(words))
+    often = [(-count, word) for word, count in counts.items() if count >= MIN_ROWS]
+    words = [word for _, word in sorted(often)[:MAX_WORDS]]
+    places = int(np.quantile(lengths, SHARE_WHOLE, method="higher"))
+    return feature.model_copy(update={"words": words, "width": min(max(places, 1), MAX_PLACES)})
+
+
+def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
+    """Return one entry, of the number of words of the train rows that have some."""
+    from stages.common.errors import Problem, UserError
+
+    numbers = _count(_codes(_texts(column), feature.words or [], feature.width))
+    if not numbers.any():
+        message = f"the column '{column.name}' has no word in the train split: exclude it"
+        raise UserError(Problem(message, f"prepare.columns.{column.name}", allowed=("exclude",)))
+    return [moments_of(numbers[numbers > 0].astype(np.float64))]
+
+
+def encode(
+    features: list[Feature], table: "pl.DataFrame", statistics: Statistics, key: str
+) -> Array:
+    """Return the codes of the words of all columns, one column behind the other."""
+    found = [_codes(_texts(table[f.name]), f.words or [], f.width) for f in features]
+    return np.concatenate(found, axis=1)
+
+
+def must(feature: Feature) -> str:
+    """Return what a value must be."""
+    return "a text"
+
+
+def from_text(feature: Feature, texts: "pl.Series") -> "pl.Series":
+    """Return the texts."""
+    return texts
+
+
+def feed(feature: Feature, column: "pl.Series", key: str) -> Array:
+    """Return the codes of its words: ONNX has no operator that cuts a text."""
+    return _codes(_texts(column), feature.words or [], feature.width).astype(np.int64)
+
+
+feed_program = feed
+
+
+def to_onnx(graph: Graph, features: list[Feature], names: list[str], statistics: Statistics) -> str:
+    """Put one column behind the other."""
+    return graph.node("Concat", names, "/text", axis=1)
+
+
+def constants(features: list[Feature], statistics: Statistics) -> dict[str, Array]:
+    """Return none."""
+    return {}
+
+
+def to_torch(
+    features: list[Feature], raw: "Tensor", constant: Callable[[str], "Tensor"]
+) -> "tuple[Tensor, Tensor | None]":
+    """Return the codes, as they are."""
+    return raw, None
+
+
+def tell(feature: Feature, column: "pl.Series") -> list[str]:
+    """Return how a text becomes words, and how many texts are cut."""
+    lengths = np.array([len(split_words(text)) for text in _texts(column)])
+    line = f"'{feature.name}' is text: {len(feature.words or []):,} words, {feature.width} a row"
+    cut = int((lengths > feature.width).sum())
+    return [f"{line}; the rest of {cut} of {len(lengths)} rows is cut off" if cut else line]
+
+
+def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
+    """Return the words, in the order of their codes, from 2 on."""
+    return {"words": feature.words}
+
+
+def read_values(described: Described, values: list[object]) -> npt.NDArray[Any]:
+    """Return the codes of the words of texts; a number or a truth is its text."""
+    texts = [_read(value) for value in values]
+    return _codes(texts, described.words, described.row_shape[0]).astype(np.int64)
+
+
+def _read(value: object) -> str:
+    try:
+        return read_category(value)
+    except ValueError:
+        raise ValueError("a text or null") from None
+
+
+def read_tensor(described: Described, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return int64, of codes of words."""
+    codes = tensor.astype(np.int64)
+    num = len(described.words) + FIRST
+    if (codes != tensor).any() or (codes < 0).any() or (codes >= num).any():
+        raise ValueError(f"codes of words, whole numbers below {num}")
+    return codes
+
+
+def json_type(described: Described) -> dict[str, object]:
+    """Return a text, or null for a gap, with the most frequent words."""
+    shown = as_markdown(", ".join(described.words[:12]))
+    return {"type": ["string", "null"], "description": f"frequent in training: {shown}"}
+
+
+def example(described: Described) -> object:
+    """Return a text of the most frequent words."""
+    return " ".join(described.words[:3]) or "a text"
+
+
+def slices(feature: Feature, train: Encoded, test: Encoded, moments: list[Moments]) -> Sliced:
+    """Cut at the quartiles of the number of words of the train rows."""
+    seen, numbers = (_count(each.values).astype(np.float64) for each in (train, test))
+    found = quartiles(seen[seen > 0], numbers, lambda edge: f"{edge:.0f} words")
+    return with_missing(*found, numbers == 0)
+
+
+def observe(
+    feature: Feature, column: "pl.Series", encoded: Encoded, moments: list[Moments]
+) -> Observed:
+    """Return the number of words, and how many texts have none."""
+    numbers, sums = _count(encoded.values), Sums()
+    sums.add(numbers[numbers > 0], moments[0])
+    return Observed(int((numbers == 0).sum()), [sums], of="number of words")
+
+
+def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
+    """Return the moments of the number of words."""
+    return moments
+
+
+def _texts(column: "pl.Series") -> list[str]:
+    """The values as texts, '' for a gap. Raises UserError for lists and records."""
+    from stages.features.columns import as_category, check_single
+
+    check_single(column)
+    return as_category(column).fill_null("").to_list()
+
+
+def _codes(texts: Iterable[str], words: Sequence[str], places: int) -> npt.NDArray[np.int32]:
+    """The codes of the words of texts, (rows, places)."""
+    known, texts = _look_up(words), list(texts)
+    found = np.full((len(texts), places), NOTHING, np.int32)
+    for row, text in enumerate(texts):
+        codes = [known.get(word, UNKNOWN) for word in split_words(text)[:places]]
+        found[row, : len(codes)] = codes
+    return found
+
+
+def _look_up(words: Sequence[str]) -> dict[str, int]:
+    """The codes of words. The same list is asked for again and again: its codes are kept."""
+    kept = _KNOWN.get(id(words))
+    if kept is None or kept[0] is not words:
+        if len(_KNOWN) >= _MAX_KNOWN:
+            _KNOWN.clear()
+        kept = words, {word: code for code, word in enumerate(words, start=FIRST)}
+        _KNOWN[id(words)] = kept
+    return kept[1]
+
+
+def _count(codes: Array) -> npt.NDArray[np.int64]:
+    """The number of words of each row (rows,)."""
+    return np.asarray((np.asarray(codes) != NOTHING).sum(axis=1))

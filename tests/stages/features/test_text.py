@@ -1,0 +1,102 @@
+"""Free text: how it is cut into words, which columns are it, what is kept of the train rows."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from stages.common.errors import UserError
+from stages.features.kinds import text
+from stages.features.schema import Feature
+from stages.model.layers import TextBag
+from stages.prepare.infer_schema import guess_kind
+
+KEY = "prepare.source"
+
+
+def series(*values: str | None) -> pl.Series:
+    return pl.Series("body", values, pl.String)
+
+
+def fitted(*values: str | None) -> Feature:
+    return text.fit(Feature(name="body", kind="text"), series(*values), KEY)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("Oil prices SOAR, again!", ["oil", "prices", "soar", "again"]),
+        ("it's 3.5 % up", ["it", "s", "3", "5", "up"]),
+        ("cafe\u0301 café CAFÉ", ["café", "café", "café"]),
+        ("ｆｕｌｌ ﬁsh Ⅻ", ["full", "fish", "xii"]),
+        ("東京に行く", ["東", "京", "に", "行", "く"]),
+        ("Tromsø\u00a0– Ænes\nÅl", ["tromsø", "ænes", "ål"]),
+        ("नमस्ते दुनिया", None),
+        (" \t…!?", []),
+        ("\ud800 x", ["x"]),
+    ],
+)
+def test_a_text_is_cut_into_words(given: str, words: list[str] | None) -> None:
+    if words is None:
+        assert text.split_words(given) == text.split_words(given.upper())
+    else:
+        assert text.split_words(given) == words
+
+
+SENTENCES = [f"the {n}th ship has left for Oslo" for n in "abcdefghij"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (SENTENCES, "text"),
+        ([*SENTENCES, *[None] * 30], "text"),
+        (["今天天气很好", "明天下雨", "我喜欢读书"], "text"),
+        # The same few texts again and again, and names of one or two words, are categories.
+        (SENTENCES * 3, "categorical"),
+        ([f"Ada {n}" for n in "abcdefghij"], "categorical"),
+        # Identifiers, paths and numbers have no words, however they are written.
+        ([f"550e8400-e29b-41d4-{n}" for n in range(10)], "categorical"),
+        ([f"https://a.example/b/c/{n}" for n in range(10)], "categorical"),
+        ([f"1 234 {n} 567" for n in range(10)], "categorical"),
+    ],
+)
+def test_a_column_of_different_sentences_is_text(values: list[str | None], kind: str) -> None:
+    assert guess_kind(series(*values)) == kind
+
+
+def test_the_words_of_two_train_rows_are_kept_the_most_frequent_first() -> None:
+    feature = fitted("b a", "a b b", "a c", None, "d")
+    assert feature.words == ["a", "b"]
+    raw = text.feed(feature, series("b A z", "", None, "c"), KEY)
+    assert raw.tolist() == [[3, 2, 1], [0, 0, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_there_are_places_for_the_words_of_nearly_all_train_rows_and_a_cut_is_said() -> None:
+    values = ["one two three"] * 199 + ["word " * 400]
+    feature = fitted(*values)
+    assert feature.width == 3
+    (line,) = text.tell(feature, series(*values))
+    assert "the rest of 1 of 200 rows is cut off" in line
+    assert fitted(*["word " * 900] * 3).width == text.MAX_PLACES
+    (line,) = text.tell(fitted("a b", "b"), series("a b"))
+    assert "cut" not in line
+
+
+def test_a_column_without_a_word_in_the_train_rows_is_told() -> None:
+    with pytest.raises(UserError, match="has no word in the train split"):
+        text.moments(fitted("!", None), series("!", None), KEY)
+
+
+def test_a_bag_of_words_does_not_depend_on_order_or_places() -> None:
+    bag = TextBag([4, 10, 2, 5], 3)
+    rows = torch.tensor([[2, 7, 0, 0, 1, 0], [7, 2, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]])
+    first, turned, nothing = bag(rows)
+    torch.testing.assert_close(first, turned)
+    assert torch.equal(nothing, torch.zeros(6))
+    # The rarer word, of the higher code, weighs more; the squares of the weights add up to 1.
+    common, rare = (2 + np.log([1, 6])) / np.linalg.norm(2 + np.log([1, 6]))
+    table = bag.tables[0]
+    assert isinstance(table, torch.nn.Embedding)
+    expected = common * table.weight[2] + rare * table.weight[7]
+    torch.testing.assert_close(first[:3].double(), expected.double())
