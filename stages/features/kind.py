@@ -51,6 +51,14 @@ class Described(Protocol):
         """The words of training."""
 
     @property
+    def format(self) -> str | None:
+        """The format of dates; None: ISO 8601."""
+
+    @property
+    def zone(self) -> str | None:
+        """The zone of dates in training; None: they have none."""
+
+    @property
     def mean(self) -> float | None:
         """The mean of training."""
 

@@ -16,7 +16,7 @@ from stages.common.files import read_json, write_json
 
 Array = npt.NDArray[np.generic]
 # In the order of a batch's tensors. Each is a file of `stages/features/kinds`.
-FeatureKind = Literal["numeric", "boolean", "categorical", "image", "text"]
+FeatureKind = Literal["numeric", "boolean", "categorical", "datetime", "image", "text"]
 KINDS: tuple[FeatureKind, ...] = get_args(FeatureKind)
 # Kinds whose tensor holds a code for each column (int64, 0 for 'none of these'), not numbers.
 CODES: tuple[str, ...] = ("categorical",)
@@ -24,6 +24,7 @@ CODES: tuple[str, ...] = ("categorical",)
 # the last one).
 WORDS: tuple[str, ...] = ("text",)
 Class = bool | int | str
+Cycle = Literal["year", "week", "day"]
 
 
 class Record(BaseModel):
@@ -40,6 +41,8 @@ class Feature(Record):
     `shape`: of an image, (channels, height, width); `layout` says how its rows hold it.
     `words`: of a text column, those that stand in two train rows or more, the most frequent first;
     code 1 is 'none of these', 2 the first of them.
+    `format`: of a datetime column whose texts are not those of ISO 8601; `zone`: its values have
+    one, or offsets from UTC; `cycles`: those of which it has the place.
     `width`: the numbers that a value becomes in the array of its kind.
     `missing_words`: texts and numbers that stand for a gap.
     `decimal`, `thousands`: the signs in texts of its numbers; null: as in 1234.5.
@@ -50,6 +53,9 @@ class Feature(Record):
     missing: bool = False
     categories: list[str] | None = None
     words: list[str] | None = None
+    format: str | None = None
+    zone: str | None = None
+    cycles: list[Cycle] | None = None
     shape: list[int] | None = None
     layout: Literal["HW", "CHW", "HWC"] | None = None
     width: int = 1

@@ -1,5 +1,6 @@
 """The spelling of values in texts, for columns of a table and for JSON alike; needs no library."""
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -20,6 +21,15 @@ LEADING_ZERO: Final = r"^[+-]?0\d"
 NUMBER_TEXT: Final = re.compile(
     r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?inf(?:inity)?|[+-]?nan", re.ASCII | re.IGNORECASE
 )
+_PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_WORDS_OF_YAML = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
+
+
+def as_line(name: str, said: str) -> str:
+    """The line of params.yaml that says what a column is: its kind, or `{kind: …, …}`."""
+    plain = _PLAIN_NAME.fullmatch(name) and name.lower() not in _WORDS_OF_YAML
+    shown = name if plain else json.dumps(name, ensure_ascii=False)
+    return f"columns: {{{shown}: {said}}}"
 
 
 def as_markdown(text: str) -> str:

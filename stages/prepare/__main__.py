@@ -20,8 +20,9 @@ from stages.features.columns import (
 )
 from stages.features.encode import encode, row_keys
 from stages.features.schema import KINDS, Array, Schema, Statistics, write_record
+from stages.features.spelling import as_line
 from stages.formats.read import read_table
-from stages.prepare.doubts import as_line, find_doubts
+from stages.prepare.doubts import find_doubts
 from stages.prepare.expectations.run import check_expectations
 from stages.prepare.fit import fit_schema, fit_statistics, tell
 from stages.prepare.infer_schema import SOURCE, find_schema, names_rows

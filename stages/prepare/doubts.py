@@ -5,8 +5,6 @@ Where a few values make the texts of a column of numbers, they decide what the c
 prepare stops; the rest is said on the screen. What `prepare.columns` names is meant so.
 """
 
-import json
-import re
 from collections.abc import Container, Iterator, Sequence
 from typing import cast
 
@@ -14,7 +12,7 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.schema import CODES, Feature, Schema
-from stages.features.spelling import BLANKS, LEADING_ZERO, number_pattern
+from stages.features.spelling import BLANKS, LEADING_ZERO, as_line, number_pattern
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 # Of the values: as many may be strays; what is said of the whole begins at the half.
@@ -47,8 +45,6 @@ _LIKELY_GAPS = (
 _GAPS = (*_LIKELY_GAPS, "none", "nil", "missing", "unknown", "undefined", "void", ".")
 # Numbers that stand for 'no value' where they lie far from all others.
 _SENTINELS = (-99, -999, -9999, -99999, 9999, 99999, 999999)
-_PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_WORDS_OF_YAML = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
 
 def stop_at_strays(column: pl.Series) -> None:
@@ -93,13 +89,6 @@ def as_list(words: Sequence[object]) -> str:
     texts = ("'" + str(word).replace("'", "''") + "'" for word in words)
     shown = (str(w) if isinstance(w, int) else text for w, text in zip(words, texts, strict=True))
     return f"[{', '.join(shown)}]"
-
-
-def as_line(name: str, kind: str) -> str:
-    """The line of params.yaml that says what a column is."""
-    plain = _PLAIN_NAME.fullmatch(name) and name.lower() not in _WORDS_OF_YAML
-    shown = name if plain else json.dumps(name, ensure_ascii=False)
-    return f"columns: {{{shown}: {kind}}}"
 
 
 def find_doubts(table: pl.DataFrame, schema: Schema, said: Container[str]) -> Iterator[str]:

@@ -9,10 +9,12 @@ import polars as pl
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.features.columns import as_category, as_numeric, undecided
 from stages.features.kind import ARRAY, BY_TYPE, kind_of
+from stages.features.kinds.datetime import with_format
 from stages.features.schema import KINDS, Class, Feature, FeatureKind, Schema, Target
+from stages.features.spelling import as_line
 from stages.formats.text.header import numbered
-from stages.prepare.doubts import TEXTS, as_line, stop_at_strays
-from stages.prepare.params import PrepareParams
+from stages.prepare.doubts import TEXTS, stop_at_strays
+from stages.prepare.params import Column, PrepareParams
 
 SOURCE = "prepare.source"
 # An integer target with at most this many values, each on average in 20 rows, is a class.
@@ -36,12 +38,12 @@ def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
     for column in table.iter_columns():
         if column.name in (params.target, params.key):
             continue
-        kind = params.column(column.name).kind
+        said = params.column(column.name)
         is_apart = column.name in params.ties().values() or names_rows(column)
-        if kind == "exclude" or (kind is None and is_apart):
+        if said.kind == "exclude" or (said.kind is None and is_apart):
             continue
         try:
-            features.append(find_feature(column, kind))
+            features.append(find_feature(column, said))
         except UserError as error:
             problems += error.problems
     if problems:
@@ -91,16 +93,19 @@ def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
         raise UserError(*problems)
 
 
-def find_feature(column: pl.Series, named: FeatureKind | None) -> Feature:
-    """Describe a column as of the kind `named`, or of the one that it looks like.
+def find_feature(column: pl.Series, said: Column) -> Feature:
+    """Describe a column as of the kind that is said, or of the one that it looks like.
 
     Raises UserError where it can't be told.
     """
+    named = "datetime" if said.format is not None else said.kind
     kind = kind_of(named or guess_kind(column))
     key = f"prepare.columns.{column.name}"
     if kind.TYPE != ARRAY and column.null_count() == column.len():
         message = f"the column '{column.name}' is empty: exclude it"
         raise UserError(Problem(message, key=key, allowed=("exclude",)))
+    if said.format is not None:
+        return with_format(column, said.format)
     return kind.infer(column, key)
 
 

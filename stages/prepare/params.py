@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from stages.common.config import Config, Seed
 from stages.features.schema import FeatureKind
+from stages.features.times import pattern
 from stages.formats.suffixes import TableFile
 
 Kind = Literal[FeatureKind, "exclude"]
@@ -26,6 +27,8 @@ class Column(Config):
     """The decimal sign of its numbers; null: as found."""
     thousands: Literal[",", ".", " ", "'"] | None = None
     """The sign between the thousands of its numbers, as in `1,234.5`; null: as found."""
+    format: str | None = None
+    """The format of the dates in a datetime column, such as `'%d/%m/%Y'`; null: as found."""
 
     @model_validator(mode="after")
     def _check_signs(self) -> Self:
@@ -34,6 +37,16 @@ class Column(Config):
             raise ValueError(f"{signs[0]} is for numbers, and kind is {self.kind}")
         if len(signs) == 2 and self.decimal == self.thousands:
             raise ValueError(f"decimal and thousands are both '{self.decimal}'")
+        if signs and self.format is not None:
+            raise ValueError(f"{signs[0]} is for numbers, and format is for dates")
+        return self
+
+    @model_validator(mode="after")
+    def _check_format(self) -> Self:
+        if self.format is not None:
+            if self.kind not in (None, "datetime"):
+                raise ValueError(f"a format is for the kind datetime, and this is {self.kind}")
+            pattern(self.format)
         return self
 
 

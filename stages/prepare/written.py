@@ -12,11 +12,10 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.schema import Schema
-from stages.features.spelling import LEADING_ZERO, number_pattern
+from stages.features.spelling import LEADING_ZERO, as_line, number_pattern
 from stages.features.written import Gaps, drop_words, read_numbers
 from stages.formats.reading import Noticed
 from stages.formats.text.plain_values import typed
-from stages.prepare.doubts import as_line
 from stages.prepare.params import Column, PrepareParams
 
 # With a decimal sign, and with what stands between thousands.

@@ -31,6 +31,8 @@ class Input(_Part):
     shape: Annotated[list[Size | str], Field(min_length=1)]
     categories: list[str] = []
     words: list[str] = []
+    format: str | None = None
+    zone: str | None = None
     mean: float | None = None
     deviation: Annotated[float, Field(ge=0)] | None = None
     missing_words: list[str] = []

@@ -4,11 +4,12 @@
     prediction, probabilities = program({"image": images})
 
 It takes a dict of one tensor a kind of column, rows first, with the columns side by side as
-`signature.json` lists them: `numeric` and `boolean` float64 with NaN for a gap, `image` float32 as
-its layout has it. Tensors hold no text: `categorical` is int64 codes, 1 for the first of
-`categories` there and 0 for any other value; `text` is int64 codes of words, one column behind the
-other, 2 for the first of `words`, 1 for any other and 0 for none. It gives the value, or the number
-of the class and the probability of each. The bytes follow from the model alone: no path, no time.
+`signature.json` lists them: `numeric`, `boolean` and `datetime` (seconds since 1970 in UTC) float64
+with NaN for a gap, `image` float32 as its layout has it. Tensors hold no text: `categorical` is
+int64 codes, 1 for the first of `categories` there and 0 for any other value; `text` is int64 codes
+of words, one column behind the other, 2 for the first of `words`, 1 for any other and 0 for none.
+It gives the value, or the number of the class and the probability of each. The bytes follow from
+the model alone: no path, no time.
 
 No name of a column is in it. torch.export writes the keys of a dict into code that it runs when
 the program is made and whenever it is loaded, so a column's name could be code. One tensor for each

@@ -12,6 +12,7 @@ from stages.features.columns import as_category
 from stages.features.schema import Schema, Target
 from stages.formats.read import read_table
 from stages.prepare.infer_schema import find_feature, find_schema, find_target, names_rows
+from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
 from stages.tools.init import roles
 from stages.tools.init.choose import Choice, Facts, choose
@@ -91,7 +92,7 @@ def _look_at(column: pl.Series, table: pl.DataFrame, target: Target, options: Op
     if roles.counts_up(column):
         return _left_out(column, "numbers the rows: the order of the file")
     try:
-        feature = find_feature(column, None)
+        feature = find_feature(column, Settings())
     except UserError as error:
         return _left_out(column, error.problems[0].message.split("\n")[0])
     share = roles.tells_target(table[name], table[target.name], is_class=target.classes is not None)

@@ -6,6 +6,7 @@ A kind that is new needs a column in COLUMNS that it is surest of.
 import inspect
 import json
 import math
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,19 @@ COLUMNS: dict[str, pl.Series] = {
     ),
     "categories of polars": some(["b", "a", "c"], pl.Categorical),
     "sentences": some_texts(),
+    "days": some([date(2019, 1, 1) + timedelta(17 * n) for n in range(53)]),
+    "times": some(
+        [datetime.fromisoformat("2024-02-28") + timedelta(minutes=361 * n) for n in range(53)]
+    ),
+    "times of a zone": some(
+        [datetime(2024, 3, 30, tzinfo=UTC) + timedelta(hours=n) for n in range(53)],
+        pl.Datetime("ms", "Europe/Oslo"),
+    ),
+    "one time": some([datetime.fromisoformat("2024-02-29T12:30:01.123456")], gaps=False),
+    "dates as people write them": some(
+        [f"{n % 28 + 1}/{n % 12 + 1}/{2020 + n}" for n in range(53)]
+    ),
+    "times with offsets": some([f"2024-01-{n:02} 01:02:03.5+0{n % 9}:30" for n in range(1, 28)]),
     "gray images": pl.Series(
         "c", RANDOM.integers(0, 17, (NUM_ROWS, 2, 3), np.uint8), pl.Array(pl.UInt8, (2, 3))
     ),
@@ -180,7 +194,13 @@ def column_of(name: str) -> Fitted:
 
 
 def json_values(column: pl.Series) -> list[object]:
-    return [v if not isinstance(v, pl.Series) else v.to_list() for v in column.to_list()]
+    return [_json_value(value) for value in column.to_list()]
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, date):
+        return value.isoformat()
+    return value.to_list() if isinstance(value, pl.Series) else value
 
 
 def test_the_type_names_the_files_of_the_folder() -> None:

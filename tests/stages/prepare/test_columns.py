@@ -129,7 +129,7 @@ def test_a_kind_that_the_values_can_not_be_is_an_error(column: pl.Series, kind: 
 @pytest.mark.parametrize(
     "column",
     [
-        pl.Series([datetime.date(2024, 1, 1)] * 20),
+        pl.Series([datetime.timedelta(1)] * 20),
         pl.Series([b"x"] * 20),
         pl.Series([{"a": 1}] * 20),
         pl.Series([[1, 2]] * 20),

@@ -11,9 +11,10 @@ import pytest
 from stages.common.errors import Problem, UserError
 from stages.features.encode import encode
 from stages.features.schema import Schema, read_schema, read_statistics
+from stages.features.spelling import as_line
 from stages.formats.read import read_chunks, read_table
 from stages.infer.rejected import encode_whole
-from stages.prepare.doubts import as_line, find_doubts
+from stages.prepare.doubts import find_doubts
 from stages.prepare.infer_schema import find_schema
 from stages.prepare.written import read_written, with_written
 from tests.support.samples import prepare_params, run_stages, small_project
@@ -99,11 +100,9 @@ def test_numbers_without_a_stray_value_are_numbers(tmp_path: Path) -> None:
     ("values", "says"),
     [
         (
-            [f"2024-{1 + n % 12:02d}-{1 + n % 28:02d}" for n in range(300)],
-            "'x' holds dates, taken as 84 categories: '2024-01-01' (row 0), '2024-02-02' (row 1), ",
+            [f"{1 + n % 12}:{30 + n % 7}" for n in range(300)],
+            "'x' holds dates, taken as 84 categories: '1:30' (row 0), '2:31' (row 1), ",
         ),
-        ([f"{1 + n % 28}.1.2024 10:30" for n in range(300)], "'x' holds dates, taken as 28 "),
-        ([f"Mar {1 + n % 28}, 2024" for n in range(300)], "'x' holds dates, taken as 28 "),
         ([f"${n}" for n in range(300)], "'x' holds numbers as texts, taken as 300 categories: "),
         ([f"{n} %" for n in range(300)], "'x' holds numbers as texts, taken as 300 categories: "),
         (

@@ -1,0 +1,300 @@
+"""Dates and times, (rows, values) float32: the time, standardised, and where it is in its cycles.
+
+Of a column they are its seconds since 1970, standardised by the train rows, and sine and cosine of
+the place in the year (of 365.2425 days), in the week and in the day: of each cycle that the train
+rows span as a whole and are not all at the same place of. Gaps are 0; behind the values of all
+columns stand zeros and ones for the gaps of each column in which train has some. What has an
+offset from UTC or a zone is in UTC.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.features.drift import Observed, Sums
+from stages.features.graph import Graph, add_gaps, join
+from stages.features.kind import BY_VALUES, Described
+from stages.features.numbers import (
+    Encoded,
+    Sliced,
+    gap_places,
+    moments_of,
+    quartiles,
+    stack,
+    with_missing,
+)
+from stages.features.schema import Array, Cycle, Feature, Moments, Statistics
+from stages.features.spelling import BLANKS
+from stages.features.times import ISO, name_format, read_text, write_text
+
+if TYPE_CHECKING:
+    import polars as pl
+    from torch import Tensor
+
+TYPE: Final = "float64"
+PROGRAM_TYPE: Final = "float64"
+GAP = "NaN"
+NUMBERS = False
+DAY = 86_400.0
+PERIODS: Final[dict[Cycle, float]] = {"year": 365.2425 * DAY, "week": 7 * DAY, "day": DAY}
+# Of a cycle: what lies no further apart in it is at the same place.
+SAME_PLACE = 0.01
+# Beyond the years 1 to 9999 there is no date.
+_FIRST, _LAST = -62_135_596_800.0, 253_402_300_800.0
+
+
+def guess(column: "pl.Series") -> float:
+    """Return BY_VALUES for dates, and for texts of which more than half are some."""
+    from stages.features.time_columns import are_dates
+
+    return BY_VALUES if are_dates(column) else 0.0
+
+
+def infer(column: "pl.Series", key: str) -> Feature:
+    """Describe a column of dates in one format: the only one that all of its values have."""
+    return with_format(column, None)
+
+
+def with_format(column: "pl.Series", form: str | None) -> Feature:
+    """As `infer`, where the format of texts is told, if it is."""
+    from stages.features.time_columns import find_format
+
+    form, zone = find_format(column, form)
+    own = None if form == ISO else form
+    return Feature(name=column.name, kind="datetime", format=own, zone=zone)
+
+
+def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
+    """Return `feature` with its gaps and cycles as the train rows have them."""
+    seconds = _seconds(feature, column, key)
+    known = seconds[~np.isnan(seconds)]
+    cycles = [name for name, period in PERIODS.items() if len(known) and _varies(known, period)]
+    changes = {"missing": len(known) < len(seconds), "cycles": cycles or None}
+    return feature.model_copy(update={**changes, "width": 1 + 2 * len(cycles)})
+
+
+def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
+    """Return mean and deviation of the seconds since 1970."""
+    from stages.common.errors import Problem, UserError
+
+    known = _seconds(feature, column, key)
+    known = known[~np.isnan(known)]
+    if not len(known):
+        message = f"the column '{column.name}' has no value in the train split: exclude it"
+        raise UserError(Problem(message, f"prepare.columns.{column.name}", allowed=("exclude",)))
+    return [moments_of(known)]
+
+
+def encode(
+    features: list[Feature], table: "pl.DataFrame", statistics: Statistics, key: str
+) -> Array:
+    """Return the values of all columns, and behind them their gaps."""
+    columns: list[Array] = []
+    gaps: list[Array] = []
+    for feature in features:
+        seconds = _seconds(feature, table[feature.name], key)
+        own, is_gap = statistics.numeric[feature.name], np.isnan(seconds)
+        values = [(seconds - own.mean) / own.deviation]
+        for cycle in feature.cycles or []:
+            turns = seconds / PERIODS[cycle]
+            angle = 2 * math.pi * (turns - np.floor(turns))
+            values += [np.sin(angle), np.cos(angle)]
+        columns += [np.where(is_gap, 0.0, each) for each in values]
+        if feature.missing:
+            gaps.append(is_gap)
+    return stack(columns + gaps, np.float32)
+
+
+def must(feature: Feature) -> str:
+    """Return what a value must be."""
+    return name_format(feature.format, feature.zone)
+
+
+def from_text(feature: Feature, texts: "pl.Series") -> "pl.Series":
+    """Return the texts."""
+    return texts
+
+
+def feed(feature: Feature, column: "pl.Series", key: str) -> Array:
+    """Return seconds since 1970, NaN for a gap."""
+    return _seconds(feature, column, key)
+
+
+feed_program = feed
+
+
+def to_onnx(graph: Graph, features: list[Feature], names: list[str], statistics: Statistics) -> str:
+    """Compute the values of one column after the other."""
+    zero = graph.constant(np.array(0.0, np.float32), "/datetime/zero")
+    columns = []
+    for feature, name in zip(features, names, strict=True):
+        gap = _gap(graph, name, f"/datetime/{name}")
+        for number, value in enumerate(_values(graph, feature, name, statistics)):
+            filled = f"/datetime/{name}/filled{number}"
+            columns.append(graph.node("Where", [gap, zero, value], filled))
+    gaps = _gap(graph, join(graph, names, "/datetime/raw"), "/datetime")
+    return add_gaps(graph, join(graph, columns, "/datetime/values"), gaps, features, "/datetime")
+
+
+def _gap(graph: Graph, value: str, name: str) -> str:
+    gap = graph.node("IsNaN", [value], f"{name}/nan")
+    return graph.node("Or", [gap, graph.node("IsInf", [value], f"{name}/inf")], f"{name}/gap")
+
+
+def _values(graph: Graph, feature: Feature, name: str, statistics: Statistics) -> list[str]:
+    own, moments = f"/datetime/{name}", statistics.numeric[feature.name]
+    mean = graph.constant(np.array(moments.mean), f"{own}/mean")
+    deviation = graph.constant(np.array(moments.deviation), f"{own}/deviation")
+    value = graph.node("Sub", [name, mean], f"{own}/centred")
+    value = graph.node("Div", [value, deviation], f"{own}/scaled")
+    found = [graph.cast(value, f"{own}/time")]
+    for cycle in feature.cycles or []:
+        period = graph.constant(np.array(PERIODS[cycle]), f"{own}/{cycle}/period")
+        turns = graph.node("Div", [name, period], f"{own}/{cycle}/turns")
+        whole = graph.node("Floor", [turns], f"{own}/{cycle}/whole")
+        # In float64 the place in the cycle, and in float32, which sines are of, its angle.
+        place = graph.node("Sub", [turns, whole], f"{own}/{cycle}/place")
+        full = graph.constant(np.array(2 * math.pi), f"{own}/{cycle}/full")
+        angle = graph.node("Mul", [place, full], f"{own}/{cycle}/wide")
+        angle = graph.cast(angle, f"{own}/{cycle}/angle")
+        found += [graph.node(kind, [angle], f"{own}/{cycle}/{kind}") for kind in ("Sin", "Cos")]
+    return found
+
+
+def constants(features: list[Feature], statistics: Statistics) -> dict[str, Array]:
+    """Return means and deviations, and which columns have gaps."""
+    if not features:
+        return {}
+    moments = [statistics.numeric[feature.name] for feature in features]
+    return {
+        "datetime_mean": np.array([m.mean for m in moments], np.float64),
+        "datetime_deviation": np.array([m.deviation for m in moments], np.float64),
+        "datetime_with_gaps": np.array(gap_places(features), np.int64),
+    }
+
+
+def to_torch(
+    features: list[Feature], raw: "Tensor", constant: Callable[[str], "Tensor"]
+) -> "tuple[Tensor, Tensor | None]":
+    """Compute the values of one column after the other."""
+    import torch
+
+    gaps = ~raw.isfinite()
+    scaled = (raw - constant("datetime_mean")) / constant("datetime_deviation")
+    columns, empty = [], []
+    for place, feature in enumerate(features):
+        columns.append(scaled[:, place])
+        for cycle in feature.cycles or []:
+            turns = raw[:, place] / PERIODS[cycle]
+            angle = 2 * math.pi * (turns - turns.floor())
+            columns += [angle.sin(), angle.cos()]
+        empty += feature.width * [gaps[:, place]]
+    return torch.stack(columns, dim=1).masked_fill(torch.stack(empty, dim=1), 0.0), gaps
+
+
+def tell(feature: Feature, column: "pl.Series") -> list[str]:
+    """Return how a column is read, and what is made of it."""
+    form = feature.format or ISO
+    zone = "" if feature.zone is None else f", its zone {feature.zone}, in UTC"
+    cycles = "".join(f", the place in the {cycle}" for cycle in feature.cycles or [])
+    return [f"'{feature.name}' is dates ({form}{zone}): learned from are the time{cycles}"]
+
+
+def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
+    """Return mean and deviation of training in seconds since 1970, the format and the zone."""
+    return {
+        "mean": moments[0].mean,
+        "deviation": moments[0].deviation,
+        "format": feature.format,
+        "zone": feature.zone,
+    }
+
+
+def read_values(described: Described, values: list[object]) -> npt.NDArray[Any]:
+    """Return seconds since 1970, NaN for a gap."""
+    return np.array([_read(value, described) for value in values], np.float64)
+
+
+def _read(value: object, described: Described) -> float:
+    if value is None:
+        return math.nan
+    # A number is one of a format of digits alone.
+    value = str(value) if type(value) is int else value
+    if isinstance(value, str):
+        text = value.strip(BLANKS)
+        if not text:
+            return math.nan
+        seconds, aware = read_text(text, described.format or ISO)
+        if not math.isnan(seconds) and aware == (described.zone is not None):
+            return seconds
+    raise ValueError(f"{name_format(described.format, described.zone)} or null")
+
+
+def read_tensor(described: Described, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return float64, of seconds since 1970 and NaN."""
+    values = tensor.astype(np.float64)
+    known = values[~np.isnan(values)]
+    if not ((known >= _FIRST) & (known < _LAST)).all():
+        raise ValueError("seconds since 1970, of the years 1 to 9999")
+    return values
+
+
+def json_type(described: Described) -> dict[str, object]:
+    """Return a text, or null for a gap."""
+    must = name_format(described.format, described.zone)
+    return {"type": ["string", "null"], "description": f"{must}, as {example(described)}"}
+
+
+def example(described: Described) -> object:
+    """Return the mean of training."""
+    aware = described.zone is not None
+    return write_text(described.mean or 0.0, described.format or ISO, aware=aware)
+
+
+def slices(feature: Feature, train: Encoded, test: Encoded, moments: list[Moments]) -> Sliced:
+    """Cut at the quartiles of the train rows; slices of two models on the same data are equal."""
+    (own,) = moments
+    seen, values = (
+        np.asarray(each.values[:, 0], np.float64) * own.deviation + own.mean
+        for each in (train, test)
+    )
+    # float32 holds a time to some seconds.
+    days = own.deviation > DAY and "day" not in (feature.cycles or [])
+    unit = DAY if days else 60.0 if own.deviation > DAY else 1.0
+    seen, values = (np.round(each / unit) * unit for each in (seen[~train.gaps], values))
+    return with_missing(*quartiles(seen, values, _show), test.gaps)
+
+
+def _show(seconds: float) -> str:
+    return write_text(seconds, ISO, aware=False)
+
+
+def observe(
+    feature: Feature, column: "pl.Series", encoded: Encoded, moments: list[Moments]
+) -> Observed:
+    """Return the sums of the times, and how many values are none."""
+    sums, gaps = Sums(), int(np.isnan(_seconds(feature, column, column.name)).sum())
+    sums.add_scaled(encoded.values[:, 0], column.len() - gaps)
+    return Observed(gaps, [sums])
+
+
+def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
+    """Return mean and deviation of training."""
+    return moments
+
+
+def _varies(seconds: npt.NDArray[np.float64], period: float) -> bool:
+    """Return whether times span a cycle, and are not all at the same place of it."""
+    turns = seconds / period
+    apart = np.abs((turns - turns[0] + 0.5) % 1.0 - 0.5)
+    return bool(np.ptp(turns) >= 1 and apart.max() > SAME_PLACE)
+
+
+def _seconds(feature: Feature, column: "pl.Series", key: str) -> npt.NDArray[np.float64]:
+    """Seconds since 1970 in UTC, NaN for a gap. Raises UserError for anything else."""
+    from stages.features.time_columns import as_seconds
+
+    return as_seconds(column, feature.format, must(feature), key, aware=feature.zone is not None)

@@ -1,0 +1,167 @@
+"""A column of dates and times as seconds since 1970, and the one format that its texts have."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from stages.common.errors import Problem, UserError
+from stages.features.columns import as_category, check_single
+from stages.features.spelling import as_line
+from stages.features.times import FORMATS, ISO, pattern, read_text, seconds_of, write_text
+
+TEXTS = (pl.String, pl.Categorical, pl.Enum)
+# Of the values: where more are dates, the others are strays.
+MAJORITY = 0.5
+HEAD_TEXTS, FIRST_TEXTS = 1000, 20
+MAX_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Seconds since 1970 of texts (rows,), NaN for what is none; `aware`: it has an offset."""
+
+    seconds: npt.NDArray[np.float64]
+    aware: npt.NDArray[np.bool_]
+
+    @property
+    def fits(self) -> npt.NDArray[np.bool_]:
+        """Return which of them are times (rows,)."""
+        return ~np.isnan(self.seconds)
+
+
+def are_dates(column: pl.Series) -> bool:
+    """Return whether it is a column of dates, or one of texts of which more than half are some."""
+    if isinstance(column.dtype, pl.Date | pl.Datetime):
+        return True
+    if column.dtype not in TEXTS:
+        return False
+    texts = as_category(column).drop_nulls().unique(maintain_order=True).head(HEAD_TEXTS)
+    return bool(texts.len() and _best(texts)[1].mean() > MAJORITY)
+
+
+def find_format(column: pl.Series, told: str | None) -> tuple[str, str | None]:
+    """The one format of a column, and its zone if it has offsets; `told` is one that is said.
+
+    Raises UserError where no format fits all values, or several do, and where some values have an
+    offset from UTC and others none.
+    """
+    if isinstance(column.dtype, pl.Date | pl.Datetime):
+        return ISO, _zone(column)
+    check_single(column)
+    texts = as_category(column)
+    there = texts.drop_nulls()
+    forms = [told] if told else [f for f in _possible(there) if parse(there, f).fits.all()]
+    if len(forms) > 1:
+        raise UserError(_several(texts, forms))
+    form = forms[0] if forms else _best(there)[0]
+    parsed = parse(texts, form)
+    known = texts.is_not_null().to_numpy()
+    if (known & ~parsed.fits).any():
+        raise UserError(_strays(texts, form, known & ~parsed.fits))
+    if form == ISO and parsed.aware.any() and not parsed.aware[known].all():
+        raise UserError(_mixed(texts, parsed.aware, known & ~parsed.aware))
+    return form, "UTC" if parsed.aware.any() else None
+
+
+def as_seconds(
+    column: pl.Series, form: str | None, must: str, key: str, *, aware: bool
+) -> npt.NDArray[np.float64]:
+    """Seconds since 1970 in UTC, NaN for a gap; `aware`: training had offsets or a zone.
+
+    Raises UserError for what is no time of the format, with examples.
+    """
+    if isinstance(column.dtype, pl.Date | pl.Datetime):
+        zone = _zone(column)
+        if (zone is not None) != aware:
+            has, had = ("has no zone", "had one") if aware else ("has a zone", "had none")
+            message = f"the column '{column.name}' {has}, and in training it {had}"
+            raise UserError(Problem(message, key=key))
+        micro = column.cast(pl.Datetime("us", zone)).to_physical()
+        return (micro.cast(pl.Float64) / 1_000_000).fill_null(float("nan")).to_numpy()
+    check_single(column)
+    texts = as_category(column)
+    parsed = parse(texts, form or ISO)
+    fits = parsed.fits & (parsed.aware == aware)
+    lost = texts.filter(pl.Series(~fits) & texts.is_not_null())
+    if lost.len():
+        examples = ", ".join(repr(text) for text in lost.unique(maintain_order=True).head(5))
+        message = f"the column '{column.name}' holds {lost.len()} values that are not {must}"
+        raise UserError(Problem(f"{message}: {examples}", key=key))
+    return parsed.seconds
+
+
+def parse(texts: pl.Series, form: str) -> Parsed:
+    """Read texts of a format, each different one once."""
+    different = texts.unique()
+    groups = different.str.extract_groups(pattern(form)).struct.unnest()
+    parts = {group.name: group.to_list() for group in groups}
+    seconds, aware = seconds_of(parts, different.len())
+    found = pl.DataFrame({"text": different, "seconds": seconds, "aware": aware})
+    rows = pl.DataFrame({"text": texts})
+    joined = rows.join(found, on="text", how="left", nulls_equal=True, maintain_order="left")
+    return Parsed(joined["seconds"].to_numpy(), joined["aware"].to_numpy())
+
+
+def _zone(column: pl.Series) -> str | None:
+    return column.dtype.time_zone if isinstance(column.dtype, pl.Datetime) else None
+
+
+def _best(texts: pl.Series) -> tuple[str, npt.NDArray[np.bool_]]:
+    """The format that most texts have, the first of several, and which of them have it."""
+    found = [(form, parse(texts, form).fits) for form in _possible(texts)]
+    nothing = ISO, np.zeros(texts.len(), np.bool_)
+    return max(found, key=lambda each: int(each[1].sum()), default=nothing)
+
+
+def _possible(texts: pl.Series) -> list[str]:
+    """The formats that one of the first texts has: mostly none at all."""
+    head = [text for text in texts.head(FIRST_TEXTS) if re.search("[0-9]", text)]
+    return [form for form in FORMATS if any(re.match(pattern(form), t) for t in head)]
+
+
+def _several(texts: pl.Series, forms: list[str]) -> Problem:
+    """The mistake of dates that several formats fit, of which each gives other days."""
+    first = str(texts.drop_nulls()[0])
+    lines = []
+    for form in forms:
+        seconds, _ = read_text(first, form)
+        line = as_line(texts.name, f"{{kind: datetime, format: '{form}'}}")
+        lines.append(f"{line}  # {first} is {write_text(seconds, ISO, aware=False)}")
+    message = (
+        f"the dates of the column '{texts.name}' may be read in {len(forms)} ways, each of which "
+        f"all {texts.len() - texts.null_count()} values fit; say which it is:\n  "
+    )
+    return Problem(message + "\n  ".join(lines), f"prepare.columns.{texts.name}")
+
+
+def _strays(texts: pl.Series, form: str, strays: npt.NDArray[np.bool_]) -> Problem:
+    """The mistake of values that have not the format of the others."""
+    num = texts.len() - texts.null_count()
+    other = as_line(texts.name, "{kind: datetime, format: '%d/%m/%Y'}")
+    are = "value is" if strays.sum() == 1 else "values are"
+    message = (
+        f"the column '{texts.name}' holds {num - strays.sum()} dates of the format '{form}', and "
+        f"{strays.sum()} {are} none: {_examples(texts, strays)}\n  a column has one format: "
+        "correct the file, and where there is no date leave the field empty; or say another, "
+        f"{other}; or, if each different "
+        f"text is a category, {as_line(texts.name, 'categorical')}"
+    )
+    return Problem(message, f"prepare.columns.{texts.name}", allowed=("categorical", "exclude"))
+
+
+def _mixed(texts: pl.Series, aware: npt.NDArray[np.bool_], naive: npt.NDArray[np.bool_]) -> Problem:
+    """The mistake of times of which some have an offset from UTC and others none."""
+    message = (
+        f"the column '{texts.name}' holds {aware.sum()} times with an offset from UTC, as "
+        f"{_examples(texts, aware)}, and {naive.sum()} without, as {_examples(texts, naive)}: "
+        "when these were is not known; give all of them an offset in the file, or none"
+    )
+    return Problem(message, f"prepare.columns.{texts.name}", allowed=("categorical", "exclude"))
+
+
+def _examples(texts: pl.Series, chosen: npt.NDArray[np.bool_]) -> str:
+    rows = np.flatnonzero(chosen)[:MAX_EXAMPLES].tolist()
+    return ", ".join(f"{texts[row]!r} (row {row})" for row in rows)

@@ -1,0 +1,176 @@
+"""Dates and times in texts: their formats, and the seconds since 1970 that they are; NumPy alone.
+
+A format is written as `strftime` has it. `ISO` stands for those of ISO 8601: `2024-01-31`, with a
+time behind it or not, and with an offset from UTC or not.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import product
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+ISO: Final = "ISO 8601"
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
+_OFFSET = r"(?P<offset>[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)"
+DIRECTIVES: Final = {
+    "%Y": r"(?P<year>[0-9]{4})",
+    "%y": r"(?P<short>[0-9]{2})",
+    "%m": r"(?P<month>[0-9]{1,2})",
+    "%b": r"(?P<name>[A-Za-z]{3,9})\.?",
+    "%B": r"(?P<name>[A-Za-z]{3,9})\.?",
+    "%d": r"(?P<day>[0-9]{1,2})",
+    "%H": r"(?P<hour>[0-9]{1,2})",
+    "%I": r"(?P<twelve>[0-9]{1,2})",
+    "%M": r"(?P<minute>[0-9]{1,2})",
+    "%S": r"(?P<second>[0-9]{1,2})",
+    "%f": r"(?P<fraction>[0-9]{1,9})",
+    "%p": r"(?P<half>[AaPp]\.?[Mm]\.?)",
+    "%z": _OFFSET,
+    "%%": "%",
+}
+_ISO = (
+    r"(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})"
+    r"(?:[Tt ] ?(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})"
+    rf"(?::(?P<second>[0-9]{{2}})(?:[.,](?P<fraction>[0-9]{{1,9}}))?)? ?{_OFFSET}?)?"
+)
+_DATES = (
+    *("%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y", "%y/%m/%d"),
+    *("%d.%m.%Y", "%m.%d.%Y", "%Y.%m.%d", "%d.%m.%y", "%m.%d.%y"),
+    *("%d-%m-%Y", "%m-%d-%Y", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d"),
+    *("%d %b %Y", "%d. %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%b %d %Y"),
+)
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+# Those that a column is tried for.
+FORMATS: Final = (ISO, *(date + time for date, time in product(_DATES, _TIMES)))
+_START = datetime(1970, 1, 1, tzinfo=UTC)
+_DIRECTIVE = re.compile("%.?")
+
+
+@lru_cache(maxsize=64)
+def pattern(form: str) -> str:
+    """The regular expression of a format. Raises ValueError for one that can't be read.
+
+    It is one to Python and to polars alike. Each directive stands once at most.
+    """
+    if form == ISO:
+        return f"^{_ISO}$"
+    parts, used = [], _DIRECTIVE.findall(form)
+    if unknown := [each for each in used if each not in DIRECTIVES]:
+        raise ValueError(f"'{unknown[0]}' is none of {' '.join(DIRECTIVES)}")
+    year, month = {"%Y", "%y"} & set(used), {"%m", "%b", "%B"} & set(used)
+    if len(year) != 1 or len(month) != 1 or len(set(used)) < len(used):
+        raise ValueError("a format has one year (%Y, %y), one month (%m, %b), nothing twice")
+    if ("%I" in used) != ("%p" in used) or {"%I", "%H"} <= set(used):
+        raise ValueError("%I goes with %p, and not with %H")
+    start = 0
+    for found in _DIRECTIVE.finditer(form):
+        parts += [re.escape(form[start : found.start()]), DIRECTIVES[found[0]]]
+        start = found.end()
+    return "^" + "".join([*parts, re.escape(form[start:])]) + "$"
+
+
+def name_format(form: str | None, zone: str | None) -> str:
+    """Return what a value must be, in words; None: ISO 8601, with an offset if there is a zone."""
+    if form is not None:
+        return f"a date as '{form}'"
+    offset = " with an offset from UTC" if zone is not None else ""
+    return f"a date as 2024-01-31, or a time as 2024-01-31T12:00{offset}"
+
+
+def seconds_of(
+    parts: Mapping[str, Sequence[str | None]], num: int
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Seconds since 1970 in UTC (num,), NaN where the parts are no time; and where an offset was.
+
+    `parts` are the groups of a format's pattern by name, None for what is not there.
+    """
+    nothing: list[str | None] = [None] * num
+
+    def number(name: str, default: int) -> Ints:
+        values = parts.get(name, nothing)
+        return np.array([default if value is None else int(value) for value in values], np.int64)
+
+    year, month, day = number("year", 0), number("month", 0), number("day", 1)
+    if "short" in parts:
+        short = number("short", 0)
+        year = short + np.where(short < 69, 2000, 1900)
+    if "name" in parts:
+        month = np.array([_month(name) for name in parts["name"]], np.int64)
+    hour = number("hour", 0)
+    valid = np.ones(num, np.bool_)
+    if "twelve" in parts:
+        twelve = number("twelve", 0)
+        valid &= (twelve >= 1) & (twelve <= 12)
+        later = np.array([half is not None and half[0] in "Pp" for half in parts["half"]], np.int64)
+        hour = twelve % 12 + 12 * later
+    minute, second = number("minute", 0), number("second", 0)
+    texts = parts.get("fraction", nothing)
+    micro = np.array([0 if t is None else int(t[:6].ljust(6, "0")) for t in texts], np.int64)
+    offsets = [_offset(text) for text in parts.get("offset", nothing)]
+    offset = np.array([0 if each is None else each for each in offsets], np.int64)
+    valid &= (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1)
+    valid &= (hour < 24) & (minute < 60) & (second < 60) & (np.abs(offset) < 86_400)
+    days = _days(year, month)
+    valid &= day <= _days(year + month // 12, month % 12 + 1) - days
+    whole = (days + day - 1) * 86_400 + hour * 3600 + minute * 60 + second - offset
+    found = (whole * 1_000_000 + micro) / 1_000_000
+    return np.where(valid, found, np.nan), np.array([each is not None for each in offsets])
+
+
+def read_text(text: str, form: str) -> tuple[float, bool]:
+    """A text's seconds since 1970, NaN where it is no time of the format; and whether it has an
+    offset.
+    """
+    found = re.fullmatch(pattern(form), text)
+    if found is None:
+        return float("nan"), False
+    seconds, aware = seconds_of({name: [part] for name, part in found.groupdict().items()}, 1)
+    return float(seconds[0]), bool(aware[0])
+
+
+def write_text(seconds: float, form: str, *, aware: bool) -> str:
+    """A time as a text of the format, to the second; midnight as a date alone."""
+    time = _START + timedelta(seconds=round(seconds))
+    if form == ISO:
+        text = time.replace(tzinfo=None).isoformat()
+        return f"{text}Z" if aware else text.removesuffix("T00:00:00")
+    return time.strftime(form)
+
+
+def _days(year: Ints, month: Ints) -> Ints:
+    """The days from 1970-01-01 to the first of a month (Howard Hinnant, 'chrono-compatible
+    low-level date algorithms').
+    """
+    year = year - (month <= 2)
+    era, of_era = np.divmod(year, 400)
+    of_year = (153 * ((month + 9) % 12) + 2) // 5
+    of_era = of_era * 365 + of_era // 4 - of_era // 100
+    return np.asarray(era * 146_097 + of_era + of_year - 719_468)
+
+
+def _month(name: str | None) -> int:
+    """1 to 12 of a name in English, in full or its first three letters; 0 of another."""
+    text = (name or "").lower()
+    text = "sep" if text == "sept" else text
+    return next((n for n, full in enumerate(_MONTHS, start=1) if text in (full, full[:3])), 0)
+
+
+def _offset(text: str | None) -> int | None:
+    """The seconds that an offset is east of UTC; None where there is none."""
+    if text is None:
+        return None
+    if text in "Zz":
+        return 0
+    digits = text[1:].replace(":", "").ljust(4, "0")
+    minutes = int(digits[:2]) * 60 + int(digits[2:])
+    return -60 * minutes if text[0] == "-" else 60 * minutes
