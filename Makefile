@@ -26,7 +26,7 @@ check: setup
 	pytest tests/test_imports.py
 
 test: setup
-	pytest -n 4 -m 'not soak'
+	pytest -n 4 --dist worksteal -m 'not soak'
 
 soak: setup
 	pytest -m soak

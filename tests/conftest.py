@@ -158,48 +158,67 @@ def copy_project(target: Path) -> Project:
     return project
 
 
-def know_answers(project: Project) -> None:
-    """Give a fresh copy what torch says of the committed `params.yaml`: asked once a session."""
-    answers = Path(os.environ[SHARED], "rehearsed.json")
-    theirs = project.path / ".reprise/rehearsed.json"
-    with answers.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not answers.exists():
-            project.run(
-                "python", "-c", "from pipeline.params.check import *; rehearse(read_yaml(PARAMS))"
-            )
-            shutil.copy2(theirs, answers)
-    theirs.parent.mkdir(exist_ok=True)
-    shutil.copy2(answers, theirs)
+def copy_of(project: Project, folder: Path) -> Project:
+    """A copy with all that is ignored, too."""
+    shutil.copytree(project.path, folder, symlinks=True)
+    return Project(folder)
+
+
+Once = Callable[[str, Callable[[Path], None]], Project]
 
 
 @pytest.fixture(scope="session")
-def example(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
-    """The example after `dvc repro`, committed. Shared by all workers: read it, don't change it."""
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
+    """Makes a project once for all workers. It is shared: read it, don't change it."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
-    target = shared / "example"
-    with (shared / "example.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (shared / "example.ready").exists():
-            target.mkdir()
-            project = copy_project(target)
-            project.run("dvc", "repro", cold=True)
-            # Its copies have then asked torch already, and do so again only after an edit.
-            project.run("reprise", "check", cold=True)
-            project.commit("reproduced")
-            # One file to copy in place of hundreds.
-            project.run("git", "gc", "--quiet")
-            (shared / "example.ready").touch()
-    return Project(target)
+
+    def make_once(name: str, make: Callable[[Path], None]) -> Project:
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (shared / f"{name}.ready").exists():
+                make(shared / name)
+                (shared / f"{name}.ready").touch()
+        return Project(shared / name)
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def example(once: Once) -> Project:
+    """The example after `dvc repro`, committed."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        project = copy_project(folder)
+        project.run("dvc", "repro", cold=True)
+        # Its copies have then asked torch already, and do so again only after an edit.
+        project.run("reprise", "check", cold=True)
+        project.commit("reproduced")
+        # One file to copy in place of hundreds.
+        project.run("git", "gc", "--quiet")
+
+    return once("example", make)
 
 
 @pytest.fixture
 def clone(example: Project, tmp_path: Path) -> Project:
     """A copy of the example that a test may change, its DVC cache included."""
-    target = tmp_path / "clone"
-    shutil.copytree(example.path, target, symlinks=True)
-    return Project(target)
+    return copy_of(example, tmp_path / "clone")
+
+
+@pytest.fixture
+def shorter(example: Project, once: Once, tmp_path: Path) -> Project:
+    """A copy of the example with a branch `shorter`, checked out, of one epoch: far worse."""
+
+    def make(folder: Path) -> None:
+        project = copy_of(example, folder)
+        project.run("git", "switch", "--quiet", "--create", "shorter")
+        project.edit("params.yaml", "epochs: 30", "epochs: 1")
+        project.repro()
+        project.commit("one epoch")
+
+    return copy_of(once("shorter", make), tmp_path / "clone")
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from pipeline.common.user import know_user
 from pipeline.plan.plan import make_plan
 from pipeline.report.base import find_base
 from stages.common.errors import UserError
-from tests.conftest import Project, know_answers
+from tests.conftest import Project
+from tests.support.dags import know_answers
 
 # A user namespace with a number that no list of users has.
 NAMELESS = ("unshare", "--user", "--map-user=12345", "env", "-u", "USER", "-u", "LOGNAME")

@@ -198,6 +198,9 @@ ASKED_HERE = {
     "wrong type": "train",
     "refused loss": "train",
     "new rows of another shape": "infer",
+    "broken expectation": "prepare",
+    "empty source": "prepare",
+    "model that does not fit the data": "build",
 }
 # `reprise check` names these too, without the start of a process (test_check.py).
 NAMED_BY_CHECK = (

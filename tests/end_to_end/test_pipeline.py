@@ -44,7 +44,7 @@ def test_pull_from_a_remote_brings_everything(clone: Project, tmp_path: Path) ->
 
 
 def test_experiments_and_diffs_work_unmodified(clone: Project) -> None:
-    clone.run("dvc", "exp", "run", "--name", "faster", "-S", "train.optimizer.lr=0.01")
+    clone.run("dvc", "exp", "run", "--name", "faster", "-S", "train.optimizer.lr=0.01", "evaluate")
     assert "0.01" in clone.run("dvc", "params", "diff").stdout
     assert "validation_loss" in clone.run("dvc", "metrics", "diff", "--md").stdout
     shown = clone.run("dvc", "exp", "show", "--csv").stdout

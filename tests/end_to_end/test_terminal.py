@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Project, know_answers, project_environment
+from tests.conftest import ROOT, Project, project_environment
+from tests.support.dags import know_answers
 
 ASCII = {"PYTHONIOENCODING": "ascii"}
 # A stage's own start and end around work that prints; in a file, as a stage is.

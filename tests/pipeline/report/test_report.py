@@ -250,11 +250,8 @@ def test_it_fits_a_comment_whatever_changed() -> None:
         assert tags_of(text) == [tag for one in opened for tag in (one, "</details>")]
 
 
-def test_the_report_of_a_branch(clone: Project, tmp_path: Path) -> None:
-    clone.run("git", "switch", "--quiet", "--create", "shorter")
-    clone.edit("params.yaml", "epochs: 30", "epochs: 1")
-    clone.repro()
-    clone.commit("one epoch")
+def test_the_report_of_a_branch(shorter: Project, tmp_path: Path) -> None:
+    clone = shorter
     said = clone.run("reprise", "report").stdout
     assert said == "wrote report.md\nwrote report.html\n"
     text = (clone.path / "report.md").read_text(encoding="utf-8")
