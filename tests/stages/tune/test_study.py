@@ -1,11 +1,7 @@
-"""The search: what it tries, what it may try, and that a kill changes nothing of it."""
+"""The search itself, on a function whose lowest point is known."""
 
 import math
-import shutil
-import signal
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,16 +12,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from stages.common.config import MAX_SEED, Overrides
-from stages.common.errors import Problem, UserError
-from stages.common.files import read_csv, read_json
-from stages.common.yamlfile import read_yaml
 from stages.tune.params import TuneParams
-from stages.tune.study import best_trial, finished, importances, search
-from tests.conftest import Project, project_environment
-from tests.support.samples import mixed_table, run_stages, set_params, small_project
+from stages.tune.study import finished, importances, search, winner
+from tests.stages.tune.conftest import LR, SPACE, WIDTH
 
-LR, WIDTH = "train.optimizer.lr", "build.model.width"
-SPACE: dict[str, Any] = {LR: {"low": 1e-4, "high": 1.0, "log": True}, WIDTH: [8, 16, 32, 64]}
 CURRENT: Overrides = {LR: 0.5, WIDTH: 16}
 EPOCHS = 9
 
@@ -222,13 +212,13 @@ def test_the_first_of_equals_wins(tmp_path: Path) -> None:
     study = search(
         tune_params(trials=4), CURRENT, "minimize", 0, tmp_path / "j", lambda _o, _r: 1.0
     )
-    assert best_trial(study).number == 0
+    assert winner(study).number == 0
 
 
 def test_more_is_better_when_it_is_maximised(tmp_path: Path) -> None:
     study = search(tune_params(), CURRENT, "maximize", 0, tmp_path / "journal", bowl)
     values = [trial.value for trial in finished(study)]
-    assert best_trial(study).value == max(values)
+    assert winner(study).value == max(values)
 
 
 def test_the_parameter_that_matters_is_the_important_one(tmp_path: Path) -> None:
@@ -273,206 +263,3 @@ def test_finished_trials_are_not_run_again(tmp_path: Path) -> None:
         trials_of(tune_params(), tmp_path / "journal", objective=counted)
     trials_of(tune_params(), tmp_path / "journal", objective=counted)
     assert num_runs == 12 + 1
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Everything before tune has run, on a recipe that leaves something to find."""
-    project = small_project(
-        tmp_path_factory.mktemp("built") / "project",
-        mixed_table(),
-        {
-            "prepare.key": "id",
-            "build.model": {"name": "mlp", "width": 3},
-            "train.optimizer": {"name": "Adam", "lr": 1e-5},
-            "tune.epochs": 4,
-            "train.epochs": 4,
-        },
-    )
-    run_stages(project, "prepare", "build")
-    return project
-
-
-@pytest.fixture
-def project(built: Project, tmp_path: Path) -> Project:
-    shutil.copytree(built.path, tmp_path / "project")
-    return Project(tmp_path / "project")
-
-
-def tune(project: Project, trials: int, sampler: str, space: dict[str, Any]) -> None:
-    set_params(project, {"tune.trials": trials, "tune.sampler": sampler, "tune.space": space})
-    run_stages(project, "tune")
-
-
-def problems(project: Project, space: dict[str, Any], sampler: str = "tpe") -> list[Problem]:
-    with pytest.raises(UserError) as caught:
-        tune(project, 1, sampler, space)
-    return caught.value.problems
-
-
-def test_without_trials_the_parameters_pass_through(project: Project) -> None:
-    # The space may be that of another model: nobody searches it.
-    tune(project, 0, "tpe", {**SPACE, "build.model.channels": [[8], [16]]})
-    folder = project.path / "data/tune"
-    assert read_yaml(folder / "best.yaml") == {}
-    assert read_csv(folder / "trials.csv") == []
-    assert read_csv(folder / "plots/history.csv") == []
-
-
-def test_a_trial_is_a_training_with_its_values(project: Project) -> None:
-    tune(project, 5, "grid", {LR: [1e-5, 0.05], WIDTH: [3, 6]})
-    rows = read_csv(project.path / "data/tune/trials.csv")
-    assert [row["trial"] for row in rows] == ["0", "1", "2", "3"]
-    assert (rows[0][LR], rows[0][WIDTH]) == ("1e-05", "3")
-    for row in rows:
-        set_params(project, {LR: float(row[LR]), WIDTH: int(row[WIDTH])})
-        run_stages(project, "build")
-        (project.path / "data/tune/best.yaml").write_text("{}\n", encoding="utf-8")
-        run_stages(project, "train")
-        metrics = read_json(project.path / "data/train/metrics.json")
-        assert float(row["value"]) == pytest.approx(metrics["validation_loss"], rel=1e-6)
-
-
-def test_the_winner_is_what_train_trains(project: Project) -> None:
-    tune(project, 4, "grid", {LR: [1e-5, 0.05], WIDTH: [3, 6]})
-    rows = read_csv(project.path / "data/tune/trials.csv")
-    best = min(rows, key=lambda row: float(row["value"]))
-    best_trial = read_yaml(project.path / "data/tune/best.yaml")
-    assert best_trial == {LR: float(best[LR]), WIDTH: int(best[WIDTH])}
-    # The parameters of this project learn next to nothing, so another trial wins.
-    assert best_trial[LR] == 0.05
-    run_stages(project, "train")
-    metrics = read_json(project.path / "data/train/metrics.json")
-    assert metrics["validation_loss"] == pytest.approx(float(best["value"]), rel=1e-6)
-    model = read_json(project.path / "data/train/model.json")
-    assert model["arguments"]["width"] == best_trial[WIDTH]
-
-
-def test_the_plots_tell_the_search(project: Project) -> None:
-    tune(project, 6, "random", {LR: {"low": 1e-5, "high": 0.1, "log": True}, WIDTH: [3, 6]})
-    folder = project.path / "data/tune"
-    rows, history = read_csv(folder / "trials.csv"), read_csv(folder / "plots/history.csv")
-    values = [float(row["value"]) for row in rows if row["state"] == "complete"]
-    assert [float(row["value"]) for row in history] == pytest.approx(values)
-    best = [min(values[: i + 1]) for i in range(len(values))]
-    assert [float(row["best"]) for row in history] == pytest.approx(best)
-    importance = read_csv(folder / "plots/importance.csv")
-    assert {row["parameter"] for row in importance} == {LR, WIDTH}
-
-
-def test_a_trial_that_diverges_is_called_so_and_the_search_goes_on(project: Project) -> None:
-    set_params(project, {"train.optimizer": {"name": "SGD", "lr": 1e-3}, "train.clip_norm": None})
-    tune(project, 3, "grid", {LR: [1e-3, 1e30]})
-    rows = read_csv(project.path / "data/tune/trials.csv")
-    assert [(row["state"], row[LR]) for row in rows] == [
-        ("complete", "0.001"),
-        ("diverged", "1e+30"),
-    ]
-    assert rows[1]["value"] == ""
-    assert read_yaml(project.path / "data/tune/best.yaml") == {}
-
-
-def test_a_search_in_which_nothing_trains_is_an_error(project: Project) -> None:
-    set_params(project, {"train.optimizer": {"name": "SGD", "lr": 1e30}, "train.clip_norm": None})
-    with pytest.raises(UserError, match="not one trial could be trained to its end"):
-        tune(project, 2, "grid", {LR: [1e30, 1e29]})
-
-
-@pytest.mark.parametrize(
-    ("path", "values", "says"),
-    [
-        ("train.optimizer.lrr", [0.1, 0.2], "did you mean 'lr'?"),
-        ("train.optimiser.lr", [0.1, 0.2], "no parameter"),
-        ("train.batch_size.x", [1, 2], "no parameter"),
-        ("build.model.widht", [4, 8], "did you mean 'width'?"),
-        ("prepare.split.seed", [0, 1], "can't be tuned"),
-        ("train.epochs", [3, 4], "tune.epochs"),
-        ("build.model.name", ["mlp", "linear"], "can't be tuned"),
-        ("train.batch_size", [32, "many"], "can't be 'many'"),
-        ("train.batch_size", [32, 0], "can't be 0"),
-        ("train.optimizer.name", ["Adam", "AdamWW"], "did you mean 'AdamW'?"),
-        ("train.optimizer.lr", [0.1, -0.1], "can't be -0.1"),
-        ("train.optimizer.lr", {"low": -0.5, "high": 0.1}, "can't be -0.5"),
-        ("train.loss.name", ["CrossEntropyLoss", "NLLLoss"], "compared by this very loss"),
-        ("train.loss.label_smoothing", [0.0, 0.1], "compared by this very loss"),
-        ("train.early_stopping.metric", ["loss", "accuracy"], "trials are compared by it"),
-        ("build.model.width", {"low": 1.5, "high": 8.5}, "can't be 1.5"),
-        ("build.model.dropout", {"low": 0.0, "high": 1.0}, "can't be 1.0"),
-    ],
-)
-def test_a_space_that_can_not_be_is_an_error_before_any_trial(
-    project: Project, path: str, values: object, says: str
-) -> None:
-    (found,) = problems(project, {path: values})
-    assert found.key == f"tune.space.{path}"
-    text = f"{found.message}\ndid you mean '{found.suggestion}'?"
-    assert says in text
-
-
-def test_losses_can_be_tuned_where_another_metric_compares_them(project: Project) -> None:
-    set_params(project, {"train.early_stopping": {"metric": "accuracy", "patience": None}})
-    (found,) = problems(project, {"train.loss.name": ["CrossEntropyLoss", "MSELoss"]})
-    assert found.key == "tune.space.train.loss.name"
-    assert "no loss for classification" in found.message
-
-
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ({"low": 2.0, "high": 1.0}, "must be below high"),
-        ({"low": 0.0, "high": 1.0, "log": True}, "needs low above 0"),
-        ({"low": 0.1}, "missing"),
-        ({"low": 0.1, "high": 1.0, "step": 0.1}, "unknown key 'step'"),
-        ([0.1], "at least 2 items"),
-    ],
-)
-def test_a_range_or_list_that_says_nothing_is_an_error(
-    project: Project, values: object, says: str
-) -> None:
-    (found,) = problems(project, {LR: values})
-    assert str(found.key).startswith(f"tune.space.{LR}")
-    assert says in found.message
-
-
-def test_a_grid_takes_lists_alone(project: Project) -> None:
-    (found,) = problems(project, {LR: {"low": 0.1, "high": 1.0}, WIDTH: [3, 4]}, "grid")
-    assert found.key == f"tune.space.{LR}"
-    assert "a grid needs a list" in found.message
-
-
-def test_all_mistakes_of_a_space_are_told_at_once(project: Project) -> None:
-    found = problems(project, {"train.epochs": [1, 2], "train.x": [1, 2], LR: [0.1, 0.2]})
-    assert [p.key for p in found] == ["tune.space.train.epochs", "tune.space.train.x"]
-
-
-def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
-    project: Project, tmp_path: Path
-) -> None:
-    space = {LR: {"low": 1e-5, "high": 0.1, "log": True}, WIDTH: [3, 6, 12]}
-    other = Project(tmp_path / "uninterrupted")
-    shutil.copytree(project.path, other.path)
-    tune(other, 8, "tpe", space)
-
-    set_params(project, {"tune.trials": 8, "tune.sampler": "tpe", "tune.space": space})
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stages.tune"],
-        cwd=project.path,
-        env=project_environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("trial 3/"):
-            break
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    assert not (project.path / "data/tune/best.yaml").exists()
-
-    said = project.run("python", "-m", "stages.tune").stdout
-    assert "resumes after" in said
-    assert "trial 3/" not in said
-    assert project.outputs() == other.outputs()
-    # A finished search leaves nothing to go on from: a forced rerun really searches.
-    assert list((project.path / ".reprise/tune").iterdir()) == []

@@ -1,0 +1,117 @@
+"""The stage tune: trials are trainings, and what is written of them."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.common.errors import UserError
+from stages.common.files import read_csv, read_json
+from stages.common.yamlfile import read_yaml
+from tests.conftest import Project, project_environment
+from tests.stages.tune.conftest import LR, SPACE, WIDTH, tune
+from tests.support.samples import run_stages, set_params
+
+
+def test_without_trials_the_parameters_pass_through(project: Project) -> None:
+    # The space may be that of another model: nobody searches it.
+    tune(project, 0, "tpe", {**SPACE, "build.model.channels": [[8], [16]]})
+    folder = project.path / "data/tune"
+    assert read_yaml(folder / "best.yaml") == {}
+    assert read_csv(folder / "trials.csv") == []
+    assert read_csv(folder / "plots/history.csv") == []
+
+
+def test_a_trial_is_a_training_with_its_values(project: Project) -> None:
+    tune(project, 5, "grid", {LR: [1e-5, 0.05], WIDTH: [3, 6]})
+    rows = read_csv(project.path / "data/tune/trials.csv")
+    assert [row["trial"] for row in rows] == ["0", "1", "2", "3"]
+    assert (rows[0][LR], rows[0][WIDTH]) == ("1e-05", "3")
+    for row in rows:
+        set_params(project, {LR: float(row[LR]), WIDTH: int(row[WIDTH])})
+        run_stages(project, "build")
+        (project.path / "data/tune/best.yaml").write_text("{}\n", encoding="utf-8")
+        run_stages(project, "train")
+        metrics = read_json(project.path / "data/train/metrics.json")
+        assert float(row["value"]) == pytest.approx(metrics["validation_loss"], rel=1e-6)
+
+
+def test_the_winner_is_what_train_trains(project: Project) -> None:
+    tune(project, 4, "grid", {LR: [1e-5, 0.05], WIDTH: [3, 6]})
+    rows = read_csv(project.path / "data/tune/trials.csv")
+    best = min(rows, key=lambda row: float(row["value"]))
+    winner = read_yaml(project.path / "data/tune/best.yaml")
+    assert winner == {LR: float(best[LR]), WIDTH: int(best[WIDTH])}
+    # The parameters of this project learn next to nothing, so another trial wins.
+    assert winner[LR] == 0.05
+    run_stages(project, "train")
+    metrics = read_json(project.path / "data/train/metrics.json")
+    assert metrics["validation_loss"] == pytest.approx(float(best["value"]), rel=1e-6)
+    model = read_json(project.path / "data/train/model.json")
+    assert model["arguments"]["width"] == winner[WIDTH]
+
+
+def test_the_plots_tell_the_search(project: Project) -> None:
+    tune(project, 6, "random", {LR: {"low": 1e-5, "high": 0.1, "log": True}, WIDTH: [3, 6]})
+    folder = project.path / "data/tune"
+    rows, history = read_csv(folder / "trials.csv"), read_csv(folder / "plots/history.csv")
+    values = [float(row["value"]) for row in rows if row["state"] == "complete"]
+    assert [float(row["value"]) for row in history] == pytest.approx(values)
+    best = [min(values[: i + 1]) for i in range(len(values))]
+    assert [float(row["best"]) for row in history] == pytest.approx(best)
+    importance = read_csv(folder / "plots/importance.csv")
+    assert {row["parameter"] for row in importance} == {LR, WIDTH}
+
+
+def test_a_trial_that_diverges_is_called_so_and_the_search_goes_on(project: Project) -> None:
+    set_params(project, {"train.optimizer": {"name": "SGD", "lr": 1e-3}, "train.clip_norm": None})
+    tune(project, 3, "grid", {LR: [1e-3, 1e30]})
+    rows = read_csv(project.path / "data/tune/trials.csv")
+    assert [(row["state"], row[LR]) for row in rows] == [
+        ("complete", "0.001"),
+        ("diverged", "1e+30"),
+    ]
+    assert rows[1]["value"] == ""
+    assert read_yaml(project.path / "data/tune/best.yaml") == {}
+
+
+def test_a_search_in_which_nothing_trains_is_an_error(project: Project) -> None:
+    set_params(project, {"train.optimizer": {"name": "SGD", "lr": 1e30}, "train.clip_norm": None})
+    with pytest.raises(UserError, match="not one trial could be trained to its end"):
+        tune(project, 2, "grid", {LR: [1e30, 1e29]})
+
+
+def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
+    project: Project, tmp_path: Path
+) -> None:
+    space = {LR: {"low": 1e-5, "high": 0.1, "log": True}, WIDTH: [3, 6, 12]}
+    other = Project(tmp_path / "uninterrupted")
+    shutil.copytree(project.path, other.path)
+    tune(other, 8, "tpe", space)
+
+    set_params(project, {"tune.trials": 8, "tune.sampler": "tpe", "tune.space": space})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.tune"],
+        cwd=project.path,
+        env=project_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("trial 3/"):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert not (project.path / "data/tune/best.yaml").exists()
+
+    said = project.run("python", "-m", "stages.tune").stdout
+    assert "going on after" in said
+    assert "trial 3/" not in said
+    assert project.outputs() == other.outputs()
+    # A finished search leaves nothing to go on from: a forced rerun really searches.
+    assert list((project.path / ".reprise/tune").iterdir()) == []
