@@ -45,6 +45,8 @@ SAME_PLACE = 0.01
 # Beyond the years 1 to 9999 there is no date.
 _FIRST, _LAST = -62_135_596_800.0, 253_402_300_800.0
 
+_PARTS = ("sin", "cos")
+
 
 def guess(column: "pl.Series") -> float:
     """Return BY_VALUES for dates, and for texts of which more than half are some."""
@@ -169,9 +171,20 @@ def constants(features: list[Feature], statistics: Statistics) -> dict[str, Arra
     if not features:
         return {}
     moments = [statistics.numeric[feature.name] for feature in features]
+    # Of each value of the array: its column, and the cycle of which it is the sine or the cosine.
+    values = [
+        (place, cycle, part)
+        for place, feature in enumerate(features)
+        for cycle, part in ((None, ""), *((c, p) for c in feature.cycles or [] for p in _PARTS))
+    ]
+    columns = [place for place, _, _ in values]
     return {
         "datetime_mean": np.array([m.mean for m in moments], np.float64),
         "datetime_deviation": np.array([m.deviation for m in moments], np.float64),
+        "datetime_column": np.array(columns, np.int64),
+        "datetime_period": np.array([PERIODS[c] if c else 1.0 for _, c, _ in values], np.float64),
+        "datetime_sine": np.array([part == "sin" for _, _, part in values], np.bool_),
+        "datetime_cosine": np.array([part == "cos" for _, _, part in values], np.bool_),
         "datetime_with_gaps": np.array(gap_places(features), np.int64),
     }
 
@@ -179,20 +192,15 @@ def constants(features: list[Feature], statistics: Statistics) -> dict[str, Arra
 def to_torch(
     features: list[Feature], raw: "Tensor", constant: Callable[[str], "Tensor"]
 ) -> "tuple[Tensor, Tensor | None]":
-    """Compute the values of one column after the other."""
-    import torch
-
+    """Compute all values of all columns at once, and take of each what it is."""
     gaps = ~raw.isfinite()
+    column = constant("datetime_column")
     scaled = (raw - constant("datetime_mean")) / constant("datetime_deviation")
-    columns, empty = [], []
-    for place, feature in enumerate(features):
-        columns.append(scaled[:, place])
-        for cycle in feature.cycles or []:
-            turns = raw[:, place] / PERIODS[cycle]
-            angle = 2 * math.pi * (turns - turns.floor())
-            columns += [angle.sin(), angle.cos()]
-        empty += feature.width * [gaps[:, place]]
-    return torch.stack(columns, dim=1).masked_fill(torch.stack(empty, dim=1), 0.0), gaps
+    turns = raw[:, column] / constant("datetime_period")
+    angle = 2 * math.pi * (turns - turns.floor())
+    values = angle.sin().where(constant("datetime_sine"), scaled[:, column])
+    values = angle.cos().where(constant("datetime_cosine"), values)
+    return values.masked_fill(gaps[:, column], 0.0), gaps
 
 
 def tell(feature: Feature, column: "pl.Series") -> list[str]:

@@ -43,15 +43,15 @@ def test_the_winner_is_what_train_trains(project: Project) -> None:
     tune(project, 4, "grid", {LR: [1e-5, 0.05], WIDTH: [3, 6]})
     rows = read_csv(project.path / "data/tune/trials.csv")
     best = min(rows, key=lambda row: float(row["value"]))
-    winner = read_yaml(project.path / "data/tune/best.yaml")
-    assert winner == {LR: float(best[LR]), WIDTH: int(best[WIDTH])}
+    best_trial = read_yaml(project.path / "data/tune/best.yaml")
+    assert best_trial == {LR: float(best[LR]), WIDTH: int(best[WIDTH])}
     # The parameters of this project learn next to nothing, so another trial wins.
-    assert winner[LR] == 0.05
+    assert best_trial[LR] == 0.05
     run_stages(project, "train")
     metrics = read_json(project.path / "data/train/metrics.json")
     assert metrics["validation_loss"] == pytest.approx(float(best["value"]), rel=1e-6)
     model = read_json(project.path / "data/train/model.json")
-    assert model["arguments"]["width"] == winner[WIDTH]
+    assert model["arguments"]["width"] == best_trial[WIDTH]
 
 
 def test_the_plots_tell_the_search(project: Project) -> None:
@@ -113,5 +113,5 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     assert "going on after" in said
     assert "trial 3/" not in said
     assert project.outputs() == other.outputs()
-    # A finished search leaves nothing to go on from: a forced rerun really searches.
+    # A finished search leaves nothing to resume from: a forced rerun really searches.
     assert list((project.path / ".reprise/tune").iterdir()) == []

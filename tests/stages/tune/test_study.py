@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from stages.common.config import MAX_SEED, Overrides
 from stages.tune.params import TuneParams
-from stages.tune.study import finished, importances, search, winner
+from stages.tune.study import best_trial, finished, importances, search
 from tests.stages.tune.conftest import LR, SPACE, WIDTH
 
 CURRENT: Overrides = {LR: 0.5, WIDTH: 16}
@@ -212,13 +212,13 @@ def test_the_first_of_equals_wins(tmp_path: Path) -> None:
     study = search(
         tune_params(trials=4), CURRENT, "minimize", 0, tmp_path / "j", lambda _o, _r: 1.0
     )
-    assert winner(study).number == 0
+    assert best_trial(study).number == 0
 
 
 def test_more_is_better_when_it_is_maximised(tmp_path: Path) -> None:
     study = search(tune_params(), CURRENT, "maximize", 0, tmp_path / "journal", bowl)
     values = [trial.value for trial in finished(study)]
-    assert winner(study).value == max(values)
+    assert best_trial(study).value == max(values)
 
 
 def test_the_parameter_that_matters_is_the_important_one(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.common.config import Named
+from stages.common.config import ClassSpec
 from stages.features.schema import Schema, Target
 from stages.training.device.distributed import World
 from stages.training.loop import train
@@ -24,9 +24,9 @@ MINE = """
 import os, random
 import numpy as np
 import torch
-from stages.common.config import Section
+from stages.common.config import Config
 
-class Arguments(Section):
+class Arguments(Config):
     scale: float = 1.0
 
 class Dataset(torch.utils.data.Dataset):
@@ -78,7 +78,7 @@ class Drops(nn.Module):
 
 
 def load(num_workers: int = 0, **arguments: Any) -> Data:
-    named = Named.model_validate({"name": "mine", "num_workers": num_workers, **arguments})
+    named = ClassSpec.model_validate({"name": "mine", "num_workers": num_workers, **arguments})
     data, said = load_data(SCHEMA, STATISTICS, CPU, dataset=named)
     assert said == ("data by mine" if num_workers == 0 else f"data by mine, {num_workers} workers")
     return data

@@ -105,7 +105,7 @@ def test_workers_that_are_told_to_stop_have_a_step_to_finish(project: Project) -
         while is_there(process.pid) and time.monotonic() < until:
             time.sleep(0.1)
         assert not is_there(process.pid), "nothing of it is left"
-    assert "goes on from" in project.run("python", "-m", "stages.train", env=variables).stdout
+    assert "resumes from" in project.run("python", "-m", "stages.train", env=variables).stdout
     assert project.outputs() == expected
 
 

@@ -12,7 +12,7 @@ import torch
 
 from stages.common.errors import UserError
 from stages.features.rows import open_rows
-from stages.train.checkpoints.checkpoint import copied, pack, pack_rank, unpack
+from stages.train.checkpoints.checkpoint import copied, load_state_dict, rank_state_dict, state_dict
 from stages.training import recipe
 from stages.training.data import zoo_datasets as datasets
 from stages.training.data.batching import epoch_batches, local_batches, seed_of_epoch
@@ -67,16 +67,16 @@ def test_it_goes_on_after_any_step(write: Write, num_workers: int) -> None:
     kept: list[Any] = []
 
     def keep(state: State) -> None:
-        kept.append(copied(pack(state, [pack_rank(state)])))
+        kept.append(copied(state_dict(state, [rank_state_dict(state)])))
 
-    whole = run(load(num_workers), epochs=2, save=keep)
+    whole = run(load(num_workers), epochs=2, on_step_end=keep)
     # In an epoch, after its validation, in the next one.
     for number in (2, 6, 9) if num_workers == 0 else (2,):
         data = load(num_workers)
         data.train.take(slice(0, 1))
         made = data.train.dataset.inner.made  # type: ignore[attr-defined]
         made.clear()
-        rest = run(data, epochs=2, restore=partial(unpack, kept[number], World()))
+        rest = run(data, epochs=2, load_state=partial(load_state_dict, kept[number], World()))
         assert_same(rest, whole)
         if num_workers == 0 and number == 2:
             # No row of a step behind it is made, but the sample that a training looks at.
