@@ -115,7 +115,7 @@ def _show(found: Mapping[str, Any]) -> None:
         click.echo(note)
     click.echo()
     _show_columns(columns, found["num_rows"])
-    for warning in (line for column in columns for line in column["warnings"]):
+    for warning in found["warnings"]:
         click.echo(f"warning  {warning}")
     click.echo(f"\n{found['task']['name']}, since {found['task']['why']}")
     width = max(len(choice["key"]) for choice in found["choices"])

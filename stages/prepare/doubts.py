@@ -45,19 +45,43 @@ _LIKELY_GAPS = (
 _GAPS = (*_LIKELY_GAPS, "none", "nil", "missing", "unknown", "undefined", "void", ".")
 # Numbers that stand for 'no value' where they lie far from all others.
 _SENTINELS = (-99, -999, -9999, -99999, 9999, 99999, 999999)
+_NO_TEXTS = pl.DataFrame(schema={"row": pl.UInt32, "text": pl.String})
 
 
 def stop_at_strays(column: pl.Series) -> None:
     """Raise UserError where a few of the values make the texts of a column of numbers or truths."""
     texts = _texts(column)
-    for pattern, what in ((_NUMBER, "numbers"), (_ANY_NUMBER, "numbers"), (_TRUTH, "truths")):
+    strays, what = _find_strays(texts)
+    if strays.height:
+        raise UserError(_stray(column.name, texts, strays, what))
+
+
+def stray_gaps(column: pl.Series) -> list[str]:
+    """The words among a column's numbers or truths, where each is one that tables use for gaps."""
+    texts = _texts(column) if column.dtype in TEXTS else _NO_TEXTS
+    for pattern in (_ANY_NUMBER, _TRUTH):
+        strays = texts.filter(~_like(texts, pattern))
+        words = strays["text"].unique(maintain_order=True)
+        if 0 < strays.height < MAJORITY * texts.height and _are_gaps(words):
+            return words.to_list()
+    return []
+
+
+def _are_gaps(words: pl.Series) -> bool:
+    return bool(words.str.to_lowercase().is_in(_GAPS).all())
+
+
+def _find_strays(texts: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+    """The few texts that are none of what the others are, and what these are."""
+    for pattern, what in ((_NUMBER, "numbers"), (_TRUTH, "truths")):
         fits = _like(texts, pattern) & ~_like(texts, LEADING_ZERO)
         good, strays = texts.filter(fits), texts.filter(~fits)
         if not strays.height or good.height <= MAJORITY * texts.height:
             continue
         few = strays.height <= max(1, MAX_STRAYS * texts.height)
         if few or (strays["text"].n_unique() == 1 and good["text"].n_unique() > MAX_CODES):
-            raise UserError(_stray(column.name, texts, strays, what))
+            return strays, what
+    return _NO_TEXTS, ""
 
 
 def _stray(name: str, texts: pl.DataFrame, strays: pl.DataFrame, what: str) -> Problem:
@@ -74,7 +98,7 @@ def _stray(name: str, texts: pl.DataFrame, strays: pl.DataFrame, what: str) -> P
 
 def _remedy(name: str, strays: pl.DataFrame) -> str:
     words = strays["text"].unique(maintain_order=True)
-    if words.str.to_lowercase().is_in(_GAPS).all():
+    if _are_gaps(words):
         line = as_line(name, f"{{missing: {as_list(words.to_list())}}}")
         return f"where that stands for no value, say so: {line}"
     if _like(strays, LEADING_ZERO).all():

@@ -43,6 +43,12 @@ def is_constant(column: pl.Series) -> bool:
     return column.n_unique() < 2
 
 
+def names_hardly_repeat(column: pl.Series) -> bool:
+    """Check whether a column of categories has another one in more than half of its rows."""
+    names = as_category(column).drop_nulls()
+    return names.n_unique() > names.len() / 2
+
+
 def find_copies(table: pl.DataFrame) -> Iterator[tuple[str, str]]:
     """Columns that hold in each row what an earlier one holds, with that one."""
     seen: dict[tuple[object, int], list[str]] = {}

@@ -11,9 +11,11 @@ from stages.common.errors import UserError, wrong_name
 from stages.features.columns import as_category
 from stages.features.schema import Schema, Target
 from stages.formats.read import read_table
+from stages.prepare.doubts import find_doubts, stray_gaps
 from stages.prepare.infer_schema import find_feature, find_schema, find_target, names_rows
 from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
+from stages.prepare.written import read_written, with_written
 from stages.tools.init import roles
 from stages.tools.init.choose import Choice, Facts, choose
 from stages.tools.init.columns import Column, describe, say_kind
@@ -43,24 +45,64 @@ def survey(options: Options) -> dict[str, Any]:
     notes: list[str] = []
     table = read_table(Path(options.source), "PATH", notes.append)
     _check_named(table, options)
+    settings, reasons = _settings(table, options)
+    table, written, lines = read_written(table, _as_params(settings, options))
     has_target = table[options.target].is_not_null()
     labelled = table.filter(has_target)
     target = find_target(labelled[options.target], options.task or "auto")
-    columns = [_look_at(column, labelled, target, options) for column in table.iter_columns()]
+    columns = []
+    for column in table.iter_columns():
+        if column.name in reasons:
+            columns.append(_left_out(column, reasons[column.name]))
+            continue
+        line = _look_at(column, labelled, target, options)
+        columns.append(replace(line, setting=line.setting or settings.get(column.name)))
     columns = list(_without_copies(columns, table))
     prepare = _prepare_values(columns, options, target, has_gaps=not has_target.all())
-    schema = find_schema(labelled, PrepareParams.model_validate(prepare))
+    params = PrepareParams.model_validate(prepare)
+    schema = with_written(find_schema(labelled, params), written)
     choices = list(choose(_facts(schema, labelled)))
     return {
         "source": options.source,
         "num_rows": table.height,
-        "notes": notes,
+        "notes": [*notes, *lines],
         "columns": [asdict(column) for column in columns],
+        "warnings": [
+            *(line for column in columns for line in column.warnings),
+            *find_doubts(labelled, schema, params.columns),
+        ],
         "task": {"name": target.task, "why": _why_task(labelled[options.target], target, options)},
         "choices": [asdict(choice) for choice in choices],
         "values": _values(prepare, choices),
         "expectations": draft_suite(labelled, schema),
     }
+
+
+def _settings(
+    table: pl.DataFrame, options: Options
+) -> tuple[dict[str, str | dict[str, Any]], dict[str, str]]:
+    """What prepare has to be told to read each column, and why one can't be read at all."""
+    settings: dict[str, str | dict[str, Any]] = {}
+    reasons = {}
+    for column in table.iter_columns():
+        if column.name == options.key:
+            continue
+        if words := stray_gaps(column):
+            settings[column.name] = {"missing": words}
+        try:
+            read_written(table.select(column.name), _as_params(settings, options))
+        except UserError as error:
+            if column.name == options.target:
+                raise
+            settings[column.name] = "exclude"
+            reasons[column.name] = error.problems[0].message
+    return settings, reasons
+
+
+def _as_params(settings: Mapping[str, str | dict[str, Any]], options: Options) -> PrepareParams:
+    """The section `prepare` so far."""
+    values = _prepare_values([], options, None, has_gaps=False)
+    return PrepareParams.model_validate(values | {"columns": settings})
 
 
 def _check_named(table: pl.DataFrame, options: Options) -> None:
@@ -94,7 +136,12 @@ def _look_at(column: pl.Series, table: pl.DataFrame, target: Target, options: Op
     try:
         feature = find_feature(column, Settings())
     except UserError as error:
-        return _left_out(column, error.problems[0].message.split("\n")[0])
+        return _left_out(column, error.problems[0].message)
+    if feature.kind == "categorical" and roles.names_hardly_repeat(column):
+        num = column.n_unique()
+        return _left_out(
+            column, f"{num:,} different texts: categories that say nothing of new rows"
+        )
     share = roles.tells_target(table[name], table[target.name], is_class=target.classes is not None)
     if share >= roles.COPY:
         return _left_out(column, f"tells the target all alone ({share:.2%} of it): a leak")
@@ -107,7 +154,9 @@ def _look_at(column: pl.Series, table: pl.DataFrame, target: Target, options: Op
 
 def _left_out(column: pl.Series, why: str, *, is_known: bool = False) -> Column:
     """A column that nothing is learned from; `is_known`: prepare leaves it out by itself."""
-    return describe(column, LEFT_OUT, why, None if is_known else "exclude")
+    first, *_ = why.split("\n")
+    line = describe(column, LEFT_OUT, first, None if is_known else "exclude")
+    return line if first == why else replace(line, warnings=[why])
 
 
 def _without_copies(columns: list[Column], table: pl.DataFrame) -> Iterator[Column]:
@@ -126,15 +175,15 @@ def _without_copies(columns: list[Column], table: pl.DataFrame) -> Iterator[Colu
 
 
 def _prepare_values(
-    columns: list[Column], options: Options, target: Target, *, has_gaps: bool
+    columns: list[Column], options: Options, target: Target | None, *, has_gaps: bool
 ) -> dict[str, Any]:
     """The section `prepare`."""
     tie = {name: getattr(options, name) for name in ("group", "time") if getattr(options, name)}
     return {
         "source": options.source,
         "key": next((c.name for c in columns if c.role == "key"), None),
-        "target": target.name,
-        "task": options.task or target.task,
+        "target": options.target,
+        "task": options.task or ("auto" if target is None else target.task),
         "columns": {c.name: c.setting for c in columns if c.setting is not None},
         "missing": [],
         "drop_missing_target": has_gaps,
