@@ -18,7 +18,9 @@ from stages.features.schema import KINDS, Array, Feature, Moments
 from stages.features.spelling import BLANKS, MAX_FLOAT32, TRUE_WORDS, word_numbers
 from stages.features.written import read_numbers
 
+# Of more in the train rows, the most frequent but one are kept.
 MAX_CATEGORIES = 1000
+MOSTLY = 0.5
 
 
 def fits_float32(scaled: pl.Series) -> bool:
@@ -176,11 +178,17 @@ def check_single(column: pl.Series) -> None:
 
 
 def check_categories(column: pl.Series) -> None:
-    """Stop at lists and records, and at more different values than categories have."""
-    check_single(column)
-    num_values = as_category(column).n_unique()
-    if num_values > MAX_CATEGORIES:
-        raise undecided(column, f"has {num_values} different values, too many for categories")
+    """Stop at many values of which more than half are different, where nobody said that they are
+    categories.
+    """
+    values = as_category(column).drop_nulls()
+    num_values = values.n_unique()
+    if num_values > MAX_CATEGORIES and num_values > MOSTLY * values.len():
+        message = (
+            f"has {num_values} different values in {values.len()} rows: as categories they say "
+            "little of new rows"
+        )
+        raise undecided(column, message)
 
 
 def undecided(column: pl.Series, why: str) -> UserError:
@@ -190,8 +198,22 @@ def undecided(column: pl.Series, why: str) -> UserError:
     return UserError(Problem(f"the column '{column.name}' {why}", key=key, allowed=allowed))
 
 
-def encode_codes(column: pl.Series, categories: Sequence[str], key: str) -> Array:
-    """Codes from 1 in the order of `categories`; 0 for a null or anything else. (rows,) int64.
+def find_categories(column: pl.Series) -> list[str]:
+    """The categories of the train rows, sorted: of more than 1,000 the 999 most frequent."""
+    values = as_category(column).drop_nulls()
+    if values.n_unique() <= MAX_CATEGORIES:
+        return values.unique().sort().to_list()
+    counts = values.alias("value").value_counts(name="count")
+    counts = counts.sort("count", "value", descending=[True, False])
+    return counts["value"].head(MAX_CATEGORIES - 1).sort().to_list()
+
+
+def encode_codes(
+    column: pl.Series, categories: Sequence[str], key: str, gap_code: int = 0
+) -> Array:
+    """Codes from 1 in the order of `categories`, `gap_code` for a null, 0 for anything else.
+
+    (rows,) int64.
 
     Raises UserError when the column holds lists or records.
     """
@@ -199,8 +221,7 @@ def encode_codes(column: pl.Series, categories: Sequence[str], key: str) -> Arra
     codes = {category: code for code, category in enumerate(categories, start=1)}
     return (
         as_category(column)
-        .replace_strict(codes, default=0, return_dtype=pl.Int64)
-        .fill_null(0)
+        .replace_strict({**codes, None: gap_code}, default=0, return_dtype=pl.Int64)
         .to_numpy()
     )
 

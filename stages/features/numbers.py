@@ -76,12 +76,13 @@ class Encoded:
     values: Array
     flags: Array | None = None
     coded: bool = False
+    gap_code: int = 0
 
     @property
     def gaps(self) -> npt.NDArray[np.bool_]:
         """The places of gaps (rows,); of codes also where train has not seen the value."""
         if self.coded:
-            return np.asarray(self.values[:, 0] == 0)
+            return np.isin(self.values[:, 0], (0, self.gap_code))
         if self.flags is None:
             return np.zeros(len(self.values), dtype=np.bool_)
         return np.asarray(self.flags).astype(np.bool_)
@@ -93,7 +94,7 @@ def take_column(feature: Feature, place: Place | None, arrays: Mapping[str, Arra
     if place is None:
         return Encoded(array)
     flags = None if place.gap is None else array[:, place.gap]
-    return Encoded(array[:, place.values], flags, feature.kind in CODES)
+    return Encoded(array[:, place.values], flags, feature.kind in CODES, feature.gap_code)
 
 
 def quartiles(

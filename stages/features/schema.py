@@ -36,7 +36,8 @@ class Record(BaseModel):
 class Feature(Record):
     """One input column.
 
-    `missing`: the train split has gaps in it, so a column of zeros and ones says where.
+    `missing`: the train split has gaps in it, so a column of zeros and ones says where, or of a
+    categorical column a code of their own, behind that of the last category.
     `categories`: of a categorical column, as in train, sorted; code 0 is 'none of these'.
     `shape`: of an image, (channels, height, width); `layout` says how its rows hold it.
     `words`: of a text column, those that stand in two train rows or more, the most frequent first;
@@ -67,6 +68,11 @@ class Feature(Record):
     def is_array(self) -> bool:
         """Return whether a row of it is an array, and it has the tensor of its kind for itself."""
         return self.shape is not None
+
+    @property
+    def gap_code(self) -> int:
+        """The code of a gap in a categorical column: 0 where train has none."""
+        return len(self.categories or []) + 1 if self.missing else 0
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ class Schema(Record):
             if not features:
                 continue
             if kind in CODES:
-                inputs[kind] = [len(f.categories or []) + 1 for f in features]
+                inputs[kind] = [len(f.categories or []) + 1 + f.missing for f in features]
             elif kind in WORDS:
                 inputs[kind] = [n for f in features for n in (f.width, len(f.words or []) + 2)]
             elif features[0].is_array:
@@ -139,8 +145,9 @@ class Schema(Record):
             start, gap = 0, sum(feature.width for feature in features)
             for feature in features:
                 end = start + feature.width
-                places[feature.name] = Place(slice(start, end), gap if feature.missing else None)
-                start, gap = end, gap + feature.missing
+                has_flag = feature.missing and kind not in CODES
+                places[feature.name] = Place(slice(start, end), gap if has_flag else None)
+                start, gap = end, gap + has_flag
         return places
 
     def num_outputs(self) -> int:

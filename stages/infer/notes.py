@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from stages.features.columns import MAX_CATEGORIES
 from stages.features.drift import MAX_UNSEEN, Sums
 from stages.features.kind import kind_of
 from stages.features.numbers import take_column
-from stages.features.schema import Array, Schema, Statistics
+from stages.features.schema import CODES, Array, Schema, Statistics
 
 NUM_SHOWN = 5
 # More are only counted: what is kept must not grow with the file.
@@ -63,15 +64,20 @@ class Notes:
         for feature in self.schema.features:
             name = feature.name
             if gaps := 0 if feature.missing else self.gaps.get(name, 0):
-                lines.append(f"note: '{name}' is empty in {gaps} rows: taken as the train mean")
+                taken = "a value unseen in training" if feature.kind in CODES else "the train mean"
+                lines.append(f"note: '{name}' is empty in {gaps} rows: taken as {taken}")
             if rows := self.unseen_rows.get(name, 0):
                 values = sorted(self.unseen[name])
                 many = f"{len(values)}" + (" or more" if len(values) == MAX_KEPT else "")
                 shown = ", ".join(repr(text) for text in values[:NUM_SHOWN])
                 noun = "value" if len(values) == 1 else "values"
-                word = "drift" if rows > MAX_UNSEEN * self.num_rows else "note"
+                # With so many categories, train has rare values as well.
+                rare = len(feature.categories or []) >= MAX_CATEGORIES - 1
+                drifted = rows > MAX_UNSEEN * self.num_rows and not rare
+                word = "drift" if drifted else "note"
+                unseen = "rare or unseen in training" if rare else "unseen in training"
                 lines.append(
-                    f"{word}: '{name}' has {many} {noun} unseen in training, in {rows} of "
+                    f"{word}: '{name}' has {many} {noun} {unseen}, in {rows} of "
                     f"{self.num_rows} rows: {shown}"
                 )
             rows = self.num_rows - self.gaps.get(name, 0)

@@ -141,7 +141,7 @@ def _names(schema: Schema, kind: str, text_width: int) -> list[str]:
     if features[0].is_array:
         return [name for feature in features for name in _pixel_names(feature)]
     if kind in CODES:
-        return [f.name for f in features for _ in f.categories or []]
+        return [f.name for f in features for _ in range(len(f.categories or []) + f.missing)]
     if kind in WORDS:
         return [f.name for f in features for _ in range(text_width)]
     values = [f.name for f in features for _ in range(f.width)]

@@ -7,7 +7,7 @@ from operator import itemgetter
 import polars as pl
 
 from stages.common.errors import Problem, UserError, wrong_name
-from stages.features.columns import as_category, as_numeric, undecided
+from stages.features.columns import as_category, as_numeric, check_categories, undecided
 from stages.features.kind import ARRAY, BY_TYPE, kind_of
 from stages.features.kinds.datetime import with_format
 from stages.features.schema import KINDS, Class, Feature, FeatureKind, Schema, Target
@@ -117,6 +117,8 @@ def guess_kind(column: pl.Series) -> FeatureKind:
     _stop_at_long(column, f"prepare.columns.{column.name}")
     if sure <= BY_TYPE and column.dtype in TEXTS:
         stop_at_strays(column)
+    if kind == "categorical":
+        check_categories(column)
     return kind
 
 

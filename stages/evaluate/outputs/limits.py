@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from stages.evaluate.measure.bootstrap import Interval
 from stages.evaluate.outputs.markdown import code
 from stages.evaluate.outputs.slices import SMALL_ROWS, Slice
-from stages.features.schema import CODES, Class, Schema
+from stages.features.schema import CODES, WORDS, Class, Schema
 
 MAX_NAMED = 12
 
@@ -34,13 +34,15 @@ def find_limits(
     if any(not s.small for s in slices):
         yield "The worst of many slices is in part bad luck."
     columns = [f for f in schema.features if not f.is_array]
-    whole = [f.name for f in columns if not f.missing and f.kind not in CODES]
+    whole = [f.name for f in columns if not f.missing and f.kind not in (*CODES, *WORDS)]
     if whole:
         yield (
             "Training saw no gap in these columns; one is taken as the mean, or as false: "
             f"{name_all(whole)}."
         )
-    if named := [f.name for f in columns if f.kind in CODES]:
+    if named := [f.name for f in columns if f.kind in CODES and f.missing]:
+        yield f"Values that training did not see are all one to the model in {name_all(named)}."
+    if named := [f.name for f in columns if f.kind in CODES and not f.missing]:
         yield (
             "Values that training did not see, and gaps, are all one to the model in "
             f"{name_all(named)}."

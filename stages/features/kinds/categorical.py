@@ -1,6 +1,8 @@
 """Categories, (rows, columns) int64: a code for each text that train has, 0 for any other.
 
-A gap is 0 as well. 1 and 1.0 are one category; blanks around a text are no part of it.
+A gap has a code of its own, behind the last, where train has gaps; else it is 0 as well. Of more
+than 1,000 texts in train the 999 most frequent have codes: the others are 0, so that train has
+rows of it. 1 and 1.0 are one category; blanks around a text are no part of it.
 """
 
 import math
@@ -15,7 +17,7 @@ import numpy.typing as npt
 from stages.features.drift import Observed
 from stages.features.graph import Graph, join
 from stages.features.kind import BY_TYPE, Described
-from stages.features.numbers import Encoded, Rows, Sliced, stack
+from stages.features.numbers import Encoded, Rows, Sliced, stack, with_missing
 from stages.features.schema import Array, Feature, Moments, Statistics
 from stages.features.spelling import BLANKS, LEADING_ZERO, as_markdown
 
@@ -29,7 +31,7 @@ GAP = "''"
 NUMBERS = False
 # As many are slices of their own.
 MAX_SLICES = 20
-NONE_OF_THESE, OTHERS = "(missing or new)", "(others)"
+NONE_OF_THESE, NEW, OTHERS = "(missing or new)", "(new or rare)", "(others)"
 # From it on, a float64 stands for more than one whole number.
 FIRST_INEXACT = 2**53
 
@@ -42,19 +44,19 @@ def guess(column: "pl.Series") -> float:
 
 
 def infer(column: "pl.Series", key: str) -> Feature:
-    """Describe a column of single values, of which a few hundred are different."""
-    from stages.features.columns import check_categories
+    """Describe a column of single values."""
+    from stages.features.columns import check_single
 
-    check_categories(column)
+    check_single(column)
     return Feature(name=column.name, kind="categorical")
 
 
 def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
-    """Return `feature` with the categories of the train rows, sorted."""
-    from stages.features.columns import as_category
+    """Return `feature` with the categories of the train rows, sorted, and whether it has gaps."""
+    from stages.features.columns import as_category, find_categories
 
-    categories = as_category(column).drop_nulls().unique().sort().to_list()
-    return feature.model_copy(update={"categories": categories})
+    missing = as_category(column).null_count() > 0
+    return feature.model_copy(update={"categories": find_categories(column), "missing": missing})
 
 
 def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
@@ -109,7 +111,7 @@ def feed_program(feature: Feature, column: "pl.Series", key: str) -> Array:
     """Return the codes: a tensor holds no text."""
     from stages.features.columns import encode_codes
 
-    return encode_codes(column, feature.categories or [], key)
+    return encode_codes(column, feature.categories or [], key, feature.gap_code)
 
 
 def to_onnx(graph: Graph, features: list[Feature], names: list[str], statistics: Statistics) -> str:
@@ -120,13 +122,13 @@ def to_onnx(graph: Graph, features: list[Feature], names: list[str], statistics:
 
 def _look_up(graph: Graph, feature: Feature, name: str) -> str:
     # LabelEncoder takes no empty list; nothing is ever looked up.
-    categories = feature.categories or ["\0"]
+    texts = [*(feature.categories or []), *([""] if feature.missing else [])] or ["\0"]
     return graph.node(
         "LabelEncoder",
         [name],
         f"/categorical/code/{name}",
-        keys_strings=categories,
-        values_int64s=list(range(1, len(categories) + 1)),
+        keys_strings=texts,
+        values_int64s=list(range(1, len(texts) + 1)),
         default_int64=0,
     )
 
@@ -144,13 +146,24 @@ def to_torch(
 
 
 def tell(feature: Feature, column: "pl.Series") -> list[str]:
-    """Return nothing."""
-    return []
+    """Return how many rows hold a value that is too rare to be a category of its own."""
+    from stages.features.columns import MAX_CATEGORIES, as_category
+
+    categories, values = feature.categories or [], as_category(column).drop_nulls()
+    if len(categories) != MAX_CATEGORIES - 1 or values.n_unique() <= MAX_CATEGORIES:
+        return []
+    num_rare = int((~values.is_in(categories)).sum())
+    return [
+        f"'{feature.name}' has {values.n_unique()} different values: the {len(categories)} most "
+        f"frequent in training are categories; the others, in {num_rare} of {column.len()} rows, "
+        "are one to the model, with what training has not seen"
+    ]
 
 
 def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
-    """Return the categories, in the order of their codes."""
-    return {"categories": feature.categories}
+    """Return the categories in the order of their codes, and whether the next one is a gap's."""
+    gap = {"missing": True} if feature.missing else {}
+    return {"categories": feature.categories, **gap}
 
 
 def read_values(described: Described, values: list[object]) -> npt.NDArray[Any]:
@@ -210,8 +223,13 @@ def example(described: Described) -> object:
 
 
 def slices(feature: Feature, train: Encoded, test: Encoded, moments: list[Moments]) -> Sliced:
-    """Divide into the categories that most test rows have, the others together."""
-    return _frequent(feature.categories or [], np.array(test.values[:, 0], np.int64))
+    """Divide into the categories that most test rows have, the others together, and the gaps."""
+    codes = np.array(test.values[:, 0], np.int64)
+    is_gap = codes == feature.gap_code
+    labels, numbers = _frequent(feature.categories or [], np.where(is_gap, 0, codes))
+    if not feature.missing:
+        return labels, numbers
+    return with_missing([*labels[:-1], NEW], numbers, is_gap)
 
 
 def _frequent(categories: Sequence[str], codes: Rows) -> tuple[list[str], Rows]:
@@ -226,13 +244,14 @@ def _frequent(categories: Sequence[str], codes: Rows) -> tuple[list[str], Rows]:
 def observe(
     feature: Feature, column: "pl.Series", encoded: Encoded, moments: list[Moments]
 ) -> Observed:
-    """Return the values that are none of training's; a gap is no value."""
+    """Return the values that are none of training's, and the number of gaps, which are none."""
     import polars as pl
 
     from stages.features.columns import as_category
 
-    new = as_category(column.filter(pl.Series(encoded.gaps))).drop_nulls()
-    return Observed(unseen=new)
+    values = as_category(column)
+    new = values.filter(pl.Series(encoded.gaps)).drop_nulls()
+    return Observed(values.null_count(), unseen=new)
 
 
 def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:

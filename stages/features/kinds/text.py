@@ -193,10 +193,10 @@ def slices(feature: Feature, train: Encoded, test: Encoded, moments: list[Moment
 def observe(
     feature: Feature, column: "pl.Series", encoded: Encoded, moments: list[Moments]
 ) -> Observed:
-    """Return the number of words, and how many texts have none."""
+    """Return the sums of the numbers of words, where there are some."""
     numbers, sums = _count(encoded.values), Sums()
     sums.add(numbers[numbers > 0], moments[0])
-    return Observed(int((numbers == 0).sum()), [sums], of="number of words")
+    return Observed(sums=[sums], of="number of words")
 
 
 def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:

@@ -160,7 +160,7 @@ def fed(schema: Schema, statistics: Statistics, feeds: dict[str, Any]) -> dict[s
         values = feeds[feature.name]
         if feature.kind == "categorical":
             codes = {text: code for code, text in enumerate(feature.categories or [], start=1)}
-            column = np.array([codes.get(text, 0) for text in values])
+            column = np.array([{**codes, "": feature.gap_code}.get(text, 0) for text in values])
         else:
             moments = statistics.numeric.get(feature.name)
             scaled = (values - moments.mean) / moments.deviation if moments else values

@@ -90,11 +90,11 @@ def test_booleans_are_zeros_and_ones_with_an_indicator_of_gaps() -> None:
     assert boolean.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 1, 0]]
 
 
-def test_categories_are_coded_from_one_in_sorted_order_and_gaps_are_zero() -> None:
+def test_categories_are_coded_from_one_in_sorted_order_and_a_gap_behind_the_last() -> None:
     schema, statistics = fit(MIXED, key="id")
     categorical = encoded(MIXED, schema, statistics)["categorical"]
     assert categorical.dtype == np.int64
-    assert categorical.tolist() == [[2], [1], [0], [2]]
+    assert categorical.tolist() == [[2], [1], [3], [2]]
 
 
 def test_the_schema_tells_models_the_shapes_of_the_arrays() -> None:
@@ -105,7 +105,7 @@ def test_the_schema_tells_models_the_shapes_of_the_arrays() -> None:
     for kind in ("numeric", "boolean"):
         assert list(arrays[kind].shape[1:]) == inputs[kind]
     assert len(inputs["categorical"]) == arrays["categorical"].shape[1]
-    assert inputs["categorical"] == [3]
+    assert inputs["categorical"] == [4]
 
 
 def test_a_category_that_train_does_not_have_is_code_zero() -> None:

@@ -44,7 +44,7 @@ def project() -> Project:
 
 
 def test_it_is_used_without_the_project_for_all_kinds_of_columns(tmp_path: Path) -> None:
-    codes = {"Bergen": 1, "Oslo": 2, "Tromsø": 3}
+    codes = {"Bergen": 1, "Oslo": 2, "Tromsø": 3, None: 4}
     assert_used_alone(ALONE, tmp_path, lambda town: codes.get(town, 0))
 
 
