@@ -9,6 +9,8 @@ from stages.features.schema import CODES, WORDS
 
 # The numbers that a text becomes where a model doesn't say otherwise.
 TEXT_WIDTH = 64
+# Of the first numbers of a word.
+INITIAL_DEVIATION = 0.1
 
 
 class Flatten(nn.Module):
@@ -54,6 +56,9 @@ class TextBag(nn.Module):
         super().__init__()
         self.lengths, nums = shape[::2], shape[1::2]
         self.tables = nn.ModuleList(nn.Embedding(num, width) for num in nums)
+        for table in self.tables.parameters():
+            # A word that training hardly meets must stay as quiet as it begins.
+            nn.init.normal_(table, std=INITIAL_DEVIATION)
         for column, num in enumerate(nums):
             self.register_buffer(f"weights{column}", _weights(num), persistent=False)
 
