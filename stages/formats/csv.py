@@ -83,7 +83,7 @@ def _read_texts(path: Path, schema: Schema, key: str, noticed: Noticed) -> Itera
     file = open_csv(path, noticed)
     if not file.has_header:
         _check_width(file.names, schema, key)
-    check_columns(pl.DataFrame(schema=file.names), schema, key)
+    check_columns(pl.DataFrame(schema=dict.fromkeys(file.names, pl.String)), schema, key)
     for texts in file.read(needed_columns(schema)):
         table = texts.table.select(needed_columns(schema))
         yield Chunk(table, texts.rows, texts.damaged)

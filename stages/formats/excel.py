@@ -45,7 +45,7 @@ def read_plain(path: Path, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]
 def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
     """The columns of `schema`, each text read as what training has in that column."""
     layout, rows = _open(path, noticed)
-    check_columns(pl.DataFrame(schema=layout.names), schema, key)
+    check_columns(pl.DataFrame(schema=dict.fromkeys(layout.names, pl.String)), schema, key)
     for part in _tables(layout, rows, chunk_rows(schema)):
         texts = plain(part.table.select(needed_columns(schema)))
         yield Chunk(read_texts(texts, schema, noticed), part.rows, part.damaged)

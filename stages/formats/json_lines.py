@@ -104,7 +104,7 @@ def _check_names(table: pl.DataFrame, lines: list[Line], schema: Schema, key: st
         for line in lines:
             if find_damage(line.text) is None:
                 names |= dict.fromkeys(json.loads(line.text))
-    check_columns(pl.DataFrame(schema=list(names)), schema, key)
+    check_columns(pl.DataFrame(schema=dict.fromkeys(names, pl.String)), schema, key)
 
 
 def _without_nested(chunk: Chunk, lines: list[Line], schema: Schema) -> Chunk:

@@ -22,7 +22,7 @@ from stages.features.encode import encode, row_keys
 from stages.features.schema import KINDS, Array, Schema, Statistics, write_record
 from stages.features.spelling import as_line
 from stages.formats.read import read_table
-from stages.prepare.doubts import find_doubts
+from stages.prepare.doubts import find_doubts, stop_at_total
 from stages.prepare.expectations.run import check_expectations
 from stages.prepare.fit import fit_schema, fit_statistics, tell
 from stages.prepare.infer_schema import SOURCE, find_schema, names_rows
@@ -41,6 +41,7 @@ def prepare(params: Params, out: Path) -> None:
     table, written, lines = read_written(table, section)
     for line in lines:
         print(line)
+    stop_at_total(table, SOURCE)
     suite = None if section.expectations is None else Path(section.expectations)
     check_expectations(table, suite, section.source, out)
 

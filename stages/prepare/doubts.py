@@ -5,10 +5,12 @@ Where a few values make the texts of a column of numbers, they decide what the c
 prepare stops; the rest is said on the screen. What `prepare.columns` names is meant so.
 """
 
+import math
 from collections.abc import Container, Iterator, Sequence
 from typing import cast
 
 import polars as pl
+from polars import selectors as cs
 
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.schema import CODES, Feature, Schema
@@ -46,6 +48,7 @@ _GAPS = (*_LIKELY_GAPS, "none", "nil", "missing", "unknown", "undefined", "void"
 # Numbers that stand for 'no value' where they lie far from all others.
 _SENTINELS = (-99, -999, -9999, -99999, 9999, 99999, 999999)
 _NO_TEXTS = pl.DataFrame(schema={"row": pl.UInt32, "text": pl.String})
+_TOTAL = r"^(?i:(?:grand |sub-?)?totals?|sum|gesamt|summe|insgesamt|totale|suma):?$"
 
 
 def stop_at_strays(column: pl.Series) -> None:
@@ -82,6 +85,35 @@ def _find_strays(texts: pl.DataFrame) -> tuple[pl.DataFrame, str]:
         if few or (strays["text"].n_unique() == 1 and good["text"].n_unique() > MAX_CODES):
             return strays, what
     return _NO_TEXTS, ""
+
+
+def stop_at_total(table: pl.DataFrame, key: str) -> None:
+    """Raise UserError where the last row sums up the others, as reports have it.
+
+    It holds a word for that, which stands nowhere else in its column, and each number in it is the
+    sum of those above.
+    """
+    if table.height < 3:
+        return
+    last, above = table[-1], table[:-1]
+    words = [
+        column.name
+        for column in table.select(pl.col(pl.String)).iter_columns()
+        if last[column.name].str.contains(_TOTAL)[0]
+        and last.item(0, column.name) not in column[:-1]
+    ]
+    sums = [
+        math.isclose(float(last.item(0, column.name)), float(column.sum()), rel_tol=1e-6)
+        for column in above.select(cs.numeric()).iter_columns()
+        if last.item(0, column.name) is not None
+    ]
+    if words and all(sums):
+        shown = shorten(repr(last.item(0, words[0])))
+        message = (
+            f"the last row ({table.height - 1}) is no row like the others: {shown} stands in "
+            f"'{words[0]}', and its numbers are the sums of those above; remove it from the file"
+        )
+        raise UserError(Problem(message, key=key))
 
 
 def _stray(name: str, texts: pl.DataFrame, strays: pl.DataFrame, what: str) -> Problem:

@@ -48,23 +48,25 @@ def read_written(
     say how its numbers are written.
     """
     columns, written, lines, problems = [], {}, [], []
-    gaps: Gaps = Counter()
+    noticed = Noticed()
     for column in table.iter_columns():
         said = params.column(column.name)
         if said.kind == "exclude" or column.name == params.key or column.dtype.is_nested():
             continue
         try:
-            read, how = _read(column, said, params, gaps)
+            read, how = _read(column, said, params, noticed.gaps)
         except UserError as error:
             problems += error.problems
             continue
         if how.decimal is not None and said.decimal is None and said.thousands is None:
             lines.append(_line(column, read, how))
+        if column.dtype == pl.String and read.dtype.is_float():
+            noticed.add_infinite(column.name, read)
         columns.append(read)
         written[column.name] = how
     if problems:
         raise UserError(*problems)
-    return table.with_columns(columns), written, [*Noticed(gaps=gaps).lines(), *lines]
+    return table.with_columns(columns), written, [*noticed.lines(), *lines]
 
 
 def with_written(schema: Schema, written: Mapping[str, Written]) -> Schema:

@@ -100,26 +100,31 @@ def find_layout(
     said = _SEP.match(data)
     begin, line = (said.end(), 2) if said else (0, 1)
     named = said[1].decode() if said else None
-    first = read_rows(data, named or separator, begin, line, is_last=is_last)
-    if not first:
-        return None
-    own = _try(first, named or separator, expected)
+    reason = ""
+    try:
+        first = read_rows(data, named or separator, begin, line, is_last=is_last)
+    except ValueError as error:
+        # By another separator, its quotes may be in place.
+        first, reason = [], str(error)
+    own = _try(first, named or separator, expected) if first else None
     trial = own
-    if named is None and (own.share < 1 or _could_be_other(first[own.header], separator)):
+    if named is None and (own is None or own.share < 1 or _could_be_other(own, separator)):
         others = [
             _try(rows, other, expected)
             for other in SEPARATORS
             if other != separator and (rows := _safely(data, other, is_last=is_last))
         ]
         trial = _best(own, others)
-    return _lay_out(trial, own, expected, named)
+    if trial is None and reason:
+        raise ValueError(reason)
+    return None if trial is None else _lay_out(trial, separator, expected, named)
 
 
 def lay_out_rows(rows: Sequence[list[str]], expected: Collection[str]) -> Layout:
     """The layout of rows that need no separator; `start` counts the rows above the first one."""
     first = [_Row(n, n + 1, n + 1, n + 2, fields, False) for n, fields in enumerate(rows)]
     trial = _try(first, "", expected)
-    return _lay_out(trial, trial, expected, None)
+    return _lay_out(trial, trial.separator, expected, None)
 
 
 def read_rows(data: bytes, separator: str, place: int, line: int, *, is_last: bool) -> list[_Row]:
@@ -158,8 +163,9 @@ def _safely(data: bytes, separator: str, *, is_last: bool) -> list[_Row]:
     return [] if any(row.is_doubtful for row in rows) else rows
 
 
-def _could_be_other(row: _Row, separator: str) -> bool:
-    return any(other in text for text in row.fields for other in SEPARATORS if other != separator)
+def _could_be_other(trial: _Trial, separator: str) -> bool:
+    fields = trial.rows[trial.header].fields
+    return any(other in text for text in fields for other in SEPARATORS if other != separator)
 
 
 def _try(rows: list[_Row], separator: str, expected: Collection[str]) -> _Trial:
@@ -176,40 +182,41 @@ def _try(rows: list[_Row], separator: str, expected: Collection[str]) -> _Trial:
     return _Trial(separator, rows, lead if fits and not are_numbers(fields) else 0, is_named=False)
 
 
-def _best(own: _Trial, others: Sequence[_Trial]) -> _Trial:
+def _best(own: _Trial | None, others: Sequence[_Trial]) -> _Trial | None:
     """The trial by another separator where that alone fits. Raises ValueError where two fit."""
     fits = [each for each in others if each.share == 1 and len(each.rows) > each.header + 1]
     named = [each for each in fits if each.is_named]
-    if own.is_named and own.width > 1:
-        return own
     fits = named or fits
-    if own.share == 1 and own.header == 0 and not named:
-        same = [each for each in fits if each.header == 0]
-        if not same or len(own.rows) == 1:
+    if own is not None:
+        if own.is_named and own.width > 1:
             return own
-        fits = [own, *same]
-    elif own.share >= MOST and not named and all(each.header for each in fits):
-        return own
+        if own.share == 1 and own.header == 0 and not named:
+            same = [each for each in fits if each.header == 0]
+            if not same or len(own.rows) == 1:
+                return own
+            fits = [own, *same]
+        elif own.share >= MOST and not named and all(each.header for each in fits):
+            return own
     if len(fits) > 1:
         shown = " or ".join(SEPARATORS[each.separator] for each in fits)
         raise ValueError(
             f"its columns may be divided by {shown}: write the right one into a line of its own "
-            f"above the header, as sep={own.separator}"
+            f"above the header, as sep={fits[0].separator}"
         )
     return fits[0] if fits else own
 
 
-def _lay_out(trial: _Trial, own: _Trial, expected: Collection[str], named: str | None) -> Layout:
+def _lay_out(trial: _Trial, separator: str, expected: Collection[str], named: str | None) -> Layout:
     row, remarks = trial.rows[trial.header], []
-    if trial.separator != own.separator:
-        remarks.append(f"is divided by {SEPARATORS[trial.separator]}, and read so")
-    elif named is not None:
+    if named is not None:
         remarks.append(f"is divided by {SEPARATORS[named]}, as its first line says")
+    elif trial.separator != separator:
+        remarks.append(f"is divided by {SEPARATORS[trial.separator]}, and read so")
     below = [r.fields for r in trial.rows[trial.header + 1 :] if len(r.fields) == trial.width]
     has_header = trial.is_named or is_header(row.fields, below, expected)
     _check_widths(trial)
     if trial.header:
-        shown = next(text for text in trial.rows[0].fields if text)
+        shown = next((text for text in trial.rows[0].fields if text), "")
         num = trial.header
         remarks.append(
             f"has {num} line{'s' if num > 1 else ''} above its header, which begins in line "

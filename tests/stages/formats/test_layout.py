@@ -117,6 +117,7 @@ def test_wide_letters_are_known_with_and_without_a_mark(tmp_path: Path, encoding
         ("a;b;c\n1.5;2;x\n2.5;3;y\n", "';'", ["a", "b", "c"]),
         ("a;b\n1,5;2,5\n3,5;4,5\n", "';'", ["a", "b"]),
         ("a|b\n1|x\n", "'|'", ["a", "b"]),
+        ('"a";"b"\n"1,5";"x"\n', "';'", ["a", "b"]),
         ("a\tb\n1\tx, y\n", "tabs", ["a", "b"]),
         ('a;b\n"1;2";"x\n,y"\n3;4\n', "';'", ["a", "b"]),
         ("Price, net;Date\n1.5;2\n2.5;3\n", "';'", ["Price, net", "Date"]),
