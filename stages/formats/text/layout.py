@@ -71,12 +71,15 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Trial:
-    """The first rows by one separator, without titles: `header` is the place of the first row."""
+    """The first rows by one separator: `header` is the place of the first one that is no title.
+
+    `num_named`: how many names that are asked for stand in it.
+    """
 
     separator: str
     rows: list[_Row]
     header: int
-    is_named: bool
+    num_named: int
 
     @property
     def width(self) -> int:
@@ -170,8 +173,8 @@ def _could_be_other(trial: _Trial, separator: str) -> bool:
 
 def _try(rows: list[_Row], separator: str, expected: Collection[str]) -> _Trial:
     for place, row in enumerate(rows):
-        if any(text in expected for text in row.fields if text):
-            return _Trial(separator, rows, place, is_named=True)
+        if num_named := sum(text in expected for text in row.fields if text):
+            return _Trial(separator, rows, place, num_named)
         if not row.is_title:
             break
     lead = next((place for place, row in enumerate(rows) if not row.is_title), 0)
@@ -179,16 +182,17 @@ def _try(rows: list[_Row], separator: str, expected: Collection[str]) -> _Trial:
     width, how_many = widths.most_common(1)[0]
     fields = rows[lead].fields
     fits = width == len(fields) and how_many >= MOST * len(rows[lead:]) and how_many > 1
-    return _Trial(separator, rows, lead if fits and not are_numbers(fields) else 0, is_named=False)
+    return _Trial(separator, rows, lead if fits and not are_numbers(fields) else 0, 0)
 
 
 def _best(own: _Trial | None, others: Sequence[_Trial]) -> _Trial | None:
     """The trial by another separator where that alone fits. Raises ValueError where two fit."""
     fits = [each for each in others if each.share == 1 and len(each.rows) > each.header + 1]
-    named = [each for each in fits if each.is_named]
+    most = max((each.num_named for each in fits), default=0)
+    named = [each for each in fits if most and each.num_named == most]
     fits = named or fits
     if own is not None:
-        if own.is_named and own.width > 1:
+        if own.num_named >= max(most, 1) and own.width > 1:
             return own
         if own.share == 1 and own.header == 0 and not named:
             same = [each for each in fits if each.header == 0]
@@ -213,7 +217,7 @@ def _lay_out(trial: _Trial, separator: str, expected: Collection[str], named: st
     elif trial.separator != separator:
         remarks.append(f"is divided by {SEPARATORS[trial.separator]}, and read so")
     below = [r.fields for r in trial.rows[trial.header + 1 :] if len(r.fields) == trial.width]
-    has_header = trial.is_named or is_header(row.fields, below, expected)
+    has_header = trial.num_named > 0 or is_header(row.fields, below, expected)
     _check_widths(trial)
     if trial.header:
         shown = next((text for text in trial.rows[0].fields if text), "")

@@ -153,7 +153,10 @@ def test_two_separators_that_fit_are_asked_about(tmp_path: Path) -> None:
     table, lines = said(written(tmp_path, "sep=,\n" + content))
     assert table.rows() == [("1;x", 2), ("3;y", 4)]
     assert lines == ["note: FILE is divided by ',', as its first line says"]
-    # A name that is asked for answers as well.
+    # A name that is asked for answers as well, and two names more surely than one.
+    found = find_layout(b"c0\t,c1\n,\n", "\t", ("c0", "c1"), is_last=True)
+    assert found is not None
+    assert found.names == ["c0", "c1"]
     assert said(written(tmp_path, content), "b,c")[0].columns == ["a", "b,c"]
 
 
