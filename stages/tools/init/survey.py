@@ -11,7 +11,7 @@ from stages.common.errors import UserError, wrong_name
 from stages.features.columns import as_category
 from stages.features.schema import Schema, Target
 from stages.formats.read import read_table
-from stages.prepare.doubts import find_doubts, stray_gaps
+from stages.prepare.doubts import find_doubts, stop_at_total, stray_gaps
 from stages.prepare.infer_schema import find_feature, find_schema, find_target, names_rows
 from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
@@ -47,6 +47,7 @@ def survey(options: Options) -> dict[str, Any]:
     _check_named(table, options)
     settings, reasons = _settings(table, options)
     table, written, lines = read_written(table, _as_params(settings, options))
+    stop_at_total(table, "PATH")
     has_target = table[options.target].is_not_null()
     labelled = table.filter(has_target)
     target = find_target(labelled[options.target], options.task or "auto")
