@@ -14,7 +14,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from stages.features.schema import Cycle
+
 ISO: Final = "ISO 8601"
+DAY = 86_400.0
+PERIODS: Final[dict[Cycle, float]] = {"year": 365.2425 * DAY, "week": 7 * DAY, "day": DAY}
+# Of a cycle: what lies no further apart in it is at the same place.
+SAME_PLACE = 0.01
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 _MONTHS = (
@@ -174,3 +180,10 @@ def _offset(text: str | None) -> int | None:
     digits = text[1:].replace(":", "").ljust(4, "0")
     minutes = int(digits[:2]) * 60 + int(digits[2:])
     return -60 * minutes if text[0] == "-" else 60 * minutes
+
+
+def varies(seconds: npt.NDArray[np.float64], period: float) -> bool:
+    """Return whether times span a cycle, and are not all at the same place of it."""
+    turns = seconds / period
+    apart = np.abs((turns - turns[0] + 0.5) % 1.0 - 0.5)
+    return bool(np.ptp(turns) >= 1 and apart.max() > SAME_PLACE)

@@ -26,9 +26,9 @@ from stages.features.numbers import (
     stack,
     with_missing,
 )
-from stages.features.schema import Array, Cycle, Feature, Moments, Statistics
+from stages.features.schema import Array, Feature, Moments, Statistics
 from stages.features.spelling import BLANKS
-from stages.features.times import ISO, name_format, read_text, write_text
+from stages.features.times import DAY, ISO, PERIODS, name_format, read_text, varies, write_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,10 +38,6 @@ TYPE: Final = "float64"
 PROGRAM_TYPE: Final = "float64"
 GAP = "NaN"
 NUMBERS = False
-DAY = 86_400.0
-PERIODS: Final[dict[Cycle, float]] = {"year": 365.2425 * DAY, "week": 7 * DAY, "day": DAY}
-# Of a cycle: what lies no further apart in it is at the same place.
-SAME_PLACE = 0.01
 # Beyond the years 1 to 9999 there is no date.
 _FIRST, _LAST = -62_135_596_800.0, 253_402_300_800.0
 
@@ -73,7 +69,7 @@ def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
     """Return `feature` with its gaps and cycles as the train rows have them."""
     seconds = _seconds(feature, column, key)
     known = seconds[~np.isnan(seconds)]
-    cycles = [name for name, period in PERIODS.items() if len(known) and _varies(known, period)]
+    cycles = [name for name, period in PERIODS.items() if len(known) and varies(known, period)]
     changes = {"missing": len(known) < len(seconds), "cycles": cycles or None}
     return feature.model_copy(update={**changes, "width": 1 + 2 * len(cycles)})
 
@@ -292,13 +288,6 @@ def observe(
 def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
     """Return mean and deviation of training."""
     return moments
-
-
-def _varies(seconds: npt.NDArray[np.float64], period: float) -> bool:
-    """Return whether times span a cycle, and are not all at the same place of it."""
-    turns = seconds / period
-    apart = np.abs((turns - turns[0] + 0.5) % 1.0 - 0.5)
-    return bool(np.ptp(turns) >= 1 and apart.max() > SAME_PLACE)
 
 
 def _seconds(feature: Feature, column: "pl.Series", key: str) -> npt.NDArray[np.float64]:

@@ -82,7 +82,7 @@ def survey(options: Options) -> dict[str, Any]:
 def _settings(
     table: pl.DataFrame, options: Options
 ) -> tuple[dict[str, str | dict[str, Any]], dict[str, str]]:
-    """What prepare has to be told to read each column, and why one can't be read at all."""
+    """The settings with which prepare can read each column; the reasons of those it can't."""
     settings: dict[str, str | dict[str, Any]] = {}
     reasons = {}
     for column in table.iter_columns():

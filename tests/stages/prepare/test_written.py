@@ -182,7 +182,11 @@ def test_new_rows_of_each_kind_of_file_and_in_json_are_read_as_in_training(
     price, town = schema.features
     assert (price.decimal, price.thousands, price.missing_words) == (",", ".", ["?", "-1"])
     assert town == Feature(
-        name="town", kind="categorical", categories=["Bergen", "Oslo"], missing_words=["?", "-1"]
+        name="town",
+        kind="categorical",
+        missing=True,
+        categories=["Bergen", "Oslo"],
+        missing_words=["?", "-1"],
     )
     records = [{"id": n, "price": p, "town": t} for n, (p, t, _) in enumerate(NEW)]
     records += [{"id": 50, "price": 1299.99, "town": "Oslo"}, {"id": 51, "price": -1, "town": "?"}]
