@@ -16,6 +16,8 @@ FEW_ROWS, MANY_ROWS = 2_000, 100_000
 # Optimizer steps of a training: the epochs follow from them.
 NUM_STEPS = 6_000
 MIN_EPOCHS, MAX_EPOCHS = 8, 100
+# Of texts, of which a model knows a word after a few epochs or never.
+TEXT_STEPS = 1_000
 # A class with a smaller share of the rows is rare: accuracy alone would overlook it.
 RARE_SHARE = 0.1
 NUM_CLASSES_SHOWN = 50
@@ -41,12 +43,14 @@ class Choice:
 
 def choose(facts: Facts) -> Iterator[Choice]:
     """Yield the choices in the order of params.yaml."""
+    schema = facts.schema
     batch_size = _batch_size(facts.num_train)
-    epochs = _epochs(facts.num_train, batch_size)
-    if facts.schema.of_kind("image"):
+    if schema.of_kind("image"):
         yield from _for_images(facts, batch_size)
+    elif schema.of_kind("text") and len(schema.of_kind("text")) == len(schema.features):
+        yield from _for_texts(facts, batch_size)
     else:
-        yield from _for_tables(facts, epochs)
+        yield from _for_tables(facts, batch_size)
     yield Choice("train.batch_size", batch_size, f"{facts.num_train:,} train rows")
     if facts.schema.target.task == "regression":
         yield from _for_amounts()
@@ -54,12 +58,28 @@ def choose(facts: Facts) -> Iterator[Choice]:
         yield from _for_classes(facts)
 
 
-def _for_tables(facts: Facts, epochs: int) -> Iterator[Choice]:
+def _for_texts(facts: Facts, batch_size: int) -> Iterator[Choice]:
+    why = "texts alone: a weight for each word is hard to beat, and fast"
+    yield Choice("build.model", {"name": "linear"}, why)
+    epochs = _epochs(facts.num_train, batch_size, TEXT_STEPS, 3, 30)
+    yield Choice("train.epochs", epochs, f"about {TEXT_STEPS:,} steps, and early stopping")
+    optimizer = {"name": "AdamW", "lr": 0.02, "weight_decay": 0.0}
+    yield Choice("train.optimizer", optimizer, "a word that is seldom met learns in few steps")
+    yield Choice("train.ema", 0.99, "an average of the last steps' weights varies less")
+    space = {"train.optimizer.lr": {"low": 1e-3, "high": 0.1, "log": True}}
+    yield Choice("tune.space", space, "where a search would look")
+
+
+def _for_tables(facts: Facts, batch_size: int) -> Iterator[Choice]:
+    texts = facts.schema.of_kind("text")
     few = facts.num_train < FEW_ROWS
     model = {"name": "mlp", "width": 64 if few else 256, "layers": 2, "dropout": 0.2}
     why = "few rows: a small network" if few else "rows enough for a wider network"
     yield Choice("build.model", model, f"columns of a table; {why}")
-    yield Choice("train.epochs", epochs, f"about {NUM_STEPS:,} steps, and early stopping")
+    # Each step goes through the vectors of all words.
+    steps = TEXT_STEPS if texts else NUM_STEPS
+    epochs = _epochs(facts.num_train, batch_size, steps, MIN_EPOCHS, MAX_EPOCHS)
+    yield Choice("train.epochs", epochs, f"about {steps:,} steps, and early stopping")
     optimizer = {"name": "AdamW", "lr": 2e-3, "weight_decay": 0.05}
     yield Choice("train.optimizer", optimizer, "the usual start for a network on a table")
     yield Choice("train.ema", 0.99, "an average of the last steps' weights varies less")
@@ -97,8 +117,8 @@ def _for_classes(facts: Facts) -> Iterator[Choice]:
     yield Choice("train.loss", {"name": "CrossEntropyLoss"}, f"{len(classes)} classes")
     metrics = ["f1_macro", "accuracy"] if rare else ["accuracy", "f1_macro"]
     metrics += ["log_loss", *(["roc_auc"] if len(classes) <= NUM_CLASSES_SHOWN else [])]
-    why = f"the rarest class has {facts.rarest:.1%} of the rows, and counts as much as the others"
-    yield Choice("evaluate.metrics", metrics, why if rare else "classes of like size")
+    why = f"the rarest class has {facts.rarest or 0:.1%} of the rows"
+    yield Choice("evaluate.metrics", metrics, why)
     stopping = {"metric": "loss", "patience": 12}
     yield Choice("train.early_stopping", stopping, "ends when validation gets no better")
 
@@ -109,9 +129,9 @@ def _batch_size(num_rows: int) -> int:
     return 1 << max(5, min(10, exponent))
 
 
-def _epochs(num_rows: int, batch_size: int) -> int:
+def _epochs(num_rows: int, batch_size: int, num_steps: int, low: int, high: int) -> int:
     steps = max(1, num_rows // batch_size)
-    return max(MIN_EPOCHS, min(MAX_EPOCHS, round(NUM_STEPS / steps)))
+    return max(low, min(high, round(num_steps / steps)))
 
 
 def _space(widths: list[int], key: str) -> dict[str, Any]:

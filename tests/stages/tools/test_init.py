@@ -139,6 +139,37 @@ def test_choices_follow_from_task_and_rows(tmp_path: Path) -> None:
     assert amount["evaluate.metrics"][0] == "rmse"
 
 
+def test_texts_alone_are_weighed_word_by_word(tmp_path: Path) -> None:
+    words = [f"word {n % 7} of {n} in all" for n in range(NUM_ROWS)]
+    found = look(tmp_path, ships(words=words).select("words", "Survived"))
+    assert line(found, "words")["role"] == "text"
+    assert found["values"]["build.model"] == {"name": "linear"}
+    found = look(tmp_path, ships(words=words))
+    assert found["values"]["build.model"]["name"] == "mlp"
+
+
+def test_what_people_write_is_declared_for_prepare(tmp_path: Path) -> None:
+    table = ships(
+        fare=[f"1.{n % 900 + 100},5" for n in range(NUM_ROWS)],
+        born=[f"{1 + n % 28}/{1 + n % 12}/1890" for n in range(NUM_ROWS)],
+        size=[("?" if n % 9 == 4 else str(150 + n % 40)) for n in range(NUM_ROWS)],
+        ticket=[f"PC{n}" for n in range(NUM_ROWS)],
+        price=[f"{n % 9 + 1},{n % 900 + 100}" for n in range(NUM_ROWS)],
+    )
+    found = look(tmp_path, table)
+    roles = {name: line(found, name)["role"] for name in ("fare", "born", "size")}
+    assert roles == {"fare": "numeric", "born": "datetime", "size": "numeric"}
+    assert found["values"]["prepare.columns"] == {
+        "size": {"missing": ["?"]},
+        "ticket": "exclude",
+        "price": "exclude",
+    }
+    # Which of both a comma is, a person has to say: the two lines are shown.
+    (warning,) = line(found, "price")["warnings"]
+    assert "decimal: ','" in warning
+    assert 'thousands: ","' in warning
+
+
 def test_a_rare_class_moves_the_first_metric() -> None:
     from stages.features.schema import Feature, Schema, Target
 
