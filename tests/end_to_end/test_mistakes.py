@@ -94,7 +94,7 @@ MISTAKES = {
         source("x.parquet", b"PAR1 nonsense"), ("cannot read", "x.parquet", "prepare.source")
     ),
     "another kind of file": Mistake(
-        source("x.xlsx", b"PK"), ("not a kind of table", ".parquet, .csv")
+        source("x.xlsb", b"PK"), ("not a kind of table", ".parquet, .csv")
     ),
     "missing target": Mistake(
         params("target: label", "target: labl"),

@@ -172,12 +172,10 @@ def _could_be_other(trial: _Trial, separator: str) -> bool:
 
 
 def _try(rows: list[_Row], separator: str, expected: Collection[str]) -> _Trial:
-    for place, row in enumerate(rows):
-        if num_named := sum(text in expected for text in row.fields if text):
-            return _Trial(separator, rows, place, num_named)
-        if not row.is_title:
-            break
     lead = next((place for place, row in enumerate(rows) if not row.is_title), 0)
+    named = [sum(text in expected for text in row.fields if text) for row in rows[: lead + 1]]
+    if most := max(named):
+        return _Trial(separator, rows, named.index(most), most)
     widths = Counter(len(row.fields) for row in rows[lead:])
     width, how_many = widths.most_common(1)[0]
     fields = rows[lead].fields

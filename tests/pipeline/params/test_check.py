@@ -94,7 +94,7 @@ LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
         "source: data/raw.d",
         [("prepare.source", ".parquet, .csv")],
     ),
-    ("raw/digits_new.parquet", "raw/digits_new.xlsx", [("infer.input", "not a kind of table")]),
+    ("raw/digits_new.parquet", "raw/digits_new.xlsb", [("infer.input", "not a kind of table")]),
     (
         "raw/digits_new.parquet",
         "infer/predictions.parquet",
