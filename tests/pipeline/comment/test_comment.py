@@ -15,7 +15,17 @@ from pipeline.comment.archive import read_member
 from pipeline.comment.comment import MARKER
 from pipeline.comment.sanitise import BREAK, MAX_COMMENT_BYTES, cut, make_safe, one_line
 from tests.conftest import ROOT
-from tests.support.hosts import BOT, SHA, TOKEN, Host, archive, comment, make_host, pull, serving
+from tests.pipeline.comment.hosts import (
+    BOT,
+    SHA,
+    TOKEN,
+    Host,
+    archive,
+    comment,
+    make_host,
+    pull,
+    serving,
+)
 
 Post = Callable[..., int]
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.comment import post as post_comment
 from pipeline.comment.comment import MARKER
-from tests.support.hosts import SHA, TOKEN, GitLabHost, serving
+from tests.pipeline.comment.hosts import SHA, TOKEN, GitLabHost, serving
 
 
 def request(iid: int, source: int = 3, status: str | None = "success") -> dict[str, Any]:
