@@ -77,6 +77,10 @@ EDGES = {
         "stages.formats.text.compressed",
         "stages.formats.text.layout",
         "stages.formats.text.pieces",
+        # The names of a folder's files.
+        "stages.formats.images.folder",
+        "stages.formats.images.idx_files",
+        "stages.formats.folders.folder_kind",
         "stages.training.compatibility",
         "stages.training.params",
     ),

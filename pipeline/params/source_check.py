@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.params.source_head import FOLDER, Head, read_column, read_head, type_of
+from pipeline.params.source_head import Head, read_column, read_head, type_of
 from stages.common.config import get_path
 from stages.common.errors import Problem, UserError, did_you_mean, shorten, wrong_name
 from stages.common.yamlfile import read_yaml
@@ -135,15 +135,16 @@ def check_new_rows(params: PrepareParams, infer: InferParams, head: Head) -> lis
     new = read_head(Path(infer.input), [*head.columns])
     if new is None:
         return []
-    if new.columns == FOLDER:
-        if head.columns == FOLDER:
-            return []
-        message = f"{infer.input} is a folder, and the model takes the columns of {params.source}"
-        return [Problem(message, "infer.input", infer.input, ("null", "a file"))]
     left = [name for name in params.columns if params.column(name).kind == "exclude"]
     left += [name for name in params.ties().values() if params.column(name).kind is None]
     left += [params.target, *ROW_NUMBERS]
     needed = [name for name in head.columns if name not in left]
+    if new.folder == "images":
+        learned = [name for name in needed if name != params.key]
+        if len(learned) == 1 and (head.columns[learned[0]] == "array" or head.folder == "manifest"):
+            return []
+        message = f"{infer.input} is a folder, and the model takes the columns of {params.source}"
+        return [Problem(message, "infer.input", infer.input, ("null", "a file"))]
     absent = [name for name in needed if name not in new.columns]
     if not absent:
         return []
@@ -165,7 +166,7 @@ def check_slices(tree: Mapping[str, Any], params: PrepareParams, head: Head) -> 
     except KeyError:
         return []
     left = {name for name in params.columns if params.column(name).kind == "exclude"}
-    left |= {params.target, str(params.key)}
+    left |= {params.target, str(params.key), str(params.split.column)}
     known = [n for n, kind in head.columns.items() if n not in left and kind != "array"]
     return [
         wrong_name(f"there is no column '{name}' to slice by", name, known, f"evaluate.slices.{i}")

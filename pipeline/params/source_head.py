@@ -7,13 +7,25 @@ is left to the stage that reads it, which says why.
 import csv
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from stages.common.errors import UserError
+from stages.formats.folders.folder_kind import FolderKind, find_kind, find_manifests, list_shards
+from stages.formats.images.folder import (
+    IMAGE,
+    LABEL,
+    PATH,
+    SPLIT,
+    find_files,
+    find_parts,
+    is_image,
+)
+from stages.formats.images.idx_files import find_idx_pairs
 from stages.formats.reading import Noticed
-from stages.formats.suffixes import SUFFIXES
 from stages.formats.text.compressed import suffix_of
 from stages.formats.text.layout import find_layout
 from stages.formats.text.pieces import read_pieces
@@ -23,7 +35,6 @@ READ_BYTES = 1 << 20
 FIRST_ROWS = 1000
 # Of a longer column the values are not counted.
 COUNTED_ROWS = 1_000_000
-FOLDER = {"path": "text", "image": "array", "label": "text"}
 LINES = (".jsonl", ".ndjson")
 ARROW = (".arrow", ".feather", ".ipc")
 
@@ -32,12 +43,13 @@ ARROW = (".arrow", ".feather", ".ipc")
 class Head:
     """The columns with their types: whole, number, boolean, text, array; other: none of these.
 
-    `is_typed`: the types hold for all rows, not only for the first.
+    `is_typed`: the types hold for all rows, not only for the first. `folder`: what a folder is.
     """
 
     path: Path
     columns: Mapping[str, str]
     is_typed: bool = True
+    folder: FolderKind | None = None
 
 
 def read_head(path: Path, expected: Collection[str] = ()) -> Head | None:
@@ -46,9 +58,7 @@ def read_head(path: Path, expected: Collection[str] = ()) -> Head | None:
     `expected` are names of columns by which a header is known as one.
     """
     if path.is_dir():
-        first = first_shard(path)
-        head = Head(path, FOLDER) if first is None else read_head(first, expected)
-        return head if head is None else replace(head, path=path, is_typed=first is None)
+        return _of_folder(path, expected)
     suffix = suffix_of(path)
     try:
         if suffix in ARROW:
@@ -94,10 +104,25 @@ def read_column(path: Path, name: str) -> list[object] | None:
         return None
 
 
-def first_shard(folder: Path) -> Path | None:
-    """The first file of a folder of tables; None where it is one of images."""
-    names = sorted(each for each in folder.iterdir() if not each.name.startswith((".", "_")))
-    return names[0] if names and all(suffix_of(each) in SUFFIXES for each in names) else None
+def _of_folder(folder: Path, expected: Collection[str]) -> Head | None:
+    """The columns of a folder, by what it is and the names of its files."""
+    kind = find_kind(folder)
+    if kind in ("manifest", "shards"):
+        table = (find_manifests(folder) or list_shards(folder))[0]
+        head = read_head(table, expected)
+        is_typed = head is not None and head.is_typed and kind == "manifest"
+        return head and replace(head, path=folder, is_typed=is_typed, folder=kind)
+    columns = {IMAGE: "array", LABEL: "whole"}
+    if kind == "images":
+        columns = {PATH: "text", IMAGE: "array", LABEL: "text"}
+    has_parts = False
+    with suppress(UserError):
+        if kind == "idx":
+            has_parts = len(find_idx_pairs(folder, "")) > 1
+        else:
+            names = [name for name in find_files(folder, "") if is_image(folder / name)]
+            has_parts = bool(find_parts(names))
+    return Head(folder, columns | ({SPLIT: "text"} if has_parts else {}), folder=kind)
 
 
 def type_of(values: Iterable[object]) -> str:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from stages.features.graph import Graph
 from stages.features.numbers import Encoded, Sliced
-from stages.features.schema import Array, Feature, Moments, Statistics
+from stages.features.schema import Array, Decode, Feature, Moments, Statistics
 
 if TYPE_CHECKING:
     import polars as pl
@@ -73,6 +73,14 @@ class Described(Protocol):
     @property
     def thousands(self) -> str | None:
         """The sign between thousands in texts of its numbers."""
+
+    @property
+    def decode(self) -> Decode | None:
+        """The way from files to a column of images, if training had files."""
+
+    @property
+    def eight_bit(self) -> bool:
+        """Return whether images hold what files of 8 bits do."""
 
     @property
     def row_shape(self) -> tuple[int, ...]:

@@ -33,6 +33,17 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Decode(Record):
+    """The way from files of images to a column.
+
+    `resize`: each is brought to the column's shape; else one of another size is refused. `depth`:
+    the bits that images of 16 bits use, over the whole data set.
+    """
+
+    resize: bool = False
+    depth: int = 16
+
+
 class Feature(Record):
     """One input column.
 
@@ -44,6 +55,8 @@ class Feature(Record):
     code 1 is 'none of these', 2 the first of them.
     `format`: of a datetime column whose texts are not those of ISO 8601; `zone`: its values have
     one, or offsets from UTC; `cycles`: those of which it has the place.
+    `decode`: of an image that prepare read from files; None: from arrays. `eight_bit`: its values
+    are whole numbers from 0 to 255, as those of a file are.
     `width`: the numbers that a value becomes in the array of its kind.
     `missing_words`: texts and numbers that stand for a gap.
     `decimal`, `thousands`: the signs in texts of its numbers; null: as in 1234.5.
@@ -59,6 +72,8 @@ class Feature(Record):
     cycles: list[Cycle] | None = None
     shape: list[int] | None = None
     layout: Literal["HW", "CHW", "HWC"] | None = None
+    decode: Decode | None = None
+    eight_bit: bool = True
     width: int = 1
     missing_words: list[str] | None = None
     decimal: str | None = None

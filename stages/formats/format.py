@@ -11,10 +11,13 @@ from typing import Protocol, cast
 
 import polars as pl
 
-import stages.formats.image_folder as image_folder
-import stages.formats.shards as shards
+import stages.formats.folders.image_folder as image_folder
+import stages.formats.folders.manifest as manifest
+import stages.formats.folders.shards as shards
+import stages.formats.images.arrays as arrays
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, Write
+from stages.formats.folders.folder_kind import FolderKind, find_kind
 from stages.formats.reading import Damage, Noticed
 from stages.formats.suffixes import FORMATS
 from stages.formats.text.compressed import suffix_of
@@ -51,9 +54,15 @@ class Format(Reader, Protocol):
 
 
 def find_reader(path: Path) -> Reader:
-    """The reader of a folder of tables or of images, or of a file by its suffix."""
+    """The reader of a folder by what it is, or of a file by its suffix."""
     if path.is_dir():
-        return shards if shards.list_shards(path) else image_folder
+        readers: dict[FolderKind, Reader] = {
+            "idx": arrays,
+            "shards": shards,
+            "manifest": manifest,
+            "images": image_folder,
+        }
+        return readers[find_kind(path)]
     return cast(Reader, FORMATS[suffix_of(path)]())
 
 

@@ -57,7 +57,8 @@ def _read(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Ch
     types = pl.Schema(dict.fromkeys(needed_columns(schema), pl.String))
     for feature in schema.features:
         dtype: pl.DataType = pl.Float64()
-        for _ in row_shape(feature) if feature.is_array else ():
+        # Of an image that training had in a file, the file's path.
+        for _ in row_shape(feature) if feature.is_array and feature.decode is None else ():
             dtype = pl.List(dtype)
             types[feature.name] = dtype
     signed = [feature for feature in schema.features if feature.decimal is not None]

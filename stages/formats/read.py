@@ -19,6 +19,7 @@ from stages.features.schema import Schema
 from stages.features.written import drop_all_words
 from stages.formats.chunk import Chunk, needed_columns
 from stages.formats.format import find_reader
+from stages.formats.images.new_rows import load_chunk
 from stages.formats.reading import Noticed, damage_message
 from stages.formats.suffixes import SUFFIXES
 from stages.formats.text.compressed import suffix_of
@@ -35,10 +36,10 @@ def read_table(
     """The table in a file, all rows and columns; `key` is the parameter that names the file.
 
     `expected` are names of columns that are asked for, by which a header is known as one.
-    A folder is one of images, as `read_folder` has it. Of any other kind of file, blanks around a
-    text are no part of it, and empty texts are nulls; `say` is told what a person should know.
-    Raises UserError when the file is missing, empty, of another
-    kind, or damaged, be it in one line.
+    What a folder is, `folders/folder_kind.py` says; of image files the table has the paths. Blanks
+    around a text are no part of it, and empty texts are nulls; `say` is told what a person should
+    know. Raises UserError when the file is missing, empty, of another kind, or damaged, be it in
+    one line.
     """
     check_file(path, key)
     noticed = Noticed(expected=expected)
@@ -70,7 +71,8 @@ def read_chunks(
     noticed.expected = needed_columns(schema)
     num_rows = 0
     try:
-        for chunk in find_reader(path).chunks(path, schema, key, noticed):
+        for read in find_reader(path).chunks(path, schema, key, noticed):
+            chunk = load_chunk(read, schema, path, key)
             num_rows += chunk.table.height + len(chunk.damaged)
             for feature in schema.features:
                 if kind_of(feature.kind).NUMBERS:

@@ -24,10 +24,11 @@ FORMATS: Mapping[str, Callable[[], ModuleType]] = {
     ".feather": lambda: import_module("stages.formats.arrow"),
     ".ipc": lambda: import_module("stages.formats.arrow"),
     ".xlsx": lambda: import_module("stages.formats.excel"),
+    ".npz": lambda: import_module("stages.formats.images.arrays"),
 }
 SUFFIXES = tuple(FORMATS)
 # Those that have a writer.
-WRITTEN = tuple(suffix for suffix in SUFFIXES if suffix != ".xlsx")
+WRITTEN = tuple(suffix for suffix in SUFFIXES if suffix not in (".xlsx", ".npz"))
 
 
 def _check_suffix(name: str) -> str:

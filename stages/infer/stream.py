@@ -1,6 +1,7 @@
 """Predictions from a file of new rows, chunk by chunk, for the stage and the command."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,18 +9,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import torch
 
 from stages.common.errors import Problem, UserError
 from stages.features.encode import encode
 from stages.features.schema import Array
 from stages.formats.chunk import Chunk
-from stages.formats.image_folder import PATH
+from stages.formats.images.folder import PATH
 from stages.formats.read import read_chunks
 from stages.formats.reading import Damage, Noticed
+from stages.formats.thread_map import map_in_order, num_threads
 from stages.infer.explain import Explanations, explain, in_words
 from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole, without_numberless
-from stages.infer.thread_map import map_in_order, num_threads
 from stages.model.attribution import Attribution
 from stages.model.predictor import Predictor
 
@@ -66,21 +68,33 @@ def predict_file(
     predict = partial(_predict, predictor, key, text_keys=text_keys, explained=explained)
     chunks = read_chunks(path, predictor.schema, key, noticed)
     # Explaining puts a hook into the model, which two threads at once would share.
-    for done in map_in_order(predict, chunks, 1 if explained else num_threads()):
-        num_damaged += len(done.whole.damaged)
-        if kind is None and num_damaged >= MAX_DAMAGED_FIRST:
-            break
-        if done.whole.table.height:
-            dtype = done.predictions.dtypes[0]
-            kind = kind or dtype
-            if dtype != kind:
-                raise KeysDifferError
-            notes.add(done.whole.table, done.arrays)
-        if explanations is not None and done.attribution is not None:
-            explanations.add(done.attribution)
-        yield Part(done.predictions, done.whole.damaged)
+    with _one_thread_each():
+        for done in map_in_order(predict, chunks, 1 if explained else num_threads()):
+            num_damaged += len(done.whole.damaged)
+            if kind is None and num_damaged >= MAX_DAMAGED_FIRST:
+                break
+            if done.whole.table.height:
+                dtype = done.predictions.dtypes[0]
+                kind = kind or dtype
+                if dtype != kind:
+                    raise KeysDifferError
+                notes.add(done.whole.table, done.arrays)
+            if explanations is not None and done.attribution is not None:
+                explanations.add(done.attribution)
+            yield Part(done.predictions, done.whole.damaged)
     if kind is None:
         _stop(done, num_damaged, predictor, path, key)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Torch splits no operator while the chunks have the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

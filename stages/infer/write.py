@@ -1,8 +1,7 @@
 """Predictions to a file or to the terminal, and what was set aside to a file of its own."""
 
-import csv
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +11,7 @@ from stages.formats.chunk import Write
 from stages.formats.csv import write_to
 from stages.formats.format import find_format
 from stages.formats.reading import Damage, Noticed
+from stages.formats.reject import open_rejected
 from stages.infer.explain import Explanations
 from stages.infer.notes import Notes
 from stages.infer.stream import KeysDifferError, predict_file
@@ -68,7 +68,7 @@ def _write(
     notes, noticed = Notes(predictor.schema, predictor.statistics), Noticed()
     with ExitStack() as stack:
         write = stack.enter_context(_open_target(target, predictor.model_md5))
-        note = stack.enter_context(_open_rejected(rejected))
+        note = stack.enter_context(open_rejected(rejected))
         parts = predict_file(
             source, predictor, notes, noticed, key, text_keys=text_keys, explanations=explanations
         )
@@ -99,20 +99,3 @@ def _open_target(target: Path | None, model_md5: str) -> Iterator[Write]:
     else:
         with find_format(target).open_writer(target, {MODEL: model_md5}) as write:
             yield write
-
-
-@contextmanager
-def _open_rejected(path: Path | None) -> Iterator[Callable[[Damage], None]]:
-    """A CSV file with a row for each that was set aside: its number from 0, key, column, reason."""
-    if path is None:
-        yield lambda _: None
-        return
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("row", "key", "column", "reason"))
-
-        def write(damage: Damage) -> None:
-            key = "" if damage.key is None else damage.key
-            writer.writerow((damage.row, key, damage.column, damage.reason))
-
-        yield write

@@ -1,8 +1,9 @@
 """From a raw table to split, encoded, memory-mapped arrays: `python -m stages.prepare`.
 
 Reads `prepare.source`; writes `data/prepare/{train,validation,test}/*.npy`, `schema.json`,
-`statistics.json`, `expectations.json` and `expectations.html`; and `test_rows.parquet`, the rows of
-the test split as they came, without their target: what infer predicts when `infer.input` is null.
+`statistics.json`, `expectations.json` and `expectations.html`; `rejected.csv`, the rows left out
+with the reason of each; and `test_rows.parquet`, the rows of the test split as they came, without
+their target: what infer predicts when `infer.input` is null.
 """
 
 from pathlib import Path
@@ -22,9 +23,11 @@ from stages.features.encode import encode, row_keys
 from stages.features.schema import KINDS, Array, Schema, Statistics, write_record
 from stages.features.spelling import as_line
 from stages.formats.read import read_table
+from stages.formats.reject import write_rejected
 from stages.prepare.doubts import find_doubts, stop_at_total
 from stages.prepare.expectations.run import check_expectations
 from stages.prepare.fit import fit_schema, fit_statistics, tell
+from stages.prepare.images import load_images
 from stages.prepare.infer_schema import SOURCE, find_schema, names_rows
 from stages.prepare.params import PrepareParams
 from stages.prepare.split import Rows, split_rows
@@ -42,12 +45,14 @@ def prepare(params: Params, out: Path) -> None:
     for line in lines:
         print(line)
     stop_at_total(table, SOURCE)
+    images = load_images(table, section)
+    write_rejected(out / "rejected.csv", images.rejected)
     suite = None if section.expectations is None else Path(section.expectations)
-    check_expectations(table, suite, section.source, out)
+    check_expectations(images.table, suite, section.source, out)
 
-    whole, there = table, _rows_with_target(table, section)
-    table = table[there]
-    schema = with_written(find_schema(table, section), written)
+    there = _rows_with_target(images.table, section)
+    whole, table, there = table, images.table[there], images.rows[there]
+    schema = images.describe(with_written(find_schema(table, section), written))
     for line in (*_left_out(table, section), *find_doubts(table, schema, section.columns)):
         print(f"warning  {line}")
     keys = row_keys(whole, schema, "prepare.key")[there]

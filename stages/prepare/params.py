@@ -11,6 +11,7 @@ from stages.formats.suffixes import TableFile
 
 Kind = Literal[FeatureKind, "exclude"]
 Task = Literal["auto", "regression", "classification"]
+Side = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -75,8 +76,9 @@ class Split(Config):
     test: Share
     """The share of the rows that evaluate judges by."""
     column: str | None = None
-    """A column that says of each row whether it is of `train`, `validation` or `test`; where no row
-    is of `validation`, a share of the train rows is.
+    """A column that says of each row whether it is of `train`, `validation` or `test`, such as
+    `split` of a folder of images with `train/` and `test/`; where no row is of `validation` or
+    `test`, a share of the train rows is. null: rows are drawn.
     """
 
     @model_validator(mode="after")
@@ -88,12 +90,22 @@ class Split(Config):
         return self
 
 
+class ImageSize(Config):
+    """The size of every image, in pixels."""
+
+    height: Side
+    """From top to bottom, such as 64."""
+    width: Side
+    """From left to right."""
+
+
 class PrepareParams(Config):
     """The source, the target and the split."""
 
     source: TableFile
-    """The file with the rows, such as `data/raw/houses.csv`, or a folder of images with a folder
-    for each class.
+    """The file with the rows, such as `data/raw/houses.csv`, or a folder: of such files, or of
+    images with a folder for each class, with a table of their paths called `manifest.csv`, or as
+    IDX files.
     """
     key: str | None
     """The column that names each row, such as `id`; of a folder of images `path`; null: the
@@ -115,6 +127,10 @@ class PrepareParams(Config):
     """
     drop_missing_target: bool
     """`true`: rows without a target are left out, and counted; `false`: they are an error."""
+    image: ImageSize | None
+    """The size that image files are brought to, such as `{height: 64, width: 64}`: cut to its shape
+    around the middle, and scaled; null: all are of one size.
+    """
     structure: Structure | None
     """Ties between the rows, such as `{group: patient}` or `{time: day}`; null: rows are
     independent of each other.

@@ -28,7 +28,7 @@ class Structure:
 
     `groups`: rows of equal ones stay in one split. `times`: validation rows are later than train
     rows, and test rows later than both; of groups the latest time counts. `parts`: the split of
-    each row by its name; without 'validation' among them, train rows are divided.
+    each row by its name; a split without a row among them gets train rows.
     """
 
     groups: Array | None = None
@@ -51,10 +51,12 @@ def split_rows(
         rows = _divide(every, keys, strata, (split.validation, split.test), split.seed, structure)
     else:
         rows = {name: every[structure.parts == name] for name in SPLITS}
-        if not len(rows["validation"]):
-            shares = (split.validation / (1 - split.test), 0.0)
-            rows |= _divide(rows["train"], keys, strata, shares, split.seed, structure)
-            rows["test"] = every[structure.parts == "test"]
+        shares = {"validation": split.validation, "test": split.test}
+        named = {name: rows[name] for name in shares if len(rows[name])}
+        left = 1 - sum(shares[name] for name in named)
+        validation, test = (0.0 if name in named else shares[name] / left for name in shares)
+        rows = _divide(rows["train"], keys, strata, (validation, test), split.seed, structure)
+        rows |= named
     for name, numbers in rows.items():
         if len(numbers) == 0:
             message = f"the split '{name}' would be empty: the table has only {len(keys)} rows"
@@ -84,7 +86,9 @@ def _divide(
         # The first unit with which a split has its rows is its last one.
         test = int(np.searchsorted(ends, num_test)) + 1 if num_test else 0
         taken = int(ends[test - 1]) if test else 0
-        validation = int(np.searchsorted(ends, taken + num_validation)) + 1
+        validation = test
+        if num_validation:
+            validation = int(np.searchsorted(ends, taken + num_validation)) + 1
         split_of_unit[members[test:validation]] = SPLITS.index("validation")
         split_of_unit[members[:test]] = SPLITS.index("test")
     split_of_row = split_of_unit[units.of_row]
@@ -129,7 +133,7 @@ def _sizes(num_rows: int, shares: tuple[float, float]) -> tuple[int, int]:
     """Test and validation rows of a stratum: at least one of each, and one left for train."""
     validation, test = shares
     num_test = max(1, round(num_rows * test)) if test else 0
-    num_validation = max(1, round(num_rows * validation))
+    num_validation = max(1, round(num_rows * validation)) if validation else 0
     while num_test + num_validation >= num_rows and max(num_test, num_validation) > 1:
         if num_test >= num_validation:
             num_test -= 1

@@ -86,10 +86,9 @@ def _find_parts(column: pl.Series) -> Array:
         shown = ", ".join(shorten(repr(word)) for word in others)
         message = f"the column '{column.name}' says no split in {parts.null_count()} rows: {shown}"
         raise UserError(Problem(message, key=key, value=column.name, allowed=SPLITS))
-    for name in ("train", "test"):
-        if not (parts == name).any():
-            message = f"no row is of '{name}' by the column '{column.name}'"
-            raise UserError(Problem(message, key=key, value=column.name))
+    if not (parts == "train").any():
+        message = f"no row is of 'train' by the column '{column.name}'"
+        raise UserError(Problem(message, key=key, value=column.name))
     return np.array(parts.to_list(), dtype=np.str_)
 
 

@@ -18,11 +18,12 @@ from PIL import Image
 from stages.build.params import BuildParams
 from stages.common.config import validate, validate_all
 from stages.common.errors import Problem, UserError
+from stages.features.pixels import GREY
 from stages.formats.arrow import read
 from stages.formats.csv import open_csv
-from stages.formats.image_folder import SUFFIXES
+from stages.formats.folders.folder_kind import find_kind, list_shards
+from stages.formats.images.folder import SUFFIXES
 from stages.formats.reading import Noticed
-from stages.formats.shards import list_shards
 from stages.formats.text.compressed import suffix_of
 from stages.formats.text.json_scan import parse_lines, read_lines
 from stages.formats.text.plain_values import plain, typed
@@ -81,10 +82,10 @@ def find_inputs(prepare: PrepareParams) -> dict[str, list[int]]:
     """The kinds of columns of the source by its first rows; empty when they can't be told."""
     path = Path(prepare.source)
     if path.is_dir():
-        files = list_shards(path)
-        if not files:
-            return _of_folder(path)
-        path = files[0]
+        kind = find_kind(path)
+        if kind != "shards":
+            return _of_images(path, prepare) if kind == "images" else {}
+        path = list_shards(path)[0]
     table = _first_rows(path, prepare.named)
     if table is None:
         return {}
@@ -101,13 +102,15 @@ def find_inputs(prepare: PrepareParams) -> dict[str, list[int]]:
         return {}  # prepare says so
 
 
-def _of_folder(folder: Path) -> dict[str, list[int]]:
+def _of_images(folder: Path, prepare: PrepareParams) -> dict[str, list[int]]:
     images = (each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES)
     first = next(images, None)
     if first is None:
         return {}
     with Image.open(first) as image:
-        return {"image": [1 if image.mode in ("1", "L") else 3, image.height, image.width]}
+        size = prepare.image
+        height, width = (image.height, image.width) if size is None else (size.height, size.width)
+        return {"image": [1 if image.mode in GREY else 3, height, width]}
 
 
 def _first_rows(path: Path, expected: Collection[str]) -> pl.DataFrame | None:

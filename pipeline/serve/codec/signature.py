@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stages.common.errors import UserError
 from stages.features.kind import ARRAY, kind_of
-from stages.features.schema import WORDS, FeatureKind
+from stages.features.schema import WORDS, Decode, FeatureKind
 
 
 class _Part(BaseModel):
@@ -21,7 +21,8 @@ class Input(_Part):
     """An input of the graph, which is one raw column; `shape` begins with 'rows'.
 
     `name` is what the graph calls it (`c0`, `c1`, …), `column` what everybody else does.
-    `mean` and `deviation` are those of training, of a number or of an image's numbers.
+    `mean` and `deviation` are those of training, of a number or of an image's numbers; `decode`
+    and `eight_bit` say what of an image's file training had.
     `missing_words` stand for a gap; `decimal` and `thousands` are the signs in texts of numbers.
     """
 
@@ -38,6 +39,8 @@ class Input(_Part):
     missing_words: list[str] = []
     decimal: Literal[".", ","] | None = None
     thousands: Literal[",", ".", " ", "'"] | None = None
+    decode: Decode | None = None
+    eight_bit: bool = True
 
     @property
     def row_shape(self) -> tuple[int, ...]:

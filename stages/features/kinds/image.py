@@ -1,20 +1,25 @@
 """An image a row, (rows, channels, height, width), as it came: uint8 or float32.
 
+A value is an array of numbers, or the bytes of an image, which `stages/features/pixels.py` decodes.
 `stages/features/batch.py` standardises it by channel, on the device.
 """
 
+import base64
+import binascii
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from stages.common.errors import UserError
 from stages.common.files import rounded
 from stages.features.drift import Observed, Sums
 from stages.features.graph import Graph
 from stages.features.kind import BY_TYPE, Described
 from stages.features.numbers import Encoded, image_shape, moments_of
-from stages.features.schema import Array, Feature, Moments, Statistics
+from stages.features.pixels import Form, ImageError, decode, wide
+from stages.features.schema import Array, Decode, Feature, Moments, Statistics
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,15 +43,34 @@ def infer(column: "pl.Series", key: str) -> Feature:
     from stages.features.columns import first_shape, undecided
 
     shape = first_shape(column)
+    found = Feature(name=column.name, kind="image", shape=shape, layout="CHW")
     if len(shape) == 2:
-        return Feature(name=column.name, kind="image", shape=[1, *shape], layout="HW")
-    if len(shape) == 3 and shape[2] in (1, 3, 4):
+        found = found.model_copy(update={"shape": [1, *shape], "layout": "HW"})
+    elif len(shape) == 3 and shape[2] in (1, 3, 4):
         turned = [shape[2], shape[0], shape[1]]
-        return Feature(name=column.name, kind="image", shape=turned, layout="HWC")
-    if len(shape) == 3 and shape[0] in (1, 3, 4):
-        return Feature(name=column.name, kind="image", shape=shape, layout="CHW")
-    message = f"holds arrays of shape {tuple(shape)}; an image is (height, width) or has channels"
-    raise undecided(column, message)
+        found = found.model_copy(update={"shape": turned, "layout": "HWC"})
+    elif len(shape) != 3 or shape[0] not in (1, 3, 4):
+        message = f"holds arrays of shape {tuple(shape)}; an image is (height, width) or has "
+        raise undecided(column, message + "channels")
+    return (
+        found
+        if _is_eight_bit(found, column, key)
+        else found.model_copy(update={"eight_bit": False})
+    )
+
+
+def _is_eight_bit(feature: Feature, column: "pl.Series", key: str) -> bool:
+    """Return whether the values are those that a file of 8 bits holds: whole, from 0 to 255."""
+    from stages.features.columns import image_array
+
+    try:
+        images = image_array(column, feature, key)
+    except UserError:
+        return True  # prepare comes to the same error where it encodes
+    if images.dtype == np.uint8:
+        return True
+    values = images.astype(np.float32, copy=False)
+    return bool(((values >= 0) & (values <= 255) & (values == np.floor(values))).all())
 
 
 def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
@@ -133,15 +157,45 @@ def tell(feature: Feature, column: "pl.Series") -> list[str]:
 def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
     """Return mean and deviation of training, over its channels."""
     num = len(moments)
-    return {
+    described: dict[str, Any] = {
         "mean": rounded(sum(m.mean for m in moments) / num),
         "deviation": rounded(sum(m.deviation for m in moments) / num),
     }
+    if feature.decode is not None:
+        described["decode"] = feature.decode.model_dump(exclude_defaults=True)
+    return described if feature.eight_bit else described | {"eight_bit": False}
 
 
 def read_values(described: Described, values: list[object]) -> npt.NDArray[Any]:
-    """Return images of the one shape, (rows, *shape) float32."""
-    return read_images(values, described.row_shape)
+    """Return images of the one shape, (rows, *shape) float32.
+
+    A value is an array, a text that holds an image's bytes in base64, or the bytes.
+    """
+    if any(isinstance(value, str | bytes) for value in values):
+        values = [_decoded(described, v) if isinstance(v, str | bytes) else v for v in values]
+    try:
+        return read_images(values, described.row_shape)
+    except ValueError as error:
+        if not described.eight_bit:
+            raise
+        raise ValueError(f"{error}, or an image's bytes in base64") from None
+
+
+def _decoded(described: Described, value: str | bytes) -> object:
+    """Return the pixels of an image's bytes. Raises ValueError: what they must be."""
+    if not described.eight_bit:
+        must = f"an array of numbers of shape {described.row_shape}"
+        raise ValueError(f"{must}: training had other values than the 0 to 255 of an image's file")
+    form = Form(described.row_shape, described.decode or Decode())
+    must = f"an image {'' if form.how.resize else f'of {wide(form.size)} pixels '}in base64"
+    try:
+        if isinstance(value, str):
+            # As it is, or as the address that a browser makes of a file.
+            text = value.partition(";base64,")[2] if value.startswith("data:") else value
+            value = base64.b64decode("".join(text.split()), validate=True)
+        return decode(value, form)
+    except (binascii.Error, ImageError) as error:
+        raise ValueError(f"{must}: {str(error).lower().rstrip('.')}") from None
 
 
 def read_images(values: list[object], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -173,10 +227,12 @@ def _as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def json_type(described: Described) -> dict[str, object]:
-    """Return an array of arrays of numbers."""
+    """Return an array of arrays of numbers, or the bytes of an image in base64."""
     schema: dict[str, object] = {"type": "number"}
     for size in reversed(described.row_shape):
         schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
+    if described.eight_bit:
+        schema |= {"type": ["array", "string"], "contentEncoding": "base64"}
     return schema
 
 

@@ -1,4 +1,4 @@
-"""Folders of images: what is read of a file, training from classes, predicting, and what is not."""
+"""Folders of images: classes and parts, what is left out, sizes, training and predicting."""
 
 import io
 import os
@@ -13,16 +13,35 @@ from PIL import Image
 
 from stages.common.errors import UserError
 from stages.common.files import read_csv
-from stages.features.schema import load_arrays
-from stages.formats.image_folder import ImageError, find_files, read_folder, read_image
+from stages.features.pixels import KNOWN, Form, ImageError, Pixels, decode
+from stages.features.schema import Decode, load_arrays
+from stages.formats.images.folder import find_files
+from stages.formats.read import read_table
 from stages.infer.write import PredictionSummary, write_predictions
 from stages.model.predictor import Predictor, load_predictor
+from stages.prepare.images import Images, load_images
 from tests.conftest import ROOT, Project
-from tests.support.samples import mixed_table, run_stages, small_project
+from tests.support.samples import mixed_table, prepare_params, run_stages, small_project
 
 KEY = "infer.input"
 DIGITS = pl.read_parquet(ROOT / "data/raw/digits.parquet").head(300)
 PIXELS = np.array(DIGITS["image"].to_list(), np.uint8)
+
+
+def load(folder: Path, **changes: object) -> Images:
+    """The images of a folder as prepare has them."""
+    settings = {"source": str(folder), "key": "path", "target": "label"}
+    params = prepare_params(**{**settings, **changes})
+    return load_images(read_table(folder, "prepare.source"), params)
+
+
+def read_folder(folder: Path) -> pl.DataFrame:
+    return load(folder).table
+
+
+def read_image(path: Path, channels: int, size: tuple[int, int], **how: int) -> Pixels:
+    shape = size if channels == 1 else (*size, channels)
+    return decode(path, Form(shape, Decode.model_validate(how)))
 
 
 def write_digits(folder: Path, *, classes: bool) -> pl.DataFrame:
@@ -110,13 +129,13 @@ def test_what_is_no_image_of_the_size_is_set_aside_with_its_reason(
     good.save(folder / "gif.png", "GIF")
     (folder / "notes.txt").write_text("x")
     kept, rejected, _ = predicted(folder, predictor)
-    assert kept == ["a.png", "z.JPG"]
+    # The file's bytes say what it is, and its name does not.
+    assert kept == ["a.png", "gif.png", "z.JPG"]
     reasons = dict(rejected)
-    assert list(reasons) == ["b.png", "cut.png", "gif.png", "notes.txt"]
+    assert list(reasons) == ["b.png", "cut.png", "notes.txt"]
     assert reasons["b.png"] == "it is 9×7 pixels, not 8×8"
     assert reasons["cut.png"].startswith("it can't be read: ")
-    assert reasons["gif.png"] == "it can't be read: it is no PNG or JPEG"
-    assert reasons["notes.txt"] == "it is no .png, .jpg, .jpeg"
+    assert reasons["notes.txt"] == f"it can't be read: it is no {KNOWN}"
 
 
 def test_a_model_of_more_than_images_takes_no_folder(tmp_path: Path) -> None:
@@ -140,7 +159,7 @@ def test_a_class_is_the_first_folder_of_the_path(tmp_path: Path) -> None:
     (folder / ".git").mkdir()
     (folder / "cat/.DS_Store").write_text("x")
     (folder / "README.md").write_text("x")
-    table = read_folder(folder, "prepare.source")
+    table = read_folder(folder)
     assert table["path"].to_list() == ["cat/1.png", "cat/2.png", "dog/1.png", "dog/deep/er/9.jpeg"]
     assert table["label"].to_list() == ["cat", "cat", "dog", "dog"]
     # One in colour makes all of them so.
@@ -148,19 +167,22 @@ def test_a_class_is_the_first_folder_of_the_path(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_can_not_be_trained_on_says_why(tmp_path: Path) -> None:
-    def says(text: str) -> None:
+    def says(text: str, key: str = "prepare.source") -> None:
         with pytest.raises(UserError) as caught:
-            read_folder(folder, "prepare.source")
-        assert caught.value.problems[0].key == "prepare.source"
+            read_folder(folder)
+        assert caught.value.problems[0].key == key
         assert text in caught.value.problems[0].message
 
     folder = write_few(tmp_path / "pets")
     (folder / "owl").mkdir()
-    says(f"the class {folder}/owl has no .png, .jpg, .jpeg")
-    Image.new("L", (3, 4)).save(folder / "owl/1.png")
-    says(f"{folder}/cat/1.png is 4×3, and {folder}/owl/1.png is 3×4")
+    says(f"the class {folder}/owl has no images")
+    Image.new("L", (30, 40)).save(folder / "owl/1.png")
+    says(f"{folder}/cat/1.png is 4×3, and {folder}/owl/1.png is 30×40", "prepare.image")
+    says("write image: {height: 8, width: 8}", "prepare.image")
     (folder / "owl/1.png").write_bytes(b"no image")
-    says(f"{folder}/owl/1.png: it can't be read: it is no PNG or JPEG")
+    says(
+        "1 of 4 images in 'image' can't be used, more than 1%: row 3 (owl/1.png): it can't be read"
+    )
     Image.new("L", (4, 3)).save(folder / "owl.png")
     says(f"{folder}/owl.png lies in no class")
     folder = tmp_path / "empty"
@@ -169,35 +191,49 @@ def test_a_folder_that_can_not_be_trained_on_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("paths", "shown"),
+    ("paths", "says"),
     [
-        (["train/a.png", "test/a.png"], "test/, train/"),
-        (["train/cat/a.png", "val/cat/a.png"], "train/, val/"),
-        (["Train/cat/a.png", "Train/dog/a.png"], "Train/"),
-        (["validation/cat/a.png", "extra/a.png"], "validation/"),
+        (["train/a.png", "test/a.png"], "test/a.png lies in no class"),
+        (["train/cat/a.png", "extra/cat/a.png"], "beside them extra, which is none"),
+        (["Train/cat/a.png", "Train/dog/"], "the class .*/Train/dog has no images"),
+        (["train/cat/a.png", "test/"], "the part .*/test has no images"),
     ],
 )
-def test_folders_of_splits_are_no_classes(tmp_path: Path, paths: list[str], shown: str) -> None:
+def test_parts_of_a_data_set_that_are_not_whole_are_told(
+    tmp_path: Path, paths: list[str], says: str
+) -> None:
     for path in paths:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (4, 3)).save(tmp_path / path)
-    with pytest.raises(UserError, match=f"holds {shown}: these name parts") as caught:
-        read_folder(tmp_path, "prepare.source")
+        if path.endswith("/"):
+            (tmp_path / path).mkdir()
+        else:
+            Image.new("L", (4, 3)).save(tmp_path / path)
+    with pytest.raises(UserError, match=says) as caught:
+        read_folder(tmp_path)
     assert caught.value.problems[0].key == "prepare.source"
+
+
+def test_parts_of_a_data_set_become_a_column(tmp_path: Path) -> None:
+    for path in ("Training/cat/1.png", "val/cat/1.png", "test/dog/deep/2.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 3)).save(tmp_path / path)
+    table = read_folder(tmp_path)
+    assert table["split"].to_list() == ["train", "test", "validation"]
+    assert table["label"].to_list() == ["cat", "dog", "cat"]
 
 
 def test_a_class_may_be_called_as_a_split_is(tmp_path: Path) -> None:
     for path in ("train/1.png", "plane/1.png", "__MACOSX/cat/1.png"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (4, 3)).save(tmp_path / path)
-    assert read_folder(tmp_path, "prepare.source")["label"].to_list() == ["plane", "train"]
+    assert read_folder(tmp_path)["label"].to_list() == ["plane", "train"]
 
 
 def test_what_is_no_file_is_not_waited_for(predictor: Predictor, tmp_path: Path) -> None:
     folder = write_few(tmp_path / "pets")
     os.mkfifo(folder / "dog/x.png")
-    with pytest.raises(UserError, match=r"dog/x.png: it is no file, but .* a FIFO.*; remove it"):
-        read_folder(folder, "prepare.source")
+    with pytest.raises(UserError, match=r"row 3 \(dog/x.png\): it is no file, but .* a FIFO"):
+        read_folder(folder)
     new = tmp_path / "new"
     new.mkdir()
     os.mkfifo(new / "fifo.png")
@@ -222,7 +258,7 @@ def test_a_name_that_is_not_utf_8_is_told(tmp_path: Path, name: bytes) -> None:
     with pytest.raises(
         UserError, match=r"the name b'.*\\x.*' in .* is not UTF-8: rename it"
     ) as caught:
-        read_folder(folder, "prepare.source")
+        read_folder(folder)
     str(caught.value).encode()
 
 
@@ -233,23 +269,52 @@ def test_what_is_changed_of_an_image_is_counted(
     Image.new("CMYK", (4, 3)).save(folder / "cat/3.jpg")
     frames = [Image.new("L", (4, 3), level) for level in (0, 255)]
     frames[0].save(folder / "cat/4.png", save_all=True, append_images=frames[1:])
-    table = read_folder(folder, "prepare.source")
+    (folder / "README.md").write_text("x")
+    table = read_folder(folder)
     assert np.array(table["image"][3].to_list()).max() == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"note: 1 of 5 images in {folder} are in CMYK: converted to RGB",
-        f"note: 3 of 5 images in {folder} are transparent: laid over white",
-        f"note: 1 of 5 images in {folder} have several frames: the first is read",
+        f"note: 1 files in {folder} are no images: left aside (README.md)",
+        f"note: {folder} has 2 classes: cat 4, dog 1",
+        "note: 1 of 5 images in 'image' are in CMYK: converted to RGB",
+        "note: 3 of 5 images in 'image' are transparent: laid over white",
+        "note: 1 of 5 images in 'image' have several frames: the first is read",
     ]
 
 
-def test_images_of_16_bits_that_use_few_of_them_are_refused(tmp_path: Path) -> None:
+def test_images_of_16_bits_are_scaled_by_the_bits_that_the_data_set_uses(tmp_path: Path) -> None:
     folder = write_few(tmp_path / "pets")
-    deep = np.full((3, 4), 4095, np.uint16)
+    deep = np.array([[0, 16, 4095]], np.uint16).repeat(3, 0)
+    deep = np.hstack([deep, deep[:, :1]])
     Image.fromarray(deep).save(folder / "cat/3.png")
-    with pytest.raises(UserError, match=r"the 1 images of 16 bits .* no more than 4095 of 65535"):
-        read_folder(folder, "prepare.source")
-    Image.fromarray(deep * 16).save(folder / "cat/3.png")
-    assert np.array(read_folder(folder, "prepare.source")["image"][2].to_list()).max() == 255
+    images = load(folder)
+    assert np.array(images.table["image"][2].to_list())[0].tolist() == [0, 1, 255, 0]
+    assert images.decode["image"] == Decode(depth=12)
+    # A new one is scaled alike, and one beyond is refused: it would come out too bright.
+    assert read_image(folder / "cat/3.png", 1, (3, 4), depth=12)[0].tolist() == [0, 1, 255, 0]
+    Image.fromarray(deep * 16).save(folder / "cat/4.tif")
+    with pytest.raises(ImageError, match="from 0 to 65520, and what can be read is 0 to 4095"):
+        read_image(folder / "cat/4.tif", 1, (3, 4), depth=12)
+    images = load(folder)
+    assert images.decode["image"] == Decode(depth=16)
+    assert np.array(images.table["image"][3].to_list())[0].tolist() == [0, 1, 255, 0]
+
+
+def test_colours_of_16_bits_that_use_few_of_them_are_refused(tmp_path: Path) -> None:
+    folder = write_few(tmp_path / "pets")
+    rows = b"".join(b"\0" + (4095).to_bytes(2) * 12 for _ in range(3))
+    write_png(folder / "cat/3.png", (4, 3, 16, 2, 0, 0, 0), rows)
+    with pytest.raises(UserError, match=r"the 1 images of 16 bits in colour .* than 4095 of 65535"):
+        read_folder(folder)
+
+
+def write_png(path: Path, header: tuple[int, ...], rows: bytes) -> None:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        whole = name + content
+        return len(content).to_bytes(4) + whole + zlib.crc32(whole).to_bytes(4)
+
+    start = header[0].to_bytes(4) + header[1].to_bytes(4) + bytes(header[2:])
+    parts = [chunk(b"IHDR", start), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
 def test_every_kind_of_file_becomes_the_channels_that_are_wanted(tmp_path: Path) -> None:
@@ -299,16 +364,46 @@ def test_a_link_to_a_folder_is_told_and_not_left_out(
     with pytest.raises(UserError, match=says):
         write_predictions(folder, tmp_path / "out.parquet", None, predictor, KEY)
     with pytest.raises(UserError, match=says):
-        read_folder(folder, KEY)
+        read_folder(folder)
 
 
 def test_a_picture_that_claims_a_giant_size_is_not_decoded(tmp_path: Path) -> None:
-    whole = io.BytesIO()
-    Image.fromarray(PIXELS[0]).save(whole, "PNG")
-    chunk = b"IHDR" + (60_000).to_bytes(4) * 2 + bytes([8, 0, 0, 0, 0])
-    header = chunk + zlib.crc32(chunk).to_bytes(4)
-    (tmp_path / "giant.png").write_bytes(
-        whole.getvalue()[:12] + header + whole.getvalue()[12 + len(header) :]
-    )
-    with pytest.raises(ImageError, match="it can't be read: Image size"):
-        read_image(tmp_path / "giant.png", 1, (60_000, 60_000))
+    for side, says in ((60_000, "it can't be read: Image size"), (9000, "9000×9000 pixels, more")):
+        write_png(tmp_path / "giant.png", (side, side, 8, 0, 0, 0, 0), b"")
+        with pytest.raises(ImageError, match=says):
+            read_image(tmp_path / "giant.png", 1, (side, side))
+
+
+def test_images_of_all_sizes_are_cut_around_their_middle_and_scaled(tmp_path: Path) -> None:
+    folder = write_few(tmp_path / "pets")
+    wide = Image.new("L", (90, 30), 0)
+    wide.paste(200, (30, 0, 60, 30))
+    wide.save(folder / "cat/3.png")
+    wide.rotate(90, expand=True).convert("RGB").save(folder / "dog/4.jpg", quality=95)
+    images = load(folder, image={"height": 6, "width": 6})
+    pixels = np.array(images.table["image"].to_list())
+    assert pixels.shape == (5, 6, 6, 3)
+    assert images.decode["image"] == Decode(resize=True)
+    # Of three squares the middle one is left.
+    assert (pixels[2] == 200).all()
+    assert (abs(pixels[4].astype(int) - 200) <= 3).all()
+    # New ones come the same way.
+    found = read_image(folder / "cat/3.png", 3, (6, 6), resize=True)
+    np.testing.assert_array_equal(found, pixels[2])
+
+
+def test_a_photograph_is_scaled_without_aliasing(tmp_path: Path) -> None:
+    stripes = np.zeros((512, 512), np.uint8)
+    stripes[:, ::2] = 255
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(stripes).save(tmp_path / name, quality=95)
+        found = read_image(tmp_path / name, 1, (32, 32), resize=True)
+        assert (abs(found.astype(int) - 127) <= 3).all()
+
+
+def test_a_size_without_files_is_told(tmp_path: Path) -> None:
+    DIGITS.write_parquet(tmp_path / "t.parquet")
+    params = prepare_params(source=str(tmp_path / "t.parquet"), image={"height": 9, "width": 9})
+    with pytest.raises(UserError, match=r"no column of .* holds image files") as caught:
+        load_images(DIGITS, params)
+    assert caught.value.problems[0].key == "prepare.image"

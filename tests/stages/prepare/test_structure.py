@@ -72,6 +72,16 @@ def test_a_column_divides_and_leaves_validation_to_the_shares() -> None:
     assert rows["validation"].tolist() == KEYS[::2].tolist()
 
 
+def test_a_split_that_a_column_does_not_name_gets_train_rows() -> None:
+    rows = divide(parts=np.where(KEYS < 850, "train", "validation"))
+    assert rows["validation"].tolist() == list(range(850, 1000))
+    # 20 of the 85 hundredths that are not validation rows.
+    assert len(rows["test"]) == round(850 * 0.2 / 0.85)
+    assert rows["test"].max() < 850
+    rows = divide(parts=np.full(NUM_ROWS, "train"))
+    assert [len(rows[name]) for name in SPLITS] == [650, 150, 200]
+
+
 def test_two_groups_are_too_few() -> None:
     with pytest.raises(UserError, match="the table has only 1000 rows in 2 groups"):
         divide(groups=np.where(KEYS % 2, "a", "b"))

@@ -9,10 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TypeVar
-
-import torch
 
 from stages.common.errors import UserError
 
@@ -41,7 +38,7 @@ def map_in_order(
     `items` or of `function`.
     """
     waiting: deque[Future[Result]] = deque()
-    with _one_thread_each(), ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
@@ -52,14 +49,3 @@ def map_in_order(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Torch splits no operator while the chunks have the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -17,11 +17,13 @@ import polars as pl
 import stages.formats.arrow as arrow
 import stages.formats.csv as csv
 import stages.formats.excel as excel
+import stages.formats.images.arrays as arrays
 import stages.formats.json_lines as json_lines
 import stages.formats.parquet as parquet
 from stages.common.errors import UserError
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk
+from stages.formats.folders.folder_kind import list_shards
 from stages.formats.reading import Damage, Noticed
 from stages.formats.text.compressed import suffix_of
 from stages.formats.text.plain_values import typed
@@ -31,21 +33,12 @@ TYPED: dict[str, ModuleType] = {
     ".parquet": parquet,
     **dict.fromkeys((".arrow", ".feather", ".ipc"), arrow),
     **dict.fromkeys((".jsonl", ".ndjson"), json_lines),
+    ".npz": arrays,
 }
 HEADS: dict[str, Callable[[Path], Mapping[str, pl.DataType]]] = {
     ".parquet": pl.read_parquet_schema,
     **dict.fromkeys((".arrow", ".feather", ".ipc"), lambda path: arrow.read_head(path).schema),
 }
-
-
-def list_shards(folder: Path) -> list[Path]:
-    """The files of the table, by name; none where the folder holds anything but tables.
-
-    Names that begin with '.' or '_', such as `_SUCCESS`, are none of it.
-    """
-    seen = sorted(each for each in folder.iterdir() if not each.name.startswith((".", "_")))
-    known = all(each.is_file() and suffix_of(each) in {**TEXTS, **TYPED} for each in seen)
-    return seen if known else []
 
 
 def read(folder: Path, key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
