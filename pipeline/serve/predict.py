@@ -14,15 +14,18 @@ from starlette.types import Receive, Scope
 
 from pipeline.serve.bundle import Bundle
 from pipeline.serve.codec.problems import Answer, RequestError
-from pipeline.serve.codec.rows import check_rows, decode
-from pipeline.serve.http.body import parse_json, read_body, split_body
+from pipeline.serve.codec.rows import Row, check_rows, decode
+from pipeline.serve.http.body import find_header, parse_json, read_body, split_body
 from pipeline.serve.http.guard import Handler
+from pipeline.serve.http.multipart import FORM, read_form
 from pipeline.serve.protocol import answer, read_request
 from pipeline.serve.service import Service
 from stages.common.errors import shorten
 
 # A longer body is read in a thread: on the event loop others would wait for it.
 INLINE_BYTES = 64 << 10
+# Each may hold the largest image that is decoded.
+MAX_DECODERS = 2
 _INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 T = TypeVar("T")
 
@@ -51,20 +54,29 @@ def check_model(service: Service, bundle: Bundle, name: str, version: str | None
 
 def _predictor(service: Service) -> Handler:
     settings = service.settings
+    decoders = asyncio.Semaphore(MAX_DECODERS)
 
     async def predict(scope: Scope, receive: Receive) -> Answer:
         bundle = service.bundle
 
-        def read() -> tuple[list[dict[str, object]], Any]:
-            rows = check_rows(parse_json(body), settings.max_rows)
-            return rows, bundle.encode(rows)
+        def read() -> list[Row]:
+            kind = find_header(scope, b"content-type")
+            max_rows = min(settings.max_rows, bundle.signature.max_images or settings.max_rows)
+            if kind.lower().startswith(FORM):
+                return read_form(kind, body, bundle.signature, max_rows)
+            return check_rows(parse_json(body), max_rows)
 
         def write() -> Answer:
             predictions = decode(bundle.signature, outputs, rows)
             return Answer(orjson.dumps({"model": bundle.version, "predictions": predictions}))
 
         body = await read_body(scope, receive, settings.max_body_bytes)
-        rows, feeds = await _run_by_size(body, read)
+        rows = await _run_by_size(body, read)
+        if has_files(rows, bundle.signature.image_columns):
+            async with decoders:
+                feeds = await asyncio.to_thread(bundle.encode, rows)
+        else:
+            feeds = await _run_by_size(body, lambda: bundle.encode(rows))
         outputs = await service.batcher.run(bundle, feeds, len(rows))
         service.metrics.rows.inc(len(rows))
         return await _run_by_size(body, write)
@@ -90,6 +102,16 @@ def _inferrer(service: Service, name: str, version: str | None) -> Handler:
         return await _run_by_size(body, lambda: answer(bundle, settings.name, wanted, outputs))
 
     return infer
+
+
+def has_files(rows: list[Row], columns: tuple[str, ...]) -> bool:
+    """Check whether a row holds an image as bytes, of which a small one may take long."""
+    return bool(columns) and any(
+        isinstance(row.get(column), str | bytes)
+        for row in rows
+        if isinstance(row, dict)
+        for column in columns
+    )
 
 
 async def _run_by_size(body: bytes, work: Callable[[], T]) -> T:

@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.serve.app import make_app
 from pipeline.serve.bundle import FILES, Bundle
+from pipeline.serve.codec.signature import Input, Output, Signature
 from pipeline.serve.service import Service
 from tests.conftest import ROOT, project_environment
 from tests.support.inferred import TABLE
@@ -48,6 +49,19 @@ async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(make_app(service, print))  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         yield http
+
+
+def signature(*inputs: Input) -> Signature:
+    return Signature(
+        model_md5="m",
+        onnx_md5="o",
+        task="regression",
+        target="y",
+        key=None,
+        classes=None,
+        inputs=list(inputs),
+        outputs=[Output(name="prediction", type="float64", shape=["rows"])],
+    )
 
 
 def tensors(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """`signature.json` on `model.onnx`: its inputs by column, its outputs, its hashes."""
 
+import math
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +17,8 @@ class _Part(BaseModel):
 
 
 Size = Annotated[int, Field(gt=0)]
+# Of a request's images: a small file may hold any number of pixels.
+MAX_VALUES = 1 << 26
 
 
 class Input(_Part):
@@ -90,6 +94,17 @@ class Signature(_Part):
         if len(self.outputs) != num:
             raise ValueError(f"a {self.task} has {num} outputs")
         return self
+
+    @cached_property
+    def image_columns(self) -> tuple[str, ...]:
+        """The columns of which a value may be the bytes of an image."""
+        return tuple(each.column for each in self.inputs if each.kind == "image")
+
+    @cached_property
+    def max_images(self) -> int | None:
+        """The rows that a request may have for the numbers of its images; None without images."""
+        num_values = sum(math.prod(each.row_shape) for each in self.inputs if each.row_shape)
+        return max(1, MAX_VALUES // num_values) if self.image_columns else None
 
     @property
     def class_names(self) -> list[str]:

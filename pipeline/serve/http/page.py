@@ -153,13 +153,29 @@ def _predict(bundle: Bundle) -> Schema:
     rows: Schema = {"type": "array", "minItems": 1, "items": row}
     schema: Schema = {"type": "object", "required": ["rows"], "properties": {"rows": rows}}
     example = {"rows": [example_row(signature)]}
-    return _operation(
+    operation = _operation(
         "Predict rows",
-        "Rows by column name; a gap is `null`; other columns are ignored.",
+        "Rows by column name; a gap is `null`; other columns are ignored. An image is an array, or "
+        "a file's bytes in base64; or send a form with a part for each column, of an image a file.",
         "rows",
         schema,
         example,
     )
+    if signature.image_columns:
+        body = operation["requestBody"]
+        assert isinstance(body, dict)
+        body["content"]["multipart/form-data"] = {"schema": _form(signature)}
+    return operation
+
+
+def _form(signature: Signature) -> Schema:
+    """A form of one row: files for images, and texts."""
+    file: Schema = {"type": "string", "format": "binary"}
+    properties = {
+        each.column: file if each.kind == "image" else {"type": "string"}
+        for each in signature.inputs
+    }
+    return {"type": "object", "required": [*properties], "properties": properties}
 
 
 def _infer(bundle: Bundle, name: str) -> Schema:

@@ -194,8 +194,10 @@ def _decoded(described: Described, value: str | bytes) -> object:
             text = value.partition(";base64,")[2] if value.startswith("data:") else value
             value = base64.b64decode("".join(text.split()), validate=True)
         return decode(value, form)
-    except (binascii.Error, ImageError) as error:
-        raise ValueError(f"{must}: {str(error).lower().rstrip('.')}") from None
+    except binascii.Error:
+        raise ValueError(f"{must}: it holds other characters, or too few") from None
+    except ImageError as error:
+        raise ValueError(f"{must}: {error}") from None
 
 
 def read_images(values: list[object], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

@@ -13,7 +13,7 @@ import pytest
 from pipeline.serve.bundle import Bundle, load_bundle
 from pipeline.serve.codec.problems import RequestError
 from pipeline.serve.codec.rows import PLAIN, make_encoder
-from pipeline.serve.codec.signature import Input, Output, Signature
+from pipeline.serve.codec.signature import Input
 from stages.common.errors import UserError
 from stages.features.columns import as_boolean, as_category, as_numeric
 from stages.features.kinds.boolean import read_truth
@@ -23,6 +23,7 @@ from stages.features.spelling import TRUE_WORDS
 from stages.model.predictor import Predictor, load_predictor
 from tests.conftest import Project
 from tests.support.samples import mixed_table, run_stages, small_project
+from tests.support.serving import signature
 
 KEY = "infer.input"
 NUMBERS: list[object] = [
@@ -58,19 +59,6 @@ CATEGORIES: list[object] = [
 def column(kind: str, **more: object) -> Input:
     values = {"name": "x", "column": "x", "kind": kind, "shape": ["rows"], **more}
     return Input.model_validate(values)
-
-
-def signature(*inputs: Input) -> Signature:
-    return Signature(
-        model_md5="m",
-        onnx_md5="o",
-        task="regression",
-        target="y",
-        key=None,
-        classes=None,
-        inputs=list(inputs),
-        outputs=[Output(name="prediction", type="float64", shape=["rows"])],
-    )
 
 
 def ours(each: Input, value: object) -> object:
