@@ -8,8 +8,9 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Decode, Schema
+from stages.features.spelling import as_line
 from stages.formats.folders.folder_kind import find_kind
-from stages.formats.images.folder import IMAGE, SUFFIXES
+from stages.formats.images.folder import IMAGE, SPLIT, SUFFIXES
 from stages.formats.images.load import FILES, Loaded, load_column
 from stages.formats.images.new_rows import check_seen
 from stages.formats.reading import Damage
@@ -52,6 +53,7 @@ def load_images(table: pl.DataFrame, params: PrepareParams) -> Images:
     are no images, and for `prepare.image` where there are no files to resize.
     """
     names = find_columns(table, params)
+    _check_parts(table, params)
     size = None if params.image is None else (params.image.height, params.image.width)
     if size is not None and not names:
         message = f"no column of {params.source} holds image files that could be resized"
@@ -70,6 +72,25 @@ def load_images(table: pl.DataFrame, params: PrepareParams) -> Images:
         images.table = images.table[kept].with_columns(pl.Series(name, loaded.pixels))
         images.rows = images.rows[kept]
     return images
+
+
+def _check_parts(table: pl.DataFrame, params: PrepareParams) -> None:
+    """Stop where a source has parts of a data set, and the split is not to be by them."""
+    source = Path(params.source)
+    has_parts = (
+        find_kind(source) in ("idx", "images")
+        if source.is_dir()
+        else source.suffix.lower() == ".npz"
+    )
+    if not has_parts or SPLIT not in table.columns or params.split.column is not None:
+        return
+    if params.column(SPLIT).kind != "exclude":
+        message = (
+            f"{params.source} has the parts {', '.join(table[SPLIT].unique().sort())}: keep them, "
+            f"with split: {{…, column: {SPLIT}}}, or draw the rows from all, with "
+            f"{as_line(SPLIT, 'exclude')}"
+        )
+        raise UserError(Problem(message, "prepare.split.column", "null", (SPLIT,)))
 
 
 def find_columns(table: pl.DataFrame, params: PrepareParams) -> list[str]:

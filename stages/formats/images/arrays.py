@@ -107,7 +107,10 @@ def _of_npz(path: Path) -> dict[str | None, tuple[Array, Array | None]]:
     """The images and labels of each part that the names of the arrays tell."""
     found: dict[str | None, dict[str, Array]] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it is one array of np.save, without names: use np.savez")
             names = list(file.files)
             for name in names:
                 part, what = _meaning(name)
