@@ -18,8 +18,13 @@ NUM_STEPS = 6_000
 MIN_EPOCHS, MAX_EPOCHS = 8, 100
 # Of texts, of which a model knows a word after a few epochs or never.
 TEXT_STEPS = 1_000
-# A class with a smaller share of the rows is rare: accuracy alone would overlook it.
-RARE_SHARE = 0.1
+# Of images a step takes longer, and shows more of what there is to learn.
+NUM_IMAGE_STEPS, MAX_IMAGE_EPOCHS = 1_500, 60
+MIN_DEPTH, MAX_DEPTH = 2, 4
+FEW_IMAGES = 10_000
+# A class with a smaller share of the rows, or of an even share, is rare: accuracy alone would
+# overlook it.
+RARE_SHARE, RARE_PART = 0.1, 0.5
 NUM_CLASSES_SHOWN = 50
 
 
@@ -45,7 +50,7 @@ def choose(facts: Facts) -> Iterator[Choice]:
     """Yield the choices in the order of params.yaml."""
     schema = facts.schema
     batch_size = _batch_size(facts.num_train)
-    if schema.of_kind("image"):
+    if [feature.kind for feature in schema.features] == ["image"]:
         yield from _for_images(facts, batch_size)
     elif schema.of_kind("text") and len(schema.of_kind("text")) == len(schema.features):
         yield from _for_texts(facts, batch_size)
@@ -72,9 +77,10 @@ def _for_texts(facts: Facts, batch_size: int) -> Iterator[Choice]:
 
 def _for_tables(facts: Facts, batch_size: int) -> Iterator[Choice]:
     texts = facts.schema.of_kind("text")
-    few = facts.num_train < FEW_ROWS
+    # Each word has a vector of that width.
+    few = facts.num_train < FEW_ROWS or bool(texts)
     model = {"name": "mlp", "width": 64 if few else 256, "layers": 2, "dropout": 0.2}
-    why = "few rows: a small network" if few else "rows enough for a wider network"
+    why = "few rows, or texts: a small network" if few else "rows enough for a wider network"
     yield Choice("build.model", model, f"columns of a table; {why}")
     # Each step goes through the vectors of all words.
     steps = TEXT_STEPS if texts else NUM_STEPS
@@ -90,16 +96,21 @@ def _for_tables(facts: Facts, batch_size: int) -> Iterator[Choice]:
 def _for_images(facts: Facts, batch_size: int) -> Iterator[Choice]:
     (image,) = facts.schema.of_kind("image")
     channels, height, width = image.shape or [1, 1, 1]
-    depth = max(2, min(4, round(math.log2(max(2, min(height, width)) / 4))))
-    model = {"name": "cnn", "channels": [32 * 2**level for level in range(depth)], "width": 128}
-    yield Choice("build.model", model | {"dropout": 0.2}, f"images of {width}×{height}")
-    epochs = max(10, min(60, 8_000 * batch_size // max(1, facts.num_train)))
-    yield Choice("train.epochs", epochs, "until early stopping")
-    optimizer = {"name": "AdamW", "lr": 1e-3, "weight_decay": 0.05}
+    side = min(height, width)
+    # The last block leaves about eight pixels a side.
+    depth = max(MIN_DEPTH, min(MAX_DEPTH, round(math.log2(max(2, side) / 4))))
+    first, how_many = (16, "few") if facts.num_train < FEW_IMAGES else (32, "many")
+    blocks = [first * 2**level for level in range(depth)]
+    model = {"name": "cnn", "channels": blocks, "width": 128, "dropout": 0.3}
+    yield Choice("build.model", model, f"{how_many} images of {width}×{height}")
+    epochs = _epochs(facts.num_train, batch_size, NUM_IMAGE_STEPS, MIN_EPOCHS, MAX_IMAGE_EPOCHS)
+    yield Choice("train.epochs", epochs, f"about {NUM_IMAGE_STEPS:,} steps, and early stopping")
+    optimizer = {"name": "AdamW", "lr": 2e-3, "weight_decay": 0.05}
     yield Choice("train.optimizer", optimizer, "the usual start for a network on images")
-    if channels > 1:
-        augment = {"flip": 0.5, "shift": max(1, min(height, width) // 12)}
-        yield Choice("train.augment", augment, "photographs: mirrored and shifted at random")
+    augment = {"flip": 0.5 if channels > 1 else 0.0, "shift": side // 12, "noise": 0.0}
+    if any(augment.values()):
+        why = "photographs: mirrored and shifted" if channels > 1 else "grey: shifted, not mirrored"
+        yield Choice("train.augment", augment, f"{why}, anew each time")
     yield Choice("train.ema", 0.99, "an average of the last steps' weights varies less")
     yield Choice("tune.space", _space([64, 128, 256], "build.model.width"), "where to look")
 
@@ -113,7 +124,8 @@ def _for_amounts() -> Iterator[Choice]:
 
 def _for_classes(facts: Facts) -> Iterator[Choice]:
     classes = facts.schema.target.classes or []
-    rare = facts.rarest is not None and facts.rarest < RARE_SHARE
+    limit = min(RARE_SHARE, RARE_PART / max(1, len(classes)))
+    rare = facts.rarest is not None and facts.rarest < limit
     yield Choice("train.loss", {"name": "CrossEntropyLoss"}, f"{len(classes)} classes")
     metrics = ["f1_macro", "accuracy"] if rare else ["accuracy", "f1_macro"]
     metrics += ["log_loss", *(["roc_auc"] if len(classes) <= NUM_CLASSES_SHOWN else [])]

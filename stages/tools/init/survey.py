@@ -19,6 +19,7 @@ from stages.prepare.written import read_written, with_written
 from stages.tools.init import roles
 from stages.tools.init.choose import Choice, Facts, choose
 from stages.tools.init.columns import Column, describe, say_kind
+from stages.tools.init.images import count_train, find_layout
 from stages.tools.init.suite import draft_suite
 
 SPLIT = {"seed": 0, "validation": 0.15, "test": 0.2}
@@ -46,8 +47,11 @@ def survey(options: Options) -> dict[str, Any]:
     table = read_table(Path(options.source), "PATH", notes.append)
     _check_named(table, options)
     settings, reasons = _settings(table, options)
-    table, written, lines = read_written(table, _as_params(settings, options))
+    params = _as_params(settings, options)
+    table, written, lines = read_written(table, params)
     stop_at_total(table, "PATH")
+    layout = find_layout(table, params, notes)
+    table = layout.table
     has_target = table[options.target].is_not_null()
     labelled = table.filter(has_target)
     target = find_target(labelled[options.target], options.task or "auto")
@@ -56,13 +60,14 @@ def survey(options: Options) -> dict[str, Any]:
         if column.name in reasons:
             columns.append(_left_out(column, reasons[column.name]))
             continue
-        line = _look_at(column, labelled, target, options)
+        line = layout.columns.get(column.name) or _look_at(column, labelled, target, options)
         columns.append(replace(line, setting=line.setting or settings.get(column.name)))
     columns = list(_without_copies(columns, table))
     prepare = _prepare_values(columns, options, target, has_gaps=not has_target.all())
-    params = PrepareParams.model_validate(prepare)
+    params = PrepareParams.model_validate(prepare | layout.prepare)
     schema = with_written(find_schema(labelled, params), written)
-    choices = list(choose(_facts(schema, labelled)))
+    num_train = count_train(layout, labelled.height, params)
+    choices = [*layout.choices, *choose(_facts(schema, labelled, num_train))]
     return {
         "source": options.source,
         "num_rows": table.height,
@@ -103,7 +108,7 @@ def _settings(
 def _as_params(settings: Mapping[str, str | dict[str, Any]], options: Options) -> PrepareParams:
     """The section `prepare` so far."""
     values = _prepare_values([], options, None, has_gaps=False)
-    return PrepareParams.model_validate(values | {"columns": settings})
+    return PrepareParams.model_validate(values | {"columns": settings, "key": options.key})
 
 
 def _check_named(table: pl.DataFrame, options: Options) -> None:
@@ -188,14 +193,14 @@ def _prepare_values(
         "columns": {c.name: c.setting for c in columns if c.setting is not None},
         "missing": [],
         "drop_missing_target": has_gaps,
+        "image": None,
         "structure": tie or None,
         "split": SPLIT,
         "expectations": None,
     }
 
 
-def _facts(schema: Schema, table: pl.DataFrame) -> Facts:
-    num_train = round(table.height * (1 - SPLIT["validation"] - SPLIT["test"]))
+def _facts(schema: Schema, table: pl.DataFrame, num_train: int) -> Facts:
     if schema.target.classes is None:
         return Facts(schema, num_train)
     counts = as_category(table[schema.target.name]).value_counts()["count"]

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from stages.common.yamlfile import read_yaml
 from tests.conftest import Project, copy_project
@@ -70,3 +72,20 @@ def test_mistakes_are_told_on_one_screen(project: Project) -> None:
         done = project.run("reprise", "init", *words, ok=False)
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_folder_of_photographs_is_prepared_by_its_parts(project: Project) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (160, 120, 3), dtype=np.uint8)
+    for part, number in (("train", 60), ("test", 12)):
+        for row in range(number):
+            path = project.path / f"data/raw/pets/{part}/{'cat' if row % 2 else 'dog'}/{row}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[: 120 + row % 40, : 90 + row % 30]).save(path)
+    command = ("reprise", "init", "data/raw/pets", "--target", "label", "--force")
+    assert "{height: 64, width: 48}" in project.run(*command).stdout
+    text = (project.path / "params.yaml").read_text()
+    assert "  image: {height: 64, width: 48}" in text
+    assert "column: split" in text
+    project.run("reprise", "check")
+    done = project.run("dvc", "repro", "prepare")
+    assert "train 48, validation 12, test 12" in done.stdout

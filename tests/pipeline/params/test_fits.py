@@ -108,9 +108,12 @@ def test_whole_numbers_may_be_classes_or_amounts(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_folder_that_the_model_can_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    (found,) = problems({"data/raw/digits_new.parquet": "/etc/"}, monkeypatch)
-    assert found.key == "infer.input"
-    assert "is a folder" in found.message
+    edits = {"data/raw/digits.parquet": "data/raw/diabetes.parquet", "label": "progression"}
+    found = problems({"data/raw/digits_new.parquet": "/etc/", **edits}, monkeypatch)
+    (folder,) = (problem for problem in found if problem.key == "infer.input")
+    assert "is a folder" in folder.message
+    # A model of images takes one, whatever held them.
+    assert problems({"data/raw/digits_new.parquet": "docs/"}, monkeypatch) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,141 @@
+"""What `reprise init` makes of folders of images, and of arrays of them."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from stages.prepare.params import PrepareParams
+from stages.tools.init.choose import Facts, choose
+from stages.tools.init.images import choose_size, names_parts
+from stages.tools.init.survey import Options, survey
+
+RANDOM = np.random.default_rng(0)
+
+
+def look(source: Path) -> Any:
+    return survey(Options(str(source), "label"))
+
+
+def write_image(path: Path, width: int, height: int, *, grey: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (height, width) if grey else (height, width, 3)
+    Image.fromarray(RANDOM.integers(0, 255, shape, dtype=np.uint8)).save(path)
+
+
+def roles(found: Any) -> dict[str, str]:
+    return {column["name"]: column["role"] for column in found["columns"]}
+
+
+def test_photographs_of_many_sizes_are_brought_to_one_and_keep_their_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part, number in (("train", 120), ("test", 40)):
+        for row in range(number):
+            name = f"{part}/{'cat' if row % 2 else 'dog'}/{row}.jpg"
+            write_image(tmp_path / name, 90 + row % 30, 120 + row % 40)
+    (tmp_path / "train/cat/1.jpg").write_bytes(b"none")
+    found = look(tmp_path)
+    assert roles(found) == {"path": "key", "image": "image", "label": "target", "split": "split"}
+    values = found["values"]
+    assert values["prepare.image"] == {"height": 64, "width": 48}
+    assert values["prepare.split"]["column"] == "split"
+    assert values["prepare.key"] == "path"
+    assert values["prepare.columns"] == {}
+    assert values["build.model"]["name"] == "cnn"
+    assert values["train.augment"]["flip"] == 0.5
+    assert any("left out, row 40 (train/cat/1.jpg)" in note for note in found["notes"])
+    # What prepare prints is a part of the answer, which is JSON.
+    assert capsys.readouterr().out == ""
+    keys = [key for key in values if key.startswith("prepare.")]
+    PrepareParams.model_validate({key.removeprefix("prepare."): values[key] for key in keys})
+
+
+def test_arrays_need_no_size_and_drawings_are_not_mirrored(tmp_path: Path) -> None:
+    images = RANDOM.integers(0, 255, (90, 28, 28), dtype=np.uint8)
+    labels = np.arange(90, dtype=np.uint8) % 3
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    for name, kind, array in (("images", 3, images), ("labels", 1, labels)):
+        head = bytes([0, 0, 8, kind]) + b"".join(side.to_bytes(4) for side in array.shape)
+        path = folder / f"{name}-idx{kind}-ubyte.gz"
+        path.write_bytes(gzip.compress(head + array.tobytes()))
+    np.savez(tmp_path / "digits.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    for source, num_train in ((folder, 58), (tmp_path / "digits.npz", 73)):
+        found = look(source)
+        assert found["values"]["prepare.image"] is None
+        assert found["values"]["prepare.key"] is None
+        assert found["values"]["train.augment"] == {"flip": 0.0, "shift": 2, "noise": 0.0}
+        whys = {choice["key"]: choice["why"] for choice in found["choices"]}
+        assert whys["train.batch_size"] == f"{num_train} train rows"
+    assert roles(found)["split"] == "split"
+
+
+def test_a_manifest_of_images_and_numbers_is_no_case_for_a_network_of_images(
+    tmp_path: Path,
+) -> None:
+    for row in range(80):
+        write_image(tmp_path / f"photos/{row}.png", 12, 8, grey=True)
+    table = pl.DataFrame({"file": [f"photos/{row}.png" for row in range(80)]})
+    table = table.with_columns(
+        age=pl.Series(RANDOM.normal(size=80)), label=pl.Series(["a", "b"] * 40)
+    )
+    table.write_csv(tmp_path / "manifest.csv")
+    found = look(tmp_path)
+    assert roles(found) == {"file": "image", "age": "numeric", "label": "target"}
+    assert found["values"]["build.model"]["name"] == "mlp"
+    assert found["values"]["prepare.image"] is None
+    table.drop("age").write_csv(tmp_path / "manifest.csv")
+    assert look(tmp_path)["values"]["build.model"]["name"] == "cnn"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([(28, 28)] * 3, None),
+        ([(96, 96)], None),
+        ([(480, 640)], (48, 64)),
+        ([(400, 533), (533, 400), (533, 400)], (64, 48)),
+        ([(100, 110), (300, 290), (200, 200)], (64, 64)),
+        ([(20, 20), (30, 30), (41, 41)], (32, 32)),
+        ([], None),
+    ],
+)
+def test_the_size_follows_from_the_median(
+    sizes: list[tuple[int, int]], expected: tuple[int, int] | None
+) -> None:
+    assert choose_size(sizes)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "Test"], True),
+        (["training", "val", "dev"], True),
+        (["train", "train"], False),
+        (["val", "test"], False),
+        (["train", "other"], False),
+        (["train", None], False),
+    ],
+)
+def test_a_column_of_parts_names_train_and_another_one(
+    words: list[str | None],
+    expected: bool,  # noqa: FBT001
+) -> None:
+    assert names_parts(pl.Series(words)) == expected
+
+
+@pytest.mark.parametrize(("side", "blocks"), [(8, 2), (28, 3), (64, 4), (96, 4)])
+def test_the_network_is_as_deep_as_the_images_allow(side: int, blocks: int) -> None:
+    from stages.features.schema import Feature, Schema, Target
+
+    image = Feature(name="image", kind="image", shape=[3, side, side], layout="HWC")
+    target = Target(name="y", task="classification", classes=["a", "b"])
+    facts = Facts(Schema(key=None, features=[image], target=target), 500, 0.5)
+    values = {choice.key: choice.value for choice in choose(facts)}
+    assert len(values["build.model"]["channels"]) == blocks
+    assert values["train.augment"]["shift"] == side // 12
