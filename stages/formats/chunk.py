@@ -47,7 +47,7 @@ def take_columns(table: pl.DataFrame, schema: Schema, key: str) -> pl.DataFrame:
 
     Raises UserError where no value of a column can be what the model takes: a date is no number.
     """
-    table = table.select(needed_columns(schema))
+    table = table[needed_columns(schema)]
     empty = table.head(0)
     for feature in schema.features:
         kind = kind_of(feature.kind)

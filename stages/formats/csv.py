@@ -85,7 +85,7 @@ def _read_texts(path: Path, schema: Schema, key: str, noticed: Noticed) -> Itera
         _check_width(file.names, schema, key)
     check_columns(pl.DataFrame(schema=dict.fromkeys(file.names, pl.String)), schema, key)
     for texts in file.read(needed_columns(schema)):
-        table = texts.table.select(needed_columns(schema))
+        table = texts.table[needed_columns(schema)]
         yield Chunk(table, texts.rows, texts.damaged)
 
 

@@ -47,7 +47,7 @@ def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[C
     layout, rows = _open(path, noticed)
     check_columns(pl.DataFrame(schema=dict.fromkeys(layout.names, pl.String)), schema, key)
     for part in _tables(layout, rows, chunk_rows(schema)):
-        texts = plain(part.table.select(needed_columns(schema)))
+        texts = plain(part.table[needed_columns(schema)])
         yield Chunk(read_texts(texts, schema, noticed), part.rows, part.damaged)
 
 

@@ -26,7 +26,7 @@ from stages.formats.text.json_scan import (
     parse_together,
     read_lines,
 )
-from stages.formats.text.plain_values import plain
+from stages.formats.text.plain_values import plain, refuse_patterns
 
 
 def read(path: Path, _key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
@@ -105,6 +105,7 @@ def _check_names(table: pl.DataFrame, lines: list[Line], schema: Schema, key: st
         for line in lines:
             if find_damage(line.text) is None:
                 names |= dict.fromkeys(json.loads(line.text))
+    refuse_patterns(names)
     check_columns(pl.DataFrame(schema=dict.fromkeys(names, pl.String)), schema, key)
 
 
@@ -114,9 +115,9 @@ def _without_nested(chunk: Chunk, lines: list[Line], schema: Schema) -> Chunk:
     names += [] if schema.key is None else [schema.key]
     if not names or not chunk.table.height:
         return chunk
-    begins = pl.any_horizontal(pl.col(names).str.contains(r"^[\[{]").fill_null(value=False))
+    found_in = [chunk.table[name].str.contains(r"^[\[{]").fill_null(value=False) for name in names]
     found: dict[int, Damage] = {}
-    for place in chunk.table.select(begins).to_series().arg_true():
+    for place in pl.DataFrame(found_in).max_horizontal().arg_true():
         row = int(chunk.rows[place])
         record = json.loads(lines[row - lines[0].row].text)
         for name in names:

@@ -33,7 +33,7 @@ def encode_whole(
     for feature in schema.features:
         one = schema.model_copy(update={"features": [feature]})
         check = partial(_encode, schema=one, statistics=statistics, key=key)
-        for index in _failing(chunk.table.select(feature.name), check):
+        for index in _failing(chunk.table[[feature.name]], check):
             if index not in found:
                 found[index] = _damage(chunk, index, feature, schema.key)
     kept = [index for index in range(chunk.table.height) if index not in found]

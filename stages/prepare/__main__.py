@@ -61,7 +61,7 @@ def prepare(params: Params, out: Path) -> None:
 
     names = [] if schema.key is None else [schema.key]
     names += [feature.name for feature in schema.features]
-    table[rows["test"]].select(names).write_parquet(out / "test_rows.parquet")
+    table[rows["test"]][names].write_parquet(out / "test_rows.parquet")
 
     train = table[rows["train"]]
     schema = fit_schema(schema, train)

@@ -1,5 +1,7 @@
 """Texts of a table as every reader gives them: no blanks around them, and none that is empty."""
 
+from collections.abc import Iterable
+
 import polars as pl
 
 from stages.features.spelling import LEADING_ZERO
@@ -9,11 +11,20 @@ TRUTHS = {"true": True, "false": False}
 HEAD_ROWS = 100
 
 
+def refuse_patterns(names: Iterable[str]) -> None:
+    """Raise ValueError at a name that polars takes for a pattern wherever it stands."""
+    for name in names:
+        if name.startswith("^") and name.endswith("$"):
+            raise ValueError(f"its column '{name}' is named as a pattern of names: rename it")
+
+
 def plain(table: pl.DataFrame) -> pl.DataFrame:
     """`table` with plain texts, whatever kind of file it comes from: an empty one is a gap."""
-    names = [name for name, dtype in table.schema.items() if _is_text(dtype)]
-    texts = table.select(pl.col(names).cast(pl.String).str.strip_chars())
-    return table.with_columns(texts.select(pl.when(pl.all() != "").then(pl.all())))
+    refuse_patterns(table.columns)
+    # Column by column: an expression takes the name '*' for all of them.
+    columns = [column for column in table.iter_columns() if _is_text(column.dtype)]
+    texts = [column.cast(pl.String).str.strip_chars() for column in columns]
+    return table.with_columns(each.set((each == "").fill_null(value=False), None) for each in texts)
 
 
 def typed(table: pl.DataFrame) -> pl.DataFrame:

@@ -178,6 +178,18 @@ def test_only_the_needed_columns_are_handed_on(tmp_path: Path, suffix: str) -> N
 
 
 @every_suffix
+def test_a_name_may_be_a_star_and_no_pattern(tmp_path: Path, suffix: str) -> None:
+    table = pl.DataFrame({"*": ["x", "y"], "a": [" u ", "v"]})
+    path = written(tmp_path / f"t{suffix}", table)
+    texts, damaged = assert_one_reading(path, ["*", "a"])
+    assert (texts.rows(), damaged) == ([("x", "u"), ("y", "v")], [])
+    written(path, table.rename({"*": "^a$"}))
+    for read in (lambda: read_table(path, KEY), lambda: read_new_rows(path, ["^a$", "a"])):
+        with pytest.raises(UserError, match="is named as a pattern of names: rename it"):
+            read()
+
+
+@every_suffix
 def test_an_empty_file_is_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t{suffix}"
     path.touch()
