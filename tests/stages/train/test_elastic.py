@@ -25,12 +25,7 @@ from stages.training.device.distributed import World
 from stages.training.device.environment import num_nodes
 from stages.training.device.out_of_memory import ProcessOutOfMemoryError, read_oom_hints
 from tests.conftest import Project
-from tests.support.samples import (
-    mixed_table,
-    ready_to_train,
-    set_params,
-    training,
-)
+from tests.support.samples import mixed_table, ready_to_train, run_stages, set_params, training
 
 TORCHRUN = {
     "RANK": "1",
@@ -126,7 +121,7 @@ def losses_of(project: Project) -> list[float]:
 def test_two_machines_of_which_one_loses_its_process_train_as_one(
     built: Project, tmp_path: Path
 ) -> None:
-    built.run("python", "-m", "stages.train")
+    run_stages(built, "train")
     alone = losses_of(built)
     subprocess.run(["cp", "-r", built.path, tmp_path / "clone"], check=True)
     clone = Project(tmp_path / "clone")
