@@ -29,7 +29,7 @@ def to_batch(
 
 
 def finish(kind: str, tensor: Tensor, statistics: Statistics) -> Tensor:
-    """Return what a model is given of an array of a kind.
+    """The tensor of a kind as a model is given it.
 
     Of images it is standardised float32, and codes of words, int32 on disk, are int64.
     """

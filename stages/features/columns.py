@@ -24,7 +24,7 @@ MOSTLY = 0.5
 
 
 def fits_float32(scaled: pl.Series) -> bool:
-    """Return whether float32 can hold every value of a float64 column without NaN."""
+    """Check whether float32 can hold every value of a float64 column without NaN."""
     smallest, largest = cast(float | None, scaled.min()), cast(float | None, scaled.max())
     return smallest is None or largest is None or max(-smallest, largest) <= MAX_FLOAT32
 

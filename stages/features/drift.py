@@ -64,7 +64,7 @@ class Sums:
         self.squares += other.squares
 
     def drift(self, num_rows: int, moments: Moments) -> list[str]:
-        """Return what is to be said of the mean and of the spread; `num_rows` are independent."""
+        """The drift of the mean and of the spread, in words; `num_rows` are independent."""
         if self.count == 0 or not math.isfinite(self.squares):
             return []
         if moments.constant:

@@ -52,7 +52,7 @@ def encode(
 
 
 def row_keys(table: pl.DataFrame, schema: Schema, key: str) -> Array:
-    """Return what names each row: the key column (int64 or text), or the row's number from 0.
+    """The names of the rows: the key column (int64 or text), or the row's number from 0.
 
     Whole numbers that int64 does not hold, hashes mostly, are kept digit by digit as text.
     Raises UserError when a key is missing or stands twice.

@@ -80,7 +80,7 @@ class Described(Protocol):
 
     @property
     def eight_bit(self) -> bool:
-        """Return whether images hold what files of 8 bits do."""
+        """Check whether images hold what files of 8 bits do."""
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -100,7 +100,7 @@ class Kind(Protocol):
     NUMBERS: bool
 
     def guess(self, column: "pl.Series") -> float:
-        """Return how sure it is that a column is of this kind, from 0 to 1."""
+        """Return the certainty that a column is of this kind, from 0 to 1."""
 
     def infer(self, column: "pl.Series", key: str) -> Feature:
         """Describe a column of this kind. Raises UserError when it is none."""
@@ -117,7 +117,7 @@ class Kind(Protocol):
         """Return the array of all columns of the kind; Raises UserError for a wrong value."""
 
     def must(self, feature: Feature) -> str:
-        """Return what a value must be, to follow 'is not'."""
+        """Name the values that it takes, to follow 'is not'."""
 
     def from_text(self, feature: Feature, texts: "pl.Series") -> "pl.Series":
         """Return the fields of a CSV file as the column that training would have."""
@@ -146,10 +146,10 @@ class Kind(Protocol):
         """
 
     def tell(self, feature: Feature, column: "pl.Series") -> list[str]:
-        """Return what prepare says of a column as it was fitted, a line each."""
+        """Describe a fitted column for prepare's screen, a line each."""
 
     def describe(self, feature: Feature, moments: list[Moments]) -> dict[str, Any]:
-        """Return what `signature.json` has of it beyond type and shape."""
+        """Return its entries in `signature.json` beyond type and shape."""
 
     def read_values(self, described: Described, values: list[object]) -> npt.NDArray[Any]:
         """Return JSON values as an input of model.onnx. Raises ValueError: what they must be."""
@@ -174,7 +174,7 @@ class Kind(Protocol):
     def observe(
         self, feature: Feature, column: "pl.Series", encoded: Encoded, moments: list[Moments]
     ) -> "Observed":
-        """Return what tells drift of new rows from training."""
+        """Return the sums that tell drift of new rows from training."""
 
     def profile(self, encoded: Encoded, moments: list[Moments]) -> list[Moments]:
         """Return the moments by which two revisions of the train rows are compared."""

@@ -58,7 +58,7 @@ class Form:
 
     @property
     def is_channels_last(self) -> bool:
-        """Return whether the array is (height, width, channels)."""
+        """Check whether the array is (height, width, channels)."""
         return len(self.shape) == 3 and self.shape[2] in _MODES
 
     @property

@@ -1,7 +1,7 @@
 """Files that prepare writes and the others read: schema, statistics, and the arrays of each split.
 
 `schema.json` says what build needs (names, kinds, shapes, classes), `statistics.json` what
-encoding and decoding need. Both are fitted on the train split alone, but for the list of classes.
+encoding and decoding need. Both are fitted on the train split alone, except the list of classes.
 """
 
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class Feature(Record):
 
     @property
     def is_array(self) -> bool:
-        """Return whether a row of it is an array, and it has the tensor of its kind for itself."""
+        """Check whether a row of it is an array, and it has the tensor of its kind for itself."""
         return self.shape is not None
 
     @property
@@ -132,7 +132,7 @@ class Schema(Record):
         return [feature for feature in self.features if feature.kind == kind]
 
     def inputs(self) -> dict[str, list[int]]:
-        """Return what a model is given: for each kind of tensor in a batch, its shape without rows.
+        """The shape of each kind of tensor in a batch, without rows.
 
         Kinds in CODES are the exception: the number of codes of each column, since the shape is
         their count. Of kinds in WORDS it is, for each column, its places and its number of codes.
@@ -153,7 +153,7 @@ class Schema(Record):
         return inputs
 
     def places(self) -> dict[str, "Place"]:
-        """Return where each column that is no array lies in the array of its kind, by its name."""
+        """The place of each column that is no array in the array of its kind, by its name."""
         places = {}
         for kind in KINDS:
             features = [feature for feature in self.of_kind(kind) if not feature.is_array]

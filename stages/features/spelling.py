@@ -81,7 +81,7 @@ def word_numbers(words: Iterable[str]) -> list[float]:
 
 
 def is_word(value: object, words: Iterable[str], *, numbers: bool) -> bool:
-    """Return whether a value is one of a column's words for gaps; `numbers`: -999.0 is -999."""
+    """Check whether a value is one of a column's words for gaps; `numbers`: -999.0 is -999."""
     if isinstance(value, str) and value.strip(BLANKS) in words:
         return True
     if isinstance(value, bool) or not (numbers or isinstance(value, int | float)):

@@ -33,7 +33,7 @@ class Parsed:
 
 
 def are_dates(column: pl.Series) -> bool:
-    """Return whether it is a column of dates, or one of texts of which more than half are some."""
+    """Check whether it is a column of dates, or one of texts of which more than half are some."""
     if isinstance(column.dtype, pl.Date | pl.Datetime):
         return True
     if column.dtype not in TEXTS:

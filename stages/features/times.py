@@ -86,7 +86,7 @@ def pattern(form: str) -> str:
 
 
 def name_format(form: str | None, zone: str | None) -> str:
-    """Return what a value must be, in words; None: ISO 8601, with an offset if there is a zone."""
+    """Name the values that a column takes; None: ISO 8601, with an offset if there is a zone."""
     if form is not None:
         return f"a date as '{form}'"
     offset = " with an offset from UTC" if zone is not None else ""
@@ -183,7 +183,7 @@ def _offset(text: str | None) -> int | None:
 
 
 def varies(seconds: npt.NDArray[np.float64], period: float) -> bool:
-    """Return whether times span a cycle, and are not all at the same place of it."""
+    """Check whether times span a cycle, and are not all at the same place of it."""
     turns = seconds / period
     apart = np.abs((turns - turns[0] + 0.5) % 1.0 - 0.5)
     return bool(np.ptp(turns) >= 1 and apart.max() > SAME_PLACE)

@@ -32,7 +32,7 @@ class Chunk:
 
 
 def chunk_rows(schema: Schema) -> int:
-    """Return how many rows make a chunk: it follows from what one row holds."""
+    """The number of rows of a chunk, which follows from what one row holds."""
     num_values = sum(math.prod(feature.shape or [1]) for feature in schema.features)
     return max(1, min(CHUNK_ROWS, CHUNK_VALUES // num_values))
 

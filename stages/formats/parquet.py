@@ -67,8 +67,7 @@ def open_writer(path: Path, metadata: Mapping[str, str]) -> Iterator[Write]:
 
 
 def _encodings(schema: pl.Schema) -> dict[str, Any]:
-    """Return how each column is written: a third of the time and half of the bytes of pyarrow's
-    default.
+    """The encoding of each column, in a third of the time and half of the bytes of the default.
 
     A dictionary pays for the names of classes alone; the bytes of floats are stored one place
     after the other, and whole numbers as their differences.

@@ -49,7 +49,7 @@ class TextBag(nn.Module):
     Each word has as many of its own, of which the sum is taken, with weights whose squares add up
     to 1. A word weighs the more the rarer it is: codes go by how many train rows have the word,
     and that falls as 1/rank (Zipf), so that the logarithm of the rank is the inverse document
-    frequency but for a constant. `shape` is that of `Schema.inputs`.
+    frequency except for a constant. `shape` is that of `Schema.inputs`.
     """
 
     def __init__(self, shape: list[int], width: int) -> None:

@@ -130,7 +130,7 @@ def _classes(table: pl.DataFrame, schema: Schema) -> Array | None:
 
 
 def _target(table: pl.DataFrame, schema: Schema, statistics: Statistics) -> Array:
-    """Return what the loss compares with: class codes int64, or standardised values float32.
+    """The target of the loss: class codes int64, or standardised values float32.
     (rows,).
     """
     classes = _classes(table, schema)

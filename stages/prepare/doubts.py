@@ -245,7 +245,7 @@ def _of_zeros(texts: pl.DataFrame, name: str) -> Iterator[str]:
 
 
 def _counts_rows(column: pl.Series) -> bool:
-    """Return whether the values go up by one from row to row, as no measurement does."""
+    """Check whether the values go up by one from row to row, as no measurement does."""
     if column.len() <= MAX_CODES or column.null_count():
         return False
     first = cast(int, column[0])

@@ -108,7 +108,7 @@ def find_columns(table: pl.DataFrame, params: PrepareParams) -> list[str]:
 
 
 def _names_images(column: pl.Series) -> bool:
-    """Return whether every text of a column ends as the name of an image does."""
+    """Check whether every text of a column ends as the name of an image does."""
     if column.dtype != pl.String or column.null_count() == column.len():
         return False
     ends = "|".join(suffix.removeprefix(".") for suffix in SUFFIXES)

@@ -59,8 +59,7 @@ def find_schema(table: pl.DataFrame, params: PrepareParams) -> Schema:
 
 
 def names_rows(column: pl.Series) -> bool:
-    """Return whether a column holds the row labels that pandas and R write beside a table's
-    columns.
+    """Check whether a column holds the row labels that pandas and R write beside the others.
 
     They are known by their names, and by their values: no two are alike.
     """

@@ -159,6 +159,6 @@ class PrepareParams(Config):
         return [self.target, *key, *self.columns, *self.ties().values()]
 
     def column(self, name: str) -> Column:
-        """Return what is said of a column, be it in one word or not at all."""
+        """The settings of a column, be they one word or none."""
         said = self.columns.get(name, Column())
         return said if isinstance(said, Column) else Column(kind=said)

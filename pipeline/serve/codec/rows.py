@@ -49,7 +49,7 @@ def make_encoder(signature: Signature) -> Callable[[list[Row]], Arrays]:
 
 
 def _is_plain(each: Input) -> bool:
-    """Return whether it is a number, and no number stands for a gap."""
+    """Check whether it is a number, and no number stands for a gap."""
     return each.kind == "numeric" and not word_numbers(each.missing_words)
 
 

@@ -68,7 +68,7 @@ def encode(
 
 
 def must(feature: Feature) -> str:
-    """Return what a value must be."""
+    """Name the values that it takes."""
     return "true or false"
 
 

@@ -72,7 +72,7 @@ def encode(
 
 
 def must(feature: Feature) -> str:
-    """Return what a value must be."""
+    """Name the values that it takes."""
     return "a category"
 
 
@@ -146,7 +146,7 @@ def to_torch(
 
 
 def tell(feature: Feature, column: "pl.Series") -> list[str]:
-    """Return how many rows hold a value that is too rare to be a category of its own."""
+    """Count the rows with a value that is too rare to be a category of its own."""
     from stages.features.columns import MAX_CATEGORIES, as_category
 
     categories, values = feature.categories or [], as_category(column).drop_nulls()

@@ -107,7 +107,7 @@ def encode(
 
 
 def must(feature: Feature) -> str:
-    """Return what a value must be."""
+    """Name the values that it takes."""
     return name_format(feature.format, feature.zone)
 
 
@@ -200,7 +200,7 @@ def to_torch(
 
 
 def tell(feature: Feature, column: "pl.Series") -> list[str]:
-    """Return how a column is read, and what is made of it."""
+    """Describe the format of a column, and the numbers made of it."""
     form = feature.format or ISO
     zone = "" if feature.zone is None else f", its zone {feature.zone}, in UTC"
     cycles = "".join(f", the place in the {cycle}" for cycle in feature.cycles or [])

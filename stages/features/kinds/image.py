@@ -60,7 +60,7 @@ def infer(column: "pl.Series", key: str) -> Feature:
 
 
 def _is_eight_bit(feature: Feature, column: "pl.Series", key: str) -> bool:
-    """Return whether the values are those that a file of 8 bits holds: whole, from 0 to 255."""
+    """Check whether the values are those that a file of 8 bits holds: whole, from 0 to 255."""
     from stages.features.columns import image_array
 
     try:
@@ -99,7 +99,7 @@ def encode(
 
 
 def must(feature: Feature) -> str:
-    """Return what a value must be."""
+    """Name the values that it takes."""
     return f"an array of numbers of shape {image_shape(feature)}"
 
 

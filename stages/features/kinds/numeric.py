@@ -81,7 +81,7 @@ def encode(
 
 
 def must(feature: Feature) -> str:
-    """Return what a value must be."""
+    """Name the values that it takes."""
     return COMPUTABLE
 
 
@@ -240,7 +240,7 @@ def observe(
 
 
 def _count_gaps(feature: Feature, column: "pl.Series") -> int:
-    """Return how many of the values are none to compute with, infinities among them."""
+    """Count the values that are none to compute with, infinities among them."""
     from stages.features.columns import as_numeric
 
     if feature.missing_words is None and column.dtype.is_integer():

@@ -103,7 +103,7 @@ def encode(
 
 
 def must(feature: Feature) -> str:
-    """Return what a value must be."""
+    """Name the values that it takes."""
     return "a text"
 
 
@@ -138,7 +138,7 @@ def to_torch(
 
 
 def tell(feature: Feature, column: "pl.Series") -> list[str]:
-    """Return how a text becomes words, and how many texts are cut."""
+    """Describe the words of a column, and count the texts that are cut."""
     lengths = np.array([len(split_words(text)) for text in _texts(column)])
     line = f"'{feature.name}' is text: {len(feature.words or []):,} words, {feature.width} a row"
     cut = int((lengths > feature.width).sum())

@@ -51,7 +51,7 @@ def _check_name(parent: Path, name: str, key: str) -> None:
 
 
 def is_image(path: Path) -> bool:
-    """Return whether a file's name or its first bytes say that it is an image."""
+    """Check whether a file's name or its first bytes say that it is an image."""
     if path.suffix.lower() in SUFFIXES:
         return True
     if not path.is_file():

@@ -127,7 +127,7 @@ def take_clean(data: bytes, form: Form, *, is_last: bool) -> tuple[bytes, int, b
 def _quotes_are_plain(
     codes: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64], form: Form
 ) -> bool:
-    """Return whether every quote opens a field, closes one, or is doubled.
+    """Check whether every quote opens a field, closes one, or is doubled.
 
     No text has many lines.
     """
@@ -252,7 +252,7 @@ def _plain_field(found: re.Match[bytes]) -> bytes:
 
 
 def _looks_like_rows(text: bytes, form: Form) -> bool:
-    """Return whether half of a quoted text's whole lines have as many fields as a row has."""
+    """Check whether half of a quoted text's whole lines have as many fields as a row has."""
     if form.width < 3 or not (b"\n" in text or b"\r" in text):
         return False
     inner = [line.count(form.separator) for line in LINE_END.split(text)[1:-1]]

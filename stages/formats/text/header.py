@@ -14,7 +14,7 @@ def numbered(width: int) -> list[str]:
 
 
 def is_header(first: Sequence[str], rows: Sequence[list[str]], expected: Collection[str]) -> bool:
-    """Return whether the first line, which has none of the `expected` names, names the columns.
+    """Check whether the first line, which has none of the `expected` names, names the columns.
 
     `rows` are those below it that have as many fields.
     """
@@ -30,7 +30,7 @@ def is_header(first: Sequence[str], rows: Sequence[list[str]], expected: Collect
 
 
 def are_numbers(texts: Sequence[str]) -> bool:
-    """Return whether each text is a number, however it is written."""
+    """Check whether each text is a number, however it is written."""
     return all(_NUMBER.fullmatch(text) for text in texts)
 
 

@@ -211,7 +211,7 @@ def _short(text: str) -> int:
 
 
 def _bad_text(value: object) -> str | None:
-    """Return what is wrong with a text within `value`, however deep."""
+    """The mistake in a text within `value`, however deep; None: there is none."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, list):

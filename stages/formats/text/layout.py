@@ -64,7 +64,7 @@ class _Row:
 
     @property
     def is_title(self) -> bool:
-        """Return whether one field at most holds something, of one or of three and more."""
+        """Check whether one field at most holds something, of one or of three and more."""
         filled = sum(bool(text) for text in self.fields)
         return filled <= 1 and len(self.fields) != 2
 

@@ -73,6 +73,6 @@ def _are_whole(texts: pl.Series) -> bool:
 
 
 def _has_leading_zero(texts: pl.Series) -> bool:
-    """Return whether a text begins with a zero before other digits."""
+    """Check whether a text begins with a zero before other digits."""
     is_zero = texts.str.starts_with("0") | texts.str.starts_with("-0") | texts.str.starts_with("+0")
     return bool(texts.filter(is_zero).str.contains(LEADING_ZERO).any())

@@ -64,7 +64,7 @@ def _describe_numbers(values: pl.Series) -> tuple[Facts, tuple[int, ...]]:
 
 
 def _count_bars(values: np.ndarray[Any, Any]) -> tuple[int, ...]:
-    """Return how many values lie in each of at most 24 intervals.
+    """Count the values in each of at most 24 intervals.
 
     Nothing where there is only one.
     """

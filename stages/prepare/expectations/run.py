@@ -141,7 +141,7 @@ def _to_pandas(table: pl.DataFrame) -> "pandas.DataFrame":
 
 
 def _one_line(outcome: Outcome) -> str:
-    """Return what was expected and what was found instead."""
+    """The expectation, and what was found instead."""
     text = outcome.rule.description or sentence(outcome.rule, "'{}'".format, str)
     text += f": {outcome.finding}"
     if outcome.examples:

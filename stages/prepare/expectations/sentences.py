@@ -57,7 +57,7 @@ _MADE_OF = {
 
 
 def sentence(rule: Rule, name: Quote, value: Quote) -> str:
-    """Return what `rule` expects, in words.
+    """The expectation of `rule` in words.
 
     What comes from the suite goes through `name` or `value`.
     """

@@ -124,7 +124,7 @@ def build_expectations(
 
 
 def is_nested(dtype: pl.DataType) -> bool:
-    """Return whether values are arrays, records or bytes, which pandas has no column type for."""
+    """Check whether values are arrays, records or bytes, which pandas has no column type for."""
     return isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary)
 
 

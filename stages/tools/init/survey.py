@@ -39,7 +39,7 @@ class Options:
 
 
 def survey(options: Options) -> dict[str, Any]:
-    """Return what was found and what to write, as JSON holds it.
+    """The findings and the values to write, as JSON holds them.
 
     Raises UserError for a source that can't be read, and for columns that it does not have.
     """

@@ -135,9 +135,7 @@ def without_secrets(text: str) -> str:
 
 
 def _token(logger: str, checkpoints: Path | None) -> str:
-    """Return what names a training to a logger: kept beside its checkpoints, gone when it has
-    ended.
-    """
+    """The name of a training for a logger: kept beside its checkpoints until it has ended."""
     token = uuid.uuid4().hex[:16]
     if checkpoints is None:
         return token

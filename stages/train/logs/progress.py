@@ -35,7 +35,7 @@ class Progress:
 
 
 def show_progress(params: TrainParams, num_rows: int, metric: str, num_done: int = 0) -> Progress:
-    """Return what tells of a training on `num_rows` rows.
+    """The callbacks that tell of a training on `num_rows` rows.
 
     Of replicas, which are shown together, each has fewer lines. The first `num_done` epochs were
     trained by an earlier run and are shown at once: they count for no rate.

@@ -41,9 +41,7 @@ NUM_BUCKETS = 50
 
 
 def run_folder(spec: ModelSpec, params: TrainParams, seed: int) -> Path:
-    """Return where the events of a recipe lie: the same recipe replaces its own, another stands
-    beside.
-    """
+    """The folder of a recipe's events: the same recipe replaces its own, another stands beside."""
     recipe = json.dumps([spec.model_dump(), params.model_dump(), seed], sort_keys=True)
     return RUNS / f"{spec.name}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
 
@@ -142,7 +140,7 @@ def open_tensorboard(
 
 
 def scalars_of(epoch: Epoch, metric: str) -> dict[str, float]:
-    """Return what loggers get after an epoch, under the names that it has there."""
+    """The values for loggers after an epoch, under the names that it has there."""
     return {
         "loss/train": epoch.train_loss,
         "loss/validation": epoch.validation_loss,
@@ -153,7 +151,7 @@ def scalars_of(epoch: Epoch, metric: str) -> dict[str, float]:
 
 
 def kept_scalars(kept: Epoch, metric: str) -> dict[str, float]:
-    """Return what they get at the end: how the model that is kept does on validation."""
+    """The values for loggers at the end: the figures of the kept model on validation."""
     return {
         "kept/validation_loss": kept.validation_loss,
         f"kept/validation_{metric}": kept.metric,
@@ -173,7 +171,7 @@ def chosen_values(
 
 
 def histogram(values: np.ndarray) -> dict[str, Any]:
-    """Return what `add_histogram_raw` takes of numbers of any shape, in buckets of one width.
+    """The arguments of `add_histogram_raw` for numbers of any shape, in buckets of one width.
 
     `add_histogram` squares them by BLAS, whose threads cost more than a small step does, and has
     hundreds of buckets, whose checksum TensorBoard takes byte by byte in Python.
