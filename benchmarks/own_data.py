@@ -13,6 +13,8 @@ import argparse
 import json
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import polars as pl
 
 from stages.features.schema import CODES, Schema, load_arrays, read_schema, read_statistics
 from stages.formats.read import read_table
-from tests.conftest import Project, copy_project
+from tests.conftest import Project, copy_project, project_environment
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,8 +44,8 @@ def main() -> None:
         copy(options.source, own)
         before = _processor_seconds()
         command = ("reprise", "init", str(own), "--target", options.target, *options.options)
-        project.run(*command, "--force", cold=True)
-        project.run("dvc", "repro", "evaluate", cold=True)
+        _run(project, *command, "--force")
+        _run(project, "dvc", "repro", "evaluate")
         seconds = _processor_seconds() - before
         metrics = json.loads((project.path / "data/evaluate/metrics.json").read_text())
         name = "rmse" if "rmse" in metrics else "accuracy"
@@ -51,6 +53,15 @@ def main() -> None:
     print(
         f"| {options.source.name} | {name} | {metrics[name]:.5g} | {reference} | {seconds:.0f} s |"
     )
+
+
+def _run(project: Project, *command: str) -> None:
+    environment = project_environment()
+    done = subprocess.run(
+        command, cwd=project.path, env=environment, text=True, capture_output=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
 
 
 def _processor_seconds() -> float:
