@@ -39,6 +39,8 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # EXIF's tag of the orientation, and its values in which height and width change places.
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
+# Where Pillow keeps EXIF data, or XMP, of PNG and JPEG: to parse none takes as long as a digit.
+_EXIF = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 # A JPEG is decoded at a half, a quarter or an eighth where twice the wanted size remains.
 _SPARE = 2
 
@@ -159,6 +161,12 @@ def look(image: "Image.Image") -> Seen:
 
 def orientation_of(image: "Image.Image") -> int:
     """EXIF's number from 1 to 8; 1 where there is none, or another one."""
+    if image.format in ("PNG", "JPEG"):
+        if image.format == "PNG":
+            # The chunk may stand behind the pixels.
+            image.load()
+        if _EXIF.isdisjoint(image.info):
+            return 1
     found = image.getexif().get(_ORIENTATION, 1)
     return found if found in range(1, 9) else 1
 

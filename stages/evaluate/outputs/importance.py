@@ -4,6 +4,7 @@ See Breiman, 'Random Forests', Machine Learning 45, 2001. Columns that say
 the same stand in for one another, so that each of them may look unimportant.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from stages.model.predictor import Predictor
 
 REPEATS = 5
 MAX_ROWS_ATTRIBUTED = 1000
+# Of images so many numbers are, and at least a hundred rows: each costs 50 steps of training.
+MAX_NUMBERS_ATTRIBUTED, MIN_ROWS_ATTRIBUTED = 1 << 18, 100
 # Evenly spaced test rows: each column costs `REPEATS` predictions of them.
 MAX_ROWS = 5000
 # As many columns are shuffled, those that move predictions most: each costs as much as all others.
@@ -96,11 +99,13 @@ def write_attribution(
 ) -> dict[str, float]:
     """A line for each column: how far it moves a prediction from the average row's, in the mean.
 
-    Over at most 1,000 test rows; in units of the target, or of the score of the predicted class,
-    `codes` (rows,). An image has nine, by its areas. The one that moves most is first. Returns
-    what it writes.
+    Over at most 1,000 test rows, of large images fewer; in units of the target, or of the score of
+    the predicted class, `codes` (rows,). An image has nine, by its areas. The one that moves most
+    is first. Returns what it writes.
     """
-    step = -(-len(codes) // MAX_ROWS_ATTRIBUTED)
+    shapes = [feature.shape for feature in predictor.schema.features if feature.shape]
+    most = MAX_NUMBERS_ATTRIBUTED // math.prod(shapes[0]) if shapes else MAX_ROWS_ATTRIBUTED
+    step = -(-len(codes) // min(MAX_ROWS_ATTRIBUTED, max(MIN_ROWS_ATTRIBUTED, most)))
     thin = {kind: np.array(array[::step]) for kind, array in arrays.items()}
     found = attribute(predictor, thin, codes[::step])
     means = np.abs(found.values).mean(axis=0)

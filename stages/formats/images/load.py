@@ -31,7 +31,7 @@ from stages.formats.thread_map import map_in_order, num_threads
 # A column of these holds image files, not arrays.
 FILES = (pl.String, pl.Binary)
 # So many images are decoded by a thread before it hands them on.
-BATCH = 16
+BATCH = 64
 # Of images that differ in size so many say which one to propose, with a longer side of PROPOSED.
 LOOKED_AT, PROPOSED, STEP = 200, 64, 8
 FEW_BITS = 8

@@ -217,7 +217,7 @@ def test_parts_of_a_data_set_become_a_column(tmp_path: Path) -> None:
     for path in ("Training/cat/1.png", "val/cat/1.png", "test/dog/deep/2.png"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (4, 3)).save(tmp_path / path)
-    table = read_folder(tmp_path)
+    table = load(tmp_path, columns={"split": "exclude"}).table
     assert table["split"].to_list() == ["train", "test", "validation"]
     assert table["label"].to_list() == ["cat", "dog", "cat"]
 
