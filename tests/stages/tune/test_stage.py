@@ -110,7 +110,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     assert not (project.path / "data/tune/best.yaml").exists()
 
     said = project.run("python", "-m", "stages.tune").stdout
-    assert "going on after" in said
+    assert "resumes after" in said
     assert "trial 3/" not in said
     assert project.outputs() == other.outputs()
     # A finished search leaves nothing to resume from: a forced rerun really searches.
