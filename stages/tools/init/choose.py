@@ -19,7 +19,7 @@ MIN_EPOCHS, MAX_EPOCHS = 8, 100
 # Of texts, of which a model knows a word after a few epochs or never.
 TEXT_STEPS = 1_000
 # Of images a step takes longer, and shows more of what there is to learn.
-NUM_IMAGE_STEPS, MAX_IMAGE_EPOCHS = 1_500, 60
+NUM_IMAGE_STEPS, MAX_IMAGE_EPOCHS = 1_000, 60
 MIN_DEPTH, MAX_DEPTH = 2, 4
 FEW_IMAGES = 10_000
 # A class with a smaller share of the rows, or of an even share, is rare: accuracy alone would
