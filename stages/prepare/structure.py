@@ -7,10 +7,11 @@ import polars as pl
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.columns import as_category, as_numeric
 from stages.features.schema import Array
+from stages.features.time_columns import as_seconds, find_format
+from stages.features.times import name_format
 from stages.prepare.params import PrepareParams
 from stages.prepare.split import SPLITS, Structure
 
-FORMATS = ("%Y-%m-%d", *(f"%Y-%m-%d{t}%H:%M{s}" for t in " T" for s in ("", ":%S", ":%S%.f")))
 # Words for the parts of a data set, in small letters.
 PARTS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -26,7 +27,7 @@ def find_structure(table: pl.DataFrame, params: PrepareParams) -> Structure:
     time = None if tie is None else tie.time
     return Structure(
         groups=None if group is None else _find_groups(table[group]),
-        times=None if time is None else _find_times(table[time]),
+        times=None if time is None else _find_times(table[time], params.column(time).format),
         parts=None if column is None else _find_parts(table[column]),
     )
 
@@ -42,37 +43,24 @@ def _find_groups(column: pl.Series) -> Array:
     return np.array(names.to_list(), dtype=np.str_)
 
 
-def _find_times(column: pl.Series) -> npt.NDArray[np.float64]:
-    """The time of each row, (rows,): of any unit, since the order alone matters."""
+def _find_times(column: pl.Series, form: str | None) -> npt.NDArray[np.float64]:
+    """The time of each row, (rows,): of any unit, since the order alone matters.
+
+    Texts are numbers, or dates of one format; `form` is the one that `prepare.columns` tells.
+    """
     key = "prepare.structure.time"
-    if column.dtype == pl.String:
-        column = _read_times(column, key)
-    if column.dtype.is_temporal():
-        column = column.to_physical()
-    values = as_numeric(column, key)
+    numbers = column.cast(pl.Float64, strict=False) if column.dtype == pl.String else None
+    if numbers is not None and numbers.null_count() == column.null_count():
+        column = numbers
+    if column.dtype == pl.String or isinstance(column.dtype, pl.Date | pl.Datetime):
+        form, zone = find_format(column, form)
+        must = name_format(form, zone)
+        seconds = as_seconds(column, form, must, key, aware=zone is not None)
+        values = pl.Series(column.name, seconds).fill_nan(None)
+    else:
+        values = as_numeric(column.to_physical(), key)
     _stop_at_gaps(column, values, "time", key)
     return values.to_numpy()
-
-
-def _read_times(column: pl.Series, key: str) -> pl.Series:
-    """Texts as numbers, or as times of one of FORMATS."""
-    found = [column.cast(pl.Float64, strict=False)]
-    found += [_as_times(column, form) for form in FORMATS]
-    for values in found:
-        if values.null_count() == column.null_count():
-            return values
-    strays = _as_times(column, FORMATS[0]).is_null() & column.is_not_null()
-    row = int(strays.arg_true()[0])
-    message = (
-        f"the column '{column.name}' is no time in all rows, such as row {row}: "
-        f"{shorten(repr(column[row]))}; write times as 2024-05-31 or 2024-05-31 18:30:00, or as "
-        "numbers"
-    )
-    raise UserError(Problem(message, key=key, value=column.name))
-
-
-def _as_times(column: pl.Series, form: str) -> pl.Series:
-    return column.str.to_datetime(form, strict=False, time_unit="us")
 
 
 def _find_parts(column: pl.Series) -> Array:

@@ -89,7 +89,7 @@ def test_two_groups_are_too_few() -> None:
 
 @pytest.fixture
 def table() -> pl.DataFrame:
-    days = pl.Series("day", [f"2024-{1 + n // 28:02}-{1 + n % 28:02}" for n in range(120)])
+    days = pl.Series("day", [f"{1 + n % 28}/{1 + n // 28}/2024" for n in range(120)])
     part = ["train"] * 80 + ["val"] * 20 + ["test"] * 20
     y = [None if n in (5, 7) else n * 0.5 for n in range(120)]
     return pl.DataFrame({"x": range(120), "day": days, "part": part, "y": y})
@@ -125,8 +125,8 @@ def test_prepare_divides_by_a_column_and_learns_nothing_from_it(
         ({"prepare.structure": {"group": "paitent"}}, "prepare.structure.group", "no column"),
         (
             {"prepare.structure": {"time": "part"}},
-            "prepare.structure.time",
-            "such as row 0: 'train'",
+            "prepare.columns.part",
+            "'train'",
         ),
         ({"prepare.split.column": "day"}, "prepare.split.column", "says no split in 118 rows"),
         ({"prepare.split.column": "y"}, "prepare.split.column", "the target can't divide"),
