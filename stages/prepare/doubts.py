@@ -107,7 +107,7 @@ def stop_at_total(table: pl.DataFrame, key: str) -> None:
         for column in above.select(cs.numeric()).iter_columns()
         if last.item(0, column.name) is not None
     ]
-    if words and all(sums):
+    if words and sums and all(sums):
         shown = shorten(repr(last.item(0, words[0])))
         message = (
             f"the last row ({table.height - 1}) is no row like the others: {shown} stands in "

@@ -14,7 +14,7 @@ from stages.features.schema import Schema, read_schema, read_statistics
 from stages.features.spelling import as_line
 from stages.formats.read import read_chunks, read_table
 from stages.infer.rejected import encode_whole
-from stages.prepare.doubts import find_doubts
+from stages.prepare.doubts import find_doubts, stop_at_total
 from stages.prepare.infer_schema import find_schema
 from stages.prepare.written import read_written, with_written
 from tests.support.samples import prepare_params, run_stages, small_project
@@ -246,3 +246,11 @@ def test_labels_that_are_named_are_learned_from_and_others_are_no_labels(tmp_pat
     schema, (line,) = found(repeated)
     assert [feature.name for feature in schema.features] == ["", "x"]
     assert line.startswith("the column without a name is learned from")
+
+
+def test_a_last_word_for_a_sum_stands_in_a_table_without_numbers() -> None:
+    table = pl.DataFrame({"word": ["first", "second", "total"], "y": ["a", "b", "a"]})
+    stop_at_total(table, KEY)
+    table = table.with_columns(n=pl.Series([1, 2, 3]))
+    with pytest.raises(UserError, match=r"the last row \(2\)"):
+        stop_at_total(table, KEY)
