@@ -33,7 +33,9 @@ class Model(nn.Module):
         flat: Tensor = self.flatten(batch)
         parts: list[Tensor] = [] if self.bias is None else [self.bias]
         if self.output is not None:
-            parts.append(self.output(flat[:, : self.num_columns]))
+            # No slice where it would take all: it would stand in model.onnx too.
+            columns = flat[:, : self.num_columns] if self.num_texts else flat
+            parts.append(self.output(columns))
         if self.num_texts:
             of_texts = flat[:, self.num_columns :].reshape(-1, self.num_texts, self.num_outputs)
             parts.append(of_texts.sum(dim=1))
