@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -42,7 +43,7 @@ def init(
     """
     source = path if dry_run else _inside(path)
     found = _survey(source, options)
-    suite = source.with_name(f"{source.stem.split('.')[0]}.expectations.yaml")
+    suite = source.with_name(f"{_bare_name(source)}.expectations.yaml")
     values = found["values"] | {
         "prepare.expectations": str(suite),
         "infer.input": None if new is None else str(new if dry_run else _inside(new)),
@@ -66,6 +67,12 @@ def init(
         _say_next(source, suite, kept=kept)
 
 
+def _bare_name(source: Path) -> str:
+    """The name without its suffix, and without that of a compression before it."""
+    plain = source.with_suffix("") if source.suffix.lower() in (".gz", ".zst") else source
+    return plain.name if source.is_dir() else plain.stem
+
+
 def _inside(path: Path) -> Path:
     """The path from the repository's root. Raises UserError for what lies elsewhere."""
     if not path.exists():
@@ -73,18 +80,18 @@ def _inside(path: Path) -> Path:
     root, whole = Path.cwd().resolve(), path.resolve()
     if whole.is_relative_to(root):
         return whole.relative_to(root)
-    brought = RAW / path.name
+    brought, here, there = (quote(str(each)) for each in (RAW / path.name, path, whole))
     raise UserError(
         f"{path} lies outside the repository, where DVC can't tell its versions apart\n"
-        f"  bring it in      cp -r {path} {brought} && dvc add {brought}\n"
-        f"  or keep the tie  dvc import-url {whole} {brought}\n"
+        f"  bring it in      cp -r {here} {brought} && dvc add {brought}\n"
+        f"  or keep the tie  dvc import-url {there} {brought}\n"
         f"  then             reprise init {brought} …   (--dry-run looks at it where it lies)"
     )
 
 
 def _survey(source: Path, options: Mapping[str, str | None]) -> dict[str, Any]:
     """The findings of `stages.tools.init`, which says itself what is wrong."""
-    words = [word for name, value in options.items() if value for word in (f"--{name}", value)]
+    words = [f"--{name}={value}" for name, value in options.items() if value]
     command = [*python("stages.tools.init"), *words, "--", str(source)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:

@@ -166,7 +166,8 @@ def check_slices(tree: Mapping[str, Any], params: PrepareParams, head: Head) -> 
     except KeyError:
         return []
     left = {name for name in params.columns if params.column(name).kind == "exclude"}
-    left |= {params.target, str(params.key), str(params.split.column)}
+    left |= {name for name in params.ties().values() if params.column(name).kind is None}
+    left |= {params.target, str(params.key)}
     known = [n for n, kind in head.columns.items() if n not in left and kind != "array"]
     return [
         wrong_name(f"there is no column '{name}' to slice by", name, known, f"evaluate.slices.{i}")

@@ -68,7 +68,7 @@ def predict_file(
     predict = partial(_predict, predictor, key, text_keys=text_keys, explained=explained)
     chunks = read_chunks(path, predictor.schema, key, noticed)
     # Explaining puts a hook into the model, which two threads at once would share.
-    with _one_thread_each():
+    with one_thread_each():
         for done in map_in_order(predict, chunks, 1 if explained else num_threads()):
             num_damaged += len(done.whole.damaged)
             if kind is None and num_damaged >= MAX_DAMAGED_FIRST:
@@ -87,7 +87,7 @@ def predict_file(
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Torch splits no operator while the chunks have the cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.serve.codec.problems import RequestError
 from pipeline.serve.codec.rows import make_encoder
-from pipeline.serve.codec.signature import Input, Output, Signature
+from pipeline.serve.codec.signature import Input
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
 from stages.features.columns import as_category, as_numeric
@@ -21,6 +21,7 @@ from stages.infer.export.signature import describe_input
 from stages.prepare.doubts import stop_at_strays, stop_at_total
 from stages.prepare.written import read_written, with_written
 from tests.support.samples import prepare_params
+from tests.support.serving import signature
 
 CASES = read_yaml(Path(__file__).with_name("table.yaml"))
 KEY = "prepare.source"
@@ -175,20 +176,6 @@ def test_requests_are_the_same(case: Mapping[str, Any], tmp_path: Path) -> None:
             # A gap is '' among texts and NaN among numbers, which is unlike itself.
             found = None if found == "" or found != found else found
             assert found == expected, value
-
-
-def signature(each: Input) -> Signature:
-    output = Output(name="prediction", type="float64", shape=["rows"])
-    return Signature(
-        model_md5="m",
-        onnx_md5="o",
-        task="regression",
-        target="y",
-        key=None,
-        classes=None,
-        inputs=[each],
-        outputs=[output],
-    )
 
 
 def test_each_situation_of_a_table_stands_here() -> None:

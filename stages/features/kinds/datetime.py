@@ -57,7 +57,7 @@ def infer(column: "pl.Series", key: str) -> Feature:
 
 
 def with_format(column: "pl.Series", form: str | None) -> Feature:
-    """As `infer`, where the format of texts is told, if it is."""
+    """Describe a column of dates in the format `form`; None: in the only one that fits."""
     from stages.features.time_columns import find_format
 
     form, zone = find_format(column, form)

@@ -11,8 +11,8 @@ from typing import Any
 
 from stages.features.schema import Schema
 
-# From so many rows on, each batch and the network are as large as they get.
-FEW_ROWS, MANY_ROWS = 2_000, 100_000
+# From so many rows on a wider network pays.
+FEW_ROWS = 2_000
 # Optimizer steps of a training: the epochs follow from them.
 NUM_STEPS = 6_000
 MIN_EPOCHS, MAX_EPOCHS = 8, 100

@@ -17,7 +17,7 @@ Rule = dict[str, Any]
 
 
 def draft_suite(table: pl.DataFrame, schema: Schema) -> list[Rule]:
-    """Rules that the table of today meets.
+    """Rules that the table of today meets, rows without a target among them.
 
     Critical is what prepare could not do without: columns, a key for each row, a target. The rest
     are warnings.
@@ -28,7 +28,8 @@ def draft_suite(table: pl.DataFrame, schema: Schema) -> list[Rule]:
         rules.append(_about("expect_column_values_to_not_be_null", schema.key, "critical"))
         rules.append(_about("expect_column_values_to_be_unique", schema.key, "critical"))
     target = schema.target
-    rules.append(_about("expect_column_values_to_not_be_null", target.name, "critical"))
+    if not table[target.name].null_count():
+        rules.append(_about("expect_column_values_to_not_be_null", target.name, "critical"))
     if target.classes is not None and len(target.classes) <= MAX_VALUES:
         classes = {"value_set": list(target.classes)}
         rules.append(

@@ -80,7 +80,7 @@ def survey(options: Options) -> dict[str, Any]:
         "task": {"name": target.task, "why": _why_task(labelled[options.target], target, options)},
         "choices": [asdict(choice) for choice in choices],
         "values": _values(prepare, choices),
-        "expectations": draft_suite(labelled, schema),
+        "expectations": draft_suite(table, schema),
     }
 
 

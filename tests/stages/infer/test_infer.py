@@ -23,6 +23,7 @@ from stages.formats.read import read_chunks
 from stages.formats.thread_map import map_in_order, num_threads
 from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole
+from stages.infer.stream import one_thread_each
 from stages.infer.write import PredictionSummary, write_predictions
 from stages.model.onednn import OneDnnLinear
 from stages.model.predictor import Predictor, load_predictor
@@ -351,3 +352,15 @@ def test_a_parquet_file_is_not_kept_while_it_is_read(predictor: Predictor, tmp_p
         most = max(most, pa.total_allocated_bytes() - before)
         assert part.table.height <= chunk.CHUNK_ROWS
     assert most < 2 * rows.estimated_size() * chunk.CHUNK_ROWS / rows.height
+
+
+def test_torch_has_its_threads_back_when_chunks_no_longer_have_the_cores() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError), one_thread_each():
+            assert torch.get_num_threads() == 1
+            raise RuntimeError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
