@@ -1,5 +1,6 @@
 """New rows to predictions: every kind of file, in chunks; damaged rows; drift; the command."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -358,7 +359,7 @@ def test_torch_has_its_threads_back_when_chunks_no_longer_have_the_cores() -> No
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with pytest.raises(RuntimeError), one_thread_each():
+        with contextlib.suppress(RuntimeError), one_thread_each():
             assert torch.get_num_threads() == 1
             raise RuntimeError
         assert torch.get_num_threads() == 2
