@@ -23,7 +23,7 @@ from stages.formats.text.csv_values import read_texts
 from stages.formats.text.header import numbered
 from stages.formats.text.layout import find_layout
 from stages.formats.text.pieces import mark_last, read_pieces
-from stages.formats.text.plain_values import plain, typed
+from stages.formats.text.plain_values import plain, refuse_patterns, typed
 
 # By them the header is found, and what divides the columns.
 LAYOUT_BYTES = 1 << 18
@@ -31,7 +31,7 @@ LAYOUT_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class Texts:
-    """Rows of the file as they stand there: `rows` (rows,) are the numbers of those in `table`."""
+    """Rows of the file as plain texts: `rows` (rows,) are the numbers of those in `table`."""
 
     table: pl.DataFrame
     rows: npt.NDArray[np.int64]
@@ -48,7 +48,7 @@ class CsvFile:
     has_header: bool
 
     def read(self, wanted: list[str]) -> Iterator[Texts]:
-        """The columns `wanted` of all rows, once, as texts; an empty field is a null."""
+        """The columns `wanted` of all rows, once, as `plain` texts."""
         places = sorted(self.names.index(name) for name in wanted)
         names = [self.names[place] for place in places]
         for block in self.blocks:
@@ -67,7 +67,7 @@ def read_plain(path: Path, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]
     tables = [pl.DataFrame(schema=dict.fromkeys(file.names, pl.String))]
     damaged = []
     for texts in file.read(file.names):
-        tables.append(plain(texts.table))
+        tables.append(texts.table)
         damaged += texts.damaged
     return pl.concat(tables), damaged
 
@@ -75,7 +75,7 @@ def read_plain(path: Path, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]
 def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
     """The columns of `schema`, each text read as what training has in that column."""
     for chunk in in_equal_parts(_read_texts(path, schema, key, noticed), chunk_rows(schema)):
-        table = read_texts(plain(chunk.table), schema, noticed)
+        table = read_texts(chunk.table, schema, noticed)
         yield Chunk(table, chunk.rows, chunk.damaged)
 
 
@@ -138,6 +138,7 @@ def open_csv(path: Path, noticed: Noticed) -> CsvFile:
         layout = find_layout(data, separator_of(path), noticed.expected, is_last=is_last)
         if layout is not None:
             noticed.remarks += [f"{path} {remark}" for remark in layout.remarks]
+            refuse_patterns(layout.names)
             rest = chain([data[layout.start :]], (piece for piece, _ in pieces))
             form = Form(layout.separator, len(layout.names))
             blocks = scan(rest, form, layout.line)
@@ -160,4 +161,18 @@ def _parse(block: Block, separator: str, places: list[int], names: list[str]) ->
     # The records are counted twice, by two programs: a difference would give rows others' values.
     if table.shape != (block.num_whole, len(names)):
         raise ValueError(f"{block.num_whole} rows from row {block.start} on became {table.height}")
-    return table.rename(dict(zip(table.columns, names, strict=True)))
+    table = table.rename(dict(zip(table.columns, names, strict=True)))
+    return table if _is_plain(block.content, separator) else plain(table)
+
+
+def _is_plain(content: bytes, separator: str) -> bool:
+    """Check whether no field of whole records begins or ends with a blank, or is quoted."""
+    if b'"' in content or not content.isascii():
+        return False
+    codes = np.frombuffer(content, np.uint8)
+    ends = (codes == ord(separator)) | (codes == ord("\n"))
+    blanks = (codes <= ord(" ")) & ~ends
+    if not blanks.any():
+        return True
+    beside = ends | blanks
+    return not ((blanks[1:] & beside[:-1]) | (blanks[:-1] & beside[1:])).any() and not blanks[0]

@@ -39,10 +39,8 @@ class Form:
         quoted = rb'"((?:[^"]++|"")*+)"' + blank
         plain = rb'((?!")[^\r\n' + re.escape(self.separator) + rb"]*+)"
         self.field = re.compile(blank + rb"(?:" + quoted + rb"|" + plain + rb")")
-        self.is_special = np.zeros(256, np.bool_)
-        self.is_special[[self.separator[0], _LF]] = True
-        self.may_stand_around_quotes = self.is_special.copy()
-        self.may_stand_around_quotes[[_QUOTE, _CR]] = True
+        self.may_stand_around_quotes = np.zeros(256, np.bool_)
+        self.may_stand_around_quotes[[self.separator[0], _LF, _QUOTE, _CR]] = True
 
 
 @dataclass(frozen=True)
@@ -103,17 +101,14 @@ def take_clean(data: bytes, form: Form, *, is_last: bool) -> tuple[bytes, int, b
         elif data.count(b"\r") != data.count(b"\r\n"):
             return None
     codes = np.frombuffer(data, np.uint8)
-    is_special = form.is_special[codes]
+    is_end, is_separator = codes == _LF, codes == form.separator[0]
     if has_quotes:
-        inside = np.bitwise_xor.accumulate((codes == _QUOTE).view(np.uint8))
-        is_special &= inside == 0
-    special = np.flatnonzero(is_special)
-    ends = np.flatnonzero(codes[special] == _LF)
-    if not len(ends) or len(ends) * form.width != ends[-1] + 1:
+        outside = np.bitwise_xor.accumulate((codes == _QUOTE).view(np.uint8)) == 0
+        is_end &= outside
+        is_separator &= outside
+    places = np.flatnonzero(is_end)
+    if not len(places) or not _have_width(is_separator[: places[-1] + 1], places, form.width):
         return None
-    if (ends[1:] - ends[:-1] != form.width).any():
-        return None
-    places = special[ends]
     content, rest = data[: places[-1] + 1], data[places[-1] + 1 :]
     if not content.isascii() and describe_utf8_error(content) is not None:
         return None
@@ -121,7 +116,21 @@ def take_clean(data: bytes, form: Form, *, is_last: bool) -> tuple[bytes, int, b
         if not _quotes_are_plain(codes[: len(content)], places, form):
             return None
         content = _without_cr(content, places)
-    return content, len(ends), rest + held
+    return content, len(places), rest + held
+
+
+def _have_width(
+    is_separator: npt.NDArray[np.bool_], ends: npt.NDArray[np.int64], width: int
+) -> bool:
+    """Check whether each line, up to its place in `ends`, has the separators of `width` fields."""
+    num_separators = width - 1
+    if num_separators < 0 or np.count_nonzero(is_separator) != len(ends) * num_separators:
+        return False
+    # The sums of single bytes, six times as fast as others, are right up to a multiple of 256.
+    fits = np.uint8 if width <= 256 else np.int64
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    found = np.add.reduceat(is_separator.view(np.uint8), starts, dtype=fits)
+    return bool((found == num_separators).all())
 
 
 def _quotes_are_plain(

@@ -115,10 +115,11 @@ def _transcode(pieces: Iterable[bytes], encoding: str, name: str) -> Iterator[by
 def _narrow(pieces: Iterator[bytes], path: Path, noticed: Noticed) -> Iterator[bytes]:
     """UTF-8 as it is, or Windows-1252: the first letter beyond ASCII decides, or all of them."""
     for piece in pieces:
-        found = _NOT_ASCII.search(piece)
-        if found is None:
+        if piece.isascii():
             yield piece
             continue
+        found = _NOT_ASCII.search(piece)
+        assert found is not None
         for following in pieces:
             piece += following
             if len(piece) - found.start() >= 4:
