@@ -5,7 +5,7 @@ parameter that names the file.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from stages.common.errors import Problem, UserError
-from stages.features.numbers import image_shape, moments_of
+from stages.features.numbers import Spread, image_shape, join_spreads, moments_of, spread_of
 from stages.features.schema import KINDS, Array, Feature, Moments
 from stages.features.spelling import BLANKS, MAX_FLOAT32, TRUE_WORDS, word_numbers
 from stages.features.written import read_numbers
@@ -21,6 +21,7 @@ from stages.features.written import read_numbers
 # Of more in the train rows, the most frequent but one are kept.
 MAX_CATEGORIES = 1000
 MOSTLY = 0.5
+NO_COUNTS = pl.DataFrame(schema={"value": pl.String, "count": pl.Int64})
 
 
 def fits_float32(scaled: pl.Series) -> bool:
@@ -58,19 +59,28 @@ def as_numeric(column: pl.Series, key: str, feature: Feature | None = None) -> p
     return pl.select(pl.when(values.is_finite()).then(values)).to_series()
 
 
-def column_moments(column: pl.Series, key: str, feature: Feature | None = None) -> Moments:
+def column_moments(parts: Iterable[pl.Series], key: str, feature: Feature | None = None) -> Moments:
     """Mean and population deviation of a column of numbers, in float64, gaps left out."""
-    numbers = as_numeric(column, key, feature).drop_nulls()
-    values = numbers.to_numpy()
-    if values.size == 0:
-        message = f"the column '{column.name}' has no value in the train split: exclude it"
-        named = f"prepare.columns.{column.name}"
+    spreads: list[Spread] = []
+    name, kind = "", _precision(pl.Series())
+    for column in parts:
+        name, kind = column.name, _precision(column)
+        values = as_numeric(column, key, feature).drop_nulls().to_numpy()
+        spreads += [spread_of(values)] if values.size else []
+    if not spreads:
+        message = f"the column '{name}' has no value in the train split: exclude it"
+        named = f"prepare.columns.{name}"
         raise UserError(Problem(message, key=named, allowed=("exclude",)))
-    moments = moments_of(values, np.float32 if column.dtype == pl.Float32 else np.float64)
+    spread = join_spreads(spreads)
+    moments = moments_of(spread, kind)
     # Not finite where the sum of the values, or of their squares, is too large.
     if not math.isfinite(moments.mean + moments.deviation):
-        raise too_large(numbers, key)
+        raise too_large(pl.Series(name, [spread.high, spread.low]), key)
     return moments
+
+
+def _precision(column: pl.Series) -> type[np.floating]:
+    return np.float32 if column.dtype == pl.Float32 else np.float64
 
 
 def as_boolean(column: pl.Series, key: str) -> pl.Series:
@@ -198,14 +208,13 @@ def undecided(column: pl.Series, why: str) -> UserError:
     return UserError(Problem(f"the column '{column.name}' {why}", key=key, allowed=allowed))
 
 
-def find_categories(column: pl.Series) -> list[str]:
-    """The categories of the train rows, sorted: of more than 1,000 the 999 most frequent."""
-    values = as_category(column).drop_nulls()
-    if values.n_unique() <= MAX_CATEGORIES:
-        return values.unique().sort().to_list()
-    counts = values.alias("value").value_counts(name="count")
-    counts = counts.sort("count", "value", descending=[True, False])
-    return counts["value"].head(MAX_CATEGORIES - 1).sort().to_list()
+def add_counts(counts: pl.DataFrame, values: pl.Series) -> pl.DataFrame:
+    """`counts` (value, count) with those of more values, gaps left out."""
+    found = values.drop_nulls().alias("value").value_counts(name="count")
+    found = found.with_columns(pl.col("count").cast(pl.Int64))
+    if not counts.height:
+        return found
+    return pl.concat([counts, found]).group_by("value").agg(pl.col("count").sum())
 
 
 def encode_codes(

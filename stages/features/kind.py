@@ -15,7 +15,7 @@ tests/stages/features/test_kinds.py holds to be one and the same:
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -105,10 +105,10 @@ class Kind(Protocol):
     def infer(self, column: "pl.Series", key: str) -> Feature:
         """Describe a column of this kind. Raises UserError when it is none."""
 
-    def fit(self, feature: Feature, column: "pl.Series", key: str) -> Feature:
+    def fit(self, feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
         """Return `feature` with its gaps or categories as the train rows have them."""
 
-    def moments(self, feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
+    def moments(self, feature: Feature, parts: "Iterable[pl.Series]", key: str) -> list[Moments]:
         """Return the moments of the train rows: one, one a channel, or none."""
 
     def encode(
@@ -145,7 +145,7 @@ class Kind(Protocol):
         None: no gaps are told, and the values are of the type that `encode` gives.
         """
 
-    def tell(self, feature: Feature, column: "pl.Series") -> list[str]:
+    def tell(self, feature: Feature, parts: "Iterable[pl.Series]") -> list[str]:
         """Describe a fitted column for prepare's screen, a line each."""
 
     def describe(self, feature: Feature, moments: list[Moments]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Columns in the array of their kind, moments, and the shape of an image: NumPy alone."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -48,21 +49,62 @@ def row_shape(feature: Feature) -> list[int]:
     return list(image_shape(feature)) if feature.is_array else []
 
 
-def moments_of(values: npt.NDArray[np.float64], kind: type[np.floating] = np.float64) -> Moments:
+@dataclass(frozen=True)
+class Spread:
+    """Some values in brief: how many, their range, mean and population deviation (0: all equal)."""
+
+    count: int
+    low: float
+    high: float
+    mean: float
+    deviation: float
+
+
+def spread_of(values: npt.NDArray[np.float64]) -> Spread:
+    """The spread of some values, of which there is one at least."""
+    low, high = float(values.min()), float(values.max())
+    size = max(abs(low), abs(high))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = float(values.mean()), float(values.std())
+    if high > low and not deviation:
+        # The squares of very small numbers are none.
+        deviation = float((values / size).std()) * size
+    return Spread(len(values), low, high, mean, deviation)
+
+
+def join_spreads(spreads: Sequence[Spread]) -> Spread:
+    """The spread of the values of all parts together; of one part its own, to the last bit.
+
+    Chan, Golub and LeVeque, 'Updating formulae and a pairwise algorithm for computing sample
+    variances' (1979).
+    """
+    if len(spreads) == 1:
+        return spreads[0]
+    low, high = min(s.low for s in spreads), max(s.high for s in spreads)
+    size = max(abs(low), abs(high)) or 1.0
+    count = sum(s.count for s in spreads)
+    mean = sum(s.mean * (s.count / count) for s in spreads)
+    squares = (
+        (s.count / count) * ((s.deviation / size) ** 2 + ((s.mean - mean) / size) ** 2)
+        for s in spreads
+    )
+    return Spread(count, low, high, mean, math.sqrt(sum(squares)) * size)
+
+
+def moments_of(
+    values: npt.NDArray[np.float64] | Spread, kind: type[np.floating] = np.float64
+) -> Moments:
     """Mean and population deviation of some values, which were kept as `kind`.
 
     Values that differ by no more than rounding (ROUNDING units in the last place) are constant:
     the deviation that rounding leaves would make noise of size one of them.
     """
-    low, high = float(values.min()), float(values.max())
-    size = max(abs(low), abs(high))
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, deviation = float(values.mean()), float(values.std())
-    if high - low <= ROUNDING * float(np.finfo(kind).eps) * size:
+    spread = values if isinstance(values, Spread) else spread_of(values)
+    low, high = spread.low, spread.high
+    if high - low <= ROUNDING * float(np.finfo(kind).eps) * max(abs(low), abs(high)):
         # The mean, too, is rounded: of 14.62 it may lie beside 14.62.
-        return Moments(mean=min(max(mean, low), high), deviation=1.0, constant=True)
-    # The squares of very small numbers are none.
-    return Moments(mean=mean, deviation=deviation or float((values / size).std()) * size)
+        return Moments(mean=min(max(spread.mean, low), high), deviation=1.0, constant=True)
+    return Moments(mean=spread.mean, deviation=spread.deviation)
 
 
 @dataclass(frozen=True)

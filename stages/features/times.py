@@ -4,8 +4,9 @@ A format is written as `strftime` has it. `ISO` stands for those of ISO 8601: `2
 time behind it or not, and with an offset from UTC or not.
 """
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import product
@@ -182,8 +183,24 @@ def _offset(text: str | None) -> int | None:
     return -60 * minutes if text[0] == "-" else 60 * minutes
 
 
-def varies(seconds: npt.NDArray[np.float64], period: float) -> bool:
-    """Check whether times span a cycle, and are not all at the same place of it."""
-    turns = seconds / period
-    apart = np.abs((turns - turns[0] + 0.5) % 1.0 - 0.5)
-    return bool(np.ptp(turns) >= 1 and apart.max() > SAME_PLACE)
+def find_cycles(parts: Iterable[Floats]) -> tuple[list[Cycle], bool]:
+    """The cycles that times span, and are not all at the same place of; and if there are gaps."""
+    first = low = high = math.nan
+    apart, has_gaps = dict.fromkeys(PERIODS, 0.0), False
+    for part in parts:
+        seconds = part[~np.isnan(part)]
+        has_gaps |= len(seconds) < len(part)
+        if not len(seconds):
+            continue
+        first = float(seconds[0]) if math.isnan(first) else first
+        low, high = np.fmin(low, seconds.min()), np.fmax(high, seconds.max())
+        for name, period in PERIODS.items():
+            turns = seconds / period
+            away = np.abs((turns - first / period + 0.5) % 1.0 - 0.5)
+            apart[name] = max(apart[name], float(away.max()))
+    cycles = [
+        name
+        for name, period in PERIODS.items()
+        if high / period - low / period >= 1 and apart[name] > SAME_PLACE
+    ]
+    return cycles, has_gaps

@@ -12,6 +12,7 @@ from pyarrow import ipc
 from stages.features.encode import check_columns
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, Write, chunk_rows, in_equal_parts, take_columns
+from stages.formats.part import PART_ROWS, Part
 from stages.formats.reading import Damage, Noticed
 from stages.formats.text.plain_values import plain
 
@@ -29,6 +30,14 @@ def read_head(path: Path) -> pl.DataFrame:
     with path.open("rb") as file:
         schema = _open(file).schema
     return _to_polars(pa.RecordBatch.from_pylist([], schema=schema))
+
+
+def parts(path: Path, _key: str, _noticed: Noticed, _as_text: frozenset[str]) -> Iterator[Part]:
+    """The rows as they are divided in the file, with the types that it gives them."""
+    yield Part(plain(read_head(path)))
+    for batch in _batches(path):
+        for place in range(0, batch.num_rows, PART_ROWS):
+            yield Part(plain(_to_polars(batch.slice(place, PART_ROWS))))
 
 
 def chunks(path: Path, schema: Schema, key: str, _noticed: Noticed) -> Iterator[Chunk]:

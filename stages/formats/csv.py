@@ -16,14 +16,17 @@ from stages.common.errors import Problem, UserError
 from stages.features.encode import check_columns
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, Write, chunk_rows, in_equal_parts, needed_columns
+from stages.formats.part import PART_BYTES, Part, join_types
 from stages.formats.reading import Damage, Noticed
 from stages.formats.text.compressed import suffix_of
 from stages.formats.text.csv_scan import Block, Form, scan
+from stages.formats.text.csv_typed import is_plain, join_blocks, read_typed
 from stages.formats.text.csv_values import read_texts
 from stages.formats.text.header import numbered
 from stages.formats.text.layout import find_layout
 from stages.formats.text.pieces import mark_last, read_pieces
 from stages.formats.text.plain_values import plain, refuse_patterns, typed
+from stages.formats.thread_map import map_in_order, num_threads
 
 # By them the header is found, and what divides the columns.
 LAYOUT_BYTES = 1 << 18
@@ -70,6 +73,29 @@ def read_plain(path: Path, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]
         tables.append(texts.table)
         damaged += texts.damaged
     return pl.concat(tables), damaged
+
+
+def parts(path: Path, _key: str, noticed: Noticed, as_text: frozenset[str]) -> Iterator[Part]:
+    """The rows some megabytes at a time, on several threads."""
+    file = open_csv(path, noticed)
+    # What the columns were in the parts before this one: it spares the way by texts.
+    seen: dict[str, pl.DataType] = dict.fromkeys(as_text, pl.String())
+
+    def read_part(block: Block) -> Part:
+        types = [seen.get(name) for name in file.names]
+        table = read_typed(block, file.separator, file.names, types)
+        if table is None:
+            texts = _parse(block, file.separator, list(range(len(file.names))), file.names)
+            table = typed(texts, as_text)
+        return Part(table, block.damaged)
+
+    yield Part(pl.DataFrame(schema=dict.fromkeys(file.names, pl.String)))
+    for part in map_in_order(read_part, join_blocks(file.blocks, PART_BYTES), num_threads()):
+        for column in part.table.iter_columns():
+            if column.null_count() < column.len():
+                joined = join_types(seen.get(column.name, pl.Null()), column.dtype)
+                seen[column.name] = joined or pl.String()
+        yield part
 
 
 def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
@@ -162,17 +188,4 @@ def _parse(block: Block, separator: str, places: list[int], names: list[str]) ->
     if table.shape != (block.num_whole, len(names)):
         raise ValueError(f"{block.num_whole} rows from row {block.start} on became {table.height}")
     table = table.rename(dict(zip(table.columns, names, strict=True)))
-    return table if _is_plain(block.content, separator) else plain(table)
-
-
-def _is_plain(content: bytes, separator: str) -> bool:
-    """Check whether no field of whole records begins or ends with a blank, or is quoted."""
-    if b'"' in content or not content.isascii():
-        return False
-    codes = np.frombuffer(content, np.uint8)
-    ends = (codes == ord(separator)) | (codes == ord("\n"))
-    blanks = (codes <= ord(" ")) & ~ends
-    if not blanks.any():
-        return True
-    beside = ends | blanks
-    return not ((blanks[1:] & beside[:-1]) | (blanks[:-1] & beside[1:])).any() and not blanks[0]
+    return table if is_plain(block.content, separator) else plain(table)

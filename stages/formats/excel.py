@@ -16,6 +16,7 @@ import polars as pl
 from stages.features.encode import check_columns
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, chunk_rows, needed_columns
+from stages.formats.part import Part
 from stages.formats.reading import Damage, Noticed
 from stages.formats.text.csv_values import read_texts
 from stages.formats.text.layout import NUM_RECORDS, Layout, lay_out_rows
@@ -40,6 +41,11 @@ def read_plain(path: Path, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]
     damaged = [damage for part in parts for damage in part.damaged]
     empty = pl.DataFrame(schema=dict.fromkeys(layout.names, pl.String))
     return pl.concat([empty, *(plain(part.table) for part in parts)]), damaged
+
+
+def parts(path: Path, key: str, noticed: Noticed, _as_text: frozenset[str]) -> Iterator[Part]:
+    """All rows as one part."""
+    yield Part(*read(path, key, noticed))
 
 
 def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:

@@ -18,15 +18,16 @@ import stages.formats.images.arrays as arrays
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, Write
 from stages.formats.folders.folder_kind import FolderKind, find_kind
+from stages.formats.part import Part
 from stages.formats.reading import Damage, Noticed
 from stages.formats.suffixes import FORMATS
 from stages.formats.text.compressed import suffix_of
 
 
 class Reader(Protocol):
-    """Reads a table whole or in chunks: the same rows, with the same gaps.
+    """Reads a table whole, in parts or in chunks: the same rows, with the same gaps.
 
-    Both raise ValueError, OSError or PolarsError with why a table can't be read, or a UserError,
+    All raise ValueError, OSError or PolarsError with why a table can't be read, or a UserError,
     in which `key` is the parameter that names the table. `read.py` names the file, refuses an
     empty one and one without rows, and counts infinities.
     """
@@ -35,6 +36,14 @@ class Reader(Protocol):
         """All rows and columns, texts as `plain` gives them; and the rows that can't be read.
 
         Where there are such rows, no table is needed.
+        """
+
+    def parts(
+        self, path: Path, key: str, noticed: Noticed, as_text: frozenset[str], /
+    ) -> Iterator[Part]:
+        """All rows and columns as `read` has them, but each part with types of its own.
+
+        The columns `as_text` are those that parts have been seen to disagree on: texts in all.
         """
 
     def chunks(self, path: Path, schema: Schema, key: str, noticed: Noticed, /) -> Iterator[Chunk]:

@@ -16,6 +16,7 @@ from stages.features.kind import kind_of
 from stages.features.numbers import row_shape
 from stages.features.schema import Feature, Schema
 from stages.formats.chunk import Chunk, Write, chunk_rows, needed_columns
+from stages.formats.part import PART_ROWS, Part
 from stages.formats.reading import Damage, Noticed
 from stages.formats.text.csv_values import read_texts
 from stages.formats.text.json_scan import (
@@ -36,6 +37,20 @@ def read(path: Path, _key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Da
         raise ValueError("it has no line with a record")
     records = parse_lines(lines, None)
     return plain(records.table), records.damaged
+
+
+def parts(path: Path, key: str, noticed: Noticed, as_text: frozenset[str]) -> Iterator[Part]:
+    """The lines as many at a time as a part has rows; all at once where parts differ in kind."""
+    if as_text:
+        yield Part(*read(path, key, noticed))
+        return
+    num_lines = 0
+    for lines in read_lines(path, PART_ROWS, noticed):
+        num_lines += len(lines)
+        records = parse_lines(lines, None)
+        yield Part(plain(records.table), records.damaged)
+    if not num_lines:
+        raise ValueError("it has no line with a record")
 
 
 def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:

@@ -13,6 +13,7 @@ from pyarrow import parquet
 from stages.features.encode import check_columns
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, Write, chunk_rows, needed_columns, take_columns
+from stages.formats.part import PART_ROWS, Part
 from stages.formats.reading import Damage, Noticed
 from stages.formats.text.plain_values import plain
 
@@ -26,6 +27,17 @@ def read(path: Path, _key: str, _noticed: Noticed) -> tuple[pl.DataFrame, list[D
     return plain(pl.read_parquet(path)), []
 
 
+def parts(path: Path, _key: str, _noticed: Noticed, _as_text: frozenset[str]) -> Iterator[Part]:
+    """The rows as many at a time as a part has, with the types that the file gives them."""
+    yield Part(plain(pl.DataFrame(schema=pl.read_parquet_schema(path))))
+    try:
+        with _open(path) as file:
+            for batch in file.iter_batches(PART_ROWS):
+                yield Part(plain(_to_polars(batch)))
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from None
+
+
 def chunks(path: Path, schema: Schema, key: str, _noticed: Noticed) -> Iterator[Chunk]:
     """The columns of `schema`, with the types that the file gives them."""
     try:
@@ -37,16 +49,25 @@ def chunks(path: Path, schema: Schema, key: str, _noticed: Noticed) -> Iterator[
 
 def _read(path: Path, schema: Schema, key: str) -> Iterator[Chunk]:
     names = needed_columns(schema)
-    # Else pyarrow keeps what it has read, to the end of the file.
-    with parquet.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES) as file:
+    with _open(path) as file:
         check_columns(pl.DataFrame(schema=dict.fromkeys(file.schema_arrow.names)), schema, key)
         start = 0
         for batch in file.iter_batches(chunk_rows(schema), columns=names, use_threads=False):
-            table = pl.DataFrame(pl.from_arrow(batch))
-            # Polars has given a column without a name one of its own.
-            table.columns = batch.schema.names
-            yield Chunk(take_columns(table, schema, key), np.arange(start, start + table.height))
+            table = take_columns(_to_polars(batch), schema, key)
+            yield Chunk(table, np.arange(start, start + table.height))
             start += table.height
+
+
+def _open(path: Path) -> parquet.ParquetFile:
+    # Else pyarrow keeps what it has read, to the end of the file.
+    return parquet.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES)
+
+
+def _to_polars(batch: pa.RecordBatch) -> pl.DataFrame:
+    table = pl.DataFrame(pl.from_arrow(batch))
+    # Polars has given a column without a name one of its own.
+    table.columns = batch.schema.names
+    return table
 
 
 @contextmanager

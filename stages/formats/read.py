@@ -46,7 +46,7 @@ def read_table(
     try:
         table, damaged = find_reader(path).read(path, key, noticed)
     except CANNOT_READ as error:
-        raise _unreadable(error, path, key) from None
+        raise unreadable(error, path, key) from None
     if damaged:
         raise UserError(_problem(damage_message(path, damaged), path, key))
     if table.height == 0:
@@ -80,7 +80,7 @@ def read_chunks(
             table = drop_all_words(chunk.table, schema, noticed.gaps)
             yield replace(chunk, table=table)
     except CANNOT_READ as error:
-        raise _unreadable(error, path, key) from None
+        raise unreadable(error, path, key) from None
     if num_rows == 0:
         raise UserError(_problem(f"{path} has no rows", path, key))
 
@@ -101,7 +101,7 @@ def check_file(path: Path, key: str) -> None:
         raise UserError(_problem(f"{path} is empty", path, key))
 
 
-def _unreadable(error: Exception, path: Path, key: str) -> UserError:
+def unreadable(error: Exception, path: Path, key: str) -> UserError:
     """The error of a format's reader with the file named; a UserError as it is."""
     if isinstance(error, UserError):
         return error

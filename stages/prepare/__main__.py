@@ -6,96 +6,179 @@ with the reason of each; and `test_rows.parquet`, the rows of the test split as 
 their target: what infer predicts when `infer.input` is null.
 """
 
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from stages.common.params import Params
-from stages.features.columns import (
-    as_category,
-    as_numeric,
-    encode_codes,
-    fits_float32,
-    too_large,
-)
-from stages.features.encode import encode, row_keys
+from stages.features.encode import encode
 from stages.features.schema import KINDS, Array, Schema, Statistics, write_record
 from stages.features.spelling import as_line
-from stages.formats.read import read_table
+from stages.formats.parquet import open_writer
 from stages.formats.reject import write_rejected
-from stages.prepare.doubts import find_doubts, stop_at_total
+from stages.formats.thread_map import map_in_order, num_threads
+from stages.prepare.arrays import open_arrays
+from stages.prepare.columns.doubts import find_doubts
+from stages.prepare.columns.infer_schema import SOURCE, find_schema, names_rows
+from stages.prepare.columns.target import encode_classes, encode_target, find_target
+from stages.prepare.columns.written import with_written
 from stages.prepare.expectations.run import check_expectations
 from stages.prepare.fit import fit_schema, fit_statistics, tell
-from stages.prepare.images import load_images
-from stages.prepare.infer_schema import SOURCE, find_schema, names_rows
+from stages.prepare.images import Images, load_images
 from stages.prepare.params import PrepareParams
-from stages.prepare.split import Rows, split_rows
-from stages.prepare.structure import find_structure
-from stages.prepare.twins import Twins
-from stages.prepare.written import read_written, with_written
+from stages.prepare.rows.keys import Keys, find_keys, hash_keys
+from stages.prepare.rows.split import SPLITS, Codes, Rows, split_rows
+from stages.prepare.rows.structure import find_structure
+from stages.prepare.rows.twins import Twins
+from stages.prepare.table.long_table import read_long
+from stages.prepare.table.sample import take_sample
+from stages.prepare.table.table import Mask, Table, open_table
+from stages.prepare.table.total import stop_at_total
 from stages.runtime.stage import run_stage
+
+# What is no row of a split: one without a target.
+LEFT_OUT = len(SPLITS)
 
 
 def prepare(params: Params, out: Path) -> None:
     """Validate, describe, split, fit on train, encode, write."""
     section = params.section("prepare", PrepareParams)
-    table = read_table(Path(section.source), SOURCE, expected=section.named)
-    table, written, lines = read_written(table, section)
+    # Of a table that memory does not hold, the parts lie here as long as the stage runs.
+    folder = out / "parts"
+    try:
+        _prepare(section, out, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
+    raw = open_table(Path(section.source), SOURCE, folder, expected=section.named)
+    raw, sample, written, lines = read_long(raw, take_sample(raw, section.words), section)
     for line in lines:
         print(line)
-    stop_at_total(table, SOURCE)
-    images = load_images(table, section)
+    stop_at_total(raw, SOURCE)
+    images = load_images(raw, sample.table, section)
     write_rejected(out / "rejected.csv", images.rejected)
+    table = images.table
     suite = None if section.expectations is None else Path(section.expectations)
-    check_expectations(images.table, suite, section.source, out)
+    check_expectations(table, suite, section.source, out)
 
-    there = _rows_with_target(images.table, section)
-    whole, table, there = table, images.table[there], images.rows[there]
-    schema = images.describe(with_written(find_schema(table, section), written))
-    for line in (*_left_out(table, section), *find_doubts(table, schema, section.columns)):
+    there = _rows_with_target(table, section)
+    labelled = table if there is None else table.where(there)
+    target = find_target(labelled.column_parts(section.target), section.task)
+    sample = take_sample(labelled, section.words)
+    found = find_schema(sample.table, section, target, sample.rows)
+    schema = images.describe(with_written(found, written))
+    for line in (
+        *_left_out(sample.table, section),
+        *find_doubts(sample.table, schema, section.columns, sample.rows),
+    ):
         print(f"warning  {line}")
-    keys = row_keys(whole, schema, "prepare.key")[there]
-    classes = _classes(table, schema)
-    rows = split_rows(keys, classes, section.split, find_structure(table, section))
 
-    names = [] if schema.key is None else [schema.key]
-    names += [feature.name for feature in schema.features]
-    table[rows["test"]][names].write_parquet(out / "test_rows.parquet")
+    keys = find_keys(raw, schema.key)
+    hashes = hash_keys(_key_parts(images, schema, keys), section.split.seed, table.height)
+    classes = encode_classes(labelled.column_parts(section.target), schema)
+    structure = find_structure(labelled, section)
+    if there is None:
+        codes = split_rows(hashes, classes, section.split, structure)
+    else:
+        codes = np.full(table.height, LEFT_OUT, np.uint8)
+        codes[there] = split_rows(hashes[there], classes, section.split, structure)
+    del hashes, classes
 
-    train = table[rows["train"]]
+    train = table.where(codes == SPLITS.index("train"))
     schema = fit_schema(schema, train)
     statistics = fit_statistics(schema, train)
     for line in _constant(schema, statistics):
         print(f"warning  {line}")
-    for line in tell(schema, table):
+    for line in tell(schema, labelled):
         print(line)
     write_record(out / "schema.json", schema)
     write_record(out / "statistics.json", statistics)
-
-    twins = Twins()
-    for split, numbers in rows.items():
-        part = table[numbers]
-        arrays = encode(part, schema, statistics, SOURCE)
-        arrays["target"] = _target(part, schema, statistics)
-        arrays["key"] = keys[numbers]
-        (out / split).mkdir()
-        for name, array in arrays.items():
-            np.save(out / split / f"{name}.npy", array)
-        for line in twins.add(split, arrays):
-            print(f"warning  {line}")
-    print(_summary(section.source, table, schema, {name: len(n) for name, n in rows.items()}))
+    _write_test_rows(out / "test_rows.parquet", table.where(codes == SPLITS.index("test")), schema)
+    for line in _write_arrays(images, codes, keys, schema, statistics, out, folder):
+        print(f"warning  {line}")
+    print(_summary(section.source, labelled.height, schema, codes))
 
 
-def _rows_with_target(table: pl.DataFrame, section: PrepareParams) -> Rows:
-    """The numbers of the rows to learn from: all, unless those without a target are to go."""
+def _key_parts(images: Images, schema: Schema, keys: Keys) -> Iterator[Array]:
+    """The keys of all rows, part by part."""
+    names = [schema.target.name] if schema.key is None else [schema.key]
+    for part, numbers in images.table.numbered_parts(names):
+        yield keys.of(part, images.in_source(numbers))
+
+
+def _write_arrays(
+    images: Images,
+    codes: Codes,
+    keys: Keys,
+    schema: Schema,
+    statistics: Statistics,
+    out: Path,
+    folder: Path,
+) -> Iterator[str]:
+    """Encode and write the rows of each split; a line for each split that repeats another's."""
+    names = [*_given(schema), schema.target.name]
+    twins = Twins(folder / "twins")
+
+    def encode_part(numbered: tuple[pl.DataFrame, Rows]) -> list[dict[str, Array]]:
+        part, numbers = numbered
+        found = []
+        for code in range(len(SPLITS)):
+            is_own = codes[numbers] == code
+            own = part.filter(pl.Series(is_own))
+            arrays = encode(own, schema, statistics, SOURCE)
+            arrays["target"] = encode_target(own[schema.target.name], schema, statistics)
+            arrays["key"] = keys.of(own, images.in_source(numbers[is_own]))
+            found.append(arrays)
+        return found
+
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(open_arrays(out / split, int((codes == code).sum())))
+            for code, split in enumerate(SPLITS)
+        }
+        parts = images.table.numbered_parts(names)
+        for found in map_in_order(encode_part, parts, num_threads()):
+            for (split, writer), arrays in zip(writers.items(), found, strict=True):
+                writer.add(arrays)
+                twins.add(split, arrays)
+    yield from twins.find(out, SPLITS)
+
+
+def _given(schema: Schema) -> list[str]:
+    """The columns of new rows: the key's, if there is one, and those of the features."""
+    return [*([] if schema.key is None else [schema.key]), *(f.name for f in schema.features)]
+
+
+def _write_test_rows(path: Path, table: Table, schema: Schema) -> None:
+    """The rows of the test split as they came, without their target."""
+    names = _given(schema)
+    if table.is_whole:
+        table.frame()[names].write_parquet(path)
+        return
+    with open_writer(path, {}) as write:
+        for part in table.parts(names):
+            write(part[names])
+
+
+def _rows_with_target(table: Table, section: PrepareParams) -> Mask | None:
+    """The rows to learn from (rows,); None: all, unless those without a target are to go."""
     if not section.drop_missing_target or section.target not in table.columns:
-        return np.arange(table.height)
-    target = table[section.target]
-    gaps = target.is_null() | (target.is_nan() if target.dtype.is_float() else False)
-    if gaps.any():
-        print(f"note: {gaps.sum()} of {table.height} rows have no '{target.name}': left out")
-    return (~gaps).arg_true().to_numpy().astype(np.int64)
+        return None
+    gaps = []
+    for target in table.column_parts(section.target):
+        is_gap = target.is_null() | (target.is_nan() if target.dtype.is_float() else False)
+        gaps.append(is_gap.fill_null(value=True).to_numpy())
+    missing = np.concatenate(gaps)
+    if not missing.any():
+        return None
+    print(f"note: {missing.sum()} of {table.height} rows have no '{section.target}': left out")
+    return np.asarray(~missing)
 
 
 def _left_out(table: pl.DataFrame, section: PrepareParams) -> list[str]:
@@ -119,40 +202,15 @@ def _constant(schema: Schema, statistics: Statistics) -> list[str]:
     ]
 
 
-def _classes(table: pl.DataFrame, schema: Schema) -> Array | None:
-    """Codes from 0 in the order of the schema's classes, (rows,) int64; None for regression."""
-    if schema.target.classes is None:
-        return None
-    names = as_category(pl.Series("class", schema.target.classes)).to_list()
-    codes = encode_codes(table[schema.target.name], names, SOURCE)
-    assert codes.min() > 0
-    return np.asarray(codes - 1)
-
-
-def _target(table: pl.DataFrame, schema: Schema, statistics: Statistics) -> Array:
-    """The target of the loss: class codes int64, or standardised values float32.
-    (rows,).
-    """
-    classes = _classes(table, schema)
-    if classes is not None:
-        return classes
-    assert statistics.target is not None
-    values = as_numeric(table[schema.target.name], SOURCE)
-    scaled = (values - statistics.target.mean) / statistics.target.deviation
-    if not fits_float32(scaled):
-        raise too_large(values, SOURCE)
-    return scaled.to_numpy().astype(np.float32)
-
-
-def _summary(source: str, table: pl.DataFrame, schema: Schema, sizes: dict[str, int]) -> str:
+def _summary(source: str, num_rows: int, schema: Schema, codes: Codes) -> str:
     kinds = ", ".join(
         f"{len(schema.of_kind(kind))} {kind}" for kind in KINDS if schema.of_kind(kind)
     )
     target = schema.target
     what = f"{len(target.classes)} classes" if target.classes is not None else "a value"
-    rows = ", ".join(f"{name} {count}" for name, count in sizes.items())
+    rows = ", ".join(f"{name} {(codes == code).sum()}" for code, name in enumerate(SPLITS))
     return (
-        f"{source}: {table.height} rows; columns: {kinds}\n"
+        f"{source}: {num_rows} rows; columns: {kinds}\n"
         f"{target.task} of '{target.name}' ({what})\n"
         f"rows: {rows}"
     )

@@ -15,7 +15,8 @@ from stages.formats.images.load import FILES, Loaded, load_column
 from stages.formats.images.new_rows import check_seen
 from stages.formats.reading import Damage
 from stages.prepare.params import PrepareParams
-from stages.prepare.split import Rows
+from stages.prepare.rows.split import Rows
+from stages.prepare.table.table import Table, in_memory
 
 SOURCE = "prepare.source"
 # Of the rows: more are no stray broken files.
@@ -27,13 +28,17 @@ MAX_SHOWN = 5
 class Images:
     """The table with arrays, the way to each from its files, and the rows left out of it.
 
-    `rows` (rows,) are the numbers that those of the table have in the source.
+    `rows` (rows,) are the numbers that those of the table have in the source; None: all are there.
     """
 
-    table: pl.DataFrame
-    rows: Rows
+    table: Table
+    rows: Rows | None = None
     decode: dict[str, Decode] = field(default_factory=dict)
     rejected: list[Damage] = field(default_factory=list)
+
+    def in_source(self, numbers: Rows) -> Rows:
+        """The numbers that rows of the table have in the source."""
+        return numbers if self.rows is None else self.rows[numbers]
 
     def describe(self, schema: Schema) -> Schema:
         """`schema` with the way from files to each column of images."""
@@ -46,32 +51,35 @@ class Images:
         return schema.model_copy(update={"features": features})
 
 
-def load_images(table: pl.DataFrame, params: PrepareParams) -> Images:
-    """Decode the columns of `table` that hold image files.
+def load_images(table: Table, sample: pl.DataFrame, params: PrepareParams) -> Images:
+    """Decode the columns of `table` that hold image files; `sample` are rows by which to tell.
 
     Prints what was changed of how many. Raises UserError where more than MAX_REJECTED of the rows
     are no images, and for `prepare.image` where there are no files to resize.
     """
-    names = find_columns(table, params)
-    _check_parts(table, params)
+    names = find_columns(sample, params)
+    _check_parts(sample, params)
     size = None if params.image is None else (params.image.height, params.image.width)
     if size is not None and not names:
         message = f"no column of {params.source} holds image files that could be resized"
         raise UserError(Problem(message, "prepare.image", str(dict(params.image or ())), ("null",)))
-    images, source = Images(table, np.arange(table.height)), Path(params.source)
+    if not names:
+        return Images(table)
+    source, decodes, rejected = Path(params.source), {}, []
     folder = source if source.is_dir() else source.parent
+    # All in memory: pixels are a column of the table.
+    frame, rows = table.frame(), np.arange(table.height)
     for name in names:
-        column = images.table[name]
+        column = frame[name]
         if column.dtype == pl.String:
             check_seen(source, name, SOURCE)
         loaded = load_column(column, folder, size, SOURCE)
-        images.decode[name] = loaded.decode
+        decodes[name] = loaded.decode
         _tell(loaded, column, params)
-        images.rejected += _named(loaded, images, params)
+        rejected += _named(loaded, frame, rows, params)
         kept = np.delete(np.arange(column.len()), [damage.row for damage in loaded.rejected])
-        images.table = images.table[kept].with_columns(pl.Series(name, loaded.pixels))
-        images.rows = images.rows[kept]
-    return images
+        frame, rows = frame[kept].with_columns(pl.Series(name, loaded.pixels)), rows[kept]
+    return Images(in_memory(frame), rows, decodes, rejected)
 
 
 def _check_parts(table: pl.DataFrame, params: PrepareParams) -> None:
@@ -115,11 +123,11 @@ def _names_images(column: pl.Series) -> bool:
     return bool(column.drop_nulls().str.contains(rf"(?i)\.({ends})$").all())
 
 
-def _named(loaded: Loaded, images: Images, params: PrepareParams) -> list[Damage]:
+def _named(loaded: Loaded, table: pl.DataFrame, rows: Rows, params: PrepareParams) -> list[Damage]:
     """The rows with their numbers in the source, and their keys."""
-    keys = images.table[params.key] if params.key in images.table.columns else None
+    keys = table[params.key] if params.key in table.columns else None
     return [
-        Damage(int(images.rows[d.row]), d.reason, d.column, None if keys is None else keys[d.row])
+        Damage(int(rows[d.row]), d.reason, d.column, None if keys is None else keys[d.row])
         for d in loaded.rejected
     ]
 

@@ -1,5 +1,6 @@
 """The section `prepare` of `params.yaml`."""
 
+from itertools import chain
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -157,6 +158,12 @@ class PrepareParams(Config):
         """The columns that it names: the target, the key, and those with settings."""
         key = [] if self.key is None else [self.key]
         return [self.target, *key, *self.columns, *self.ties().values()]
+
+    @property
+    def words(self) -> list[str]:
+        """The words that stand for gaps in some column."""
+        said = (self.column(name).missing or [] for name in self.columns)
+        return [str(word) for word in (*self.missing, *chain.from_iterable(said))]
 
     def column(self, name: str) -> Column:
         """The settings of a column, be they one word or none."""

@@ -28,9 +28,9 @@ from stages.formats.text.compressed import suffix_of
 from stages.formats.text.json_scan import parse_lines, read_lines
 from stages.formats.text.plain_values import plain, typed
 from stages.model.model import ModelSpec, arguments_class, make_model
-from stages.prepare.infer_schema import find_schema
+from stages.prepare.columns.infer_schema import find_schema
+from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.params import Kind, PrepareParams
-from stages.prepare.written import read_written, with_written
 from stages.training.optim.preflight import check_names
 from stages.training.optim.registry import losses_of
 from stages.training.params import TrainParams

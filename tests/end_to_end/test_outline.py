@@ -19,9 +19,10 @@ from stages.evaluate.params import GatedEvaluateParams
 from stages.features.encode import check_columns
 from stages.formats.read import read_table
 from stages.infer.params import InferParams
+from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.fit import fit_schema
-from stages.prepare.infer_schema import find_schema
 from stages.prepare.params import PrepareParams
+from stages.prepare.table.table import in_memory
 from stages.tools.rehearse import rehearse
 from stages.training.params import TrainParams
 from tests.conftest import ROOT, Project
@@ -156,7 +157,7 @@ def test_a_recipe_fits_its_data(recipe: Path, monkeypatch: pytest.MonkeyPatch) -
     tree = recipe_params(recipe.stem)
     prepare = validate(PrepareParams, tree["prepare"], at="prepare")
     table = read_table(Path(prepare.source), "prepare.source")
-    schema = fit_schema(find_schema(table, prepare), table)
+    schema = fit_schema(find_schema(table, prepare), in_memory(table))
     rules, problems = read_suite(Path(prepare.expectations))
     assert rules
     assert problems == []

@@ -20,7 +20,7 @@ from stages.features.schema import Schema
 from stages.formats.read import read_chunks, read_table
 from stages.formats.reading import Noticed
 from stages.formats.text.header import numbered
-from stages.prepare.written import read_written
+from stages.prepare.columns.written import read_written
 from tests.support.readings import schema_of
 from tests.support.samples import prepare_params
 

@@ -18,8 +18,10 @@ from stages.features.schema import Feature, Moments, Schema, Statistics, Target
 from stages.formats.read import read_chunks, read_table
 from stages.formats.reading import Damage
 from stages.infer.export.signature import describe_input
-from stages.prepare.doubts import stop_at_strays, stop_at_total
-from stages.prepare.written import read_written, with_written
+from stages.prepare.columns.doubts import stop_at_strays
+from stages.prepare.columns.written import read_written, with_written
+from stages.prepare.table.table import in_memory
+from stages.prepare.table.total import stop_at_total
 from tests.support.samples import prepare_params
 from tests.support.serving import signature
 
@@ -58,7 +60,7 @@ def prepared(case: Mapping[str, Any], path: Path) -> tuple[pl.DataFrame, Schema,
     said: list[str] = []
     params = prepare_params(target="", **case.get("params", {}))
     table, how, lines = read_written(read_table(path, KEY, said.append), params)
-    stop_at_total(table, KEY)
+    stop_at_total(in_memory(table), KEY)
     features = []
     for column in table.iter_columns():
         if column.dtype == pl.String:

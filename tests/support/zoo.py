@@ -19,8 +19,9 @@ from stages.features.encode import encode
 from stages.features.kind import kind_of
 from stages.features.schema import KINDS, Array, FeatureKind, Schema, Statistics, Target
 from stages.model.model import ModelSpec, make_model, make_spec
+from stages.prepare.columns.infer_schema import guess_kind
 from stages.prepare.fit import fit_schema, fit_statistics
-from stages.prepare.infer_schema import guess_kind
+from stages.prepare.table.table import in_memory
 from tests.conftest import ROOT
 from tests.stages.features.test_kinds import COLUMNS
 
@@ -75,8 +76,8 @@ def rows_of(kinds: Kinds, task: str = "classification", num_rows: int = 24) -> R
     classes = CLASSES if task == "classification" else None
     target = Target(name="y", task=task, classes=classes)  # type: ignore[arg-type]
     numbers = table.with_columns(y=pl.Series(range(num_rows), dtype=pl.Float64))
-    schema = fit_schema(Schema(key=None, features=features, target=target), numbers)
-    return Rows(table, schema, fit_statistics(schema, numbers))
+    schema = fit_schema(Schema(key=None, features=features, target=target), in_memory(numbers))
+    return Rows(table, schema, fit_statistics(schema, in_memory(numbers)))
 
 
 def spec_for(name: str, rows: Rows) -> ModelSpec:

@@ -4,7 +4,7 @@ Behind the values stand zeros and ones for the gaps of each column in which trai
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -43,14 +43,15 @@ def infer(column: "pl.Series", key: str) -> Feature:
     return Feature(name=column.name, kind="boolean")
 
 
-def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
+def fit(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
     """Return `feature` with whether the train rows have gaps."""
     from stages.features.columns import as_boolean
 
-    return feature.model_copy(update={"missing": as_boolean(column, key).null_count() > 0})
+    num_gaps = sum(as_boolean(column, key).null_count() for column in parts)
+    return feature.model_copy(update={"missing": num_gaps > 0})
 
 
-def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
+def moments(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> list[Moments]:
     """Return none: truths stay as they are."""
     return []
 
@@ -107,7 +108,7 @@ def to_torch(
     return raw.masked_fill(gaps, 0.0), gaps
 
 
-def tell(feature: Feature, column: "pl.Series") -> list[str]:
+def tell(feature: Feature, parts: "Iterable[pl.Series]") -> list[str]:
     """Return nothing."""
     return []
 

@@ -7,7 +7,7 @@ rows of it. 1 and 1.0 are one category; blanks around a text are no part of it.
 
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,15 +51,22 @@ def infer(column: "pl.Series", key: str) -> Feature:
     return Feature(name=column.name, kind="categorical")
 
 
-def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
+def fit(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
     """Return `feature` with the categories of the train rows, sorted, and whether it has gaps."""
-    from stages.features.columns import as_category, find_categories
+    from stages.features.columns import MAX_CATEGORIES, NO_COUNTS, add_counts, as_category
 
-    missing = as_category(column).null_count() > 0
-    return feature.model_copy(update={"categories": find_categories(column), "missing": missing})
+    counts, missing = NO_COUNTS, False
+    for column in parts:
+        values = as_category(column)
+        missing |= values.null_count() > 0
+        counts = add_counts(counts, values)
+    if counts.height > MAX_CATEGORIES:
+        counts = counts.sort("count", "value", descending=[True, False]).head(MAX_CATEGORIES - 1)
+    categories = counts["value"].sort().to_list()
+    return feature.model_copy(update={"categories": categories, "missing": missing})
 
 
-def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
+def moments(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> list[Moments]:
     """Return none."""
     return []
 
@@ -145,17 +152,21 @@ def to_torch(
     return raw, None
 
 
-def tell(feature: Feature, column: "pl.Series") -> list[str]:
+def tell(feature: Feature, parts: "Iterable[pl.Series]") -> list[str]:
     """Count the rows with a value that is too rare to be a category of its own."""
-    from stages.features.columns import MAX_CATEGORIES, as_category
+    from stages.features.columns import MAX_CATEGORIES, NO_COUNTS, add_counts, as_category
 
-    categories, values = feature.categories or [], as_category(column).drop_nulls()
-    if len(categories) != MAX_CATEGORIES - 1 or values.n_unique() <= MAX_CATEGORIES:
+    categories, counts, num_rows = feature.categories or [], NO_COUNTS, 0
+    if len(categories) != MAX_CATEGORIES - 1:
         return []
-    num_rare = int((~values.is_in(categories)).sum())
+    for column in parts:
+        counts, num_rows = add_counts(counts, as_category(column)), num_rows + column.len()
+    if counts.height <= MAX_CATEGORIES:
+        return []
+    num_rare = int(counts.filter(~counts["value"].is_in(categories))["count"].sum())
     return [
-        f"'{feature.name}' has {values.n_unique()} different values: the {len(categories)} most "
-        f"frequent in training are categories; the others, in {num_rare} of {column.len()} rows, "
+        f"'{feature.name}' has {counts.height} different values: the {len(categories)} most "
+        f"frequent in training are categories; the others, in {num_rare} of {num_rows} rows, "
         "are one to the model, with what training has not seen"
     ]
 

@@ -8,7 +8,7 @@ offset from UTC or a zone is in UTC.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -21,14 +21,16 @@ from stages.features.numbers import (
     Encoded,
     Sliced,
     gap_places,
+    join_spreads,
     moments_of,
     quartiles,
+    spread_of,
     stack,
     with_missing,
 )
 from stages.features.schema import Array, Feature, Moments, Statistics
 from stages.features.spelling import BLANKS
-from stages.features.times import DAY, ISO, PERIODS, name_format, read_text, varies, write_text
+from stages.features.times import DAY, ISO, PERIODS, find_cycles, name_format, read_text, write_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -65,25 +67,24 @@ def with_format(column: "pl.Series", form: str | None) -> Feature:
     return Feature(name=column.name, kind="datetime", format=own, zone=zone)
 
 
-def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
+def fit(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
     """Return `feature` with its gaps and cycles as the train rows have them."""
-    seconds = _seconds(feature, column, key)
-    known = seconds[~np.isnan(seconds)]
-    cycles = [name for name, period in PERIODS.items() if len(known) and varies(known, period)]
-    changes = {"missing": len(known) < len(seconds), "cycles": cycles or None}
+    cycles, has_gaps = find_cycles(_seconds(feature, column, key) for column in parts)
+    changes = {"missing": has_gaps, "cycles": cycles or None}
     return feature.model_copy(update={**changes, "width": 1 + 2 * len(cycles)})
 
 
-def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
+def moments(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> list[Moments]:
     """Return mean and deviation of the seconds since 1970."""
     from stages.common.errors import Problem, UserError
 
-    known = _seconds(feature, column, key)
-    known = known[~np.isnan(known)]
-    if not len(known):
-        message = f"the column '{column.name}' has no value in the train split: exclude it"
-        raise UserError(Problem(message, f"prepare.columns.{column.name}", allowed=("exclude",)))
-    return [moments_of(known)]
+    found = (_seconds(feature, column, key) for column in parts)
+    known = (seconds[~np.isnan(seconds)] for seconds in found)
+    spreads = [spread_of(seconds) for seconds in known if len(seconds)]
+    if not spreads:
+        message = f"the column '{feature.name}' has no value in the train split: exclude it"
+        raise UserError(Problem(message, f"prepare.columns.{feature.name}", allowed=("exclude",)))
+    return [moments_of(join_spreads(spreads))]
 
 
 def encode(
@@ -199,7 +200,7 @@ def to_torch(
     return values.masked_fill(gaps[:, column], 0.0), gaps
 
 
-def tell(feature: Feature, column: "pl.Series") -> list[str]:
+def tell(feature: Feature, parts: "Iterable[pl.Series]") -> list[str]:
     """Describe the format of a column, and the numbers made of it."""
     form = feature.format or ISO
     zone = "" if feature.zone is None else f", its zone {feature.zone}, in UTC"

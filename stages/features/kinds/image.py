@@ -6,7 +6,7 @@ A value is an array of numbers, or the bytes of an image, which `stages/features
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,7 +17,14 @@ from stages.common.files import rounded
 from stages.features.drift import Observed, Sums
 from stages.features.graph import Graph
 from stages.features.kind import BY_TYPE, Described
-from stages.features.numbers import Encoded, image_shape, moments_of
+from stages.features.numbers import (
+    Encoded,
+    Spread,
+    image_shape,
+    join_spreads,
+    moments_of,
+    spread_of,
+)
 from stages.features.pixels import Form, ImageError, decode, wide
 from stages.features.schema import Array, Decode, Feature, Moments, Statistics
 
@@ -73,19 +80,24 @@ def _is_eight_bit(feature: Feature, column: "pl.Series", key: str) -> bool:
     return bool(((values >= 0) & (values <= 255) & (values == np.floor(values))).all())
 
 
-def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
+def fit(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
     """Return `feature`: its shape is known."""
     return feature
 
 
-def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
+def moments(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> list[Moments]:
     """Return one entry a channel, summed exactly in float64."""
     from stages.features.columns import image_array
 
-    images = image_array(column, feature, key)
-    kind = np.float64 if images.dtype == np.uint8 else np.float32
-    channels = range(images.shape[1])
-    return [moments_of(images[:, channel].astype(np.float64), kind) for channel in channels]
+    spreads: dict[int, list[Spread]] = {}
+    kind: type[np.floating] = np.float64
+    for column in parts:
+        images = image_array(column, feature, key)
+        kind = np.float64 if images.dtype == np.uint8 else np.float32
+        for channel in range(images.shape[1] if len(images) else 0):
+            values = images[:, channel].astype(np.float64)
+            spreads.setdefault(channel, []).append(spread_of(values))
+    return [moments_of(join_spreads(found), kind) for found in spreads.values()]
 
 
 def encode(
@@ -149,7 +161,7 @@ def to_torch(
     return (raw.permute(0, 3, 1, 2) if features[0].layout == "HWC" else raw), None
 
 
-def tell(feature: Feature, column: "pl.Series") -> list[str]:
+def tell(feature: Feature, parts: "Iterable[pl.Series]") -> list[str]:
     """Return nothing."""
     return []
 

@@ -5,7 +5,7 @@ infinities are gaps.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -46,18 +46,19 @@ def infer(column: "pl.Series", key: str) -> Feature:
     return Feature(name=column.name, kind="numeric")
 
 
-def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
+def fit(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
     """Return `feature` with whether the train rows have gaps."""
     from stages.features.columns import as_numeric
 
-    return feature.model_copy(update={"missing": as_numeric(column, key, feature).null_count() > 0})
+    num_gaps = sum(as_numeric(column, key, feature).null_count() for column in parts)
+    return feature.model_copy(update={"missing": num_gaps > 0})
 
 
-def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
+def moments(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> list[Moments]:
     """Return mean and deviation of the train rows that have a value."""
     from stages.features.columns import column_moments
 
-    return [column_moments(column, key, feature)]
+    return [column_moments(parts, key, feature)]
 
 
 def encode(
@@ -141,7 +142,7 @@ def to_torch(
     return values.masked_fill(gaps, 0.0), gaps
 
 
-def tell(feature: Feature, column: "pl.Series") -> list[str]:
+def tell(feature: Feature, parts: "Iterable[pl.Series]") -> list[str]:
     """Return nothing."""
     return []
 

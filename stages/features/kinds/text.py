@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,7 +20,15 @@ from stages.features.drift import Observed, Sums
 from stages.features.graph import Graph
 from stages.features.kind import BY_VALUES, Described
 from stages.features.kinds.categorical import read_category
-from stages.features.numbers import Encoded, Sliced, moments_of, quartiles, with_missing
+from stages.features.numbers import (
+    Encoded,
+    Sliced,
+    join_spreads,
+    moments_of,
+    quartiles,
+    spread_of,
+    with_missing,
+)
 from stages.features.schema import Array, Feature, Moments, Statistics
 from stages.features.spelling import as_markdown
 
@@ -69,11 +78,11 @@ def infer(column: "pl.Series", key: str) -> Feature:
     return Feature(name=column.name, kind="text")
 
 
-def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
+def fit(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
     """Return `feature` with the words of the train rows, and places for them."""
     counts: Counter[str] = Counter()
     lengths = []
-    for text in _texts(column):
+    for text in chain.from_iterable(map(_texts, parts)):
         words = split_words(text)
         lengths.append(len(words))
         counts.update(set(words))
@@ -83,15 +92,17 @@ def fit(feature: Feature, column: "pl.Series", key: str) -> Feature:
     return feature.model_copy(update={"words": words, "width": min(max(places, 1), MAX_PLACES)})
 
 
-def moments(feature: Feature, column: "pl.Series", key: str) -> list[Moments]:
+def moments(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> list[Moments]:
     """Return one entry, of the number of words of the train rows that have some."""
     from stages.common.errors import Problem, UserError
 
-    numbers = _count(_codes(_texts(column), feature.words or [], feature.width))
-    if not numbers.any():
-        message = f"the column '{column.name}' has no word in the train split: exclude it"
-        raise UserError(Problem(message, f"prepare.columns.{column.name}", allowed=("exclude",)))
-    return [moments_of(numbers[numbers > 0].astype(np.float64))]
+    found = (_count(_codes(_texts(column), feature.words or [], feature.width)) for column in parts)
+    filled = [numbers[numbers > 0] for numbers in found]
+    spreads = [spread_of(numbers.astype(np.float64)) for numbers in filled if len(numbers)]
+    if not spreads:
+        message = f"the column '{feature.name}' has no word in the train split: exclude it"
+        raise UserError(Problem(message, f"prepare.columns.{feature.name}", allowed=("exclude",)))
+    return [moments_of(join_spreads(spreads))]
 
 
 def encode(
@@ -137,9 +148,10 @@ def to_torch(
     return raw, None
 
 
-def tell(feature: Feature, column: "pl.Series") -> list[str]:
+def tell(feature: Feature, parts: "Iterable[pl.Series]") -> list[str]:
     """Describe the words of a column, and count the texts that are cut."""
-    lengths = np.array([len(split_words(text)) for text in _texts(column)])
+    texts = chain.from_iterable(map(_texts, parts))
+    lengths = np.array([len(split_words(text)) for text in texts])
     line = f"'{feature.name}' is text: {len(feature.words or []):,} words, {feature.width} a row"
     cut = int((lengths > feature.width).sum())
     return [f"{line}; the rest of {cut} of {len(lengths)} rows is cut off" if cut else line]

@@ -21,6 +21,7 @@ from stages.formats.images.folder import (
     find_parts,
     in_numbers,
 )
+from stages.formats.part import Part
 from stages.formats.reading import Damage, Noticed
 from stages.formats.suffixes import SUFFIXES as TABLES
 
@@ -49,6 +50,11 @@ def read(folder: Path, key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[D
     rest = f" and {len(counts) - 20} more" if len(counts) > 20 else ""
     noticed.remarks.append(f"{folder} has {len(counts)} classes: {shown}{rest}")
     return table, []
+
+
+def parts(path: Path, key: str, noticed: Noticed, _as_text: frozenset[str]) -> Iterator[Part]:
+    """All rows as one part."""
+    yield Part(*read(path, key, noticed))
 
 
 def chunks(folder: Path, schema: Schema, key: str, _noticed: Noticed) -> Iterator[Chunk]:

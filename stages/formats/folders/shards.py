@@ -24,6 +24,7 @@ from stages.common.errors import UserError
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk
 from stages.formats.folders.folder_kind import list_shards
+from stages.formats.part import Part
 from stages.formats.reading import Damage, Noticed
 from stages.formats.text.compressed import suffix_of
 from stages.formats.text.plain_values import typed
@@ -69,6 +70,30 @@ def read(folder: Path, key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[D
     schema = unify({file: table.schema for file, table in tables.items()})
     table = pl.concat([_widened(each, schema, file) for file, each in tables.items()])
     return (typed(table) if suffix in TEXTS else table), []
+
+
+def parts(folder: Path, key: str, noticed: Noticed, as_text: frozenset[str]) -> Iterator[Part]:
+    """The rows file by file; files whose types stand in their lines or cells are read whole."""
+    files, suffix = _files(folder)
+    if suffix not in (".csv", ".tsv", *HEADS):
+        yield Part(*read(folder, key, noticed))
+        return
+    schema = unify({file: HEADS[suffix](file) for file in files}) if suffix in HEADS else None
+    names: dict[Path, pl.Schema] = {}
+    module, start, remarks = {**TEXTS, **TYPED}[suffix], 0, _Remarks()
+    for file in files:
+        own = Noticed(expected=noticed.expected)
+        with _named(file):
+            for part in module.parts(file, key, own, as_text):
+                damaged = [_moved(each, file, start) for each in part.damaged]
+                start += part.table.height + len(damaged)
+                table = part.table if schema is None else _widened(part.table, schema, file)
+                if file not in names:
+                    names[file] = pl.Schema(dict.fromkeys(table.columns, pl.String()))
+                yield Part(table, damaged)
+        unify({files[0]: names[files[0]], file: names[file]})
+        remarks.add(file, own, noticed)
+    remarks.hand_on(noticed)
 
 
 def chunks(folder: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:

@@ -16,6 +16,7 @@ from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, chunk_rows, needed_columns, take_columns
 from stages.formats.images.folder import IMAGE, LABEL, PARTS, SPLIT
 from stages.formats.images.idx_files import find_idx_pairs
+from stages.formats.part import Part
 from stages.formats.reading import Damage, Noticed
 
 Array = npt.NDArray[np.generic]
@@ -28,6 +29,11 @@ _LABEL_NAMES = ("y", "label", "labels", "target", "targets")
 def read(path: Path, key: str, _noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
     """The columns `image` and `label`, and `split` where there are parts."""
     return _read(path, key), []
+
+
+def parts(path: Path, key: str, noticed: Noticed, _as_text: frozenset[str]) -> Iterator[Part]:
+    """All rows as one part."""
+    yield Part(*read(path, key, noticed))
 
 
 def chunks(path: Path, schema: Schema, key: str, _noticed: Noticed) -> Iterator[Chunk]:

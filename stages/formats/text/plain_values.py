@@ -1,6 +1,6 @@
 """Texts of a table as every reader gives them: no blanks around them, and none that is empty."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import polars as pl
 
@@ -27,13 +27,17 @@ def plain(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(each.set((each == "").fill_null(value=False), None) for each in texts)
 
 
-def typed(table: pl.DataFrame) -> pl.DataFrame:
-    """The texts of a whole file as what all of a column are: truths, whole numbers, numbers.
+def typed(table: pl.DataFrame, as_text: Collection[str] = ()) -> pl.DataFrame:
+    """The texts of a file as what all of a column are: truths, whole numbers, numbers.
+
+    The columns `as_text` stay texts.
 
     Whole numbers keep every digit. A column with a zero before other digits, as `007`, stays text:
     that is a name, and not the number 7.
     """
-    return table.with_columns(_typed(column) for column in table.iter_columns())
+    return table.with_columns(
+        _typed(column) for column in table.iter_columns() if column.name not in as_text
+    )
 
 
 def _is_text(dtype: pl.DataType) -> bool:
@@ -46,7 +50,7 @@ def _typed(column: pl.Series) -> pl.Series:
         return column
     head = texts.head(HEAD_ROWS)
     if head.str.to_lowercase().is_in(list(TRUTHS)).all():
-        return _cast_truths(column)
+        return cast_truths(column)
     if _are_whole(head):
         values = column.cast(pl.Int64, strict=False)
         if values.null_count() > column.null_count() and _are_whole(texts):
@@ -62,7 +66,8 @@ def _typed(column: pl.Series) -> pl.Series:
     return column
 
 
-def _cast_truths(column: pl.Series) -> pl.Series:
+def cast_truths(column: pl.Series) -> pl.Series:
+    """The truths that the texts are; the texts, where one of them is none."""
     words = column.str.to_lowercase()
     truths = words.replace_strict(TRUTHS, default=None, return_dtype=pl.Boolean)
     return column if truths.null_count() > column.null_count() else truths

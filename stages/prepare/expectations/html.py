@@ -5,11 +5,10 @@ Light and dark, wide and narrow; the same bytes for the same table and outcomes.
 
 from html import escape
 
-import polars as pl
-
 from stages.prepare.expectations.column_profile import Overview, describe
 from stages.prepare.expectations.result import Outcome, share
 from stages.prepare.expectations.sentences import sentence
+from stages.prepare.table.table import Table
 
 MAX_COLUMNS_SHOWN = 200
 # In the order in which they are listed: mark and word.
@@ -62,7 +61,7 @@ svg { display: block; width: 100%; height: 2rem; fill: var(--bar); }
 """
 
 
-def render(table: pl.DataFrame, outcomes: list[Outcome], source: str, suite: str) -> str:
+def render(table: Table, outcomes: list[Outcome], source: str, suite: str) -> str:
     """The page: the verdict, each expectation with what came of it, each column at a glance."""
     return f"""<!doctype html>
 <html lang="en">
@@ -72,7 +71,7 @@ def render(table: pl.DataFrame, outcomes: list[Outcome], source: str, suite: str
 <style>{_CSS}</style>
 <main>
 <h1>{escape(source)}</h1>
-<p class="soft">{table.height:,} rows × {table.width:,} columns, held to {_code(suite)}</p>
+<p class="soft">{table.height:,} rows × {len(table.columns):,} columns, held to {_code(suite)}</p>
 {_verdict(outcomes)}
 {_expectations(outcomes)}
 {_overviews(table)}
@@ -123,10 +122,10 @@ def _item(outcome: Outcome) -> str:
     )
 
 
-def _overviews(table: pl.DataFrame) -> str:
-    shown = [describe(table[name]) for name in table.columns[:MAX_COLUMNS_SHOWN]]
+def _overviews(table: Table) -> str:
+    shown = [describe(table.column(name)) for name in table.columns[:MAX_COLUMNS_SHOWN]]
     items = "\n".join(_overview(overview, table.height) for overview in shown)
-    rest = table.width - len(shown)
+    rest = len(table.columns) - len(shown)
     note = f'\n<p class="soft">and {rest:,} more</p>' if rest else ""
     return f"<h2>Columns</h2>\n<ul>\n{items}\n</ul>{note}"
 

@@ -17,6 +17,7 @@ from stages.prepare.expectations.html import render
 from stages.prepare.expectations.result import Outcome, read_outcome
 from stages.prepare.expectations.sentences import sentence
 from stages.prepare.expectations.suite import Rule, build_expectations, is_nested, read_suite
+from stages.prepare.table.table import Table
 
 if TYPE_CHECKING:
     import pandas
@@ -28,7 +29,7 @@ MAX_WARNINGS_SHOWN = 10
 MAX_EXAMPLES_PRINTED = 3
 
 
-def check_expectations(table: pl.DataFrame, suite: Path | None, source: str, folder: Path) -> None:
+def check_expectations(table: Table, suite: Path | None, source: str, folder: Path) -> None:
     """Hold `table`, read from `source`, to `suite`; write expectations.json and .html.
 
     None expects nothing. Prints a line for each warning. Raises UserError for a suite that is
@@ -37,7 +38,7 @@ def check_expectations(table: pl.DataFrame, suite: Path | None, source: str, fol
     outcomes: list[Outcome] = []
     if suite is not None:
         rules, problems = read_suite(suite)
-        outcomes = _run(table, rules, problems, suite) if rules else []
+        outcomes = _run(_needed(table, rules), rules, problems, suite) if rules else []
     warned = [outcome for outcome in outcomes if outcome.status == "warning"]
     for outcome in warned[:MAX_WARNINGS_SHOWN]:
         print(f"warning  {_one_line(outcome)}")
@@ -54,12 +55,26 @@ def check_expectations(table: pl.DataFrame, suite: Path | None, source: str, fol
     (folder / "expectations.html").write_text(page, encoding="utf-8")
     counts = {
         "rows": table.height,
-        "columns": table.width,
+        "columns": len(table.columns),
         "expectations": len(outcomes),
         "passed": len(outcomes) - len(warned),
         "warnings": len(warned),
     }
     write_json(folder / "expectations.json", counts)
+
+
+def _needed(table: Table, rules: list[Rule | None]) -> pl.DataFrame:
+    """The columns that rules are about, and of the others the names alone."""
+    if table.is_whole:
+        return table.frame()
+    named = {name for rule in rules if rule is not None for name in rule.columns.values()}
+    columns = {
+        name: table.column(name)
+        if name in named
+        else pl.Series(name, [0], dtype=pl.UInt8).new_from_index(0, table.height)
+        for name in table.columns
+    }
+    return pl.DataFrame(columns)
 
 
 def _run(

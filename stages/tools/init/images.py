@@ -16,7 +16,8 @@ from stages.formats.images.folder import PATH, SPLIT
 from stages.formats.images.load import find_sizes, propose_size, source_of
 from stages.prepare.images import find_columns, load_images
 from stages.prepare.params import PrepareParams
-from stages.prepare.structure import PARTS
+from stages.prepare.rows.structure import PARTS
+from stages.prepare.table.table import in_memory
 from stages.tools.init.choose import Choice
 from stages.tools.init.columns import Column, describe
 
@@ -68,7 +69,7 @@ def find_layout(table: pl.DataFrame, params: PrepareParams, notes: list[str]) ->
         params = PrepareParams.model_validate(params.model_dump() | {"image": image})
         said = io.StringIO()
         with redirect_stdout(said):
-            layout.table = load_images(table, params).table
+            layout.table = load_images(in_memory(table), table, params).table.frame()
         notes += said.getvalue().splitlines()
     return layout
 

@@ -11,11 +11,14 @@ from stages.common.errors import UserError, wrong_name
 from stages.features.columns import as_category
 from stages.features.schema import Schema, Target
 from stages.formats.read import read_table
-from stages.prepare.doubts import find_doubts, stop_at_total, stray_gaps
-from stages.prepare.infer_schema import find_feature, find_schema, find_target, names_rows
+from stages.prepare.columns.doubts import find_doubts, stray_gaps
+from stages.prepare.columns.infer_schema import find_feature, find_schema, names_rows
+from stages.prepare.columns.target import find_target
+from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
-from stages.prepare.written import read_written, with_written
+from stages.prepare.table.table import in_memory
+from stages.prepare.table.total import stop_at_total
 from stages.tools.init import roles
 from stages.tools.init.choose import Choice, Facts, choose
 from stages.tools.init.columns import Column, describe, say_kind
@@ -49,12 +52,12 @@ def survey(options: Options) -> dict[str, Any]:
     settings, reasons = _settings(table, options)
     params = _as_params(settings, options)
     table, written, lines = read_written(table, params)
-    stop_at_total(table, "PATH")
+    stop_at_total(in_memory(table), "PATH")
     layout = find_layout(table, params, notes)
     table = layout.table
     has_target = table[options.target].is_not_null()
     labelled = table.filter(has_target)
-    target = find_target(labelled[options.target], options.task or "auto")
+    target = find_target([labelled[options.target]], options.task or "auto")
     columns = []
     for column in table.iter_columns():
         if column.name in reasons:

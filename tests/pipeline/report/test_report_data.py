@@ -15,6 +15,7 @@ from stages.evaluate.measure.weighted_metrics import Floats
 from stages.features.encode import encode, row_keys
 from stages.features.schema import Feature, Schema, Target, write_record
 from stages.prepare.fit import fit_schema, fit_statistics
+from stages.prepare.table.table import in_memory
 from tests.conftest import ROOT, Project
 from tests.support.samples import mixed_table, run_stages, small_project
 
@@ -32,8 +33,8 @@ def prepared(table: pl.DataFrame, schema: Schema = PLAIN) -> Side:
     """As prepare does it: the first 60 % for train, then 20 % each."""
     ends = [0, len(table) * 3 // 5, len(table) * 4 // 5, len(table)]
     parts = [table[start:end] for start, end in pairwise(ends)]
-    schema = fit_schema(schema, parts[0])
-    statistics = fit_statistics(schema, parts[0])
+    schema = fit_schema(schema, in_memory(parts[0]))
+    statistics = fit_statistics(schema, in_memory(parts[0]))
     splits = {}
     for name, part in zip(("train", "validation", "test"), parts, strict=True):
         arrays = encode(part, schema, statistics, "test")

@@ -24,6 +24,7 @@ from stages.features.encode import encode
 from stages.features.kinds.categorical import MAX_SLICES
 from stages.features.schema import Array, Feature, Schema, Statistics, Target
 from stages.prepare.fit import fit_schema, fit_statistics
+from stages.prepare.table.table import in_memory
 from tests.stages.evaluate.test_evaluate import guesses
 from tests.support.samples import mixed_table
 
@@ -40,8 +41,8 @@ PLAIN = Schema(
 
 
 def fitted(train: pl.DataFrame) -> tuple[Schema, Statistics]:
-    schema = fit_schema(PLAIN, train)
-    return schema, fit_statistics(schema, train)
+    schema = fit_schema(PLAIN, in_memory(train))
+    return schema, fit_statistics(schema, in_memory(train))
 
 
 def sliced(

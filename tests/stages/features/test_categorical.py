@@ -9,13 +9,13 @@ from stages.features.columns import MAX_CATEGORIES
 from stages.features.kinds import categorical
 from stages.features.numbers import Encoded
 from stages.features.schema import Feature
-from stages.prepare.infer_schema import guess_kind
+from stages.prepare.columns.infer_schema import guess_kind
 
 KEY = "prepare.source"
 
 
 def fitted(column: pl.Series) -> Feature:
-    return categorical.fit(categorical.infer(column, KEY), column, KEY)
+    return categorical.fit(categorical.infer(column, KEY), [column], KEY)
 
 
 def test_a_gap_has_a_code_of_its_own_where_train_has_one() -> None:
@@ -48,10 +48,10 @@ def test_of_very_many_categories_the_most_frequent_are_kept_and_the_others_are_o
     assert set(names[-500:]) < set(kept)
     codes = categorical.feed_program(feature, column, KEY)
     assert (codes == 0).sum() == 3 * 201
-    (line,) = categorical.tell(feature, column)
+    (line,) = categorical.tell(feature, [column])
     assert line.startswith("'x' has 1200 different values: the 999 most frequent in training")
     assert "the others, in 603 of 4100 rows, are one to the model" in line
-    assert categorical.tell(fitted(column[:1000]), column[:1000]) == []
+    assert categorical.tell(fitted(column[:1000]), [column[:1000]]) == []
 
 
 def test_many_values_that_are_mostly_different_have_to_be_decided() -> None:

@@ -18,8 +18,9 @@ from stages.features.encode import encode
 from stages.features.schema import Array, Schema, Statistics
 from stages.formats.read import read_chunks, read_table
 from stages.infer.rejected import encode_whole
+from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.fit import fit_schema, fit_statistics
-from stages.prepare.infer_schema import find_schema
+from stages.prepare.table.table import in_memory
 from tests.support.samples import prepare_params
 
 KEY = "prepare.source"
@@ -80,8 +81,8 @@ def written(folder: Path, suffix: str) -> Path:
 
 def prepared(table: pl.DataFrame) -> tuple[Schema, Statistics]:
     params = prepare_params(columns=dict(KINDS))
-    schema = fit_schema(find_schema(pl.concat([table] * 3), params), table)
-    return schema, fit_statistics(schema, table)
+    schema = fit_schema(find_schema(pl.concat([table] * 3), params), in_memory(table))
+    return schema, fit_statistics(schema, in_memory(table))
 
 
 FORMATS = [".csv", ".tsv", ".parquet", ".texts.parquet", ".padded.parquet", ".jsonl"]

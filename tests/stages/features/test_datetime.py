@@ -12,8 +12,9 @@ from stages.features import times
 from stages.features.encode import encode
 from stages.features.kind import kind_of
 from stages.features.schema import Schema
+from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.fit import fit_schema, fit_statistics
-from stages.prepare.infer_schema import find_schema
+from stages.prepare.table.table import in_memory
 from tests.support.samples import prepare_params
 
 KEY = "infer.input"
@@ -149,8 +150,8 @@ def test_a_format_that_can_not_be_read_is_told(form: str, why: str) -> None:
 def test_the_cycles_that_train_spans_are_kept(step: timedelta, cycles: list[str] | None) -> None:
     days = [datetime(2024, 1, 1, 6, tzinfo=UTC) + n * step for n in range(40)]
     table = pl.DataFrame({"day": days, "y": ["a", "b"] * 20})
-    schema = fit_schema(find_schema(table, prepare_params()), table)
-    statistics = fit_statistics(schema, table)
+    schema = fit_schema(find_schema(table, prepare_params()), in_memory(table))
+    statistics = fit_statistics(schema, in_memory(table))
     (feature,) = schema.features
     assert feature.cycles == cycles
     array = encode(table, schema, statistics, KEY)["datetime"]
@@ -163,8 +164,8 @@ def test_the_cycles_that_train_spans_are_kept(step: timedelta, cycles: list[str]
 def test_a_gap_is_the_mean_in_no_place_of_a_cycle_and_is_told() -> None:
     days = [date(2024, 1, 1) + timedelta(n) for n in range(20)] + [None]
     table = pl.DataFrame({"day": days, "y": ["a", "b", "a"] * 7})
-    schema = fit_schema(find_schema(table, prepare_params()), table)
-    array = encode(table, schema, fit_statistics(schema, table), KEY)["datetime"]
+    schema = fit_schema(find_schema(table, prepare_params()), in_memory(table))
+    array = encode(table, schema, fit_statistics(schema, in_memory(table)), KEY)["datetime"]
     assert array[-1].tolist() == [0, 0, 0, 1]
     assert (array[:-1, 3] == 0).all()
 

@@ -22,8 +22,9 @@ from stages.features.schema import Feature, Moments, Schema, Statistics, Target,
 from stages.features.spelling import BLANKS
 from stages.model.calibration import to_probabilities
 from stages.model.predictor import Predictor
+from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.fit import fit_schema, fit_statistics
-from stages.prepare.infer_schema import find_schema
+from stages.prepare.table.table import in_memory
 from tests.conftest import Project
 from tests.support.samples import mixed_table, prepare_params, run_stages, small_project
 
@@ -52,8 +53,8 @@ def fit(train: pl.DataFrame, **changes: object) -> tuple[Schema, Statistics]:
     """What prepare learns from the rows of train."""
     # Four rows a class, so that finding the classes has nothing to say about the sample.
     schema = find_schema(pl.concat([train] * 4), prepare_params(**changes))
-    schema = fit_schema(schema, train)
-    return schema, fit_statistics(schema, train)
+    schema = fit_schema(schema, in_memory(train))
+    return schema, fit_statistics(schema, in_memory(train))
 
 
 def encoded(rows: pl.DataFrame, schema: Schema, statistics: Statistics) -> Arrays:
@@ -182,7 +183,7 @@ def test_a_constant_column_is_zero() -> None:
 def test_rounding_is_no_spread(train: pl.Series) -> None:
     schema = Schema(key=None, features=[Feature(name="x", kind="numeric")], target=VALUE)
     table = train.to_frame().with_columns(y=pl.int_range(pl.len()))
-    moments = fit_statistics(schema, table).numeric["x"]
+    moments = fit_statistics(schema, in_memory(table)).numeric["x"]
     assert (moments.deviation, moments.constant) == (1.0, True)
     values = train.cast(pl.Float64).drop_nulls()
     assert values.min() <= moments.mean <= values.max()  # type: ignore[operator]
@@ -195,10 +196,12 @@ def test_rounding_is_no_spread(train: pl.Series) -> None:
 def test_a_small_spread_that_is_none_of_rounding_is_kept() -> None:
     seconds = pl.Series("x", [1.7e9, 1.7e9 + 1, 1.7e9 + 2])
     schema = Schema(key=None, features=[Feature(name="x", kind="numeric")], target=VALUE)
-    moments = fit_statistics(schema, seconds.to_frame().with_columns(y=seconds)).numeric["x"]
+    moments = fit_statistics(schema, in_memory(seconds.to_frame().with_columns(y=seconds))).numeric[
+        "x"
+    ]
     assert moments == Moments(mean=1.7e9 + 1, deviation=float(np.std([0.0, 1.0, 2.0])))
     tiny = pl.Series("x", [1e-200, 2e-200, 3e-200])
-    moments = fit_statistics(schema, tiny.to_frame().with_columns(y=tiny)).numeric["x"]
+    moments = fit_statistics(schema, in_memory(tiny.to_frame().with_columns(y=tiny))).numeric["x"]
     assert moments.deviation == pytest.approx(np.std([1.0, 2.0, 3.0]) * 1e-200)
     assert not moments.constant
 
@@ -210,7 +213,7 @@ def test_a_channel_of_one_brightness_has_no_spread() -> None:
         feature = Feature(name="x", kind="image", shape=[1, 1, 4], layout="HW")
         schema = Schema(key=None, features=[feature], target=CLASSES)
         image = pl.Series("x", images[:, :1].tolist(), pl.Array(pl.Float32, (1, 4)))
-        assert fit_statistics(schema, image.to_frame()).image[0].deviation == 1.0
+        assert fit_statistics(schema, in_memory(image.to_frame())).image[0].deviation == 1.0
 
 
 def test_numbers_without_gaps_are_read_as_those_with_gaps_are() -> None:
@@ -238,7 +241,7 @@ def test_a_column_that_is_empty_in_train_has_to_be_excluded() -> None:
     schema = find_schema(pl.concat([MIXED] * 4), prepare_params(key="id"))
     train = MIXED.filter(pl.col("size").is_null())
     with pytest.raises(UserError, match="no value in the train split") as caught:
-        fit_statistics(schema, train)
+        fit_statistics(schema, in_memory(train))
     assert caught.value.problems[0].key == "prepare.columns.size"
 
 
@@ -381,7 +384,7 @@ def test_a_number_that_float32_can_not_hold_names_its_column() -> None:
     for column in ([1e300, -1e300, 1.0], [1e308, 1e308, 1.0]):
         train = pl.DataFrame({"age": column, "y": ["ill", "well", "ill"]})
         with pytest.raises(UserError, match=r"the column 'age' holds .* such as 1e\+30"):
-            fit_statistics(one_feature(feature), train)
+            fit_statistics(one_feature(feature), in_memory(train))
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -520,6 +523,6 @@ def test_a_column_that_becomes_several_numbers_has_moments_for_each(
     wide = Feature(name="b", kind="boolean", width=2)
     target = Target(name="y", task="classification", classes=["a", "b"])
     schema = Schema(key=None, features=[Feature(name="x", kind="numeric"), wide], target=target)
-    statistics = fit_statistics(schema, table)
+    statistics = fit_statistics(schema, in_memory(table))
     assert statistics.of(wide) == several
     assert list(statistics.numeric) == ["x"]

@@ -27,8 +27,9 @@ from stages.features.numbers import row_shape, take_column
 from stages.features.schema import CODES, KINDS, WORDS, Array, Feature, Schema, Statistics, Target
 from stages.infer.export.onnx_graph import IR_VERSION, OPSETS, GraphBuilder, input_of
 from stages.infer.export.signature import describe_input
+from stages.prepare.columns.infer_schema import guess_kind
 from stages.prepare.fit import fit_schema, fit_statistics
-from stages.prepare.infer_schema import guess_kind
+from stages.prepare.table.table import in_memory
 
 KEY = "infer.input"
 NUM_TRAIN = 60
@@ -129,8 +130,8 @@ class Fitted:
         inferred = self.kind.infer(column, KEY)
         target = Target(name="y", task="classification", classes=["a", "b"])
         schema = Schema(key=None, features=[inferred], target=target)
-        self.schema = fit_schema(schema, self.table[:NUM_TRAIN])
-        self.statistics = fit_statistics(self.schema, self.table[:NUM_TRAIN])
+        self.schema = fit_schema(schema, in_memory(self.table[:NUM_TRAIN]))
+        self.statistics = fit_statistics(self.schema, in_memory(self.table[:NUM_TRAIN]))
         (self.feature,) = self.schema.features
         self.moments = self.statistics.of(self.feature)
 

@@ -9,7 +9,7 @@ from stages.common.errors import UserError
 from stages.features.kinds import text
 from stages.features.schema import Feature
 from stages.model.layers import TextBag
-from stages.prepare.infer_schema import guess_kind
+from stages.prepare.columns.infer_schema import guess_kind
 
 KEY = "prepare.source"
 
@@ -19,7 +19,7 @@ def series(*values: str | None) -> pl.Series:
 
 
 def fitted(*values: str | None) -> Feature:
-    return text.fit(Feature(name="body", kind="text"), series(*values), KEY)
+    return text.fit(Feature(name="body", kind="text"), [series(*values)], KEY)
 
 
 @pytest.mark.parametrize(
@@ -76,16 +76,16 @@ def test_there_are_places_for_the_words_of_nearly_all_train_rows_and_a_cut_is_sa
     values = ["one two three"] * 199 + ["word " * 400]
     feature = fitted(*values)
     assert feature.width == 3
-    (line,) = text.tell(feature, series(*values))
+    (line,) = text.tell(feature, [series(*values)])
     assert "the rest of 1 of 200 rows is cut off" in line
     assert fitted(*["word " * 900] * 3).width == text.MAX_PLACES
-    (line,) = text.tell(fitted("a b", "b"), series("a b"))
+    (line,) = text.tell(fitted("a b", "b"), [series("a b")])
     assert "cut" not in line
 
 
 def test_a_column_without_a_word_in_the_train_rows_is_told() -> None:
     with pytest.raises(UserError, match="has no word in the train split"):
-        text.moments(fitted("!", None), series("!", None), KEY)
+        text.moments(fitted("!", None), [series("!", None)], KEY)
 
 
 def test_a_bag_of_words_does_not_depend_on_order_or_places() -> None:

@@ -20,6 +20,7 @@ from stages.formats.read import read_table
 from stages.infer.write import PredictionSummary, write_predictions
 from stages.model.predictor import Predictor, load_predictor
 from stages.prepare.images import Images, load_images
+from stages.prepare.table.table import in_memory
 from tests.conftest import ROOT, Project
 from tests.support.samples import mixed_table, prepare_params, run_stages, small_project
 
@@ -32,11 +33,12 @@ def load(folder: Path, **changes: object) -> Images:
     """The images of a folder as prepare has them."""
     settings = {"source": str(folder), "key": "path", "target": "label"}
     params = prepare_params(**{**settings, **changes})
-    return load_images(read_table(folder, "prepare.source"), params)
+    table = read_table(folder, "prepare.source")
+    return load_images(in_memory(table), table, params)
 
 
 def read_folder(folder: Path) -> pl.DataFrame:
-    return load(folder).table
+    return load(folder).table.frame()
 
 
 def read_image(path: Path, channels: int, size: tuple[int, int], **how: int) -> Pixels:
@@ -217,7 +219,7 @@ def test_parts_of_a_data_set_become_a_column(tmp_path: Path) -> None:
     for path in ("Training/cat/1.png", "val/cat/1.png", "test/dog/deep/2.png"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (4, 3)).save(tmp_path / path)
-    table = load(tmp_path, columns={"split": "exclude"}).table
+    table = load(tmp_path, columns={"split": "exclude"}).table.frame()
     assert table["split"].to_list() == ["train", "test", "validation"]
     assert table["label"].to_list() == ["cat", "dog", "cat"]
 
@@ -287,7 +289,7 @@ def test_images_of_16_bits_are_scaled_by_the_bits_that_the_data_set_uses(tmp_pat
     deep = np.hstack([deep, deep[:, :1]])
     Image.fromarray(deep).save(folder / "cat/3.png")
     images = load(folder)
-    assert np.array(images.table["image"][2].to_list())[0].tolist() == [0, 1, 255, 0]
+    assert np.array(images.table.frame()["image"][2].to_list())[0].tolist() == [0, 1, 255, 0]
     assert images.decode["image"] == Decode(depth=12)
     # A new one is scaled alike, and one beyond is refused: it would come out too bright.
     assert read_image(folder / "cat/3.png", 1, (3, 4), depth=12)[0].tolist() == [0, 1, 255, 0]
@@ -296,7 +298,7 @@ def test_images_of_16_bits_are_scaled_by_the_bits_that_the_data_set_uses(tmp_pat
         read_image(folder / "cat/4.tif", 1, (3, 4), depth=12)
     images = load(folder)
     assert images.decode["image"] == Decode(depth=16)
-    assert np.array(images.table["image"][3].to_list())[0].tolist() == [0, 1, 255, 0]
+    assert np.array(images.table.frame()["image"][3].to_list())[0].tolist() == [0, 1, 255, 0]
 
 
 def test_colours_of_16_bits_that_use_few_of_them_are_refused(tmp_path: Path) -> None:
@@ -381,7 +383,7 @@ def test_images_of_all_sizes_are_cut_around_their_middle_and_scaled(tmp_path: Pa
     wide.save(folder / "cat/3.png")
     wide.rotate(90, expand=True).convert("RGB").save(folder / "dog/4.jpg", quality=95)
     images = load(folder, image={"height": 6, "width": 6})
-    pixels = np.array(images.table["image"].to_list())
+    pixels = np.array(images.table.frame()["image"].to_list())
     assert pixels.shape == (5, 6, 6, 3)
     assert images.decode["image"] == Decode(resize=True)
     # Of three squares the middle one is left.
@@ -405,5 +407,5 @@ def test_a_size_without_files_is_told(tmp_path: Path) -> None:
     DIGITS.write_parquet(tmp_path / "t.parquet")
     params = prepare_params(source=str(tmp_path / "t.parquet"), image={"height": 9, "width": 9})
     with pytest.raises(UserError, match=r"no column of .* holds image files") as caught:
-        load_images(DIGITS, params)
+        load_images(in_memory(DIGITS), DIGITS, params)
     assert caught.value.problems[0].key == "prepare.image"

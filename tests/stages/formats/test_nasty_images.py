@@ -17,6 +17,7 @@ from stages.features.pixels import Pixels
 from stages.features.schema import Decode, Feature, Schema, Target
 from stages.formats.read import read_chunks, read_table
 from stages.prepare.images import load_images
+from stages.prepare.table.table import in_memory
 from tests.support.samples import prepare_params
 from tests.support.serving import signature
 
@@ -127,8 +128,10 @@ def noise() -> Image.Image:
 def trained_on(folder: Path, **changes: object) -> tuple[pl.DataFrame, Feature]:
     """The rows that prepare makes of a folder, and the column as new rows find it described."""
     settings = {"source": str(folder), "key": "path", "target": "label", **changes}
-    images = load_images(read_table(folder, "prepare.source"), prepare_params(**settings))
-    dtype = images.table["image"].dtype
+    source = read_table(folder, "prepare.source")
+    images = load_images(in_memory(source), source, prepare_params(**settings))
+    table = images.table.frame()
+    dtype = table["image"].dtype
     assert isinstance(dtype, pl.Array)
     shape = dtype.shape
     layout, turned = ("HW", [1, *shape]) if len(shape) == 2 else ("HWC", [shape[2], *shape[:2]])
@@ -136,7 +139,7 @@ def trained_on(folder: Path, **changes: object) -> tuple[pl.DataFrame, Feature]:
         {"name": "image", "kind": "image", "shape": turned, "layout": layout}
         | {"decode": images.decode["image"]}
     )
-    return images.table, feature
+    return table, feature
 
 
 def predicted(folder: Path, feature: Feature) -> tuple[list[Pixels], list[str]]:

@@ -10,7 +10,7 @@ import pytest
 from stages.common.errors import Problem, UserError
 from stages.features.columns import MAX_CATEGORIES
 from stages.features.schema import Feature, Target
-from stages.prepare.infer_schema import find_schema
+from stages.prepare.columns.infer_schema import find_schema
 from tests.support.samples import prepare_params
 
 # A target that needs no thought, for tests about the features.

@@ -14,9 +14,11 @@ from stages.features.schema import Schema, read_schema, read_statistics
 from stages.features.spelling import as_line
 from stages.formats.read import read_chunks, read_table
 from stages.infer.rejected import encode_whole
-from stages.prepare.doubts import find_doubts, stop_at_total
-from stages.prepare.infer_schema import find_schema
-from stages.prepare.written import read_written, with_written
+from stages.prepare.columns.doubts import find_doubts
+from stages.prepare.columns.infer_schema import find_schema
+from stages.prepare.columns.written import read_written, with_written
+from stages.prepare.table.table import in_memory
+from stages.prepare.table.total import stop_at_total
 from tests.support.samples import prepare_params, run_stages, small_project
 
 KEY = "prepare.source"
@@ -250,7 +252,7 @@ def test_labels_that_are_named_are_learned_from_and_others_are_no_labels(tmp_pat
 
 def test_a_last_word_for_a_sum_stands_in_a_table_without_numbers() -> None:
     table = pl.DataFrame({"word": ["first", "second", "total"], "y": ["a", "b", "a"]})
-    stop_at_total(table, KEY)
+    stop_at_total(in_memory(table), KEY)
     table = table.with_columns(n=pl.Series([1, 2, 3]))
     with pytest.raises(UserError, match=r"the last row \(2\)"):
-        stop_at_total(table, KEY)
+        stop_at_total(in_memory(table), KEY)

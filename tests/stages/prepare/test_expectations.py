@@ -25,6 +25,7 @@ from stages.prepare.expectations.run import (
 )
 from stages.prepare.expectations.sentences import sentence
 from stages.prepare.expectations.suite import Rule
+from stages.prepare.table.table import in_memory
 from tests.conftest import ROOT, Project
 
 SUITE = Path("suite.yaml")
@@ -46,7 +47,9 @@ sys.addaudithook(lambda event, args: connected.append(args) if event == "socket.
 sys.path.insert(0, sys.argv[1])
 import polars as pl
 from stages.prepare.expectations.run import check_expectations
-check_expectations(pl.read_csv("table.csv"), Path("suite.yaml"), "table.csv", Path("out"))
+from stages.prepare.table.table import in_memory
+table = in_memory(pl.read_csv("table.csv"))
+check_expectations(table, Path("suite.yaml"), "table.csv", Path("out"))
 loaded = [name for name in ("great_expectations", "pandas") if name in sys.modules]
 print("connected", connected, "loaded", loaded)
 """
@@ -74,7 +77,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def check(*rules: str, table: pl.DataFrame = TABLE) -> dict[str, int]:
     """Hold `table` to the suite of these lines; return what expectations.json says."""
     SUITE.write_text("# The suite.\n" + "".join(f"- {{{rule}}}\n" for rule in rules) or "[]")
-    check_expectations(table, SUITE, "rows.csv", OUT)
+    check_expectations(in_memory(table), SUITE, "rows.csv", OUT)
     counts: dict[str, int] = json.loads((OUT / "expectations.json").read_text())
     return counts
 
@@ -105,7 +108,7 @@ def test_the_bundled_tables_meet_their_suites(
 ) -> None:
     raw = ROOT / "data" / "raw"
     table = pl.read_parquet(raw / f"{name}.parquet")
-    check_expectations(table, raw / f"{name}.expectations.yaml", name, OUT)
+    check_expectations(in_memory(table), raw / f"{name}.expectations.yaml", name, OUT)
     counts = json.loads((OUT / "expectations.json").read_text())
     assert (counts["rows"], counts["columns"]) == table.shape
     assert counts["passed"] == counts["expectations"] > 5
@@ -305,7 +308,7 @@ def test_a_wrong_suite_says_what_to_edit(
 ) -> None:
     SUITE.write_text(suite)
     with pytest.raises(UserError) as caught:
-        check_expectations(TABLE, SUITE, "rows.csv", OUT)
+        check_expectations(in_memory(TABLE), SUITE, "rows.csv", OUT)
     said = "\n".join(format_problem(with_location(problem)) for problem in caught.value.problems)
     for words in says:
         assert words in said, said
@@ -350,7 +353,7 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows() -> None:
         about("values_to_not_be_null", rest=", description: <b>bold</b>"),
     ]
     SUITE.write_text("".join(f"- {{{rule}}}\n" for rule in rules))
-    check_expectations(nasty, SUITE, "<a href='https://example.org'>.csv", OUT)
+    check_expectations(in_memory(nasty), SUITE, "<a href='https://example.org'>.csv", OUT)
     page = (OUT / "expectations.html").read_text(encoding="utf-8")
     found = tags(page)
     assert not {"script", "link", "img", "iframe", "i", "a"} & {tag for tag, _ in found}
@@ -408,7 +411,7 @@ def test_two_runs_write_the_same_bytes_and_nothing_else(
         about("values_to_be_between", "age", ", min_value: 0", "warning"),
     ]
     SUITE.write_text("".join(f"- {{{rule}}}\n" for rule in rules))
-    check_expectations(pl.read_csv("table.csv"), SUITE, "table.csv", OUT)
+    check_expectations(in_memory(pl.read_csv("table.csv")), SUITE, "table.csv", OUT)
     said = capsys.readouterr().out
     assert "40 missing\n" in said
     assert "3 missing (a, b, c)" in said

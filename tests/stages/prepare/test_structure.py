@@ -9,7 +9,8 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.prepare.params import Split
-from stages.prepare.split import SPLITS, Rows, Structure, split_rows
+from stages.prepare.rows.split import SPLITS, Rows, Structure
+from tests.stages.prepare.test_split import split_rows
 from tests.support.samples import run_stages, small_project
 
 SHARES = Split(seed=0, validation=0.15, test=0.2)

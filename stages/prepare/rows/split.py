@@ -6,7 +6,6 @@ keep most of their test rows in common, which is what makes their metrics compar
 ranked in place of rows, and times rank themselves: the latest rows are the test rows.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,10 @@ import numpy.typing as npt
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Array
 from stages.prepare.params import Split
+from stages.prepare.rows.keys import Hashes, hash_names
 
 Rows = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.uint8]
 SPLITS = ("train", "validation", "test")
 # A stratum of so few groups is cut together with the others.
 MIN_GROUPS = 3
@@ -37,47 +38,86 @@ class Structure:
 
 
 def split_rows(
-    keys: Array, classes: Array | None, split: Split, structure: Structure | None = None
-) -> dict[str, Rows]:
-    """Row numbers of train, validation and test, ascending.
+    hashes: Hashes, classes: Array | None, split: Split, structure: Structure | None = None
+) -> Codes:
+    """The split of each row, (rows,): its place in SPLITS.
 
-    `keys` (rows,) names the rows; `classes` (rows,) are the strata, or None for one stratum.
-    Raises UserError when a split would be empty.
+    `hashes` (rows,) are those of the rows' keys; `classes` (rows,) are the strata, or None for one
+    stratum. Raises UserError when a split would be empty.
     """
     structure = structure or Structure()
-    strata = np.asarray(np.zeros(len(keys)) if classes is None else classes, np.int64)
-    every = np.arange(len(keys))
-    if structure.parts is None:
-        rows = _divide(every, keys, strata, (split.validation, split.test), split.seed, structure)
+    shares = (split.validation, split.test)
+    if structure.parts is not None:
+        codes = _split_parts(structure.parts, hashes, classes, split, structure)
+    elif structure.groups is None and structure.times is None:
+        codes = _split_alone(hashes, classes, shares)
     else:
-        rows = {name: every[structure.parts == name] for name in SPLITS}
-        shares = {"validation": split.validation, "test": split.test}
-        named = {name: rows[name] for name in shares if len(rows[name])}
-        left = 1 - sum(shares[name] for name in named)
-        validation, test = (0.0 if name in named else shares[name] / left for name in shares)
-        rows = _divide(rows["train"], keys, strata, (validation, test), split.seed, structure)
-        rows |= named
-    for name, numbers in rows.items():
-        if len(numbers) == 0:
-            message = f"the split '{name}' would be empty: the table has only {len(keys)} rows"
+        every = np.arange(len(hashes))
+        codes = _divide(every, hashes, _strata(classes, every), shares, split.seed, structure)
+    for number, name in enumerate(SPLITS):
+        if not (codes == number).any():
+            message = f"the split '{name}' would be empty: the table has only {len(hashes)} rows"
             if structure.groups is not None:
                 message += f" in {len(np.unique(structure.groups))} groups"
             raise UserError(Problem(message, key=f"prepare.split.{name}"))
-    return {name: rows[name] for name in SPLITS}
+    return codes
+
+
+def _strata(classes: Array | None, rows: Rows) -> Rows:
+    return np.asarray(np.zeros(len(rows)) if classes is None else classes[rows], np.int64)
+
+
+def _split_parts(
+    parts: Array, hashes: Hashes, classes: Array | None, split: Split, structure: Structure
+) -> Codes:
+    """By the parts; a split without a row among them gets train rows."""
+    codes = np.zeros(len(parts), np.uint8)
+    for number, name in enumerate(SPLITS):
+        codes[parts == name] = number
+    shares = {"validation": split.validation, "test": split.test}
+    there = {name: bool((codes == SPLITS.index(name)).any()) for name in shares}
+    left = 1 - sum(shares[name] for name in shares if there[name])
+    validation, test = (0.0 if there[name] else shares[name] / left for name in shares)
+    rows = np.flatnonzero(codes == 0)
+    codes[rows] = _divide(
+        rows, hashes, _strata(classes, rows), (validation, test), split.seed, structure
+    )
+    return codes
+
+
+def _split_alone(hashes: Hashes, classes: Array | None, shares: tuple[float, float]) -> Codes:
+    """Rows that have no ties, by the ranks of their hashes in each stratum.
+
+    As `_divide` does, in a fifth of the memory.
+    """
+    codes = np.zeros(len(hashes), np.uint8)
+    for stratum in [0] if classes is None else np.unique(classes):
+        members = np.ones(len(hashes), np.bool_) if classes is None else classes == stratum
+        ranks = hashes[members]
+        num_test, num_validation = _sizes(len(ranks), shares)
+        ordered = np.sort(ranks)
+        # The first of equal hashes would come first; of 64 bits hardly two are.
+        own = np.zeros(len(ranks), np.uint8)
+        own[ranks <= ordered[min(num_test + num_validation, len(ranks)) - 1]] = SPLITS.index(
+            "validation"
+        )
+        own[ranks <= ordered[num_test - 1]] = SPLITS.index("test")
+        codes[members] = own
+    return codes
 
 
 def _divide(
     rows: Rows,
-    keys: Array,
+    hashes: Hashes,
     strata: Rows,
     shares: tuple[float, float],
     seed: int,
     structure: Structure,
-) -> dict[str, Rows]:
-    """`rows` in splits of the `shares` of validation and test, each ascending."""
-    units = _find_units(rows, keys, strata, seed, structure)
+) -> Codes:
+    """The split of each of `rows`, by the `shares` of validation and test."""
+    units = _find_units(rows, hashes, strata, seed, structure)
     num_rows = np.bincount(units.of_row)
-    split_of_unit = np.zeros(len(num_rows), np.int64)
+    split_of_unit = np.zeros(len(num_rows), np.uint8)
     for stratum in np.unique(units.strata):
         members = np.flatnonzero(units.strata == stratum)
         members = members[np.argsort(units.ranks[members], kind="stable")]
@@ -91,8 +131,7 @@ def _divide(
             validation = int(np.searchsorted(ends, taken + num_validation)) + 1
         split_of_unit[members[test:validation]] = SPLITS.index("validation")
         split_of_unit[members[:test]] = SPLITS.index("test")
-    split_of_row = split_of_unit[units.of_row]
-    return {name: rows[split_of_row == number] for number, name in enumerate(SPLITS)}
+    return split_of_unit[units.of_row]
 
 
 @dataclass(frozen=True)
@@ -107,11 +146,13 @@ class _Units:
     strata: Rows
 
 
-def _find_units(rows: Rows, keys: Array, strata: Rows, seed: int, structure: Structure) -> _Units:
+def _find_units(
+    rows: Rows, hashes: Hashes, strata: Rows, seed: int, structure: Structure
+) -> _Units:
     """A unit is a row, a group, or all rows of one time."""
     groups, times = structure.groups, structure.times
     if groups is None and times is None:
-        return _Units(np.arange(len(rows)), _hashes(seed, keys[rows]), strata[rows])
+        return _Units(np.arange(len(rows)), hashes[rows], strata)
     if groups is None:
         assert times is not None
         different, of_row = np.unique(times[rows], return_inverse=True)
@@ -122,11 +163,11 @@ def _find_units(rows: Rows, keys: Array, strata: Rows, seed: int, structure: Str
         np.maximum.at(latest, of_row, times[rows])
         return _Units(of_row, -latest, np.zeros(len(names), np.int64))
     num_strata = int(strata.max()) + 1
-    counts = np.bincount(of_row * num_strata + strata[rows], minlength=len(names) * num_strata)
+    counts = np.bincount(of_row * num_strata + strata, minlength=len(names) * num_strata)
     majority = counts.reshape(len(names), num_strata).argmax(axis=1)
     if np.unique(majority, return_counts=True)[1].min() < MIN_GROUPS:
         majority[:] = 0
-    return _Units(of_row, _hashes(seed, names), majority)
+    return _Units(of_row, hash_names(seed, names), majority)
 
 
 def _sizes(num_rows: int, shares: tuple[float, float]) -> tuple[int, int]:
@@ -140,12 +181,3 @@ def _sizes(num_rows: int, shares: tuple[float, float]) -> tuple[int, int]:
         else:
             num_validation -= 1
     return num_test, num_validation
-
-
-def _hashes(seed: int, names: Array) -> Array:
-    """A number of 64 bits for each name, which another seed draws anew."""
-    digests = (
-        hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
-        for name in names.tolist()
-    )
-    return np.array([int.from_bytes(digest) for digest in digests], dtype=np.uint64)

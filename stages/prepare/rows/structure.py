@@ -10,7 +10,8 @@ from stages.features.schema import Array
 from stages.features.time_columns import as_seconds, find_format
 from stages.features.times import name_format
 from stages.prepare.params import PrepareParams
-from stages.prepare.split import SPLITS, Structure
+from stages.prepare.rows.split import SPLITS, Structure
+from stages.prepare.table.table import Table
 
 # Words for the parts of a data set, in small letters.
 PARTS = {
@@ -20,15 +21,15 @@ PARTS = {
 }
 
 
-def find_structure(table: pl.DataFrame, params: PrepareParams) -> Structure:
+def find_structure(table: Table, params: PrepareParams) -> Structure:
     """Groups, times and parts of the rows. Raises UserError where a row has none."""
     tie, column = params.structure, params.split.column
     group = None if tie is None else tie.group
     time = None if tie is None else tie.time
     return Structure(
-        groups=None if group is None else _find_groups(table[group]),
-        times=None if time is None else _find_times(table[time], params.column(time).format),
-        parts=None if column is None else _find_parts(table[column]),
+        groups=None if group is None else _find_groups(table.column(group)),
+        times=None if time is None else _find_times(table.column(time), params.column(time).format),
+        parts=None if column is None else _find_parts(table.column(column)),
     )
 
 

@@ -5,17 +5,18 @@ Where a few values make the texts of a column of numbers, they decide what the c
 prepare stops; the rest is said on the screen. What `prepare.columns` names is meant so.
 """
 
-import math
 from collections.abc import Container, Iterator, Sequence
 from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
-from polars import selectors as cs
 
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.schema import CODES, Feature, Schema
 from stages.features.spelling import BLANKS, LEADING_ZERO, as_line, number_pattern
 
+Rows = npt.NDArray[np.int64]
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 # Of the values: as many may be strays; what is said of the whole begins at the half.
 MAX_STRAYS = 0.05
@@ -44,16 +45,18 @@ _LIKELY_GAPS = (
     *("na", "n/a", "n.a.", "nan", "null", "-", "--", "—", "?"),
     *("#n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#name?", "#num!"),
 )
-_GAPS = (*_LIKELY_GAPS, "none", "nil", "missing", "unknown", "undefined", "void", ".")
+GAPS = (*_LIKELY_GAPS, "none", "nil", "missing", "unknown", "undefined", "void", ".")
 # Numbers that stand for 'no value' where they lie far from all others.
-_SENTINELS = (-99, -999, -9999, -99999, 9999, 99999, 999999)
-_NO_TEXTS = pl.DataFrame(schema={"row": pl.UInt32, "text": pl.String})
-_TOTAL = r"^(?i:(?:grand |sub-?)?totals?|sum|gesamt|summe|insgesamt|totale|suma):?$"
+SENTINELS = (-99, -999, -9999, -99999, 9999, 99999, 999999)
+_NO_TEXTS = pl.DataFrame(schema={"row": pl.Int64, "text": pl.String})
 
 
-def stop_at_strays(column: pl.Series) -> None:
-    """Raise UserError where a few of the values make the texts of a column of numbers or truths."""
-    texts = _texts(column)
+def stop_at_strays(column: pl.Series, rows: Rows | None = None) -> None:
+    """Raise UserError where a few of the values make the texts of a column of numbers or truths.
+
+    `rows` (rows,) are the numbers that the values have in their table; None: from 0.
+    """
+    texts = _texts(column, rows)
     strays, what = _find_strays(texts)
     if strays.height:
         raise UserError(_stray(column.name, texts, strays, what))
@@ -71,7 +74,7 @@ def stray_gaps(column: pl.Series) -> list[str]:
 
 
 def _are_gaps(words: pl.Series) -> bool:
-    return bool(words.str.to_lowercase().is_in(_GAPS).all())
+    return bool(words.str.to_lowercase().is_in(GAPS).all())
 
 
 def _find_strays(texts: pl.DataFrame) -> tuple[pl.DataFrame, str]:
@@ -85,35 +88,6 @@ def _find_strays(texts: pl.DataFrame) -> tuple[pl.DataFrame, str]:
         if few or (strays["text"].n_unique() == 1 and good["text"].n_unique() > MAX_CODES):
             return strays, what
     return _NO_TEXTS, ""
-
-
-def stop_at_total(table: pl.DataFrame, key: str) -> None:
-    """Raise UserError where the last row sums up the others, as reports have it.
-
-    It holds a word for that, which stands nowhere else in its column, and each number in it is the
-    sum of those above.
-    """
-    if table.height < 3:
-        return
-    last, above = table[-1], table[:-1]
-    words = [
-        column.name
-        for column in table.select(pl.col(pl.String)).iter_columns()
-        if last[column.name].str.contains(_TOTAL)[0]
-        and last.item(0, column.name) not in column[:-1]
-    ]
-    sums = [
-        math.isclose(float(last.item(0, column.name)), float(column.sum()), rel_tol=1e-6)
-        for column in above.select(cs.numeric()).iter_columns()
-        if last.item(0, column.name) is not None
-    ]
-    if words and sums and all(sums):
-        shown = shorten(repr(last.item(0, words[0])))
-        message = (
-            f"the last row ({table.height - 1}) is no row like the others: {shown} stands in "
-            f"'{words[0]}', and its numbers are the sums of those above; remove it from the file"
-        )
-        raise UserError(Problem(message, key=key))
 
 
 def _stray(name: str, texts: pl.DataFrame, strays: pl.DataFrame, what: str) -> Problem:
@@ -147,8 +121,13 @@ def as_list(words: Sequence[object]) -> str:
     return f"[{', '.join(shown)}]"
 
 
-def find_doubts(table: pl.DataFrame, schema: Schema, said: Container[str]) -> Iterator[str]:
-    """A line for each column that is probably not what it is taken for; `said` are those named."""
+def find_doubts(
+    table: pl.DataFrame, schema: Schema, said: Container[str], rows: Rows | None = None
+) -> Iterator[str]:
+    """A line for each column that is probably not what it is taken for; `said` are those named.
+
+    `rows` (rows,) are the numbers of the rows in their table; None: from 0.
+    """
     for feature in schema.features:
         column = table[feature.name]
         if feature.name in said:
@@ -158,7 +137,7 @@ def find_doubts(table: pl.DataFrame, schema: Schema, said: Container[str]) -> It
             line = as_line(feature.name, "exclude")
             yield f"the column without a name is learned from; if it is none of yours, {line}"
         if feature.kind in CODES and column.dtype in TEXTS:
-            yield from _of_texts(column)
+            yield from _of_texts(column, rows)
         elif column.dtype.is_integer() and _counts_rows(column):
             yield (
                 f"'{feature.name}' numbers the rows ({column[0]}, {column[1]}, {column[2]}, …): a "
@@ -167,7 +146,7 @@ def find_doubts(table: pl.DataFrame, schema: Schema, said: Container[str]) -> It
             )
     for name in filter(None, (schema.key, schema.target.name)):
         if table[name].dtype in TEXTS:
-            yield from _of_zeros(_texts(table[name]), name)
+            yield from _of_zeros(_texts(table[name], rows), name)
 
 
 def _of_gaps(column: pl.Series, feature: Feature) -> Iterator[str]:
@@ -190,7 +169,7 @@ def _sentinels(column: pl.Series) -> list[tuple[object, int]]:
     """Numbers such as -999 that stand alone: below all others, which have no sign, or far above."""
     numbers = column.cast(pl.Float64).fill_nan(None).drop_nulls()
     found: list[tuple[object, int]] = []
-    for word in _SENTINELS:
+    for word in SENTINELS:
         others = numbers.filter(numbers != word)
         count = numbers.len() - others.len()
         if count < 2 or others.is_empty():
@@ -201,9 +180,9 @@ def _sentinels(column: pl.Series) -> list[tuple[object, int]]:
     return found
 
 
-def _of_texts(column: pl.Series) -> Iterator[str]:
+def _of_texts(column: pl.Series, rows: Rows | None) -> Iterator[str]:
     """Yield what is to be said of a column of categories."""
-    texts = _texts(column)
+    texts = _texts(column, rows)
     most = MAJORITY * texts.height
     num_different = texts["text"].n_unique()
     categories = f"{num_different} categories"
@@ -254,10 +233,11 @@ def _counts_rows(column: pl.Series) -> bool:
     )
 
 
-def _texts(column: pl.Series) -> pl.DataFrame:
-    """The values that are there as `text`, without the blanks around them; `row`: from 0."""
+def _texts(column: pl.Series, rows: Rows | None = None) -> pl.DataFrame:
+    """The values that are there as `text`, without blanks around them; and the `row` of each."""
     texts = column.cast(pl.String).str.strip_chars(BLANKS)
-    return pl.DataFrame({"text": texts}).with_row_index("row").filter(pl.col("text") != "")
+    numbers = np.arange(column.len()) if rows is None else rows
+    return pl.DataFrame({"row": numbers, "text": texts}).filter(pl.col("text") != "")
 
 
 def _like(texts: pl.DataFrame, pattern: str) -> pl.Series:

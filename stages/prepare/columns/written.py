@@ -40,15 +40,18 @@ class Written:
 
 
 def read_written(
-    table: pl.DataFrame, params: PrepareParams
+    table: pl.DataFrame,
+    params: PrepareParams,
+    noticed: Noticed | None = None,
 ) -> tuple[pl.DataFrame, dict[str, Written], list[str]]:
     """The table with gaps for words and numbers for texts of numbers; how each column is written.
 
-    And a line for each thing to know. Raises UserError with every column of which a person has to
-    say how its numbers are written.
+    And a line for each thing to know, or of gaps an entry in `noticed`. Raises UserError with every
+    column of which a person has to say how its numbers are written.
     """
     columns, written, lines, problems = [], {}, [], []
-    noticed = Noticed()
+    own = noticed is None
+    noticed = noticed or Noticed()
     for column in table.iter_columns():
         said = params.column(column.name)
         if said.kind == "exclude" or column.name == params.key or column.dtype.is_nested():
@@ -66,7 +69,7 @@ def read_written(
         written[column.name] = how
     if problems:
         raise UserError(*problems)
-    return table.with_columns(columns), written, [*noticed.lines(), *lines]
+    return table.with_columns(columns), written, [*(noticed.lines() if own else ()), *lines]
 
 
 def with_written(schema: Schema, written: Mapping[str, Written]) -> Schema:

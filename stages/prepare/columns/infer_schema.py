@@ -1,0 +1,124 @@
+"""Which column is what: kinds and the task, from the types and values of the table."""
+
+import re
+from operator import itemgetter
+
+import polars as pl
+
+from stages.common.errors import Problem, UserError, wrong_name
+from stages.features.columns import check_categories, undecided
+from stages.features.kind import ARRAY, BY_TYPE, kind_of
+from stages.features.kinds.datetime import with_format
+from stages.features.schema import KINDS, Feature, FeatureKind, Schema, Target
+from stages.formats.text.header import numbered
+from stages.prepare.columns.doubts import TEXTS, Rows, stop_at_strays
+from stages.prepare.columns.target import LongNumbers, find_target
+from stages.prepare.params import Column, PrepareParams
+
+SOURCE = "prepare.source"
+# Names that pandas and R give to the column of a frame's row labels.
+_LABELS = re.compile(r"|Unnamed: 0(\.\d+)?|__index_level_\d+__")
+
+
+def find_schema(
+    table: pl.DataFrame,
+    params: PrepareParams,
+    target: Target | None = None,
+    rows: Rows | None = None,
+) -> Schema:
+    """The schema of `table`, with what only the train split may say (gaps, categories) left open.
+
+    `target` is that of all rows, of which `table` has those of the numbers `rows`; None: all.
+
+    Raises UserError with every column that has to be decided by hand.
+    """
+    _check_names(table, params)
+    target = target or find_target([table[params.target]], params.task)
+    features: list[Feature] = []
+    problems: list[Problem] = []
+    for column in table.iter_columns():
+        if column.name in (params.target, params.key):
+            continue
+        said = params.column(column.name)
+        is_apart = column.name in params.ties().values() or names_rows(column)
+        if said.kind == "exclude" or (said.kind is None and is_apart):
+            continue
+        try:
+            features.append(find_feature(column, said, rows))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    if not features:
+        raise UserError(Problem("no column is left to learn from", key="prepare.columns"))
+    images = [feature.name for feature in features if feature.is_array]
+    if len(images) > 1:
+        message = f"there are {len(images)} image columns ({', '.join(images)}); a model takes one"
+        raise UserError(Problem(message + ": exclude the others", key="prepare.columns"))
+    headerless = table.width if table.columns == numbered(table.width) else None
+    return Schema(key=params.key, features=features, target=target, headerless=headerless)
+
+
+def names_rows(column: pl.Series) -> bool:
+    """Check whether a column holds the row labels that pandas and R write beside the others.
+
+    They are known by their names, and by their values: no two are alike.
+    """
+    if _LABELS.fullmatch(column.name) is None:
+        return False
+    labels = column.dtype.is_integer() or column.dtype == pl.String
+    return column.name.startswith("__") or (labels and not column.is_duplicated().any())
+
+
+def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
+    problems = []
+    named = {"prepare.target": params.target}
+    named |= {} if params.key is None else {"prepare.key": params.key}
+    named |= {f"prepare.columns.{name}": name for name in params.columns}
+    named |= params.ties()
+    for key, name in named.items():
+        if name not in table.columns:
+            message = f"{params.source} has no column '{name}'"
+            problems.append(wrong_name(message, name, table.columns, key))
+    if params.key in ("prediction", "target") or str(params.key).startswith("probability_"):
+        message = f"a column '{params.key}' stands beside the key in predictions.parquet"
+        message += ": rename the key in the file, or leave it out (null)"
+        problems.append(Problem(message, key="prepare.key", value=params.key))
+    for key, name in params.ties().items():
+        if name == params.target:
+            problems.append(Problem("the target can't divide the rows", key=key, value=name))
+    if params.key == params.target:
+        problems.append(Problem("the key can't be the target", key="prepare.key"))
+    if problems:
+        raise UserError(*problems)
+
+
+def find_feature(column: pl.Series, said: Column, rows: Rows | None = None) -> Feature:
+    """Describe a column as of the kind that is said, or of the one that it looks like.
+
+    Raises UserError where it can't be told.
+    """
+    named = "datetime" if said.format is not None else said.kind
+    kind = kind_of(named or guess_kind(column, rows))
+    key = f"prepare.columns.{column.name}"
+    if kind.TYPE != ARRAY and column.null_count() == column.len():
+        message = f"the column '{column.name}' is empty: exclude it"
+        raise UserError(Problem(message, key=key, allowed=("exclude",)))
+    if said.format is not None:
+        return with_format(column, said.format)
+    return kind.infer(column, key)
+
+
+def guess_kind(column: pl.Series, rows: Rows | None = None) -> FeatureKind:
+    """The kind that is surest of a column, the first of several. Raises UserError for none."""
+    sure, kind = max(((kind_of(kind).guess(column), kind) for kind in KINDS), key=itemgetter(0))
+    if not sure:
+        raise undecided(column, f"is of type {column.dtype}, which no model here reads")
+    long = LongNumbers()
+    long.add(column)
+    long.stop(f"prepare.columns.{column.name}")
+    if sure <= BY_TYPE and column.dtype in TEXTS:
+        stop_at_strays(column, rows)
+    if kind == "categorical":
+        check_categories(column)
+    return kind

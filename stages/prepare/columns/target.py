@@ -1,0 +1,192 @@
+"""The target: a class or a value, as all rows have it; and the numbers that training has of it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from stages.common.errors import Problem, UserError
+from stages.features.columns import (
+    NO_COUNTS,
+    add_counts,
+    as_category,
+    as_numeric,
+    encode_codes,
+    fits_float32,
+    too_large,
+)
+from stages.features.schema import Array, Class, Schema, Statistics, Target
+from stages.features.spelling import as_line
+
+SOURCE = "prepare.source"
+# An integer target with at most this many values, each on average in 20 rows, is a class.
+MAX_INTEGER_CLASSES = 20
+MIN_ROWS_PER_CLASS = 3
+# Of more different values nobody wants to know each.
+MAX_COUNTED = 100_000
+# Beyond it float64 has no longer a number of its own for each whole number.
+MAX_WHOLE = 2**53
+
+
+@dataclass
+class _Values:
+    """The values of all rows: how often each is there, unless there are very many."""
+
+    dtype: pl.DataType = field(default_factory=pl.Null)
+    name: str = ""
+    first: object = None
+    num_rows: int = 0
+    gaps: list[int] = field(default_factory=list)
+    num_gaps: int = 0
+    counts: pl.DataFrame = field(default_factory=lambda: NO_COUNTS)
+    is_counted: bool = True
+
+    def add(self, column: pl.Series) -> None:
+        """Take a part in."""
+        self.dtype, self.name = column.dtype, column.name
+        if column.dtype.is_float():
+            column = as_numeric(column, "prepare.target")
+        if self.first is None and column.count():
+            self.first = column.drop_nulls()[0]
+        places = column.is_null().arg_true().head(5 - len(self.gaps))
+        self.gaps += [self.num_rows + place for place in places]
+        self.num_gaps += column.null_count()
+        self.num_rows += column.len()
+        if self.is_counted:
+            self.counts = add_counts(self.counts, as_category(column))
+            self.is_counted = self.counts.height <= MAX_COUNTED
+
+
+def find_target(parts: Iterable[pl.Series], task: str) -> Target:
+    """The task and the classes. Raises UserError for gaps, and where there is nothing to learn."""
+    values, long = _Values(), LongNumbers()
+    for column in parts:
+        if column.dtype.is_nested():
+            what = f"the target '{column.name}' is of type {column.dtype}"
+            problem = Problem(f"{what}, not a class or a value", "prepare.target", column.name)
+            raise UserError(problem)
+        if task == "regression":
+            as_numeric(column, "prepare.target")
+        values.add(column)
+        long.add(column)
+    name = values.name
+    if values.num_gaps:
+        message = (
+            f"the target '{name}' is empty in {values.num_gaps} rows (the first: {values.gaps}); "
+            "write drop_missing_target: true to leave them out, or put them in"
+        )
+        raise UserError(Problem(message, key="prepare.drop_missing_target", value="false"))
+    if task == "auto":
+        task = _guess_task(values)
+    if values.is_counted and values.counts.height < 2:
+        message = f"the target '{name}' is {values.first!r} in every row: nothing to learn"
+        raise UserError(Problem(message, key="prepare.target", value=name))
+    if task == "regression":
+        long.stop("prepare.target")
+        return Target(name=name, task="regression")
+    return Target(name=name, task="classification", classes=_find_classes(name, values))
+
+
+def _guess_task(values: _Values) -> str:
+    if values.dtype.is_float() or values.dtype == pl.Decimal:
+        return "regression"
+    if values.dtype.is_integer():
+        few = values.is_counted and values.counts.height <= min(
+            MAX_INTEGER_CLASSES, values.num_rows // 20
+        )
+        return "classification" if few else "regression"
+    return "classification"
+
+
+def _find_classes(name: str, values: _Values) -> list[Class]:
+    """The classes in sorted order; of whole numbers, booleans or texts."""
+    as_class: Callable[[str], Class] = str
+    if values.dtype == pl.Boolean:
+        as_class = _is_true
+    elif values.dtype.is_integer():
+        as_class = int
+    counts = {as_class(value): count for value, count in values.counts.rows()}
+    rare = sorted((str(value), n) for value, n in counts.items() if n < MIN_ROWS_PER_CLASS)
+    if rare or not values.is_counted:
+        shown = ", ".join(f"'{value}' ({n})" for value, n in rare[:5])
+        more = "" if values.is_counted else "more than "
+        message = (
+            f"{more}{len(rare)} classes of the target '{name}' have fewer than "
+            f"{MIN_ROWS_PER_CLASS} rows, too few for three splits: {shown}"
+        )
+        message += "; is it a number to predict? Then the task is regression"
+        allowed = ("auto", "regression", "classification")
+        raise UserError(Problem(message, key="prepare.task", allowed=allowed))
+    return cast(list[Class], sorted(counts))
+
+
+def _is_true(word: str) -> bool:
+    return word == "true"
+
+
+@dataclass
+class LongNumbers:
+    """Counts whole numbers of which a model would take several for one."""
+
+    name: str = ""
+    num_rows: int = 0
+    num_long: int = 0
+    first: tuple[int, int] = (0, 0)
+
+    def add(self, column: pl.Series) -> None:
+        """Take a part in; one of other values than whole numbers has none."""
+        self.name = column.name
+        if column.dtype.is_integer() and column.count():
+            low, high = cast(int, column.min()), cast(int, column.max())
+            if max(-low, high) > MAX_WHOLE:
+                wide = column.cast(pl.Int128)
+                long = ((wide > MAX_WHOLE) | (wide < -MAX_WHOLE)).fill_null(value=False)
+                place = int(long.arg_true()[0])
+                self.first = self.first if self.num_long else (column[place], self.num_rows + place)
+                self.num_long += int(long.sum())
+        self.num_rows += column.len()
+
+    def stop(self, key: str) -> None:
+        """Raise UserError if there were any; `key` names the column."""
+        if not self.num_long:
+            return
+        value, row = self.first
+        message = (
+            f"the column '{self.name}' looks like an id: {self.num_long} of its whole numbers are "
+            f"beyond 2^53, such as {value} (row {row}), where a model takes neighbours for one"
+        )
+        if key == "prepare.target":
+            raise UserError(Problem(message, key=key, value=self.name))
+        message += f"; leave it out: {as_line(self.name, 'exclude')}, or name it in prepare.key"
+        raise UserError(Problem(message, key=key, allowed=("exclude", "numeric", "categorical")))
+
+
+def encode_classes(parts: Iterable[pl.Series], schema: Schema) -> npt.NDArray[np.int32] | None:
+    """Codes from 0 in the order of the schema's classes, (rows,); None for regression."""
+    if schema.target.classes is None:
+        return None
+    return np.concatenate([_codes(column, schema.target.classes) for column in parts])
+
+
+def _codes(column: pl.Series, classes: list[Class]) -> npt.NDArray[np.int32]:
+    names = as_category(pl.Series("class", classes)).to_list()
+    codes = encode_codes(column, names, SOURCE)
+    assert not len(codes) or codes.min() > 0
+    return (codes - 1).astype(np.int32)
+
+
+def encode_target(column: pl.Series, schema: Schema, statistics: Statistics) -> Array:
+    """The target of the loss: class codes int64, or standardised values float32.
+    (rows,).
+    """
+    if schema.target.classes is not None:
+        return _codes(column, schema.target.classes).astype(np.int64)
+    assert statistics.target is not None
+    values = as_numeric(column, SOURCE)
+    scaled = (values - statistics.target.mean) / statistics.target.deviation
+    if not fits_float32(scaled):
+        raise too_large(values, SOURCE)
+    return scaled.to_numpy().astype(np.float32)

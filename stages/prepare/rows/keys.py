@@ -1,0 +1,123 @@
+"""The names of the rows: the key column, or the row's number from 0; and the hashes of them."""
+
+import hashlib
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from stages.common.errors import Problem, UserError
+from stages.features.schema import Array
+from stages.formats.thread_map import num_threads
+from stages.prepare.table.table import Table
+
+KEY = "prepare.key"
+MAX_SHOWN = 5
+# Python hashes them one by one: of more than these, each core takes a part.
+MANY_NAMES = 2_000_000
+NAMES_AT_ONCE = 200_000
+Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The way to the keys of a part: as int64, or as texts of `width` letters at most."""
+
+    column: str | None
+    is_number: bool
+    width: int = 0
+
+    def of(self, part: pl.DataFrame, numbers: Array) -> Array:
+        """The keys of a part, (rows,); `numbers` (rows,) are those of the rows in the source."""
+        if self.column is None:
+            return numbers
+        column = part[self.column]
+        if self.is_number:
+            return column.cast(pl.Int64).to_numpy()
+        return np.array(column.cast(pl.String).to_list(), dtype=f"<U{self.width}")
+
+
+def find_keys(table: Table, column: str | None) -> Keys:
+    """The keys of a table. Raises UserError when one is missing or stands twice.
+
+    Whole numbers that int64 does not hold, hashes mostly, are kept digit by digit as text.
+    """
+    if column is None:
+        return Keys(None, is_number=True)
+    num_gaps, width, hashes = 0, 1, []
+    is_number = table.schema[column].is_integer()
+    for part in table.column_parts(column):
+        num_gaps += part.null_count()
+        is_number &= is_number and part.cast(pl.Int64, strict=False).null_count() == 0
+        lengths = part.cast(pl.String).str.len_chars().to_numpy()
+        width = max(width, int(lengths.max())) if part.count() else width
+        hashes.append(part.hash().to_numpy())
+    if num_gaps:
+        raise UserError(Problem(f"the key column '{column}' is empty in {num_gaps} rows", key=KEY))
+    if twice := _find_twice(table, column, np.concatenate(hashes)):
+        message = f"the key column '{column}' names more than one row with: {', '.join(twice)}"
+        raise UserError(Problem(message, key=KEY))
+    return Keys(column, is_number=is_number, width=width)
+
+
+def _find_twice(table: Table, column: str, hashes: Hashes) -> list[str]:
+    """The first few keys that stand twice; where hashes are alike, the keys are compared."""
+    hashes.sort()
+    alike = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    if not len(alike):
+        return []
+    suspects = [
+        part.filter(part.hash().is_in(pl.Series(alike).implode()))
+        for part in table.column_parts(column)
+    ]
+    found = pl.concat(suspects)
+    twice = found.filter(found.is_duplicated()).unique(maintain_order=True).head(MAX_SHOWN)
+    return [str(value) for value in twice]
+
+
+def hash_keys(parts: Iterable[Array], seed: int, num_rows: int) -> Hashes:
+    """A number of 64 bits for each key, which another seed draws anew; (rows,)."""
+    hashes, end = np.empty(num_rows, np.uint64), 0
+    for found in _hash_parts(_slices(parts), seed, num_rows):
+        hashes[end : end + len(found)] = found
+        end += len(found)
+    assert end == num_rows
+    return hashes
+
+
+def _slices(parts: Iterable[Array]) -> Iterator[Array]:
+    for part in parts:
+        for start in range(0, len(part), NAMES_AT_ONCE):
+            yield part[start : start + NAMES_AT_ONCE]
+
+
+def _hash_parts(parts: Iterable[Array], seed: int, num_rows: int) -> Iterator[Hashes]:
+    threads = num_threads()
+    if num_rows < MANY_NAMES or threads == 1:
+        for part in parts:
+            yield hash_names(seed, part)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(threads, mp_context=context) as pool:
+        waiting = []
+        for part in parts:
+            waiting.append(pool.submit(hash_names, seed, part))
+            if len(waiting) > threads:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+
+
+def hash_names(seed: int, names: Array) -> Hashes:
+    """A number of 64 bits for each name, which another seed draws anew."""
+    start = hashlib.blake2b(f"{seed}:".encode(), digest_size=8)
+    digests = []
+    for name in names.tolist():
+        digest = start.copy()
+        digest.update(str(name).encode())
+        digests.append(digest.digest())
+    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)

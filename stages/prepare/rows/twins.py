@@ -1,0 +1,79 @@
+"""Rows that stand in two splits: what a model has learnt by heart, and is then tested on."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from stages.features.schema import Array
+
+MAX_KEYS_SHOWN = 3
+# What is no feature of a row.
+_APART = ("target", "key")
+
+
+class Twins:
+    """Takes the splits as they are written, and counts the rows that an earlier split has too.
+
+    Rows are alike where a model is given the same of them, whatever stands in other columns. Their
+    hashes lie in `folder`, 16 bytes a row.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, split: str, arrays: Mapping[str, Array]) -> None:
+        """Take in rows of a split."""
+        features = _digests(arrays)
+        target = pl.Series("target", arrays["target"])
+        wholes = pl.DataFrame([features.alias("features"), target]).hash_rows()
+        for name, hashes in (("features", features), ("wholes", wholes)):
+            with self._file(split, name).open("ab") as file:
+                hashes.to_numpy().tofile(file)
+
+    def find(self, folder: Path, splits: tuple[str, ...]) -> Iterator[str]:
+        """A line for each split with rows that an earlier one has; `folder` holds the arrays."""
+        for place, split in enumerate(splits[1:], start=1):
+            features, before = self._read(split, "features"), splits[:place]
+            is_twin = features.is_in(self._common(before, "features", features).implode())
+            if not is_twin.any():
+                continue
+            wholes = self._read(split, "wholes")
+            alike = wholes.is_in(self._common(before, "wholes", wholes).implode())
+            named = np.load(folder / split / "key.npy", mmap_mode="r")
+            keys = ", ".join(map(str, named[is_twin.arg_true()[:MAX_KEYS_SHOWN]]))
+            yield (
+                f"{is_twin.sum()} of {features.len()} {split} rows "
+                f"({features.filter(is_twin).n_unique()} groups of equal rows) stand in "
+                f"{' or '.join(before)} too, in every feature, {alike.sum()} of them with the "
+                f"same target: the first have the keys {keys}; what is learnt by heart looks right "
+                "there: keep copies in one split, or one of each"
+            )
+
+    def _common(self, splits: tuple[str, ...], name: str, hashes: pl.Series) -> pl.Series:
+        """Those of `hashes` that one of the splits has."""
+        others = (self._read(split, name) for split in splits)
+        return pl.concat([other.filter(other.is_in(hashes.implode())) for other in others]).unique()
+
+    def _read(self, split: str, name: str) -> pl.Series:
+        return pl.Series(np.fromfile(self._file(split, name), np.uint64))
+
+    def _file(self, split: str, name: str) -> Path:
+        return self._folder / f"{split}-{name}"
+
+
+def _digests(arrays: Mapping[str, Array]) -> pl.Series:
+    """A hash of the features of each row, of 64 bits."""
+    hashes = []
+    for kind, array in arrays.items():
+        if kind in _APART:
+            continue
+        if array.ndim > 2:
+            found = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in array)
+            hashes.append(pl.Series(kind, map(int.from_bytes, found), pl.UInt64))
+        else:
+            hashes.append(pl.from_numpy(array).hash_rows().alias(kind))
+    return pl.DataFrame(hashes).hash_rows()
