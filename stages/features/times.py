@@ -60,6 +60,11 @@ _TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p"
 # Those that a column is tried for.
 FORMATS: Final = (ISO, *(date + time for date, time in product(_DATES, _TIMES)))
 _START = datetime(1970, 1, 1, tzinfo=UTC)
+# Groups of digits alone, and what each is where it is not there.
+NUMBERS: Final = {
+    **dict.fromkeys(("year", "short", "month", "hour", "twelve", "minute", "second"), 0),
+    "day": 1,
+}
 _DIRECTIVE = re.compile("%.?")
 
 
@@ -95,16 +100,20 @@ def name_format(form: str | None, zone: str | None) -> str:
 
 
 def seconds_of(
-    parts: Mapping[str, Sequence[str | None]], num: int
+    parts: Mapping[str, Sequence[str | None] | Ints], num: int
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Seconds since 1970 in UTC (num,), NaN where the parts are no time; and where an offset was.
 
-    `parts` are the groups of a format's pattern by name, None for what is not there.
+    `parts` are the groups of a format's pattern by name, None for what is not there; those of
+    NUMBERS may be numbers already.
     """
-    nothing: list[str | None] = [None] * num
 
     def number(name: str, default: int) -> Ints:
-        values = parts.get(name, nothing)
+        values = parts.get(name)
+        if values is None:
+            return np.full(num, default, np.int64)
+        if isinstance(values, np.ndarray):
+            return values
         return np.array([default if value is None else int(value) for value in values], np.int64)
 
     year, month, day = number("year", 0), number("month", 0), number("day", 1)
@@ -121,17 +130,19 @@ def seconds_of(
         later = np.array([half is not None and half[0] in "Pp" for half in parts["half"]], np.int64)
         hour = twelve % 12 + 12 * later
     minute, second = number("minute", 0), number("second", 0)
-    texts = parts.get("fraction", nothing)
-    micro = np.array([0 if t is None else int(t[:6].ljust(6, "0")) for t in texts], np.int64)
-    offsets = [_offset(text) for text in parts.get("offset", nothing)]
+    fractions = parts.get("fraction", ())
+    micro = np.array([0 if t is None else int(t[:6].ljust(6, "0")) for t in fractions], np.int64)
+    offsets = [_offset(text) for text in parts.get("offset", ())]
     offset = np.array([0 if each is None else each for each in offsets], np.int64)
+    micro, offset = (each if len(each) else np.zeros(num, np.int64) for each in (micro, offset))
     valid &= (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1)
     valid &= (hour < 24) & (minute < 60) & (second < 60) & (np.abs(offset) < 86_400)
     days = _days(year, month)
     valid &= day <= _days(year + month // 12, month % 12 + 1) - days
     whole = (days + day - 1) * 86_400 + hour * 3600 + minute * 60 + second - offset
     found = (whole * 1_000_000 + micro) / 1_000_000
-    return np.where(valid, found, np.nan), np.array([each is not None for each in offsets])
+    aware = np.array([each is not None for each in offsets], np.bool_)
+    return np.where(valid, found, np.nan), aware if len(aware) else np.zeros(num, np.bool_)
 
 
 def read_text(text: str, form: str) -> tuple[float, bool]:
