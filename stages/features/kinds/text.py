@@ -6,11 +6,7 @@ frequent of the others. There are places for as many words as 99 % of the train 
 512; what stands behind them is cut off. A text without a word is a gap.
 """
 
-import re
-import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -31,6 +27,8 @@ from stages.features.numbers import (
 )
 from stages.features.schema import Array, Feature, Moments, Statistics
 from stages.features.spelling import as_markdown
+from stages.features.words.count import MAX_SEEN, count_words, merge
+from stages.features.words.split import Numbers, cut, num_words, portions, split_words
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,17 +44,10 @@ NOTHING, UNKNOWN, FIRST = 0, 1, 2
 # Of the values of a column that are different, and words that one has, in the mean: from them on
 # it is text. A word of these has a letter, and blanks around it; or it is a sign.
 MIN_DIFFERENT, MIN_WORDS = 0.5, 3.0
-_SIGNS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(f"[{_SIGNS}]|[^\\W{_SIGNS}]+")
 _LIKE_WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|\S*\p{L}\S*"
 # The codes of the last few lists of words.
 _KNOWN: dict[int, tuple[Sequence[str], dict[str, int]]] = {}
 _MAX_KNOWN = 16
-
-
-def split_words(text: str) -> list[str]:
-    """The words of a text, in small letters."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
 
 
 def guess(column: "pl.Series") -> float:
@@ -80,24 +71,23 @@ def infer(column: "pl.Series", key: str) -> Feature:
 
 def fit(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
     """Return `feature` with the words of the train rows, and places for them."""
-    counts: Counter[str] = Counter()
-    lengths = []
-    for text in chain.from_iterable(map(_texts, parts)):
-        words = split_words(text)
-        lengths.append(len(words))
-        counts.update(set(words))
-    often = [(-count, word) for word, count in counts.items() if count >= MIN_ROWS]
-    words = [word for _, word in sorted(often)[:MAX_WORDS]]
-    places = int(np.quantile(lengths, SHARE_WHOLE, method="higher"))
-    return feature.model_copy(update={"words": words, "width": min(max(places, 1), MAX_PLACES)})
+    counted = merge(count_words(_texts(part), MAX_PLACES) for part in parts if part.len())
+    if counted.missed:
+        print(
+            f"warning  '{feature.name}' has more than {MAX_SEEN:,} different words in the train "
+            f"split: the rarest were forgotten in between, so that a word may count up to "
+            f"{counted.missed} rows too few, and have another place among the rare ones"
+        )
+    words = counted.most_frequent(MIN_ROWS, MAX_WORDS)
+    return feature.model_copy(update={"words": words, "width": max(counted.length(SHARE_WHOLE), 1)})
 
 
 def moments(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> list[Moments]:
     """Return one entry, of the number of words of the train rows that have some."""
     from stages.common.errors import Problem, UserError
 
-    found = (_count(_codes(_texts(column), feature.words or [], feature.width)) for column in parts)
-    filled = [numbers[numbers > 0] for numbers in found]
+    found = (np.minimum(_lengths(part), feature.width) for part in parts)
+    filled = (numbers[numbers > 0] for numbers in found)
     spreads = [spread_of(numbers.astype(np.float64)) for numbers in filled if len(numbers)]
     if not spreads:
         message = f"the column '{feature.name}' has no word in the train split: exclude it"
@@ -109,8 +99,11 @@ def encode(
     features: list[Feature], table: "pl.DataFrame", statistics: Statistics, key: str
 ) -> Array:
     """Return the codes of the words of all columns, one column behind the other."""
-    found = [_codes(_texts(table[f.name]), f.words or [], f.width) for f in features]
-    return np.concatenate(found, axis=1)
+    places = np.cumsum([0, *(feature.width for feature in features)])
+    codes = np.full((table.height, places[-1]), NOTHING, np.int32)
+    for feature, start, end in zip(features, places, places[1:], strict=False):
+        _put_codes(feature, table[feature.name], codes[:, start:end])
+    return codes
 
 
 def must(feature: Feature) -> str:
@@ -125,7 +118,9 @@ def from_text(feature: Feature, texts: "pl.Series") -> "pl.Series":
 
 def feed(feature: Feature, column: "pl.Series", key: str) -> Array:
     """Return the codes of its words: ONNX has no operator that cuts a text."""
-    return _codes(_texts(column), feature.words or [], feature.width).astype(np.int64)
+    codes = np.full((column.len(), feature.width), NOTHING, np.int64)
+    _put_codes(feature, column, codes)
+    return codes
 
 
 feed_program = feed
@@ -150,8 +145,7 @@ def to_torch(
 
 def tell(feature: Feature, parts: "Iterable[pl.Series]") -> list[str]:
     """Describe the words of a column, and count the texts that are cut."""
-    texts = chain.from_iterable(map(_texts, parts))
-    lengths = np.array([len(split_words(text)) for text in texts])
+    lengths = np.concatenate([_lengths(part) for part in parts])
     line = f"'{feature.name}' is text: {len(feature.words or []):,} words, {feature.width} a row"
     cut = int((lengths > feature.width).sum())
     return [f"{line}; the rest of {cut} of {len(lengths)} rows is cut off" if cut else line]
@@ -165,7 +159,12 @@ def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
 def read_values(described: Described, values: list[object]) -> npt.NDArray[Any]:
     """Return the codes of the words of texts; a number or a truth is its text."""
     texts = [_read(value) for value in values]
-    return _codes(texts, described.words, described.row_shape[0]).astype(np.int64)
+    known, (places,) = _look_up(described.words), described.row_shape
+    found = np.full((len(texts), places), NOTHING, np.int64)
+    for row, text in enumerate(texts):
+        codes = [known.get(word, UNKNOWN) for word in split_words(text)[:places]]
+        found[row, : len(codes)] = codes
+    return found
 
 
 def _read(value: object) -> str:
@@ -216,22 +215,40 @@ def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
     return moments
 
 
-def _texts(column: "pl.Series") -> list[str]:
+def _texts(column: "pl.Series") -> "pl.Series":
     """The values as texts, '' for a gap. Raises UserError for lists and records."""
+    import polars as pl
+
     from stages.features.columns import as_category, check_single
 
     check_single(column)
-    return as_category(column).fill_null("").to_list()
+    # Neither blanks around a text nor the way its signs are composed make another word.
+    is_text = column.dtype in (pl.String, pl.Categorical, pl.Enum)
+    return (column.cast(pl.String) if is_text else as_category(column)).fill_null("")
 
 
-def _codes(texts: Iterable[str], words: Sequence[str], places: int) -> npt.NDArray[np.int32]:
-    """The codes of the words of texts, (rows, places)."""
-    known, texts = _look_up(words), list(texts)
-    found = np.full((len(texts), places), NOTHING, np.int32)
-    for row, text in enumerate(texts):
-        codes = [known.get(word, UNKNOWN) for word in split_words(text)[:places]]
-        found[row, : len(codes)] = codes
-    return found
+def _lengths(column: "pl.Series") -> Numbers:
+    """The numbers of words of its values (rows,)."""
+    lengths = (num_words(part) for part in portions(_texts(column)))
+    return np.concatenate([np.zeros(0, np.int64), *lengths])
+
+
+def _put_codes(feature: Feature, column: "pl.Series", found: Array) -> None:
+    """Put the codes of the words of a column into zeros, (rows, places)."""
+    import polars as pl
+
+    known, num_places, start = pl.Enum(feature.words or []), found.shape[1], 0
+    for texts in portions(_texts(column)):
+        words = cut(texts)
+        lengths = words.list.len().to_numpy().astype(np.int64)
+        numbers = words.explode(empty_as_null=False).cast(known, strict=False).to_physical()
+        codes = (numbers.cast(pl.Int32) + FIRST).fill_null(UNKNOWN).to_numpy()
+        if (lengths > num_places).any():
+            places = np.arange(len(codes)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            codes, lengths = codes[places < num_places], np.minimum(lengths, num_places)
+        rows = found[start : start + len(lengths)]
+        rows[np.arange(num_places) < lengths[:, None]] = codes
+        start += len(lengths)
 
 
 def _look_up(words: Sequence[str]) -> dict[str, int]:

@@ -1,4 +1,6 @@
-"""Free text: how it is cut into words, which columns are it, what is kept of the train rows."""
+"""Free text: which columns are it, what is kept of the train rows; test_words.py has the words."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -7,11 +9,13 @@ import torch
 
 from stages.common.errors import UserError
 from stages.features.kinds import text
-from stages.features.schema import Feature
+from stages.features.schema import Feature, Statistics
+from stages.features.words.count import Counted
 from stages.model.layers import TextBag
 from stages.prepare.columns.infer_schema import guess_kind
 
 KEY = "prepare.source"
+WORDS = pl.DataFrame({"word": ["a", "b"], "rows": [2, 1]})
 
 
 def series(*values: str | None) -> pl.Series:
@@ -20,27 +24,6 @@ def series(*values: str | None) -> pl.Series:
 
 def fitted(*values: str | None) -> Feature:
     return text.fit(Feature(name="body", kind="text"), [series(*values)], KEY)
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ("Oil prices SOAR, again!", ["oil", "prices", "soar", "again"]),
-        ("it's 3.5 % up", ["it", "s", "3", "5", "up"]),
-        ("cafe\u0301 café CAFÉ", ["café", "café", "café"]),
-        ("ｆｕｌｌ ﬁsh Ⅻ", ["full", "fish", "xii"]),
-        ("東京に行く", ["東", "京", "に", "行", "く"]),
-        ("Tromsø\u00a0– Ænes\nÅl", ["tromsø", "ænes", "ål"]),
-        ("नमस्ते दुनिया", None),
-        (" \t…!?", []),
-        ("\ud800 x", ["x"]),
-    ],
-)
-def test_a_text_is_cut_into_words(given: str, words: list[str] | None) -> None:
-    if words is None:
-        assert text.split_words(given) == text.split_words(given.upper())
-    else:
-        assert text.split_words(given) == words
 
 
 SENTENCES = [f"the {n}th ship has left for Oslo" for n in "abcdefghij"]
@@ -70,6 +53,36 @@ def test_the_words_of_two_train_rows_are_kept_the_most_frequent_first() -> None:
     assert feature.words == ["a", "b"]
     raw = text.feed(feature, series("b A z", "", None, "c"), KEY)
     assert raw.tolist() == [[3, 2, 1], [0, 0, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_columns_stand_side_by_side_and_json_is_coded_as_they_are() -> None:
+    values = ["ΣΑΣ b, a²", None, "ﬁn a", "a b c d e", "", "12 a", "東京 a"]
+    other = [12, 12, None, 3, 3, 4, 12]
+    features = [
+        text.fit(Feature(name="body", kind="text"), series(*values), KEY),
+        text.fit(Feature(name="number", kind="text"), pl.Series("number", other), KEY),
+    ]
+    features[0] = features[0].model_copy(update={"width": 2})
+    table = pl.DataFrame({"body": values, "number": other})
+    codes = text.encode(features, table, Statistics(numeric={}, image=[], target=None), KEY)
+    assert codes.dtype == np.int32
+    assert codes[:, 2].tolist() == [2, 2, 0, 3, 3, 1, 2]
+    for feature, given, found in zip(
+        features, (values, other), (codes[:, :2], codes[:, 2:]), strict=True
+    ):
+        described = SimpleNamespace(words=feature.words, row_shape=(feature.width,))
+        assert text.read_values(described, given).tolist() == found.tolist()
+    assert text.feed(fitted("a", None), series("a"), KEY).tolist() == [[text.UNKNOWN]]
+
+
+def test_too_many_words_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted(*"ab")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(text, "count_words", lambda *_: Counted(WORDS, np.array([0, 2]), 3))
+    assert fitted(*"ab").words == ["a"]
+    assert "a word may count up to 3 rows too few" in capsys.readouterr().out
 
 
 def test_there_are_places_for_the_words_of_nearly_all_train_rows_and_a_cut_is_said() -> None:
