@@ -75,23 +75,23 @@ def _generate(num_rows: int) -> pl.Series:
 
 
 def _measure(name: str, column: pl.Series) -> None:
-    feature = text.fit(Feature(name=column.name, kind="text"), column, KEY)
+    feature = text.fit(Feature(name=column.name, kind="text"), [column], KEY)
     head = column.head(LOOP_ROWS)
     known = {word: code for code, word in enumerate(feature.words or [], start=text.FIRST)}
     assert text.feed(feature, head, KEY).tolist() == _look_up(head, known, feature.width).tolist()
     length = np.mean([len(split_words(value)) for value in head])
     cases: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "counted (`fit`)": (lambda: text.fit(feature, column, KEY), lambda: _count(head)),
+        "counted (`fit`)": (lambda: text.fit(feature, [column], KEY), lambda: _count(head)),
         "looked up (`feed`)": (
             lambda: text.feed(feature, column, KEY),
             lambda: _look_up(head, known, feature.width),
         ),
         "moments (the loop looked up)": (
-            lambda: text.moments(feature, column, KEY),
+            lambda: text.moments(feature, [column], KEY),
             lambda: _look_up(head, known, feature.width),
         ),
         "lengths (`tell`)": (
-            lambda: text.tell(feature, column),
+            lambda: text.tell(feature, [column]),
             lambda: [len(split_words(value)) for value in head],
         ),
     }

@@ -23,7 +23,7 @@ NUM_WITNESSES = 3
 
 @dataclass(frozen=True)
 class Sample:
-    """Some rows or all of a table; `rows` (rows,) are their numbers in it."""
+    """Some rows or all of a table; `rows` (rows,) are their numbers in its source."""
 
     table: pl.DataFrame
     rows: npt.NDArray[np.int64]
@@ -32,13 +32,11 @@ class Sample:
 def take_sample(table: Table, words: list[str]) -> Sample:
     """The rows to judge a table by; `words` stand for gaps, beside those that tables use for it."""
     if table.is_whole:
-        return Sample(table.frame(), np.arange(table.height))
+        return Sample(*next(table.numbered_parts(table.columns)))
     seen: list[pl.DataFrame] = []
     rows: list[npt.NDArray[np.int64]] = []
-    num_bytes, start, witnesses = 0, 0, _Witnesses(words)
-    for part in table.parts():
-        numbers = np.arange(start, start + part.height)
-        start += part.height
+    num_bytes, witnesses = 0, _Witnesses(words)
+    for part, numbers in table.numbered_parts(table.columns):
         places = witnesses.find(part)
         if num_bytes < SAMPLE_BYTES:
             places = np.arange(part.height)

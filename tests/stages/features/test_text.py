@@ -59,8 +59,8 @@ def test_columns_stand_side_by_side_and_json_is_coded_as_they_are() -> None:
     values = ["ΣΑΣ b, a²", None, "ﬁn a", "a b c d e", "", "12 a", "東京 a"]
     other = [12, 12, None, 3, 3, 4, 12]
     features = [
-        text.fit(Feature(name="body", kind="text"), series(*values), KEY),
-        text.fit(Feature(name="number", kind="text"), pl.Series("number", other), KEY),
+        text.fit(Feature(name="body", kind="text"), [series(*values)], KEY),
+        text.fit(Feature(name="number", kind="text"), [pl.Series("number", other)], KEY),
     ]
     features[0] = features[0].model_copy(update={"width": 2})
     table = pl.DataFrame({"body": values, "number": other})
