@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands.sources.command import import_query
 from pipeline.common.mistakes import stop_at_mistakes
 from stages.common.errors import UserError
 from stages.common.telemetry import switch_off_telemetry
@@ -39,6 +40,7 @@ def main() -> None:
 @stop_at_mistakes
 def check() -> None:
     """Validate the whole of params.yaml and the files that it names."""
+    from pipeline.commands.sources.snapshot import find_outdated
     from pipeline.common.rwlock import mend_rwlock
     from pipeline.params.check import check_params
     from stages.runtime.installed import check_noted
@@ -46,7 +48,7 @@ def check() -> None:
     mend_rwlock(click.echo)
     check_noted()
     check_params()
-    click.echo("params.yaml is fine")
+    click.echo("\n".join([*find_outdated(), "params.yaml is fine"]))
 
 
 @main.command()
@@ -114,12 +116,17 @@ def gc(days: int, yes: bool, dry: bool, shared: bool) -> None:  # noqa: FBT001
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--force", is_flag=True, help="Give up edits of params.yaml that no commit holds.")
 def init(path: str, new: str | None, **options: Any) -> None:
-    """Look at the data in PATH and write a params.yaml that trains on it."""
+    """Look at the data in PATH and write a params.yaml that trains on it.
+
+    For an address, such as s3://bucket/houses.csv, it says how to bring it in.
+    """
     from pipeline.commands.init import init
 
     # Paths are meant from where the command was given; it runs in the repository's root.
-    rows = None if new is None else Path(new).absolute()
-    stop_at_mistakes(init)(Path(path).absolute(), new=rows, **options)
+    stop_at_mistakes(init)(path, new=new, here=Path.cwd(), **options)
+
+
+main.add_command(import_query)
 
 
 @main.command()

@@ -13,13 +13,13 @@ import click
 
 from pipeline.commands.recipe import stop_at_unsaved_edits
 from pipeline.common.atomic import write_whole
+from pipeline.common.bring_in import is_address, tell_address, tell_path
 from pipeline.common.git import try_git
 from pipeline.common.programs import python
 from pipeline.params.template import fill_template, flow_map
 from stages.common.errors import UserError
 from stages.common.params import PARAMS
 
-RAW = Path("data/raw")
 # From it on, git is no place for a file.
 LARGE_BYTES = 1_000_000
 HEADINGS = ("column", "role", "missing", "distinct", "values", "why")
@@ -27,26 +27,30 @@ MIN_WHY = 24
 
 
 def init(
-    path: Path,
+    where: str,
     *,
-    new: Path | None,
+    new: str | None,
+    here: Path,
     dry_run: bool,
     as_json: bool,
     force: bool,
     **options: str | None,
 ) -> None:
-    """Look at `path`, print what is found, and write `params.yaml` and a suite of expectations.
+    """Look at a source, print what is found, and write `params.yaml` and a suite of expectations.
 
-    `options` are those of the command line by their names, `target` among them; `new` are the rows
-    to predict. With `dry_run` nothing is written. Raises UserError for a source that lies outside
-    the repository, and where edits of `params.yaml` would be lost, unless `force` gives them up.
+    `where` is the source, `new` the rows to predict, both as seen from `here`; `options` are those
+    of the command line by their names, `target` among them. With `dry_run` nothing is written.
+    Raises UserError for a source that lies outside the repository, and where edits of
+    `params.yaml` would be lost, unless `force` gives them up.
     """
-    source = path if dry_run else _inside(path)
+    then = f"reprise init {{}} --target {quote(str(options['target']))}"
+    source = _locate(where, here, then, anywhere=dry_run)
+    rows = None if new is None else _locate(new, here, f"{then} --new {{}}", anywhere=dry_run)
     found = _survey(source, options)
     suite = source.with_name(f"{_bare_name(source)}.expectations.yaml")
     values = found["values"] | {
         "prepare.expectations": str(suite),
-        "infer.input": None if new is None else str(new if dry_run else _inside(new)),
+        "infer.input": None if rows is None else str(rows),
         "evaluate.gates": {},
     }
     title = f"{found['task']['name'].capitalize()} of {options['target']} from {source.name}."
@@ -73,20 +77,22 @@ def _bare_name(source: Path) -> str:
     return plain.name if source.is_dir() else plain.stem
 
 
-def _inside(path: Path) -> Path:
-    """The path from the repository's root. Raises UserError for what lies elsewhere."""
+def _locate(word: str, here: Path, then: str, *, anywhere: bool) -> Path:
+    """The path from the repository's root, or with `anywhere` the whole of it.
+
+    Raises UserError for what lies elsewhere, with the commands that bring it in and `then`.
+    """
+    if is_address(word):
+        raise UserError(tell_address(word, then))
+    path = here / word
     if not path.exists():
         raise UserError(f"{path} does not exist")
     root, whole = Path.cwd().resolve(), path.resolve()
+    if anywhere:
+        return path
     if whole.is_relative_to(root):
         return whole.relative_to(root)
-    brought, here, there = (quote(str(each)) for each in (RAW / path.name, path, whole))
-    raise UserError(
-        f"{path} lies outside the repository, where DVC can't tell its versions apart\n"
-        f"  bring it in      cp -r {here} {brought} && dvc add {brought}\n"
-        f"  or keep the tie  dvc import-url {there} {brought}\n"
-        f"  then             reprise init {brought} …   (--dry-run looks at it where it lies)"
-    )
+    raise UserError(tell_path(path, f"{then}   (--dry-run looks at it where it lies)"))
 
 
 def _survey(source: Path, options: Mapping[str, str | None]) -> dict[str, Any]:

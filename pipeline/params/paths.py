@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.common.bring_in import is_address, tell_address
 from stages.common.config import get_path
 from stages.common.errors import Problem, did_you_mean
 from stages.common.files import find_odd
@@ -53,6 +54,8 @@ def _check_path(
     path = Path(dep.replace(f"${{{key}}}", value))
     if TEMPLATE.search(str(path)) is not None:
         return None
+    if is_address(value):
+        return Problem(tell_address(value, f"{key}: {{}} in params.yaml"), key)
     makers = [
         name for name, other in stages.items() if any(_overlap(path, o) for o in _outs(other))
     ]
