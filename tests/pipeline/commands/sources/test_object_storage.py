@@ -1,0 +1,55 @@
+"""Sources on S3: DVC brings them in and sees what has changed, and keeps outputs there."""
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.conftest import Project
+
+BUCKET, SOURCE = "reprise", "data/raw/digits.parquet"
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden"}
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of an S3 server of the tests' own, which what they start will find, too."""
+    boto3 = pytest.importorskip("boto3", reason="no server of S3: pip install --editable '.[dev]'")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {**KEYS, "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_REGION": "us-east-1"}
+    for name, value in {**variables, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    server.stop()
+
+
+def test_a_source_on_s3_is_imported_and_updated(clone: Project, storage: Any) -> None:
+    address = f"s3://{BUCKET}/digits.parquet"
+    storage.upload_file(str(clone.path / SOURCE), BUCKET, "digits.parquet")
+    told = clone.run("reprise", "init", address, "--target", "label", ok=False).stderr
+    command = f"dvc import-url {address} {SOURCE}"
+    assert command in told
+    clone.run("git", "rm", "--quiet", SOURCE)
+    clone.run(*command.split())
+    assert "stale" not in clone.run("reprise", "plan", "prepare").stdout
+    changed = clone.path.parent / "changed.parquet"
+    pl.read_parquet(clone.path / SOURCE).head(1500).write_parquet(changed)
+    storage.upload_file(str(changed), BUCKET, "digits.parquet")
+    clone.run("dvc", "update", f"{SOURCE}.dvc")
+    plan = clone.run("reprise", "plan", "prepare").stdout
+    assert "stale" in plan
+    assert SOURCE in plan
+    assert "hidden" not in (clone.path / f"{SOURCE}.dvc").read_text()
+    # And a remote there, for what the stages write.
+    clone.run("dvc", "remote", "add", "--default", "store", f"s3://{BUCKET}/dvc")
+    clone.run("dvc", "push", SOURCE)
+    shutil.rmtree(clone.path / ".dvc/cache")
+    (clone.path / SOURCE).unlink()
+    clone.run("dvc", "pull", SOURCE)
+    assert (clone.path / SOURCE).read_bytes() == changed.read_bytes()
