@@ -40,7 +40,7 @@ def main() -> None:
 @stop_at_mistakes
 def check() -> None:
     """Validate the whole of params.yaml and the files that it names."""
-    from pipeline.commands.sources.snapshot import find_outdated
+    from pipeline.commands.sources.notes import note_sources
     from pipeline.common.rwlock import mend_rwlock
     from pipeline.params.check import check_params
     from stages.runtime.installed import check_noted
@@ -48,7 +48,7 @@ def check() -> None:
     mend_rwlock(click.echo)
     check_noted()
     check_params()
-    click.echo("\n".join([*find_outdated(), "params.yaml is fine"]))
+    click.echo("\n".join([*note_sources(), "params.yaml is fine"]))
 
 
 @main.command()

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.atomic import write_whole
-from stages.common.config import get_path
-from stages.common.params import PARAMS
 from stages.common.yamlfile import read_yaml
 
 
@@ -58,19 +56,3 @@ def read_snapshot(output: Path) -> Snapshot | None:
     except TypeError:
         # Of somebody else's, or of nobody's.
         return None
-
-
-def find_outdated() -> list[str]:
-    """A line for each snapshot that `params.yaml` names and whose query has been edited since."""
-    tree, found = read_yaml(PARAMS), []
-    for key in ("prepare.source", "infer.input"):
-        output = get_path(tree, key)
-        known = read_snapshot(Path(output)) if isinstance(output, str) else None
-        query = None if known is None else Path(known.query)
-        if known is None or query is None or not query.is_file():
-            continue
-        if plain(query.read_text(encoding="utf-8")) != plain(known.sql):
-            found.append(
-                f"note: {output} has the rows of an earlier {query}: reprise import-query {query}"
-            )
-    return found

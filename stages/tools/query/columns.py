@@ -48,23 +48,6 @@ def keep(array: Any) -> Any:
     return array
 
 
-def keep_text(name: str) -> Convert:
-    """The texts as they are. Raises UserError for bytes that are no UTF-8."""
-
-    def convert(array: Any) -> Any:
-        try:
-            array.validate(full=True)
-        except pa.ArrowInvalid:
-            raise UserError(
-                f"the column '{name}' has texts that are not UTF-8: the database says of itself "
-                "that it knows no encoding (SQL_ASCII)\n"
-                f"  in the query  convert_from({name}::bytea, 'LATIN1') AS {name}"
-            ) from None
-        return array
-
-    return convert
-
-
 def keep_time(name: str, type_: Any) -> Convert:
     """The days and times as they are. Raises UserError for 'infinity' and far years."""
     whole, bounds = (pa.int32(), _DAYS) if pa.types.is_date(type_) else (pa.int64(), _MICROSECONDS)

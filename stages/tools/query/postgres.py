@@ -14,7 +14,6 @@ from stages.tools.query.columns import (
     Column,
     check_names,
     keep,
-    keep_text,
     keep_time,
     refuse,
     to_decimal,
@@ -104,9 +103,9 @@ def _choose(cursor: Any, query: str, lost: dict[str, int]) -> list[Column]:
         elif said in _TIMES:
             columns.append(Column(name, said, type_, keep_time(name, type_)))
         elif said in _AS_TEXT:
-            columns.append(Column(name, said, pa.string(), keep_text(name), asked))
+            columns.append(Column(name, said, pa.string(), keep, asked))
         elif pa.types.is_string(type_):
-            columns.append(Column(name, said, pa.string(), keep_text(name)))
+            columns.append(Column(name, said, pa.string(), keep))
         else:
             kind = "array" if pa.types.is_list(type_) else said
             refused.append((name, said, _INSTEAD.get(kind, _OTHER).format(quoted(name))))
@@ -163,12 +162,12 @@ def _told(said: str, address: Address) -> str:
     if "Failed to connect:" in said:
         reason = said.partition("Failed to connect:")[2].strip()
         return f"no connection to the database of {address.variable}:\n  {reason}"
-    if said.startswith(_BROKEN):
+    if "ERROR:" in said:
+        said = said.partition("ERROR:")[2].strip()
+    elif said.startswith(_BROKEN):
         reason = said.removeprefix(_BROKEN).strip()
         return (
             f"the connection to the database of {address.variable} ended amid the rows:\n  {reason}"
         )
-    if "ERROR:" in said:
-        said = said.partition("ERROR:")[2].strip()
     lines = "\n".join(f"  {line}" for line in said.splitlines())
     return f"the database refuses the query:\n{lines}"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import polars as pl
 import pytest
 
-from pipeline.commands.sources.snapshot import find_outdated
+from pipeline.commands.sources.notes import note_sources
 from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT, Project, project_environment
 from tests.support.postgres import PASSWORD, WRITTEN, Postgres, start_postgres
@@ -139,16 +139,20 @@ def test_one_that_is_killed_leaves_the_old_rows(project: Project, postgres: Post
     assert not left.exists()
 
 
-def test_a_query_that_was_edited_since_is_told(
+def test_a_query_that_was_edited_since_and_a_source_outside_are_told(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project.path)
     params = f"prepare: {{source: {SNAPSHOT}}}\ninfer: {{input: null}}\n"
+    elsewhere = project.path.parent / "houses.parquet"
     (project.path / "params.yaml").write_text(params)
-    assert find_outdated() == []
+    assert note_sources() == []
     project.edit(QUERY, "FROM houses", "FROM houses WHERE id > 0")
-    (line,) = find_outdated()
+    (line,) = note_sources()
     assert line == (
         f"note: {SNAPSHOT} has the rows of an earlier {QUERY}: reprise import-query {QUERY}"
     )
     project.run("git", "checkout", "--quiet", "--", QUERY)
+    (project.path / "params.yaml").write_text(params.replace(SNAPSHOT, str(elsewhere)))
+    (line,) = note_sources()
+    assert line.startswith(f"note: {elsewhere} lies outside the repository")
