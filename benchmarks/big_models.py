@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from stages.features.batch import Batch
+from stages.tensors.batch import Batch
 
 
 class Bottleneck(nn.Module):

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.big_models import ResNet, Transformer
 from benchmarks.train import CLIP, LEARNING_RATE, make_params
-from stages.features.batch import Batch, take
+from stages.tensors.batch import Batch, take
 from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.device.environment import compute_deterministically

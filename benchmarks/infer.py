@@ -25,13 +25,13 @@ import numpy as np
 import polars as pl
 import torch
 
-from stages.features.batch import Batch, take, to_batch
 from stages.features.encode import encode
 from stages.features.schema import Feature, Moments, Schema, Statistics, Target
 from stages.infer.export.onnx_graph import to_onnx
 from stages.infer.write import write_predictions
 from stages.model.model import ModelSpec, make_model
 from stages.model.predictor import ROWS_AT_A_TIME, Predictor
+from stages.tensors.batch import Batch, take, to_batch
 
 ROWS = 300_000
 ROUNDS = 7

@@ -29,8 +29,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from stages.features.batch import Batch
 from stages.model.model import ModelSpec, make_model
+from stages.tensors.batch import Batch
 from stages.train.checkpoints.checkpoint import lock_checkpoints
 from stages.train.checkpoints.checkpointer import Checkpointer
 from stages.train.checkpoints.signals import stop_signals

@@ -18,10 +18,10 @@ import torch
 from stages.common.config import validate
 from stages.common.yamlfile import read_yaml
 from stages.evaluate.measure.weighted_metrics import Floats
-from stages.features.batch import to_batch
 from stages.features.schema import load_arrays, read_schema, read_statistics
 from stages.model.model import make_model, read_spec
 from stages.model.predictor import Predictor
+from stages.tensors.batch import to_batch
 from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.device.environment import compute_deterministically

@@ -23,7 +23,7 @@ ROOMS = {
         ("common", "locks"),
         ("runtime",),
         ("features",),
-        ("formats",),
+        ("formats", "tensors"),
         ("model",),
         ("zoo",),
         ("training",),

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from stages.features.batch import Batch, take, to_batch
 from stages.features.schema import CODES, WORDS, Array, Feature, Schema
 from stages.model.layers import Flatten
 from stages.model.predictor import Predictor
+from stages.tensors.batch import Batch, take, to_batch
 
 STEPS = 50
 # Of numbers that are computed at a time: rows, by steps, by the numbers of a row.

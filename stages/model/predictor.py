@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from stages.common.files import md5
-from stages.features.batch import take, to_batch
 from stages.features.encode import check_columns, encode, row_keys
 from stages.features.schema import Array, Schema, Statistics, read_schema, read_statistics
 from stages.features.written import drop_all_words
@@ -24,6 +23,7 @@ from stages.model.calibration import (
 )
 from stages.model.model import load_model
 from stages.model.onednn import OneDnnLinear
+from stages.tensors.batch import take, to_batch
 
 # What a layer makes of them stays in the processor's cache.
 ROWS_AT_A_TIME = 2048

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from stages.common.files import rounded
-from stages.features.batch import Batch
 from stages.model.calibration import Calibration, predict_codes, to_probabilities
+from stages.tensors.batch import Batch
 from stages.training.data.source import Source, rows_at_once
 from stages.training.params import CalibrationParams, ThresholdMetric
 

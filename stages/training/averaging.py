@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
-from stages.features.batch import take
+from stages.tensors.batch import take
 from stages.training.data.source import Source, rows_at_once
 from stages.training.device.distributed import World
 from stages.training.params import TrainParams

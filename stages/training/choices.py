@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from stages.features.batch import Batch
+from stages.tensors.batch import Batch
 from stages.training.device.compile import choose_compile
 from stages.training.device.distributed import World
 from stages.training.device.fsdp import shards_weights

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from stages.common.config import ClassSpec, Overrides, apply_overrides, validate
-from stages.features.batch import size_on_device
-from stages.features.rows import open_rows
 from stages.features.schema import Moments, Schema, Statistics, load_arrays
 from stages.model.model import ModelSpec, make_model, make_spec, read_spec
+from stages.tensors.batch import size_on_device
+from stages.tensors.rows import open_rows
 from stages.training.data.dataloader import load_split
 from stages.training.data.memmap import choose_place, open_split, read_split
 from stages.training.params import TrainParams

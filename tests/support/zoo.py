@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from stages.common.config import ClassSpec
 from stages.common.errors import UserError
-from stages.features.batch import Batch, to_batch
 from stages.features.encode import encode
 from stages.features.kind import kind_of
 from stages.features.schema import KINDS, Array, FeatureKind, Schema, Statistics, Target
@@ -22,6 +21,7 @@ from stages.model.model import ModelSpec, make_model, make_spec
 from stages.prepare.columns.infer_schema import guess_kind
 from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.table.table import in_memory
+from stages.tensors.batch import Batch, to_batch
 from tests.conftest import ROOT
 from tests.stages.features.test_kinds import COLUMNS
 

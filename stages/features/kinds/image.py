@@ -1,7 +1,7 @@
 """An image a row, (rows, channels, height, width), as it came: uint8 or float32.
 
 A value is an array of numbers, or the bytes of an image, which `stages/features/pixels.py` decodes.
-`stages/features/batch.py` standardises it by channel, on the device.
+`stages/tensors/batch.py` standardises it by channel, on the device.
 """
 
 import base64

@@ -18,11 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from stages.common.errors import Problem, UserError
-from stages.features.batch import to_batch
 from stages.features.kind import RawType, kind_of
 from stages.features.numbers import row_shape
 from stages.features.schema import Array, Feature, Schema
 from stages.model.predictor import Predictor
+from stages.tensors.batch import to_batch
 
 OPSET = 17
 # Of the standard library of operators and of that for tables, which has LabelEncoder.

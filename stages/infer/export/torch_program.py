@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from stages.common.errors import Problem, UserError
-from stages.features.batch import finish
 from stages.features.kind import kind_of
 from stages.features.numbers import row_shape
 from stages.features.schema import KINDS, WORDS, FeatureKind, Schema
 from stages.infer.export.onnx_graph import OUTPUTS
 from stages.model.predictor import Predictor
+from stages.tensors.batch import finish
 
 # Of a node: where in whose files it was called from.
 _TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node")

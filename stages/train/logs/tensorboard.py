@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.features.batch import Batch, take
 from stages.features.schema import Target
 from stages.model.model import ModelSpec
+from stages.tensors.batch import Batch, take
 from stages.train.calibrate import score, to_weights
 from stages.train.logs.logger import Values
 from stages.training.device.fsdp import whole

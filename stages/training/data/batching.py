@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.features.batch import Batch
+from stages.tensors.batch import Batch
 from stages.training.data.source import Source
 from stages.training.device.distributed import World
 

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset, default_collate
 
 from stages.common.errors import Problem, UserError
 from stages.common.user_code import problem_of, to_user_error
-from stages.features.batch import Batch
 from stages.features.schema import Array
+from stages.tensors.batch import Batch
 from stages.training.data.zoo_datasets import AT, Collate
 from stages.training.device.rng import seed_all
 

@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stages.features.batch import Batch, take
 from stages.features.schema import Array
+from stages.tensors.batch import Batch, take
 
 
 class Source(Protocol):

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, default_collate
 from stages.common.config import ClassSpec, validate
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.user_code import own_errors, problem_of, require
-from stages.features.rows import Rows
+from stages.tensors.rows import Rows
 
 DATASETS = Path("stages/zoo/datasets")
 AT = "train.dataset"

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch._library.effects import EffectType
 
 from stages.common.errors import Problem, UserError
-from stages.features.batch import Batch
 from stages.model.dropout import Dropout, DropoutRng
+from stages.tensors.batch import Batch
 from stages.training.device.device import device_kind
 from stages.training.params import Choice
 

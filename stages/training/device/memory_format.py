@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from stages.common.errors import UserError
-from stages.features.batch import Batch
+from stages.tensors.batch import Batch
 from stages.training.compatibility import check_images
 from stages.training.params import Choice
 

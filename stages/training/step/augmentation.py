@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from stages.common.errors import Problem, UserError
-from stages.features.batch import Batch
 from stages.model.dropout import DropoutRng
+from stages.tensors.batch import Batch
 from stages.training.compatibility import check_images
 from stages.training.params import Augment
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.common.errors import Problem, UserError
-from stages.features.batch import take
+from stages.tensors.batch import take
 from stages.training.data.batching import micro_batches, shard
 from stages.training.data.source import Source
 from stages.training.device.distributed import World

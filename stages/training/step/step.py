@@ -18,8 +18,8 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from stages.features.batch import Batch, take
 from stages.model.dropout import DropoutRng
+from stages.tensors.batch import Batch, take
 from stages.training.data.batching import LocalBatch, micro_batches, to_global_slice
 from stages.training.device.distributed import World
 from stages.training.device.out_of_memory import halve_micro_batch, is_out_of_memory

@@ -11,8 +11,8 @@ from torch.utils import data
 
 from stages.common.config import Config
 from stages.common.errors import Problem, UserError
-from stages.features.batch import Batch
-from stages.features.rows import Rows
+from stages.tensors.batch import Batch
+from stages.tensors.rows import Rows
 
 TRIES = 100
 

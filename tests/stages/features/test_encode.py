@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from stages.common.errors import UserError
-from stages.features.batch import to_batch
 from stages.features.columns import as_category, as_numeric, fits_float32, image_array
 from stages.features.encode import check_columns, encode, row_keys
 from stages.features.kinds import boolean
@@ -25,6 +24,7 @@ from stages.model.predictor import Predictor
 from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.table.table import in_memory
+from stages.tensors.batch import to_batch
 from tests.conftest import Project
 from tests.support.samples import mixed_table, prepare_params, run_stages, small_project
 

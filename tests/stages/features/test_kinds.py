@@ -20,7 +20,6 @@ from onnx import helper
 from pipeline.serve.codec.signature import Input
 from pipeline.serve.codec.tensors import DTYPES, TYPES
 from stages.common.errors import UserError
-from stages.features.batch import finish, to_batch
 from stages.features.encode import encode
 from stages.features.kind import FOLDER, Kind, RawType, kind_of, list_kinds
 from stages.features.numbers import row_shape, take_column
@@ -30,6 +29,7 @@ from stages.infer.export.signature import describe_input
 from stages.prepare.columns.infer_schema import guess_kind
 from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.table.table import in_memory
+from stages.tensors.batch import finish, to_batch
 
 KEY = "infer.input"
 NUM_TRAIN = 60

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from stages.features.batch import take
 from stages.model.dropout import Dropout, share_dropout_rng
 from stages.model.model import make_model
+from stages.tensors.batch import take
 from stages.training.data.batching import shard
 from stages.training.device.distributed import World
 from tests.conftest import ROOT

@@ -14,7 +14,7 @@ from pipeline.params.check import find_problems
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.yamlfile import read_yaml
-from stages.features.batch import Batch
+from stages.tensors.batch import Batch
 from stages.train.checkpoints.checkpoint import copied, load_state_dict, rank_state_dict, state_dict
 from stages.training.averaging import batch_norms, recompute_norms
 from stages.training.data.batching import epoch_batches

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from stages.common.errors import UserError
-from stages.features.batch import Batch
 from stages.features.schema import Moments
+from stages.tensors.batch import Batch
 from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.far_values import describe_far, find_far

@@ -13,13 +13,13 @@ from torch.nn import functional as F  # noqa: N812
 
 from stages.build.summary import check_gradients
 from stages.common.errors import UserError
-from stages.features.batch import take
 from stages.infer.export.onnx_graph import export
 from stages.infer.export.torch_program import export_program
 from stages.infer.export.verify import verify, verify_program
 from stages.model.dropout import Dropout
 from stages.model.model import load_model, make_model, save_model
 from stages.model.predictor import Predictor
+from stages.tensors.batch import take
 from tests.support.zoo import (
     CHOICES,
     KEY,

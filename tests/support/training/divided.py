@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from stages.common.config import ClassSpec
-from stages.features.batch import Batch
 from stages.model.model import make_model
+from stages.tensors.batch import Batch
 from stages.train.checkpoints.checkpoint import copied, load_state_dict
 from stages.train.checkpoints.checkpointer import Checkpointer
 from stages.train.checkpoints.sharded_checkpoint import load_part

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from stages.features.batch import Batch
 from stages.model.model import ModelSpec, make_model
+from stages.tensors.batch import Batch
 from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.loop import train

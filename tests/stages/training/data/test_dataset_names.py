@@ -11,7 +11,7 @@ from pipeline.params.check import find_problems
 from stages.common.errors import UserError
 from stages.common.files import write_json
 from stages.common.yamlfile import read_yaml
-from stages.features.rows import open_rows
+from stages.tensors.rows import open_rows
 from stages.training import recipe
 from stages.training.optim.preflight import check_names
 from stages.tune import trial

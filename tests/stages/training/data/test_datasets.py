@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stages.common.errors import UserError
-from stages.features.rows import open_rows
+from stages.tensors.rows import open_rows
 from stages.train.checkpoints.checkpoint import copied, load_state_dict, rank_state_dict, state_dict
 from stages.training import recipe
 from stages.training.data import zoo_datasets as datasets

@@ -13,8 +13,8 @@ from torch import nn
 
 from stages.common.config import validate
 from stages.common.errors import UserError
-from stages.features.batch import Batch
 from stages.model.dropout import Dropout
+from stages.tensors.batch import Batch
 from stages.train.checkpoints.checkpoint import copied, load_state_dict, rank_state_dict, state_dict
 from stages.training.build import assemble
 from stages.training.data.batching import epoch_batches, local_batches

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.common.errors import UserError
-from stages.features.batch import Batch
+from stages.tensors.batch import Batch
 from stages.train.calibrate import score
 from stages.training.averaging import batch_norms, recompute_norms
 from stages.training.data import source as sources

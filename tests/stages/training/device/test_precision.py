@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.features.batch import take
+from stages.tensors.batch import take
 from stages.training.data.batching import epoch_batches
 from stages.training.device.distributed import World
 from stages.training.device.precision import DTYPES, choose_precision

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stages.common.config import validate
 from stages.common.errors import UserError
-from stages.features.batch import Batch
+from stages.tensors.batch import Batch
 from stages.train.checkpoints.checkpoint import copied, load_state_dict, rank_state_dict, state_dict
 from stages.training.build import assemble
 from stages.training.data.batching import epoch_batches

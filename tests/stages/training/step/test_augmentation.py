@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from stages.common.errors import UserError
-from stages.features.batch import Batch
 from stages.model.dropout import DropoutRng
+from stages.tensors.batch import Batch
 from stages.training.params import Augment
 from stages.training.step.augmentation import flip, make_augment, shift
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.features.batch import Batch
+from stages.tensors.batch import Batch
 from stages.training.build import Assembly, StepFn, assemble
 from stages.training.data.batching import epoch_batches, local_batches
 from stages.training.device.distributed import World

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from stages.common.errors import UserError
-from stages.features.batch import Batch, take
 from stages.model.dropout import Dropout
+from stages.tensors.batch import Batch, take
 from stages.training.data.batching import epoch_batches
 from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.features.batch import Batch
 from stages.model.dropout import Dropout
+from stages.tensors.batch import Batch
 from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.loop import train

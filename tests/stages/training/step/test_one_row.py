@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.common.errors import UserError
-from stages.features.batch import Batch
+from stages.tensors.batch import Batch
 from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.step.one_row import find_single

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from stages.features.batch import take
 from stages.model.dropout import share_dropout_rng
 from stages.model.model import make_model
+from stages.tensors.batch import take
 from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.optim.loss import make_loss

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stages.features.batch import Batch, to_batch, to_target
 from stages.features.schema import (
     Array,
     Schema,
@@ -15,6 +14,7 @@ from stages.features.schema import (
     read_schema,
     read_statistics,
 )
+from stages.tensors.batch import Batch, to_batch, to_target
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Rows:
     """A split on disk. `arrays` are memory-mapped, by kind, rows first; images are as stored.
 
     `keys` (rows,) name the rows. `statistics` are those that images are standardised by, with
-    `stages.features.batch.standardise`; numbers are standardised already.
+    `stages.tensors.batch.standardise`; numbers are standardised already.
     """
 
     folder: Path
