@@ -2,17 +2,13 @@
 
 import json
 import os
-import re
-import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,78 +17,18 @@ import pytest
 
 from pipeline.commands.down import down
 from pipeline.common.ports import choose_port
-from pipeline.server import launch, register, up
+from pipeline.server import launch, up
 from pipeline.server import shutdown as endings
-from pipeline.server.access import AUTH, ensure_auth, read_auth
-from pipeline.server.ensure import ensure_server, find_server
+from pipeline.server.access import AUTH
+from pipeline.server.ensure import find_server
 from pipeline.server.names import POOL
-from pipeline.server.prefect_api import answers, configured_server, request
-from pipeline.server.register import (
-    TEMPLATE,
-    ZOMBIES,
-    ensure_automation,
-    ensure_deployments,
-    ensure_pool,
-    read_deployments,
-)
-from pipeline.server.services import MARK, STATE, ServiceProcess, read_records, write_records
+from pipeline.server.prefect_api import request
+from pipeline.server.register import ZOMBIES, read_deployments
+from pipeline.server.services import STATE, ServiceProcess, read_records, write_records
 from stages.common.errors import UserError
-from tests.conftest import ROOT, Project, project_environment
+from tests.conftest import Project
 from tests.pipeline.server.attacks import attack_board, attack_server, listens_beyond_this_machine
-
-WAIT_SECONDS = 60.0
-COMMAND = {"type": "object", "properties": {"command": {"type": "string"}}}
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """What `reprise up` needs of a repository; whatever runs there at the end is ended."""
-    project = Project(tmp_path / "project")
-    (project.path / "stages").mkdir(parents=True)
-    (project.path / "dvc.yaml").write_text("stages: {}\n")
-    shutil.copy2(ROOT / "prefect.yaml", project.path)
-    shutil.copytree(ROOT / "pipeline", project.path / "pipeline")
-    monkeypatch.chdir(project.path)
-    yield project
-    for process in of(project):
-        process.kill()
-
-
-def of(project: Project) -> list[psutil.Process]:
-    """The processes that `reprise up` has started in a project, and their children."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            mark = process.environ().get(MARK, "")
-            if mark.endswith(f":{project.path.resolve()}") and process.status() != "zombie":
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    until = time.monotonic() + WAIT_SECONDS
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        ["reprise", "up", *arguments],
-        cwd=project.path,
-        env=project_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+from tests.pipeline.server.servers import WAIT_SECONDS, free_port, of, start, wait_for
 
 
 def test_up_twice_repair_and_down(folder: Project) -> None:
@@ -199,83 +135,6 @@ def run_sleeper(project: Project, url: str) -> str:
 
 def now_utc() -> datetime:
     return datetime.now(UTC)
-
-
-def test_a_server_alone_when_one_is_needed(
-    folder: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(launch, "SERVER_PORT", free_port())
-    assert find_server() is None
-    url = ensure_server()
-    assert answers(url)
-    assert list(read_records()) == ["server"]
-    attack_server(url.removesuffix("/api"))
-    said = capfd.readouterr()
-    address = url.removesuffix("/api")
-    assert said.err == f"started a Prefect server: {address}   ('reprise down' ends it)\n"
-    assert ensure_server() == find_server() == url
-    assert capfd.readouterr() == ("", "")
-    # A file of a worker that never came up, and the like, is no reason to start a second one.
-    assert len(of(folder)) == 1
-    down()
-    assert of(folder) == []
-
-
-def test_what_the_user_has_configured_comes_first(
-    folder: Project, prefect_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert configured_server() is None
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "profiles.toml").write_text(
-        'active = "team"\n[profiles.team]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n'
-    )
-    monkeypatch.setenv("PREFECT_HOME", str(home))
-    assert configured_server() == ("http://127.0.0.1:9/api", "Prefect's profile 'team'")
-    with pytest.raises(UserError, match="does not answer") as error:
-        ensure_server()
-    for advice in ("Prefect's profile 'team'", "unset PREFECT_API_URL", "reprise up", "dvc repro"):
-        assert advice in str(error.value)
-    (folder.path / ".env").write_text("PREFECT_API_URL='http://127.0.0.1:10/api'\n")
-    assert configured_server() == ("http://127.0.0.1:10/api", ".env")
-    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
-    assert ensure_server() == prefect_server
-    assert of(folder) == []
-
-
-def test_an_auth_string_that_others_could_read_is_replaced(
-    folder: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    auth = ensure_auth()
-    assert ensure_auth() == read_auth() == auth
-    AUTH.chmod(0o644)
-    assert ensure_auth() != auth
-    assert AUTH.stat().st_mode & 0o777 == 0o600
-    # The server of an older version: said, and not taken for one that asks.
-    began = psutil.Process().create_time()
-    write_records(
-        {"server": ServiceProcess("server", os.getpid(), began, 4200, "http://127.0.0.1:4200")}
-    )
-    AUTH.unlink()
-    with pytest.raises(UserError, match=r"there is no \.reprise/auth.*\n.*reprise down"):
-        up.up(up.UpOptions())
-    STATE.unlink()
-    # What the user has set for Prefect's server comes first, and clients have it too.
-    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:mine")
-    assert ensure_auth() == read_auth() == "me:mine"
-    variables = launch.environment("http://127.0.0.1:4200/api")
-    assert variables["PREFECT_API_AUTH_STRING"] == "me:mine"
-    assert variables["PREFECT_SERVER_API_AUTH_STRING"] == "me:mine"
-
-
-def test_finding_a_server_imports_no_prefect() -> None:
-    code = (
-        "import sys; from pipeline.server.ensure import answers, find_server; find_server(); "
-        "answers('http://127.0.0.1:9/api'); "
-        "print([m for m in ('prefect', 'dvc', 'rich', 'httpx') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -392,88 +251,3 @@ def test_a_full_or_read_only_disk_is_said(folder: Project) -> None:
         assert said == "cannot write under .reprise: Read-only file system\n"
     finally:
         subprocess.run(["umount", str(home)], check=True)
-
-
-def test_a_pool_that_lets_its_runs_choose_a_command_lets_them_no_more(
-    prefect_server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # As Prefect makes one, and an older version did. Of another name: the tests share the server.
-    monkeypatch.setattr(register, "POOL", "loose")
-    loose = {"job_configuration": {"command": "{{ command }}"}, "variables": COMMAND}
-    pool = {"name": "loose", "type": "process", "base_job_template": loose}
-    request(prefect_server, "/work_pools/", pool)
-    for said in ("the work pool 'loose' let its runs choose a command", ""):
-        ensure_pool(prefect_server)
-        assert request(prefect_server, "/work_pools/loose")["base_job_template"] == TEMPLATE
-        assert capsys.readouterr().err.startswith(said)
-    edited = {**TEMPLATE, "job_configuration": {"stream_output": False}}
-    request(prefect_server, "/work_pools/loose", {"base_job_template": edited}, method="PATCH")
-    ensure_pool(prefect_server)
-    assert request(prefect_server, "/work_pools/loose")["base_job_template"] == edited
-    assert capsys.readouterr().err == ""
-    request(prefect_server, "/work_pools/loose", method="DELETE")
-
-
-def test_what_is_registered_is_registered_once(folder: Project, prefect_server: str) -> None:
-    environment = launch.environment(prefect_server)
-    for _ in range(2):
-        ensure_pool(prefect_server)
-        ensure_automation(prefect_server)
-        ensure_deployments(prefect_server, environment)
-    named = {"automations": {"name": {"any_": [ZOMBIES["name"]]}}}
-    (automation,) = request(prefect_server, "/automations/filter", named)
-    assert automation["trigger"]["within"] == ZOMBIES["trigger"]["within"]
-    nightly, on_demand = read_deployments(prefect_server)
-    assert nightly["work_pool_name"] == on_demand["work_pool_name"] == POOL
-    (schedule,) = nightly["schedules"]
-    assert not schedule["active"]
-    assert schedule["schedule"]["timezone"] == "Europe/Berlin"
-    (step,) = nightly["pull_steps"]
-    assert list(step.values()) == [{"directory": "{{ $REPRISE_BASE }}"}]
-    asked = set(on_demand["parameter_openapi_schema"]["properties"])
-    assert asked == {"stages", "overrides", "revision", "update_imports"}
-    # Somebody switches the schedule on in the UI, and the automation off: both stay.
-    on = {"active": True}
-    path = f"/deployments/{nightly['id']}/schedules/{schedule['id']}"
-    request(prefect_server, path, on, method="PATCH")
-    off = {"enabled": False}
-    request(prefect_server, f"/automations/{automation['id']}", off, method="PATCH")
-    ensure_automation(prefect_server)
-    ensure_deployments(prefect_server, environment)
-    assert read_deployments(prefect_server)[0]["schedules"][0]["active"]
-    assert not request(prefect_server, f"/automations/{automation['id']}")["enabled"]
-    request(prefect_server, path, {"active": False}, method="PATCH")
-    request(prefect_server, f"/automations/{automation['id']}", {"enabled": True}, method="PATCH")
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("deployments:", "deployment:", "must have a list 'deployments'"),
-        ("0 2 * * *", "0 25 * * *", "Prefect does not accept prefect.yaml"),
-    ],
-)
-def test_a_wrong_prefect_yaml(
-    folder: Project, prefect_server: str, old: str, new: str, said: str
-) -> None:
-    ensure_pool(prefect_server)
-    folder.edit("prefect.yaml", old, new)
-    with pytest.raises(UserError, match=said):
-        ensure_deployments(prefect_server, launch.environment(prefect_server))
-
-
-def test_the_automations_of_the_documentation_are_accepted(prefect_server: str) -> None:
-    text = (ROOT / "docs/orchestration.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) == 2
-    environment = {**project_environment(), "PREFECT_API_URL": prefect_server}
-    subprocess.run([sys.executable, "-c", "\n".join(blocks)], env=environment, check=True)
-    found = request(prefect_server, "/automations/filter", {})
-    by_name = {automation["name"]: automation for automation in found}
-    told = by_name["tell the team about failed runs"]
-    assert told["actions"][0]["type"] == "call-webhook"
-    silent = by_name["crash runs that have fallen silent"]
-    for key in ("after", "expect", "for_each"):
-        assert sorted(silent["trigger"][key]) == sorted(ZOMBIES["trigger"][key])
-    for automation in (told, silent):
-        request(prefect_server, f"/automations/{automation['id']}", method="DELETE")

@@ -18,7 +18,7 @@ from stages.evaluate.measure.bootstrap import (
 from stages.evaluate.measure.metrics import LESS_IS_BETTER, metrics_of
 from stages.evaluate.measure.predictions import Classified
 from stages.evaluate.measure.weighted_metrics import Floats, Weights, weighted_metric
-from tests.stages.evaluate.test_evaluate import guesses
+from tests.stages.evaluate.measured import guesses
 
 Codes = npt.NDArray[np.int64]
 CLASSIFICATION, REGRESSION = metrics_of("classification"), metrics_of("regression")

@@ -25,7 +25,7 @@ from stages.features.kinds.categorical import MAX_SLICES
 from stages.features.schema import Array, Feature, Schema, Statistics, Target
 from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.table.table import in_memory
-from tests.stages.evaluate.test_evaluate import guesses
+from tests.stages.evaluate.measured import guesses
 from tests.support.samples import mixed_table
 
 PLAIN = Schema(

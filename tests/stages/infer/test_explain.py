@@ -18,7 +18,7 @@ from stages.evaluate.outputs.mistakes import (
     write_mistakes,
 )
 from stages.features.schema import Array, Class, Feature, Schema, Target
-from tests.stages.evaluate.test_evaluate import guesses
+from tests.stages.evaluate.measured import guesses
 
 
 def test_each_class_has_its_shares_and_how_sure_they_are(tmp_path: Path) -> None:
