@@ -111,6 +111,7 @@ def gc(days: int, yes: bool, dry: bool, shared: bool) -> None:  # noqa: FBT001
 @click.option("--key", metavar="COLUMN", help="It names the rows; else as found.")
 @click.option("--time", metavar="COLUMN", help="Test on the latest rows.")
 @click.option("--group", metavar="COLUMN", help="Its rows stay in one split, such as a patient's.")
+@click.option("--weight", metavar="COLUMN", help="It says how much each row counts.")
 @click.option("--new", type=click.Path(), help="Rows to predict; else the test rows.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")

@@ -60,6 +60,7 @@ def check_source(params: PrepareParams, head: Head) -> list[Problem]:
     named |= {} if params.key is None else {"prepare.key": params.key}
     named |= {f"prepare.columns.{name}": name for name in params.columns}
     named |= params.ties()
+    named |= {} if params.weight is None else {"prepare.weight": params.weight}
     for key, name in named.items():
         if name not in head.columns:
             message = f"{params.source} has no column '{name}'"
@@ -70,6 +71,10 @@ def check_source(params: PrepareParams, head: Head) -> list[Problem]:
                 problems[-1] = replace(problems[-1], value=params.column(name).kind)
     if params.key == params.target:
         problems.append(Problem("the key can't be the target", key="prepare.key"))
+    problems += params.check_weight()
+    if params.weight is not None and head.columns.get(params.weight) == "array":
+        message = f"the weight '{params.weight}' holds arrays, not numbers"
+        problems.append(Problem(message, key="prepare.weight", value=params.weight))
     if params.column(params.target).kind is None and head.columns.get(params.target) == "array":
         message = f"the target '{params.target}' holds arrays, not a class or a value"
         problems.append(Problem(message, key="prepare.target", value=params.target))
@@ -137,7 +142,7 @@ def check_new_rows(params: PrepareParams, infer: InferParams, head: Head) -> lis
         return []
     left = [name for name in params.columns if params.column(name).kind == "exclude"]
     left += [name for name in params.ties().values() if params.column(name).kind is None]
-    left += [params.target, *ROW_NUMBERS]
+    left += [params.target, str(params.weight), *ROW_NUMBERS]
     needed = [name for name in head.columns if name not in left]
     if new.folder == "images":
         learned = [name for name in needed if name != params.key]
@@ -167,7 +172,7 @@ def check_slices(tree: Mapping[str, Any], params: PrepareParams, head: Head) -> 
         return []
     left = {name for name in params.columns if params.column(name).kind == "exclude"}
     left |= {name for name in params.ties().values() if params.column(name).kind is None}
-    left |= {params.target, str(params.key)}
+    left |= {params.target, str(params.key), str(params.weight)}
     known = [n for n, kind in head.columns.items() if n not in left and kind != "array"]
     return [
         wrong_name(f"there is no column '{name}' to slice by", name, known, f"evaluate.slices.{i}")

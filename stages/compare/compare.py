@@ -7,7 +7,8 @@ Prints JSON; `reprise report` starts it. Both files are `predictions.parquet` of
 evaluate, of two revisions. Rows are joined by their key. Two statements are kept apart: 'this
 model on these rows' is about these two trained models on rows like these, not about the luck of
 training them; 'this change' is about both, and needs three replicas or more of each side, whose
-files are `replicas/<k>.parquet` of the same stage.
+files are `replicas/<k>.parquet` of the same stage. Where rows have weights, those of after count on
+both sides.
 """
 
 import argparse
@@ -22,7 +23,8 @@ import polars as pl
 from stages.compare.mean_difference import MIN_REPLICAS, MeanDifference, find_mean_differences
 from stages.evaluate.measure.bootstrap import Interval, paired_differences
 from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
-from stages.evaluate.measure.predictions import class_names, read_codes, read_predicted
+from stages.evaluate.measure.predictions import class_names, part_weight, read_codes, read_predicted
+from stages.evaluate.measure.row_weights import scale
 
 # With fewer of them shared, the two test splits are different ones.
 MIN_SHARED = 0.5
@@ -52,6 +54,7 @@ def compare(
     three of each on, a metric has its 'change'. `renumbered`: the key is a row's number, and the
     sides number other rows.
     """
+    (before, _), (after, weights) = part_weight(before), part_weight(after)
     key = after.columns[0]
     counts = {"before": before.height, "after": after.height}
     if differ(before, after):
@@ -64,6 +67,11 @@ def compare(
     counts |= {"shared": both.height, "relabelled": both.height - same.height}
     if same.height < MIN_SHARED * max(before.height, after.height):
         return {"rows": counts, "why_not": "splits differ: fewer than half of the rows are shared"}
+    if weights is not None:
+        weights = weights[same[ROW].to_numpy()]
+        if not weights.any():
+            return {"rows": counts, "why_not": "the rows that both sides have all weigh 0"}
+        weights = scale(weights)
     columns = after.columns[2:]
     old = same.select(pl.col(f"{name} before").alias(name) for name in columns)
     new = same.select(columns)
@@ -80,9 +88,9 @@ def compare(
             [read_predicted(table[at]) for table in tables]
             for tables, at in zip(replicas, rows, strict=True)
         ]
-        changes = find_mean_differences(names, task, target, sides[0], sides[1])
-    differences = paired_differences(names, task, target, was, now)
-    values = [compute_metrics(names, task, target, side) for side in (was, now)]
+        changes = find_mean_differences(names, task, target, sides[0], sides[1], weights=weights)
+    differences = paired_differences(names, task, target, was, now, weights=weights)
+    values = [compute_metrics(names, task, target, side, weights) for side in (was, now)]
     found: dict[str, Any] = {
         "rows": counts,
         "why_not": None,

@@ -29,6 +29,7 @@ from stages.common.files import rounded
 from stages.evaluate.measure.bootstrap import LEVEL, MAX_UNDEFINED, RESAMPLES, resample
 from stages.evaluate.measure.metrics import compute_metrics
 from stages.evaluate.measure.predictions import Predicted
+from stages.evaluate.measure.row_weights import find_counting, take_weights
 from stages.evaluate.measure.weighted_metrics import Floats, weighted_metric
 
 # Two seeds have a variance, but its own is so large that the interval says nothing.
@@ -60,17 +61,20 @@ def find_mean_differences(
     before: Sequence[Predicted],
     after: Sequence[Predicted],
     resamples: int = RESAMPLES,
+    weights: Floats | None = None,
 ) -> dict[str, MeanDifference]:
     """The change of each metric, from the predictions of every replica of both sides.
 
-    `target` and each of `before` and `after` as in `compute_metrics`. Metrics that resamples say
-    nothing about (`max_error`, `ece`), or don't define, are left out.
+    `target`, each of `before` and `after`, and `weights` as in `compute_metrics`. Metrics that
+    resamples say nothing about (`max_error`, `ece`), or don't define, are left out.
     """
     sides = [*before, *after]
-    values = [compute_metrics(list(names), task, target, side) for side in sides]
+    values = [compute_metrics(list(names), task, target, side, weights) for side in sides]
+    rows = find_counting(weights)
+    target, weights = target[rows], take_weights(weights, rows)
     found: dict[str, MeanDifference] = {}
     for name in names:
-        functions = [weighted_metric(name, task, target, side) for side in sides]
+        functions = [weighted_metric(name, task, target, s[rows], weights) for s in sides]
         known = {str(k): function for k, function in enumerate(functions) if function is not None}
         if len(known) < len(sides):
             continue

@@ -30,9 +30,12 @@ from stages.evaluate.measure.predictions import (
     Predicted,
     class_names,
     codes_of,
+    part_weight,
     read_codes,
     read_predicted,
 )
+from stages.evaluate.measure.row_weights import read_weights, take_weights
+from stages.evaluate.measure.weighted_metrics import Floats
 from stages.evaluate.outputs.slices import SMALL_ROWS, cut
 from stages.features.numbers import Rows
 
@@ -59,23 +62,28 @@ def compare_slices(
     target: npt.NDArray[np.generic],
     before: Predicted,
     after: Predicted,
+    weights: Floats | None = None,
 ) -> tuple[list[SliceChange], int]:
     """The slices that can be judged, and how many can't: too few rows, or no interval.
 
-    `parts` are (column, label, rows); target and predictions are those of `compute_metrics`.
+    `parts` are (column, label, rows); the others are those of `compute_metrics`. Rows of weight 0
+    are none of a slice.
     """
     found, skipped = [], 0
-    for column, label, rows in parts:
+    for column, label, all_rows in parts:
+        rows = all_rows if weights is None else all_rows[weights[all_rows] > 0]
         if len(rows) < SMALL_ROWS:
             skipped += 1
             continue
-        sides = target[rows], before[rows], after[rows]
-        step = paired_differences([name], task, *sides)[name]
+        sides, counts = (target[rows], before[rows], after[rows]), take_weights(weights, rows)
+        step = paired_differences([name], task, *sides, weights=counts)[name]
         if step.low is None:
             skipped += 1
             continue
-        was, now = (compute_metrics([name], task, sides[0], side)[name] for side in sides[1:])
-        p = _chance(name, step, *sides)
+        was, now = (
+            compute_metrics([name], task, sides[0], side, counts)[name] for side in sides[1:]
+        )
+        p = _chance(name, step, *sides, weighted=counts is not None)
         found.append(SliceChange(column, label, len(rows), was, now, step, p))
     return found, skipped
 
@@ -100,15 +108,18 @@ def _chance(
     target: npt.NDArray[np.generic],
     before: Predicted,
     after: Predicted,
+    *,
+    weighted: bool,
 ) -> float:
     """The two-sided p-value of no difference.
 
-    Of accuracy McNemar's exact test. Of others Student's t with the standard error that the
-    bootstrap's interval has, since its resamples don't reach as far out as a corrected level.
+    Of accuracy McNemar's exact test, which has no weights of rows. Of others Student's t with the
+    standard error that the bootstrap's interval has, since its resamples don't reach as far out as
+    a corrected level.
     """
     from scipy.stats import binomtest, t
 
-    if name == "accuracy":
+    if name == "accuracy" and not weighted:
         right = [codes_of(side) == target for side in (before, after)]
         fixed, broken = int((right[1] & ~right[0]).sum()), int((right[0] & ~right[1]).sum())
         return float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
@@ -125,7 +136,8 @@ def report_slices(files: dict[str, Any]) -> dict[str, Any]:
     side = load_side(files["after"])
     name, task = files["metric"], side.schema.target.task
     parts = cut(files["columns"], side.schema, side.statistics, side.train, side.splits["test"])
-    was, now = (pl.read_parquet(files[each]["predictions"]) for each in ("before", "after"))
+    both_sides = (pl.read_parquet(files[each]["predictions"]) for each in ("before", "after"))
+    (was, _), (now, _) = map(part_weight, both_sides)
     if differ(was, now):
         return {"metric": name, "why_not": DIFFER}
     key = now.columns[0]
@@ -138,8 +150,9 @@ def report_slices(files: dict[str, Any]) -> dict[str, Any]:
     numbers[both[ROW].to_numpy()] = np.arange(both.height)
     shared = [(column, label, numbers[rows]) for column, label, rows in parts]
     shared = [(column, label, rows[rows >= 0]) for column, label, rows in shared]
-    target, before, after = _compared(both, now.columns)
-    found, skipped = compare_slices(name, task, shared, target, before, after)
+    weights = take_weights(read_weights(side.splits["test"]), both[ROW].to_numpy())
+    compared = _compared(both, now.columns)
+    found, skipped = compare_slices(name, task, shared, *compared, weights)
     return {
         "metric": name,
         "why_not": None,

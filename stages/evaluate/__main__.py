@@ -4,9 +4,9 @@
 
 Reads `data/prepare/test` and `data/train`; writes `data/evaluate/metrics.json`,
 `intervals.json`, `slices.csv`, `classes.csv`, `mistakes.csv` and, of images, `mistakes.png`,
-`card.md`, `predictions.parquet` (row key, target, prediction, probabilities), plots, and of every
-replica `replicas/<k>.parquet`; number 0 is `predictions.parquet`. The train rows say where numbers
-are cut into slices.
+`card.md`, `predictions.parquet` (row key, target, prediction, probabilities; the weight behind the
+target, where rows have some), plots, and of every replica `replicas/<k>.parquet`; number 0 is
+`predictions.parquet`. The train rows say where numbers are cut into slices.
 """
 
 import shutil
@@ -21,7 +21,8 @@ from stages.common.files import read_json, write_json
 from stages.common.params import Params
 from stages.evaluate.measure.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
 from stages.evaluate.measure.metrics import check_defined, compute_metrics
-from stages.evaluate.measure.predictions import Predicted, codes_of, read_predicted
+from stages.evaluate.measure.predictions import WEIGHT, Predicted, codes_of, read_predicted
+from stages.evaluate.measure.row_weights import read_weights
 from stages.evaluate.measure.weighted_metrics import Floats
 from stages.evaluate.outputs.card import Facts, write_card
 from stages.evaluate.outputs.contact_sheet import write_sheet
@@ -44,6 +45,7 @@ LINEAGE = (
     *(Path("data/prepare") / name for name in ("schema.json", "statistics.json")),
     *(Path("data/prepare/test") / name for name in ("key.npy", "target.npy")),
 )
+WEIGHTS = Path("data/prepare/test/weight.npy")
 
 
 def evaluate(params: Params, out: Path) -> None:
@@ -57,26 +59,30 @@ def evaluate(params: Params, out: Path) -> None:
     scores = predictor.scores(arrays)
     table = predictor.decode(scores)
     target, predicted = _target(predictor, arrays), read_predicted(table)
+    weights = read_weights(arrays)
     others = [load_predictor(replica=k) for k in range(1, count_replicas())]
     tables = [table, *(other.decode(other.scores(arrays)) for other in others)]
 
     task = schema.target.task
-    by_replica = [compute_metrics(names, task, target, read_predicted(each)) for each in tables]
+    by_replica = [
+        compute_metrics(names, task, target, read_predicted(each), weights) for each in tables
+    ]
     check_defined(by_replica)
-    intervals = find_intervals(names, task, target, predicted)
+    intervals = find_intervals(names, task, target, predicted, weights=weights)
     spreads = {name: spread_of([found[name] for found in by_replica]) for name in names}
-    slices = measure_slices(names[0], schema, parts, target, predicted)
+    slices = measure_slices(names[0], schema, parts, target, predicted, weights)
     worst = find_worst(names[0], slices)
     metrics = {name: found.value for name, found in intervals.items()}
     write_json(out / "metrics.json", metrics | _of_worst(names[0], worst))
     write_slices(out / "slices.csv", names[0], slices)
     write_json(out / "intervals.json", _described(intervals, spreads, table.height))
     key, classes = schema.key or "row", schema.target.classes
-    write_classes(out / "classes.csv", classes, target, predicted)
+    write_classes(out / "classes.csv", classes, target, predicted, weights)
     mistakes = find_mistakes(arrays["key"], classes, target, predicted)
     write_mistakes(out / "mistakes.csv", key, classes, mistakes)
     write_sheet(out / "mistakes.png", arrays.get("image"), mistakes)
-    write_plots(out / "plots", classes, target, predicted, _uncalibrated(predictor, scores))
+    uncalibrated = _uncalibrated(predictor, scores)
+    write_plots(out / "plots", classes, target, predicted, uncalibrated, weights)
     residuals = [(f"{s.column}: {s.label}", s.rows, s.residual) for s in slices if s.residual]
     write_residuals(out / "plots/residuals_by_slice.csv", residuals)
 
@@ -86,7 +92,7 @@ def evaluate(params: Params, out: Path) -> None:
     codes = codes_of(predicted) if classes else np.zeros(len(target), np.int64)
     moving = write_attribution(out / "plots/attribution.csv", predictor, arrays, codes)
     file = out / "plots/importance.csv"
-    write_importance(file, names[0], schema, arrays, target, score, moving)
+    write_importance(file, names[0], schema, arrays, target, score, moving, weights)
 
     facts = Facts(
         schema,
@@ -98,16 +104,17 @@ def evaluate(params: Params, out: Path) -> None:
         intervals,
         spreads,
         slices,
-        LINEAGE,
+        (*LINEAGE, *([] if weights is None else [WEIGHTS])),
     )
     write_card(out / "card.md", facts)
 
-    actual = pl.Series("target", _actual(predictor, target))
-    keys = pl.Series(key, np.array(arrays["key"]))
+    beside = [pl.Series(key, np.array(arrays["key"]))]
+    beside += [pl.Series("target", _actual(predictor, target))]
+    beside += [] if weights is None else [pl.Series(WEIGHT, np.array(arrays["weight"]))]
     (out / "replicas").mkdir()
     for replica, each in enumerate(tables):
         file = out / "replicas" / f"{replica}.parquet"
-        rows = each.insert_column(0, actual).insert_column(0, keys)
+        rows = pl.DataFrame([*beside, *each.iter_columns()])
         rows.write_parquet(file, compression="zstd", statistics=True)
     shutil.copyfile(out / "replicas" / "0.parquet", out / "predictions.parquet")
     shown = (f"{name} {found.value:.4f}" for name, found in intervals.items())

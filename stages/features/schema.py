@@ -23,6 +23,9 @@ CODES: tuple[str, ...] = ("categorical",)
 # Kinds whose tensor holds a code for each word of a column, one after the other (int64, 0 behind
 # the last one).
 WORDS: tuple[str, ...] = ("text",)
+# The arrays of a split that no model is given: what it is compared with, what names the rows, and
+# how much each counts, where the source says so.
+APART = ("target", "key", "weight")
 Class = bool | int | str
 Cycle = Literal["year", "week", "day"]
 
@@ -120,12 +123,14 @@ class Schema(Record):
     """All columns that matter. `key` names the column of row keys; None: the row's number.
 
     `headerless`: of a table whose columns are column_1, column_2, …, how many there are.
+    `weight` names the column of row weights; None: all count the same.
     """
 
     key: str | None
     features: list[Feature]
     target: Target
     headerless: int | None = None
+    weight: str | None = None
 
     def of_kind(self, kind: FeatureKind) -> list[Feature]:
         """The features of one kind, in column order."""

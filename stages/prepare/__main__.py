@@ -24,25 +24,21 @@ from stages.formats.thread_map import map_in_order, num_threads
 from stages.prepare.arrays import open_arrays
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import SOURCE, find_schema, names_rows
-from stages.prepare.columns.target import encode_classes, encode_target, find_target
+from stages.prepare.columns.target import encode_target, find_target
 from stages.prepare.columns.written import with_written
 from stages.prepare.expectations.run import check_expectations
 from stages.prepare.fit import fit_schema, fit_statistics, tell
 from stages.prepare.images import Images, load_images
 from stages.prepare.params import PrepareParams
-from stages.prepare.rows.keys import Keys, find_keys, hash_keys
-from stages.prepare.rows.split import SPLITS, Codes, Rows, split_rows
-from stages.prepare.rows.structure import find_structure
+from stages.prepare.rows.assign import LEFT_OUT, Assigned, assign_rows
+from stages.prepare.rows.keys import Keys, find_keys
+from stages.prepare.rows.split import SPLITS, Codes, Rows
 from stages.prepare.rows.twins import Twins
 from stages.prepare.table.long_table import read_long
 from stages.prepare.table.sample import take_sample
 from stages.prepare.table.table import Mask, Table, open_table
 from stages.prepare.table.total import stop_at_total
 from stages.runtime.stage import run_stage
-
-# What is no row of a split: one without a target.
-LEFT_OUT = len(SPLITS)
-
 
 def prepare(params: Params, out: Path) -> None:
     """Validate, describe, split, fit on train, encode, write."""
@@ -62,7 +58,6 @@ def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
         print(line)
     stop_at_total(raw, SOURCE)
     images = load_images(raw, sample.table, section)
-    write_rejected(out / "rejected.csv", images.rejected)
     table = images.table
     suite = None if section.expectations is None else Path(section.expectations)
     check_expectations(table, suite, section.source, out)
@@ -80,41 +75,29 @@ def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
         print(f"warning  {line}")
 
     keys = find_keys(raw, schema.key)
-    hashes = hash_keys(_key_parts(images, schema, keys), section.split.seed, table.height)
-    classes = encode_classes(labelled.column_parts(section.target), schema)
-    structure = find_structure(labelled, section)
-    if there is None:
-        codes = split_rows(hashes, classes, section.split, structure)
-    else:
-        codes = np.full(table.height, LEFT_OUT, np.uint8)
-        codes[there] = split_rows(hashes[there], classes, section.split, structure)
-    del hashes, classes
+    rows = assign_rows(images, there, schema, keys, section)
+    for line in rows.lines:
+        print(line)
+    write_rejected(out / "rejected.csv", [*images.rejected, *rows.copies])
+    chosen, train = table.where(rows.codes < LEFT_OUT), table.where(rows.of("train"))
 
-    train = table.where(codes == SPLITS.index("train"))
     schema = fit_schema(schema, train)
     statistics = fit_statistics(schema, train)
     for line in _constant(schema, statistics):
         print(f"warning  {line}")
-    for line in tell(schema, labelled):
+    for line in tell(schema, chosen):
         print(line)
     write_record(out / "schema.json", schema)
     write_record(out / "statistics.json", statistics)
-    _write_test_rows(out / "test_rows.parquet", table.where(codes == SPLITS.index("test")), schema)
-    for line in _write_arrays(images, codes, keys, schema, statistics, out, folder):
+    _write_test_rows(out / "test_rows.parquet", table.where(rows.of("test")), schema)
+    for line in _write_arrays(images, rows, keys, schema, statistics, out, folder):
         print(f"warning  {line}")
-    print(_summary(section.source, labelled.height, schema, codes))
-
-
-def _key_parts(images: Images, schema: Schema, keys: Keys) -> Iterator[Array]:
-    """The keys of all rows, part by part."""
-    names = [schema.target.name] if schema.key is None else [schema.key]
-    for part, numbers in images.table.numbered_parts(names):
-        yield keys.of(part, images.in_source(numbers))
+    print(_summary(section.source, chosen.height, schema, rows.codes))
 
 
 def _write_arrays(
     images: Images,
-    codes: Codes,
+    rows: Assigned,
     keys: Keys,
     schema: Schema,
     statistics: Statistics,
@@ -129,18 +112,20 @@ def _write_arrays(
         part, numbers = numbered
         found = []
         for code in range(len(SPLITS)):
-            is_own = codes[numbers] == code
+            is_own = rows.codes[numbers] == code
             own = part.filter(pl.Series(is_own))
             arrays = encode(own, schema, statistics, SOURCE)
             arrays["target"] = encode_target(own[schema.target.name], schema, statistics)
             arrays["key"] = keys.of(own, images.in_source(numbers[is_own]))
+            if rows.weights is not None:
+                arrays["weight"] = rows.weights[numbers[is_own]]
             found.append(arrays)
         return found
 
     with ExitStack() as stack:
         writers = {
-            split: stack.enter_context(open_arrays(out / split, int((codes == code).sum())))
-            for code, split in enumerate(SPLITS)
+            split: stack.enter_context(open_arrays(out / split, int(rows.of(split).sum())))
+            for split in SPLITS
         }
         parts = images.table.numbered_parts(names)
         for found in map_in_order(encode_part, parts, num_threads()):

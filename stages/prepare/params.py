@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from stages.common.config import Config, Seed
+from stages.common.errors import Problem
 from stages.features.schema import FeatureKind
 from stages.features.times import pattern
 from stages.formats.suffixes import TableFile
@@ -128,6 +129,10 @@ class PrepareParams(Config):
     """
     drop_missing_target: bool
     """`true`: rows without a target are left out, and counted; `false`: they are an error."""
+    weight: str | None
+    """A column of numbers that say how much a row counts, in the loss and in the metrics, such as
+    `people`: 2 is the row twice, 0 is none of it. It is not learned from. null: all the same.
+    """
     image: ImageSize | None
     """The size that image files are brought to, such as `{height: 64, width: 64}`: cut to its shape
     around the middle, and scaled; null: all are of one size.
@@ -157,7 +162,22 @@ class PrepareParams(Config):
     def named(self) -> list[str]:
         """The columns that it names: the target, the key, and those with settings."""
         key = [] if self.key is None else [self.key]
-        return [self.target, *key, *self.columns, *self.ties().values()]
+        weight = [] if self.weight is None else [self.weight]
+        return [self.target, *key, *weight, *self.columns, *self.ties().values()]
+
+    def check_weight(self) -> list[Problem]:
+        """Mistakes in what is said of the weight, by the names of columns alone."""
+        name, at = self.weight, "prepare.weight"
+        if name is None:
+            return []
+        for key, other in (("target", self.target), ("key", self.key)):
+            if name == other:
+                return [Problem(f"the {key} can't be the weight", at, name)]
+        kind = self.column(name).kind
+        if kind is not None:
+            message = f"'{name}' is the weight, which is not learned from: leave its kind out"
+            return [Problem(message, f"prepare.columns.{name}", kind)]
+        return []
 
     @property
     def words(self) -> list[str]:

@@ -7,13 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.features.schema import WORDS, Array, Statistics
+from stages.features.schema import APART, WORDS, Array, Statistics
 
 Batch = dict[str, Tensor]
 # They are kept as they came, in a quarter of the bytes as a rule.
 IMAGE = "image"
-# Not for a model: what it is compared with, and what names the rows.
-_APART = ("target", "key")
 
 
 def to_batch(
@@ -22,7 +20,7 @@ def to_batch(
     """The features of `arrays` as tensors on `device`, as a model is given them."""
     batch: Batch = {}
     for kind, array in arrays.items():
-        if kind in _APART:
+        if kind in APART:
             continue
         batch[kind] = finish(kind, torch.from_numpy(np.array(array)).to(device), statistics)
     return batch
@@ -47,6 +45,14 @@ def size_on_device(arrays: dict[str, Array]) -> int:
 def to_target(arrays: dict[str, Array], device: torch.device | str = "cpu") -> Tensor:
     """The target: class codes (rows,) int64, or standardised values (rows,) float32."""
     return torch.from_numpy(np.array(arrays["target"])).to(device)
+
+
+def to_weight(weight: Array | None, device: torch.device | str = "cpu") -> Tensor | None:
+    """The weights of the rows (rows,) float32, scaled to a mean of 1; None: there are none."""
+    if weight is None:
+        return None
+    values = np.array(weight, np.float64)
+    return torch.from_numpy((values / values.mean()).astype(np.float32)).to(device)
 
 
 def standardise(images: Tensor, statistics: Statistics) -> Tensor:

@@ -21,7 +21,8 @@ from stages.tensors.batch import Batch, to_batch, to_target
 class Rows:
     """A split on disk. `arrays` are memory-mapped, by kind, rows first; images are as stored.
 
-    `keys` (rows,) name the rows. `statistics` are those that images are standardised by, with
+    `keys` (rows,) name the rows. `weight` (rows,) is that of each as the source has it; None: all
+    count the same. `statistics` are those that images are standardised by, with
     `stages.tensors.batch.standardise`; numbers are standardised already.
     """
 
@@ -31,6 +32,7 @@ class Rows:
     keys: Array
     schema: Schema
     statistics: Statistics
+    weight: Array | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -51,6 +53,6 @@ class Rows:
 def open_rows(folder: Path) -> Rows:
     """The split in `folder`, below the schema and the statistics."""
     arrays = load_arrays(folder)
-    keys, target = arrays.pop("key"), arrays.pop("target")
+    keys, target, weight = arrays.pop("key"), arrays.pop("target"), arrays.pop("weight", None)
     schema, statistics = read_schema(folder.parent), read_statistics(folder.parent)
-    return Rows(folder, arrays, target, keys, schema, statistics)
+    return Rows(folder, arrays, target, keys, schema, statistics, weight)

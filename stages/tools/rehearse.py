@@ -44,7 +44,7 @@ def rehearse(request: Mapping[str, Any]) -> list[Problem]:
     task = "regression" if train.loss.name in losses_of("regression") else "classification"
     problems: list[Problem] = []
     checks: list[Callable[[], object]] = [
-        lambda: check_names(train, task),
+        lambda: check_names(train, task, by_row=bool(request["prepare"].get("weight"))),
         lambda: check_model(request, task),
     ]
     for check in checks:

@@ -111,7 +111,8 @@ def prepare(params: Params) -> Training:
     recipe = read_recipe(params, best)
     section, spec, schema = recipe.train, recipe.model, recipe.schema
     target = schema.target
-    check_names(section, target.task, target.classes, lambda: make_model(spec, 0))
+    by_row = schema.weight is not None
+    check_names(section, target.task, target.classes, lambda: make_model(spec, 0), by_row=by_row)
     compute_deterministically(deterministic=section.deterministic)
     device = choose_device()
     model = load_weights(spec, params.seed)

@@ -36,7 +36,8 @@ def train(params: Params, out: Path) -> None:
     asked_loggers()
     recipe = read_recipe(params)
     section, spec, target = recipe.train, recipe.model, recipe.schema.target
-    check_names(section, target.task, target.classes, lambda: make_model(spec, 0))
+    by_row = recipe.schema.weight is not None
+    check_names(section, target.task, target.classes, lambda: make_model(spec, 0), by_row=by_row)
     if problems := check_calibration(section.calibration, target.task, len(target.classes or ())):
         raise UserError(*problems)
     processes, nodes = num_processes(), num_nodes()

@@ -25,23 +25,26 @@ def calibrate(
 ) -> tuple[Calibration, list[str]]:
     """The calibration that `params` ask for, fitted on `split`, and a line on each part.
 
-    The threshold is chosen on the probabilities that the temperature gives.
+    The threshold is chosen on the probabilities that the temperature gives. Rows count by their
+    weights, where they have some.
     """
     temperature, threshold, lines = 1.0, None, []
     if params.temperature or params.threshold is not None:
         scores, codes = score(model, split)
+        weights = None if split.weight is None else split.weight.double().cpu().numpy()
         if params.temperature:
-            temperature = fit_temperature(scores, codes)
-            losses = [log_loss(scores, codes, divisor) for divisor in (1.0, temperature)]
+            temperature = fit_temperature(scores, codes, weights)
+            losses = [log_loss(scores, codes, divisor, weights) for divisor in (1.0, temperature)]
             shown = " → ".join(f"{loss:.4f}" for loss in losses)
             bound = temperature in (MIN_TEMPERATURE, MAX_TEMPERATURE)
             end = " (the temperature is at its bound)" if bound else ""
             lines.append(f"temperature {temperature:.4g}: validation log loss {shown}{end}")
         if params.threshold is not None:
             probabilities = to_probabilities(scores, temperature)
-            threshold = choose_threshold(probabilities[:, 1], codes, params.threshold)
+            metric = params.threshold
+            threshold = choose_threshold(probabilities[:, 1], codes, metric, weights)
             shown = " → ".join(
-                f"{measure(params.threshold, codes, predict_codes(probabilities, cut)):.4f}"
+                f"{measure(metric, codes, predict_codes(probabilities, cut), weights):.4f}"
                 for cut in (None, threshold)
             )
             lines.append(f"threshold {threshold:.4g}: validation {params.threshold} {shown}")
@@ -69,15 +72,21 @@ def to_weights(batch: Batch, model: nn.Module) -> Batch:
     return {kind: tensor.to(weight.device) for kind, tensor in batch.items()}
 
 
-def log_loss(scores: Floats, codes: Codes, temperature: float) -> float:
-    """The mean over rows of minus the logarithm of the probability of the target."""
+def log_loss(
+    scores: Floats, codes: Codes, temperature: float, weights: Floats | None = None
+) -> float:
+    """The mean over rows of minus the logarithm of the probability of the target.
+
+    `weights` (rows,) are those of the rows; None: all count the same.
+    """
     scaled = scores / temperature
     highest = scaled.max(axis=1)
     total = highest + np.log(np.exp(scaled - highest[:, None]).sum(axis=1))
-    return float((total - scaled[np.arange(len(codes)), codes]).mean())
+    losses = total - scaled[np.arange(len(codes)), codes]
+    return float(np.average(losses, weights=weights))
 
 
-def fit_temperature(scores: Floats, codes: Codes) -> float:
+def fit_temperature(scores: Floats, codes: Codes, weights: Floats | None = None) -> float:
     """The temperature of least log loss between 0.05 and 20, to seven digits.
 
     See Guo et al., 'On Calibration of Modern Neural Networks', ICML 2017, section 4.2.
@@ -91,7 +100,7 @@ def fit_temperature(scores: Floats, codes: Codes) -> float:
 
     def slope(inverse: float) -> float:
         expected = (to_probabilities(scores, 1 / inverse) * scores).sum(axis=1)
-        return float((expected - of_target).mean())
+        return float(np.average(expected - of_target, weights=weights))
 
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
     if slope(low) >= 0:
@@ -101,7 +110,9 @@ def fit_temperature(scores: Floats, codes: Codes) -> float:
     return rounded(1 / float(brentq(slope, low, high, xtol=1e-12)))
 
 
-def choose_threshold(probabilities: Floats, codes: Codes, metric: ThresholdMetric) -> float:
+def choose_threshold(
+    probabilities: Floats, codes: Codes, metric: ThresholdMetric, weights: Floats | None = None
+) -> float:
     """The threshold on the second class's probability (rows,) with the largest `metric`.
 
     Of equal ones it is the nearest to 0.5, then the lower.
@@ -113,19 +124,24 @@ def choose_threshold(probabilities: Floats, codes: Codes, metric: ThresholdMetri
     cuts = np.unique([*middles, PLAIN_THRESHOLD])
     order = np.argsort(probabilities, kind="stable")
     below = np.searchsorted(probabilities[order], cuts, side="right")
-    misses = np.concatenate([[0.0], np.cumsum(codes[order], dtype=np.float64)])[below]
-    hits = codes.sum() - misses
-    values = _METRICS[metric](hits, len(codes) - below - hits, misses, below - misses)
+    counts = np.ones(len(codes)) if weights is None else weights
+    upto = [np.concatenate([[0.0], np.cumsum(each[order])]) for each in (counts * codes, counts)]
+    misses, under = (sums[below] for sums in upto)
+    hits = upto[0][-1] - misses
+    values = _METRICS[metric](hits, upto[1][-1] - under - hits, misses, under - misses)
     # Counts that mean the same may differ in the last bit.
     values = values.round(12)
     best = cuts[values == values.max()]
     return float(best[np.argmin(np.abs(best - PLAIN_THRESHOLD))])
 
 
-def measure(metric: ThresholdMetric, codes: Codes, predicted: Codes) -> float:
+def measure(
+    metric: ThresholdMetric, codes: Codes, predicted: Codes, weights: Floats | None = None
+) -> float:
     """The metric of the second class's hits, of predicted codes (rows,)."""
+    each = np.ones(len(codes)) if weights is None else weights
     counts = [
-        np.array([((predicted == said) & (codes == is_)).sum()], dtype=np.float64)
+        np.array([each[(predicted == said) & (codes == is_)].sum()])
         for said, is_ in ((1, 1), (1, 0), (0, 1), (0, 0))
     ]
     return float(_METRICS[metric](*counts)[0])

@@ -61,5 +61,6 @@ def _lines_of(
     if section.groups is not None:
         yield from describe_groups(model, section.groups)
     if section.class_weights is not None:
-        weights = weigh_classes(section.class_weights, data.classes, data.train.target)
-        yield from describe_weights(weights, data.classes, data.train.target)
+        rows = data.classes, data.train.target, data.train.weight
+        weights = weigh_classes(section.class_weights, *rows)
+        yield from describe_weights(weights, *rows)

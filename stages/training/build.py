@@ -137,13 +137,14 @@ def _choose_step(step: StepContext, device: torch.device) -> StepFn:
 
 
 def _make_loss(model: nn.Module, data: Data, params: TrainParams) -> nn.Module:
-    weights, device = None, data.train.target.device
+    weights, device, of_rows = None, data.train.target.device, data.train.weight
     if params.class_weights is not None:
-        weights = weigh_classes(params.class_weights, data.classes, data.train.target)
+        weights = weigh_classes(params.class_weights, data.classes, data.train.target, of_rows)
         # Of the type of the losses: a cast in each step would be one more operation.
         weights = weights.to(device, next(model.parameters()).dtype)
     num_classes = len(data.classes) or NUM_CLASSES
-    return make_loss(params, data.task, weights, num_classes).to(device)
+    by_row = of_rows is not None
+    return make_loss(params, data.task, weights, num_classes, by_row=by_row).to(device)
 
 
 def _wrap_model(

@@ -36,7 +36,7 @@ from stages.training.optim.schedule import moves_by_step
 from stages.training.params import TrainParams
 from stages.training.state import Data, Epoch, EpochTotals, Result, State
 from stages.training.step.divergence import divergence_error, has_diverged, stop_when_diverged
-from stages.training.step.step import StepContext, match_target_shape
+from stages.training.step.step import StepContext, find_loss, match_target_shape
 
 
 def train(
@@ -186,7 +186,10 @@ def _end_epoch(
 def validate(
     model: nn.Module, split: Source, loss_fn: nn.Module, data: Data, world: World
 ) -> tuple[float, float]:
-    """Mean loss over rows and the metric of the task, over all processes' shares of the split."""
+    """Mean loss over rows and the metric of the task, over all processes' shares of the split.
+
+    Where rows have weights, both are weighted means.
+    """
     # FSDP uses the buffers of its first all-gather again; made in inference mode, no later step
     # could write to them.
     with torch.no_grad() if is_sharded(model) else torch.inference_mode():
@@ -198,7 +201,7 @@ def _evaluate(
 ) -> tuple[float, float]:
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=split.target.device)
-    size = rows_at_once(split)
+    size, weights = rows_at_once(split), split.weight
     for first in range(0, len(split), world.size * size):
         start = first + world.rank * size
         has_rows = start < len(split)
@@ -208,11 +211,13 @@ def _evaluate(
         scores = match_target_shape(model(batch), target)
         if not has_rows:
             continue
-        totals[0] += loss_fn(scores, target) * len(target)
+        weight = None if weights is None else weights[rows]
+        totals[0] += find_loss(loss_fn, scores, target, weight) * len(target)
         if data.task == "classification":
-            totals[1] += (scores.argmax(1) == target).sum()
+            found = scores.argmax(1) == target
         else:
-            totals[1] += (scores - target).square().sum()
+            found = (scores - target).square()
+        totals[1] += (found if weight is None else found * weight).sum()
     loss, metric = (world.all_reduce_sum(totals) / len(split)).tolist()
     return loss, metric if data.task == "classification" else math.sqrt(metric) * data.deviation
 

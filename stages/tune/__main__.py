@@ -27,10 +27,10 @@ def tune(params: Params, out: Path) -> None:
     start = read_start(params, section.epochs)
 
     def check(overrides: Overrides) -> None:
-        target = start.schema.target
+        target, by_row = start.schema.target, start.schema.weight is not None
         recipe = override_train(start.train, overrides)
         spec = override_model(start.spec, overrides, start.schema)
-        check_names(recipe, target.task, target.classes, lambda: make_model(spec, 0))
+        check_names(recipe, target.task, target.classes, lambda: make_model(spec, 0), by_row=by_row)
 
     check({})
     if section.trials == 0 or not section.space:

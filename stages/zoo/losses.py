@@ -3,9 +3,9 @@
 A class here is called as torch's are, loss(scores, target), and gives the mean over rows (). Its
 `task` says what scores it takes: (rows, classes) beside codes (rows,) for 'classification', (rows,)
 beside standardised values (rows,) for 'regression'. It keeps nothing from call to call, since no
-checkpoint would hold it. For `train.class_weights` it also takes reduction='none', and then gives
-the loss of each row (rows,). An argument's bounds stand in its type: the check and editors know
-them.
+checkpoint would hold it. For weights of classes or rows it also takes reduction='none', and then
+gives the loss of each row (rows,). An argument's bounds stand in its type: the check and editors
+know them.
 """
 
 from typing import Annotated, ClassVar

@@ -38,6 +38,7 @@ def prepare_params(**changes: object) -> PrepareParams:
         "drop_missing_target": False,
         "structure": None,
         "missing": [],
+        "weight": None,
         "image": None,
         "split": {"seed": 0, "validation": 0.2, "test": 0.2},
         "expectations": "none.yaml",

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from stages.common.files import rounded
 from stages.evaluate.measure.metrics import compute_metrics
 from stages.evaluate.measure.predictions import Predicted
+from stages.evaluate.measure.row_weights import count_equal, find_counting, take_weights
 from stages.evaluate.measure.weighted_metrics import Floats, Weighted, Weights, weighted_metric
 
 LEVEL = 0.95
@@ -51,21 +52,27 @@ def find_intervals(
     target: npt.NDArray[np.generic],
     predicted: Predicted,
     resamples: int = RESAMPLES,
+    weights: Floats | None = None,
 ) -> dict[str, Interval]:
     """Each metric with its interval; arguments as those of `compute_metrics`.
+
+    A resample draws rows; what each counts is what it counts in the metric. Wilson's interval is
+    that of as many rows of equal weight as tell as much.
 
     A metric has no interval when resamples say nothing about it (`max_error`), when all of them
     are equal (no row is wrong, say), or when more than 5 % don't define it.
     """
-    values = compute_metrics(list(names), task, target, predicted)
-    drawn = resample(_functions(names, task, target, predicted), len(target), resamples)
+    values = compute_metrics(list(names), task, target, predicted, weights)
+    rows = find_counting(weights)
+    target, predicted, weights = target[rows], predicted[rows], take_weights(weights, rows)
+    drawn = resample(_functions(names, task, target, predicted, weights), len(target), resamples)
+    num_equal = count_equal(len(target), weights)
     return {
-        name: interval_of(name, value, len(target), drawn.get(name))
-        for name, value in values.items()
+        name: interval_of(name, value, num_equal, drawn.get(name)) for name, value in values.items()
     }
 
 
-def interval_of(name: str, value: float, num_rows: int, drawn: Floats | None) -> Interval:
+def interval_of(name: str, value: float, num_rows: float, drawn: Floats | None) -> Interval:
     """The interval of a metric from its value in each resample; see `find_intervals`."""
     if name == "accuracy":
         return Interval(value, *wilson(value, num_rows), "wilson")
@@ -82,16 +89,20 @@ def paired_differences(
     before: Predicted,
     after: Predicted,
     resamples: int = RESAMPLES,
+    weights: Floats | None = None,
 ) -> dict[str, Interval]:
     """After less before, of two predictions of the same rows, with the interval of that.
 
     Both sides have the same weights in each resample, so what they share cancels. The
     interval of equal predictions is from 0 to 0.
     """
-    values = [compute_metrics(list(names), task, target, side) for side in (before, after)]
+    sides = (before, after)
+    values = [compute_metrics(list(names), task, target, side, weights) for side in sides]
+    rows = find_counting(weights)
+    target, weights = target[rows], take_weights(weights, rows)
     functions = {}
     for name in names:
-        first, second = (weighted_metric(name, task, target, side) for side in (before, after))
+        first, second = (weighted_metric(name, task, target, side[rows], weights) for side in sides)
         if first is not None and second is not None:
             functions[name] = _difference(first, second)
     drawn = resample(functions, len(target), resamples)
@@ -108,11 +119,15 @@ def _difference(first: Weighted, second: Weighted) -> Weighted:
 
 
 def _functions(
-    names: Sequence[str], task: str, target: npt.NDArray[np.generic], predicted: Predicted
+    names: Sequence[str],
+    task: str,
+    target: npt.NDArray[np.generic],
+    predicted: Predicted,
+    weights: Floats | None,
 ) -> dict[str, Weighted]:
     """The metrics that are resampled, by name."""
     wanted = [name for name in names if name != "accuracy"]
-    found = {name: weighted_metric(name, task, target, predicted) for name in wanted}
+    found = {name: weighted_metric(name, task, target, predicted, weights) for name in wanted}
     return {name: function for name, function in found.items() if function is not None}
 
 
@@ -147,7 +162,7 @@ def _ends(drawn: Floats) -> tuple[float, float] | None:
     return rounded(float(low)), rounded(float(high))
 
 
-def wilson(share: float, num_rows: int) -> tuple[float, float]:
+def wilson(share: float, num_rows: float) -> tuple[float, float]:
     """Wilson's score interval of a share of `num_rows` rows."""
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     scale = 1 + z**2 / num_rows

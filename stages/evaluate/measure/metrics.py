@@ -13,6 +13,7 @@ import numpy.typing as npt
 from stages.common.errors import Problem, UserError, did_you_mean
 from stages.common.files import rounded
 from stages.evaluate.measure.predictions import Predicted, codes_of, probabilities_of
+from stages.evaluate.measure.row_weights import find_counting
 from stages.evaluate.measure.weighted_metrics import Codes, Floats, calibration_error
 
 # Of all others, more is better.
@@ -25,13 +26,18 @@ LESS_IS_BETTER = frozenset(
 
 
 def compute_metrics(
-    names: list[str], task: str, target: npt.NDArray[np.generic], predicted: Predicted
+    names: list[str],
+    task: str,
+    target: npt.NDArray[np.generic],
+    predicted: Predicted,
+    weights: Floats | None = None,
 ) -> dict[str, float]:
     """The metrics `names` in that order.
 
     `target` (rows,) are class codes or values; `predicted` are classes with probabilities, or
     values (rows,). What counts right and wrong rows goes by the predicted class, what judges
-    probabilities by these. Raises UserError for names that the task doesn't have.
+    probabilities by these. `weights` (rows,) say how much a row counts; None: all the same. Raises
+    UserError for names that the task doesn't have.
     """
     known = metrics_of(task)
     problems = []
@@ -42,7 +48,21 @@ def compute_metrics(
             problems.append(Problem(message, key, name, tuple(known), did_you_mean(name, known)))
     if problems:
         raise UserError(*problems)
-    return {name: rounded(float(known[name](target, predicted))) for name in names}
+    if weights is None:
+        return {name: rounded(float(known[name](target, predicted))) for name in names}
+    rows = find_counting(weights)
+    target, predicted, weights = target[rows], predicted[rows], weights[rows]
+    found = {}
+    for index, name in enumerate(names):
+        try:
+            value = known[name](target, predicted, sample_weight=weights)
+        except TypeError as error:
+            if "sample_weight" not in str(error):
+                raise
+            message = f"{name} takes no weights of rows (sample_weight), which prepare.weight gives"
+            raise UserError(Problem(message, f"evaluate.metrics.{index}", name)) from None
+        found[name] = rounded(float(value))
+    return found
 
 
 def check_defined(found: Sequence[Mapping[str, float]]) -> None:
@@ -77,7 +97,8 @@ def _regression() -> dict[str, Callable[..., float]]:
         "rmse": sk.root_mean_squared_error,
         "mae": sk.mean_absolute_error,
         "median_absolute_error": sk.median_absolute_error,
-        "max_error": sk.max_error,
+        # The largest of the rows that count, however much.
+        "max_error": lambda y, p, **_: sk.max_error(y, p),
         "mape": sk.mean_absolute_percentage_error,
         "r2": sk.r2_score,
         "explained_variance": sk.explained_variance_score,
@@ -88,10 +109,10 @@ def _classification() -> dict[str, Callable[..., float]]:
     from sklearn import metrics as sk
 
     def on_classes(metric: Callable[..., float], **options: object) -> Callable[..., float]:
-        return lambda target, predicted: metric(target, codes_of(predicted), **options)
+        return lambda y, predicted, **of_rows: metric(y, codes_of(predicted), **options, **of_rows)
 
-    def on_probabilities(metric: Callable[[Codes, Floats], float]) -> Callable[..., float]:
-        return lambda target, predicted: metric(target, probabilities_of(predicted))
+    def on_probabilities(metric: Callable[..., float]) -> Callable[..., float]:
+        return lambda y, predicted, **of_rows: metric(y, probabilities_of(predicted), **of_rows)
 
     return {
         "accuracy": on_classes(sk.accuracy_score),
@@ -102,29 +123,32 @@ def _classification() -> dict[str, Callable[..., float]]:
         "recall_macro": on_classes(sk.recall_score, average="macro", zero_division=0.0),
         "matthews_corrcoef": on_classes(sk.matthews_corrcoef),
         "cohen_kappa": on_classes(sk.cohen_kappa_score),
-        "log_loss": on_probabilities(lambda y, p: sk.log_loss(y, p, labels=np.arange(p.shape[1]))),
+        "log_loss": on_probabilities(
+            lambda y, p, **w: sk.log_loss(y, p, labels=np.arange(p.shape[1]), **w)
+        ),
         # Of two classes the squared error of one probability, of more the sum over all.
         "brier": on_probabilities(
-            lambda y, p: sk.brier_score_loss(y, p, labels=np.arange(p.shape[1]))
+            lambda y, p, **w: sk.brier_score_loss(y, p, labels=np.arange(p.shape[1]), **w)
         ),
         "ece": on_probabilities(
-            lambda y, p: calibration_error(p.argmax(axis=1) == y, p.max(axis=1))
+            lambda y, p, **w: calibration_error(p.argmax(axis=1) == y, p.max(axis=1), **w)
         ),
         "roc_auc": on_probabilities(_roc_auc),
         "average_precision": on_probabilities(
-            lambda y, p: sk.average_precision_score(
+            lambda y, p, **w: sk.average_precision_score(
                 np.eye(p.shape[1])[y][:, 1:] if p.shape[1] == 2 else np.eye(p.shape[1])[y],
                 p[:, 1:] if p.shape[1] == 2 else p,
+                **w,
             )
         ),
     }
 
 
-def _roc_auc(target: Codes, probabilities: Floats) -> float:
+def _roc_auc(target: Codes, probabilities: Floats, **w: Floats) -> float:
     """Area under the ROC curve; of several classes, the mean of each against the rest."""
     from sklearn.metrics import roc_auc_score
 
     if probabilities.shape[1] == 2:
-        return float(roc_auc_score(target, probabilities[:, 1]))
+        return float(roc_auc_score(target, probabilities[:, 1], **w))
     labels = np.arange(probabilities.shape[1])
-    return float(roc_auc_score(target, probabilities, multi_class="ovr", labels=labels))
+    return float(roc_auc_score(target, probabilities, multi_class="ovr", labels=labels, **w))

@@ -13,6 +13,8 @@ import polars as pl
 from stages.model.calibration import predict_codes
 
 PROBABILITY = "probability_"
+# The column of the weights of rows, where they have some: the third, behind key and target.
+WEIGHT = "weight"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,17 @@ def read_predicted(table: pl.DataFrame) -> Predicted:
     if not probabilities.width:
         return table["prediction"].to_numpy()
     return Classified(read_codes(table["prediction"], class_names(table)), probabilities.to_numpy())
+
+
+def part_weight(table: pl.DataFrame) -> tuple[pl.DataFrame, npt.NDArray[np.float64] | None]:
+    """Rows of `predictions.parquet` without their weights, and these (rows,).
+
+    None: all count the same.
+    """
+    # The key may have any name.
+    if table.columns[2:3] != [WEIGHT]:
+        return table, None
+    return table.drop(WEIGHT), table[WEIGHT].cast(pl.Float64).to_numpy()
 
 
 def class_names(table: pl.DataFrame) -> list[str]:

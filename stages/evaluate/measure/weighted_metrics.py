@@ -15,8 +15,9 @@ from stages.evaluate.measure.predictions import Predicted, codes_of, probabiliti
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.int64]
-# Weights (sets, rows): one byte each, so that rows are brought into another order in the cache.
-Weights = npt.NDArray[np.uint8]
+# Weights (sets, rows): one byte each, so that rows are brought into another order in the cache;
+# numbers with fractions where rows have weights of their own.
+Weights = npt.NDArray[np.uint8] | Floats
 # The metric of each set of weights (sets,); NaN where the rows of a set don't define it.
 Weighted = Callable[[Weights], Floats]
 # For the labels (sets, classes): how often right, how often the target, how often predicted.
@@ -28,7 +29,11 @@ SMALLEST = float(np.finfo(np.float64).eps)
 
 
 def weighted_metric(
-    name: str, task: str, target: npt.NDArray[np.generic], predicted: Predicted
+    name: str,
+    task: str,
+    target: npt.NDArray[np.generic],
+    predicted: Predicted,
+    of_rows: Floats | None = None,
 ) -> Weighted | None:
     """The metric of the rows, each repeated as often as its weight says, as a function of weights.
 
@@ -36,10 +41,16 @@ def weighted_metric(
     about: no `max_error` of theirs exceeds the largest error seen, and the `ece` of a calibrated
     model is noise, to which a resample adds as much again (of 300 intervals of 200 rows, none
     held the true value).
+
+    `of_rows` (rows,) are weights above 0 that the rows have beside it.
     """
     if task == "classification":
-        return _classification(name, target.astype(np.int64), predicted)
-    return _regression(name, target.astype(np.float64), values_of(predicted))
+        function = _classification(name, target.astype(np.int64), predicted)
+    else:
+        function = _regression(name, target.astype(np.float64), values_of(predicted))
+    if function is None or of_rows is None:
+        return function
+    return lambda weights: function(weights * of_rows)
 
 
 def _classification(name: str, target: Codes, predicted: Predicted) -> Weighted | None:
@@ -116,11 +127,12 @@ def _median_of(values: Floats) -> Weighted:
     ordered = values[order]
 
     def median(weights: Weights) -> Floats:
-        upto = weights.take(order, axis=1).cumsum(axis=1, dtype=np.int64)
-        total = upto[:, -1]
+        whole = np.issubdtype(weights.dtype, np.integer)
+        upto = weights.take(order, axis=1).cumsum(axis=1, dtype=np.int64 if whole else np.float64)
+        half = upto[:, -1:] / 2
         # Of an even number of rows the median is the mean of the two in the middle.
-        lower = (upto <= ((total - 1) // 2)[:, None]).sum(axis=1)
-        upper = (upto <= (total // 2)[:, None]).sum(axis=1)
+        lower = (upto < half).sum(axis=1)
+        upper = (upto <= half).sum(axis=1)
         return np.asarray((ordered[lower] + ordered[upper]) / 2)
 
     return median
@@ -184,15 +196,18 @@ def _kappa(counts: Counts) -> Floats:
     return _divide(right.sum(axis=1) / total - by_chance, 1 - by_chance)
 
 
-def calibration_error(right: Bools, probabilities: Floats) -> float:
+def calibration_error(
+    right: Bools, probabilities: Floats, sample_weight: Floats | None = None
+) -> float:
     """Expected calibration error over 15 bins of equal width, by the likeliest class's probability.
 
     It is the mean distance of that probability from the share that is right (Guo et al., 'On
     Calibration of Modern Neural Networks', ICML 2017, equation 3; 15 bins as there).
     """
     bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-    distances = np.bincount(bins, weights=right - probabilities)
-    return float(np.abs(distances).sum() / len(right))
+    weights = np.ones(len(right)) if sample_weight is None else sample_weight
+    distances = np.bincount(bins, weights=(right - probabilities) * weights)
+    return float(np.abs(distances).sum() / weights.sum())
 
 
 def _area_under_roc(hits: Bools, scores: Floats) -> Weighted:

@@ -72,6 +72,7 @@ def write_card(path: Path, facts: Facts) -> None:
             ("parameter", "value"),
             [(code(path), code(value)) for path, value in _flat("train", facts.recipe["train"])],
         ),
+        weighted=_weighted(schema),
         level=f"{LEVEL:.0%}".removesuffix("%"),
         metrics=table(
             ("metric", "value", "low", "high"),
@@ -92,6 +93,12 @@ def _use(schema: Schema) -> str:
     target = code(schema.target.name)
     names = name_all(feature.name for feature in schema.features)
     return f"To predict {what} {target} from {names}, of rows like those of the data."
+
+
+def _weighted(schema: Schema) -> str:
+    if schema.weight is None:
+        return ""
+    return f" Rows count by their weight in {code(schema.weight)}, as they did in the training."
 
 
 def _classes(facts: Facts) -> str:

@@ -14,6 +14,7 @@ from stages.common.files import rounded, write_csv
 from stages.evaluate.measure.bootstrap import SEED
 from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
 from stages.evaluate.measure.predictions import Predicted
+from stages.evaluate.measure.weighted_metrics import Floats
 from stages.features.schema import Array, Feature, Place, Schema
 from stages.model.attribution import attribute
 from stages.model.predictor import Predictor
@@ -39,6 +40,7 @@ def write_importance(
     target: Array,
     score: Score,
     moved: Mapping[str, float],
+    weights: Floats | None = None,
 ) -> None:
     """A line for each column but images: how much worse the metric `name` is without it.
 
@@ -57,8 +59,8 @@ def write_importance(
         sign = 1 if name in LESS_IS_BETTER else -1
 
         def measure(changed: dict[str, Array]) -> float:
-            found = compute_metrics([name], schema.target.task, target[::step], score(changed))
-            return found[name] * sign
+            rows = target[::step], score(changed), None if weights is None else weights[::step]
+            return compute_metrics([name], schema.target.task, *rows)[name] * sign
 
         before, places = measure(thin), schema.places()
         for feature in features:

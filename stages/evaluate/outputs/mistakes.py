@@ -15,6 +15,8 @@ from stages.evaluate.measure.predictions import (
     probability_of,
     values_of,
 )
+from stages.evaluate.measure.row_weights import count_equal, take_weights
+from stages.evaluate.measure.weighted_metrics import Bools, Floats
 from stages.features.schema import Array, Class
 
 MAX_MISTAKES = 100
@@ -27,42 +29,41 @@ OF_CLASSES = ("target", "prediction", "probability", "probability_of_target")
 
 
 def write_classes(
-    path: Path, classes: Sequence[Class] | None, target: Array, predicted: Predicted
+    path: Path,
+    classes: Sequence[Class] | None,
+    target: Array,
+    predicted: Predicted,
+    weights: Floats | None = None,
 ) -> None:
     """A line for each class, with Wilson's intervals; see `compute_metrics` for the arguments.
 
     The shares of a class that no row has, or none is predicted to have, are empty. Of values,
-    the header alone.
+    the header alone. Rows are counted; the shares of rows with weights are shares of these.
     """
     lines: list[tuple[object, ...]] = []
     if classes is not None:
         codes, predicted_codes = target.astype(np.int64), codes_of(predicted)
         for code, name in enumerate(classes):
-            actual, predicted_count = (
-                int((codes == code).sum()),
-                int((predicted_codes == code).sum()),
-            )
-            right = int(((codes == code) & (predicted_codes == code)).sum())
-            f1 = (
-                rounded(2 * right / (actual + predicted_count))
-                if actual + predicted_count
-                else None
-            )
-            lines.append(
-                (
-                    name,
-                    actual,
-                    predicted_count,
-                    *_share(right, actual),
-                    *_share(right, predicted_count),
-                    f1,
-                )
-            )
+            actual, said = codes == code, predicted_codes == code
+            right = _sum(actual & said, weights)
+            both = _sum(actual, weights) + _sum(said, weights)
+            f1 = rounded(2 * right / both) if both else None
+            shares = *_share(right, actual, weights), *_share(right, said, weights)
+            lines.append((name, int(actual.sum()), int(said.sum()), *shares, f1))
     write_csv(path, OF_CLASS, lines)
 
 
-def _share(right: int, of: int) -> tuple[float | None, ...]:
-    return (rounded(right / of), *wilson(right / of, of)) if of else (None, None, None)
+def _sum(rows: Bools, weights: Floats | None) -> float:
+    """The number of the rows, or the sum of their weights."""
+    return float(rows.sum() if weights is None else weights[rows].sum())
+
+
+def _share(right: float, of: Bools, weights: Floats | None) -> tuple[float | None, ...]:
+    whole = _sum(of, weights)
+    if not whole:
+        return (None, None, None)
+    num_equal = count_equal(int(of.sum()), take_weights(weights, np.flatnonzero(of)))
+    return (rounded(right / whole), *wilson(right / whole, num_equal))
 
 
 @dataclass(frozen=True)

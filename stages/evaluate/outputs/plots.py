@@ -35,12 +35,14 @@ def write_plots(
     target: npt.NDArray[np.generic],
     predicted: Predicted,
     uncalibrated: Floats | None = None,
+    weights: Floats | None = None,
 ) -> None:
     """Write all plots; see `compute_metrics` for `target` and `predicted`.
 
     ROC and precision-recall pool the classes (micro average) where there are more than two, and
     are those of the second class where there are two. Calibration is that of the likeliest class;
-    `uncalibrated` are the probabilities (rows, classes) that a temperature has changed.
+    `uncalibrated` are the probabilities (rows, classes) that a temperature has changed. Curves go
+    by the weights of the rows; confusion, residuals and predictions show each row as one.
     """
     rows: dict[str, Iterator[tuple[object, ...]]] = {}
     if classes is None:
@@ -55,22 +57,25 @@ def write_plots(
             for a, p in zip(codes.tolist(), predicted_codes.tolist(), strict=True)
         )
         one_hot = np.eye(len(classes))[codes]
-        hits, probabilities = one_hot[:, 1], all_probabilities[:, 1]
+        hits, probabilities, of_hits = one_hot[:, 1], all_probabilities[:, 1], weights
         if len(classes) > 2:
             hits, probabilities = one_hot.ravel(), all_probabilities.ravel()
-        rows |= _curves(hits, probabilities)
-        rows["calibration"] = _calibration(codes, all_probabilities)
+            of_hits = None if weights is None else weights.repeat(len(classes))
+        rows |= _curves(hits, probabilities, of_hits)
+        rows["calibration"] = _calibration(codes, all_probabilities, weights)
         if uncalibrated is not None:
-            rows["calibration_before"] = _calibration(codes, uncalibrated)
+            rows["calibration_before"] = _calibration(codes, uncalibrated, weights)
     for name, columns in COLUMNS.items():
         write_csv(folder / f"{name}.csv", columns, rows.get(name, iter(())))
 
 
-def _curves(hits: Floats, probabilities: Floats) -> dict[str, Iterator[tuple[object, ...]]]:
+def _curves(
+    hits: Floats, probabilities: Floats, weights: Floats | None
+) -> dict[str, Iterator[tuple[object, ...]]]:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    false_positives, true_positives, _ = roc_curve(hits, probabilities)
-    precision, recall, _ = precision_recall_curve(hits, probabilities)
+    false_positives, true_positives, _ = roc_curve(hits, probabilities, sample_weight=weights)
+    precision, recall, _ = precision_recall_curve(hits, probabilities, sample_weight=weights)
     return {
         "roc": _pairs(*_spread(false_positives, true_positives)),
         "precision_recall": _pairs(*_spread(recall[::-1], precision[::-1])),
@@ -78,15 +83,19 @@ def _curves(hits: Floats, probabilities: Floats) -> dict[str, Iterator[tuple[obj
 
 
 def _calibration(
-    codes: npt.NDArray[np.int64], all_probabilities: Floats
+    codes: npt.NDArray[np.int64], all_probabilities: Floats, weights: Floats | None
 ) -> Iterator[tuple[object, ...]]:
     """The share that is right of the rows whose likeliest class has about this probability."""
     right, probabilities = all_probabilities.argmax(axis=1) == codes, all_probabilities.max(axis=1)
     bins = np.minimum((probabilities * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     for number in range(CALIBRATION_BINS):
-        inside = bins == number
+        inside = bins == number if weights is None else (bins == number) & (weights > 0)
         if inside.any():
-            yield rounded(float(probabilities[inside].mean())), rounded(float(right[inside].mean()))
+            counts = None if weights is None else weights[inside]
+            yield tuple(
+                rounded(float(np.average(values[inside], weights=counts)))
+                for values in (probabilities, right)
+            )
 
 
 def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:

@@ -15,13 +15,23 @@ COLUMNS = ("slice", "rows", "residual", "low", "high")
 MAX_SLICES = 40
 
 
-def mean_residual(residuals: npt.NDArray[np.float64]) -> Interval:
-    """The mean of `residuals` (rows,) with Student's interval; one row has none."""
+def mean_residual(
+    residuals: npt.NDArray[np.float64], weights: npt.NDArray[np.float64] | None = None
+) -> Interval:
+    """The mean of `residuals` (rows,), by their `weights`, with Student's interval.
+
+    One row has none. The error of a weighted mean is that of a ratio of two sums (Cochran, Sampling
+    Techniques, 1977, section 2.11); of equal weights it is that of a mean.
+    """
     num_rows = len(residuals)
-    mean = float(residuals.mean())
+    mean = float(np.average(residuals, weights=weights))
     if num_rows < 2:
         return Interval(rounded(mean))
-    error = float(residuals.std(ddof=1)) / num_rows**0.5
+    if weights is None:
+        error = float(residuals.std(ddof=1)) / num_rows**0.5
+    else:
+        parts = weights * (residuals - mean) / weights.sum()
+        error = float(np.sqrt((parts**2).sum() * num_rows / (num_rows - 1)))
     half = float(stdtrit(num_rows - 1, (1 + LEVEL) / 2)) * error
     return Interval(rounded(mean), rounded(mean - half), rounded(mean + half), "student")
 

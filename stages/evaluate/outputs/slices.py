@@ -15,7 +15,8 @@ from stages.common.files import rounded, write_csv
 from stages.evaluate.measure.bootstrap import Interval, interval_of, resample
 from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
 from stages.evaluate.measure.predictions import Predicted, values_of
-from stages.evaluate.measure.weighted_metrics import weighted_metric
+from stages.evaluate.measure.row_weights import count_equal, take_weights
+from stages.evaluate.measure.weighted_metrics import Floats, weighted_metric
 from stages.evaluate.outputs.residuals import mean_residual
 from stages.features.kind import kind_of
 from stages.features.numbers import Rows, take_column
@@ -53,22 +54,29 @@ def measure_slices(
     parts: Iterable[tuple[str, str, Rows]],
     target: Array,
     scored: Predicted,
+    weights: Floats | None = None,
 ) -> list[Slice]:
-    """The metric `name` on each of `parts`, (column, label, rows); see `compute_metrics`."""
+    """The metric `name` on each of `parts`, (column, label, rows); see `compute_metrics`.
+
+    Rows of weight 0 are none of a slice.
+    """
     task = schema.target.task
     found = []
-    for column, label, rows in parts:
-        actual, predicted = target[rows], scored[rows]
-        function = weighted_metric(name, task, actual, predicted)
+    for column, label, all_rows in parts:
+        rows = all_rows if weights is None else all_rows[weights[all_rows] > 0]
+        if not len(rows):
+            continue
+        actual, predicted, counts = target[rows], scored[rows], take_weights(weights, rows)
+        function = weighted_metric(name, task, actual, predicted, counts)
         if function is None:
-            interval = Interval(compute_metrics([name], task, actual, predicted)[name])
+            interval = Interval(compute_metrics([name], task, actual, predicted, counts)[name])
         else:
             value = rounded(float(function(np.ones((1, len(rows)), np.uint8))[0]))
             drawn = resample({name: function}, len(rows), RESAMPLES)[name]
-            interval = interval_of(name, value, len(rows), drawn)
+            interval = interval_of(name, value, count_equal(len(rows), counts), drawn)
         residual = None
         if task == "regression":
-            residual = mean_residual(actual.astype(np.float64) - values_of(predicted))
+            residual = mean_residual(actual.astype(np.float64) - values_of(predicted), counts)
         found.append(Slice(column, label, len(rows), interval, residual))
     return found
 

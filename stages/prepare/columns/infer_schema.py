@@ -37,7 +37,7 @@ def find_schema(
     features: list[Feature] = []
     problems: list[Problem] = []
     for column in table.iter_columns():
-        if column.name in (params.target, params.key):
+        if column.name in (params.target, params.key, params.weight):
             continue
         said = params.column(column.name)
         is_apart = column.name in params.ties().values() or names_rows(column)
@@ -56,7 +56,13 @@ def find_schema(
         message = f"there are {len(images)} image columns ({', '.join(images)}); a model takes one"
         raise UserError(Problem(message + ": exclude the others", key="prepare.columns"))
     headerless = table.width if table.columns == numbered(table.width) else None
-    return Schema(key=params.key, features=features, target=target, headerless=headerless)
+    return Schema(
+        key=params.key,
+        features=features,
+        target=target,
+        headerless=headerless,
+        weight=params.weight,
+    )
 
 
 def names_rows(column: pl.Series) -> bool:
@@ -76,11 +82,15 @@ def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
     named |= {} if params.key is None else {"prepare.key": params.key}
     named |= {f"prepare.columns.{name}": name for name in params.columns}
     named |= params.ties()
+    named |= {} if params.weight is None else {"prepare.weight": params.weight}
     for key, name in named.items():
         if name not in table.columns:
             message = f"{params.source} has no column '{name}'"
             problems.append(wrong_name(message, name, table.columns, key))
-    if params.key in ("prediction", "target") or str(params.key).startswith("probability_"):
+    taken = (
+        ("prediction", "target") if params.weight is None else ("prediction", "target", "weight")
+    )
+    if params.key in taken or str(params.key).startswith("probability_"):
         message = f"a column '{params.key}' stands beside the key in predictions.parquet"
         message += ": rename the key in the file, or leave it out (null)"
         problems.append(Problem(message, key="prepare.key", value=params.key))
@@ -89,6 +99,7 @@ def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
             problems.append(Problem("the target can't divide the rows", key=key, value=name))
     if params.key == params.target:
         problems.append(Problem("the key can't be the target", key="prepare.key"))
+    problems += params.check_weight()
     if problems:
         raise UserError(*problems)
 

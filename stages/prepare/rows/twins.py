@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from stages.features.schema import Array
+from stages.features.schema import APART, Array
 
 MAX_KEYS_SHOWN = 3
-# What is no feature of a row.
-_APART = ("target", "key")
 
 
 class Twins:
@@ -69,7 +67,7 @@ def _digests(arrays: Mapping[str, Array]) -> pl.Series:
     """A hash of the features of each row, of 64 bits."""
     hashes = []
     for kind, array in arrays.items():
-        if kind in _APART:
+        if kind in APART:
             continue
         if array.ndim > 2:
             found = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in array)

@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="reprise init")
     parser.add_argument("source")
     parser.add_argument("--target", required=True)
-    for name in ("task", "key", "time", "group"):
+    for name in ("task", "key", "time", "group", "weight"):
         parser.add_argument(f"--{name}")
     try:
         found = survey(Options(**vars(parser.parse_args())))

@@ -14,7 +14,8 @@ NUM_EXAMPLES, MAX_EXAMPLE = 3, 20
 class Column:
     """A line of the table that `reprise init` prints.
 
-    `role`: the kind that is learned from, or `key`, `target`, `time`, `group`, `left out`.
+    `role`: the kind that is learned from, or `key`, `target`, `time`, `group`, `weight`,
+    `left out`.
     `setting` is what `prepare.columns` has to say of it; None: nothing. `why` gives the reason.
     """
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from stages.common.errors import UserError, wrong_name
@@ -19,6 +20,7 @@ from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
 from stages.prepare.table.table import in_memory
 from stages.prepare.table.total import stop_at_total
+from stages.prepare.rows.weights import describe_weights, find_weights
 from stages.tools.init import roles
 from stages.tools.init.choose import Choice, Facts, choose
 from stages.tools.init.columns import Column, describe, say_kind
@@ -39,6 +41,7 @@ class Options:
     key: str | None = None
     time: str | None = None
     group: str | None = None
+    weight: str | None = None
 
 
 def survey(options: Options) -> dict[str, Any]:
@@ -69,6 +72,9 @@ def survey(options: Options) -> dict[str, Any]:
     prepare = _prepare_values(columns, options, target, has_gaps=not has_target.all())
     params = PrepareParams.model_validate(prepare | layout.prepare)
     schema = with_written(find_schema(labelled, params), written)
+    if params.weight is not None:
+        rows = has_target.arg_true().to_numpy().astype(np.int64)
+        lines.append(describe_weights(params.weight, find_weights(labelled[params.weight], rows)))
     num_train = count_train(layout, labelled.height, params)
     choices = [*layout.choices, *choose(_facts(schema, labelled, num_train))]
     return {
@@ -101,7 +107,7 @@ def _settings(
         try:
             read_written(table.select(column.name), _as_params(settings, options))
         except UserError as error:
-            if column.name == options.target:
+            if column.name in (options.target, options.weight):
                 raise
             settings[column.name] = "exclude"
             reasons[column.name] = error.problems[0].message
@@ -116,7 +122,7 @@ def _as_params(settings: Mapping[str, str | dict[str, Any]], options: Options) -
 
 def _check_named(table: pl.DataFrame, options: Options) -> None:
     problems = []
-    for option in ("target", "key", "time", "group"):
+    for option in ("target", "key", "time", "group", "weight"):
         name = getattr(options, option)
         if name is not None and name not in table.columns:
             message = f"--{option} {name}: {options.source} has no such column"
@@ -131,7 +137,7 @@ def _look_at(column: pl.Series, table: pl.DataFrame, target: Target, options: Op
     if name == target.name:
         what = "a class" if target.classes is not None else "an amount"
         return describe(column, "target", f"--target; {what}")
-    for option in ("key", "time", "group"):
+    for option in ("key", "time", "group", "weight"):
         if name == getattr(options, option):
             return describe(column, option, f"--{option}")
     if names_rows(column):
@@ -170,7 +176,7 @@ def _left_out(column: pl.Series, why: str, *, is_known: bool = False) -> Column:
 
 def _without_copies(columns: list[Column], table: pl.DataFrame) -> Iterator[Column]:
     """The columns, of which a copy of an earlier one is left out; one key is enough."""
-    learned = [c.name for c in columns if c.role not in (LEFT_OUT, "target")]
+    learned = [c.name for c in columns if c.role not in (LEFT_OUT, "target", "weight")]
     copies = dict(roles.find_copies(table.select(learned)))
     key = next((c.name for c in columns if c.role == "key"), None)
     for column in columns:
@@ -196,6 +202,7 @@ def _prepare_values(
         "columns": {c.name: c.setting for c in columns if c.setting is not None},
         "missing": [],
         "drop_missing_target": has_gaps,
+        "weight": options.weight,
         "image": None,
         "structure": tie or None,
         "split": SPLIT,

@@ -23,7 +23,8 @@ class LocalBatch:
     Of the `global_batch_size` rows of the whole batch, those at `local_rows`; `loss_weight` on
     their mean loss (local rows * processes / batch size) makes the mean that DDP takes of the
     gradients that of the batch. `rows` (global_batch_size,) are the numbers of all of them; `batch`
-    and `target` hold this process's, on the device.
+    and `target` hold this process's, on the device, and so does `weight` (local rows,) where rows
+    have one.
     """
 
     global_batch_size: int
@@ -32,6 +33,7 @@ class LocalBatch:
     rows: Tensor
     batch: Batch
     target: Tensor
+    weight: Tensor | None = None
 
 
 def epoch_batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
@@ -52,8 +54,18 @@ def local_batches(
     parts = [(rows, *shard(len(rows), world)) for rows in order]
     local = [rows if world.size == 1 else rows[part] for rows, part, _ in parts]
     fed = source.feed(local, seed)
-    for (rows, part, factor), (batch, target) in zip(parts, fed, strict=True):
-        yield LocalBatch(len(rows), part, factor, rows, batch, target)
+    weights = _weights_of(source.weight, local)
+    for (rows, part, factor), (batch, target), weight in zip(parts, fed, weights, strict=True):
+        yield LocalBatch(len(rows), part, factor, rows, batch, target, weight)
+
+
+def _weights_of(weight: Tensor | None, steps: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """The weights of each step's rows, on the device; None: rows have none."""
+    if weight is None or not steps:
+        return [None] * len(steps)
+    # All at once: a copy in each step would be one more wait in each.
+    order = torch.cat(list(steps)).to(weight.device)
+    return torch.split(weight[order], [len(rows) for rows in steps])
 
 
 def shard(num_rows: int, world: World) -> tuple[slice, float]:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from stages.common.config import ClassSpec
 from stages.common.errors import Problem, UserError
+from stages.tensors.batch import to_weight
 from stages.features.schema import Array
 from stages.tensors.rows import Rows
 from stages.training.data.seeded_dataset import Collated, Failure, Row, Seeded
@@ -55,12 +56,16 @@ class Steps:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A split whose rows a dataset makes, by itself or in workers. `target` is as prepared."""
+    """A split whose rows a dataset makes, by itself or in workers.
+
+    `target` and `weight` are as prepared.
+    """
 
     dataset: Seeded
     collate: Collated
     target: Tensor
     num_workers: int
+    weight: Tensor | None = None
 
     @property
     def keys(self) -> Array:
@@ -122,7 +127,8 @@ def load_split(named: ClassSpec, rows: Rows, device: torch.device, *, train: boo
     by_row = expected if collate is default_collate else None
     target = torch.from_numpy(np.array(rows.target)).to(device)
     seeded = Seeded(inner, rows.keys, by_row)
-    return Loaded(seeded, Collated(collate, expected), target, num_workers)
+    weight = to_weight(rows.weight, device)
+    return Loaded(seeded, Collated(collate, expected), target, num_workers, weight)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from stages.common.errors import UserError
-from stages.features.schema import Array, Statistics
-from stages.tensors.batch import Batch, finish, size_on_device, take, to_target
+from stages.tensors.batch import Batch, finish, size_on_device, take, to_target, to_weight
+from stages.features.schema import APART, Array, Statistics
 from stages.training.data.source import TensorSource
 from stages.training.device.environment import memory_of
 
@@ -34,7 +34,7 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Mapped:
-    """A split on disk, of which the target alone lies on the device.
+    """A split on disk, of which the target and the weight alone lie on the device.
 
     `features` are memory-mapped arrays by kind, rows first.
     """
@@ -43,6 +43,7 @@ class Mapped:
     statistics: Statistics
     target: Tensor
     keys: Array | None = None
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -111,9 +112,10 @@ class Mapped:
 
 
 def open_split(arrays: dict[str, Array], statistics: Statistics, device: torch.device) -> Mapped:
-    """The split whose memory-mapped arrays these are; its target is read."""
-    features = {kind: array for kind, array in arrays.items() if kind not in ("target", "key")}
-    return Mapped(features, statistics, to_target(arrays, device), arrays["key"])
+    """The split whose memory-mapped arrays these are; its target and weight are read."""
+    features = {kind: array for kind, array in arrays.items() if kind not in APART}
+    target, weight = to_target(arrays, device), to_weight(arrays.get("weight"), device)
+    return Mapped(features, statistics, target, arrays["key"], weight)
 
 
 def read_split(mapped: Mapped) -> TensorSource:
@@ -127,7 +129,7 @@ def read_split(mapped: Mapped) -> TensorSource:
         part = slice(start, start + size)
         for kind, tensor in mapped.take(part)[0].items():
             batch[kind][part] = tensor
-    return TensorSource(batch, mapped.target, mapped.keys)
+    return TensorSource(batch, mapped.target, mapped.keys, mapped.weight)
 
 
 def choose_place(num_bytes: int, device: torch.device, num_sharing: int = 1) -> tuple[str, str]:

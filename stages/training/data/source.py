@@ -14,7 +14,8 @@ from stages.tensors.batch import Batch, take
 class Source(Protocol):
     """The rows to train or validate on, by their number; what is taken lies on the device.
 
-    `target` (rows,) is that of all rows, on the device. `keys` (rows,) name them to a person.
+    `target` and `weight` (rows,) are those of all rows, on the device. `keys` (rows,) name them to
+    a person.
     """
 
     @property
@@ -24,6 +25,10 @@ class Source(Protocol):
     @property
     def keys(self) -> Array | None:
         """Names of the rows (rows,)."""
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The weights of the rows (rows,) float32, of mean 1; None: all count the same."""
 
     def __len__(self) -> int: ...
 
@@ -45,6 +50,7 @@ class TensorSource:
     batch: Batch
     target: Tensor
     keys: Array | None = None
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)

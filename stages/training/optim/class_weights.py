@@ -1,8 +1,9 @@
-"""Weights of the classes in the loss: `train.class_weights`.
+"""Weights in the loss: of the classes, `train.class_weights`, and of rows, `prepare.weight`.
 
 torch's own `weight` divides by the weights of the rows at hand, so the parts of a batch (of
 micro-batches, of processes) would not add up to it. Here it is the mean over rows of weight times
 loss, with weights whose mean over the train rows is 1: the learning rate means what it meant.
+A row whose weight is n has the part in the gradient of an epoch that n of it would have.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,17 +21,21 @@ MAX_RATIO = 1e6
 
 
 def weigh_classes(
-    setting: Literal["balanced"] | Mapping[str, float], classes: Sequence[Class], target: Tensor
+    setting: Literal["balanced"] | Mapping[str, float],
+    classes: Sequence[Class],
+    target: Tensor,
+    of_rows: Tensor | None = None,
 ) -> Tensor:
     """The weight of each class (classes,) in float64, on the CPU.
 
     `target` (rows,) are the codes of the train rows. `balanced`: n / (k * rows of the class), as
     in scikit-learn, of n rows and of k classes that have some. A class that a mapping does not
-    name has 1 beside those that it does. A class without train rows has 1 in the end.
+    name has 1 beside those that it does. A class without train rows has 1 in the end. Of rows with
+    weights, `of_rows` (rows,), the sums of these are what counts.
 
     Raises UserError for weights so far apart that nothing of the lighter rows would be left.
     """
-    counts = torch.bincount(target.cpu(), minlength=len(classes)).double()
+    counts = _count(target, classes, of_rows)
     ones = torch.ones_like(counts)
     if isinstance(setting, str):
         weights = torch.where(counts > 0, 1 / counts, ones)
@@ -62,33 +67,43 @@ def _check_ratio(
     raise UserError(Problem(message, at, f"{setting[name]:g}", (f"at most {MAX_RATIO:g} apart",)))
 
 
-def describe_weights(weights: Tensor, classes: Sequence[Class], target: Tensor) -> list[str]:
-    """Lines for a person on the weights."""
+def _count(target: Tensor, classes: Sequence[Class], of_rows: Tensor | None) -> Tensor:
+    """The rows of each class (classes,) in float64, or the sums of their weights."""
+    weights = None if of_rows is None else of_rows.double().cpu()
+    return torch.bincount(target.cpu(), weights, minlength=len(classes)).double()
+
+
+def describe_weights(
+    weights: Tensor, classes: Sequence[Class], target: Tensor, of_rows: Tensor | None = None
+) -> list[str]:
+    """Lines for a person on the weights of the classes; see `weigh_classes`."""
     lightest, heaviest = int(weights.argmin()), int(weights.argmax())
     lines = [
         f"class weights: {weights[lightest]:.3g} ({yaml_text(classes[lightest])}) to "
         f"{weights[heaviest]:.3g} ({yaml_text(classes[heaviest])}); "
         "the loss of validation has them too"
     ]
-    counts = torch.bincount(target.cpu(), minlength=len(classes)).tolist()
+    counts = _count(target, classes, of_rows).tolist()
     if unseen := [yaml_text(name) for name, n in zip(classes, counts, strict=True) if n == 0]:
         lines.append(f"no train row is of the class {', '.join(unseen)}: its weight is 1")
     return lines
 
 
 class WeightedLoss(nn.Module):
-    """The mean over rows of a row's loss times the weight of its class.
+    """The mean over rows of a row's loss times its weight and the weight of its class.
 
     `loss_fn` gives a loss for each row (rows,); `weights` (classes,) are of its type and lie on
-    its device.
+    its device. None: classes have none.
     """
 
-    def __init__(self, loss_fn: nn.Module, weights: Tensor) -> None:
+    def __init__(self, loss_fn: nn.Module, weights: Tensor | None) -> None:
         super().__init__()
         self.loss_fn = loss_fn
         self.weights = weights
 
-    def forward(self, scores: Tensor, target: Tensor) -> Tensor:
-        """The loss () of `scores` (rows, classes) beside the codes `target` (rows,)."""
-        mean: Tensor = (self.weights[target] * self.loss_fn(scores, target)).mean()
-        return mean
+    def forward(self, scores: Tensor, target: Tensor, of_rows: Tensor | None = None) -> Tensor:
+        """The loss () of `scores` beside `target` (rows,); `of_rows` (rows,) are their weights."""
+        losses: Tensor = self.loss_fn(scores, target)
+        if self.weights is not None:
+            losses = self.weights[target] * losses
+        return (losses if of_rows is None else of_rows * losses).mean()

@@ -19,9 +19,16 @@ NUM_ROWS = 6
 
 
 def make_loss(
-    params: TrainParams, task: str, weights: Tensor | None = None, num_classes: int = NUM_CLASSES
+    params: TrainParams,
+    task: str,
+    weights: Tensor | None = None,
+    num_classes: int = NUM_CLASSES,
+    *,
+    by_row: bool = False,
 ) -> nn.Module:
     """The loss, as a mean over rows; `weights` (classes,) say how much those of each class count.
+
+    With `by_row` each row has a weight of its own, which the loss is called with.
 
     Raises UserError when it isn't one for the task, and for values that it does not take.
     """
@@ -48,7 +55,10 @@ def make_loss(
         message = f"class weights need the loss of each row, and {name} takes no reduction='none'"
         value = str(params.class_weights)
         raise UserError(Problem(message, "train.class_weights", value, ("null",)))
-    if weights is None:
+    if by_row and "reduction" not in inspect.signature(loss_class).parameters:
+        message = f"weights of rows need the loss of each row, and {name} takes no reduction='none'"
+        raise UserError(Problem(message, "prepare.weight", allowed=("null",)))
+    if weights is None and not by_row:
         return loss
     return WeightedLoss(loss_class(**arguments, reduction="none"), weights)
 

@@ -31,16 +31,21 @@ def check_names(
     task: str,
     classes: Sequence[Class] | None = None,
     model: Callable[[], nn.Module] | None = None,
+    *,
+    by_row: bool = False,
 ) -> None:
     """Stop at every wrong name, argument or value before any data is loaded.
 
     `classes` are those of the target, and `model` makes one with the weights that groups name;
-    None: they are not known. Raises UserError with all names and arguments that are wrong.
+    None: they are not known. `by_row`: rows have weights. Raises UserError
+    with all names and arguments that are wrong.
     """
     problems: list[Problem] = []
     resolved: list[Resolved] = []
     checks: list[Callable[[], object]] = [
-        lambda: make_loss(params, task, num_classes=len(classes or ()) or NUM_CLASSES),
+        lambda: make_loss(
+            params, task, num_classes=len(classes or ()) or NUM_CLASSES, by_row=by_row
+        ),
         lambda: resolved.append(resolve("optimizer", params.optimizer)),
         lambda: resolve("schedule", params.schedule),
         lambda: monitored_direction(params, task),

@@ -143,24 +143,27 @@ def accumulate_gradients(
     if step.equal_forwards:
         most = math.ceil(batch.global_batch_size / step.world.size)
     for part in micro_batches(most, size):
-        rows, target, weight = batch.batch, batch.target, batch.loss_weight
+        rows, target, of_rows = batch.batch, batch.target, batch.weight
+        weight = batch.loss_weight
         local_rows = batch.local_rows
         if part is not None:
             weight *= len(range(num_rows)[part]) / num_rows
             # A process without rows takes one row at weight 0, so that all call the model.
             taken = part if weight else slice(1)
             rows, target = take(rows, taken), target[taken]
+            of_rows = None if of_rows is None else of_rows[taken]
             local_rows = to_global_slice(batch, taken)
         step.dropout_rng.begin_step(number, batch.global_batch_size, local_rows)
         with _sync_gradients(step, last=part is None or part.stop >= most):
             rows = rows if step.augment is None else step.augment(rows)
             with step.autocast:
                 scores = step.wrapped_model(rows)
-            loss = step.loss_fn(match_target_shape(scores, target), target)
+            loss = find_loss(step.loss_fn, match_target_shape(scores, target), target, of_rows)
             # Skip a multiplication that changes nothing.
             loss = loss if weight == 1 else loss * weight
             scaled = loss if step.scaler is None else step.scaler.scale(loss)
-            scaled.backward(_poison_if_not_finite(loss) if step.world.size > 1 else None)
+            start = _poison_if_not_finite(loss) if step.world.size > 1 else None
+            scaled.backward(start)  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
@@ -248,6 +251,12 @@ def build_ddp_buckets(step: StepContext, batch: Batch, target: Tensor) -> None:
     step.dropout_rng.end_epoch()
     snapshot.put_back()
     zero_grad(step)
+
+
+def find_loss(loss_fn: nn.Module, scores: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean loss () of some rows, or of their weights (rows,) times their losses."""
+    loss: Tensor = loss_fn(scores, target) if weight is None else loss_fn(scores, target, weight)
+    return loss
 
 
 def match_target_shape(scores: Tensor, target: Tensor) -> Tensor:

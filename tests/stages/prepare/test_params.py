@@ -14,6 +14,7 @@ SECTION = {
     "drop_missing_target": False,
     "structure": None,
     "missing": [],
+    "weight": None,
     "image": None,
     "split": {"seed": 0, "validation": 0.1, "test": 0.2},
     "expectations": None,

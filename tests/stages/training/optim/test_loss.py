@@ -165,6 +165,10 @@ def test_class_weights_need_the_loss_of_each_row(monkeypatch: pytest.MonkeyPatch
         )
     ]
     check_names(train_params(loss={"name": "focal"}, class_weights="balanced"), "classification")
+    with pytest.raises(UserError, match="weights of rows need the loss of each row") as caught:
+        check_names(train_params(loss={"name": "mine"}), "classification", by_row=True)
+    assert [problem.key for problem in caught.value.problems] == ["prepare.weight"]
+    check_names(train_params(loss={"name": "focal"}), "classification", by_row=True)
 
 
 def test_a_loss_for_each_class_is_tried_with_as_many_as_there_are(

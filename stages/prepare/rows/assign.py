@@ -1,0 +1,126 @@
+"""The split of each row of a table, and the rows that are left out of all."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stages.features.schema import Array, Schema
+from stages.formats.reading import Damage
+from stages.prepare.columns.target import encode_classes, find_target
+from stages.prepare.images import Images
+from stages.prepare.params import PrepareParams
+from stages.prepare.rows.duplicates import describe, digest, find_firsts, set_aside, tie
+from stages.prepare.rows.keys import Keys, hash_keys
+from stages.prepare.rows.split import SPLITS, Codes, Rows, Structure, split_rows
+from stages.prepare.rows.structure import find_structure
+from stages.prepare.rows.weights import Weights, check_splits, describe_weights, find_weights
+from stages.prepare.table.table import Mask, Table
+
+# In place of a split: a row without a target, or a copy of another one.
+LEFT_OUT = len(SPLITS)
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """The split of each row of the table by its place in SPLITS, and its weight, (rows,).
+
+    `weights` None: all count the same. `copies` are rows left out, `lines` what there is to say.
+    """
+
+    codes: Codes
+    weights: Weights | None
+    copies: list[Damage] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    def of(self, split: str) -> Mask:
+        """The rows of a split, (rows,)."""
+        return self.codes == SPLITS.index(split)
+
+
+def assign_rows(
+    images: Images, there: Mask | None, schema: Schema, keys: Keys, section: PrepareParams
+) -> Assigned:
+    """Divide the rows of the table, of which those with a target are `there` (None: all).
+
+    Raises UserError for weights that are none, and where a split would be empty.
+    """
+    table, lines, copies = images.table, [], []
+    if section.duplicates == "first":
+        there, copies, lines = _without_copies(images, there, schema, keys)
+    chosen = table if there is None else table.where(there)
+    weights, found = _weigh(images, chosen, schema)
+    structure = find_structure(chosen, section)
+    if section.duplicates == "together":
+        names = np.concatenate(list(key_parts(images, chosen, schema, keys)))
+        firsts = _firsts(chosen, [feature.name for feature in schema.features])
+        structure = tie(structure, firsts, names)
+        lines += describe(firsts, names, "each is in the split of those that it is equal to")
+    codes = _divide(images, there, chosen, schema, keys, section, structure)
+    if weights is not None:
+        check_splits(weights, codes)
+    return Assigned(codes, weights, copies, [*lines, *found])
+
+
+def key_parts(images: Images, table: Table, schema: Schema, keys: Keys) -> Iterator[Array]:
+    """The keys of the rows, part by part."""
+    names = [schema.target.name] if schema.key is None else [schema.key]
+    for part, numbers in table.numbered_parts(names):
+        yield keys.of(part, images.in_source(numbers))
+
+
+def _divide(
+    images: Images,
+    there: Mask | None,
+    chosen: Table,
+    schema: Schema,
+    keys: Keys,
+    section: PrepareParams,
+    structure: Structure,
+) -> Codes:
+    seed = section.split.seed
+    hashes = hash_keys(key_parts(images, chosen, schema, keys), seed, chosen.height)
+    classes = encode_classes(chosen.column_parts(schema.target.name), schema)
+    found = split_rows(hashes, classes, section.split, structure)
+    if there is None:
+        return found
+    codes = np.full(len(there), LEFT_OUT, np.uint8)
+    codes[there] = found
+    return codes
+
+
+def _without_copies(
+    images: Images, there: Mask | None, schema: Schema, keys: Keys
+) -> tuple[Mask, list[Damage], list[str]]:
+    """The rows that are equal to no earlier one; those that are, and a line on them."""
+    table = images.table
+    chosen = table if there is None else table.where(there)
+    rows = _numbers(chosen)
+    names = np.concatenate(list(key_parts(images, chosen, schema, keys)))
+    firsts = _firsts(chosen, [*(f.name for f in schema.features), schema.target.name])
+    copies = set_aside(firsts, images.in_source(rows), names, named=schema.key is not None)
+    kept = np.zeros(sum(table.heights), np.bool_)
+    kept[rows[np.unique(firsts)]] = True
+    # There may be fewer rows of a class now than three splits need.
+    find_target(table.where(kept).column_parts(schema.target.name), schema.target.task)
+    return kept, copies, describe(firsts, names, "left out, in data/prepare/rejected.csv")
+
+
+def _firsts(table: Table, names: list[str]) -> Rows:
+    return find_firsts(np.concatenate([digest(part, names) for part in table.parts(names)]))
+
+
+def _numbers(table: Table) -> Rows:
+    every = np.arange(sum(table.heights))
+    return every if table.rows is None else every[table.rows]
+
+
+def _weigh(images: Images, chosen: Table, schema: Schema) -> tuple[Weights | None, list[str]]:
+    """The weight of each row of the sources, and a line on those that are chosen."""
+    if schema.weight is None:
+        return None, []
+    rows = _numbers(chosen)
+    found = find_weights(chosen.column(schema.weight), images.in_source(rows))
+    weights = np.zeros(sum(chosen.heights))
+    weights[rows] = found
+    return weights, [describe_weights(schema.weight, found)]
