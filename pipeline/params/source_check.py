@@ -71,7 +71,7 @@ def check_source(params: PrepareParams, head: Head) -> list[Problem]:
                 problems[-1] = replace(problems[-1], value=params.column(name).kind)
     if params.key == params.target:
         problems.append(Problem("the key can't be the target", key="prepare.key"))
-    problems += params.check_weight()
+    problems += params.find_conflicts()
     if params.weight is not None and head.columns.get(params.weight) == "array":
         message = f"the weight '{params.weight}' holds arrays, not numbers"
         problems.append(Problem(message, key="prepare.weight", value=params.weight))

@@ -133,6 +133,11 @@ class PrepareParams(Config):
     """A column of numbers that say how much a row counts, in the loss and in the metrics, such as
     `people`: 2 is the row twice, 0 is none of it. It is not learned from. null: all the same.
     """
+    duplicates: Literal["warn", "together", "first"]
+    """What becomes of rows that are equal in every feature. `warn`: those in two splits are counted
+    and told. `together`: they are in one split. `first`: of those with an equal target too the
+    first stays, and `rejected.csv` has the others.
+    """
     image: ImageSize | None
     """The size that image files are brought to, such as `{height: 64, width: 64}`: cut to its shape
     around the middle, and scaled; null: all are of one size.
@@ -165,8 +170,19 @@ class PrepareParams(Config):
         weight = [] if self.weight is None else [self.weight]
         return [self.target, *key, *weight, *self.columns, *self.ties().values()]
 
-    def check_weight(self) -> list[Problem]:
-        """Mistakes in what is said of the weight, by the names of columns alone."""
+    def find_conflicts(self) -> list[Problem]:
+        """Mistakes in keys that exclude each other, by their values alone."""
+        problems = self._check_weight()
+        if self.duplicates == "together" and self.structure is not None and self.structure.time:
+            message = (
+                "the time says which split a row is of, so equal rows of two times can't be kept "
+                "together"
+            )
+            at = "prepare.duplicates"
+            problems.append(Problem(message, at, "together", ("warn", "first")))
+        return problems
+
+    def _check_weight(self) -> list[Problem]:
         name, at = self.weight, "prepare.weight"
         if name is None:
             return []

@@ -25,6 +25,7 @@ MORE = {
     "prepare.source": "../data/README.md",
     "prepare.columns": "columns.md",
     "prepare.weight": "training.md#row-weights",
+    "prepare.duplicates": "columns.md#equal-rows",
     "prepare.expectations": "../data/README.md#what-is-expected-of-a-table",
     "build.model": "own_code.md#a-model",
     "train.micro_batch_size": "training.md#steps",

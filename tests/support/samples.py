@@ -39,6 +39,7 @@ def prepare_params(**changes: object) -> PrepareParams:
         "structure": None,
         "missing": [],
         "weight": None,
+        "duplicates": "warn",
         "image": None,
         "split": {"seed": 0, "validation": 0.2, "test": 0.2},
         "expectations": "none.yaml",

@@ -99,7 +99,7 @@ def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
             problems.append(Problem("the target can't divide the rows", key=key, value=name))
     if params.key == params.target:
         problems.append(Problem("the key can't be the target", key="prepare.key"))
-    problems += params.check_weight()
+    problems += params.find_conflicts()
     if problems:
         raise UserError(*problems)
 

@@ -203,6 +203,7 @@ def _prepare_values(
         "missing": [],
         "drop_missing_target": has_gaps,
         "weight": options.weight,
+        "duplicates": "warn",
         "image": None,
         "structure": tie or None,
         "split": SPLIT,

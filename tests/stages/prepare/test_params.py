@@ -15,6 +15,7 @@ SECTION = {
     "structure": None,
     "missing": [],
     "weight": None,
+    "duplicates": "warn",
     "image": None,
     "split": {"seed": 0, "validation": 0.1, "test": 0.2},
     "expectations": None,

@@ -12,7 +12,7 @@ from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
 from stages.features.schema import load_arrays, read_schema
 from stages.prepare.infer_schema import find_schema
-from stages.prepare.weights import describe_weights, find_weights
+from stages.prepare.rows.weights import describe_weights, find_weights
 from tests.conftest import Project
 from tests.support.samples import prepare_params, run_stages, small_project
 
