@@ -24,7 +24,7 @@ from tests.support.warm import COMMANDS, Warm
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is read by those who need it, never at a program's start.
-LATER = ("PREFECT_API_URL", "REPRISE_", "AWS_", "PET_", "HTTP_PROXY", "http_proxy")
+LATER = ("PREFECT_API_URL", "REPRISE_", "PET_", "HTTP_PROXY", "http_proxy")
 # What a command of a test may take before it counts as hanging.
 TIMEOUT_SECONDS = 300
 SERVER_SECONDS = 120

@@ -47,7 +47,8 @@ def test_a_source_on_s3_is_imported_and_updated(clone: Project, storage: Any) ->
     assert SOURCE in plan
     assert "hidden" not in (clone.path / f"{SOURCE}.dvc").read_text()
     # And a remote there, for what the stages write.
-    clone.run("dvc", "remote", "add", "--default", "store", f"s3://{BUCKET}/dvc")
+    remote = f"[core]\n    remote = store\n['remote \"store\"']\n    url = s3://{BUCKET}/dvc\n"
+    (clone.path / ".dvc/config.local").write_text(remote)
     clone.run("dvc", "push", SOURCE)
     shutil.rmtree(clone.path / ".dvc/cache")
     (clone.path / SOURCE).unlink()
