@@ -13,7 +13,7 @@ from stages.infer.params import InferParams
 from stages.prepare.params import PrepareParams
 
 SHOWN = 8
-# As `stages/prepare/columns/infer_schema.py` guesses a task: whole numbers of few values are classes.
+# As `stages/prepare/columns/target.py` guesses a task: whole numbers of few values are classes.
 MAX_INTEGER_CLASSES = 20
 ROWS_PER_CLASS = 20
 # The names that pandas and Arrow give to the number of a row, which no new table needs.

@@ -40,6 +40,7 @@ from stages.prepare.table.table import Mask, Table, open_table
 from stages.prepare.table.total import stop_at_total
 from stages.runtime.stage import run_stage
 
+
 def prepare(params: Params, out: Path) -> None:
     """Validate, describe, split, fit on train, encode, write."""
     section = params.section("prepare", PrepareParams)

@@ -15,8 +15,7 @@ from stages.formats.images.load import FILES, Loaded, load_column
 from stages.formats.images.new_rows import check_seen
 from stages.formats.reading import Damage
 from stages.prepare.params import PrepareParams
-from stages.prepare.rows.split import Rows
-from stages.prepare.table.table import Table, in_memory
+from stages.prepare.table.table import Rows, Table, in_memory
 
 SOURCE = "prepare.source"
 # Of the rows: more are no stray broken files.

@@ -134,9 +134,9 @@ class PrepareParams(Config):
     `people`: 2 is the row twice, 0 is none of it. It is not learned from. null: all the same.
     """
     duplicates: Literal["warn", "together", "first"]
-    """What becomes of rows that are equal in every feature. `warn`: those in two splits are counted
-    and told. `together`: they are in one split. `first`: of those with an equal target too the
-    first stays, and `rejected.csv` has the others.
+    """Rows that are equal in every feature. `warn`: those in two splits are counted and told.
+    `together`: they are in one split. `first`: of those with an equal target too the first stays,
+    and `rejected.csv` has the others.
     """
     image: ImageSize | None
     """The size that image files are brought to, such as `{height: 64, width: 64}`: cut to its shape

@@ -35,7 +35,7 @@ class Assigned:
 
     def of(self, split: str) -> Mask:
         """The rows of a split, (rows,)."""
-        return self.codes == SPLITS.index(split)
+        return np.equal(self.codes, SPLITS.index(split))
 
 
 def assign_rows(
@@ -45,7 +45,9 @@ def assign_rows(
 
     Raises UserError for weights that are none, and where a split would be empty.
     """
-    table, lines, copies = images.table, [], []
+    table = images.table
+    lines: list[str] = []
+    copies: list[Damage] = []
     if section.duplicates == "first":
         there, copies, lines = _without_copies(images, there, schema, keys)
     chosen = table if there is None else table.where(there)

@@ -53,7 +53,9 @@ def check_splits(weights: Weights, codes: Codes) -> None:
     for code, split in enumerate(SPLITS):
         own = weights[codes == code]
         if not own.any():
-            message = f"all {len(own)} rows of the split '{split}' weigh 0: nothing there would count"
+            message = (
+                f"all {len(own)} rows of the split '{split}' weigh 0: nothing there would count"
+            )
             raise UserError(Problem(message, KEY))
 
 

@@ -18,9 +18,9 @@ from stages.prepare.columns.target import find_target
 from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
+from stages.prepare.rows.weights import describe_weights, find_weights
 from stages.prepare.table.table import in_memory
 from stages.prepare.table.total import stop_at_total
-from stages.prepare.rows.weights import describe_weights, find_weights
 from stages.tools.init import roles
 from stages.tools.init.choose import Choice, Facts, choose
 from stages.tools.init.columns import Column, describe, say_kind

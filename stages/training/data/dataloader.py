@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, default_collate
 
 from stages.common.config import ClassSpec
 from stages.common.errors import Problem, UserError
-from stages.tensors.batch import to_weight
 from stages.features.schema import Array
+from stages.tensors.batch import to_weight
 from stages.tensors.rows import Rows
 from stages.training.data.seeded_dataset import Collated, Failure, Row, Seeded
 from stages.training.data.zoo_datasets import AT, check_dataset, make_dataset

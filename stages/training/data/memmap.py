@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from stages.common.errors import UserError
-from stages.tensors.batch import Batch, finish, size_on_device, take, to_target, to_weight
 from stages.features.schema import APART, Array, Statistics
+from stages.tensors.batch import Batch, finish, size_on_device, take, to_target, to_weight
 from stages.training.data.source import TensorSource
 from stages.training.device.environment import memory_of
 

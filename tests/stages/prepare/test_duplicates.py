@@ -10,8 +10,8 @@ import pytest
 from stages.common.errors import UserError
 from stages.common.files import read_csv
 from stages.features.schema import load_arrays
+from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.rows.duplicates import digest, find_firsts, tie
-from stages.prepare.infer_schema import find_schema
 from stages.prepare.rows.split import Structure
 from tests.conftest import Project
 from tests.support.samples import mixed_table, prepare_params, run_stages, small_project

@@ -11,7 +11,7 @@ import pytest
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
 from stages.features.schema import load_arrays, read_schema
-from stages.prepare.infer_schema import find_schema
+from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.rows.weights import describe_weights, find_weights
 from tests.conftest import Project
 from tests.support.samples import prepare_params, run_stages, small_project
@@ -140,13 +140,13 @@ def test_the_weight_is_written_beside_the_target_and_is_no_feature(tmp_path: Pat
 def test_a_weight_that_is_none_is_told_with_its_rows(values: list[object], says: str) -> None:
     table = pl.DataFrame({"w": values}, strict=False)
     with pytest.raises(UserError, match=re.escape(says)) as caught:
-        find_weights(table, "w", np.arange(10, 14))
+        find_weights(table["w"], np.arange(10, 14))
     assert {problem.key for problem in caught.value.problems} == {"prepare.weight"}
 
 
 def test_equal_weights_tell_as_much_as_their_rows() -> None:
     table = pl.DataFrame({"w": [0.5] * 8})
-    (line,) = describe_weights("w", find_weights(table, "w", np.arange(8)))
+    line = describe_weights("w", find_weights(table["w"], np.arange(8)))
     assert line == "weights in 'w': 0.5 to 0.5; the 8 rows tell as much as 8 of equal weight"
 
 

@@ -11,8 +11,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from stages.features.batch import to_weight
 from stages.features.schema import Statistics, load_arrays
+from stages.tensors.batch import to_weight
 from stages.training.data.batching import epoch_batches, local_batches
 from stages.training.data.memmap import open_split, read_split
 from stages.training.data.source import TensorSource
