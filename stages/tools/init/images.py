@@ -17,7 +17,7 @@ from stages.formats.images.load import find_sizes, propose_size, source_of
 from stages.prepare.images import find_columns, load_images
 from stages.prepare.params import PrepareParams
 from stages.prepare.rows.structure import PARTS
-from stages.prepare.table.table import in_memory
+from stages.prepare.table.table import Table
 from stages.tools.init.choose import Choice
 from stages.tools.init.columns import Column, describe
 
@@ -29,10 +29,12 @@ MAX_SIDE = 96
 class Layout:
     """The table with arrays for image files, and what is known of it before its columns are seen.
 
-    `columns` are those with a role already; `choices` those of the section `prepare`.
+    `looked` are some of its rows, or all. `columns` are those with a role already; `choices` those
+    of the section `prepare`.
     """
 
-    table: pl.DataFrame
+    table: Table
+    looked: pl.DataFrame
     columns: dict[str, Column] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
 
@@ -42,13 +44,16 @@ class Layout:
         return {choice.key.removeprefix("prepare."): choice.value for choice in self.choices}
 
 
-def find_layout(table: pl.DataFrame, params: PrepareParams, notes: list[str]) -> Layout:
-    """Decode the image files that `table` names, at the size that is chosen for them.
+def find_layout(
+    whole: Table, table: pl.DataFrame, params: PrepareParams, notes: list[str]
+) -> Layout:
+    """Decode the image files that a table names, at the size that is chosen for them.
 
-    `params` names source, target and key, and has a split of shares. Lines for a person to read
-    are added to `notes`. Raises UserError where too many files are no images.
+    `table` are some rows of `whole`, or all. `params` names source, target and key, and has a split
+    of shares. Lines for a person to read are added to `notes`. Raises UserError where too many
+    files are no images.
     """
-    source, layout = Path(params.source), Layout(table)
+    source, layout = Path(params.source), Layout(whole, table)
     is_folder = source.is_dir() and find_kind(source) == "images"
     if is_folder and params.key is None and params.target != PATH:
         layout.columns[PATH] = describe(table[PATH], "key", "the place in the folder")
@@ -62,14 +67,15 @@ def find_layout(table: pl.DataFrame, params: PrepareParams, notes: list[str]) ->
     if names := find_columns(table, params):
         folder = source if source.is_dir() else source.parent
         size, why = choose_size(
-            find_sizes([source_of(value, folder) for name in names for value in table[name]])
+            find_sizes([source_of(value, folder) for name in names for value in whole.column(name)])
         )
         image = None if size is None else {"height": size[0], "width": size[1]}
         layout.choices.append(Choice("prepare.image", image, why))
         params = PrepareParams.model_validate(params.model_dump() | {"image": image})
         said = io.StringIO()
         with redirect_stdout(said):
-            layout.table = load_images(in_memory(table), table, params).table.frame()
+            layout.table = load_images(whole, table, params).table
+        layout.looked = layout.table.frame()
         notes += said.getvalue().splitlines()
     return layout
 
@@ -106,7 +112,7 @@ def count_train(layout: Layout, num_rows: int, params: PrepareParams) -> int:
     shares = {"validation": params.split.validation, "test": params.split.test}
     if SPLIT not in layout.columns:
         return round(num_rows * (1 - sum(shares.values())))
-    words = as_category(layout.table[SPLIT]).str.to_lowercase()
+    words = as_category(layout.table.column(SPLIT)).str.to_lowercase()
     parts = [PARTS[word] for word in words.to_list()]
     left = 1 - sum(share for name, share in shares.items() if name in parts)
     absent = sum(share for name, share in shares.items() if name not in parts)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from stages.features.columns import as_category
+from stages.prepare.table.table import Rows
 
 # A name that says that a column names the rows: id, ID, customer_id, rowKey, uuid, index, no.
 _KEY_NAME = re.compile(
@@ -20,20 +21,26 @@ NUM_BINS = 256
 MIN_ROWS = 50
 
 
-def is_key(column: pl.Series) -> bool:
-    """Check whether a column names the rows: one value each, by its name or as their number."""
+def is_key(column: pl.Series, rows: Rows) -> bool:
+    """Check whether a column names the rows: one value each, by its name or as their number.
+
+    `rows` (rows,) are the numbers of the rows.
+    """
     if column.null_count() or not (column.dtype.is_integer() or column.dtype == pl.String):
         return False
     if column.n_unique() < column.len():
         return False
-    return _KEY_NAME.fullmatch(column.name.strip()) is not None or counts_up(column)
+    return _KEY_NAME.fullmatch(column.name.strip()) is not None or counts_up(column, rows)
 
 
-def counts_up(column: pl.Series) -> bool:
-    """Check whether the values go up by one from row to row, from 0 or 1 on."""
+def counts_up(column: pl.Series, rows: Rows) -> bool:
+    """Check whether the values go up by one from row to row, from 0 or 1 on.
+
+    `rows` (rows,) are the numbers of the rows.
+    """
     if not column.dtype.is_integer() or column.is_empty() or column[0] not in (0, 1):
         return False
-    return bool((column.diff().drop_nulls() == 1).all())
+    return not column.null_count() and bool((column - column[0] == pl.Series(rows)).all())
 
 
 def is_constant(column: pl.Series) -> bool:

@@ -7,6 +7,7 @@ import polars as pl
 
 from stages.features.columns import as_category
 from stages.features.schema import Feature, Schema
+from stages.tools.init.counts import Counts
 
 # Of the values, as many must be as today: a few new ones are no alarm.
 MOSTLY = 0.99
@@ -16,19 +17,19 @@ MAX_COLUMNS = 100
 Rule = dict[str, Any]
 
 
-def draft_suite(table: pl.DataFrame, schema: Schema) -> list[Rule]:
+def draft_suite(table: pl.DataFrame, schema: Schema, counts: Counts) -> list[Rule]:
     """Rules that the table of today meets, rows without a target among them.
 
-    Critical is what prepare could not do without: columns, a key for each row, a target. The rest
-    are warnings.
+    `table` has some rows or all, `counts` is of all. Critical is what prepare could not do without:
+    columns, a key for each row, a target. The rest are warnings.
     """
-    rows = {"min_value": max(1, table.height // 2)}
+    rows = {"min_value": max(1, counts.num_rows // 2)}
     rules = [_rule("expect_table_row_count_to_be_between", "warning", **rows)]
     if schema.key is not None:
         rules.append(_about("expect_column_values_to_not_be_null", schema.key, "critical"))
         rules.append(_about("expect_column_values_to_be_unique", schema.key, "critical"))
     target = schema.target
-    if not table[target.name].null_count():
+    if not counts.gaps[target.name]:
         rules.append(_about("expect_column_values_to_not_be_null", target.name, "critical"))
     if target.classes is not None and len(target.classes) <= MAX_VALUES:
         classes = {"value_set": list(target.classes)}
@@ -38,12 +39,12 @@ def draft_suite(table: pl.DataFrame, schema: Schema) -> list[Rule]:
     for feature in schema.features[:MAX_COLUMNS]:
         # Prepare itself counts the images that it can't read.
         if not feature.is_array:
-            rules += _of_feature(feature, table[feature.name])
+            rules += _of_feature(feature, table[feature.name], counts)
     return rules
 
 
-def _of_feature(feature: Feature, column: pl.Series) -> Iterator[Rule]:
-    if column.null_count() == 0:
+def _of_feature(feature: Feature, column: pl.Series, counts: Counts) -> Iterator[Rule]:
+    if not counts.gaps[feature.name]:
         yield _about("expect_column_values_to_not_be_null", feature.name, "warning")
     else:
         yield _about("expect_column_to_exist", feature.name, "critical")

@@ -1,29 +1,31 @@
 """A look at the whole of a source: the role of each column, the task, and what to write."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from stages.common.errors import UserError, wrong_name
-from stages.features.columns import as_category
 from stages.features.schema import Schema, Target
-from stages.formats.read import read_table
 from stages.prepare.columns.doubts import find_doubts, stray_gaps
 from stages.prepare.columns.infer_schema import find_feature, find_schema, names_rows
-from stages.prepare.columns.target import find_target
+from stages.prepare.columns.target import encode_classes, find_target
 from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
 from stages.prepare.rows.weights import describe_weights, find_weights
-from stages.prepare.table.table import in_memory
+from stages.prepare.table.long_table import read_long
+from stages.prepare.table.sample import take_sample
+from stages.prepare.table.table import Mask, Rows, Table, open_table
 from stages.prepare.table.total import stop_at_total
 from stages.tools.init import roles
 from stages.tools.init.choose import Choice, Facts, choose
 from stages.tools.init.columns import Column, describe, say_kind
+from stages.tools.init.counts import MAX_DISTINCT, Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import count_train, find_layout
 from stages.tools.init.suite import draft_suite
 
@@ -49,32 +51,46 @@ def survey(options: Options) -> dict[str, Any]:
 
     Raises UserError for a source that can't be read, and for columns that it does not have.
     """
+    with TemporaryDirectory(prefix="reprise-init-") as folder:
+        return _survey(options, Path(folder))
+
+
+def _survey(options: Options, folder: Path) -> dict[str, Any]:
     notes: list[str] = []
-    table = read_table(Path(options.source), "PATH", notes.append)
-    _check_named(table, options)
-    settings, reasons = _settings(table, options)
+    table = open_table(Path(options.source), "PATH", folder, notes.append)
+    _check_named(table.schema, options)
+    sample = take_sample(table, [])
+    settings, reasons = _settings(sample.table, options)
     params = _as_params(settings, options)
-    table, written, lines = read_written(table, params)
-    stop_at_total(in_memory(table), "PATH")
-    layout = find_layout(table, params, notes)
-    table = layout.table
-    has_target = table[options.target].is_not_null()
-    labelled = table.filter(has_target)
-    target = find_target([labelled[options.target]], options.task or "auto")
+    table, sample, written, lines = read_long(table, sample, params)
+    stop_at_total(table, "PATH")
+    layout = find_layout(table, sample.table, params, notes)
+    table, looked = layout.table, layout.looked
+    counts = count_all(table, looked)
+    if looked.height < table.height:
+        notes.append(f"note: what columns are is judged by {looked.height:,} rows")
+    has_target = _has_target(table, options.target)
+    labelled = table.where(has_target)
+    target = find_target(labelled.column_parts(options.target), options.task or "auto")
+    rows = sample.rows[: looked.height]
+    seen = looked.filter(looked[options.target].is_not_null())
     columns = []
-    for column in table.iter_columns():
+    for column in looked.iter_columns():
         if column.name in reasons:
-            columns.append(_left_out(column, reasons[column.name]))
-            continue
-        line = layout.columns.get(column.name) or _look_at(column, labelled, target, options)
-        columns.append(replace(line, setting=line.setting or settings.get(column.name)))
-    columns = list(_without_copies(columns, table))
+            line = _left_out(column, reasons[column.name])
+        else:
+            known = layout.columns.get(column.name)
+            line = known or _look_at(column, rows, seen, target, options, table)
+            line = replace(line, setting=line.setting or settings.get(column.name))
+        gaps, distinct = counts.gaps[column.name], counts.distinct[column.name]
+        columns.append(replace(line, missing=gaps, distinct=distinct))
+    columns = list(_without_copies(columns, looked, table))
     prepare = _prepare_values(columns, options, target, has_gaps=not has_target.all())
     params = PrepareParams.model_validate(prepare | layout.prepare)
-    schema = with_written(find_schema(labelled, params), written)
+    schema = with_written(find_schema(seen, params, target), written)
     if params.weight is not None:
-        rows = has_target.arg_true().to_numpy().astype(np.int64)
-        lines.append(describe_weights(params.weight, find_weights(labelled[params.weight], rows)))
+        weights = find_weights(labelled.column(params.weight), np.flatnonzero(has_target))
+        lines.append(describe_weights(params.weight, weights))
     num_train = count_train(layout, labelled.height, params)
     choices = [*layout.choices, *choose(_facts(schema, labelled, num_train))]
     return {
@@ -84,12 +100,15 @@ def survey(options: Options) -> dict[str, Any]:
         "columns": [asdict(column) for column in columns],
         "warnings": [
             *(line for column in columns for line in column.warnings),
-            *find_doubts(labelled, schema, params.columns),
+            *find_doubts(seen, schema, params.columns),
         ],
-        "task": {"name": target.task, "why": _why_task(labelled[options.target], target, options)},
+        "task": {
+            "name": target.task,
+            "why": _why_task(seen[options.target], target, options, counts),
+        },
         "choices": [asdict(choice) for choice in choices],
         "values": _values(prepare, choices),
-        "expectations": draft_suite(table, schema),
+        "expectations": draft_suite(looked, schema, counts),
     }
 
 
@@ -120,19 +139,35 @@ def _as_params(settings: Mapping[str, str | dict[str, Any]], options: Options) -
     return PrepareParams.model_validate(values | {"columns": settings, "key": options.key})
 
 
-def _check_named(table: pl.DataFrame, options: Options) -> None:
+def _has_target(table: Table, name: str) -> Mask:
+    """The rows that have a target (rows,)."""
+    return np.concatenate([part.is_not_null().to_numpy() for part in table.column_parts(name)])
+
+
+def _check_named(columns: Collection[str], options: Options) -> None:
     problems = []
     for option in ("target", "key", "time", "group", "weight"):
         name = getattr(options, option)
-        if name is not None and name not in table.columns:
+        if name is not None and name not in columns:
             message = f"--{option} {name}: {options.source} has no such column"
-            problems.append(wrong_name(message, name, table.columns))
+            problems.append(wrong_name(message, name, list(columns)))
     if problems:
         raise UserError(*problems)
 
 
-def _look_at(column: pl.Series, table: pl.DataFrame, target: Target, options: Options) -> Column:
-    """The role of one column, by the first rule that fits."""
+def _look_at(
+    column: pl.Series,
+    rows: Rows,
+    seen: pl.DataFrame,
+    target: Target,
+    options: Options,
+    table: Table,
+) -> Column:
+    """The role of one column, by the first rule that fits.
+
+    `rows` (rows,) are the numbers of its values in the source, `seen` those rows that have a
+    target, `table` is all.
+    """
     name = column.name
     if name == target.name:
         what = "a class" if target.classes is not None else "an amount"
@@ -142,11 +177,11 @@ def _look_at(column: pl.Series, table: pl.DataFrame, target: Target, options: Op
             return describe(column, option, f"--{option}")
     if names_rows(column):
         return _left_out(column, "row labels of pandas or R", is_known=True)
-    if options.key is None and roles.is_key(column):
+    if options.key is None and roles.is_key(column, rows) and is_unique(table, name):
         return describe(column, "key", "one value each, by its name or as their number")
     if roles.is_constant(column):
         return _left_out(column, "one value in every row: nothing to learn")
-    if roles.counts_up(column):
+    if roles.counts_up(column, rows):
         return _left_out(column, "numbers the rows: the order of the file")
     try:
         feature = find_feature(column, Settings())
@@ -157,7 +192,7 @@ def _look_at(column: pl.Series, table: pl.DataFrame, target: Target, options: Op
         return _left_out(
             column, f"{num:,} different texts: categories that say nothing of new rows"
         )
-    share = roles.tells_target(table[name], table[target.name], is_class=target.classes is not None)
+    share = roles.tells_target(seen[name], seen[target.name], is_class=target.classes is not None)
     if share >= roles.COPY:
         return _left_out(column, f"tells the target all alone ({share:.2%} of it): a leak")
     line = describe(column, feature.kind, say_kind(feature, column))
@@ -174,10 +209,10 @@ def _left_out(column: pl.Series, why: str, *, is_known: bool = False) -> Column:
     return line if first == why else replace(line, warnings=[why])
 
 
-def _without_copies(columns: list[Column], table: pl.DataFrame) -> Iterator[Column]:
+def _without_copies(columns: list[Column], looked: pl.DataFrame, table: Table) -> Iterator[Column]:
     """The columns, of which a copy of an earlier one is left out; one key is enough."""
     learned = [c.name for c in columns if c.role not in (LEFT_OUT, "target", "weight")]
-    copies = dict(roles.find_copies(table.select(learned)))
+    copies = dict(find_equal(table, list(roles.find_copies(looked.select(learned)))))
     key = next((c.name for c in columns if c.role == "key"), None)
     for column in columns:
         if column.role == "key" and column.name != key:
@@ -211,20 +246,22 @@ def _prepare_values(
     }
 
 
-def _facts(schema: Schema, table: pl.DataFrame, num_train: int) -> Facts:
-    if schema.target.classes is None:
+def _facts(schema: Schema, table: Table, num_train: int) -> Facts:
+    codes = encode_classes(table.column_parts(schema.target.name), schema)
+    if codes is None:
         return Facts(schema, num_train)
-    counts = as_category(table[schema.target.name]).value_counts()["count"]
-    return Facts(schema, num_train, float(counts.min() or 0) / table.height)  # type: ignore[arg-type]
+    return Facts(schema, num_train, float(np.bincount(codes).min()) / table.height)
 
 
-def _why_task(column: pl.Series, target: Target, options: Options) -> str:
+def _why_task(column: pl.Series, target: Target, options: Options, counts: Counts) -> str:
     if options.task is not None:
         return "--task"
     if target.classes is not None:
         what = "texts" if column.dtype == pl.String else f"{column.dtype}".lower()
         return f"{len(target.classes)} different values ({what})"
-    return f"{column.n_unique():,} different numbers"
+    distinct = counts.distinct[target.name]
+    number = f"more than {MAX_DISTINCT:,}" if distinct is None else f"{distinct:,}"
+    return f"{number} different numbers"
 
 
 def _values(prepare: Mapping[str, Any], choices: list[Choice]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_an_unknown_column_is_told_with_the_nearest(tmp_path: Path) -> None:
     ],
 )
 def test_a_key_names_each_row(name: str, values: list[object], expected: bool) -> None:  # noqa: FBT001
-    assert is_key(pl.Series(name, values)) == expected
+    assert is_key(pl.Series(name, values), np.arange(len(values))) == expected
 
 
 def test_copies_are_the_same_in_each_row() -> None:
