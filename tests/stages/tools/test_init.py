@@ -180,3 +180,26 @@ def test_a_rare_class_moves_the_first_metric() -> None:
         for share in (0.02, 0.4)
     }
     assert first == {0.02: "f1_macro", 0.4: "accuracy"}
+
+
+def test_a_weight_is_written_and_is_no_feature(tmp_path: Path) -> None:
+    people = RANDOM.integers(1, 9, NUM_ROWS)
+    # A copy of the weight may be learned from.
+    found = look(tmp_path, ships(people=people, again=people), weight="people")
+    values = found["values"]
+    assert values["prepare.weight"] == "people"
+    assert line(found, "people")["role"] == "weight"
+    assert line(found, "again")["role"] == "numeric"
+    assert "people" not in values["prepare.columns"]
+    assert any(
+        note.startswith("weights in 'people': 1 to 8; the 400 rows") for note in found["notes"]
+    )
+    assert "people" not in {rule.get("column") for rule in found["expectations"]}
+    with pytest.raises(UserError, match="1 of 400 rows have a negative weight"):
+        look(
+            tmp_path,
+            ships(people=np.where(people * 0 + np.arange(NUM_ROWS) == 7, -1, people)),
+            weight="people",
+        )
+    with pytest.raises(UserError, match="has no such column"):
+        look(tmp_path, ships(), weight="people")

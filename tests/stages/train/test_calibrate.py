@@ -20,6 +20,7 @@ from sklearn import metrics as sk
 from pipeline.params.check import find_problems
 from stages.common.errors import UserError
 from stages.common.files import read_json
+from stages.features.batch import to_weight
 from stages.infer.export.verify import feeds
 from stages.model.calibration import UNCALIBRATED, margins, predict_codes, to_probabilities
 from stages.model.predictor import load_predictor
@@ -291,3 +292,22 @@ def test_a_change_of_it_trains_to_the_same_weights(clone: Project) -> None:
     clone.run("reprise", "predict", "data/raw/digits_new.parquet", "--output", "out.parquet")
     name = "data/infer/predictions.parquet"
     assert (clone.path / "out.parquet").read_bytes() == after[name] != before[name]
+
+
+def test_a_row_of_weight_n_calibrates_as_n_rows_do() -> None:
+    random = np.random.default_rng(3)
+    codes = (random.random(200) < 0.3).astype(np.int64)
+    scores = np.stack([-codes, codes], axis=1) * 2.0 + random.normal(0, 2, (200, 2))
+    copies = random.integers(0, 4, 200)
+    rows = np.repeat(np.arange(200), copies)
+    plain = TensorSource({"numeric": torch.from_numpy(scores[rows])}, torch.from_numpy(codes[rows]))
+    weighted = TensorSource(
+        {"numeric": torch.from_numpy(scores)}, torch.from_numpy(codes), weight=to_weight(copies)
+    )
+    for metric in get_args(ThresholdMetric):
+        asked = CalibrationParams(temperature=True, threshold=metric)
+        found, lines = calibrate(Scores(), weighted, asked)
+        expected, their_lines = calibrate(Scores(), plain, asked)
+        assert found.temperature == pytest.approx(expected.temperature, rel=1e-5)
+        assert found.threshold == pytest.approx(expected.threshold, abs=1e-5)
+        assert lines == their_lines

@@ -47,6 +47,22 @@ def test_a_dataset_that_changes_nothing_trains_to_the_bits_of_the_arrays(
     assert_same(run(load()), run(arrays))
 
 
+def test_rows_of_a_dataset_have_the_weights_that_prepare_wrote(write: Write) -> None:
+    write(PLAIN)
+    plain = run(load())
+    for split in ("train", "validation"):
+        num_rows = len(open_rows(recipe.PREPARED / split))
+        np.save(recipe.PREPARED / split / "weight.npy", np.arange(num_rows) % 4)
+    rows = open_rows(recipe.PREPARED / "train")
+    assert rows.weight is not None
+    assert rows.weight[:5].tolist() == [0, 1, 2, 3, 0]
+    assert "weight" not in rows.arrays
+    weighted = run(load())
+    arrays, _ = load_data(SCHEMA, STATISTICS, CPU)
+    assert_same(weighted, run(arrays))
+    assert weighted.history != plain.history
+
+
 def test_neither_workers_nor_other_draws_change_a_bit(write: Write) -> None:
     write(NOISY)
     alone = run(load())
