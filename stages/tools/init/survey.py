@@ -31,6 +31,8 @@ from stages.tools.init.suite import draft_suite
 
 SPLIT = {"seed": 0, "validation": 0.15, "test": 0.2}
 LEFT_OUT = "left out"
+# Columns that the command line or their names ask for.
+NAMED = ("key", "group", "time")
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ def _without_copies(columns: list[Column], looked: pl.DataFrame, table: Table) -
     for column in columns:
         if column.role == "key" and column.name != key:
             yield replace(column, role=LEFT_OUT, why="names the rows too", setting="exclude")
-        elif column.name in copies:
+        elif column.name in copies and column.role not in NAMED:
             why = f"the same in each row as '{copies[column.name]}'"
             yield replace(column, role=LEFT_OUT, why=why, setting="exclude")
         else:

@@ -16,7 +16,7 @@ from stages.evaluate.measure.weighted_metrics import Floats, weighted_metric
 from stages.evaluate.outputs.residuals import mean_residual
 from stages.evaluate.outputs.slices import measure_slices
 from stages.features.schema import Schema, Target
-from tests.stages.evaluate.test_evaluate import guesses
+from tests.stages.evaluate.measured import guesses
 
 
 def copies(num_rows: int) -> Floats:
