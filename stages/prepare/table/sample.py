@@ -16,7 +16,7 @@ from stages.features.spelling import word_numbers
 from stages.prepare.columns.doubts import GAPS, SENTINELS
 from stages.prepare.table.table import Table
 
-SAMPLE_BYTES = 128 << 20
+SAMPLE_BYTES = 48 << 20
 # Of each column and each kind of thing so many rows bear witness.
 NUM_WITNESSES = 3
 

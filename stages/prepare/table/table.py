@@ -23,7 +23,7 @@ from stages.formats.reading import Damage, Noticed, damage_message
 from stages.formats.suffixes import SUFFIXES
 
 # Of more, the parts lie on the disk.
-MEMORY_BYTES = 256 << 20
+MEMORY_BYTES = 128 << 20
 # Where a table lies on the disk, below the folder that was named for it.
 PARTS = "table"
 

@@ -68,7 +68,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     stop_at_total(table, "PATH")
     layout = find_layout(table, sample.table, params, notes)
     table, looked = layout.table, layout.looked
-    counts = count_all(table, looked)
+    counts = count_all(table)
     if looked.height < table.height:
         notes.append(f"note: what columns are is judged by {looked.height:,} rows")
     has_target = _has_target(table, options.target)
