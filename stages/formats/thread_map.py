@@ -37,6 +37,9 @@ def map_in_order(
     At most one item more than there are threads is held at a time. Ends with the first error, of
     `items` or of `function`.
     """
+    if threads == 1:
+        yield from map(function, items)
+        return
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

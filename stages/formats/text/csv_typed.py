@@ -17,6 +17,8 @@ from stages.formats.text.plain_values import typed
 _READ_AS = (pl.Int64, pl.Float64)
 _LF, _BLANK, _ZERO, _NINE = b"\n 09"
 _PLUS, _MINUS = b"+-"
+WINDOW_BYTES = 1 << 18
+Codes = npt.NDArray[np.uint8]
 
 
 def join_blocks(blocks: Iterable[Block], num_bytes: int) -> Iterator[Block]:
@@ -39,12 +41,22 @@ def is_plain(content: bytes, separator: str) -> bool:
     if b'"' in content or not content.isascii():
         return False
     codes = np.frombuffer(content, np.uint8)
-    ends = (codes == ord(separator)) | (codes == _LF)
-    blanks = (codes <= _BLANK) & ~ends
-    if not blanks.any():
-        return True
-    beside = ends | blanks
-    return not ((blanks[1:] & beside[:-1]) | (blanks[:-1] & beside[1:])).any() and not blanks[0]
+    if not len(codes) or codes[0] <= _BLANK:
+        return False
+    for window in _windows(codes, ahead=1):
+        ends = (window == ord(separator)) | (window == _LF)
+        blanks = (window <= _BLANK) & ~ends
+        if blanks.any():
+            beside = ends | blanks
+            if ((blanks[1:] & beside[:-1]) | (blanks[:-1] & beside[1:])).any():
+                return False
+    return True
+
+
+def _windows(codes: Codes, ahead: int) -> Iterator[Codes]:
+    """The bytes some at a time, as the processor's cache holds them, and `ahead` more."""
+    for start in range(0, len(codes), WINDOW_BYTES):
+        yield codes[start : start + WINDOW_BYTES + ahead]
 
 
 def read_typed(
@@ -87,14 +99,20 @@ def read_typed(
 
 def _with_leading_zeros(content: bytes, separator: str, width: int) -> set[int]:
     """The numbers of the columns in which a text begins with a zero before other digits."""
-    codes = np.frombuffer(content, np.uint8)
-    is_end = (codes == ord(separator)) | (codes == _LF)
-    begins = np.empty(len(codes), np.bool_)
-    begins[0], begins[1:] = True, is_end[:-1]
-    begins[1:] |= begins[:-1] & ((codes[:-1] == _PLUS) | (codes[:-1] == _MINUS))
-    found = begins[:-1] & (codes[:-1] == _ZERO)
-    found &= (codes[1:] >= _ZERO) & (codes[1:] <= _NINE)
-    places: npt.NDArray[np.int64] = np.flatnonzero(found)
-    if not len(places):
+    # A line's end before the first text, so that each has a sign before it.
+    codes = np.frombuffer(b"\n" + content, np.uint8)
+    found = []
+    for number, window in enumerate(_windows(codes, ahead=3)):
+        is_zero = (window[1:-1] == _ZERO) & (window[2:] >= _ZERO) & (window[2:] <= _NINE)
+        places = np.flatnonzero(is_zero) + 1
+        before = window[places - 1]
+        signed = ((before == _PLUS) | (before == _MINUS)) & (places > 1)
+        before = np.where(signed, window[places - 2], before)
+        begins = (before == ord(separator)) | (before == _LF)
+        found.append(places[begins] + number * WINDOW_BYTES)
+    starts = np.concatenate(found)
+    if not len(starts):
         return set()
-    return set((np.searchsorted(np.flatnonzero(is_end), places) % width).tolist())
+    is_end = (codes[1:] == ord(separator)) | (codes[1:] == _LF)
+    ends = np.flatnonzero(is_end)
+    return set((np.searchsorted(ends, starts - 1) % width).tolist())
