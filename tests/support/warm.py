@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,6 +140,9 @@ def _become(command: list[str], folder: str, environment: dict[str, str], output
         sys.argv = [f"{home}/{command[0]}", *command[1:]]
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
         code = _call(COMMANDS[command[0]])
+    except BaseException:
+        # Else an exit code of 1 without a word: what follows ends the process at once.
+        traceback.print_exc()
     finally:
         for end in (atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
             with contextlib.suppress(Exception):
