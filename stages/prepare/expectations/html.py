@@ -3,9 +3,11 @@
 Light and dark, wide and narrow; the same bytes for the same table and outcomes.
 """
 
+from collections.abc import Mapping
 from html import escape
 
 from stages.prepare.expectations.column_profile import Overview, describe
+from stages.prepare.expectations.long.facts import Facts
 from stages.prepare.expectations.result import Outcome, share
 from stages.prepare.expectations.sentences import sentence
 from stages.prepare.table.table import Table
@@ -61,8 +63,17 @@ svg { display: block; width: 100%; height: 2rem; fill: var(--bar); }
 """
 
 
-def render(table: Table, outcomes: list[Outcome], source: str, suite: str) -> str:
-    """The page: the verdict, each expectation with what came of it, each column at a glance."""
+def render(
+    table: Table,
+    outcomes: list[Outcome],
+    source: str,
+    suite: str,
+    facts: Mapping[str, Facts],
+) -> str:
+    """The page: the verdict, each expectation with what came of it, each column at a glance.
+
+    `facts` holds the columns of a table that is not looked at whole.
+    """
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -74,7 +85,7 @@ def render(table: Table, outcomes: list[Outcome], source: str, suite: str) -> st
 <p class="soft">{table.height:,} rows × {len(table.columns):,} columns, held to {_code(suite)}</p>
 {_verdict(outcomes)}
 {_expectations(outcomes)}
-{_overviews(table)}
+{_overviews(table, facts)}
 </main>
 </html>
 """
@@ -122,8 +133,11 @@ def _item(outcome: Outcome) -> str:
     )
 
 
-def _overviews(table: Table) -> str:
-    shown = [describe(table.column(name)) for name in table.columns[:MAX_COLUMNS_SHOWN]]
+def _overviews(table: Table, facts: Mapping[str, Facts]) -> str:
+    shown = [
+        facts[name].overview if name in facts else describe(table.column(name))
+        for name in table.columns[:MAX_COLUMNS_SHOWN]
+    ]
     items = "\n".join(_overview(overview, table.height) for overview in shown)
     rest = len(table.columns) - len(shown)
     note = f'\n<p class="soft">and {rest:,} more</p>' if rest else ""

@@ -31,15 +31,25 @@ class Outcome:
         return "failed" if self.rule.severity == "critical" else "warning"
 
 
-def read_outcome(rule: Rule, result: Any, table: pl.DataFrame) -> Outcome:
-    """The outcome of `rule` from Great Expectations' result of it, in format SUMMARY."""
+def offending_rows(result: Any) -> list[int]:
+    """The numbers of the first rows (from 0) that do not meet the expectation."""
+    if _exception(result.exception_info) is not None:
+        return []
+    return [int(row) for row in result.result.get("partial_unexpected_index_list") or []]
+
+
+def read_outcome(rule: Rule, result: Any, rows: list[int], contents: pl.DataFrame) -> Outcome:
+    """The outcome of `rule` from Great Expectations' result of it, in format SUMMARY.
+
+    `contents` are those of its `offending_rows`.
+    """
     error = _exception(result.exception_info)
     if error is not None:
         return Outcome(rule, passed=False, finding=f"could not be checked: {error}")
     details: Mapping[str, Any] = result.result
     passed = bool(result.success)
     finding = _finding(details) or ("" if passed else "not so")
-    return Outcome(rule, passed, finding, _examples(rule, details, table))
+    return Outcome(rule, passed, finding, _examples(rule, rows, contents))
 
 
 def share(count: int, total: int) -> str:
@@ -103,24 +113,25 @@ def _plain(value: object) -> str:
     return "nothing" if value is None else shorten(value)
 
 
-def _examples(rule: Rule, details: Mapping[str, Any], table: pl.DataFrame) -> tuple[str, ...]:
+def _examples(rule: Rule, rows: list[int], contents: pl.DataFrame) -> tuple[str, ...]:
     """Different offending values, each with the first rows (from 0) that hold it.
 
     From the table: what Great Expectations hands back has been through pandas.
     """
-    rows = [int(row) for row in details.get("partial_unexpected_index_list") or []]
     if not rows:
         return ()
+    own = contents.select(rule.columns.values())
     alike: dict[int, list[int]] = {}
-    contents = table.select(rule.columns.values())[rows].hash_rows()
-    for row, content in zip(rows, contents, strict=True):
-        alike.setdefault(content, []).append(row)
-    shown = [name for name in rule.columns.values() if not is_nested(table.schema[name])]
-    return tuple(_example(table, shown, same) for same in list(alike.values())[:MAX_EXAMPLES])
+    for place, content in enumerate(own.hash_rows()):
+        alike.setdefault(content, []).append(place)
+    shown = own.select(name for name in own.columns if not is_nested(own.schema[name]))
+    return tuple(
+        _example(shown.row(same[0], named=True) if shown.width else {}, [rows[n] for n in same])
+        for same in list(alike.values())[:MAX_EXAMPLES]
+    )
 
 
-def _example(table: pl.DataFrame, columns: list[str], rows: list[int]) -> str:
-    cells = {name: table[rows[0], name] for name in columns}
+def _example(cells: Mapping[str, object], rows: list[int]) -> str:
     texts = {k: repr(v) if isinstance(v, str) else str(v) for k, v in cells.items()}
     where = f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:MAX_ROWS_NAMED]))}"
     where += ", …" if len(rows) > MAX_ROWS_NAMED else ""

@@ -7,7 +7,7 @@ or `warning` (is reported); `description` replaces our sentence about it.
 """
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +66,13 @@ class Rule(BaseModel):
         return {key: name for key, name in named.items() if isinstance(name, str)}
 
 
+def used_columns(rule: Rule, columns: Iterable[str]) -> list[str]:
+    """Those of the table's `columns` that a rule is about, its condition included."""
+    condition = str(rule.arguments.get("row_condition") or "")
+    own = set(rule.columns.values())
+    return [name for name in columns if name in own or name in condition]
+
+
 def read_suite(path: Path) -> tuple[list[Rule | None], list[Problem]]:
     """The rules of a suite in its order, and what is wrong with them so far.
 
@@ -95,21 +102,21 @@ def build_expectations(
     rules: Sequence[Rule | None],
     problems: list[Problem],
     classes: Mapping[str, Any],
-    table: pl.DataFrame,
+    schema: Mapping[str, pl.DataType],
     path: Path,
 ) -> list[Any]:
     """One object of Great Expectations' classes for each rule; its `meta` holds the rule's place.
 
-    `classes` is its registry, name to class. Raises UserError with `problems`, those known so
-    far, and all else that is wrong in the suite: unknown types, arguments and columns, and
-    values that an argument can't take.
+    `classes` is its registry, name to class; `schema` is the table's. Raises UserError with
+    `problems`, those known so far, and all else that is wrong in the suite: unknown types,
+    arguments and columns, and values that an argument can't take.
     """
     problems = list(problems)
     built: list[Any] = []
     for place, rule in enumerate(rules):
         if rule is None:
             continue
-        wrong = _check_names(rule, classes) or _check_columns(rule, table)
+        wrong = _check_names(rule, classes) or _check_columns(rule, schema)
         if not wrong:
             arguments = {name: _as_argument(value) for name, value in rule.arguments.items()}
             _name_whole_numbers(arguments)
@@ -164,14 +171,12 @@ def _check_names(rule: Rule, classes: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def _check_columns(rule: Rule, table: pl.DataFrame) -> list[Problem]:
+def _check_columns(rule: Rule, schema: Mapping[str, pl.DataType]) -> list[Problem]:
     problems = []
     for key, name in rule.columns.items():
-        kind = table.schema.get(name)
+        kind = schema.get(name)
         if kind is None and rule.type != "expect_column_to_exist":
-            problems.append(
-                wrong_name(f"the table has no column '{name}'", name, table.columns, key)
-            )
+            problems.append(wrong_name(f"the table has no column '{name}'", name, schema, key))
         elif kind is not None and is_nested(kind) and rule.type not in FOR_NESTED:
             message = f"'{name}' holds {kind}: '{rule.type}' can say nothing about it"
             problems.append(Problem(message, key, allowed=FOR_NESTED))

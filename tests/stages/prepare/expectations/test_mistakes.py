@@ -96,10 +96,10 @@ def test_the_suite_of_another_table_is_one_edit_of_params() -> None:
         for name in ("id", "image")
     ]
     table = pl.DataFrame({"Age": [1, 2]})
-    first, *_ = _of_other_table(error, rules, table, SUITE).problems
+    first, *_ = _of_other_table(error, rules, table.columns, SUITE).problems
     assert first.key == "prepare.expectations"
     assert "'id', 'image'" in first.message
     assert "null" in first.allowed
     # One that is misspelt is mended in the suite.
     right = pl.DataFrame({"id": [1], "picture": [2]})
-    assert _of_other_table(error, rules, right, SUITE) is error
+    assert _of_other_table(error, rules, right.columns, SUITE) is error
