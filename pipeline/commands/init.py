@@ -1,10 +1,9 @@
 """A user's own data: what is in it, and a `params.yaml` that trains on it."""
 
-import io
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 import click
 
 from pipeline.commands.recipe import stop_at_unsaved_edits
+from pipeline.commands.suite_file import suite_text
 from pipeline.common.atomic import write_whole
 from pipeline.common.bring_in import is_address, tell_address, tell_path
 from pipeline.common.git import try_git
 from pipeline.common.programs import python
-from pipeline.params.template import fill_template, flow_map
+from pipeline.params.template import fill_template
 from stages.common.errors import UserError
 from stages.common.params import PARAMS
 
@@ -65,7 +65,8 @@ def init(
         stop_at_unsaved_edits(text, f"reprise init {source} … --force")
     kept = suite.exists()
     if not kept:
-        write_whole(suite, _suite_text(source, found["expectations"]))
+        title = f"{source.name} as `reprise init` found it"
+        write_whole(suite, suite_text(title, found["expectations"]))
     write_whole(PARAMS, text)
     if not as_json:
         _say_next(source, suite, kept=kept)
@@ -104,20 +105,6 @@ def _survey(source: Path, options: Mapping[str, str | None]) -> dict[str, Any]:
         raise SystemExit(done.returncode)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def _suite_text(source: Path, rules: Iterable[Mapping[str, Any]]) -> str:
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.width = 4096
-    text = io.StringIO()
-    yaml.dump([flow_map(dict(rule)) for rule in rules], text)
-    return (
-        f"# {source.name} as `reprise init` found it: a draft. `type` and the arguments are\n"
-        "# Great Expectations' own; severity: critical stops the stage prepare, warning is told."
-        f"\n{text.getvalue()}"
-    )
 
 
 def _show(found: Mapping[str, Any]) -> None:

@@ -16,12 +16,16 @@ MAX_ROWS_NAMED = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """One result: what was found, if there is anything to say, and examples of what offends."""
+    """One result: what was found, if there is anything to say, and examples of what offends.
+
+    `place` is the rule's in its suite.
+    """
 
     rule: Rule
     passed: bool
     finding: str = ""
     examples: tuple[str, ...] = ()
+    place: int = 0
 
     @property
     def status(self) -> Status:

@@ -3,7 +3,8 @@
 A critical one that is not met stops the stage; a warning is printed.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,39 +28,59 @@ FAILED_PAGE = Path(".reprise/expectations.html")
 MAX_FAILURES_SHOWN = 5
 MAX_WARNINGS_SHOWN = 10
 MAX_EXAMPLES_PRINTED = 3
+PAGE = "expectations.html"
 
 
-def check_expectations(table: Table, suite: Path | None, source: str, folder: Path) -> None:
-    """Hold `table`, read from `source`, to `suite`; write expectations.json and .html.
+@dataclass(frozen=True)
+class OtherTable:
+    """Another table than the one that prepare reads; `leaves_out` tells rules not meant for it."""
+
+    leaves_out: Callable[[Rule], bool]
+
+
+def check_expectations(
+    table: Table,
+    suite: Path | None,
+    source: str,
+    folder: Path,
+    other: OtherTable | None = None,
+) -> list[Outcome]:
+    """Hold `table`, read from `source`, to `suite`; write expectations.json and .html to `folder`.
 
     None expects nothing. Prints a line for each warning. Raises UserError for a suite that is
-    wrong, and when something critical is not met; the page is then `.reprise/expectations.html`.
+    wrong, and when something critical is not met; the page is then `.reprise/expectations.html`,
+    or of another table than prepare's that of its folder.
     """
     outcomes: list[Outcome] = []
     facts: Mapping[str, Facts] = {}
     rules, problems = ([], []) if suite is None else read_suite(suite)
-    expectations = [] if suite is None or not rules else _build(rules, problems, table, suite)
-    whole_rules = [rule for rule in rules if rule is not None]
+    if other is not None:
+        rules = [None if rule is None or other.leaves_out(rule) else rule for rule in rules]
+    there = [rule for rule in rules if rule is not None]
+    expectations: list[Any] = []
+    if suite is not None and (there or problems):
+        expectations = _build(rules, problems, table, suite)
     if not is_short(table):
         # Of a table in memory, the page has each column whole.
         shown = [] if table.is_whole else table.columns[:MAX_COLUMNS_SHOWN]
-        facts = facts_for(table, whole_rules, shown)
+        facts = facts_for(table, there, shown)
     if expectations:
-        outcomes = _judge(table, whole_rules, expectations, facts)
+        outcomes = _judge(table, there, expectations, facts)
     warned = [outcome for outcome in outcomes if outcome.status == "warning"]
     for outcome in warned[:MAX_WARNINGS_SHOWN]:
         print(f"warning  {_one_line(outcome)}")
     if len(warned) > MAX_WARNINGS_SHOWN:
         print(f"warning  and {len(warned) - MAX_WARNINGS_SHOWN} more of {suite}")
     page = render(table, outcomes, source, str(suite or "nothing"), facts)
+    failed_page = FAILED_PAGE if other is None else folder / PAGE
     if any(outcome.status == "failed" for outcome in outcomes):
-        FAILED_PAGE.parent.mkdir(exist_ok=True)
-        FAILED_PAGE.write_text(page, encoding="utf-8")
+        failed_page.parent.mkdir(exist_ok=True)
+        failed_page.write_text(page, encoding="utf-8")
         assert suite is not None
-        raise _stop(outcomes, suite, source)
+        raise _stop(outcomes, suite, source, failed_page)
     # The page of an earlier failure would now tell what is no longer so.
-    FAILED_PAGE.unlink(missing_ok=True)
-    (folder / "expectations.html").write_text(page, encoding="utf-8")
+    failed_page.unlink(missing_ok=True)
+    (folder / PAGE).write_text(page, encoding="utf-8")
     counts = {
         "rows": table.height,
         "columns": len(table.columns),
@@ -68,6 +89,7 @@ def check_expectations(table: Table, suite: Path | None, source: str, folder: Pa
         "warnings": len(warned),
     }
     write_json(folder / "expectations.json", counts)
+    return outcomes
 
 
 def _build(
@@ -95,8 +117,9 @@ def _judge(
     numbers = np.array([row for own in rows for row in own], np.int64)
     taken = take_rows(table, named, numbers) if numbers.size else pl.DataFrame()
     outcomes, start = [], 0
-    for rule, result, own in zip(rules, results, rows, strict=True):
-        outcomes.append(read_outcome(rule, result, own, taken[start : start + len(own)]))
+    for rule, expectation, result, own in zip(rules, expectations, results, rows, strict=True):
+        outcome = read_outcome(rule, result, own, taken[start : start + len(own)])
+        outcomes.append(replace(outcome, place=expectation.meta["place"]))
         start += len(own)
     return outcomes
 
@@ -139,17 +162,18 @@ def _one_line(outcome: Outcome) -> str:
     return text
 
 
-def _stop(outcomes: list[Outcome], suite: Path, source: str) -> UserError:
-    failed = [(place, o) for place, o in enumerate(outcomes) if o.status == "failed"]
+def _stop(outcomes: list[Outcome], suite: Path, source: str, page: Path) -> UserError:
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     problems: list[Problem | str] = [
         f"{source} does not meet {suite}: {len(failed)} critical of {len(outcomes)} failed"
     ]
-    for place, outcome in failed[:MAX_FAILURES_SHOWN]:
-        problems.append(Problem(_one_line(outcome), key=f"{place}.type", file=str(suite)))
+    for outcome in failed[:MAX_FAILURES_SHOWN]:
+        problems.append(Problem(_one_line(outcome), key=f"{outcome.place}.type", file=str(suite)))
     if len(failed) > MAX_FAILURES_SHOWN:
         problems.append(f"and {len(failed) - MAX_FAILURES_SHOWN} more")
+    named = f"{source} (prepare.source)" if page == FAILED_PAGE else source
     problems.append(
-        f"all of them, and every column at a glance: {FAILED_PAGE}\n"
-        f"correct {source} (prepare.source), or say in {suite} what you really expect"
+        f"all of them, and every column at a glance: {page}\n"
+        f"correct {named}, or say in {suite} what you really expect"
     )
     return UserError(*problems)

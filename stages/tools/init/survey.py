@@ -22,12 +22,12 @@ from stages.prepare.table.long_table import read_long
 from stages.prepare.table.sample import take_sample
 from stages.prepare.table.table import Mask, Rows, Table, open_table
 from stages.prepare.table.total import stop_at_total
+from stages.tools.expect.draft import draft_suite
 from stages.tools.init import roles
 from stages.tools.init.choose import Choice, Facts, choose
 from stages.tools.init.columns import Column, describe, say_kind
 from stages.tools.init.counts import MAX_DISTINCT, Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import count_train, find_layout
-from stages.tools.init.suite import draft_suite
 
 SPLIT = {"seed": 0, "validation": 0.15, "test": 0.2}
 LEFT_OUT = "left out"
@@ -110,7 +110,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         },
         "choices": [asdict(choice) for choice in choices],
         "values": _values(prepare, choices),
-        "expectations": draft_suite(looked, schema, counts),
+        "expectations": draft_suite(table, schema),
     }
 
 

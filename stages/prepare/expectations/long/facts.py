@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -37,7 +38,7 @@ class Facts:
     """A column of `height` rows; `missing` are gaps and NaN.
 
     `has_gaps`: not all that is missing is NaN. `counts` (value, count) are the different values,
-    of which some columns have too many.
+    of which some columns have too many; `ends` are the least and the greatest finite number.
     """
 
     height: int
@@ -45,6 +46,7 @@ class Facts:
     has_gaps: bool
     overview: Overview
     counts: pl.DataFrame | None = None
+    ends: tuple[Any, Any] | None = None
 
 
 def take_facts(
@@ -142,14 +144,21 @@ class _Taker:
         elif self._is_text and texts is not None:
             facts = value_facts(texts, self._num_values)
         overview = Overview(self._name, shorten(self._dtype), self._missing, facts, bars)
-        return Facts(self._height, self._missing, self._has_gaps, overview, counts)
+        known = (self._height, self._missing, self._has_gaps, overview, counts)
+        return Facts(*known, self._number_ends())
+
+    def _number_ends(self) -> tuple[Any, Any] | None:
+        if not self._is_number or not self._ends:
+            return None
+        ends = pl.concat(self._ends)
+        return ends.min(), ends.max()
 
     def _number_facts(self) -> Shown:
         infinite = self._num_values - self._num_finite
-        if not self._ends:
+        ends = self._number_ends()
+        if ends is None:
             return number_facts(None, infinite)
-        ends = pl.concat(self._ends)
-        low, high = ends.min(), ends.max()
+        low, high = ends
         return number_facts((low, self._total / self._num_finite, high), infinite)
 
 

@@ -11,6 +11,8 @@ from stages.prepare.expectations.great import Engine
 from stages.prepare.expectations.long.facts import COUNT, VALUE, Facts
 from stages.prepare.expectations.long.pieces import pieces
 from stages.prepare.expectations.long.repeats import Repeats, find_repeats, plain_rows
+from stages.prepare.expectations.pandas_frame import to_pandas
+from stages.prepare.expectations.suite import Rule
 from stages.prepare.table.table import Table
 
 _SUMS = {"column.mean", "column.sum", "column.standard_deviation"}
@@ -23,18 +25,27 @@ _SETS = {
     for count in ("", ".count")
 }
 _GAPS = {"column.non_null_proportion"}
-KNOWN = _SUMS | _ENDS | _NUMBERS_OF_VALUES | _MODES | _SETS | _GAPS
-# Those for which the different values are counted.
-OF_VALUES = _NUMBERS_OF_VALUES | _MODES | _SETS
+_SHARES = {"column.value_counts", "column_values.nonnull.count"}
+_KNOWN = _SUMS | _ENDS | _NUMBERS_OF_VALUES | _MODES | _SETS | _GAPS | _SHARES
+_DIVERGENCE = "expect_column_kl_divergence_to_be_less_than"
+
+
+def metrics_of(rule: Rule, expectation: Any) -> set[str]:
+    """The metrics that a verdict needs of a column; none for a rule that is not about one."""
+    if rule.type == _DIVERGENCE and "values" in (rule.arguments.get("partition_object") or {}):
+        return set(_SHARES)
+    return set(getattr(expectation, "metric_dependencies", ()))
 
 
 def can_measure(metrics: Collection[str], dtype: pl.DataType) -> bool:
     """Check whether all of `metrics` of a column can be found from its parts."""
-    if not metrics or set(metrics) - KNOWN:
+    if not metrics or set(metrics) - _KNOWN:
         return False
     is_number = dtype.is_numeric() and dtype not in (pl.Int128, pl.UInt128)
     if set(metrics) & _SUMS:
         return is_number
+    if set(metrics) & _SHARES:
+        return dtype == pl.String or dtype.is_integer()
     if set(metrics) & _ENDS:
         return is_number or dtype.is_temporal() or dtype == pl.String
     return not isinstance(dtype, pl.Categorical | pl.Enum)
@@ -88,7 +99,23 @@ class Figures:
             found |= Engine(self._modes(name), self.gaps).measure(expectation)
         if wanted & _SETS:
             found |= Engine(self._values(name), self.gaps).measure(expectation)
+        if wanted & _SHARES:
+            found |= self._shares(name, expectation)
         return found
+
+    def _shares(self, name: str, expectation: Any) -> dict[str, Any]:
+        facts = self.facts[name]
+        if facts.counts is None:
+            return Engine(self.table.column(name).to_frame(), self.gaps).measure(expectation)
+        import pandas as pd
+
+        counts = facts.counts.sort(VALUE)
+        values = to_pandas(counts.select(pl.col(VALUE)), self.gaps)[VALUE]
+        index = pd.Index(values, name="value")
+        return {
+            "column.value_counts": pd.Series(counts[COUNT].to_numpy(), index, name="count"),
+            "column_values.nonnull.count": facts.height - facts.missing,
+        }
 
     def _count(self, name: str) -> dict[str, float]:
         facts = self.facts[name]

@@ -14,12 +14,12 @@ import polars as pl
 from stages.prepare.expectations.great import Engine, not_checked, quiet
 from stages.prepare.expectations.long.counting import Counting
 from stages.prepare.expectations.long.facts import Facts, take_facts
-from stages.prepare.expectations.long.figures import Figures, can_measure
+from stages.prepare.expectations.long.figures import Figures, can_measure, metrics_of
 from stages.prepare.expectations.suite import Rule, used_columns
 from stages.prepare.table.table import Table
 
 _OF_TABLE = re.compile("expect_table_|expect_column_to_exist|expect_column_type_to_be")
-_OF_VALUES = re.compile("distinct|unique_value|most_common")
+_OF_VALUES = re.compile("distinct|unique_value|most_common|divergence")
 
 
 def judge_long(
@@ -68,15 +68,15 @@ class _Judge:
                 found[place] = not_checked(error)
         needs: dict[str, set[str]] = {}
         for place, name in measured.items():
-            needs.setdefault(name, set()).update(expectations[place].metric_dependencies)
+            needs.setdefault(name, set()).update(metrics_of(rules[place], expectations[place]))
         self._figures.take(needs)
         for place, name in measured.items():
-            found[place] = self._judge_column(expectations[place], name)
+            found[place] = self._judge_column(rules[place], expectations[place], name)
         found |= self._counting.finish()
         return [found[place] for place in range(len(rules))]
 
     def _can_measure(self, rule: Rule, expectation: Any, names: list[str]) -> bool:
-        metrics = getattr(expectation, "metric_dependencies", ())
+        metrics = metrics_of(rule, expectation)
         is_plain = len(names) == 1 and not rule.arguments.get("row_condition")
         return is_plain and can_measure(metrics, self._table.schema[names[0]])
 
@@ -86,9 +86,9 @@ class _Judge:
             values["table.row_count"] = self._table.height
         return self._head.judge(expectation, values)
 
-    def _judge_column(self, expectation: Any, name: str) -> Any:
+    def _judge_column(self, rule: Rule, expectation: Any, name: str) -> Any:
         try:
-            values = self._figures.measure(name, expectation, expectation.metric_dependencies)
+            values = self._figures.measure(name, expectation, metrics_of(rule, expectation))
             return self._head.judge(expectation, values)
         except Exception as error:
             return not_checked(error)

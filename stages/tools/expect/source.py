@@ -1,0 +1,75 @@
+"""A table as prepare reads it: the source of `params.yaml`, or other rows of its kind."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from stages.common.config import validate
+from stages.common.params import PARAMS
+from stages.common.yamlfile import read_yaml
+from stages.features.schema import Schema
+from stages.prepare.columns.infer_schema import SOURCE, find_schema
+from stages.prepare.columns.target import find_target
+from stages.prepare.columns.written import with_written
+from stages.prepare.images import load_images
+from stages.prepare.params import PrepareParams
+from stages.prepare.table.long_table import read_long
+from stages.prepare.table.sample import take_sample
+from stages.prepare.table.table import Table, open_table
+
+# Of a table that memory does not hold, the parts lie here meanwhile.
+FOLDER = Path(".reprise")
+PATH = "PATH"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table, and what prepare needs to say what its columns are."""
+
+    table: Table
+    schema: Schema | None
+
+
+def read_section() -> PrepareParams:
+    """The section `prepare` of `params.yaml`. Raises UserError for what is wrong in it."""
+    tree = read_yaml(PARAMS)
+    return validate(PrepareParams, (tree or {}).get("prepare"), at="prepare")
+
+
+@contextmanager
+def open_source(section: PrepareParams, path: Path | None, *, described: bool) -> Iterator[Source]:
+    """The rows of `path`, or of the section's source; `described`: with their schema.
+
+    What prepare would say of them goes to standard error. Raises UserError for what can't be read.
+    """
+    key = SOURCE if path is None else PATH
+    section = section if path is None else section.model_copy(update={"source": str(path)})
+    FOLDER.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=FOLDER, prefix="expect-") as folder:
+        with redirect_stdout(sys.stderr):
+            raw = open_table(Path(section.source), key, Path(folder), expected=section.named)
+            raw, sample, written, lines = read_long(raw, take_sample(raw, section.words), section)
+            for line in lines:
+                print(line)
+            images = load_images(raw, sample.table, section)
+            schema = None
+            if described:
+                labelled = _with_target(images.table, section.target)
+                target = find_target(labelled.column_parts(section.target), section.task)
+                own = take_sample(labelled, section.words)
+                found = find_schema(own.table, section, target, own.rows)
+                schema = images.describe(with_written(found, written))
+        yield Source(images.table, schema)
+
+
+def _with_target(table: Table, target: str) -> Table:
+    """The rows that have a target, where it is a column at all."""
+    if target not in table.columns:
+        return table
+    there = np.concatenate([part.is_not_null().to_numpy() for part in table.column_parts(target)])
+    return table if there.all() else table.where(there)
