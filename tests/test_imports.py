@@ -66,6 +66,8 @@ EDGES = {
         "stages.runtime",
         *(f"stages.{stage}.params" for stage in STAGES if stage != "train"),
         "stages.evaluate.outputs.markdown",
+        # What a suite may name beside columns.
+        "stages.prepare.expectations.fact_names",
         # A kind of column, for JSON values; the sections, its name.
         "stages.features.kind",
         "stages.features.kinds",

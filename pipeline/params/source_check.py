@@ -10,6 +10,7 @@ from stages.common.config import get_path
 from stages.common.errors import Problem, UserError, did_you_mean, shorten, wrong_name
 from stages.common.yamlfile import read_yaml
 from stages.infer.params import InferParams
+from stages.prepare.expectations.fact_names import split_fact
 from stages.prepare.params import PrepareParams
 
 SHOWN = 8
@@ -117,7 +118,8 @@ def check_expected(params: PrepareParams, head: Head) -> list[Problem]:
         for key in COLUMN_KEYS if isinstance(rule, Mapping) and _needs_columns(rule) else ():
             value = rule.get(key)
             named |= dict.fromkeys(v for v in (value if isinstance(value, list) else [value]) if v)
-    absent = [str(name) for name in named if name not in head.columns]
+    there = head.columns
+    absent = [str(n) for n in named if n not in there and not split_fact(str(n), there)]
     if not absent:
         return []
     message = (

@@ -26,7 +26,7 @@ from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import SOURCE, find_schema, names_rows
 from stages.prepare.columns.target import encode_target, find_target
 from stages.prepare.columns.written import with_written
-from stages.prepare.expectations.run import check_expectations
+from stages.prepare.expectations.run import check_expectations, check_files
 from stages.prepare.fit import fit_schema, fit_statistics, tell
 from stages.prepare.images import Images, load_images
 from stages.prepare.params import PrepareParams
@@ -58,10 +58,11 @@ def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
     for line in lines:
         print(line)
     stop_at_total(raw, SOURCE)
+    suite = None if section.expectations is None else Path(section.expectations)
+    of_files = check_files(raw, suite, Path(section.source))
     images = load_images(raw, sample.table, section)
     table = images.table
-    suite = None if section.expectations is None else Path(section.expectations)
-    check_expectations(table, suite, section.source, out)
+    check_expectations(table, suite, section.source, out, of_files)
 
     there = _rows_with_target(table, section)
     labelled = table if there is None else table.where(there)

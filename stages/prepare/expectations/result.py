@@ -45,7 +45,7 @@ def offending_rows(result: Any) -> list[int]:
 def read_outcome(rule: Rule, result: Any, rows: list[int], contents: pl.DataFrame) -> Outcome:
     """The outcome of `rule` from Great Expectations' result of it, in format SUMMARY.
 
-    `contents` are those of its `offending_rows`.
+    `contents` are those of its `offending_rows`: of the columns to name them by.
     """
     error = _exception(result.exception_info)
     if error is not None:
@@ -53,7 +53,7 @@ def read_outcome(rule: Rule, result: Any, rows: list[int], contents: pl.DataFram
     details: Mapping[str, Any] = result.result
     passed = bool(result.success)
     finding = _finding(details) or ("" if passed else "not so")
-    return Outcome(rule, passed, finding, _examples(rule, rows, contents))
+    return Outcome(rule, passed, finding, _examples(rows, contents))
 
 
 def share(count: int, total: int) -> str:
@@ -117,18 +117,17 @@ def _plain(value: object) -> str:
     return "nothing" if value is None else shorten(value)
 
 
-def _examples(rule: Rule, rows: list[int], contents: pl.DataFrame) -> tuple[str, ...]:
+def _examples(rows: list[int], contents: pl.DataFrame) -> tuple[str, ...]:
     """Different offending values, each with the first rows (from 0) that hold it.
 
     From the table: what Great Expectations hands back has been through pandas.
     """
     if not rows:
         return ()
-    own = contents.select(rule.columns.values())
     alike: dict[int, list[int]] = {}
-    for place, content in enumerate(own.hash_rows()):
+    for place, content in enumerate(contents.hash_rows()):
         alike.setdefault(content, []).append(place)
-    shown = own.select(name for name in own.columns if not is_nested(own.schema[name]))
+    shown = contents.select(n for n, dtype in contents.schema.items() if not is_nested(dtype))
     return tuple(
         _example(shown.row(same[0], named=True) if shown.width else {}, [rows[n] for n in same])
         for same in list(alike.values())[:MAX_EXAMPLES]

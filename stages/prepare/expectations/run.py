@@ -3,7 +3,7 @@
 A critical one that is not met stops the stage; a warning is printed.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError
 from stages.common.files import write_json
+from stages.prepare.expectations.fact_names import OF_IMAGES
 from stages.prepare.expectations.great import judge_frame, load_classes, quiet
 from stages.prepare.expectations.html import MAX_COLUMNS_SHOWN, render
 from stages.prepare.expectations.long.facts import Facts
 from stages.prepare.expectations.long.judge import facts_for, judge_long
 from stages.prepare.expectations.long.pieces import is_short, take_rows
+from stages.prepare.expectations.manifest import named_facts, with_facts
 from stages.prepare.expectations.result import Outcome, offending_rows, read_outcome
 from stages.prepare.expectations.sentences import sentence
 from stages.prepare.expectations.suite import Rule, build_expectations, read_suite, used_columns
@@ -33,9 +35,38 @@ PAGE = "expectations.html"
 
 @dataclass(frozen=True)
 class OtherTable:
-    """Another table than the one that prepare reads; `leaves_out` tells rules not meant for it."""
+    """Another table than the one that prepare reads.
 
+    `folder` is for its page, `leaves_out` tells rules that are not meant for it.
+    """
+
+    folder: Path
     leaves_out: Callable[[Rule], bool]
+
+
+def check_files(
+    table: Table, suite: Path | None, source: Path, other: OtherTable | None = None
+) -> list[Outcome]:
+    """Hold the files and texts of `table`, before they are read, to the rules about facts of them.
+
+    Raises UserError where something critical is not met: then no image need be read.
+    """
+    if suite is None:
+        return []
+    rules, problems = read_suite(suite)
+    named = {} if problems else named_facts(rules, table.columns)
+    if not named:
+        return []
+    rules = [
+        rule if rule is not None and set(rule.columns.values()) & set(named) else None
+        for rule in rules
+    ]
+    folder = source if source.is_dir() else source.parent
+    table = with_facts(table, named, folder)
+    outcomes, facts = _outcomes(table, rules, [], suite, _files_of(table, named))
+    failed_page = FAILED_PAGE if other is None else other.folder / PAGE
+    _stop_at_failures(table, outcomes, facts, suite, str(source), failed_page)
+    return outcomes
 
 
 def check_expectations(
@@ -43,43 +74,32 @@ def check_expectations(
     suite: Path | None,
     source: str,
     folder: Path,
+    before: Sequence[Outcome] = (),
     other: OtherTable | None = None,
 ) -> list[Outcome]:
     """Hold `table`, read from `source`, to `suite`; write expectations.json and .html to `folder`.
 
-    None expects nothing. Prints a line for each warning. Raises UserError for a suite that is
-    wrong, and when something critical is not met; the page is then `.reprise/expectations.html`,
-    or of another table than prepare's that of its folder.
+    None expects nothing. `before` are the outcomes of its files. Prints a line for each warning.
+    Raises UserError for a suite that is wrong, and when something critical is not met; the page is
+    then `.reprise/expectations.html`, or of another table than prepare's that of its folder.
     """
-    outcomes: list[Outcome] = []
-    facts: Mapping[str, Facts] = {}
     rules, problems = ([], []) if suite is None else read_suite(suite)
-    if other is not None:
-        rules = [None if rule is None or other.leaves_out(rule) else rule for rule in rules]
-    there = [rule for rule in rules if rule is not None]
-    expectations: list[Any] = []
-    if suite is not None and (there or problems):
-        expectations = _build(rules, problems, table, suite)
-    if not is_short(table):
-        # Of a table in memory, the page has each column whole.
-        shown = [] if table.is_whole else table.columns[:MAX_COLUMNS_SHOWN]
-        facts = facts_for(table, there, shown)
-    if expectations:
-        outcomes = _judge(table, there, expectations, facts)
+    known = {outcome.place for outcome in before}
+    for place, rule in enumerate(rules):
+        if place in known or (rule and other and other.leaves_out(rule)):
+            rules[place] = None
+    outcomes, facts = _outcomes(table, rules, problems, suite, {})
+    outcomes = sorted([*before, *outcomes], key=lambda outcome: outcome.place)
     warned = [outcome for outcome in outcomes if outcome.status == "warning"]
     for outcome in warned[:MAX_WARNINGS_SHOWN]:
         print(f"warning  {_one_line(outcome)}")
     if len(warned) > MAX_WARNINGS_SHOWN:
         print(f"warning  and {len(warned) - MAX_WARNINGS_SHOWN} more of {suite}")
-    page = render(table, outcomes, source, str(suite or "nothing"), facts)
-    failed_page = FAILED_PAGE if other is None else folder / PAGE
-    if any(outcome.status == "failed" for outcome in outcomes):
-        failed_page.parent.mkdir(exist_ok=True)
-        failed_page.write_text(page, encoding="utf-8")
-        assert suite is not None
-        raise _stop(outcomes, suite, source, failed_page)
+    failed_page = FAILED_PAGE if other is None else other.folder / PAGE
+    _stop_at_failures(table, outcomes, facts, suite, source, failed_page)
     # The page of an earlier failure would now tell what is no longer so.
     failed_page.unlink(missing_ok=True)
+    page = render(table, outcomes, source, str(suite or "nothing"), facts)
     (folder / PAGE).write_text(page, encoding="utf-8")
     counts = {
         "rows": table.height,
@@ -90,6 +110,51 @@ def check_expectations(
     }
     write_json(folder / "expectations.json", counts)
     return outcomes
+
+
+def _outcomes(
+    table: Table,
+    rules: list[Rule | None],
+    problems: list[Problem],
+    suite: Path | None,
+    files: Mapping[str, str],
+) -> tuple[list[Outcome], Mapping[str, Facts]]:
+    """The outcome of each rule, and the facts of columns of a table that is not looked at whole."""
+    there = [rule for rule in rules if rule is not None]
+    expectations: list[Any] = []
+    if suite is not None and (there or problems):
+        expectations = _build(rules, problems, table, suite)
+    facts: Mapping[str, Facts] = {}
+    if not is_short(table):
+        # Of a table in memory, the page has each column whole.
+        shown = [] if table.is_whole else table.columns[:MAX_COLUMNS_SHOWN]
+        facts = facts_for(table, there, shown)
+    return _judge(table, there, expectations, facts, files) if expectations else [], facts
+
+
+def _stop_at_failures(
+    table: Table,
+    outcomes: list[Outcome],
+    facts: Mapping[str, Facts],
+    suite: Path | None,
+    source: str,
+    page: Path,
+) -> None:
+    if not any(outcome.status == "failed" for outcome in outcomes):
+        return
+    assert suite is not None
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(render(table, outcomes, source, str(suite), facts), encoding="utf-8")
+    raise _stop(outcomes, suite, source, page)
+
+
+def _files_of(table: Table, named: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """The columns of paths, by the facts of their files."""
+    return {
+        name: column
+        for name, (column, fact) in named.items()
+        if fact in OF_IMAGES and table.schema[column] == pl.String
+    }
 
 
 def _build(
@@ -105,23 +170,42 @@ def _build(
 
 
 def _judge(
-    table: Table, rules: list[Rule], expectations: list[Any], facts: Mapping[str, Facts]
+    table: Table,
+    rules: list[Rule],
+    expectations: list[Any],
+    facts: Mapping[str, Facts],
+    files: Mapping[str, str],
 ) -> list[Outcome]:
-    """The outcome of each rule, in their order."""
+    """The outcome of each rule, in their order; `files` are the columns that name files."""
     if is_short(table):
         results = judge_frame(_needed(table, rules), expectations)
     else:
         results = judge_long(table, rules, expectations, facts)
     rows = [offending_rows(result) for result in results]
-    named = {n for rule, own in zip(rules, rows, strict=True) if own for n in rule.columns.values()}
+    shown = [
+        [
+            *dict.fromkeys(
+                (*(files[n] for n in rule.columns.values() if n in files), *rule.columns.values())
+            )
+        ]
+        for rule in rules
+    ]
+    named = {name for names, own in zip(shown, rows, strict=True) if own for name in names}
     numbers = np.array([row for own in rows for row in own], np.int64)
     taken = take_rows(table, named, numbers) if numbers.size else pl.DataFrame()
     outcomes, start = [], 0
-    for rule, expectation, result, own in zip(rules, expectations, results, rows, strict=True):
-        outcome = read_outcome(rule, result, own, taken[start : start + len(own)])
-        outcomes.append(replace(outcome, place=expectation.meta["place"]))
+    for place, (rule, result, own) in enumerate(zip(rules, results, rows, strict=True)):
+        contents = taken[start : start + len(own)].select(shown[place] if own else [])
+        outcome = read_outcome(rule, result, own, contents)
+        outcomes.append(replace(outcome, place=expectations[place].meta["place"]))
         start += len(own)
     return outcomes
+
+
+def _named_by(rule: Rule, files: Mapping[str, str]) -> list[str]:
+    """The columns by which rows are named: those of the rule, and of facts of files the files'."""
+    own = rule.columns.values()
+    return [*dict.fromkeys([*(files[name] for name in own if name in files), *own])]
 
 
 def _needed(table: Table, rules: list[Rule]) -> pl.DataFrame:

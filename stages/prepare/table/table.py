@@ -38,8 +38,9 @@ class Table:
     """Rows in parts: `schema` has the types of the columns, `heights` the rows of each source.
 
     A source of a part is a frame, or the Arrow file of one, with types of its own. `changes` are
-    made of a column whenever a part is taken, `types` are those before them; `rows` (all rows)
-    tells those of the sources that the table has.
+    made of a column whenever a part is taken, `types` are those before them; `made` are columns
+    that follow from another one, by a function of each part. `rows` (all rows) tells those of the
+    sources that the table has.
     """
 
     schema: pl.Schema
@@ -48,6 +49,7 @@ class Table:
     changes: Mapping[str, Change] = field(default_factory=dict)
     types: Mapping[str, pl.DataType] = field(default_factory=dict)
     rows: Mask | None = None
+    made: Mapping[str, tuple[str, Change]] = field(default_factory=dict)
 
     @property
     def height(self) -> int:
@@ -74,6 +76,12 @@ class Table:
         return replace(
             self, schema=pl.Schema({**self.schema, **schema}), changes=changes, types=types
         )
+
+    def derived(
+        self, made: Mapping[str, tuple[str, Change]], schema: Mapping[str, pl.DataType]
+    ) -> "Table":
+        """The table with columns more, each made of another one, of the types of `schema`."""
+        return replace(self, schema=pl.Schema({**self.schema, **schema}), made=made)
 
     def parts(self, names: Collection[str] | None = None) -> Iterator[pl.DataFrame]:
         """The rows, part by part: all columns, or those that `names` has, in the table's order."""
@@ -110,19 +118,23 @@ class Table:
 
     def _load(self, source: pl.DataFrame | Path, names: list[str]) -> pl.DataFrame:
         frame = source
+        needed = [*names, *(self.made[name][0] for name in names if name in self.made)]
         if isinstance(frame, Path):
             there = set(pl.read_ipc_schema(frame))
-            frame = pl.read_ipc(frame, columns=[name for name in names if name in there])
+            frame = pl.read_ipc(frame, columns=[*dict.fromkeys(n for n in needed if n in there)])
         # By their names: polars gives a column without one a name of its own.
-        columns: dict[str, pl.Series] = {}
-        for name in names:
-            dtype = self.types.get(name, self.schema[name])
-            column = frame[name] if name in frame.columns else _gaps(name, frame.height)
-            column = column.cast(dtype)
-            if name in self.changes:
-                column = self.changes[name](column).cast(self.schema[name])
-            columns[name] = column
-        return pl.DataFrame(columns)
+        return pl.DataFrame({name: self._column(frame, name) for name in names})
+
+    def _column(self, frame: pl.DataFrame, name: str) -> pl.Series:
+        if name in self.made:
+            base, make = self.made[name]
+            return make(self._column(frame, base)).cast(self.schema[name]).alias(name)
+        dtype = self.types.get(name, self.schema[name])
+        column = frame[name] if name in frame.columns else _gaps(name, frame.height)
+        column = column.cast(dtype)
+        if name in self.changes:
+            column = self.changes[name](column).cast(self.schema[name])
+        return column
 
 
 def _gaps(name: str, num_rows: int) -> pl.Series:

@@ -14,8 +14,9 @@ import polars as pl
 
 from stages.common.errors import UserError, format_problem
 from stages.common.yamlfile import with_location
+from stages.prepare.expectations.fact_names import split_fact
 from stages.prepare.expectations.great import load_classes, quiet
-from stages.prepare.expectations.run import PAGE, OtherTable, check_expectations
+from stages.prepare.expectations.run import PAGE, OtherTable, check_expectations, check_files
 from stages.prepare.expectations.sentences import sentence
 from stages.prepare.expectations.suite import Rule, build_expectations, read_suite
 from stages.tools.expect.draft import draft_suite
@@ -56,9 +57,8 @@ def main() -> None:
 
 def _draft(table: Path | None, drift: bool) -> None:  # noqa: FBT001
     """Print rules that the table meets, as JSON."""
-    with open_source(read_section(), table, described=True) as source:
-        assert source.schema is not None
-        rules = (draft_drift if drift else draft_suite)(source.table, source.schema)
+    with open_source(read_section(), table) as source:
+        rules = (draft_drift if drift else draft_suite)(*source.describe())
     print(json.dumps(rules, ensure_ascii=False, default=str))
 
 
@@ -72,19 +72,20 @@ def _check(path: Path | None, suite: Path | None) -> None:
                 "  reprise expect draft --write FILE   drafts one from the data"
             )
         suite = Path(section.expectations)
-    with open_source(section, path, described=False) as source:
-        columns = source.table.columns
-        left_out: list[str] = []
+    name = section.source if path is None else str(path)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    left_out: list[str] = []
+    with open_source(section, path) as source:
+        columns = source.raw.columns
 
         def leaves_out(rule: Rule) -> bool:
             is_left = path is not None and _is_of_training(rule, section.target, columns)
             left_out.extend([rule.type] * is_left)
             return is_left
 
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        name = section.source if path is None else str(path)
-        other = OtherTable(leaves_out)
-        outcomes = check_expectations(source.table, suite, name, FOLDER, other)
+        other = OtherTable(FOLDER, leaves_out)
+        of_files = check_files(source.raw, suite, Path(name), other)
+        outcomes = check_expectations(source.load().table, suite, name, FOLDER, of_files, other)
     passed = sum(outcome.passed for outcome in outcomes)
     if left_out:
         print(f"note: {len(left_out)} rules about the target or the number of rows are left out")
@@ -114,7 +115,8 @@ def _try() -> None:
     given = json.load(sys.stdin)
     rule = Rule.model_validate(given["rule"])
     # Of a table that could not be looked at, any column may be there.
-    names = rule.columns.values() if given["columns"] is None else given["columns"]
+    own, known = rule.columns.values(), given["columns"]
+    names = own if known is None else [*known, *(n for n in own if split_fact(n, known))]
     classes = load_classes()
     with quiet():
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import polars as pl
 
 from stages.common.config import validate
 from stages.common.params import PARAMS
@@ -15,8 +16,8 @@ from stages.common.yamlfile import read_yaml
 from stages.features.schema import Schema
 from stages.prepare.columns.infer_schema import SOURCE, find_schema
 from stages.prepare.columns.target import find_target
-from stages.prepare.columns.written import with_written
-from stages.prepare.images import load_images
+from stages.prepare.columns.written import Written, with_written
+from stages.prepare.images import Images, load_images
 from stages.prepare.params import PrepareParams
 from stages.prepare.table.long_table import read_long
 from stages.prepare.table.sample import take_sample
@@ -29,10 +30,28 @@ PATH = "PATH"
 
 @dataclass(frozen=True)
 class Source:
-    """A table, and what prepare needs to say what its columns are."""
+    """A table as it is read, its images still files; `sample` are rows to tell its columns by."""
 
-    table: Table
-    schema: Schema | None
+    section: PrepareParams
+    raw: Table
+    sample: pl.DataFrame
+    written: dict[str, Written]
+
+    def load(self) -> Images:
+        """The table with its images decoded."""
+        with redirect_stdout(sys.stderr):
+            return load_images(self.raw, self.sample, self.section)
+
+    def describe(self) -> tuple[Table, Schema]:
+        """The table, and what prepare finds its columns to be."""
+        images = self.load()
+        section = self.section
+        with redirect_stdout(sys.stderr):
+            labelled = _with_target(images.table, section.target)
+            target = find_target(labelled.column_parts(section.target), section.task)
+            own = take_sample(labelled, section.words)
+            found = find_schema(own.table, section, target, own.rows)
+        return images.table, images.describe(with_written(found, self.written))
 
 
 def read_section() -> PrepareParams:
@@ -42,8 +61,8 @@ def read_section() -> PrepareParams:
 
 
 @contextmanager
-def open_source(section: PrepareParams, path: Path | None, *, described: bool) -> Iterator[Source]:
-    """The rows of `path`, or of the section's source; `described`: with their schema.
+def open_source(section: PrepareParams, path: Path | None) -> Iterator[Source]:
+    """The rows of `path`, or of the section's source.
 
     What prepare would say of them goes to standard error. Raises UserError for what can't be read.
     """
@@ -56,15 +75,7 @@ def open_source(section: PrepareParams, path: Path | None, *, described: bool) -
             raw, sample, written, lines = read_long(raw, take_sample(raw, section.words), section)
             for line in lines:
                 print(line)
-            images = load_images(raw, sample.table, section)
-            schema = None
-            if described:
-                labelled = _with_target(images.table, section.target)
-                target = find_target(labelled.column_parts(section.target), section.task)
-                own = take_sample(labelled, section.words)
-                found = find_schema(own.table, section, target, own.rows)
-                schema = images.describe(with_written(found, written))
-        yield Source(images.table, schema)
+        yield Source(section, raw, sample.table, written)
 
 
 def _with_target(table: Table, target: str) -> Table:
