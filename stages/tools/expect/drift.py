@@ -5,8 +5,6 @@ They are warnings, with room for chance: what they find is a reason to look, no 
 
 from collections.abc import Iterator
 
-import polars as pl
-
 from stages.features.schema import Feature, Schema
 from stages.prepare.expectations.long.facts import COUNT, VALUE, Facts, take_facts
 from stages.prepare.expectations.long.figures import Figures
@@ -35,7 +33,9 @@ def draft_drift(table: Table, schema: Schema) -> list[Rule]:
     numbers = {
         feature.name: [_MEAN, _DEVIATION]
         for feature in features
-        if feature.kind == "numeric" and facts[feature.name].ends is not None
+        if feature.kind == "numeric"
+        and facts[feature.name].ends is not None
+        and not facts[feature.name].num_infinite
     }
     figures = Figures(table, facts, ())
     figures.take(numbers)
@@ -44,7 +44,7 @@ def draft_drift(table: Table, schema: Schema) -> list[Rule]:
         rules += _of_gaps(feature, facts[feature.name])
         if feature.name in numbers:
             found = figures.measure(feature.name, None, numbers[feature.name])
-            rules += _of_numbers(table, feature, found[_MEAN], found[_DEVIATION])
+            rules += _of_numbers(figures, feature, found[_MEAN], found[_DEVIATION])
         elif feature.kind == "categorical":
             rules += _of_categories(feature, facts[feature.name])
     return rules
@@ -61,16 +61,16 @@ def _of_gaps(feature: Feature, facts: Facts) -> Iterator[Rule]:
         )
 
 
-def _of_numbers(table: Table, feature: Feature, mean: float, deviation: float) -> Iterator[Rule]:
+def _of_numbers(
+    figures: Figures, feature: Feature, mean: float, deviation: float
+) -> Iterator[Rule]:
     room = MEAN_DEVIATIONS * deviation
     if not room > 0:
         return
     limits = {"min_value": _short(mean - room), "max_value": _short(mean + room)}
     yield about("expect_column_mean_to_be_between", feature.name, "warning", **limits)
-    # One column of numbers is all that is held at a time.
-    values = table.column(feature.name).drop_nulls().cast(pl.Float64).drop_nans()
-    low, high = values.quantile(LOW, "lower"), values.quantile(HIGH, "higher")
-    if low is not None and high is not None and low < high:
+    low, high = (figures.quantile(feature.name, share, "nearest") for share in (LOW, HIGH))
+    if low < high:
         limits = {"min_value": _short(low), "max_value": _short(high), "mostly": MOSTLY}
         yield about("expect_column_values_to_be_between", feature.name, "warning", **limits)
 

@@ -47,6 +47,7 @@ class Facts:
     overview: Overview
     counts: pl.DataFrame | None = None
     ends: tuple[Any, Any] | None = None
+    num_infinite: int = 0
 
 
 def take_facts(
@@ -145,7 +146,8 @@ class _Taker:
             facts = value_facts(texts, self._num_values)
         overview = Overview(self._name, shorten(self._dtype), self._missing, facts, bars)
         known = (self._height, self._missing, self._has_gaps, overview, counts)
-        return Facts(*known, self._number_ends())
+        num_infinite = self._num_values - self._num_finite if self._is_number else 0
+        return Facts(*known, self._number_ends(), num_infinite)
 
     def _number_ends(self) -> tuple[Any, Any] | None:
         if not self._is_number or not self._ends:

@@ -1,5 +1,6 @@
 """Figures of whole columns, from their parts: what Great Expectations judges a long table by."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import polars as pl
 from stages.prepare.expectations.great import Engine
 from stages.prepare.expectations.long.facts import COUNT, VALUE, Facts
 from stages.prepare.expectations.long.pieces import pieces
+from stages.prepare.expectations.long.ranks import values_at
 from stages.prepare.expectations.long.repeats import Repeats, find_repeats, plain_rows
 from stages.prepare.expectations.pandas_frame import to_pandas
 from stages.prepare.expectations.suite import Rule
@@ -26,7 +28,9 @@ _SETS = {
 }
 _GAPS = {"column.non_null_proportion"}
 _SHARES = {"column.value_counts", "column_values.nonnull.count"}
-_KNOWN = _SUMS | _ENDS | _NUMBERS_OF_VALUES | _MODES | _SETS | _GAPS | _SHARES
+_QUANTILES = {"column.median", "column.quantile_values"}
+_BETWEEN = ("linear", "lower", "higher", "midpoint", "nearest")
+_KNOWN = _SUMS | _ENDS | _NUMBERS_OF_VALUES | _MODES | _SETS | _GAPS | _SHARES | _QUANTILES
 _DIVERGENCE = "expect_column_kl_divergence_to_be_less_than"
 
 
@@ -44,6 +48,8 @@ def can_measure(metrics: Collection[str], dtype: pl.DataType) -> bool:
     is_number = dtype.is_numeric() and dtype not in (pl.Int128, pl.UInt128)
     if set(metrics) & _SUMS:
         return is_number
+    if set(metrics) & _QUANTILES:
+        return is_number and dtype != pl.UInt64
     if set(metrics) & _SHARES:
         return dtype == pl.String or dtype.is_integer()
     if set(metrics) & _ENDS:
@@ -101,7 +107,33 @@ class Figures:
             found |= Engine(self._values(name), self.gaps).measure(expectation)
         if wanted & _SHARES:
             found |= self._shares(name, expectation)
+        if wanted & _QUANTILES:
+            found |= self._quantiles(name, expectation)
         return found
+
+    def _quantiles(self, name: str, expectation: Any) -> dict[str, Any]:
+        arguments = expectation.configuration.kwargs
+        how = arguments.get("allow_relative_error") or "nearest"
+        facts = self.facts[name]
+        if facts.ends is None or facts.num_infinite or how not in _BETWEEN:
+            return Engine(self.table.column(name).to_frame(), self.gaps).measure(expectation)
+        if "quantile_ranges" not in arguments:
+            return {"column.median": float(self.quantile(name, 0.5, "linear"))}
+        shares = arguments["quantile_ranges"]["quantiles"]
+        return {"column.quantile_values": [self.quantile(name, share, how) for share in shares]}
+
+    def quantile(self, name: str, share: float, how: str) -> Any:
+        """A quantile of a column of finite numbers, between values as pandas calls it."""
+        facts = self.facts[name]
+        assert facts.ends is not None
+        place = (facts.height - facts.missing - 1) * share
+        if how == "nearest":
+            return values_at(self.table, name, [round(place)], *facts.ends)[0].item()
+        below = int(place)
+        ranks = sorted({below, math.ceil(place)})
+        near = pl.Series(name, values_at(self.table, name, ranks, *facts.ends))
+        between = to_pandas(near.to_frame())[name].quantile(place - below, interpolation=how)
+        return between.item()
 
     def _shares(self, name: str, expectation: Any) -> dict[str, Any]:
         facts = self.facts[name]

@@ -1,8 +1,8 @@
 """A suite on a table of any length: each rule is judged by figures of all parts, no rows whole.
 
 A rule about values of rows is counted part by part. A rule about a column is judged by its figures,
-one about repeats by shares of the rows. Of the few others, such as the median, the columns that
-they name are taken whole.
+one about repeats by shares of the rows. Of the few others, such as the order of rows, the columns
+that they name are taken whole.
 """
 
 import re

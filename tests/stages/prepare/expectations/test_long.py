@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from stages.prepare.expectations import run
-from stages.prepare.expectations.long import counting, facts, pieces, repeats
+from stages.prepare.expectations.long import counting, facts, pieces, ranks, repeats
 from stages.prepare.table.table import Table, in_memory
 
 SUITE = Path("suite.yaml")
@@ -106,6 +106,13 @@ RULES = """
 {sum_to_be_between, column: share, max_value: 4}
 {stdev_to_be_between, column: age, max_value: 4}
 {stdev_to_be_between, column: size, max_value: 1}
+{median_to_be_between, column: size, max_value: 4}
+{median_to_be_between, column: share, max_value: 0.1}
+{median_to_be_between, column: cost, max_value: 0.1}
+{quantile_values_to_be_between, column: age, quantile_ranges: {quantiles: [0.1, 0.25, 0.9, 1], value_ranges: [[0, 1], [0, 1], [0, 1], [0, 1]]}, allow_relative_error: linear}
+{quantile_values_to_be_between, column: row, quantile_ranges: {quantiles: [0, 0.5, 0.333], value_ranges: [[0, 1], [0, 1], [0, 1]]}}
+{quantile_values_to_be_between, column: row, quantile_ranges: {quantiles: [0.5, 0.333], value_ranges: [[0, 1], [0, 1]]}, allow_relative_error: midpoint}
+{quantile_values_to_be_between, column: share, quantile_ranges: {quantiles: [0.5], value_ranges: [[0, 1]]}, allow_relative_error: wrong}
 {quantile_values_to_be_between, column: age, quantile_ranges: {quantiles: [0.5], value_ranges: [[0, 1]]}}
 {unique_value_count_to_be_between, column: code, max_value: 3}
 {unique_value_count_to_be_between, column: size, min_value: 3}
@@ -143,6 +150,27 @@ OTHER_RULES = """
 """
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.0] * 500 + [1e-300, -5e-324, 1e308, -1e308, 2.5] * 20,
+        list(range(-300, 300, 7)) * 3 + [2**53 - 1, -(2**53)],
+        [4, 4, 4],
+        [1.5, float(np.nextafter(1.5, 2))],
+    ],
+)
+def test_the_value_at_a_place_is_found_in_intervals(
+    values: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "MAX_VALUES", 2)
+    monkeypatch.setattr(ranks, "NUM_INTERVALS", 5)
+    table = in_memory(pl.DataFrame({"x": values}))
+    ordered = sorted(values)
+    places = sorted({0, 1, len(values) // 3, len(values) // 2, len(values) - 1})
+    found = ranks.values_at(table, "x", places, ordered[0], ordered[-1])
+    assert found == [ordered[place] for place in places]
+
+
 def write_suite() -> None:
     lines = []
     for prefix, rules in (("expect_column_", RULES), ("expect_", OTHER_RULES)):
@@ -175,6 +203,7 @@ def test_a_table_in_parts_has_the_outcomes_of_a_whole_one(
     whole = outcome(in_memory(table), capsys, tmp_path / "whole")
     monkeypatch.setattr(pieces, "PIECE_ROWS", 25)
     monkeypatch.setattr(repeats, "BUCKET_BYTES", 1000)
+    monkeypatch.setattr(ranks, "MAX_VALUES", 4)
     monkeypatch.setattr(facts, "MAX_VALUES", max_values)
     heights = [40, 7, 0, 13, 30]
     starts = np.cumsum([0, *heights])
