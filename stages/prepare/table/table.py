@@ -216,7 +216,7 @@ class _Collected:
                 self.conflicts.add(column.name)
             else:
                 self.schema[column.name] = joined
-        if self.conflicts or (self.parts and not part.table.height):
+        if self.conflicts or not part.table.height:
             return
         self.num_bytes += int(part.table.estimated_size())
         self.parts.append(part.table)

@@ -70,14 +70,22 @@ def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample, "SAMPLE_BYTES", 20_000)
 
 
-def run(folder: Path, source: Path) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+SUITE = """
+- {type: expect_column_values_to_be_unique, column: id, severity: critical}
+- {type: expect_column_values_to_be_between, column: size, min_value: -1, severity: warning}
+- {type: expect_column_values_to_be_in_set, column: town, value_set: [Rome, Oslo, Bonn],
+   severity: warning}
+"""
+
+
+def run(folder: Path, source: Path, suite: Path | None = None) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
     """The arrays of prepare, by split and name, and its other outputs beside them."""
     section = prepare_params(
         source=str(source),
         key="id",
         columns={"rooms": {"missing": ["?"]}, "zip": "categorical"},
         drop_missing_target=True,
-        expectations=None,
+        expectations=None if suite is None else str(suite),
     )
     folder.mkdir()
     prepare(Params("prepare", {"prepare": section.model_dump(mode="json")}), folder)
@@ -91,14 +99,16 @@ def test_parts_give_the_arrays_of_the_whole(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    source = tmp_path / "table.csv"
+    source, suite = tmp_path / "table.csv", tmp_path / "suite.yaml"
     mixed().write_csv(source)
-    whole = run(tmp_path / "whole", source)
+    suite.write_text(SUITE)
+    whole = run(tmp_path / "whole", source, suite)
     said = capsys.readouterr().out
     request.getfixturevalue("in_parts")
-    parts = run(tmp_path / "parts", source)
+    parts = run(tmp_path / "parts", source, suite)
     assert capsys.readouterr().out == said
     assert "note: 'rooms' holds 1 '?': taken as gaps" in said
+    assert "'town' is one of" in said
     assert whole.keys() == parts.keys()
     for name, array in whole.items():
         assert array.dtype == parts[name].dtype
@@ -112,7 +122,7 @@ def test_parts_give_the_arrays_of_the_whole(
     rows = [pl.read_parquet(tmp_path / n / "test_rows.parquet") for n in ("whole", "parts")]
     assert_frame_equal(*rows)
     monkeypatch.setenv("REPRISE_THREADS", "1")
-    run(tmp_path / "alone", source)
+    run(tmp_path / "alone", source, suite)
     for file in (tmp_path / "parts").rglob("*.*"):
         same = tmp_path / "alone" / file.relative_to(tmp_path / "parts")
         assert file.read_bytes() == same.read_bytes(), file
@@ -164,6 +174,7 @@ def test_each_format_in_parts_is_the_table_that_is_read_whole(
     assert_frame_equal(parts.frame(), whole)
     assert parts.schema == whole.schema
     assert len(parts.sources) > 2
+    assert 0 not in parts.heights
     assert parts.height == 900
     assert_frame_equal(parts.last_row(), whole[-1:])
     rows = np.arange(900) % 3 == 0
