@@ -67,7 +67,7 @@ def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
     there = _rows_with_target(table, section)
     labelled = table if there is None else table.where(there)
     target = find_target(labelled.column_parts(section.target), section.task)
-    sample = take_sample(labelled, section.words)
+    sample = sample if labelled is raw else take_sample(labelled, section.words)
     found = find_schema(sample.table, section, target, sample.rows)
     schema = images.describe(with_written(found, written))
     for line in (
