@@ -54,7 +54,8 @@ HEAD = """<!-- Written by `reprise schema`: edit the docstrings of the sections,
 
 # params.yaml, key by key
 
-Every key stands in `params.yaml`; nothing has a default elsewhere. `reprise check` validates the \
+Every key stands in `params.yaml`; arguments beside a name may be left out, and have the default \
+that stands here or in their class. `reprise check` validates the \
 whole file in about a second, and an unknown key is an error. Editors complete the file from \
 `stages/params.schema.json`.
 
