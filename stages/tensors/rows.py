@@ -42,7 +42,7 @@ class Rows:
         return open_rows, (self.folder,)
 
     def take(self, row: int) -> tuple[Batch, Tensor]:
-        """A row as it is trained on without a dataset: its features by kind, and its target ()."""
+        """A row as it is trained on without a dataset: features by kind, and target (scalar)."""
         one = slice(row, row + 1)
         arrays = {kind: array[one] for kind, array in self.arrays.items()}
         features = to_batch(arrays, self.statistics)

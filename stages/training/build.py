@@ -47,11 +47,11 @@ StepFn = Callable[[LocalBatch, State], None]
 class Assembly:
     """One training, put together and not begun.
 
-    `train_step` takes a step of `step`: the usual one, or what the optimizer or the device needs.
-    `swa_rates` are those of the optimizer's groups while `train.swa` holds the schedule.
+    `train_step` takes a step with `context`: the usual one, or what the optimizer or the device
+    needs. `swa_rates` are those of the optimizer's groups while `train.swa` holds the schedule.
     """
 
-    step: StepContext
+    context: StepContext
     train_step: StepFn
     state: State
     loss_fn: nn.Module
@@ -90,9 +90,9 @@ def assemble(
         for each in (model,) if average is None else (model, average):
             shard_model(each, device, world)
     optimizer = make_optimizer(model, params, resolved)
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    trainable_params = [weight for weight in model.parameters() if weight.requires_grad]
     if choices.sharded:
-        weights = keep_parts(weights, optimizer)
+        trainable_params = keep_parts(trainable_params, optimizer)
     rates = swa_rates(optimizer, params)
     steps_per_epoch = math.ceil(len(data.train) / params.batch_size)
     direction = monitored_direction(params, data.task)
@@ -104,14 +104,14 @@ def assemble(
         scaler = share_scaler(scaler, device)
     augment = make_augment(params.augment, sample, dropout_rng)
     augment = with_channels_last(augment) if choices.channels_last else augment
-    step = StepContext(
+    context = StepContext(
         wrapped_model=_wrap_model(model, data, params, world, result, dropout_rng, choices),
         loss_fn=loss_fn,
         optimizer=optimizer,
         dropout_rng=dropout_rng,
         world=world,
         clip_norm=math.inf if params.clip_norm is None else params.clip_norm,
-        weights=weights,
+        trainable_params=trainable_params,
         autocast=casting(choices.precision, device),
         scaler=scaler,
         augment=augment,
@@ -121,30 +121,32 @@ def assemble(
         equal_forwards=choices.sharded,
         buffers=find_buffers(model),
     )
-    if world.size > 2 and isinstance(step.wrapped_model, DistributedDataParallel):
-        build_ddp_buckets(step, *data.train.take(slice(0, 2)))
+    if world.size > 2 and isinstance(context.wrapped_model, DistributedDataParallel):
+        build_ddp_buckets(context, *data.train.take(slice(0, 2)))
     # For what a model of one's own draws: dropout of the zoo follows from seed, epoch and step.
     # Last, so that nothing that is drawn above shows.
     seed_generators(seed, world.rank)
     state = State(model, optimizer, schedule, average, result, scaler=scaler)
-    return Assembly(step, _choose_step(step, device), state, loss_fn, rates)
+    return Assembly(context, _choose_step(context, device), state, loss_fn, rates)
 
 
-def _choose_step(step: StepContext, device: torch.device) -> StepFn:
-    if needs_closure(type(step.optimizer)):
-        return partial(closure_step, step)
-    return partial(train_step if device.type == "cpu" else train_step_on_device, step)
+def _choose_step(context: StepContext, device: torch.device) -> StepFn:
+    if needs_closure(type(context.optimizer)):
+        return partial(closure_step, context)
+    return partial(train_step if device.type == "cpu" else train_step_on_device, context)
 
 
 def _make_loss(model: nn.Module, data: Data, params: TrainParams) -> nn.Module:
-    weights, device, of_rows = None, data.train.target.device, data.train.weight
+    class_weights, device, row_weights = None, data.train.target.device, data.train.weight
     if params.class_weights is not None:
-        weights = weigh_classes(params.class_weights, data.classes, data.train.target, of_rows)
+        class_weights = weigh_classes(
+            params.class_weights, data.classes, data.train.target, row_weights
+        )
         # Of the type of the losses: a cast in each step would be one more operation.
-        weights = weights.to(device, next(model.parameters()).dtype)
+        class_weights = class_weights.to(device, next(model.parameters()).dtype)
     num_classes = len(data.classes) or NUM_CLASSES
-    by_row = of_rows is not None
-    return make_loss(params, data.task, weights, num_classes, by_row=by_row).to(device)
+    by_row = row_weights is not None
+    return make_loss(params, data.task, class_weights, num_classes, by_row=by_row).to(device)
 
 
 def _wrap_model(

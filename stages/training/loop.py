@@ -36,7 +36,7 @@ from stages.training.optim.schedule import moves_by_step
 from stages.training.params import TrainParams
 from stages.training.state import Data, Epoch, EpochTotals, Result, State
 from stages.training.step.divergence import divergence_error, has_diverged, stop_when_diverged
-from stages.training.step.step import StepContext, find_loss, match_target_shape
+from stages.training.step.step import StepContext, compute_loss, prepare_scores
 
 
 def train(
@@ -66,7 +66,7 @@ def train(
     """
     sign = 1 if monitored_direction(params, data.task) == "min" else -1
     assembly = assemble(model, data, params, seed, world, choices)
-    step, state = assembly.step, assembly.state
+    context, state = assembly.context, assembly.state
     schedule = state.schedule
     load_state(state)
     result = state.result
@@ -75,10 +75,10 @@ def train(
         swa_sets_lr = swa_lr_active(params, epoch)
         if swa_sets_lr:
             set_learning_rates(state.optimizer, assembly.swa_rates)
-        step.dropout_rng.begin_epoch(seed, epoch)
-        train_epoch(step, assembly.train_step, data.train, state, params, seed, on_step_end)
-        step.dropout_rng.end_epoch()
-        eval_model = find_eval_model(state, step, data.train, params, seed)
+        context.dropout_rng.begin_epoch(seed, epoch)
+        train_epoch(context, assembly.train_step, data.train, state, params, seed, on_step_end)
+        context.dropout_rng.end_epoch()
+        eval_model = find_eval_model(state, context, data.train, params, seed)
         for buffer in eval_model.buffers():
             # Each process has counted rows of its own; the first one's counts are kept.
             world.broadcast(buffer)
@@ -107,7 +107,7 @@ def train(
 
 
 def train_epoch(
-    step: StepContext,
+    context: StepContext,
     train_step: StepFn,
     source: Source,
     state: State,
@@ -119,15 +119,15 @@ def train_epoch(
     sums = state.totals
     if sums.num_steps == 0:
         sums.learning_rate = state.optimizer.param_groups[0]["lr"]
-    step.wrapped_model.train()
-    for norm in step.frozen_norms:
+    context.wrapped_model.train()
+    for norm in context.frozen_norms:
         norm.eval()
     epoch = len(state.result.history) + 1
     steps_per_epoch = math.ceil(len(source) / params.batch_size)
     moves = moves_by_step(state.schedule) and not swa_lr_active(params, epoch)
     order = epoch_batches(len(source), params.batch_size, seed, epoch)
     for batch in local_batches(
-        source, order[sums.num_steps :], step.world, seed_of_epoch(seed, epoch)
+        source, order[sums.num_steps :], context.world, seed_of_epoch(seed, epoch)
     ):
         number = (epoch - 1) * steps_per_epoch + sums.num_steps
         train_step(batch, state)
@@ -135,13 +135,13 @@ def train_epoch(
             state.schedule.step()
         if state.average is not None and params.ema is not None:
             update_average(state.average, state.model, params.ema, number)
-        if has_diverged(sums, steps_per_epoch, scaled=step.scaler is not None):
-            raise divergence_error(step, source, batch, epoch, state)
+        if has_diverged(sums, steps_per_epoch, scaled=context.scaler is not None):
+            raise divergence_error(context, source, batch, epoch, state)
         on_step_end(state)
 
 
 def find_eval_model(
-    state: State, step: StepContext, source: Source, params: TrainParams, seed: int
+    state: State, context: StepContext, source: Source, params: TrainParams, seed: int
 ) -> nn.Module:
     """The model to evaluate and keep after an epoch: the model itself, or the average."""
     epoch = len(state.result.history) + 1
@@ -149,9 +149,9 @@ def find_eval_model(
         return state.model
     if params.swa is not None:
         add_to_average(state.average, state.model, epoch - params.swa.start)
-        if norms := batch_norms(state.average, state.model, step.frozen_norms):
+        if norms := batch_norms(state.average, state.model, context.frozen_norms):
             order = torch.cat(epoch_batches(len(source), params.batch_size, seed, epoch))
-            recompute_norms(state.average, norms, source, order, step.world)
+            recompute_norms(state.average, norms, source, order, context.world)
     return state.average
 
 
@@ -208,11 +208,11 @@ def _evaluate(
         # Every process calls the model equally often: to gather its weights may take them all.
         rows = slice(start, start + size) if has_rows else slice(1)
         batch, target = split.take(rows)
-        scores = match_target_shape(model(batch), target)
+        scores = prepare_scores(model(batch), target)
         if not has_rows:
             continue
         weight = None if weights is None else weights[rows]
-        totals[0] += find_loss(loss_fn, scores, target, weight) * len(target)
+        totals[0] += compute_loss(loss_fn, scores, target, weight) * len(target)
         if data.task == "classification":
             found = scores.argmax(1) == target
         else:

@@ -76,7 +76,7 @@ ON_DEVICE = ("loss", "norm", "rows", "steps_applied", "consecutive_skips")
 class EpochTotals:
     """The sums of this process over the steps of the epoch so far.
 
-    Numbers on a CPU. On another device tensors (), so that no step waits for it to read them.
+    Numbers on a CPU. On another device scalar tensors, so that no step waits for it to read them.
     """
 
     num_steps: int = 0
@@ -91,7 +91,10 @@ class EpochTotals:
     consecutive_skips: int | Tensor = 0
 
     def add_step(self, loss: float, norm: float, num_rows: float) -> None:
-        """Add a step that was applied, on a CPU; `loss` is the mean over `num_rows`."""
+        """Add a step that was applied, on a CPU.
+
+        `loss * num_rows` is this process's part of the sum of the batch's losses.
+        """
         self.loss += loss * num_rows
         self.norm += norm
         self.rows += num_rows

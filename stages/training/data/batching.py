@@ -20,20 +20,20 @@ from stages.training.device.distributed import World
 class LocalBatch:
     """The rows of a batch that this process learns from.
 
-    Of the `global_batch_size` rows of the whole batch, those at `local_rows`; `loss_weight` on
-    their mean loss (local rows * processes / batch size) makes the mean that DDP takes of the
-    gradients that of the batch. `rows` (global_batch_size,) are the numbers of all of them; `batch`
-    and `target` hold this process's, on the device, and so does `weight` (local rows,) where rows
-    have one.
+    Of the `global_batch_size` rows of the whole batch, those at `local_rows`; `loss_scale`, by
+    which their mean loss is multiplied (local rows * processes / batch size), makes the mean that
+    DDP takes of the gradients that of the batch. `rows` (global_batch_size,) are the numbers of all
+    of them; `batch` and `target` hold this process's, on the device, and so does `row_weights`
+    (local rows,) where rows have weights.
     """
 
     global_batch_size: int
     local_rows: slice
-    loss_weight: float
+    loss_scale: float
     rows: Tensor
     batch: Batch
     target: Tensor
-    weight: Tensor | None = None
+    row_weights: Tensor | None = None
 
 
 def epoch_batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
@@ -55,8 +55,8 @@ def local_batches(
     local = [rows if world.size == 1 else rows[part] for rows, part, _ in parts]
     fed = source.feed(local, seed)
     weights = _weights_of(source.weight, local)
-    for (rows, part, factor), (batch, target), weight in zip(parts, fed, weights, strict=True):
-        yield LocalBatch(len(rows), part, factor, rows, batch, target, weight)
+    for (rows, part, factor), (batch, target), row_weights in zip(parts, fed, weights, strict=True):
+        yield LocalBatch(len(rows), part, factor, rows, batch, target, row_weights)
 
 
 def _weights_of(weight: Tensor | None, steps: Sequence[Tensor]) -> Sequence[Tensor | None]:

@@ -24,18 +24,18 @@ def weigh_classes(
     setting: Literal["balanced"] | Mapping[str, float],
     classes: Sequence[Class],
     target: Tensor,
-    of_rows: Tensor | None = None,
+    row_weights: Tensor | None = None,
 ) -> Tensor:
     """The weight of each class (classes,) in float64, on the CPU.
 
     `target` (rows,) are the codes of the train rows. `balanced`: n / (k * rows of the class), as
     in scikit-learn, of n rows and of k classes that have some. A class that a mapping does not
     name has 1 beside those that it does. A class without train rows has 1 in the end. Of rows with
-    weights, `of_rows` (rows,), the sums of these are what counts.
+    weights, `row_weights` (rows,), the sums of these are what counts.
 
     Raises UserError for weights so far apart that nothing of the lighter rows would be left.
     """
-    counts = _count(target, classes, of_rows)
+    counts = _count(target, classes, row_weights)
     ones = torch.ones_like(counts)
     if isinstance(setting, str):
         weights = torch.where(counts > 0, 1 / counts, ones)
@@ -67,14 +67,14 @@ def _check_ratio(
     raise UserError(Problem(message, at, f"{setting[name]:g}", (f"at most {MAX_RATIO:g} apart",)))
 
 
-def _count(target: Tensor, classes: Sequence[Class], of_rows: Tensor | None) -> Tensor:
+def _count(target: Tensor, classes: Sequence[Class], row_weights: Tensor | None) -> Tensor:
     """The rows of each class (classes,) in float64, or the sums of their weights."""
-    weights = None if of_rows is None else of_rows.double().cpu()
+    weights = None if row_weights is None else row_weights.double().cpu()
     return torch.bincount(target.cpu(), weights, minlength=len(classes)).double()
 
 
 def describe_weights(
-    weights: Tensor, classes: Sequence[Class], target: Tensor, of_rows: Tensor | None = None
+    weights: Tensor, classes: Sequence[Class], target: Tensor, row_weights: Tensor | None = None
 ) -> list[str]:
     """Lines for a person on the weights of the classes; see `weigh_classes`."""
     lightest, heaviest = int(weights.argmin()), int(weights.argmax())
@@ -83,7 +83,7 @@ def describe_weights(
         f"{weights[heaviest]:.3g} ({yaml_text(classes[heaviest])}); "
         "the loss of validation has them too"
     ]
-    counts = _count(target, classes, of_rows).tolist()
+    counts = _count(target, classes, row_weights).tolist()
     if unseen := [yaml_text(name) for name, n in zip(classes, counts, strict=True) if n == 0]:
         lines.append(f"no train row is of the class {', '.join(unseen)}: its weight is 1")
     return lines
@@ -92,18 +92,18 @@ def describe_weights(
 class WeightedLoss(nn.Module):
     """The mean over rows of a row's loss times its weight and the weight of its class.
 
-    `loss_fn` gives a loss for each row (rows,); `weights` (classes,) are of its type and lie on
-    its device. None: classes have none.
+    `loss_fn` gives a loss for each row (rows,); `class_weights` (classes,) are of its type
+    and lie on its device. None: classes have none.
     """
 
-    def __init__(self, loss_fn: nn.Module, weights: Tensor | None) -> None:
+    def __init__(self, loss_fn: nn.Module, class_weights: Tensor | None) -> None:
         super().__init__()
         self.loss_fn = loss_fn
-        self.weights = weights
+        self.class_weights = class_weights
 
-    def forward(self, scores: Tensor, target: Tensor, of_rows: Tensor | None = None) -> Tensor:
-        """The loss () of `scores` beside `target` (rows,); `of_rows` (rows,) are their weights."""
+    def forward(self, scores: Tensor, target: Tensor, row_weights: Tensor | None = None) -> Tensor:
+        """The loss (scalar) of `scores` beside `target` (rows,); `row_weights` are (rows,)."""
         losses: Tensor = self.loss_fn(scores, target)
-        if self.weights is not None:
-            losses = self.weights[target] * losses
-        return (losses if of_rows is None else of_rows * losses).mean()
+        if self.class_weights is not None:
+            losses = self.class_weights[target] * losses
+        return (losses if row_weights is None else row_weights * losses).mean()

@@ -38,7 +38,7 @@ class BufferSnapshot:
             held[name] = tensor.copy_(copy)
 
     def keep_where(self, applied: Tensor) -> None:
-        """Leave them as they are now where `applied` () is true, and put them back where not.
+        """Leave them as they are now where `applied` (scalar) is true, and put them back where not.
 
         The device decides, and nobody waits for it, except for a buffer that has become one of
         another shape, type or device.

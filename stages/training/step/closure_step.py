@@ -18,26 +18,26 @@ from stages.training.step.buffer_snapshot import snapshot_buffers
 from stages.training.step.step import StepContext, compute_gradients
 
 
-def closure_step(step: StepContext, batch: LocalBatch, state: State) -> None:
+def closure_step(context: StepContext, batch: LocalBatch, state: State) -> None:
     """Learn from the rows of a batch, as `train_step` does; record the first evaluation of it.
 
     A step that starts or ends where the loss, its gradient or a weight is not finite is not
     applied: the model and the optimizer are put back. To know, the end is evaluated once more; of
     what the model counts, that look and those that were not finite leave nothing behind.
     """
-    assert step.scaler is None, "check_names refuses what would scale some losses unlike others"
-    totals, world = state.totals, step.world
-    put_back, device = _remember(step, state), step.weights[0].device
+    assert context.scaler is None, "check_names refuses what would scale some losses unlike others"
+    totals, world = state.totals, context.world
+    put_back, device = _remember(context, state), context.trainable_params[0].device
     # A model may draw from them: the same each time.
     drawn = read_generators(device)
     seen: list[tuple[float, float]] = []
 
     def evaluate() -> tuple[float, float]:
         put_generators(drawn, device)
-        counted = snapshot_buffers(step.buffers)
-        total = world.all_reduce_sum(compute_gradients(step, batch, state, counted).double())
+        counted = snapshot_buffers(context.buffers)
+        total = world.all_reduce_sum(compute_gradients(context, batch, state, counted).double())
         loss = total.item() / world.size
-        gradient = [weight.grad for weight in step.weights if weight.grad is not None]
+        gradient = [weight.grad for weight in context.trainable_params if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradient).item()
         if not math.isfinite(loss + norm):
             counted.put_back()
@@ -54,11 +54,11 @@ def closure_step(step: StepContext, batch: LocalBatch, state: State) -> None:
         return seen[-1][0]
 
     # Torch's line search divides by the learning rate, which a schedule may take down to 0.
-    go = step.optimizer.step if step.optimizer.param_groups[0]["lr"] else _stay
+    go = context.optimizer.step if context.optimizer.param_groups[0]["lr"] else _stay
     try:
         go(closure)
-        weights_are_finite = all(weight.isfinite().all() for weight in step.weights)
-        at_the_end = snapshot_buffers(step.buffers)
+        weights_are_finite = all(weight.isfinite().all() for weight in context.trainable_params)
+        at_the_end = snapshot_buffers(context.buffers)
         applied = weights_are_finite and math.isfinite(sum(evaluate()))
         at_the_end.put_back()
     except _NotFiniteError:
@@ -80,10 +80,10 @@ class _NotFiniteError(Exception):
     """The first evaluation is not finite: there is nowhere to go from here."""
 
 
-def _remember(step: StepContext, state: State) -> Callable[[], None]:
+def _remember(context: StepContext, state: State) -> Callable[[], None]:
     """A function that puts the model and the optimizer back as they are now."""
-    optimizer = step.optimizer
-    counted = snapshot_buffers(step.buffers)
+    optimizer = context.optimizer
+    counted = snapshot_buffers(context.buffers)
     weights = list(state.model.parameters())
     copies = [weight.detach().clone() for weight in weights]
     of_weights = {

@@ -16,7 +16,7 @@ from stages.training.optim.class_weights import WeightedLoss
 from stages.training.optim.optimizer import needs_closure
 from stages.training.state import EpochTotals, State
 from stages.training.step.buffer_snapshot import snapshot_buffers
-from stages.training.step.step import StepContext, compute_gradients
+from stages.training.step.step import StepContext, compute_gradients, find_grad_norm
 
 NUM_KEYS = 10
 MAX_SKIPS = 5
@@ -59,7 +59,7 @@ def has_diverged(sums: EpochTotals, steps_per_epoch: int, *, scaled: bool) -> bo
 
 
 def divergence_error(
-    step: StepContext, source: Source, batch: LocalBatch, epoch: int, state: State
+    context: StepContext, source: Source, batch: LocalBatch, epoch: int, state: State
 ) -> DivergedError:
     """The error that too many steps in a row were not applied; `batch` is of the last of them.
 
@@ -71,13 +71,13 @@ def divergence_error(
     lines = [
         f"the loss or its gradient was not finite {times}; no such step was applied",
         f"the last: {where}, on {_name_rows(source, batch.rows)}",
-        find_first(step, source, batch, state),
-        f"look at these rows; {TRY_LBFGS if needs_closure(type(step.optimizer)) else TRY}",
+        find_first(context, source, batch, state),
+        f"look at these rows; {TRY_LBFGS if needs_closure(type(context.optimizer)) else TRY}",
     ]
     return DivergedError(Problem("\n".join(lines), key="train.optimizer.lr"))
 
 
-def find_first(step: StepContext, source: Source, batch: LocalBatch, state: State) -> str:
+def find_first(context: StepContext, source: Source, batch: LocalBatch, state: State) -> str:
     """The first place in a skipped step with a value that is not finite, in words.
 
     It is computed once more as it was: rows, masks, precision and micro-batches are the same. The
@@ -99,37 +99,39 @@ def find_first(step: StepContext, source: Source, batch: LocalBatch, state: Stat
         )
         for name, module in model.named_modules()
     ]
-    loss_fn = step.loss_fn
+    loss_fn = context.loss_fn
     plain = loss_fn.loss_fn if isinstance(loss_fn, WeightedLoss) else loss_fn
     hooks.append(
         loss_fn.register_forward_hook(
             lambda *inputs: look(f"the loss ({_kind(plain)})", inputs[-1])
         )
     )
-    before = snapshot_buffers(step.buffers)
+    before = snapshot_buffers(context.buffers)
     # The step was counted, and what lets the processes wait for each other has no part in it.
     again = replace(state, totals=replace(state.totals, num_steps=state.totals.num_steps - 1))
     try:
-        compute_gradients(replace(step, wrapped_model=model), batch, again, before)
+        compute_gradients(replace(context, wrapped_model=model), batch, again, before)
     finally:
         before.put_back()
         for hook in hooks:
             hook.remove()
-    places += _find_in_gradients(model, step)
+    places += _find_in_gradients(model, context)
     # A row is in one process alone, and each has found what came of its own.
-    places = sorted((p for found in step.world.gather(places) for p in found), key=lambda p: p[:2])
+    places = sorted(
+        (p for found in context.world.gather(places) for p in found), key=lambda p: p[:2]
+    )
     if not places:
-        return f"first seen {_guess(step)}"
+        return f"first seen {_guess(context)}"
     kind, _, first = places[0]
     then = [what for other, _, what in places if other >= OUTPUT]
     return f"first seen in {first}" + (f", then in {then[0]}" if kind == INPUT and then else "")
 
 
-def _guess(step: StepContext) -> str:
+def _guess(context: StepContext) -> str:
     """A guess at the place, if the step, computed once more, is finite where it begins."""
-    if needs_closure(type(step.optimizer)):
+    if needs_closure(type(context.optimizer)):
         return "where the step would have ended: where it begins, all is finite"
-    summed = "in the sum over the processes, or " if step.world.size > 1 else ""
+    summed = "in the sum over the processes, or " if context.world.size > 1 else ""
     return f"{summed}in what the model drew: computed once more, all is finite"
 
 
@@ -148,13 +150,15 @@ def _find_in_weights(model: nn.Module) -> Iterator[Found]:
             yield WEIGHT, number, f"the weight {name}"
 
 
-def _find_in_gradients(model: nn.Module, step: StepContext) -> Iterator[Found]:
+def _find_in_gradients(model: nn.Module, context: StepContext) -> Iterator[Found]:
     """Yield the gradients that are not finite, from the last layer to the first."""
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]
-    for number, (name, weight) in enumerate(zip(names[::-1], step.weights[::-1], strict=True)):
+    for number, (name, weight) in enumerate(
+        zip(names[::-1], context.trainable_params[::-1], strict=True)
+    ):
         if weight.grad is not None and not weight.grad.isfinite().all():
             yield GRADIENT, number, f"the gradient of {name}"
-    if not step.grad_norm_fn([w.grad for w in step.weights if w.grad is not None]).isfinite():
+    if not find_grad_norm(context).isfinite():
         yield NORM, 0, "the norm of the gradient, though each number of it is finite"
 
 

@@ -1,7 +1,8 @@
 """One optimizer step: the gradient of a batch's mean loss, then the optimizer.
 
 A batch may be divided twice: over the processes, and within one into micro-batches that fit its
-memory. Neither changes the gradient except in the last digits, nor which rows dropout takes.
+memory. Neither changes the gradient beyond rounding, nor the dropout masks, unless rows of a batch
+depend on each other: a batch norm sees one micro-batch of one process.
 
 A step whose loss or gradient is not finite is skipped: weights, buffers (the statistics of a batch
 norm) and optimizer stay as they were.
@@ -32,8 +33,8 @@ class StepContext:
     """The parts that all steps of a training share.
 
     `wrapped_model` is the model, or what compiles it or keeps it equal in all processes of `world`.
-    `weights` are those that are trained (of sharded weights, this process's parts), `buffers` the
-    places of the model's buffers, such as the statistics of a batch norm. `frozen_norms` stay in
+    `trainable_params` are, of sharded weights, this process's parts; `buffers` are the places of
+    the model's buffers, such as the statistics of a batch norm. `frozen_norms` stay in
     evaluation mode, since their weights are frozen. `clip_norm` inf and `clip_value` None: no
     clipping. `grad_norm_fn` gives the norm of the whole gradient. With `equal_forwards` all
     processes call the model equally often, since FSDP gathers the weights in each call.
@@ -45,7 +46,7 @@ class StepContext:
     dropout_rng: DropoutRng
     world: World
     clip_norm: float
-    weights: list[nn.Parameter]
+    trainable_params: list[nn.Parameter]
     autocast: AbstractContextManager[object] = field(default_factory=nullcontext)
     scaler: GradScaler | None = None
     augment: Callable[[Batch], Batch] | None = None
@@ -56,33 +57,34 @@ class StepContext:
     buffers: Sequence[Place] = ()
 
 
-def train_step(step: StepContext, batch: LocalBatch, state: State) -> None:
+def train_step(context: StepContext, batch: LocalBatch, state: State) -> None:
     """Learn from the rows of a batch; add loss, norm and rows to the totals of the epoch."""
-    totals, world = state.totals, step.world
-    snapshot = snapshot_buffers(step.buffers)
+    totals, world = state.totals, context.world
+    snapshot = snapshot_buffers(context.buffers)
 
     # zero_grad, then forward and backward over micro-batches
-    loss = compute_gradients(step, batch, state, snapshot).item()
+    loss = compute_gradients(context, batch, state, snapshot).item()
 
     # unscale
-    if step.scaler is not None:
-        step.scaler.unscale_(step.optimizer)
+    if context.scaler is not None:
+        context.scaler.unscale_(context.optimizer)
 
-    # skip if not finite: all processes must agree, so they look at the norm, which they share. A
-    # single process looks at the loss too: it can be inf while the gradient is finite. Of several,
-    # one with a loss that is not finite has made its gradient nan (`_poison_if_not_finite`).
-    grad_norm = find_grad_norm(step)
+    # Skip a step that is not finite. All processes must decide alike, so they go by the gradient
+    # norm, which is the same in all; a loss that is not finite on one rank has turned its gradient
+    # into nan (`_poison_if_not_finite`). A single process also looks at the loss: it can be inf
+    # with a finite gradient.
+    grad_norm = find_grad_norm(context)
     norm = grad_norm.item()
     if math.isfinite(norm) and (world.size > 1 or math.isfinite(loss)):
         # clip
-        if norm > step.clip_norm:
-            nn.utils.clip_grads_with_norm_(step.weights, step.clip_norm, grad_norm)
-        if step.clip_value is not None:
-            nn.utils.clip_grad_value_(step.weights, step.clip_value)
+        if norm > context.clip_norm:
+            nn.utils.clip_grads_with_norm_(context.trainable_params, context.clip_norm, grad_norm)
+        if context.clip_value is not None:
+            nn.utils.clip_grad_value_(context.trainable_params, context.clip_value)
 
-        # step: not `scaler.step`, which would decide on skipping again; `unscale_` has told
-        # `update` what it found
-        step.optimizer.step()
+        # optimizer.step, not scaler.step: the decision is made above. unscale_ has recorded infs,
+        # so scaler.update() below still lowers the scale.
+        context.optimizer.step()
 
         # totals: the loss is scaled to this process's share of the batch, so that the sum over all
         # processes is that of the batch
@@ -91,102 +93,111 @@ def train_step(step: StepContext, batch: LocalBatch, state: State) -> None:
         snapshot.put_back()
         totals.consecutive_skips += 1
 
-    if step.scaler is not None:
-        step.scaler.update()
+    if context.scaler is not None:
+        context.scaler.update()
     totals.num_steps += 1
 
 
-def train_step_on_device(step: StepContext, batch: LocalBatch, state: State) -> None:
-    """Take the same step on a GPU, without waiting for it: a tensor there decides on skipping."""
-    snapshot = snapshot_buffers(step.buffers)
-    loss = compute_gradients(step, batch, state, snapshot)
-    if step.scaler is not None:
-        step.scaler.unscale_(step.optimizer)
-    num_rows = batch.global_batch_size / step.world.size
-    applied = apply_on_device(step, loss, find_grad_norm(step), num_rows, state.totals)
+def train_step_on_device(context: StepContext, batch: LocalBatch, state: State) -> None:
+    """The same step on a GPU without a host sync: whether to skip is a tensor on the device."""
+    snapshot = snapshot_buffers(context.buffers)
+    loss = compute_gradients(context, batch, state, snapshot)
+    if context.scaler is not None:
+        context.scaler.unscale_(context.optimizer)
+    num_rows = batch.global_batch_size / context.world.size
+    applied = apply_on_device(context, loss, find_grad_norm(context), num_rows, state.totals)
     snapshot.keep_where(applied)
-    if step.scaler is not None:
-        step.scaler.update()
+    if context.scaler is not None:
+        context.scaler.update()
     state.totals.num_steps += 1
 
 
 def compute_gradients(
-    step: StepContext, batch: LocalBatch, state: State, snapshot: BufferSnapshot
+    context: StepContext, batch: LocalBatch, state: State, snapshot: BufferSnapshot
 ) -> Tensor:
-    """Leave the gradient of a batch's mean loss in the weights; return the local part of it ().
+    """Leave the gradient of a batch's mean loss in the weights; return the local part (scalar).
 
     Where the memory is full, fewer rows at once are tried, from the buffers of `snapshot` on.
     """
     while True:
-        zero_grad(step)
-        size = state.result.micro_batch_size
+        zero_grad(context)
+        micro_batch_size = state.result.micro_batch_size
         try:
-            return accumulate_gradients(step, batch, state.totals.num_steps, size)
+            return accumulate_gradients(context, batch, state.totals.num_steps, micro_batch_size)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         # Outside the except block: the traceback would keep the activations alive.
         snapshot.put_back()
-        state.result.micro_batch_size = halve_micro_batch(size, len(batch.target), step.world)
+        state.result.micro_batch_size = halve_micro_batch(
+            micro_batch_size, len(batch.target), context.world
+        )
 
 
 def accumulate_gradients(
-    step: StepContext, batch: LocalBatch, number: int, size: int | None
+    context: StepContext, batch: LocalBatch, step_in_epoch: int, micro_batch_size: int | None
 ) -> Tensor:
-    """Forward and backward of step `number`, `size` rows at a time (None: all at once).
+    """Forward and backward of a step, `micro_batch_size` rows at a time (None: all at once).
 
-    Returns this process's part of the mean loss ().
+    Returns this process's part of the mean loss (scalar).
     """
     num_rows, losses = len(batch.target), []
-    # The first process has the most rows.
-    most = num_rows
-    if step.equal_forwards:
-        most = math.ceil(batch.global_batch_size / step.world.size)
-    for part in micro_batches(most, size):
-        rows, target, of_rows = batch.batch, batch.target, batch.weight
-        weight = batch.loss_weight
-        local_rows = batch.local_rows
-        if part is not None:
-            weight *= len(range(num_rows)[part]) / num_rows
-            # A process without rows takes one row at weight 0, so that all call the model.
-            taken = part if weight else slice(1)
-            rows, target = take(rows, taken), target[taken]
-            of_rows = None if of_rows is None else of_rows[taken]
-            local_rows = to_global_slice(batch, taken)
-        step.dropout_rng.begin_step(number, batch.global_batch_size, local_rows)
-        with _sync_gradients(step, last=part is None or part.stop >= most):
-            rows = rows if step.augment is None else step.augment(rows)
-            with step.autocast:
-                scores = step.wrapped_model(rows)
-            loss = find_loss(step.loss_fn, match_target_shape(scores, target), target, of_rows)
+    max_local_rows = num_rows
+    if context.equal_forwards:
+        # With FSDP every process must call the model as often as the one with the most rows,
+        # rank 0.
+        max_local_rows = math.ceil(batch.global_batch_size / context.world.size)
+    for rows_slice in micro_batches(max_local_rows, micro_batch_size):
+        rows, target, row_weights = batch.batch, batch.target, batch.row_weights
+        scale, local_rows = batch.loss_scale, batch.local_rows
+        # None: the whole local batch in one go.
+        if rows_slice is not None:
+            # Share of the local rows that this slice really has: it may reach past the end.
+            scale *= len(range(num_rows)[rows_slice]) / num_rows
+            # A process without rows takes one row at scale 0, so that all call the model.
+            own_slice = rows_slice if scale else slice(1)
+            rows, target = take(rows, own_slice), target[own_slice]
+            row_weights = None if row_weights is None else row_weights[own_slice]
+            local_rows = to_global_slice(batch, own_slice)
+        # Seeds the masks of these rows for this step: the same masks however the batch is cut.
+        context.dropout_rng.begin_step(step_in_epoch, batch.global_batch_size, local_rows)
+        is_last = rows_slice is None or rows_slice.stop >= max_local_rows
+        with _no_sync_before_last(context, is_last=is_last):
+            rows = rows if context.augment is None else context.augment(rows)
+            with context.autocast:
+                scores = context.wrapped_model(rows)
+            scores = prepare_scores(scores, target)
+            loss = compute_loss(context.loss_fn, scores, target, row_weights)
             # Skip a multiplication that changes nothing.
-            loss = loss if weight == 1 else loss * weight
-            scaled = loss if step.scaler is None else step.scaler.scale(loss)
-            start = _poison_if_not_finite(loss) if step.world.size > 1 else None
-            scaled.backward(start)  # type: ignore[no-untyped-call]
+            loss = loss if scale == 1 else loss * scale
+            scaled = loss if context.scaler is None else context.scaler.scale(loss)
+            grad_output = _poison_if_not_finite(loss) if context.world.size > 1 else None
+            scaled.backward(grad_output)  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
 def apply_on_device(
-    step: StepContext, loss: Tensor, norm: Tensor, num_rows: float, totals: EpochTotals
+    context: StepContext, loss: Tensor, norm: Tensor, num_rows: float, totals: EpochTotals
 ) -> Tensor:
     """Clip, step and add to the totals without waiting for the device; it decides on skipping.
 
-    Returns on the device whether the step is applied (). Python waits for it only where the
+    Returns on the device whether the step is applied (scalar). Python waits for it only where the
     optimizer is not fused, and in the first step of a fused SGD with momentum.
     """
-    finite = (norm + loss if step.world.size == 1 else norm).isfinite()
-    if step.clip_norm < math.inf:
-        nn.utils.clip_grads_with_norm_(step.weights, step.clip_norm, norm)
-    if step.clip_value is not None:
-        nn.utils.clip_grad_value_(step.weights, step.clip_value)
-    if _skips_by_found_inf(step.optimizer):
-        # What a fused optimizer looks at under a gradient scaler: it leaves all as it is.
-        step.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        step.optimizer.step()
+    # One check for both: a sum with a part that is not finite is not finite.
+    finite = (norm + loss if context.world.size == 1 else norm).isfinite()
+    if context.clip_norm < math.inf:
+        nn.utils.clip_grads_with_norm_(context.trainable_params, context.clip_norm, norm)
+    if context.clip_value is not None:
+        nn.utils.clip_grad_value_(context.trainable_params, context.clip_value)
+    if _can_skip_on_device(context.optimizer):
+        # Fused optimizers skip the update on the device where found_inf is 1 (GradScaler's
+        # protocol).
+        context.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        context.optimizer.step()
     elif finite.item():
-        step.optimizer.step()
+        context.optimizer.step()
     totals.to(norm.device)
     zero = torch.zeros_like(norm, dtype=torch.float64)
     totals.loss += torch.where(finite, loss.double() * num_rows, zero)
@@ -194,73 +205,79 @@ def apply_on_device(
     totals.rows += finite * num_rows
     totals.steps_applied += finite
     totals.consecutive_skips += 1
+    # Back to 0 where the step was applied.
     totals.consecutive_skips *= ~finite
     return finite
 
 
-def _skips_by_found_inf(optimizer: Optimizer) -> bool:
+def _can_skip_on_device(optimizer: Optimizer) -> bool:
     """Check whether the optimizer's next step can be left to the device, which skips it or not."""
     defaults = optimizer.defaults
     # A first step that is not applied would leave a fused SGD's momentum unset.
     return bool(defaults.get("fused") and (optimizer.state or not defaults.get("momentum")))
 
 
-def find_grad_norm(step: StepContext) -> Tensor:
-    """The norm of the whole gradient ()."""
-    return step.grad_norm_fn([w.grad for w in step.weights if w.grad is not None])
+def find_grad_norm(context: StepContext) -> Tensor:
+    """The norm of the whole gradient (scalar)."""
+    return context.grad_norm_fn([w.grad for w in context.trainable_params if w.grad is not None])
 
 
-def zero_grad(step: StepContext) -> None:
+def zero_grad(context: StepContext) -> None:
     """Drop the gradients of the weights that are trained."""
-    for weight in step.weights:
+    for weight in context.trainable_params:
         weight.grad = None
 
 
 def _poison_if_not_finite(loss: Tensor) -> Tensor:
-    """Return the gradient that `backward` starts from (): nan where the loss is not finite.
+    """Return what `backward` starts from (scalar): 1, or nan where the loss is not finite.
 
     The other processes see the averaged gradient alone, and must skip the step as well.
     """
     return torch.where(loss.isfinite(), 1.0, math.nan).to(loss.dtype)
 
 
-def _sync_gradients(step: StepContext, *, last: bool) -> "nullcontext[None]":
-    """The processes average their gradients once a step, after the last micro-batch.
+def _no_sync_before_last(context: StepContext, *, is_last: bool) -> "nullcontext[None]":
+    """DDP averages gradients once a step: no_sync() for all micro-batches but the last.
 
-    Not so where they divide the weights: one may not have the memory for a whole gradient.
+    FSDP does so each time, since a device may not hold a whole gradient.
     """
-    if last or not isinstance(step.wrapped_model, DistributedDataParallel):
+    if is_last or not isinstance(context.wrapped_model, DistributedDataParallel):
         return nullcontext()
-    return step.wrapped_model.no_sync()  # type: ignore[return-value]
+    return context.wrapped_model.no_sync()  # type: ignore[return-value]
 
 
-def build_ddp_buckets(step: StepContext, batch: Batch, target: Tensor) -> None:
+def build_ddp_buckets(context: StepContext, batch: Batch, target: Tensor) -> None:
     """Show DistributedDataParallel the backward pass of some rows, which changes nothing else.
 
     It rebuilds its buckets after the first backward pass, and their layout decides in which order
     three or more processes add numbers up. Without this a training that resumes from a checkpoint
     would take its first step in another order than one that never ended.
     """
-    model = step.wrapped_model.train()
-    for norm in step.frozen_norms:
+    model = context.wrapped_model.train()
+    for norm in context.frozen_norms:
         norm.eval()
-    snapshot = snapshot_buffers(step.buffers)
+    snapshot = snapshot_buffers(context.buffers)
     # Compiled dropout draws from this generator alone; every step seeds it anew.
-    step.dropout_rng.begin_step(0, len(target), slice(None))
-    step.loss_fn(match_target_shape(model(batch), target), target).backward()
-    step.dropout_rng.end_epoch()
+    context.dropout_rng.begin_step(0, len(target), slice(None))
+    context.loss_fn(prepare_scores(model(batch), target), target).backward()
+    context.dropout_rng.end_epoch()
     snapshot.put_back()
-    zero_grad(step)
+    zero_grad(context)
 
 
-def find_loss(loss_fn: nn.Module, scores: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-    """The mean loss () of some rows, or of their weights (rows,) times their losses."""
-    loss: Tensor = loss_fn(scores, target) if weight is None else loss_fn(scores, target, weight)
+def compute_loss(
+    loss_fn: nn.Module, scores: Tensor, target: Tensor, row_weights: Tensor | None
+) -> Tensor:
+    """Mean loss (scalar). With `row_weights` (rows,): mean of these times the loss of each row."""
+    if row_weights is None:
+        loss: Tensor = loss_fn(scores, target)
+    else:
+        loss = loss_fn(scores, target, row_weights)
     return loss
 
 
-def match_target_shape(scores: Tensor, target: Tensor) -> Tensor:
-    """Scores as the loss takes them: (rows,) beside real values, (rows, classes) beside codes."""
+def prepare_scores(scores: Tensor, target: Tensor) -> Tensor:
+    """Scores for the loss, in float32 at least: (rows,) for regression, else (rows, classes)."""
     if scores.dtype in (torch.bfloat16, torch.float16):
         # A loss is summed up in more digits than the forward pass has.
         scores = scores.float()

@@ -95,13 +95,13 @@ def test_a_group_keeps_its_part_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> 
     def assemble_with_slow_biases(*arguments: Any) -> Any:
         made = assemble(*arguments)
         made.state.optimizer.param_groups[1]["lr"] = 0.01
-        take = made.step.optimizer.step
+        take = made.context.optimizer.step
 
         def step(*given: Any) -> Any:
             seen.append([group["lr"] for group in made.state.optimizer.param_groups])
             return take(*given)
 
-        made.step.optimizer.step = step
+        made.context.optimizer.step = step
         return made
 
     from stages.training.loop import assemble

@@ -129,7 +129,7 @@ def test_each_of_several_processes_is_fed_the_same(load: Load, size: int) -> Non
         assert len(fed[0]) == len(order)
         for ours, theirs in zip(*fed, strict=True):
             assert ours.local_rows == theirs.local_rows
-            assert ours.loss_weight == theirs.loss_weight
+            assert ours.loss_scale == theirs.loss_scale
             assert torch.equal(ours.target, theirs.target)
             for kind, tensor in theirs.batch.items():
                 assert torch.equal(ours.batch[kind], tensor)

@@ -128,13 +128,15 @@ def test_compiled_steps_drop_the_same_and_odd_rows_go_through_the_model(size: in
 def test_a_look_at_the_gradients_changes_no_step(size: int | None) -> None:
     changed = params(compile=True, micro_batch_size=size)
     plain, looked = (assemble(drops(), DATA, changed, 7, World()) for _ in range(2))
-    build_ddp_buckets(looked.step, *DATA.train.take(slice(0, 2)))
+    build_ddp_buckets(looked.context, *DATA.train.take(slice(0, 2)))
     for made in (plain, looked):
-        made.step.wrapped_model.train()
-        made.step.dropout_rng.begin_epoch(7, 1)
+        made.context.wrapped_model.train()
+        made.context.dropout_rng.begin_epoch(7, 1)
         (batch,) = local_batches(DATA.train, epoch_batches(50, 16, 7, 1)[:1], World(), 7)
         made.train_step(batch, made.state)
-    for ours, theirs in zip(looked.step.weights, plain.step.weights, strict=True):
+    for ours, theirs in zip(
+        looked.context.trainable_params, plain.context.trainable_params, strict=True
+    ):
         assert torch.equal(ours, theirs)
 
 

@@ -192,7 +192,7 @@ def test_weights_are_frozen_before_the_processes_share_them(
     params = train_params(groups=[group("body.*", frozen=True)])
     made = assemble(network(), data(), params, 7, World(rank=1, size=2))
     assert shared == [list(NAMES[2:])]
-    assert len(made.step.weights) == 4
+    assert len(made.context.trainable_params) == 4
 
 
 def test_a_training_with_groups_goes_on_with_the_same_bits(tmp_path: Path) -> None:

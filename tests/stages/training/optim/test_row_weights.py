@@ -22,7 +22,7 @@ from stages.training.optim.class_weights import weigh_classes
 from stages.training.optim.loss import make_loss
 from stages.training.optim.registry import losses_of
 from stages.training.state import Data
-from stages.training.step.step import find_loss
+from stages.training.step.step import compute_loss
 from tests.support.samples import Linear, classification, line, train_params
 
 CLASSES = ("a", "b", "c")
@@ -111,8 +111,8 @@ def test_the_processes_add_up_to_the_gradient_of_the_batch(name: str, size: int)
 
     def gradient(world: World) -> Tensor:
         (batch,) = local_batches(data.train, [rows], world, 0)
-        loss = find_loss(loss_fn, model(batch.batch), batch.target, batch.weight)
-        found = torch.autograd.grad(loss * batch.loss_weight, [*model.parameters()])
+        loss = compute_loss(loss_fn, model(batch.batch), batch.target, batch.row_weights)
+        found = torch.autograd.grad(loss * batch.loss_scale, [*model.parameters()])
         return torch.cat([g.flatten() for g in found])
 
     together = torch.stack([gradient(World(rank, size)) for rank in range(size)]).mean(dim=0)
@@ -171,7 +171,9 @@ def test_rows_bring_their_weights_from_wherever_they_lie(tmp_path: Path) -> None
         assert source.weight is not None
         assert source.weight.mean().item() == pytest.approx(1, rel=1e-6)
         for batch in local_batches(source, order, World(1, 2), 0):
-            assert batch.weight is not None
+            assert batch.row_weights is not None
             mine = batch.rows[batch.local_rows].numpy()
-            np.testing.assert_allclose(batch.weight, weight[mine] / weight.mean(), rtol=1e-6)
-    assert all(b.weight is None for b in local_batches(classification().train, order, World(), 0))
+            np.testing.assert_allclose(batch.row_weights, weight[mine] / weight.mean(), rtol=1e-6)
+    assert all(
+        b.row_weights is None for b in local_batches(classification().train, order, World(), 0)
+    )

@@ -63,7 +63,7 @@ def usual(made: Assembly) -> StepFn:
 
 def on_device(made: Assembly) -> StepFn:
     """As on a device that nobody waits for."""
-    return partial(train_step_on_device, made.step)
+    return partial(train_step_on_device, made.context)
 
 
 def learn(
@@ -79,8 +79,8 @@ def learn(
     world, model = world or World(), model or Normed()
     made = assemble(model, data, params, SEED, world)
     take_step = step_of(made)
-    made.step.wrapped_model.train()
-    made.step.dropout_rng.begin_epoch(SEED, 1)
+    made.context.wrapped_model.train()
+    made.context.dropout_rng.begin_epoch(SEED, 1)
     order = epoch_batches(NUM_ROWS, BATCH, SEED, 1)
     for number, batch in enumerate(local_batches(data.train, order, world, SEED)):
         if number != without:

@@ -114,7 +114,7 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
     dropout_rng = share_dropout_rng(network, torch.device("cpu"))
     weights = list(network.parameters())
     loss_of = nn.CrossEntropyLoss()
-    step = StepContext(
+    context = StepContext(
         network, loss_of, optimizer, dropout_rng, World(), math.inf, weights, clip_value=0.25
     )
     sums, before = EpochTotals(), weights_of(network)
@@ -122,7 +122,7 @@ def test_a_device_that_nobody_waits_for_leaves_the_weights_as_they_were() -> Non
         for weight in weights:
             weight.grad = torch.full_like(weight, factor)
         loss = torch.tensor(2.0 * factor)
-        apply_on_device(step, loss, torch.tensor(3.0), 16.0, sums)
+        apply_on_device(context, loss, torch.tensor(3.0), 16.0, sums)
         if math.isnan(factor):
             assert_same(weights_of(network), before, tolerance=0.0)
             assert (int(sums.consecutive_skips), float(sums.steps_applied)) == (1, 0.0)
