@@ -3,6 +3,9 @@
 What a sampler draws follows from the seed, the trial's number and the trials before it, and a
 trial that was cut short is done again under its number: a search that was killed ends as one that
 was not.
+
+Trials run one by one: TPE and the pruner look at all earlier ones. To train several at once, ask
+for a batch of trials here; `make_objective` (trial.py) trains one.
 """
 
 from collections.abc import Callable
