@@ -7,7 +7,6 @@ their target: what infer predicts when `infer.input` is null.
 """
 
 import shutil
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import polars as pl
 
 from stages.common.params import Params
 from stages.features.encode import encode
+from stages.features.numbers import Rows
 from stages.features.schema import KINDS, Array, Schema, Statistics, write_record
 from stages.features.spelling import as_line
 from stages.formats.parquet import open_writer
@@ -32,9 +32,9 @@ from stages.prepare.images import Images, load_images
 from stages.prepare.params import PrepareParams
 from stages.prepare.rows.assign import LEFT_OUT, Assigned, assign_rows
 from stages.prepare.rows.keys import Keys, find_keys
-from stages.prepare.rows.split import SPLITS, Codes, Rows
+from stages.prepare.rows.split import SPLITS, Codes
 from stages.prepare.rows.twins import Twins
-from stages.prepare.table.long_table import read_long
+from stages.prepare.table.long_table import apply_writing
 from stages.prepare.table.sample import take_sample
 from stages.prepare.table.table import Mask, Table, open_table
 from stages.prepare.table.total import stop_at_total
@@ -54,7 +54,7 @@ def prepare(params: Params, out: Path) -> None:
 
 def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
     raw = open_table(Path(section.source), SOURCE, folder, expected=section.named)
-    raw, sample, written, lines = read_long(raw, take_sample(raw, section.words), section)
+    raw, sample, written, lines = apply_writing(raw, take_sample(raw, section.words), section)
     for line in lines:
         print(line)
     stop_at_total(raw, SOURCE)
@@ -64,24 +64,24 @@ def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
     table = images.table
     check_expectations(table, suite, section.source, out, of_files)
 
-    there = _rows_with_target(table, section)
-    labelled = table if there is None else table.where(there)
+    usable = _rows_with_target(table, section)
+    labelled = table if usable is None else table.where(usable)
     target = find_target(labelled.column_parts(section.target), section.task)
     sample = sample if labelled is raw else take_sample(labelled, section.words)
     found = find_schema(sample.table, section, target, sample.rows)
     schema = images.describe(with_written(found, written))
     for line in (
-        *_left_out(sample.table, section),
+        *_row_label_warnings(sample.table, section),
         *find_doubts(sample.table, schema, section.columns, sample.rows),
     ):
         print(f"warning  {line}")
 
     keys = find_keys(raw, schema.key)
-    rows = assign_rows(images, there, schema, keys, section)
-    for line in rows.lines:
+    assigned = assign_rows(images, usable, schema, keys, section)
+    for line in assigned.lines:
         print(line)
-    write_rejected(out / "rejected.csv", [*images.rejected, *rows.copies])
-    chosen, train = table.where(rows.codes < LEFT_OUT), table.where(rows.of("train"))
+    write_rejected(out / "rejected.csv", [*images.rejected, *assigned.copies])
+    chosen, train = table.where(assigned.codes < LEFT_OUT), table.where(assigned.of("train"))
 
     schema = fit_schema(schema, train)
     statistics = fit_statistics(schema, train)
@@ -91,42 +91,42 @@ def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
         print(line)
     write_record(out / "schema.json", schema)
     write_record(out / "statistics.json", statistics)
-    _write_test_rows(out / "test_rows.parquet", table.where(rows.of("test")), schema)
-    for line in _write_arrays(images, rows, keys, schema, statistics, out, folder):
+    _write_test_rows(out / "test_rows.parquet", table.where(assigned.of("test")), schema)
+    for line in _write_arrays(images, assigned, keys, schema, statistics, out, folder):
         print(f"warning  {line}")
-    print(_summary(section.source, chosen.height, schema, rows.codes))
+    print(_summary(section.source, chosen.height, schema, assigned.codes))
 
 
 def _write_arrays(
     images: Images,
-    rows: Assigned,
+    assigned: Assigned,
     keys: Keys,
     schema: Schema,
     statistics: Statistics,
     out: Path,
     folder: Path,
-) -> Iterator[str]:
-    """Encode and write the rows of each split; a line for each split that repeats another's."""
-    names = [*_given(schema), schema.target.name]
+) -> list[str]:
+    """Encode and write each split; return a warning for each that repeats an earlier one's rows."""
+    names = [*_input_columns(schema), schema.target.name]
     twins = Twins(folder / "twins")
 
     def encode_part(numbered: tuple[pl.DataFrame, Rows]) -> list[dict[str, Array]]:
         part, numbers = numbered
         found = []
         for code in range(len(SPLITS)):
-            is_own = rows.codes[numbers] == code
+            is_own = assigned.codes[numbers] == code
             own = part.filter(pl.Series(is_own))
             arrays = encode(own, schema, statistics, SOURCE)
             arrays["target"] = encode_target(own[schema.target.name], schema, statistics)
             arrays["key"] = keys.of(own, images.in_source(numbers[is_own]))
-            if rows.weights is not None:
-                arrays["weight"] = rows.weights[numbers[is_own]]
+            if assigned.weights is not None:
+                arrays["weight"] = assigned.weights[numbers[is_own]]
             found.append(arrays)
         return found
 
     with ExitStack() as stack:
         writers = {
-            split: stack.enter_context(open_arrays(out / split, int(rows.of(split).sum())))
+            split: stack.enter_context(open_arrays(out / split, int(assigned.of(split).sum())))
             for split in SPLITS
         }
         parts = images.table.numbered_parts(names)
@@ -134,17 +134,17 @@ def _write_arrays(
             for (split, writer), arrays in zip(writers.items(), found, strict=True):
                 writer.add(arrays)
                 twins.add(split, arrays)
-    yield from twins.find(out, SPLITS)
+    return list(twins.find(out, SPLITS))
 
 
-def _given(schema: Schema) -> list[str]:
+def _input_columns(schema: Schema) -> list[str]:
     """The columns of new rows: the key's, if there is one, and those of the features."""
     return [*([] if schema.key is None else [schema.key]), *(f.name for f in schema.features)]
 
 
 def _write_test_rows(path: Path, table: Table, schema: Schema) -> None:
     """The rows of the test split as they came, without their target."""
-    names = _given(schema)
+    names = _input_columns(schema)
     if table.is_whole:
         table.frame()[names].write_parquet(path)
         return
@@ -168,7 +168,7 @@ def _rows_with_target(table: Table, section: PrepareParams) -> Mask | None:
     return np.asarray(~missing)
 
 
-def _left_out(table: pl.DataFrame, section: PrepareParams) -> list[str]:
+def _row_label_warnings(table: pl.DataFrame, section: PrepareParams) -> list[str]:
     """A line for each column of row labels that no parameter names."""
     named = {*section.columns, section.key, section.target}
     return [

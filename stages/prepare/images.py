@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from stages.common.errors import Problem, UserError
+from stages.features.numbers import Rows
 from stages.features.schema import Decode, Schema
 from stages.features.spelling import as_line
 from stages.formats.folders.folder_kind import find_kind
@@ -15,7 +16,7 @@ from stages.formats.images.load import FILES, Loaded, load_column
 from stages.formats.images.new_rows import check_seen
 from stages.formats.reading import Damage
 from stages.prepare.params import PrepareParams
-from stages.prepare.table.table import Rows, Table, in_memory
+from stages.prepare.table.table import Table, in_memory
 
 SOURCE = "prepare.source"
 # Of the rows: more are no stray broken files.

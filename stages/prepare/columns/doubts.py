@@ -9,14 +9,13 @@ from collections.abc import Container, Iterator, Sequence
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from stages.common.errors import Problem, UserError, shorten
+from stages.features.numbers import Rows
 from stages.features.schema import CODES, Feature, Schema
 from stages.features.spelling import BLANKS, LEADING_ZERO, as_line, number_pattern
 
-Rows = npt.NDArray[np.int64]
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 # Of the values: as many may be strays; what is said of the whole begins at the half.
 MAX_STRAYS = 0.05

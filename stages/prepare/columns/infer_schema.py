@@ -9,9 +9,10 @@ from stages.common.errors import Problem, UserError, wrong_name
 from stages.features.columns import check_categories, undecided
 from stages.features.kind import ARRAY, BY_TYPE, kind_of
 from stages.features.kinds.datetime import with_format
+from stages.features.numbers import Rows
 from stages.features.schema import KINDS, Feature, FeatureKind, Schema, Target
 from stages.formats.text.header import numbered
-from stages.prepare.columns.doubts import TEXTS, Rows, stop_at_strays
+from stages.prepare.columns.doubts import TEXTS, stop_at_strays
 from stages.prepare.columns.target import LongNumbers, find_target
 from stages.prepare.params import Column, PrepareParams
 

@@ -1,6 +1,7 @@
 """The writing of each column: its words for gaps, and its decimal comma or thousands.
 
-Both follow from all rows. A way of writing numbers is taken where every text of a column fits it,
+Both follow from the rows at hand: all, or the sample of a long table, which long_table.py then
+checks. A way of writing numbers is taken where every text of a column fits it,
 and no other one gives other numbers: of 1,234 alone nobody knows what it is.
 """
 

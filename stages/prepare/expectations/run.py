@@ -202,12 +202,6 @@ def _judge(
     return outcomes
 
 
-def _named_by(rule: Rule, files: Mapping[str, str]) -> list[str]:
-    """The columns by which rows are named: those of the rule, and of facts of files the files'."""
-    own = rule.columns.values()
-    return [*dict.fromkeys([*(files[name] for name in own if name in files), *own])]
-
-
 def _needed(table: Table, rules: list[Rule]) -> pl.DataFrame:
     """The columns that rules are about, and of the others the names alone."""
     named = {name for rule in rules for name in used_columns(rule, table.columns)}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from stages.features.numbers import Rows
 from stages.features.schema import Array, Schema
 from stages.formats.reading import Damage
 from stages.prepare.columns.target import encode_classes, find_target
@@ -12,7 +13,7 @@ from stages.prepare.images import Images
 from stages.prepare.params import PrepareParams
 from stages.prepare.rows.duplicates import describe, digest, find_firsts, set_aside, tie
 from stages.prepare.rows.keys import Keys, hash_keys
-from stages.prepare.rows.split import SPLITS, Codes, Rows, Structure, split_rows
+from stages.prepare.rows.split import SPLITS, Codes, Structure, split_rows
 from stages.prepare.rows.structure import find_structure
 from stages.prepare.rows.weights import Weights, check_splits, describe_weights, find_weights
 from stages.prepare.table.table import Mask, Table
@@ -39,33 +40,34 @@ class Assigned:
 
 
 def assign_rows(
-    images: Images, there: Mask | None, schema: Schema, keys: Keys, section: PrepareParams
+    images: Images, usable: Mask | None, schema: Schema, keys: Keys, section: PrepareParams
 ) -> Assigned:
-    """Divide the rows of the table, of which those with a target are `there` (None: all).
+    """Assign each usable row of the table to a split; `usable` None: all rows.
 
-    Raises UserError for weights that are none, and where a split would be empty.
+    Raises UserError for invalid weights, and where a split would be empty.
     """
     table = images.table
     lines: list[str] = []
     copies: list[Damage] = []
     if section.duplicates == "first":
-        there, copies, lines = _without_copies(images, there, schema, keys)
-    chosen = table if there is None else table.where(there)
-    weights, found = _weigh(images, chosen, schema)
+        usable, copies, lines = _without_copies(images, usable, schema, keys)
+    chosen = table if usable is None else table.where(usable)
+    weights, weight_lines = _weigh(images, chosen, schema)
     structure = find_structure(chosen, section)
     if section.duplicates == "together":
-        names = np.concatenate(list(key_parts(images, chosen, schema, keys)))
+        row_keys = np.concatenate(list(key_parts(images, chosen, schema, keys)))
         firsts = _firsts(chosen, [feature.name for feature in schema.features])
-        structure = tie(structure, firsts, names)
-        lines += describe(firsts, names, "each is in the split of those that it is equal to")
-    codes = _divide(images, there, chosen, schema, keys, section, structure)
+        structure = tie(structure, firsts, row_keys)
+        lines += describe(firsts, row_keys, "each is in the split of those that it is equal to")
+    codes = _divide(images, usable, chosen, schema, keys, section, structure)
     if weights is not None:
         check_splits(weights, codes)
-    return Assigned(codes, weights, copies, [*lines, *found])
+    return Assigned(codes, weights, copies, [*lines, *weight_lines])
 
 
 def key_parts(images: Images, table: Table, schema: Schema, keys: Keys) -> Iterator[Array]:
     """The keys of the rows, part by part."""
+    # Without a key column any column will do: only the row numbers are used.
     names = [schema.target.name] if schema.key is None else [schema.key]
     for part, numbers in table.numbered_parts(names):
         yield keys.of(part, images.in_source(numbers))
@@ -73,7 +75,7 @@ def key_parts(images: Images, table: Table, schema: Schema, keys: Keys) -> Itera
 
 def _divide(
     images: Images,
-    there: Mask | None,
+    usable: Mask | None,
     chosen: Table,
     schema: Schema,
     keys: Keys,
@@ -83,29 +85,29 @@ def _divide(
     seed = section.split.seed
     hashes = hash_keys(key_parts(images, chosen, schema, keys), seed, chosen.height)
     classes = encode_classes(chosen.column_parts(schema.target.name), schema)
-    found = split_rows(hashes, classes, section.split, structure)
-    if there is None:
-        return found
-    codes = np.full(len(there), LEFT_OUT, np.uint8)
-    codes[there] = found
+    split_codes = split_rows(hashes, classes, section.split, structure)
+    if usable is None:
+        return split_codes
+    codes = np.full(len(usable), LEFT_OUT, np.uint8)
+    codes[usable] = split_codes
     return codes
 
 
 def _without_copies(
-    images: Images, there: Mask | None, schema: Schema, keys: Keys
+    images: Images, usable: Mask | None, schema: Schema, keys: Keys
 ) -> tuple[Mask, list[Damage], list[str]]:
     """The rows that are equal to no earlier one; those that are, and a line on them."""
     table = images.table
-    chosen = table if there is None else table.where(there)
+    chosen = table if usable is None else table.where(usable)
     rows = _numbers(chosen)
-    names = np.concatenate(list(key_parts(images, chosen, schema, keys)))
+    row_keys = np.concatenate(list(key_parts(images, chosen, schema, keys)))
     firsts = _firsts(chosen, [*(f.name for f in schema.features), schema.target.name])
-    copies = set_aside(firsts, images.in_source(rows), names, named=schema.key is not None)
+    copies = set_aside(firsts, images.in_source(rows), row_keys, named=schema.key is not None)
     kept = np.zeros(sum(table.heights), np.bool_)
     kept[rows[np.unique(firsts)]] = True
     # There may be fewer rows of a class now than three splits need.
     find_target(table.where(kept).column_parts(schema.target.name), schema.target.task)
-    return kept, copies, describe(firsts, names, "left out, in data/prepare/rejected.csv")
+    return kept, copies, describe(firsts, row_keys, "left out, in data/prepare/rejected.csv")
 
 
 def _firsts(table: Table, names: list[str]) -> Rows:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import polars as pl
 
 from stages.common.errors import Problem, UserError
+from stages.features.numbers import Rows
 from stages.features.schema import Array
 from stages.formats.reading import Damage
-from stages.prepare.rows.split import Rows, Structure
+from stages.prepare.rows.split import Structure
 
 KEY = "prepare.duplicates"
 # Of the two halves of a digest.

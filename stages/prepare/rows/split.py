@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.common.errors import Problem, UserError
+from stages.features.numbers import Rows
 from stages.features.schema import Array
 from stages.prepare.params import Split
 from stages.prepare.rows.keys import Hashes, hash_names
 
-Rows = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint8]
 SPLITS = ("train", "validation", "test")
 # A stratum of so few groups is cut together with the others.

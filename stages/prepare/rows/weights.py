@@ -6,7 +6,8 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError
 from stages.features.columns import as_numeric
-from stages.prepare.rows.split import SPLITS, Codes, Rows
+from stages.features.numbers import Rows
+from stages.prepare.rows.split import SPLITS, Codes
 
 Weights = npt.NDArray[np.float64]
 KEY = "prepare.weight"
@@ -16,8 +17,8 @@ MAX_ROWS_SHOWN = 5
 def find_weights(column: pl.Series, rows: Rows) -> Weights:
     """The weights (rows,) in float64 from a column.
 
-    `rows` (rows,) are the numbers of its rows in the source. Raises UserError for a weight that is
-    none.
+    `rows` (rows,) are the numbers of its rows in the source. Raises UserError for an invalid
+    weight.
     """
     name = column.name
     if not (column.dtype.is_numeric() or column.dtype == pl.String):

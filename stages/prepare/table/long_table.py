@@ -1,4 +1,4 @@
-"""The writing of a column, found in the first rows of a long table, and read in all others."""
+"""The writing of columns, found in the sample of a long table, and read in all its parts."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,11 +15,12 @@ from stages.prepare.table.sample import Sample
 from stages.prepare.table.table import Table, in_memory
 
 
-def read_long(
+def apply_writing(
     table: Table, sample: Sample, params: PrepareParams
 ) -> tuple[Table, Sample, dict[str, Written], list[str]]:
-    """`read_written` for a table of any length, judged by its sample; the sample is read alike.
+    """The table with gaps for words and numbers for texts of numbers; the sample is read alike.
 
+    The writing is found in the sample and checked in every part; `read_written` returns the rest.
     Raises UserError, too, where a later value is not written as those of the sample are.
     """
     if table.is_whole:

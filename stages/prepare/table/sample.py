@@ -1,24 +1,24 @@
-"""Rows of a long table by which it is judged what its columns are: a table in memory has all.
+"""The rows by which it is judged what columns are.
 
-Of others they are the first ones, and behind them witnesses: rows from anywhere in the table that
-hold what might change the judgement, and would stay unseen. Types, gaps, classes and keys are
-those of all rows, and every value is held to the judgement when it is encoded.
+Of a table in memory: all. Of a long one: the first 48 MiB of it, and rows from anywhere that could
+change the judgement: words for gaps, texts among numbers, extreme numbers. Types, gaps, classes and
+keys are those of all rows, and every value is held to the judgement when it is encoded.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from stages.features.numbers import Rows
 from stages.features.spelling import word_numbers
 from stages.prepare.columns.doubts import GAPS, SENTINELS
 from stages.prepare.table.table import Table
 
 SAMPLE_BYTES = 48 << 20
-# Of each column and each kind of thing so many rows bear witness.
-NUM_WITNESSES = 3
+# Of each column and each value that could change the judgement so many rows are taken.
+NUM_OUTLIERS = 3
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Sample:
     """Some rows or all of a table; `rows` (rows,) are their numbers in its source."""
 
     table: pl.DataFrame
-    rows: npt.NDArray[np.int64]
+    rows: Rows
 
 
 def take_sample(table: Table, words: list[str]) -> Sample:
@@ -34,10 +34,10 @@ def take_sample(table: Table, words: list[str]) -> Sample:
     if table.is_whole:
         return Sample(*next(table.numbered_parts(table.columns)))
     seen: list[pl.DataFrame] = []
-    rows: list[npt.NDArray[np.int64]] = []
-    num_bytes, witnesses = 0, _Witnesses(words)
+    rows: list[Rows] = []
+    num_bytes, outliers = 0, _OutlierRows(words)
     for part, numbers in table.numbered_parts(table.columns):
-        places = witnesses.find(part)
+        places = outliers.find(part)
         if num_bytes < SAMPLE_BYTES:
             places = np.arange(part.height)
             num_bytes += int(part.estimated_size())
@@ -46,7 +46,7 @@ def take_sample(table: Table, words: list[str]) -> Sample:
     return Sample(pl.concat(seen), np.concatenate(rows))
 
 
-class _Witnesses:
+class _OutlierRows:
     """Finds the first few rows with a word for gaps, a text among numbers, or an extreme number."""
 
     def __init__(self, words: list[str]) -> None:
@@ -55,11 +55,12 @@ class _Witnesses:
         self._counts: dict[tuple[str, object], int] = {}
         self._low: dict[str, float] = {}
         self._high: dict[str, float] = {}
-        # Of columns of texts: how many of the values so far are numbers, and how many are not.
-        self._balance: dict[str, int] = {}
+        # Of columns of texts: the different values of each part so far that are numbers, less those
+        # that are not.
+        self._numbers_minus_texts: dict[str, int] = {}
 
-    def find(self, part: pl.DataFrame) -> npt.NDArray[np.int64]:
-        """The places of witnesses in a part, ascending."""
+    def find(self, part: pl.DataFrame) -> Rows:
+        """The places of such rows in a part, ascending."""
         found: list[int] = []
         for column in part.iter_columns():
             if column.dtype == pl.String:
@@ -73,11 +74,13 @@ class _Witnesses:
         lower = different.str.to_lowercase()
         yield from self._first(column, different.filter(lower.is_in(self._words.implode())))
         are_numbers = different.cast(pl.Float64, strict=False).is_not_null()
-        balance = self._balance.get(column.name, 0)
-        self._balance[column.name] = balance + int(are_numbers.sum()) - int((~are_numbers).sum())
+        balance = self._numbers_minus_texts.get(column.name, 0)
+        self._numbers_minus_texts[column.name] = (
+            balance + int(are_numbers.sum()) - int((~are_numbers).sum())
+        )
         strays = different.filter(~are_numbers if balance >= 0 else are_numbers)
         if strays.len() <= len(different) // 2:
-            yield from self._first(column, strays.sort().head(NUM_WITNESSES))
+            yield from self._first(column, strays.sort().head(NUM_OUTLIERS))
 
     def _in_numbers(self, column: pl.Series) -> Iterator[int]:
         values = column.cast(pl.Float64)
@@ -99,7 +102,7 @@ class _Witnesses:
     def _first(self, column: pl.Series, values: pl.Series) -> Iterator[int]:
         for value in values:
             key = column.name, value
-            left = NUM_WITNESSES - self._counts.get(key, 0)
+            left = NUM_OUTLIERS - self._counts.get(key, 0)
             if left > 0:
                 places = (column == value).arg_true().head(left).to_list()
                 self._counts[key] = self._counts.get(key, 0) + len(places)

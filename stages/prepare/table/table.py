@@ -3,8 +3,9 @@
     table = open_table(Path("data/raw/houses.csv"), "prepare.source", folder)
     for part in table.parts(["price"]): …
 
-The source is read once. Each part is of some ten thousand rows; a column has the type that all of
-its values have, whatever part they are in, as in a table that is read whole.
+The source is read once, and again if its parts disagree on a column's type: a column has the type
+that all of its values have, as in a table that is read whole. A part has up to 131,072 rows, or
+some 16 MiB of text.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,13 +17,15 @@ import numpy.typing as npt
 import polars as pl
 
 from stages.common.errors import Problem, UserError
+from stages.features.numbers import Rows
 from stages.formats.format import find_reader
 from stages.formats.part import Part, join_types
 from stages.formats.read import CANNOT_READ, check_file, unreadable
 from stages.formats.reading import Damage, Noticed, damage_message
 from stages.formats.suffixes import SUFFIXES
 
-# Of more, the parts lie on the disk.
+# Estimated size of all parts above which each is written to the disk; fixed, so that results do
+# not depend on the machine.
 MEMORY_BYTES = 128 << 20
 # Where a table lies on the disk, below the folder that was named for it.
 PARTS = "table"
@@ -30,17 +33,16 @@ PARTS = "table"
 
 Change = Callable[[pl.Series], pl.Series]
 Mask = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Table:
     """Rows in parts: `schema` has the types of the columns, `heights` the rows of each source.
 
-    A source of a part is a frame, or the Arrow file of one, with types of its own. `changes` are
-    made of a column whenever a part is taken, `types` are those before them; `made` are columns
-    that follow from another one, by a function of each part. `rows` (all rows) tells those of the
-    sources that the table has.
+    `sources` are the parts as read, each a frame or an Arrow file. Whenever a part is taken, a
+    column is cast to its type in `types` (else in `schema`), and then changed by its function in
+    `changes`. `made` are columns more, each by the name of another one and a function of it. `rows`
+    is a mask over all rows of the sources, of those that the table has; None: all.
     """
 
     schema: pl.Schema
@@ -67,11 +69,14 @@ class Table:
         return len(self.sources) == 1 and isinstance(self.sources[0], pl.DataFrame)
 
     def where(self, rows: Mask) -> "Table":
-        """The rows of the sources at which `rows` (all of them) is true."""
+        """The rows of the sources where `rows` (of all) is true; replaces an earlier mask."""
         return replace(self, rows=rows)
 
     def changed(self, changes: Mapping[str, Change], schema: Mapping[str, pl.DataType]) -> "Table":
-        """The table with columns changed, by a function of each part, to the types of `schema`."""
+        """The table with columns changed, by a function of each part, to the types of `schema`.
+
+        Replaces earlier changes.
+        """
         types = {name: self.schema[name] for name in changes}
         return replace(
             self, schema=pl.Schema({**self.schema, **schema}), changes=changes, types=types
@@ -80,7 +85,10 @@ class Table:
     def derived(
         self, made: Mapping[str, tuple[str, Change]], schema: Mapping[str, pl.DataType]
     ) -> "Table":
-        """The table with columns more, each made of another one, of the types of `schema`."""
+        """The table with columns more, each made of another one, of the types of `schema`.
+
+        Replaces earlier ones.
+        """
         return replace(self, schema=pl.Schema({**self.schema, **schema}), made=made)
 
     def parts(self, names: Collection[str] | None = None) -> Iterator[pl.DataFrame]:

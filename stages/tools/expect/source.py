@@ -19,7 +19,7 @@ from stages.prepare.columns.target import find_target
 from stages.prepare.columns.written import Written, with_written
 from stages.prepare.images import Images, load_images
 from stages.prepare.params import PrepareParams
-from stages.prepare.table.long_table import read_long
+from stages.prepare.table.long_table import apply_writing
 from stages.prepare.table.sample import take_sample
 from stages.prepare.table.table import Table, open_table
 
@@ -72,7 +72,9 @@ def open_source(section: PrepareParams, path: Path | None) -> Iterator[Source]:
     with TemporaryDirectory(dir=FOLDER, prefix="expect-") as folder:
         with redirect_stdout(sys.stderr):
             raw = open_table(Path(section.source), key, Path(folder), expected=section.named)
-            raw, sample, written, lines = read_long(raw, take_sample(raw, section.words), section)
+            raw, sample, written, lines = apply_writing(
+                raw, take_sample(raw, section.words), section
+            )
             for line in lines:
                 print(line)
         yield Source(section, raw, sample.table, written)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from stages.features.columns import as_category
-from stages.prepare.table.table import Rows
+from stages.features.numbers import Rows
 
 # A name that says that a column names the rows: id, ID, customer_id, rowKey, uuid, index, no.
 _KEY_NAME = re.compile(

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from stages.common.errors import UserError, wrong_name
+from stages.features.numbers import Rows
 from stages.features.schema import Schema, Target
 from stages.prepare.columns.doubts import find_doubts, stray_gaps
 from stages.prepare.columns.infer_schema import find_feature, find_schema, names_rows
@@ -18,9 +19,9 @@ from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
 from stages.prepare.rows.weights import describe_weights, find_weights
-from stages.prepare.table.long_table import read_long
+from stages.prepare.table.long_table import apply_writing
 from stages.prepare.table.sample import take_sample
-from stages.prepare.table.table import Mask, Rows, Table, open_table
+from stages.prepare.table.table import Mask, Table, open_table
 from stages.prepare.table.total import stop_at_total
 from stages.tools.expect.draft import draft_suite
 from stages.tools.init import roles
@@ -64,7 +65,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     sample = take_sample(table, [])
     settings, reasons = _settings(sample.table, options)
     params = _as_params(settings, options)
-    table, sample, written, lines = read_long(table, sample, params)
+    table, sample, written, lines = apply_writing(table, sample, params)
     stop_at_total(table, "PATH")
     layout = find_layout(table, sample.table, params, notes)
     table, looked = layout.table, layout.looked

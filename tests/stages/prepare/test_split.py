@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 
 from stages.common.errors import UserError
+from stages.features.numbers import Rows
 from stages.prepare.params import Split
 from stages.prepare.rows.keys import hash_names
-from stages.prepare.rows.split import SPLITS, Rows, Structure
+from stages.prepare.rows.split import SPLITS, Structure
 from stages.prepare.rows.split import split_rows as find_codes
 from stages.prepare.rows.twins import Twins
 from tests.support.samples import run_stages, small_project

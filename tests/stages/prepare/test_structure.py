@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from stages.common.errors import UserError
+from stages.features.numbers import Rows
 from stages.prepare.params import Split
-from stages.prepare.rows.split import SPLITS, Rows, Structure
+from stages.prepare.rows.split import SPLITS, Structure
 from tests.stages.prepare.test_split import split_rows
 from tests.support.samples import run_stages, small_project
 

@@ -33,7 +33,12 @@ def judge_long(
 def facts_for(table: Table, rules: Sequence[Rule], shown: Collection[str]) -> dict[str, Facts]:
     """The facts of the columns that the rules are about, and of those in `shown`."""
     named = {name for rule in rules for name in used_columns(rule, table.columns)}
-    counted = {name for rule in rules if _OF_VALUES.search(rule.type) for name in named}
+    counted = {
+        name
+        for rule in rules
+        if _OF_VALUES.search(rule.type)
+        for name in used_columns(rule, table.columns)
+    }
     names = [name for name in table.columns if name in named or name in shown]
     return take_facts(table, names, counted)
 

@@ -6,15 +6,13 @@ The parts of a table are of some ten thousand rows, or, in memory, of all.
 from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from stages.features.numbers import Rows
 from stages.prepare.table.table import Table
 
 PIECE_ROWS = 250_000
 PIECE_BYTES = 32 << 20
-
-Rows = npt.NDArray[np.int64]
 
 
 def is_short(table: Table) -> bool:
