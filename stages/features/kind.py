@@ -3,10 +3,10 @@
     array = kind_of("numeric").encode(features, table, statistics, "infer.input")
 
 A kind is a file of `stages/features/kinds`, with the names of `Kind` as plain constants and
-functions; docs/architecture.md says how to add one. It imports neither polars nor torch nor onnx at its
-top: `reprise serve` reads JSON values with it, and whoever hands it a column, a tensor or a graph
-has loaded that library. From one raw value to a number in a batch there are several ways, which
-tests/stages/features/test_kinds.py holds to be one and the same:
+functions; docs/architecture.md says how to add one. It imports neither polars nor torch nor onnx at
+its top: `reprise serve` reads JSON values with it, and whoever hands it a column, a tensor or a
+graph has loaded that library. From one raw value to a number in a batch there are several ways,
+which tests/stages/features/test_kinds.py holds to be one and the same:
 
     a table's column → `encode`                         prepare, evaluate, infer
     a table's column → `feed` → `to_onnx`               model.onnx

@@ -1,7 +1,7 @@
 """The functions that the file of a format has, and the look-up of a format by a path.
 
 To add a format: one file here with the four functions of `Format`, and its suffix in `suffixes.py`
-and `folders/shards.py`. `tests/stages/formats/test_formats.py` then holds it to what all formats do.
+and `folders/shards.py`. `tests/stages/formats/test_formats.py` then holds it to what all do.
 """
 
 from collections.abc import Iterator, Mapping

@@ -23,7 +23,7 @@ from stages.formats.reject import write_rejected
 from stages.formats.thread_map import map_in_order, num_threads
 from stages.prepare.arrays import open_arrays
 from stages.prepare.columns.doubts import find_doubts
-from stages.prepare.columns.infer_schema import SOURCE, find_schema, names_rows
+from stages.prepare.columns.infer_schema import SOURCE, check_names, find_schema, names_rows
 from stages.prepare.columns.target import encode_target, find_target
 from stages.prepare.columns.written import with_written
 from stages.prepare.expectations.run import check_expectations, check_files
@@ -54,6 +54,7 @@ def prepare(params: Params, out: Path) -> None:
 
 def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
     raw = open_table(Path(section.source), SOURCE, folder, expected=section.named)
+    check_names(raw.columns, section)
     raw, sample, written, lines = apply_writing(raw, take_sample(raw, section.words), section)
     for line in lines:
         print(line)

@@ -1,6 +1,7 @@
 """Which column is what: kinds and the task, from the types and values of the table."""
 
 import re
+from collections.abc import Sequence
 from operator import itemgetter
 
 import polars as pl
@@ -33,7 +34,7 @@ def find_schema(
 
     Raises UserError with every column that has to be decided by hand.
     """
-    _check_names(table, params)
+    check_names(table.columns, params)
     target = target or find_target([table[params.target]], params.task)
     features: list[Feature] = []
     problems: list[Problem] = []
@@ -77,7 +78,8 @@ def names_rows(column: pl.Series) -> bool:
     return column.name.startswith("__") or (labels and not column.is_duplicated().any())
 
 
-def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
+def check_names(columns: Sequence[str], params: PrepareParams) -> None:
+    """Raise UserError for columns that parameters name, and that are not there or exclude others."""
     problems = []
     named = {"prepare.target": params.target}
     named |= {} if params.key is None else {"prepare.key": params.key}
@@ -85,9 +87,9 @@ def _check_names(table: pl.DataFrame, params: PrepareParams) -> None:
     named |= params.ties()
     named |= {} if params.weight is None else {"prepare.weight": params.weight}
     for key, name in named.items():
-        if name not in table.columns:
+        if name not in columns:
             message = f"{params.source} has no column '{name}'"
-            problems.append(wrong_name(message, name, table.columns, key))
+            problems.append(wrong_name(message, name, columns, key))
     taken = (
         ("prediction", "target") if params.weight is None else ("prediction", "target", "weight")
     )

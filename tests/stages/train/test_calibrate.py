@@ -16,7 +16,6 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
-from stages.features.batch import to_weight
 
 from pipeline.params.check import find_problems
 from stages.common.errors import UserError
@@ -24,6 +23,7 @@ from stages.common.files import read_json
 from stages.infer.export.verify import feeds
 from stages.model.calibration import UNCALIBRATED, margins, predict_codes, to_probabilities
 from stages.model.predictor import load_predictor
+from stages.tensors.batch import to_weight
 from stages.train.calibrate import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
