@@ -79,7 +79,7 @@ def names_rows(column: pl.Series) -> bool:
 
 
 def check_names(columns: Sequence[str], params: PrepareParams) -> None:
-    """Raise UserError for columns that parameters name, and that are not there or exclude others."""
+    """Raise UserError for columns that parameters name, and that do not exist or exclude others."""
     problems = []
     named = {"prepare.target": params.target}
     named |= {} if params.key is None else {"prepare.key": params.key}
