@@ -24,8 +24,8 @@ import numpy.typing as npt
 import polars as pl
 
 from stages.features.schema import CODES, Schema, load_arrays, read_schema, read_statistics
-from stages.formats.read import read_table
 from tests.conftest import Project, copy_project, project_environment
+from tests.support.tables import read_table
 
 Floats = npt.NDArray[np.float64]
 

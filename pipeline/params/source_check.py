@@ -57,12 +57,7 @@ def check_data(
 def check_source(params: PrepareParams, head: Head) -> list[Problem]:
     """Columns that `prepare` names and the source has not, in the words of the stage."""
     problems = []
-    named = {"prepare.target": params.target}
-    named |= {} if params.key is None else {"prepare.key": params.key}
-    named |= {f"prepare.columns.{name}": name for name in params.columns}
-    named |= params.ties()
-    named |= {} if params.weight is None else {"prepare.weight": params.weight}
-    for key, name in named.items():
+    for key, name in params.names_by_key().items():
         if name not in head.columns:
             message = f"{params.source} has no column '{name}'"
             problems.append(wrong_name(message, name, head.columns, key))

@@ -1,17 +1,15 @@
-"""Tables from files of any format, or from a folder of images: read whole, or in chunks.
+"""New rows from files of any format, or from a folder of images: some thousands at a time.
 
-A whole table goes to training, chunks are new rows: a file of any length takes the memory of one.
-A line that is no row, such as one with a field too many, stops whole reading; in chunks it is
-handed on as damaged and does not stop the others. Rows and their gaps are the same in both: a
-format's file has both readings.
+A file of any length takes the memory of one chunk. A line that is no row, such as one with a field
+too many, is handed on as damaged and does not stop the others. Rows and their gaps are those that
+prepare has, whose way is `prepare/table/table.py`: a format's file has both readings.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
-from polars import selectors as cs
 
 from stages.common.errors import Problem, UserError
 from stages.features.kind import kind_of
@@ -20,42 +18,11 @@ from stages.features.written import drop_all_words
 from stages.formats.chunk import Chunk, needed_columns
 from stages.formats.format import find_reader
 from stages.formats.images.new_rows import load_chunk
-from stages.formats.reading import Noticed, damage_message
+from stages.formats.reading import Noticed
 from stages.formats.suffixes import SUFFIXES
 from stages.formats.text.compressed import suffix_of
 
 CANNOT_READ = (pl.exceptions.PolarsError, OSError, ValueError)
-
-
-def read_table(
-    path: Path,
-    key: str,
-    say: Callable[[str], None] = print,
-    expected: Collection[str] = (),
-) -> pl.DataFrame:
-    """The table in a file, all rows and columns; `key` is the parameter that names the file.
-
-    `expected` are names of columns that are asked for, by which a header is known as one.
-    What a folder is, `folders/folder_kind.py` says; of image files the table has the paths. Blanks
-    around a text are no part of it, and empty texts are nulls; `say` is told what a person should
-    know. Raises UserError when the file is missing, empty, of another kind, or damaged, be it in
-    one line.
-    """
-    check_file(path, key)
-    noticed = Noticed(expected=expected)
-    try:
-        table, damaged = find_reader(path).read(path, key, noticed)
-    except CANNOT_READ as error:
-        raise unreadable(error, path, key) from None
-    if damaged:
-        raise UserError(_problem(damage_message(path, damaged), path, key))
-    if table.height == 0:
-        raise UserError(_problem(f"{path} has a header but no rows", path, key))
-    for column in table.select(cs.float()).iter_columns():
-        noticed.add_infinite(column.name, column)
-    for line in noticed.lines():
-        say(line)
-    return table
 
 
 def read_chunks(

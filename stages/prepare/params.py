@@ -163,12 +163,18 @@ class PrepareParams(Config):
         }
         return {key: name for key, name in named.items() if name is not None}
 
+    def names_by_key(self) -> dict[str, str]:
+        """Return the columns that it names, by the key that names each."""
+        named = {"prepare.target": self.target}
+        named |= {} if self.key is None else {"prepare.key": self.key}
+        named |= {f"prepare.columns.{name}": name for name in self.columns}
+        named |= self.ties()
+        return named | ({} if self.weight is None else {"prepare.weight": self.weight})
+
     @property
     def named(self) -> list[str]:
         """The columns that it names: the target, the key, and those with settings."""
-        key = [] if self.key is None else [self.key]
-        weight = [] if self.weight is None else [self.weight]
-        return [self.target, *key, *weight, *self.columns, *self.ties().values()]
+        return list(self.names_by_key().values())
 
     def find_conflicts(self) -> list[Problem]:
         """Mistakes in keys that exclude each other, by their values alone."""

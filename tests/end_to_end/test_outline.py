@@ -17,7 +17,6 @@ from stages.common.config import validate, validate_all
 from stages.common.yamlfile import read_yaml
 from stages.evaluate.params import GatedEvaluateParams
 from stages.features.encode import check_columns
-from stages.formats.read import read_table
 from stages.infer.params import InferParams
 from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.fit import fit_schema
@@ -27,6 +26,7 @@ from stages.tools.rehearse import rehearse
 from stages.training.params import TrainParams
 from tests.conftest import ROOT, Project
 from tests.support.samples import recipe_params
+from tests.support.tables import read_table
 
 OUTLINE = ROOT / "docs/outline.md"
 RECIPES = sorted((ROOT / "docs/recipes").glob("*.yaml"))

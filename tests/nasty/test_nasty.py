@@ -15,7 +15,7 @@ from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
 from stages.features.columns import as_category, as_numeric
 from stages.features.schema import Feature, Moments, Schema, Statistics, Target
-from stages.formats.read import read_chunks, read_table
+from stages.formats.read import read_chunks
 from stages.formats.reading import Damage
 from stages.infer.export.signature import describe_input
 from stages.prepare.columns.doubts import stop_at_strays
@@ -24,6 +24,7 @@ from stages.prepare.table.table import in_memory
 from stages.prepare.table.total import stop_at_total
 from tests.support.samples import prepare_params
 from tests.support.serving import signature
+from tests.support.tables import read_table
 
 CASES = read_yaml(Path(__file__).with_name("table.yaml"))
 KEY = "prepare.source"

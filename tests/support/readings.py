@@ -7,8 +7,9 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.features.schema import Feature, FeatureKind, Schema, Target
-from stages.formats.read import read_chunks, read_table
+from stages.formats.read import read_chunks
 from stages.formats.reading import Damage, Noticed
+from tests.support.tables import read_table
 
 
 def schema_of(names: list[str], kind: FeatureKind = "categorical") -> Schema:

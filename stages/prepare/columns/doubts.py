@@ -137,7 +137,7 @@ def find_doubts(
             yield f"the column without a name is learned from; if it is none of yours, {line}"
         if feature.kind in CODES and column.dtype in TEXTS:
             yield from _of_texts(column, rows)
-        elif column.dtype.is_integer() and _counts_rows(column):
+        elif column.dtype.is_integer() and _counts_rows(column, rows):
             yield (
                 f"'{feature.name}' numbers the rows ({column[0]}, {column[1]}, {column[2]}, …): a "
                 "model learns the order of the file from it; name it in prepare.key, or leave it "
@@ -222,14 +222,16 @@ def _of_zeros(texts: pl.DataFrame, name: str) -> Iterator[str]:
         yield f"'{name}' is kept as text, for its leading zeros: {_examples(zeros)}"
 
 
-def _counts_rows(column: pl.Series) -> bool:
-    """Check whether the values go up by one from row to row, as no measurement does."""
+def _counts_rows(column: pl.Series, rows: Rows | None) -> bool:
+    """Check whether the values go up by one from row to row, as no measurement does.
+
+    `rows` (rows,) are the numbers of the rows in their table; None: from 0.
+    """
     if column.len() <= MAX_CODES or column.null_count():
         return False
-    first = cast(int, column[0])
-    return column.cast(pl.Int128).equals(
-        pl.Series(range(first, first + column.len()), dtype=pl.Int128)
-    )
+    numbers = np.arange(column.len()) if rows is None else rows
+    ahead = column.cast(pl.Int128) - pl.Series(numbers, dtype=pl.Int128)
+    return ahead.n_unique() == 1
 
 
 def _texts(column: pl.Series, rows: Rows | None = None) -> pl.DataFrame:

@@ -81,12 +81,7 @@ def names_rows(column: pl.Series) -> bool:
 def check_names(columns: Sequence[str], params: PrepareParams) -> None:
     """Raise UserError for columns that parameters name, and that do not exist or exclude others."""
     problems = []
-    named = {"prepare.target": params.target}
-    named |= {} if params.key is None else {"prepare.key": params.key}
-    named |= {f"prepare.columns.{name}": name for name in params.columns}
-    named |= params.ties()
-    named |= {} if params.weight is None else {"prepare.weight": params.weight}
-    for key, name in named.items():
+    for key, name in params.names_by_key().items():
         if name not in columns:
             message = f"{params.source} has no column '{name}'"
             problems.append(wrong_name(message, name, columns, key))

@@ -22,6 +22,11 @@ class Counts:
     gaps: dict[str, int]
     distinct: dict[str, int | None]
 
+    def is_constant(self, name: str) -> bool:
+        """Check whether a column has one value, or none; gaps beside a value tell something."""
+        distinct = self.distinct[name]
+        return distinct is not None and distinct + (self.gaps[name] > 0) < 2
+
 
 def count_all(table: Table) -> Counts:
     """Count in all rows, several columns at a time."""

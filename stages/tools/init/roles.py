@@ -43,13 +43,6 @@ def counts_up(column: pl.Series, rows: Rows) -> bool:
     return not column.null_count() and bool((column - column[0] == pl.Series(rows)).all())
 
 
-def is_constant(column: pl.Series) -> bool:
-    """Check whether a column has one value, or none at all; gaps beside a value tell something."""
-    if column.dtype.is_nested():
-        return False
-    return column.n_unique() < 2
-
-
 def names_hardly_repeat(column: pl.Series) -> bool:
     """Check whether a column of categories has another one in more than half of its rows."""
     names = as_category(column).drop_nulls()

@@ -32,6 +32,8 @@ from stages.tools.init.images import count_train, find_layout
 
 SPLIT = {"seed": 0, "validation": 0.15, "test": 0.2}
 LEFT_OUT = "left out"
+# Of a table that memory does not hold, the parts lie here meanwhile.
+FOLDER = Path(".reprise")
 # Columns that the command line or their names ask for.
 NAMED = ("key", "group", "time")
 
@@ -54,7 +56,8 @@ def survey(options: Options) -> dict[str, Any]:
 
     Raises UserError for a source that can't be read, and for columns that it does not have.
     """
-    with TemporaryDirectory(prefix="reprise-init-") as folder:
+    FOLDER.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=FOLDER, prefix="init-") as folder:
         return _survey(options, Path(folder))
 
 
@@ -76,21 +79,22 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     labelled = table.where(has_target)
     target = find_target(labelled.column_parts(options.target), options.task or "auto")
     rows = sample.rows[: looked.height]
-    seen = looked.filter(looked[options.target].is_not_null())
+    is_seen = looked[options.target].is_not_null()
+    seen, seen_rows = looked.filter(is_seen), rows[is_seen.to_numpy()]
     columns = []
     for column in looked.iter_columns():
         if column.name in reasons:
             line = _left_out(column, reasons[column.name])
         else:
             known = layout.columns.get(column.name)
-            line = known or _look_at(column, rows, seen, target, options, table)
+            line = known or _look_at(column, rows, seen, target, options, table, counts)
             line = replace(line, setting=line.setting or settings.get(column.name))
         gaps, distinct = counts.gaps[column.name], counts.distinct[column.name]
         columns.append(replace(line, missing=gaps, distinct=distinct))
     columns = list(_without_copies(columns, looked, table))
     prepare = _prepare_values(columns, options, target, has_gaps=not has_target.all())
     params = PrepareParams.model_validate(prepare | layout.prepare)
-    schema = with_written(find_schema(seen, params, target), written)
+    schema = with_written(find_schema(seen, params, target, seen_rows), written)
     if params.weight is not None:
         weights = find_weights(labelled.column(params.weight), np.flatnonzero(has_target))
         lines.append(describe_weights(params.weight, weights))
@@ -103,7 +107,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         "columns": [asdict(column) for column in columns],
         "warnings": [
             *(line for column in columns for line in column.warnings),
-            *find_doubts(seen, schema, params.columns),
+            *find_doubts(seen, schema, params.columns, seen_rows),
         ],
         "task": {
             "name": target.task,
@@ -165,11 +169,12 @@ def _look_at(
     target: Target,
     options: Options,
     table: Table,
+    counts: Counts,
 ) -> Column:
     """The role of one column, by the first rule that fits.
 
     `rows` (rows,) are the numbers of its values in the source, `seen` those rows that have a
-    target, `table` is all.
+    target, `table` is all, and `counts` are of it.
     """
     name = column.name
     if name == target.name:
@@ -182,7 +187,7 @@ def _look_at(
         return _left_out(column, "row labels of pandas or R", is_known=True)
     if options.key is None and roles.is_key(column, rows) and is_unique(table, name):
         return describe(column, "key", "one value each, by its name or as their number")
-    if roles.is_constant(column):
+    if counts.is_constant(name):
         return _left_out(column, "one value in every row: nothing to learn")
     if roles.counts_up(column, rows):
         return _left_out(column, "numbers the rows: the order of the file")

@@ -16,12 +16,13 @@ from pipeline.serve.codec.rows import make_encoder
 from pipeline.serve.codec.signature import Input, Output, Signature
 from stages.features.encode import encode
 from stages.features.schema import Array, Schema, Statistics
-from stages.formats.read import read_chunks, read_table
+from stages.formats.read import read_chunks
 from stages.infer.rejected import encode_whole
 from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.table.table import in_memory
 from tests.support.samples import prepare_params
+from tests.support.tables import read_table
 
 KEY = "prepare.source"
 # A field of CSV for each row; the column's name begins with its kind.

@@ -20,11 +20,12 @@ from stages.features.schema import Feature, FeatureKind, Schema, Target
 from stages.formats import chunk
 from stages.formats.format import find_format
 from stages.formats.images.load import load_column
-from stages.formats.read import read_chunks, read_table
+from stages.formats.read import read_chunks
 from stages.formats.reading import Noticed
 from stages.formats.suffixes import FORMATS, SUFFIXES, WRITTEN
 from tests.conftest import ROOT
 from tests.support.readings import assert_one_reading, read_new_rows, schema_of
+from tests.support.tables import read_table
 
 FOLDER = Path("stages/formats")
 KEY = "prepare.source"

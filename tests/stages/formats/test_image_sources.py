@@ -13,11 +13,12 @@ from PIL import Image
 from stages.common.errors import UserError
 from stages.common.files import read_csv
 from stages.features.schema import load_arrays, read_schema
-from stages.formats.read import read_chunks, read_table
+from stages.formats.read import read_chunks
 from stages.infer.write import write_predictions
 from stages.model.predictor import load_predictor
 from tests.conftest import Project
 from tests.support.samples import run_stages, small_project
+from tests.support.tables import read_table
 
 KEY = "prepare.source"
 ROAD = ("prepare", "build", "tune", "train")

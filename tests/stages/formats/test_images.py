@@ -16,13 +16,13 @@ from stages.common.files import read_csv
 from stages.features.pixels import KNOWN, Form, ImageError, Pixels, decode
 from stages.features.schema import Decode, load_arrays
 from stages.formats.images.folder import find_files
-from stages.formats.read import read_table
 from stages.infer.write import PredictionSummary, write_predictions
 from stages.model.predictor import Predictor, load_predictor
 from stages.prepare.images import Images, load_images
 from stages.prepare.table.table import in_memory
 from tests.conftest import ROOT, Project
 from tests.support.samples import mixed_table, prepare_params, run_stages, small_project
+from tests.support.tables import read_table
 
 KEY = "infer.input"
 DIGITS = pl.read_parquet(ROOT / "data/raw/digits.parquet").head(300)

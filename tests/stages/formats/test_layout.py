@@ -10,9 +10,10 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.features.schema import Schema
-from stages.formats.read import read_chunks, read_table
+from stages.formats.read import read_chunks
 from stages.formats.text.layout import find_layout
 from tests.support.readings import assert_one_reading, read_new_rows, schema_of, stops
+from tests.support.tables import read_table
 
 KEY = "prepare.source"
 

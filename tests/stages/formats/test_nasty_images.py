@@ -15,11 +15,12 @@ from pipeline.serve.codec.rows import make_encoder
 from pipeline.serve.codec.signature import Input
 from stages.features.pixels import Pixels
 from stages.features.schema import Decode, Feature, Schema, Target
-from stages.formats.read import read_chunks, read_table
+from stages.formats.read import read_chunks
 from stages.prepare.images import load_images
 from stages.prepare.table.table import in_memory
 from tests.support.samples import prepare_params
 from tests.support.serving import signature
+from tests.support.tables import read_table
 
 SIZE = (6, 8)
 LEFT = (250, 30, 10)

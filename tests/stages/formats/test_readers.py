@@ -13,11 +13,12 @@ from stages.common.errors import UserError
 from stages.features.columns import as_boolean, as_numeric
 from stages.features.schema import FeatureKind, Moments, Statistics
 from stages.formats import chunk, csv
-from stages.formats.read import read_chunks, read_table
+from stages.formats.read import read_chunks
 from stages.formats.text import compressed
 from stages.infer.write import write_predictions
 from stages.model.predictor import Predictor
 from tests.support.readings import assert_one_reading, read_new_rows, schema_of, stops
+from tests.support.tables import read_table
 
 WORDS = ["1", "-2.5", "007", "Oslo", "", "é", "true", "5 cm", "# no", "1234567890123456789"]
 QUOTED = ["a,b", "two\nlines", 'said "so"', "", "three\r\nlines\nhere", " blank "]

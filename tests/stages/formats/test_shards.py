@@ -14,8 +14,8 @@ from pyarrow import ipc
 from pipeline.params.source_head import read_head
 from stages.common.errors import UserError
 from stages.formats import chunk
-from stages.formats.read import read_table
 from tests.support.readings import assert_one_reading, read_new_rows, stops
+from tests.support.tables import read_table
 
 KEY = "prepare.source"
 WRITE: dict[str, Callable[[pl.DataFrame, Path], object]] = {

@@ -8,7 +8,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from stages.common.errors import UserError
-from stages.formats.read import SUFFIXES, read_table
+from stages.formats.read import SUFFIXES
+from tests.support.tables import read_table
 
 TABLE = pl.DataFrame(
     {

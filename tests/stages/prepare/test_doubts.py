@@ -12,7 +12,7 @@ from stages.common.errors import Problem, UserError
 from stages.features.encode import encode
 from stages.features.schema import Schema, read_schema, read_statistics
 from stages.features.spelling import as_line
-from stages.formats.read import read_chunks, read_table
+from stages.formats.read import read_chunks
 from stages.infer.rejected import encode_whole
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_schema
@@ -20,6 +20,7 @@ from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.table.table import in_memory
 from stages.prepare.table.total import stop_at_total
 from tests.support.samples import prepare_params, run_stages, small_project
+from tests.support.tables import read_table
 
 KEY = "prepare.source"
 NUMBERS = [str(n * 7 % 211) for n in range(300)]

@@ -18,11 +18,16 @@ import stages.prepare.table.sample as sample
 import stages.prepare.table.table as table_module
 from stages.common.errors import UserError
 from stages.common.params import Params
+from stages.formats.format import find_reader
 from stages.formats.part import join_types
-from stages.formats.read import read_table
+from stages.formats.reading import Noticed
 from stages.formats.text.plain_values import typed
 from stages.prepare.__main__ import prepare
+from stages.prepare.columns.doubts import find_doubts
+from stages.prepare.columns.infer_schema import find_schema
+from stages.prepare.table.sample import take_sample
 from stages.prepare.table.table import open_table
+from stages.tools.init.survey import Options, survey
 from tests.support.samples import prepare_params
 
 NUM_ROWS = 3000
@@ -170,7 +175,7 @@ def test_each_format_in_parts_is_the_table_that_is_read_whole(
         for place in range(0, 900, 300):
             table[place : place + 300].write_csv(path / f"{place:03}.csv")
     parts = open_table(path, KEY, tmp_path / "folder", print)
-    whole = read_table(path, KEY)
+    whole, _ = find_reader(path).read(path, KEY, Noticed())
     assert_frame_equal(parts.frame(), whole)
     assert parts.schema == whole.schema
     assert len(parts.sources) > 2
@@ -224,3 +229,28 @@ def test_numbers_read_at_once_are_what_their_texts_are(texts: list[str], seen: p
     dtype = join_types(pl.String() if slow.dtype == pl.String else seen, slow.dtype)
     assert dtype is not None
     assert fast["a"].cast(dtype).equals(slow.cast(dtype), null_equal=True)
+
+
+def test_a_column_that_numbers_the_rows_is_told_behind_rows_that_stand_out(
+    tmp_path: Path, in_parts: None
+) -> None:
+    table = mixed().with_columns(place=pl.Series(range(5, NUM_ROWS + 5)))
+    table.write_csv(tmp_path / "table.csv")
+    found = take_sample(open_table(tmp_path / "table.csv", KEY, tmp_path), [])
+    assert 0 < found.table.height < NUM_ROWS
+    assert (np.diff(found.rows) > 1).any()
+    columns = found.table.select("place", "sold")
+    schema = find_schema(columns, prepare_params(target="sold"))
+    (line,) = find_doubts(columns, schema, (), found.rows)
+    assert line.startswith("'place' numbers the rows (5, 6, 7, …)")
+
+
+def test_init_counts_in_all_rows_of_a_long_table(tmp_path: Path, in_parts: None) -> None:
+    late = np.arange(NUM_ROWS) == 2345
+    table = mixed().with_columns(rare=pl.Series(np.where(late, "other", "usual")))
+    (tmp_path / "table.csv").write_text(table.write_csv())
+    found = survey(Options(str(tmp_path / "table.csv"), "y"))
+    columns = {column["name"]: column for column in found["columns"]}
+    assert (found["num_rows"], columns["rare"]["distinct"]) == (NUM_ROWS, 2)
+    assert columns["rare"]["role"] == "categorical"
+    assert columns["y"]["missing"] == 6
