@@ -86,6 +86,9 @@ def _run(model: nn.Module, spec: ModelSpec, seed: int, num_rows: int) -> Tensor:
             hook.remove()
     expected = (num_rows, spec.num_outputs)
     needed = f"a tensor {expected} is needed (rows, outputs)"
+    if model.training and isinstance(scores, Tensor) and scores.ndim > len(expected):
+        # In training a model may give the scores of each of its members.
+        expected = (num_rows, scores.shape[1], spec.num_outputs)
     if not isinstance(scores, Tensor):
         raise _wrong(f"the model returns {_kind(scores)}; {needed}", model, spec)
     if tuple(scores.shape) != expected or not scores.is_floating_point():

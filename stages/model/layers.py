@@ -7,10 +7,23 @@ from torch import Tensor, nn
 
 from stages.features.schema import CODES, WORDS
 
+# The attribute of a module that names its constant buffers.
+CONSTANTS = "constant_names"
 # The numbers that a text becomes where a model doesn't say otherwise.
 TEXT_WIDTH = 64
 # Of the first numbers of a word.
 INITIAL_DEVIATION = 0.1
+
+
+def register_constant(
+    module: nn.Module, name: str, values: Tensor, *, persistent: bool = True
+) -> None:
+    """Register a buffer that no step moves, such as bins: steps need not keep a copy of it.
+
+    `persistent`: it is in the model's file; else it follows from the arguments.
+    """
+    module.register_buffer(name, values, persistent=persistent)
+    setattr(module, CONSTANTS, (*getattr(module, CONSTANTS, ()), name))
 
 
 class Flatten(nn.Module):
@@ -60,7 +73,7 @@ class TextBag(nn.Module):
             # A word that training hardly meets must stay as quiet as it begins.
             nn.init.normal_(table, std=INITIAL_DEVIATION)
         for column, num in enumerate(nums):
-            self.register_buffer(f"weights{column}", _weights(num), persistent=False)
+            register_constant(self, f"weights{column}", _weights(num), persistent=False)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Take codes (rows, places), of which 0 is none."""

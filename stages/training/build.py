@@ -14,6 +14,7 @@ from stages.model.dropout import DropoutRng, share_dropout_rng
 from stages.training.averaging import swa_rates
 from stages.training.choices import Choices, make_choices
 from stages.training.data.batching import LocalBatch, shard
+from stages.training.data.fit_model import fit_model
 from stages.training.device.compile import compile_model
 from stages.training.device.distributed import World
 from stages.training.device.fsdp import keep_parts, shard_model, share_scaler, total_norm
@@ -75,6 +76,7 @@ def assemble(
     if choices is None:
         choices = make_choices(model, data, sample, params, world)
     loss_fn = _make_loss(model, data, params)
+    fit_model(model, data.train, seed)
     # Before anything else looks at the weights: which of them are trained.
     frozen_norms = [] if params.groups is None else freeze(model, params.groups)
     check_one_row(model, frozen_norms, data.train, params, world)

@@ -10,16 +10,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from stages.model.layers import CONSTANTS
+
 # The buffers of a module by name, as it holds them itself, and one of the names.
 Place = tuple[dict[str, Tensor | None], str]
 
 
 def find_buffers(model: nn.Module) -> list[Place]:
-    """The places of the buffers of `model`; most models have none."""
+    """The places of the buffers of `model` that a step may move; most models have none.
+
+    Those that are registered by `stages.model.layers.register_constant` stay as they are.
+    """
     return [
         (module._buffers, name)
         for module in model.modules()
         for name, _ in module.named_buffers(recurse=False)
+        if name not in getattr(module, CONSTANTS, ())
     ]
 
 

@@ -259,7 +259,7 @@ def build_ddp_buckets(context: StepContext, batch: Batch, target: Tensor) -> Non
     snapshot = snapshot_buffers(context.buffers)
     # Compiled dropout draws from this generator alone; every step seeds it anew.
     context.dropout_rng.begin_step(0, len(target), slice(None))
-    context.loss_fn(prepare_scores(model(batch), target), target).backward()
+    compute_loss(context.loss_fn, prepare_scores(model(batch), target), target, None).backward()  # type: ignore[no-untyped-call]
     context.dropout_rng.end_epoch()
     snapshot.put_back()
     zero_grad(context)
@@ -268,7 +268,16 @@ def build_ddp_buckets(context: StepContext, batch: Batch, target: Tensor) -> Non
 def compute_loss(
     loss_fn: nn.Module, scores: Tensor, target: Tensor, row_weights: Tensor | None
 ) -> Tensor:
-    """Mean loss (scalar). With `row_weights` (rows,): mean of these times the loss of each row."""
+    """Mean loss (scalar). With `row_weights` (rows,): mean of these times the loss of each row.
+
+    Of scores by member, (rows, members) or (rows, members, classes), it is the mean of the members'
+    losses, never the loss of their mean: each member learns by itself.
+    """
+    if scores.ndim > (1 if target.is_floating_point() else 2):
+        num_members = scores.shape[1]
+        scores, target = scores.flatten(0, 1), target.repeat_interleave(num_members)
+        if row_weights is not None:
+            row_weights = row_weights.repeat_interleave(num_members)
     if row_weights is None:
         loss: Tensor = loss_fn(scores, target)
     else:
@@ -277,8 +286,12 @@ def compute_loss(
 
 
 def prepare_scores(scores: Tensor, target: Tensor) -> Tensor:
-    """Scores for the loss, in float32 at least: (rows,) for regression, else (rows, classes)."""
+    """Scores for the loss, in float32 at least: (rows, classes), for regression (rows,).
+
+    In training a model may give those of each of its members: (rows, members, classes), for
+    regression (rows, members).
+    """
     if scores.dtype in (torch.bfloat16, torch.float16):
         # A loss is summed up in more digits than the forward pass has.
         scores = scores.float()
-    return scores.squeeze(1) if target.is_floating_point() else scores
+    return scores.squeeze(-1) if target.is_floating_point() else scores

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from stages.build.summary import check_gradients
 from stages.common.errors import UserError
@@ -20,6 +19,7 @@ from stages.model.dropout import Dropout
 from stages.model.model import load_model, make_model, save_model
 from stages.model.predictor import Predictor
 from stages.tensors.batch import take
+from stages.training.step.step import compute_loss, prepare_scores
 from tests.support.zoo import (
     CHOICES,
     KEY,
@@ -49,9 +49,9 @@ each_task = pytest.mark.parametrize("task", TASKS)
 
 def loss_of(scores: Tensor, rows: Rows) -> Tensor:
     """What a training makes less."""
-    if rows.schema.target.task == "classification":
-        return F.cross_entropy(scores, rows.target)
-    return F.mse_loss(scores.squeeze(1), rows.target)
+    classes = rows.schema.target.task == "classification"
+    loss_fn = nn.CrossEntropyLoss() if classes else nn.MSELoss()
+    return compute_loss(loss_fn, prepare_scores(scores, rows.target), rows.target, None)
 
 
 @each_model
