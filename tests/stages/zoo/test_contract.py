@@ -54,6 +54,14 @@ def loss_of(scores: Tensor, rows: Rows) -> Tensor:
     return compute_loss(loss_fn, prepare_scores(scores, rows.target), rows.target, None)
 
 
+def without_dropout(model: nn.Module) -> nn.Module:
+    """The same model, which draws nothing."""
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.p = 0.0
+    return model
+
+
 @each_model
 def test_it_takes_some_kind_of_column(name: str) -> None:
     assert takes(name), "a model is made with its own arguments for at least one kind of column"
@@ -113,10 +121,7 @@ def test_a_saved_model_is_loaded_to_the_bit(name: str, kinds: Kinds, tmp_path: P
 def test_a_row_is_scored_as_if_it_were_alone(name: str, kinds: Kinds) -> None:
     """In training too, dropout apart: no layer knows the other rows of its batch."""
     rows = rows_of(kinds)
-    model = model_for(name, rows)
-    for module in model.modules():
-        if isinstance(module, Dropout):
-            module.p = 0.0
+    model = without_dropout(model_for(name, rows))
     for mode in (True, False):
         whole = model.train(mode)(rows.batch)
         alone = torch.cat(
@@ -142,7 +147,7 @@ def test_it_counts_nothing_and_drops_by_the_rules_of_the_training(name: str, kin
 def test_it_learns_one_batch_by_heart(name: str, task: str) -> None:
     # Fewer rows than numbers in a row: a weighted sum of them can tell the rows apart.
     rows = rows_of(largest(name), task, num_rows=4)
-    model = make_model(spec_for(name, rows), seed=0).train()
+    model = without_dropout(make_model(spec_for(name, rows), seed=0).train())
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     start = loss_of(model(rows.batch), rows).item()
     for _ in range(300):
@@ -169,7 +174,7 @@ def test_a_step_under_bf16_autocast_is_near_that_of_float32(name: str, kinds: Ki
     rows = rows_of(kinds)
     losses, models = [], []
     for enabled in (False, True):
-        model = model_for(name, rows).train()
+        model = without_dropout(model_for(name, rows)).train()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             scores = model(rows.batch)
         loss = loss_of(scores.float(), rows)
@@ -193,7 +198,7 @@ def test_a_compiled_step_is_that_of_the_model(name: str) -> None:
     rows = rows_of(largest(name))
     weights = []
     for compiled in (False, True):
-        model = model_for(name, rows).train()
+        model = without_dropout(model_for(name, rows)).train()
         scores = (torch.compile(model, fullgraph=True) if compiled else model)(rows.batch)
         loss_of(scores, rows).backward()  # type: ignore[no-untyped-call]
         torch.optim.SGD(model.parameters(), lr=0.01).step()
