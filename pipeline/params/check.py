@@ -36,6 +36,7 @@ from stages.training.compatibility import (
     check_calibration,
     check_class_weights,
     check_closure,
+    check_folds,
     check_images,
     check_parallel,
 )
@@ -104,6 +105,8 @@ def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
     train, task = typed.get("train"), str(target.task)
     if train is not None:
         problems += check_calibration(train.calibration, task)
+        section = typed.get("prepare")
+        problems += check_folds(train, ordered=section is not None and section.ordered)
         problems += check_class_weights(train.class_weights, task)
     prepare = typed.get("prepare")
     if train is not None and prepare is not None and prepare.source.lower().endswith(IMAGELESS):

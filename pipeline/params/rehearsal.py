@@ -20,7 +20,10 @@ SECTIONS = ("prepare", "build", "train")
 # What no constructor is given; of the epochs only a length that is written out depends.
 UNSEEN = {
     "prepare": ("split", "expectations", "task"),
-    "train": ("batch_size", "micro_batch_size", "early_stopping", "ema", "swa", "replicas"),
+    "train": (
+        *("batch_size", "micro_batch_size", "early_stopping", "ema", "swa", "replicas"),
+        "folds",
+    ),
 }
 # The code that may answer, the zoo among it; whole rooms, which takes no reading of imports.
 CODE = "stages/{}/**/*.py"

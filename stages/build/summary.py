@@ -84,7 +84,7 @@ def _run(model: nn.Module, spec: ModelSpec, seed: int, num_rows: int) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    expected = (num_rows, spec.num_outputs)
+    expected: tuple[int, ...] = (num_rows, spec.num_outputs)
     needed = f"a tensor {expected} is needed (rows, outputs)"
     if model.training and isinstance(scores, Tensor) and scores.ndim > len(expected):
         # In training a model may give the scores of each of its members.

@@ -23,9 +23,9 @@ CODES: tuple[str, ...] = ("categorical",)
 # Kinds whose tensor holds a code for each word of a column, one after the other (int64, 0 behind
 # the last one).
 WORDS: tuple[str, ...] = ("text",)
-# The arrays of a split that no model is given: what it is compared with, what names the rows, and
-# how much each counts, where the source says so.
-APART = ("target", "key", "weight")
+# The arrays of a split that no model is given: what it is compared with, what names the rows, how
+# much each counts, where the source says so, and of rows that belong together the group (int64).
+APART = ("target", "key", "weight", "group")
 Class = bool | int | str
 Cycle = Literal["year", "week", "day"]
 
@@ -123,7 +123,8 @@ class Schema(Record):
     """All columns that matter. `key` names the column of row keys; None: the row's number.
 
     `headerless`: of a table whose columns are column_1, column_2, …, how many there are.
-    `weight` names the column of row weights; None: all count the same.
+    `weight` names the column of row weights; None: all count the same. `ordered`: rows follow one
+    another in time, and the later splits have the later ones.
     """
 
     key: str | None
@@ -131,6 +132,7 @@ class Schema(Record):
     target: Target
     headerless: int | None = None
     weight: str | None = None
+    ordered: bool = False
 
     def of_kind(self, kind: FeatureKind) -> list[Feature]:
         """The features of one kind, in column order."""

@@ -26,6 +26,10 @@ class Calibration(Record):
     temperature: float = 1.0
     threshold: float | None = None
 
+    def fitted(self) -> dict[str, float]:
+        """The numbers that are not those of no calibration, by their names."""
+        return dict(sorted(self.model_dump(exclude_defaults=True).items()))
+
 
 UNCALIBRATED = Calibration()
 

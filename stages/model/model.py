@@ -17,6 +17,7 @@ from stages.common.errors import Problem, UserError, shorten, wrong_name
 from stages.common.files import read_json, write_json
 from stages.common.user_code import own_errors, require
 from stages.features.schema import Record, Schema
+from stages.model.ensemble import Ensemble
 
 ZOO = Path("stages/zoo/models")
 
@@ -25,12 +26,14 @@ class ModelSpec(Record):
     """The content of `model.json`: enough to make the module.
 
     `inputs`: the shape of each kind of tensor in a batch, without rows (see Schema.inputs).
+    `members`: the models of this architecture of which it is the mean.
     """
 
     name: str
     arguments: dict[str, Any]
     inputs: dict[str, list[int]]
     num_outputs: int
+    members: int = 1
 
 
 def make_spec(model: ClassSpec, schema: Schema) -> ModelSpec:
@@ -70,11 +73,13 @@ def make_model(spec: ModelSpec, seed: int) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]), own_errors(what, module.Model.__init__):
             torch.manual_seed(seed)
-            model: nn.Module = module.Model(arguments, spec.inputs, spec.num_outputs)
+            models = [
+                module.Model(arguments, spec.inputs, spec.num_outputs) for _ in range(spec.members)
+            ]
     except (MemoryError, RuntimeError) as error:
         message = f"{what}: {error or 'memory is full'}"
         raise UserError(Problem(message, key="build.model", value=spec.name)) from error
-    return model
+    return models[0] if spec.members == 1 else Ensemble(models, spec.num_outputs)
 
 
 def _zoo_module(name: str) -> Any:
@@ -86,7 +91,7 @@ def _zoo_module(name: str) -> Any:
 
 def save_model(folder: Path, spec: ModelSpec, weights: dict[str, Tensor], file: str) -> None:
     """Write `model.json` and the weights as safetensors, without metadata: stable bytes."""
-    write_json(folder / "model.json", spec.model_dump())
+    write_json(folder / "model.json", spec.model_dump(exclude_defaults=True))
     flat = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
     (folder / file).write_bytes(save(flat))
 

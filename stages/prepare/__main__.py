@@ -122,6 +122,8 @@ def _write_arrays(
             arrays["key"] = keys.of(own, images.in_source(numbers[is_own]))
             if assigned.weights is not None:
                 arrays["weight"] = assigned.weights[numbers[is_own]]
+            if assigned.groups is not None:
+                arrays["group"] = assigned.groups[numbers[is_own]]
             found.append(arrays)
         return found
 

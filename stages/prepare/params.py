@@ -153,6 +153,11 @@ class PrepareParams(Config):
     nothing is expected.
     """
 
+    @property
+    def ordered(self) -> bool:
+        """Check whether the rows follow one another in time."""
+        return self.structure is not None and self.structure.time is not None
+
     def ties(self) -> dict[str, str]:
         """Return the columns that divide the rows, by the key that names each."""
         tie = self.structure or Structure.model_construct()

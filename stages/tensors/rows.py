@@ -54,5 +54,6 @@ def open_rows(folder: Path) -> Rows:
     """The split in `folder`, below the schema and the statistics."""
     arrays = load_arrays(folder)
     keys, target, weight = arrays.pop("key"), arrays.pop("target"), arrays.pop("weight", None)
+    arrays.pop("group", None)
     schema, statistics = read_schema(folder.parent), read_statistics(folder.parent)
     return Rows(folder, arrays, target, keys, schema, statistics, weight)

@@ -3,8 +3,9 @@
 Reads the arrays of `data/prepare`, the model of `data/build` and the best trial of `data/tune`;
 writes `data/train/model.safetensors`, `model.json`, `calibration.json` (what makes of scores
 probabilities, and of those a class), `recipe.json` (how it was trained), `machine.json` (on what
-kind of machine), `history.csv`, `metrics.json`, plots, and `replicas`: the seeds, and of two or
-more replicas a folder each with all of these.
+kind of machine), `history.csv`, `metrics.json`, plots, `validation` (of each row that was validated
+on its key, target and scores) and `replicas`: the seeds, and of two or more replicas a folder each
+with all of these.
 The loop stands in `stages/training/loop.py`; `fit.py` is what goes in and comes out of it.
 """
 
@@ -21,34 +22,39 @@ from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.train.fit import fit, read_recipe
 from stages.train.launch import launch
 from stages.train.logs.logger import asked_loggers
-from stages.train.replicas import can_go_on, num_at_once, train_replicas, write_seeds
-from stages.training.compatibility import check_calibration
+from stages.train.replicas import can_go_on, num_at_once, train_all, trainings_of, write_seeds
+from stages.training.compatibility import check_calibration, check_folds
 from stages.training.device.distributed import World
 from stages.training.device.environment import num_nodes, num_processes
+from stages.training.optim.monitored_metric import metric_of
 from stages.training.optim.preflight import check_names
 
 
 def train(params: Params, out: Path) -> None:
     """Train in this process, or in several when there are several GPUs or PET_* asks for them.
 
-    Replicas train in processes of their own.
+    Replicas and folds train in processes of their own.
     """
     asked_loggers()
     recipe = read_recipe(params)
     section, spec, target = recipe.train, recipe.model, recipe.schema.target
     by_row = recipe.schema.weight is not None
     check_names(section, target.task, target.classes, lambda: make_model(spec, 0), by_row=by_row)
-    if problems := check_calibration(section.calibration, target.task, len(target.classes or ())):
+    problems = check_calibration(section.calibration, target.task, len(target.classes or ()))
+    if problems := problems + check_folds(section, ordered=recipe.schema.ordered):
         raise UserError(*problems)
     processes, nodes = num_processes(), num_nodes()
-    if nodes > 1 and section.replicas > 1:
-        message = f"replicas train on one machine each; PET_NNODES asks for {nodes}"
-        raise UserError(Problem(message, "train.replicas", str(section.replicas), ("1",)))
+    several = trainings_of(section).count > 1
+    if nodes > 1 and several:
+        message = f"replicas and folds train on one machine each; PET_NNODES asks for {nodes}"
+        key, value = ("folds", section.folds) if section.folds else ("replicas", section.replicas)
+        raise UserError(Problem(message, f"train.{key}", str(value)))
     with lock_checkpoints(checkpoint_key(processes, nodes)) as checkpoints:
         try:
-            if section.replicas > 1:
+            if several:
                 at_once = num_at_once(spec, section.batch_size, processes)
-                train_replicas(section.replicas, at_once, processes, out, checkpoints)
+                metric = metric_of(target.task)
+                train_all(section, at_once, processes, out, checkpoints, metric)
             elif processes * nodes == 1:
                 fit(recipe, out, World(), checkpoints)
             else:

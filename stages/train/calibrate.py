@@ -1,6 +1,7 @@
 """After the training: the temperature and the threshold, fitted on the validation rows."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,24 +15,23 @@ from stages.training.data.source import Source, rows_at_once
 from stages.training.params import CalibrationParams, ThresholdMetric
 
 Floats = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
+Codes = npt.NDArray[Any]
 # A model that is right about every validation row would have one of 0.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 PLAIN_THRESHOLD = 0.5
 
 
-def calibrate(
-    model: nn.Module, split: Source, params: CalibrationParams
+def calibrate_scores(
+    scores: Floats, codes: Codes, weights: Floats | None, params: CalibrationParams
 ) -> tuple[Calibration, list[str]]:
-    """The calibration that `params` ask for, fitted on `split`, and a line on each part.
+    """The calibration that `params` ask for, and a line on each part.
 
-    The threshold is chosen on the probabilities that the temperature gives. Rows count by their
-    weights, where they have some.
+    It is fitted on scores (rows, classes) of validation rows and their targets' codes (rows,). The
+    threshold is chosen on the probabilities that the temperature gives. Rows count by their
+    `weights` (rows,), where they have some.
     """
     temperature, threshold, lines = 1.0, None, []
     if params.temperature or params.threshold is not None:
-        scores, codes = score(model, split)
-        weights = None if split.weight is None else split.weight.double().cpu().numpy()
         if params.temperature:
             temperature = fit_temperature(scores, codes, weights)
             losses = [log_loss(scores, codes, divisor, weights) for divisor in (1.0, temperature)]
@@ -53,7 +53,7 @@ def calibrate(
 
 @torch.inference_mode()
 def score(model: nn.Module, split: Source) -> tuple[Floats, Codes]:
-    """The scores (rows, classes) that the model gives, and the codes of the target (rows,).
+    """The scores (rows, outputs) that the model gives, and the target (rows,): codes, or values.
 
     They are computed where its weights lie.
     """

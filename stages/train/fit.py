@@ -6,14 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from stages.common.config import Overrides
 from stages.common.params import Params
 from stages.common.yamlfile import read_yaml
-from stages.features.schema import Schema, read_schema
+from stages.features.schema import Array, Schema, read_schema
 from stages.model.model import ModelSpec, make_model, read_spec
-from stages.train.calibrate import calibrate
+from stages.train.calibrate import calibrate_scores, score
 from stages.train.checkpoints.checkpoint import history_of, load_checkpoint, load_state_dict, newest
 from stages.train.checkpoints.checkpointer import Checkpointer
 from stages.train.checkpoints.sharded_checkpoint import load_part
@@ -21,8 +22,9 @@ from stages.train.checkpoints.signals import stop_signals
 from stages.train.kind import write_kind
 from stages.train.logs.monitor import open_monitor
 from stages.train.logs.tensorboard import due_weights
-from stages.train.results import write_recipe, write_results
+from stages.train.results import VALIDATION, write_arrays, write_recipe, write_results
 from stages.train.setup import prepare_training
+from stages.training.data.folds import Fold
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
 from stages.training.device.environment import compute_deterministically
@@ -58,21 +60,24 @@ def read_recipe(params: Params, best: Path | None = BEST) -> Recipe:
     return Recipe(section, spec, schema, overrides, params.seed)
 
 
-def fit(
-    recipe: Recipe, out: Path, world: World, checkpoints: Path | None, replica: int = 0
-) -> None:
+def fit(recipe: Recipe, out: Path, world: World, checkpoints: Path | None, number: int = 0) -> None:
     """Train the recipe and write model, history, metrics and plots into `out`.
 
     One process of each machine writes.
 
-    It resumes from the folder `checkpoints`, and keeps its own there. A replica
-    other than 0 has a seed and first weights of its own.
+    It resumes from the folder `checkpoints`, and keeps its own there. A training other than
+    `number` 0 has a seed and first weights of its own: the folds of replica 0 come first, then
+    those of replica 1.
     """
     section, spec, schema = recipe.train, recipe.model, recipe.schema
     compute_deterministically(deterministic=section.deterministic)
-    seed = seed_of(recipe.seed, replica)
+    replica, place = divmod(number, section.folds or 1)
+    seed = seed_of(seed_of(recipe.seed, replica), place)
+    fold = None
+    if section.folds is not None:
+        fold = Fold(place, section.folds, seed_of(recipe.seed, replica))
     model, data, choices = prepare_training(
-        section, spec, schema, recipe.overrides, seed, replica, world
+        section, spec, schema, recipe.overrides, seed, number, world, fold
     )
     if not choices.sharded:
         model.to(choose_device())
@@ -108,7 +113,14 @@ def fit(
             model.load_state_dict(result.weights)
             monitor.write_end(result, model, data, schema.target)
 
-    calibration, lines = calibrate(model, data.validation, section.calibration)
+    scores, target = score(model, data.validation)
+    weights = data.validation.weight
+    row_weights = None if weights is None else weights.double().cpu().numpy()
+    calibration, lines = calibrate_scores(scores, target, row_weights, section.calibration)
+    arrays: dict[str, Array] = {"target": target, "scores": scores.astype(np.float32)}
+    arrays |= {} if data.validation.keys is None else {"key": np.asarray(data.validation.keys)}
+    arrays |= {} if row_weights is None else {"weight": row_weights}
+    write_arrays(out / VALIDATION, arrays)
     write_results(out, spec, result, data, section, calibration)
     write_recipe(out / "recipe.json", seed, section, choices, result, data)
     write_kind(out / "machine.json", choose_device())

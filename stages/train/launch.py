@@ -51,16 +51,16 @@ def launch(num_processes: int, out: Path, checkpoints: Path | None) -> None:
 
 def start(
     num_processes: int,
-    replica: int,
+    number: int,
     out: Path,
     checkpoints: Path | None,
     stdout: IO[bytes] | int | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Start the training of a replica that writes into `out`; `stdout` takes what it says.
+    """Start the training `number` of `fit`, which writes into `out`; `stdout` takes what it says.
 
     Its processes end when this one does, however it ends: the pipe that is their input closes then.
     """
-    worker = ["-m", "stages.train.worker", str(replica), str(out)]
+    worker = ["-m", "stages.train.worker", str(number), str(out)]
     worker += [] if checkpoints is None else [str(checkpoints)]
     stderr = None if stdout is None else subprocess.STDOUT
     if num_processes * num_nodes() == 1:

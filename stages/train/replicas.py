@@ -1,8 +1,9 @@
-"""Replicas: trainings of one recipe that differ in the seed alone.
+"""Several trainings of one recipe: replicas differ in the seed, folds in the rows.
 
-How far they lie apart is the luck of training. Replica 0 has the seed of `params.yaml` and the
-weights of build, and is the one that is served: never the luckiest. Each trains in a process of
-its own, as many at once as the cores allow; neither that nor their number changes a bit of any.
+How far replicas lie apart is the luck of training. Replica 0 has the seed of `params.yaml` and the
+weights of build, and is the one that is served: never the luckiest. With folds each replica is the
+mean of as many trainings. Each trains in a process of its own, as many at once as the cores allow;
+neither that nor the number of replicas changes a bit of any.
 """
 
 import os
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
@@ -24,18 +25,53 @@ from stages.runtime.outputs import flush
 from stages.train.checkpoints.checkpoint import list_checkpoints
 from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.train.checkpoints.sharded_checkpoint import has_whole
+from stages.train.join_folds import join_folds
 from stages.train.launch import raise_problems, start, stop
 from stages.training.device.device import device_kind
 from stages.training.device.distributed import World
 from stages.training.device.environment import num_threads
+from stages.training.params import TrainParams
 from stages.training.recipe import seed_of
 
-# A replica that has ended, and its exit code.
+# A training that has ended, and its exit code.
 Ended = tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Trainings:
+    """The trainings of a recipe by their numbers: the folds of replica 0, those of replica 1, ….
+
+    `folds` 0: a replica is one training.
+    """
+
+    replicas: int
+    folds: int
+
+    @property
+    def count(self) -> int:
+        """The number of all."""
+        return self.replicas * max(1, self.folds)
+
+    def name(self, number: int) -> str:
+        """A training as a person calls it."""
+        replica, fold = divmod(number, max(1, self.folds))
+        names = [f"replica {replica}"] if self.replicas > 1 or not self.folds else []
+        return " ".join([*names, *([f"fold {fold}"] if self.folds else [])])
+
+    def describe(self) -> str:
+        """Their numbers in words."""
+        folds = f"{self.folds} folds" if self.folds else ""
+        replicas = f"{self.replicas} replicas" if self.replicas > 1 else ""
+        return " of ".join(filter(None, (folds, replicas)))
+
+
+def trainings_of(section: TrainParams) -> Trainings:
+    """The trainings that `section` asks for."""
+    return Trainings(section.replicas, section.folds or 0)
+
+
 def num_at_once(spec: ModelSpec, batch_size: int, num_processes: int) -> int:
-    """The number of replicas that train side by side: by the cores, and one except on a CPU."""
+    """The number of trainings side by side: by the cores, and one except on a CPU."""
     if num_processes > 1 or device_kind() != "cpu":
         return 1
     num_weights = sum(weight.numel() for weight in make_model(spec, seed=0).parameters())
@@ -43,39 +79,71 @@ def num_at_once(spec: ModelSpec, batch_size: int, num_processes: int) -> int:
     return max(1, (os.cpu_count() or 1) // threads)
 
 
-def num_sharing(spec: ModelSpec, num_replicas: int, batch_size: int, world: World) -> int:
+def num_sharing(spec: ModelSpec, num_trainings: int, batch_size: int, world: World) -> int:
     """The number of a stage's processes that hold its data in the memory of this machine's CPU.
 
     Devices of another kind have memories of their own.
     """
     if device_kind() != "cpu":
         return 1
-    return world.local_size * min(num_replicas, num_at_once(spec, batch_size, world.size))
+    return world.local_size * min(num_trainings, num_at_once(spec, batch_size, world.size))
 
 
-def train_replicas(
-    num_replicas: int, at_once: int, num_processes: int, out: Path, checkpoints: Path | None
+def train_all(
+    section: TrainParams,
+    at_once: int,
+    num_processes: int,
+    out: Path,
+    checkpoints: Path | None,
+    metric: str,
 ) -> None:
-    """Train them all; what each has written becomes `out/replicas/<k>`, replica 0's `out` too.
+    """Train all that `section` asks for and write into `out` what one training writes.
 
-    A stage that was killed resumes: those that had ended are not trained again, the others resume
-    from their checkpoints, which lie in `checkpoints/<k>` as long as the stage has not ended.
-    Whatever ends this process ends them. Raises UserError, naming the replica, when one fails.
+    Of several replicas each has the same in `out/replicas/<k>`, and `out` that of replica 0. A
+    stage that was killed resumes: those that had ended are not trained again, the others resume
+    from their checkpoints, which lie in `checkpoints/<number>` as long as the stage has not ended.
+    Whatever ends this process ends them. Raises UserError, naming the training, when one fails.
     """
-    with TemporaryDirectory(dir=out, prefix=".replicas-") as temporary:
-        homes = [Path(checkpoints or temporary) / str(k) for k in range(num_replicas)]
-        left = [k for k in range(num_replicas) if not result_of(homes[k]).exists()]
-        if len(left) < num_replicas:
-            print(f"{num_replicas - len(left)} of {num_replicas} replicas have been trained")
-        print(f"{num_replicas} replicas, {min(at_once, num_replicas)} at once")
-        _train(left, homes, at_once, num_processes, keeps=checkpoints is not None)
-        for replica, home in enumerate(homes):
-            shutil.copytree(result_of(home), out / "replicas" / str(replica))
-    shutil.copytree(out / "replicas" / "0", out, dirs_exist_ok=True)
+    trainings = trainings_of(section)
+    with TemporaryDirectory(dir=out, prefix=".trainings-") as temporary:
+        homes = [Path(checkpoints or temporary) / str(n) for n in range(trainings.count)]
+        left = [n for n in range(trainings.count) if not result_of(homes[n]).exists()]
+        if len(left) < trainings.count:
+            done = trainings.count - len(left)
+            print(f"{done} of {trainings.count} trainings have ended before")
+        print(f"{trainings.describe()}, {min(at_once, trainings.count)} at once")
+        _train(trainings, left, homes, at_once, num_processes, keeps=checkpoints is not None)
+        per_replica = max(1, trainings.folds)
+        for replica in range(trainings.replicas):
+            own = homes[replica * per_replica : (replica + 1) * per_replica]
+            results = [result_of(home) for home in own]
+            to = out if trainings.replicas == 1 else out / "replicas" / str(replica)
+            if trainings.folds:
+                join_folds(results, to, section.calibration, metric)
+            else:
+                shutil.copytree(results[0], to)
+        if trainings.folds:
+            _write_folds(out, trainings, homes)
+    if trainings.replicas > 1:
+        shutil.copytree(out / "replicas" / "0", out, dirs_exist_ok=True)
+
+
+def _write_folds(out: Path, trainings: Trainings, homes: Sequence[Path]) -> None:
+    """Write `replicas/folds.csv`: the metrics of each training."""
+    metrics = [read_json(result_of(home) / "metrics.json") for home in homes]
+    (out / "replicas").mkdir(exist_ok=True)
+    write_csv(
+        out / "replicas" / "folds.csv",
+        ("replica", "fold", *metrics[0]),
+        [
+            (*divmod(n, trainings.folds), *(found.get(name, "") for name in metrics[0]))
+            for n, found in enumerate(metrics)
+        ],
+    )
 
 
 def result_of(home: Path) -> Path:
-    """The folder of all that a replica has written, once it has ended."""
+    """The folder of all that a training has written, once it has ended."""
     return home / "result"
 
 
@@ -108,7 +176,13 @@ def write_seeds(out: Path, seed: int, num_replicas: int) -> None:
 
 
 def _train(
-    left: Sequence[int], homes: Sequence[Path], at_once: int, num_processes: int, *, keeps: bool
+    trainings: Trainings,
+    left: Sequence[int],
+    homes: Sequence[Path],
+    at_once: int,
+    num_processes: int,
+    *,
+    keeps: bool,
 ) -> None:
     running: dict[int, subprocess.Popen[bytes]] = {}
     ended: SimpleQueue[Ended] = SimpleQueue()
@@ -116,19 +190,20 @@ def _train(
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                replica = waiting.pop(0)
-                home, writing = homes[replica], _writing(homes[replica])
+                number = waiting.pop(0)
+                home, writing = homes[number], _writing(homes[number])
                 # What a killed one had begun to write.
                 shutil.rmtree(writing, ignore_errors=True)
                 writing.mkdir(parents=True)
                 process = start(
-                    num_processes, replica, writing, home if keeps else None, subprocess.PIPE
+                    num_processes, number, writing, home if keeps else None, subprocess.PIPE
                 )
-                running[replica] = process
-                Thread(target=_follow, args=(replica, process, ended), daemon=True).start()
-            replica, code = ended.get()
-            del running[replica]
-            _keep(replica, homes[replica], code)
+                running[number] = process
+                following = (trainings.name(number), number, process, ended)
+                Thread(target=_follow, args=following, daemon=True).start()
+            number, code = ended.get()
+            del running[number]
+            _keep(trainings.name(number), homes[number], code)
     except BaseException:
         stop(list(running.values()))
         raise
@@ -138,29 +213,31 @@ def _writing(home: Path) -> Path:
     return home / "writing"
 
 
-def _follow(replica: int, process: "subprocess.Popen[bytes]", ended: "SimpleQueue[Ended]") -> None:
-    """Pass on what a replica says, line by line under its number, then how it has ended."""
+def _follow(
+    name: str, number: int, process: "subprocess.Popen[bytes]", ended: "SimpleQueue[Ended]"
+) -> None:
+    """Pass on what a training says, line by line under its name, then how it has ended."""
     assert process.stdout is not None
     with process:
         for line in process.stdout:
             text = line.decode(errors="replace").rstrip()
-            print(f"replica {replica} │ {text}\n", end="", flush=True)
-    ended.put((replica, process.returncode))
+            print(f"{name} │ {text}\n", end="", flush=True)
+    ended.put((number, process.returncode))
 
 
-def _keep(replica: int, home: Path, code: int) -> None:
-    """Set aside what a replica has written. Raises UserError when it failed."""
+def _keep(name: str, home: Path, code: int) -> None:
+    """Set aside what a training has written. Raises UserError when it failed."""
     if code in (-signal.SIGTERM, PREEMPTED):
-        # Whoever told it to stop means the stage and all replicas.
+        # Whoever told it to stop means the stage and all trainings.
         sys.exit(128 + signal.SIGTERM)
     try:
         raise_problems(_writing(home))
     except UserError as error:
         first, *others = error.problems
-        named = replace(first, message=f"replica {replica}: {first.message}")
+        named = replace(first, message=f"{name}: {first.message}")
         raise UserError(named, *others) from None
     if code != 0:
-        raise UserError(f"replica {replica} failed (exit code {code}); see above")
+        raise UserError(f"{name} failed (exit code {code}); see above")
     for file in _writing(home).rglob("*"):
         flush(file)
     _writing(home).rename(result_of(home))

@@ -1,13 +1,20 @@
 """The outputs of a training: the model, how it came about, its metrics and plots."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from stages.common.files import rounded, write_csv, write_json
-from stages.model.calibration import UNCALIBRATED, Calibration
+from stages.features.schema import Array
+from stages.model.calibration import Calibration
 from stages.model.model import ModelSpec, save_model
 from stages.training.choices import Choices
 from stages.training.params import TrainParams
 from stages.training.state import Data, Result
+
+# The rows that the training was validated on, and their scores.
+VALIDATION = "validation"
 
 
 def write_results(
@@ -29,9 +36,7 @@ def write_results(
         "validation_loss": rounded(kept.validation_loss),
         f"validation_{data.metric}": rounded(kept.metric),
     }
-    # What was not fitted is not among them.
-    fitted = calibration.model_dump().items() - UNCALIBRATED.model_dump().items()
-    write_json(out / "metrics.json", metrics | dict(sorted(fitted)))
+    write_json(out / "metrics.json", metrics | calibration.fitted())
     names = ("learning_rate", "gradient_norm", "train_loss", "validation_loss")
     write_csv(
         out / "history.csv",
@@ -64,6 +69,13 @@ def write_results(
         f"{which} epoch {kept.epoch} of {len(result.history)}{stopped}: validation loss "
         f"{kept.validation_loss:.4f}, {data.metric} {kept.metric:.4f}"
     )
+
+
+def write_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:
+    """Write each array (rows, …) as a file of a new folder."""
+    folder.mkdir(parents=True)
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
 
 def write_recipe(

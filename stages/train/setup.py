@@ -7,8 +7,9 @@ from torch import nn
 from stages.common.config import Overrides
 from stages.features.schema import Schema, read_statistics
 from stages.model.model import ModelSpec
-from stages.train.replicas import num_sharing
+from stages.train.replicas import num_sharing, trainings_of
 from stages.training.choices import Choices, make_choices
+from stages.training.data.folds import Fold
 from stages.training.data.source import TensorSource
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
@@ -27,17 +28,18 @@ def prepare_training(
     schema: Schema,
     overrides: Overrides,
     seed: int,
-    replica: int,
+    number: int,
     world: World,
+    fold: Fold | None = None,
 ) -> tuple[nn.Module, Data, Choices]:
     """Load the model, in the host's memory, and the data; tell them and what has been chosen."""
     statistics = read_statistics(PREPARED)
     device = choose_device()
-    model = load_weights(spec, seed, replica)
+    model = load_weights(spec, seed, number)
     num_weights = sum(weight.numel() for weight in model.parameters())
     threads = choose_threads(num_weights, section.batch_size, world)
-    sharing = num_sharing(spec, section.replicas, section.batch_size, world)
-    data, place = load_data(schema, statistics, device, sharing, section.dataset)
+    sharing = num_sharing(spec, trainings_of(section).count, section.batch_size, world)
+    data, place = load_data(schema, statistics, device, sharing, section.dataset, fold)
     sample, _ = data.train.take(slice(0, 1))
     choices = make_choices(model, data, sample, section, world)
     processes = f"{world.size} process" + ("es" if world.size > 1 else "")

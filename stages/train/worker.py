@@ -1,6 +1,6 @@
 """A process that trains: alone, or one of several that torchrun starts (`stages.train.launch`).
 
-python -m stages.train.worker REPLICA OUT [CHECKPOINTS]
+python -m stages.train.worker NUMBER OUT [CHECKPOINTS]
 
 When one of several is lost, torchrun ends the others and starts all again; they resume from
 the last checkpoint; with fewer rows at once, where it was lost for want of memory. A mistake that
@@ -34,11 +34,11 @@ from stages.training.device.out_of_memory import ProcessOutOfMemoryError, write_
 def main() -> None:
     """Train alone, or join the others, train, leave."""
     keep_printing()
-    replica, out = int(sys.argv[1]), Path(sys.argv[2])
+    number, out = int(sys.argv[1]), Path(sys.argv[2])
     checkpoints = Path(sys.argv[3]) if len(sys.argv) > 3 else None
     end_with_the_stage()
     if "RANK" in os.environ:
-        train_with_others(replica, out, checkpoints)
+        train_with_others(number, out, checkpoints)
         # As in `run_stage`: the end is not for collecting garbage.
         gc.freeze()
         return
@@ -46,13 +46,13 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with own_errors(""):
-            fit(read_recipe(join_stage("train")), out, World(), checkpoints, replica)
+            fit(read_recipe(join_stage("train")), out, World(), checkpoints, number)
         check_installed()
     except UserError as error:
         hand_over(error, out, 0)
 
 
-def train_with_others(replica: int, out: Path, checkpoints: Path | None) -> None:
+def train_with_others(number: int, out: Path, checkpoints: Path | None) -> None:
     """Train as one of the processes that torchrun has started."""
     world = join()
     stopped = out / STOPPED
@@ -65,7 +65,7 @@ def train_with_others(replica: int, out: Path, checkpoints: Path | None) -> None
         hand_over(error, out, world.rank)
         return
     try:
-        fit(read_recipe(join_stage("train")), out, world, checkpoints, replica)
+        fit(read_recipe(join_stage("train")), out, world, checkpoints, number)
         check_installed()
         dist.barrier()
         dist.destroy_process_group()

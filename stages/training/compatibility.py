@@ -94,6 +94,23 @@ def check_parallel(params: TrainParams) -> list[Problem]:
     return problems
 
 
+def check_folds(params: TrainParams, *, ordered: bool) -> list[Problem]:
+    """Mistakes in the folds; `ordered`: rows follow one another in time."""
+    if params.folds is None:
+        return []
+    problems, value = [], str(params.folds)
+    if ordered:
+        message = (
+            "rows that follow one another in time (prepare.structure.time) have no folds: most of "
+            "these would be predicted from later rows"
+        )
+        problems.append(Problem(message, "train.folds", value, ("null",)))
+    if params.dataset is not None:
+        message = "rows of a dataset of one's own can't be divided into folds"
+        problems.append(Problem(message, "train.folds", value, ("null",)))
+    return problems
+
+
 def check_closure(params: TrainParams) -> list[Problem]:
     """Mistakes in keys that exclude an optimizer that evaluates the loss itself.
 

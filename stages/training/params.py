@@ -188,6 +188,10 @@ class TrainParams(Config):
     """The calibration, fitted on the validation rows once the weights are there, to the same
     weights; classification alone.
     """
+    folds: Annotated[int, Field(ge=2, le=100)] | None
+    """The number of trainings that each validate on another part of the train and validation rows;
+    the mean of their predictions is served. For small tables. null: one training.
+    """
     replicas: Annotated[int, Field(ge=1, le=1000)]
     """The number of trainings of the same recipe that differ in the seed; 3 or more tell a change
     from luck. The first one is served.

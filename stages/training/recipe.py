@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from stages.common.config import ClassSpec, Overrides, apply_overrides, validate
+from stages.common.errors import Problem, UserError
 from stages.features.schema import Moments, Schema, Statistics, load_arrays
 from stages.model.model import ModelSpec, make_model, make_spec, read_spec
 from stages.tensors.batch import size_on_device
 from stages.tensors.rows import open_rows
 from stages.training.data.dataloader import load_split
+from stages.training.data.folds import Fold, divide, find_groups, join_splits
 from stages.training.data.memmap import choose_place, open_split, read_split
 from stages.training.params import TrainParams
 from stages.training.state import Data
@@ -40,11 +42,13 @@ def load_data(
     device: torch.device,
     num_sharing: int = 1,
     dataset: ClassSpec | None = None,
+    fold: Fold | None = None,
 ) -> tuple[Data, str]:
     """The train and validation splits, on the device if they fit; and where they are, in words.
 
     `num_sharing` processes hold them in the memory of the same device. Where there is a `dataset`
-    their rows come from it.
+    their rows come from it. With a `fold` both splits are divided anew: it is what is validated on.
+    Raises UserError where that can't be done.
     """
     moments = statistics.target or Moments(mean=0.0, deviation=1.0)
     columns = {
@@ -58,15 +62,24 @@ def load_data(
         moments.mean,
     )
     if dataset is not None:
-        learned = load_split(dataset, open_rows(PREPARED / "train"), device, train=True)
-        validated = load_split(dataset, open_rows(PREPARED / "validation"), device, train=False)
-        data = Data(learned, validated, *target_facts)
-        workers = f", {learned.num_workers} workers" if learned.num_workers else ""
+        loaded = load_split(dataset, open_rows(PREPARED / "train"), device, train=True)
+        judged = load_split(dataset, open_rows(PREPARED / "validation"), device, train=False)
+        data = Data(loaded, judged, *target_facts)
+        workers = f", {loaded.num_workers} workers" if loaded.num_workers else ""
         return data, f"data by {dataset.name}{workers}"
     arrays = [load_arrays(PREPARED / name) for name in ("train", "validation")]
     mapped = [open_split(split, statistics, device) for split in arrays]
     size = sum(size_on_device(split.features) + split.target.nbytes for split in mapped)
     place, said = choose_place(size, device, num_sharing)
+    if fold is not None:
+        if place == "mapped":
+            message = f"folds hold all rows in memory, and these are too many ({said})"
+            raise UserError(Problem(message, "train.folds", str(fold.count), ("null",)))
+        weights = [np.array(split["weight"]) for split in arrays if "weight" in split]
+        weight = np.concatenate(weights) if weights else None
+        rows = join_splits([read_split(split) for split in mapped], weight)
+        learned, validated = divide(rows, find_groups(arrays), fold)
+        return Data(learned, validated, *target_facts), said
     train, validation = mapped if place == "mapped" else map(read_split, mapped)
     return Data(train, validation, *target_facts), said
 
@@ -82,12 +95,12 @@ def seed_of(seed: int, replica: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=(replica,)).generate_state(1)[0])
 
 
-def load_weights(spec: ModelSpec, seed: int, replica: int = 0) -> torch.nn.Module:
+def load_weights(spec: ModelSpec, seed: int, number: int = 0) -> torch.nn.Module:
     """The model with build's weights; with new ones if tune's best trial is another architecture.
 
-    A replica other than 0 has those that build would draw from its seed.
+    A training other than number 0 has those that build would draw from its seed.
     """
     model = make_model(spec, seed)
-    if replica == 0 and spec == read_spec(BUILT):
+    if number == 0 and spec == read_spec(BUILT):
         model.load_state_dict(load_file(BUILT / "weights.safetensors"))
     return model

@@ -20,7 +20,7 @@ _NOT_TUNABLE = {
         "a trial is judged before anything is calibrated",
     ),
     "train.swa": "a trial is without it: it has not the epochs that would be averaged",
-    "train.replicas": "a trial is one training",
+    **dict.fromkeys(("train.replicas", "train.folds"), "a trial is one training"),
     "train.parallel": "a trial trains in one process",
     "build.model.name": "only the file of the model that it names is a dependency; "
     "try models one by one",

@@ -45,8 +45,9 @@ def read_start(params: Params, num_epochs: int) -> Start:
     # A trial is judged by what its training watches; nothing is fitted after it. It is one process.
     uncalibrated = {"temperature": False, "threshold": None}
     # Nor are its few epochs those that are averaged.
-    own = {"epochs": num_epochs, "swa": None, "calibration": uncalibrated, "replicas": 1}
-    train_tree = {**params.part("train"), **own, "parallel": "ddp"}
+    own = {"epochs": num_epochs, "swa": None, "calibration": uncalibrated}
+    one = {"replicas": 1, "folds": None, "parallel": "ddp"}
+    train_tree = {**params.part("train"), **own, **one}
     return Start(train_tree, read_spec(BUILT), read_schema(PREPARED), params.seed)
 
 

@@ -71,6 +71,7 @@ def train_params(**changes: object) -> TrainParams:
         "early_stopping": {"metric": "loss", "patience": None},
         "calibration": {"temperature": False, "threshold": None},
         "replicas": 1,
+        "folds": None,
     }
     return TrainParams.model_validate({**section, **changes})
 

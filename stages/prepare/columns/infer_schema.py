@@ -64,6 +64,7 @@ def find_schema(
         target=target,
         headerless=headerless,
         weight=params.weight,
+        ordered=params.ordered,
     )
 
 

@@ -24,13 +24,15 @@ LEFT_OUT = len(SPLITS)
 
 @dataclass(frozen=True)
 class Assigned:
-    """The split of each row of the table by its place in SPLITS, and its weight, (rows,).
+    """The split of each row of the table by its place in SPLITS, its weight and group, (rows,).
 
-    `weights` None: all count the same. `copies` are rows left out, `lines` what there is to say.
+    `weights` None: all count the same; `groups` None: each row stands for itself. `copies` are rows
+    left out, `lines` what there is to say.
     """
 
     codes: Codes
     weights: Weights | None
+    groups: Rows | None = None
     copies: list[Damage] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
@@ -62,7 +64,18 @@ def assign_rows(
     codes = _divide(images, usable, chosen, schema, keys, section, structure)
     if weights is not None:
         check_splits(weights, codes)
-    return Assigned(codes, weights, copies, [*lines, *weight_lines])
+    groups = None if structure.groups is None else _number(structure.groups, usable)
+    return Assigned(codes, weights, groups, copies, [*lines, *weight_lines])
+
+
+def _number(groups: Array, usable: Mask | None) -> Rows:
+    """The number of each row's group, (rows,) of the table; of a row that is left out -1."""
+    numbers = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    if usable is None:
+        return numbers
+    found = np.full(len(usable), -1, np.int64)
+    found[usable] = numbers
+    return found
 
 
 def key_parts(images: Images, table: Table, schema: Schema, keys: Keys) -> Iterator[Array]:

@@ -115,15 +115,15 @@ def _move_bar(params: TrainParams, num_rows: int, metric: str, num_done: int) ->
 
 
 def _print_lines(params: TrainParams, num_rows: int, metric: str, num_done: int) -> Progress:
-    num_epochs = params.epochs
-    every = max(1, num_epochs // max(MIN_LINES, NUM_LINES // params.replicas))
+    num_epochs, num_trainings = params.epochs, params.replicas * (params.folds or 1)
+    every = max(1, num_epochs // max(MIN_LINES, NUM_LINES // num_trainings))
     width = len(str(num_epochs))
     # The first epoch of a run also warms up, so the rate is that of the epochs after it.
     first = max(1, num_done)
     began = time.monotonic()
 
     def wait(seconds: float) -> float:
-        return max(params.replicas * SECONDS_BETWEEN_LINES, SHARE_BETWEEN_LINES * seconds)
+        return max(num_trainings * SECONDS_BETWEEN_LINES, SHARE_BETWEEN_LINES * seconds)
 
     def say(number: int, text: str) -> None:
         print(f"epoch {number:{width}}/{num_epochs}  {text}", flush=True)

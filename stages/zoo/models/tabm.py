@@ -20,6 +20,9 @@ from stages.model.layers import Flatten, register_constant
 MAX_WIDTH = 1_000_000
 # An unfitted model has the bins of a standard normal distribution between these.
 LIMIT = 2.5
+# The buffers that hold the bins: for each column their lower edges and one over their widths
+# (bins,), the normal score of the lowest edge, and what each bin adds to it (bins,).
+BINS = ("lows", "factors", "first_score", "steps")
 
 
 class Arguments(Config):
@@ -86,9 +89,9 @@ class Model(nn.Module):
         parts += [] if self.others is None else [self.others(batch)]
         rows = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         # The scales go into the weights: (rows, members, columns) would be far larger.
-        weight = self.first.weight[None] * self.scales[:, None, self.columns]
+        weight = self.first.weight[None] * self.scales[:, None, self.get_buffer("columns")]
         hidden = nn.functional.linear(rows, weight.flatten(0, 1))
-        hidden = hidden.unflatten(1, (self.members, -1)) + self.first.bias
+        hidden = hidden.reshape(-1, self.members, self.first.out_features) + self.first.bias
         hidden = self.hidden(self.dropout(hidden.relu()))
         scores: Tensor = torch.einsum("rmw,mwo->rmo", hidden, self.output) + self.bias
         if self.training:
@@ -139,13 +142,9 @@ class Embedding(nn.Module):
         """
         widths = edges.diff(dim=1)
         there = widths > 0
-        values = {
-            "lows": edges[:, :-1] * there,
-            "factors": torch.where(there, 1 / widths, 0.0),
-            "first_score": scores[:, 0],
-            "steps": scores.diff(dim=1) * there,
-        }
-        for name, value in values.items():
+        factors = torch.where(there, 1 / widths, 0.0)
+        values = edges[:, :-1] * there, factors, scores[:, 0], scores.diff(dim=1) * there
+        for name, value in zip(BINS, values, strict=True):
             if name in self._buffers:
                 self.get_buffer(name).copy_(value)
             else:
@@ -153,19 +152,38 @@ class Embedding(nn.Module):
 
     def fit(self, rows: Tensor) -> None:
         """Take as edges the quantiles of `rows` (rows, columns)."""
-        num, bins = len(rows), self.weight.shape[1]
+        num_edges = self.weight.shape[1] + 1
         ordered = rows.T.contiguous().sort(dim=1).values
-        places = torch.linspace(0, num - 1, bins + 1, device=rows.device, dtype=torch.float64)
-        edges = ordered[:, places.round().long()].contiguous()
+        edges = torch.stack([find_edges(column, num_edges) for column in ordered])
         below = torch.searchsorted(ordered, edges)
         above = torch.searchsorted(ordered, edges, right=True)
-        scores = torch.special.ndtri((below + above).double() / (2 * num)).float()
+        # The share of rows below a value, those equal to it by half.
+        scores = torch.special.ndtri((below + above).double() / (2 * len(rows))).float()
         self.place_bins(edges, scores)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Embed `rows` (rows, columns)."""
-        shares = ((rows[:, :, None] - self.lows) * self.factors).clamp(0, 1)
-        weight = self.weight + self.steps[:, :, None] * self.slope[:, None]
-        bias = self.bias + self.first_score[:, None] * self.slope
+        lows, factors, first_score, steps = map(self.get_buffer, BINS)
+        shares = ((rows[:, :, None] - lows) * factors).clamp(0, 1)
+        weight = self.weight + steps[:, :, None] * self.slope[:, None]
+        bias = self.bias + first_score[:, None] * self.slope
         embedded = torch.einsum("rcb,cbw->rcw", shares, weight) + bias
         return embedded.flatten(1)
+
+
+def find_edges(ordered: Tensor, number: int) -> Tensor:
+    """Edges between sorted values (rows,): quantiles of the rows, the last repeated if too few.
+
+    Where many rows are equal, edges that are left go to quantiles of the other values: of a column
+    that is mostly zero its other values would else share a bin or two.
+    """
+    places = torch.linspace(0, len(ordered) - 1, number, dtype=torch.float64)
+    edges = torch.unique(ordered[places.round().long().to(ordered.device)])
+    if left := number - len(edges):
+        others = torch.unique(ordered)
+        others = others[~torch.isin(others, edges)]
+        if len(others) > left:
+            places = torch.linspace(0, len(others) - 1, left + 2, dtype=torch.float64)[1:-1]
+            others = others[places.round().long().to(others.device)]
+        edges = torch.cat([edges, others]).sort().values
+    return torch.cat([edges, edges[-1:].expand(number - len(edges))])
