@@ -11,6 +11,7 @@ The loop stands in `stages/training/loop.py`; `fit.py` is what goes in and comes
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from stages.common.errors import Problem, UserError
@@ -20,6 +21,7 @@ from stages.runtime.stage import run_stage
 from stages.train.checkpoints.checkpoint import checkpoint_key, lock_checkpoints
 from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.train.fit import fit, read_recipe
+from stages.train.join_folds import join_folds
 from stages.train.launch import launch
 from stages.train.logs.logger import asked_loggers
 from stages.train.replicas import can_go_on, num_at_once, train_all, trainings_of, write_seeds
@@ -44,17 +46,18 @@ def train(params: Params, out: Path) -> None:
     if problems := problems + check_folds(section, ordered=recipe.schema.ordered):
         raise UserError(*problems)
     processes, nodes = num_processes(), num_nodes()
-    several = trainings_of(section).count > 1
-    if nodes > 1 and several:
+    trainings = trainings_of(section)
+    if nodes > 1 and trainings.count > 1:
         message = f"replicas and folds train on one machine each; PET_NNODES asks for {nodes}"
         key, value = ("folds", section.folds) if section.folds else ("replicas", section.replicas)
         raise UserError(Problem(message, f"train.{key}", str(value)))
     with lock_checkpoints(checkpoint_key(processes, nodes)) as checkpoints:
         try:
-            if several:
+            if trainings.count > 1:
                 at_once = num_at_once(spec, section.batch_size, processes)
                 metric = metric_of(target.task)
-                train_all(section, at_once, processes, out, checkpoints, metric)
+                join = partial(join_folds, params=section.calibration, metric=metric)
+                train_all(trainings, at_once, processes, out, checkpoints, join)
             elif processes * nodes == 1:
                 fit(recipe, out, World(), checkpoints)
             else:

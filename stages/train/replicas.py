@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,7 +25,6 @@ from stages.runtime.outputs import flush
 from stages.train.checkpoints.checkpoint import list_checkpoints
 from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.train.checkpoints.sharded_checkpoint import has_whole
-from stages.train.join_folds import join_folds
 from stages.train.launch import raise_problems, start, stop
 from stages.training.device.device import device_kind
 from stages.training.device.distributed import World
@@ -90,21 +89,22 @@ def num_sharing(spec: ModelSpec, num_trainings: int, batch_size: int, world: Wor
 
 
 def train_all(
-    section: TrainParams,
+    trainings: Trainings,
     at_once: int,
     num_processes: int,
     out: Path,
     checkpoints: Path | None,
-    metric: str,
+    join: Callable[[Sequence[Path], Path], None],
 ) -> None:
-    """Train all that `section` asks for and write into `out` what one training writes.
+    """Train them all, and write into `out` what one training writes.
+
+    `join` makes of the folders of a replica's folds the one that it is given last.
 
     Of several replicas each has the same in `out/replicas/<k>`, and `out` that of replica 0. A
     stage that was killed resumes: those that had ended are not trained again, the others resume
     from their checkpoints, which lie in `checkpoints/<number>` as long as the stage has not ended.
     Whatever ends this process ends them. Raises UserError, naming the training, when one fails.
     """
-    trainings = trainings_of(section)
     with TemporaryDirectory(dir=out, prefix=".trainings-") as temporary:
         homes = [Path(checkpoints or temporary) / str(n) for n in range(trainings.count)]
         left = [n for n in range(trainings.count) if not result_of(homes[n]).exists()]
@@ -119,7 +119,7 @@ def train_all(
             results = [result_of(home) for home in own]
             to = out if trainings.replicas == 1 else out / "replicas" / str(replica)
             if trainings.folds:
-                join_folds(results, to, section.calibration, metric)
+                join(results, to)
             else:
                 shutil.copytree(results[0], to)
         if trainings.folds:

@@ -11,8 +11,12 @@ from typing import Any
 
 from stages.features.schema import Schema
 
-# From so many rows on a wider network pays.
-FEW_ROWS = 2_000
+# Of tables up to so many train rows several trainings on other rows, whose mean is served, win more
+# than they cost; of small ones more of them.
+SMALL_ROWS, MANY_ROWS = 5_000, 50_000
+SMALL_FOLDS, FOLDS = 8, 5
+TABLE_STEPS, MAX_TABLE_EPOCHS, TABLE_RATE = 12_000, 200, 5e-3
+MIN_PATIENCE, MAX_PATIENCE, PATIENCE_STEPS = 8, 40, 400
 # Optimizer steps of a training: the epochs follow from them.
 NUM_STEPS = 6_000
 MIN_EPOCHS, MAX_EPOCHS = 8, 100
@@ -52,15 +56,19 @@ def choose(facts: Facts) -> Iterator[Choice]:
     batch_size = _batch_size(facts.num_train)
     if [feature.kind for feature in schema.features] == ["image"]:
         yield from _for_images(facts, batch_size)
-    elif schema.of_kind("text") and len(schema.of_kind("text")) == len(schema.features):
+    elif _are_texts(schema):
         yield from _for_texts(facts, batch_size)
     else:
         yield from _for_tables(facts, batch_size)
     yield Choice("train.batch_size", batch_size, f"{facts.num_train:,} train rows")
-    if facts.schema.target.task == "regression":
-        yield from _for_amounts()
-    else:
-        yield from _for_classes(facts)
+    if facts.schema.of_kind("image") or _are_texts(facts.schema):
+        stopping = {"metric": "loss", "patience": 12}
+        yield Choice("train.early_stopping", stopping, "ends when validation gets no better")
+    yield from _for_amounts() if facts.schema.target.task == "regression" else _for_classes(facts)
+
+
+def _are_texts(schema: Schema) -> bool:
+    return all(feature.kind == "text" for feature in schema.features)
 
 
 def _for_texts(facts: Facts, batch_size: int) -> Iterator[Choice]:
@@ -76,21 +84,52 @@ def _for_texts(facts: Facts, batch_size: int) -> Iterator[Choice]:
 
 
 def _for_tables(facts: Facts, batch_size: int) -> Iterator[Choice]:
-    texts = facts.schema.of_kind("text")
-    # Each word has a vector of that width.
-    few = facts.num_train < FEW_ROWS or bool(texts)
-    model = {"name": "mlp", "width": 64 if few else 256, "layers": 2, "dropout": 0.2}
-    why = "few rows, or texts: a small network" if few else "rows enough for a wider network"
-    yield Choice("build.model", model, f"columns of a table; {why}")
-    # Each step goes through the vectors of all words.
-    steps = TEXT_STEPS if texts else NUM_STEPS
-    epochs = _epochs(facts.num_train, batch_size, steps, MIN_EPOCHS, MAX_EPOCHS)
-    yield Choice("train.epochs", epochs, f"about {steps:,} steps, and early stopping")
+    if facts.schema.of_kind("image"):
+        yield from _for_mixed(facts, batch_size)
+        return
+    why = "columns of a table: an ensemble of small networks on embedded numbers"
+    yield Choice("build.model", {"name": "tabm"}, why)
+    epochs = _epochs(facts.num_train, batch_size, TABLE_STEPS, MIN_EPOCHS, MAX_TABLE_EPOCHS)
+    yield Choice("train.epochs", epochs, "at most; early stopping ends it")
+    optimizer = {"name": "AdamW", "lr": TABLE_RATE, "weight_decay": 3e-4}
+    yield Choice("train.optimizer", optimizer, "small networks on embedded numbers learn fast")
+    yield Choice("train.schedule", {"name": "ConstantLR", "factor": 1.0}, "early stopping ends it")
+    yield Choice("train.ema", 0.998, "an average of the last steps' weights varies less")
+    steps = max(1, facts.num_train // batch_size)
+    patience = max(MIN_PATIENCE, min(MAX_PATIENCE, round(PATIENCE_STEPS / steps)))
+    stopping = {"metric": "loss", "patience": patience}
+    why = f"ends when about {PATIENCE_STEPS} steps have brought nothing"
+    yield Choice("train.early_stopping", stopping, why)
+    if count := _folds(facts):
+        why = f"{facts.num_train:,} train rows: the mean of {count} trainings on other rows"
+        yield Choice("train.folds", count, why)
+    space = {
+        "build.model.width": [64, 128, 256],
+        "build.model.layers": [1, 2, 3],
+        "build.model.dropout": {"low": 0.0, "high": 0.4},
+        "train.optimizer.lr": {"low": 5e-4, "high": 1e-2, "log": True},
+    }
+    yield Choice("tune.space", space, "where a search would look")
+
+
+def _folds(facts: Facts) -> int | None:
+    """The number of folds: the fewer rows, the more; None: enough rows, or no folds of them."""
+    if facts.schema.ordered or facts.num_train > MANY_ROWS:
+        return None
+    return SMALL_FOLDS if facts.num_train <= SMALL_ROWS else FOLDS
+
+
+def _for_mixed(facts: Facts, batch_size: int) -> Iterator[Choice]:
+    """Yield the choices for columns of a table beside images."""
+    model = {"name": "mlp", "width": 256, "layers": 2, "dropout": 0.2}
+    yield Choice("build.model", model, "columns of a table beside images")
+    epochs = _epochs(facts.num_train, batch_size, NUM_STEPS, MIN_EPOCHS, MAX_EPOCHS)
+    yield Choice("train.epochs", epochs, f"about {NUM_STEPS:,} steps, and early stopping")
     optimizer = {"name": "AdamW", "lr": 2e-3, "weight_decay": 0.05}
     yield Choice("train.optimizer", optimizer, "the usual start for a network on a table")
     yield Choice("train.ema", 0.99, "an average of the last steps' weights varies less")
-    width = [32, 64, 128] if few else [128, 256, 512]
-    yield Choice("tune.space", _space(width, "build.model.width"), "where a search would look")
+    space = _space([128, 256, 512], "build.model.width")
+    yield Choice("tune.space", space, "where a search would look")
 
 
 def _for_images(facts: Facts, batch_size: int) -> Iterator[Choice]:
@@ -118,8 +157,6 @@ def _for_images(facts: Facts, batch_size: int) -> Iterator[Choice]:
 def _for_amounts() -> Iterator[Choice]:
     yield Choice("train.loss", {"name": "MSELoss"}, "an amount: the mean is predicted")
     yield Choice("evaluate.metrics", ["rmse", "mae", "r2"], "an amount")
-    stopping = {"metric": "loss", "patience": 12}
-    yield Choice("train.early_stopping", stopping, "ends when validation gets no better")
 
 
 def _for_classes(facts: Facts) -> Iterator[Choice]:
@@ -131,8 +168,6 @@ def _for_classes(facts: Facts) -> Iterator[Choice]:
     metrics += ["log_loss", *(["roc_auc"] if len(classes) <= NUM_CLASSES_SHOWN else [])]
     why = f"the rarest class has {facts.rarest or 0:.1%} of the rows"
     yield Choice("evaluate.metrics", metrics, why)
-    stopping = {"metric": "loss", "patience": 12}
-    yield Choice("train.early_stopping", stopping, "ends when validation gets no better")
 
 
 def _batch_size(num_rows: int) -> int:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import onnxruntime
 import polars as pl
 import pytest
-import torch
 from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 
@@ -23,17 +22,15 @@ from stages.common.files import read_json
 from stages.infer.export.verify import feeds
 from stages.model.calibration import UNCALIBRATED, margins, predict_codes, to_probabilities
 from stages.model.predictor import load_predictor
-from stages.tensors.batch import to_weight
 from stages.train.calibrate import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
-    calibrate,
+    calibrate_scores,
     choose_threshold,
     fit_temperature,
     log_loss,
 )
 from stages.training.compatibility import check_calibration
-from stages.training.data.source import TensorSource
 from stages.training.params import CalibrationParams, ThresholdMetric
 from tests.conftest import ROOT, Project
 from tests.support.samples import mixed_table, recipe_params, run_stages, small_project
@@ -73,22 +70,14 @@ def test_the_temperature_is_that_of_least_log_loss(num_classes: int) -> None:
     )
 
 
-class Scores(torch.nn.Module):
-    """What it is given."""
-
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return batch["numeric"]
-
-
 def test_a_temperature_has_bounds() -> None:
     codes = np.array([0, 1, 1, 0])
     right = np.eye(2)[codes]
     assert fit_temperature(right, codes) == MIN_TEMPERATURE
     assert fit_temperature(-right, codes) == MAX_TEMPERATURE
     assert fit_temperature(np.zeros((4, 2)), codes) == MAX_TEMPERATURE
-    split = TensorSource({"numeric": torch.from_numpy(right)}, torch.from_numpy(codes))
     asked = CalibrationParams(temperature=True, threshold=None)
-    found, (line,) = calibrate(Scores(), split, asked)
+    found, (line,) = calibrate_scores(right, codes, None, asked)
     assert found.temperature == MIN_TEMPERATURE
     assert line.endswith("(the temperature is at its bound)")
 
@@ -143,10 +132,10 @@ def test_which_class_is_predicted() -> None:
 
 
 def test_nothing_asked_for_is_nothing_done() -> None:
-    split = TensorSource({}, torch.zeros(2, dtype=torch.int64))
     off = CalibrationParams(temperature=False, threshold=None)
-    # A model that can't be called.
-    assert calibrate(torch.nn.Module(), split, off) == (UNCALIBRATED, [])
+    # Scores of which nothing could be made.
+    scores, codes = np.zeros((2, 0)), np.zeros(2, np.int64)
+    assert calibrate_scores(scores, codes, None, off) == (UNCALIBRATED, [])
 
 
 @pytest.mark.parametrize(
@@ -300,14 +289,11 @@ def test_a_row_of_weight_n_calibrates_as_n_rows_do() -> None:
     scores = np.stack([-codes, codes], axis=1) * 2.0 + random.normal(0, 2, (200, 2))
     copies = random.integers(0, 4, 200)
     rows = np.repeat(np.arange(200), copies)
-    plain = TensorSource({"numeric": torch.from_numpy(scores[rows])}, torch.from_numpy(codes[rows]))
-    weighted = TensorSource(
-        {"numeric": torch.from_numpy(scores)}, torch.from_numpy(codes), weight=to_weight(copies)
-    )
+    weights = copies / copies.mean()
     for metric in get_args(ThresholdMetric):
         asked = CalibrationParams(temperature=True, threshold=metric)
-        found, lines = calibrate(Scores(), weighted, asked)
-        expected, their_lines = calibrate(Scores(), plain, asked)
+        found, lines = calibrate_scores(scores, codes, weights, asked)
+        expected, their_lines = calibrate_scores(scores[rows], codes[rows], None, asked)
         assert found.temperature == pytest.approx(expected.temperature, rel=1e-5)
         assert found.threshold == pytest.approx(expected.threshold, abs=1e-5)
         assert lines == their_lines

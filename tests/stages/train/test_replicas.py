@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from stages.common.files import read_csv
 from stages.model.model import ModelSpec
 from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.train.launch import PROBLEMS
-from stages.train.replicas import num_at_once, train_replicas
+from stages.train.replicas import Trainings, num_at_once, train_all
 from stages.training.recipe import seed_of
 from tests.conftest import Project
 from tests.support.samples import mixed_table, run_stages, set_params, small_project, training
@@ -147,11 +148,15 @@ def test_killed_and_told_to_stop_they_go_on_and_end_with_the_same_bytes(
         assert process.returncode == PREEMPTED, said
         assert members(process.pid) == []
     done = project.run("python", "-m", "stages.train", env=ONE_AT_A_TIME)
-    assert "replicas have been trained" in done.stdout
+    assert "1 of 3 trainings have ended before" in done.stdout
     assert "replica 0 │" not in done.stdout
     assert trained_files(project) == three
     left = [p.name for p in (project.path / ".reprise/checkpoints").iterdir() if p.is_dir()]
     assert left == []
+
+
+def _no_folds(_folds: Sequence[Path], _out: Path) -> None:
+    raise AssertionError("replicas are not joined")
 
 
 def test_a_replica_that_fails_ends_all_and_is_named(
@@ -175,7 +180,7 @@ def test_a_replica_that_fails_ends_all_and_is_named(
         started.clear()
         (tmp_path / failing).mkdir()
         with pytest.raises(UserError) as raised:
-            train_replicas(3, 2, 1, tmp_path / failing, None)
+            train_all(Trainings(3, 0), 2, 1, tmp_path / failing, None, _no_folds)
         problem = raised.value.problems[0]
         if failing == "mistake":
             assert problem.message == "replica 1: too large"
@@ -197,4 +202,4 @@ def test_a_replica_that_is_told_to_stop_stops_the_stage(
 
     monkeypatch.setattr("stages.train.replicas.start", start_fake)
     with pytest.raises(SystemExit):
-        train_replicas(2, 1, 1, tmp_path, None)
+        train_all(Trainings(2, 0), 1, 1, tmp_path, None, _no_folds)
