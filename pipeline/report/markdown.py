@@ -14,6 +14,7 @@ from pipeline.report.statements import (
     change_rows,
     is_of_change,
     judged,
+    too_few_seeds,
 )
 from stages.evaluate.outputs.markdown import plain, table
 
@@ -34,6 +35,8 @@ def verdict(report: Report) -> str:
         return "No verdict: the rows' predictions are not here."
     if found["why_not"] is not None:
         return f"No verdict: not paired, {found['why_not']}."
+    if (seeds := too_few_seeds(found)) is not None:
+        return f"No verdict on this change: {seeds}. What the rows say of both models stands below."
     statement, by_name = judged(found)
     marks: dict[str, list[str]] = {}
     for name, mark in by_name.items():

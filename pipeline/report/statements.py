@@ -78,16 +78,24 @@ def change_note(comparison: Mapping[str, Any]) -> str:
             f"Means over seeds, {before} before and {after} after: the interval covers the luck "
             "of the rows and that of the training."
         )
-    if min(before, after) >= needed:
+    seeds = too_few_seeds(comparison)
+    if seeds is None:
         return "Rows only: of these metrics it is not known how far other rows would move them."
-    if before == after == 1:
-        seeds = "One seed"
-    else:
-        seeds = f"{_seeds(before)} before, {_seeds(after)} after"
     return (
-        f"{seeds}: rows only. {needed} replicas on both sides (`train.replicas`) would tell "
+        f"Rows only, with {seeds}: {needed} replicas on both sides (`train.replicas`) would tell "
         "whether other seeds say the same."
     )
+
+
+def too_few_seeds(comparison: Mapping[str, Any]) -> str | None:
+    """The numbers of seeds in words, where they are too few to speak of the change; or None."""
+    counts = comparison["replicas"]
+    before, after = counts["before"], counts["after"]
+    if min(before, after) >= counts["needed"]:
+        return None
+    if before == after == 1:
+        return "one seed on either side"
+    return f"{_seeds(before)} before, {_seeds(after)} after"
 
 
 def _seeds(number: int) -> str:

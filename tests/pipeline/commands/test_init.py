@@ -10,7 +10,7 @@ from PIL import Image
 
 from stages.common.yamlfile import read_yaml
 from tests.conftest import Project, copy_project
-from tests.support.samples import mixed_table
+from tests.support.samples import mixed_table, set_params
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,9 @@ def test_a_table_trains_with_what_init_writes(project: Project) -> None:
     assert (project.path / "params.yaml").read_text().startswith("# yaml-language-server:")
     assert "# the column that names a row" in (project.path / "params.yaml").read_text()
     project.run("reprise", "check")
+    assert params["train"]["folds"] == 8
+    # Two of them, and shorter ones, are enough to see that all stages take them.
+    set_params(project, {"train.folds": 2, "train.epochs": 20})
     project.run("dvc", "repro", "evaluate", "infer")
     metrics = json.loads((project.path / "data/evaluate/metrics.json").read_text())
     assert metrics["accuracy"] > 0.7

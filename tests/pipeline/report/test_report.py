@@ -169,6 +169,8 @@ def test_without_an_interval_there_is_no_verdict() -> None:
     def said(*names: str) -> str:
         before, after = (predictions([row % n > 0 for row in range(100)]) for n in (5, 4))
         found = compare(before, after, list(names))
+        # As if there were seeds enough, but none of their means had an interval.
+        found["replicas"] |= {"before": 3, "after": 3}
         return as_markdown(Report("main", "0" * 40, {}, {}, (), found, {})).splitlines()[0]
 
     assert said("ece") == "### No verdict: there is no interval of ece."
@@ -255,11 +257,11 @@ def test_the_report_of_a_branch(shorter: Project, tmp_path: Path) -> None:
     said = clone.run("reprise", "report").stdout
     assert said == "wrote report.md\nwrote report.html\n"
     text = (clone.path / "report.md").read_text(encoding="utf-8")
-    assert text.startswith("### This model on these rows is worse in accuracy")
+    assert text.startswith("### No verdict on this change: one seed on either side. ")
     assert "the merge base with main" in text
     assert "| `train.epochs` | 30 | 1 |" in text
     assert "| train | `train.epochs` |" in text
-    assert "One seed: rows only." in text
+    assert "Rows only, with one seed on either side: 3 replicas on both" in text
     assert "**This change**" not in text
     page = (clone.path / "report.html").read_text(encoding="utf-8")
     # It loads nothing, and its pictures are inside.
@@ -330,8 +332,8 @@ def test_what_is_said_of_the_number_of_seeds() -> None:
         counts = {"before": before, "after": after, "needed": 3}
         return change_note({"replicas": counts, "metrics": {"accuracy": {"change": change}}})
 
-    assert note(1, 1, None).startswith("One seed: rows only. ")
-    assert note(1, 3, None).startswith("one seed before, 3 seeds after: rows only. ")
+    assert note(1, 1, None).startswith("Rows only, with one seed on either side: ")
+    assert note(1, 3, None).startswith("Rows only, with one seed before, 3 seeds after: ")
     assert "3 replicas on both sides" in note(2, 2, None)
     assert note(3, 4, {}).startswith("Means over seeds, 3 before and 4 after")
     assert "these metrics" in note(3, 3, None)

@@ -55,7 +55,7 @@ def test_dropout_is_a_function_of_seed_epoch_and_step() -> None:
         found += first
     assert len({mask.numpy().tobytes() for mask in found}) == 8
     for mask in found:
-        assert mask.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
+        assert mask.unique().tolist() == pytest.approx([0.0, 1 / 0.7], rel=1e-4)
         assert mask.mean().item() == pytest.approx(1, abs=0.15)
     assert torch.equal(layer.eval()(ones), ones)
     assert Dropout(0.0).train()(ones) is ones

@@ -1,5 +1,6 @@
 """What `reprise init` makes of columns, and what it chooses."""
 
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,10 @@ def test_choices_follow_from_task_and_rows(tmp_path: Path) -> None:
     assert few["evaluate.metrics"][0] == "accuracy"
     many = look(tmp_path, pl.concat([ships()] * 60).drop("PassengerId"))["values"]
     assert many["train.batch_size"] > few["train.batch_size"]
-    assert many["build.model"]["width"] > few["build.model"]["width"]
+    # The fewer rows, the more trainings on other rows; of rows in the order of time there are none.
+    assert (few["train.folds"], many["train.folds"]) == (8, 5)
+    when = [date(2020, 1, 1) + timedelta(days=n) for n in range(NUM_ROWS)]
+    assert "train.folds" not in look(tmp_path, ships(when=when), time="when")["values"]
     amount = look(tmp_path, ships(fare=RANDOM.normal(30, 9, NUM_ROWS)), target="fare")["values"]
     assert amount["train.loss"] == {"name": "MSELoss"}
     assert amount["evaluate.metrics"][0] == "rmse"
@@ -145,7 +149,7 @@ def test_texts_alone_are_weighed_word_by_word(tmp_path: Path) -> None:
     assert line(found, "words")["role"] == "text"
     assert found["values"]["build.model"] == {"name": "linear"}
     found = look(tmp_path, ships(words=words))
-    assert found["values"]["build.model"]["name"] == "mlp"
+    assert found["values"]["build.model"]["name"] == "tabm"
 
 
 def test_what_people_write_is_declared_for_prepare(tmp_path: Path) -> None:
