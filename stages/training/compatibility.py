@@ -138,9 +138,10 @@ def check_images(channels_last: Choice, augment: Augment | None) -> list[Problem
     if channels_last is True:
         message = "there is no image among the features whose channels could come last"
         problems.append(Problem(message, "train.channels_last", "true", ("auto", "false")))
-    amounts = {} if augment is None else {"flip": augment.flip, "shift": augment.shift}
+    amounts = {} if augment is None else augment.model_dump(exclude={"noise"})
     for name, value in amounts.items():
         if value:
-            message = f"there is no image to {name} among the features"
+            verb = "cut out of" if name == "cutout" else name
+            message = f"there is no image to {verb} among the features"
             problems.append(Problem(message, f"train.augment.{name}", f"{value:g}", ("0",)))
     return problems

@@ -82,6 +82,18 @@ class Augment(Config):
     """The standard deviation of what is added to numeric columns and images, which are
     standardised.
     """
+    crop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The share of an image that is cut off at most; what is left is brought to the full size, up
+    to a third wider or narrower than it was.
+    """
+    turn: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """The degrees that an image is turned at most, each way."""
+    colour: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """By how much the contrast of each channel changes at most, as a share, and its brightness, in
+    standard deviations.
+    """
+    cutout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The side of a square of an image that is set to its mean, as a share of the shorter side."""
 
 
 class Group(Config):

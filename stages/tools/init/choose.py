@@ -23,9 +23,10 @@ MIN_EPOCHS, MAX_EPOCHS = 8, 100
 # Of texts, of which a model knows a word after a few epochs or never.
 TEXT_STEPS = 1_000
 # Of images a step takes longer, and shows more of what there is to learn.
-NUM_IMAGE_STEPS, MAX_IMAGE_EPOCHS = 1_000, 60
+NUM_IMAGE_STEPS, MAX_IMAGE_EPOCHS = 1_000, 150
 MIN_DEPTH, MAX_DEPTH = 2, 4
-FEW_IMAGES = 10_000
+HALVED_SIDE = 20
+COLOURS = 3
 # A class with a smaller share of the rows, or of an even share, is rare: accuracy alone would
 # overlook it.
 RARE_SHARE, RARE_PART = 0.1, 0.5
@@ -54,21 +55,37 @@ def choose(facts: Facts) -> Iterator[Choice]:
     """Yield the choices in the order of params.yaml."""
     schema = facts.schema
     batch_size = _batch_size(facts.num_train)
-    if [feature.kind for feature in schema.features] == ["image"]:
+    if are_images(schema):
         yield from _for_images(facts, batch_size)
     elif _are_texts(schema):
         yield from _for_texts(facts, batch_size)
     else:
         yield from _for_tables(facts, batch_size)
     yield Choice("train.batch_size", batch_size, f"{facts.num_train:,} train rows")
-    if facts.schema.of_kind("image") or _are_texts(facts.schema):
-        stopping = {"metric": "loss", "patience": 12}
-        yield Choice("train.early_stopping", stopping, "ends when validation gets no better")
-    yield from _for_amounts() if facts.schema.target.task == "regression" else _for_classes(facts)
+    yield _stopping(facts, batch_size)
+    yield from _for_amounts() if schema.target.task == "regression" else _for_classes(facts)
+
+
+def are_images(schema: Schema) -> bool:
+    """Check whether there is nothing but an image to learn from."""
+    return [feature.kind for feature in schema.features] == ["image"]
 
 
 def _are_texts(schema: Schema) -> bool:
     return all(feature.kind == "text" for feature in schema.features)
+
+
+def _stopping(facts: Facts, batch_size: int) -> Choice:
+    if are_images(facts.schema):
+        return Choice("train.early_stopping", None, "the last weights are the best of the schedule")
+    if _are_texts(facts.schema) or facts.schema.of_kind("image"):
+        stopping = {"metric": "loss", "patience": 12}
+        return Choice("train.early_stopping", stopping, "ends when validation gets no better")
+    steps = max(1, facts.num_train // batch_size)
+    patience = max(MIN_PATIENCE, min(MAX_PATIENCE, round(PATIENCE_STEPS / steps)))
+    stopping = {"metric": "loss", "patience": patience}
+    why = f"ends when about {PATIENCE_STEPS} steps have brought nothing"
+    return Choice("train.early_stopping", stopping, why)
 
 
 def _for_texts(facts: Facts, batch_size: int) -> Iterator[Choice]:
@@ -95,11 +112,6 @@ def _for_tables(facts: Facts, batch_size: int) -> Iterator[Choice]:
     yield Choice("train.optimizer", optimizer, "small networks on embedded numbers learn fast")
     yield Choice("train.schedule", {"name": "ConstantLR", "factor": 1.0}, "early stopping ends it")
     yield Choice("train.ema", 0.998, "an average of the last steps' weights varies less")
-    steps = max(1, facts.num_train // batch_size)
-    patience = max(MIN_PATIENCE, min(MAX_PATIENCE, round(PATIENCE_STEPS / steps)))
-    stopping = {"metric": "loss", "patience": patience}
-    why = f"ends when about {PATIENCE_STEPS} steps have brought nothing"
-    yield Choice("train.early_stopping", stopping, why)
     if count := _folds(facts):
         why = f"{facts.num_train:,} train rows: the mean of {count} trainings on other rows"
         yield Choice("train.folds", count, why)
@@ -136,22 +148,30 @@ def _for_images(facts: Facts, batch_size: int) -> Iterator[Choice]:
     (image,) = facts.schema.of_kind("image")
     channels, height, width = image.shape or [1, 1, 1]
     side = min(height, width)
-    # The last block leaves about eight pixels a side.
-    depth = max(MIN_DEPTH, min(MAX_DEPTH, round(math.log2(max(2, side) / 4))))
-    first, how_many = (16, "few") if facts.num_train < FEW_IMAGES else (32, "many")
-    blocks = [first * 2**level for level in range(depth)]
-    model = {"name": "cnn", "channels": blocks, "width": 128, "dropout": 0.3}
-    yield Choice("build.model", model, f"{how_many} images of {width}×{height}")
+    # Small images lose much where the first convolution halves them, and cost little.
+    patch = 2 if side >= HALVED_SIDE else 1
+    # The last stage leaves about four pixels a side.
+    depth = round(math.log2(max(2, side / patch) / 4)) + 1
+    stages = [32 * 2**level for level in range(max(MIN_DEPTH, min(MAX_DEPTH, depth)))]
+    is_photograph = channels >= COLOURS
+    views = ["mirrored"] if is_photograph else []
+    model = {"name": "resnet", "channels": stages, "patch": patch, "views": views}
+    yield Choice("build.model", model, f"images of {width}×{height}")
     epochs = _epochs(facts.num_train, batch_size, NUM_IMAGE_STEPS, MIN_EPOCHS, MAX_IMAGE_EPOCHS)
-    yield Choice("train.epochs", epochs, f"about {NUM_IMAGE_STEPS:,} steps, and early stopping")
+    yield Choice("train.epochs", epochs, f"about {NUM_IMAGE_STEPS:,} steps")
     optimizer = {"name": "AdamW", "lr": 2e-3, "weight_decay": 0.05}
     yield Choice("train.optimizer", optimizer, "the usual start for a network on images")
-    augment = {"flip": 0.5 if channels > 1 else 0.0, "shift": side // 12, "noise": 0.0}
-    if any(augment.values()):
-        why = "photographs: mirrored and shifted" if channels > 1 else "grey: shifted, not mirrored"
-        yield Choice("train.augment", augment, f"{why}, anew each time")
+    schedule = {"name": "warmup_cosine", "warmup": 0.1}
+    yield Choice("train.schedule", schedule, "the rate ends at 0, with the best weights")
+    if is_photograph:
+        augment = {"flip": 0.5, "shift": 0, "noise": 0.0, "crop": 0.4, "colour": 0.5}
+        why = "photographs: mirrored, cropped, in other light, anew each time"
+    else:
+        augment = {"flip": 0.0, "shift": side // 12, "noise": 0.0, "crop": 0.2, "turn": 10.0}
+        why = "drawings: moved, cropped and turned a little, not mirrored, anew each time"
+    yield Choice("train.augment", augment, why)
     yield Choice("train.ema", 0.99, "an average of the last steps' weights varies less")
-    yield Choice("tune.space", _space([64, 128, 256], "build.model.width"), "where to look")
+    yield Choice("tune.space", _space([1, 2], "build.model.depth"), "where a search would look")
 
 
 def _for_amounts() -> Iterator[Choice]:
@@ -163,7 +183,10 @@ def _for_classes(facts: Facts) -> Iterator[Choice]:
     classes = facts.schema.target.classes or []
     limit = min(RARE_SHARE, RARE_PART / max(1, len(classes)))
     rare = facts.rarest is not None and facts.rarest < limit
-    yield Choice("train.loss", {"name": "CrossEntropyLoss"}, f"{len(classes)} classes")
+    loss: dict[str, Any] = {"name": "CrossEntropyLoss"}
+    if are_images(facts.schema):
+        loss["label_smoothing"] = 0.1
+    yield Choice("train.loss", loss, f"{len(classes)} classes")
     metrics = ["f1_macro", "accuracy"] if rare else ["accuracy", "f1_macro"]
     metrics += ["log_loss", *(["roc_auc"] if len(classes) <= NUM_CLASSES_SHOWN else [])]
     why = f"the rarest class has {facts.rarest or 0:.1%} of the rows"

@@ -6,14 +6,12 @@ dropout; the number of processes and the steps before change nothing.
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
-
 from stages.common.errors import Problem, UserError
 from stages.model.dropout import DropoutRng
 from stages.tensors.batch import Batch
 from stages.training.compatibility import check_images
 from stages.training.params import Augment
+from stages.training.step.image_variation import colour, crop_and_turn, cutout, flip, shift
 
 AT = "train.augment"
 NOISY = ("numeric", "image")
@@ -44,8 +42,14 @@ def make_augment(
         varied = dict(batch)
         if params.flip:
             varied["image"] = flip(varied["image"], params.flip, dropout_rng)
+        if params.crop or params.turn:
+            varied["image"] = crop_and_turn(varied["image"], params.crop, params.turn, dropout_rng)
         if params.shift:
             varied["image"] = shift(varied["image"], params.shift, dropout_rng)
+        if params.colour:
+            varied["image"] = colour(varied["image"], params.colour, dropout_rng)
+        if params.cutout:
+            varied["image"] = cutout(varied["image"], params.cutout, dropout_rng)
         if params.noise:
             for kind in NOISY:
                 if kind in varied:
@@ -54,26 +58,3 @@ def make_augment(
         return varied
 
     return augment
-
-
-def flip(images: Tensor, share: float, dropout_rng: DropoutRng) -> Tensor:
-    """`images` (rows, channels, height, width), a share of them mirrored left to right."""
-    mirrored = dropout_rng.draw_uniform(images, 1, 1, 1) < share
-    return torch.where(mirrored, images.flip(-1), images)
-
-
-def shift(images: Tensor, most: int, dropout_rng: DropoutRng) -> Tensor:
-    """`images` (rows, channels, height, width), each moved by up to `most` pixels both ways.
-
-    What comes in at a border repeats the pixels there.
-    """
-    rows, _, height, width = images.shape
-    by = (dropout_rng.draw_uniform(images, 2) * (2 * most + 1)).floor().clamp(
-        max=2 * most
-    ).long() - most
-    device = images.device
-    y = (torch.arange(height, device=device) + by[:, :1]).clamp(0, height - 1)
-    x = (torch.arange(width, device=device) + by[:, 1:]).clamp(0, width - 1)
-    number = torch.arange(rows, device=device)[:, None, None]
-    # Indices around a slice put the sliced dimension last: (rows, height, width, channels).
-    return images[number, :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2).contiguous()

@@ -46,8 +46,11 @@ def test_photographs_of_many_sizes_are_brought_to_one_and_keep_their_parts(
     assert values["prepare.split"]["column"] == "split"
     assert values["prepare.key"] == "path"
     assert values["prepare.columns"] == {}
-    assert values["build.model"]["name"] == "cnn"
+    assert values["build.model"]["name"] == "resnet"
+    assert values["build.model"]["views"] == ["mirrored"]
     assert values["train.augment"]["flip"] == 0.5
+    assert values["train.loss"]["label_smoothing"] == 0.1
+    assert values["train.early_stopping"] is None
     assert any("left out, row 40 (train/cat/1.jpg)" in note for note in found["notes"])
     # What prepare prints is a part of the answer, which is JSON.
     assert capsys.readouterr().out == ""
@@ -69,7 +72,10 @@ def test_arrays_need_no_size_and_drawings_are_not_mirrored(tmp_path: Path) -> No
         found = look(source)
         assert found["values"]["prepare.image"] is None
         assert found["values"]["prepare.key"] is None
-        assert found["values"]["train.augment"] == {"flip": 0.0, "shift": 2, "noise": 0.0}
+        # Nor are they looked at in a mirror when predicting.
+        assert found["values"]["build.model"]["views"] == []
+        assert found["values"]["train.augment"]["flip"] == 0.0
+        assert found["values"]["train.augment"]["shift"] == 2
         whys = {choice["key"]: choice["why"] for choice in found["choices"]}
         assert whys["train.batch_size"] == f"{num_train} train rows"
     assert roles(found)["split"] == "split"
@@ -90,7 +96,7 @@ def test_a_manifest_of_images_and_numbers_is_no_case_for_a_network_of_images(
     assert found["values"]["build.model"]["name"] == "mlp"
     assert found["values"]["prepare.image"] is None
     table.drop("age").write_csv(tmp_path / "manifest.csv")
-    assert look(tmp_path)["values"]["build.model"]["name"] == "cnn"
+    assert look(tmp_path)["values"]["build.model"]["name"] == "resnet"
 
 
 @pytest.mark.parametrize(
@@ -129,13 +135,20 @@ def test_a_column_of_parts_names_train_and_another_one(
     assert names_parts(pl.Series(words)) == expected
 
 
-@pytest.mark.parametrize(("side", "blocks"), [(8, 2), (28, 3), (64, 4), (96, 4)])
-def test_the_network_is_as_deep_as_the_images_allow(side: int, blocks: int) -> None:
+@pytest.mark.parametrize(
+    ("side", "stages", "patch"), [(2, 2, 1), (8, 2, 1), (28, 3, 2), (64, 4, 2), (96, 4, 2)]
+)
+def test_the_network_is_as_deep_as_the_images_allow(side: int, stages: int, patch: int) -> None:
     from stages.features.schema import Feature, Schema, Target
+    from stages.training.params import Augment
+    from stages.zoo.models.resnet import Arguments, Model
 
     image = Feature(name="image", kind="image", shape=[3, side, side], layout="HWC")
     target = Target(name="y", task="classification", classes=["a", "b"])
     facts = Facts(Schema(key=None, features=[image], target=target), 500, 0.5)
     values = {choice.key: choice.value for choice in choose(facts)}
-    assert len(values["build.model"]["channels"]) == blocks
-    assert values["train.augment"]["shift"] == side // 12
+    arguments = {key: value for key, value in values["build.model"].items() if key != "name"}
+    assert len(arguments["channels"]) == stages
+    assert arguments["patch"] == patch
+    Model(Arguments(**arguments), facts.schema.inputs(), 2)
+    Augment(**values["train.augment"])

@@ -216,7 +216,7 @@ def test_arguments_are_checked(named: dict[str, Any], key: str, suggestion: str 
 
 
 def test_an_unknown_model_is_told_with_those_of_the_zoo() -> None:
-    assert problem({"name": "resnet"}).allowed == MODELS_OF_ZOO
+    assert problem({"name": "densenet"}).allowed == MODELS_OF_ZOO
 
 
 def test_cnn_takes_images_alone() -> None:
