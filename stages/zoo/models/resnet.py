@@ -41,12 +41,14 @@ class Block(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Sequential(_convolution(channels, channels), _norm(channels))
-        self.second = nn.Sequential(_convolution(channels, channels), _norm(channels))
-        nn.init.zeros_(self.second[1].weight)
+        last = _norm(channels)
+        nn.init.zeros_(last.weight)
+        self.second = nn.Sequential(_convolution(channels, channels), last)
 
     def forward(self, values: Tensor) -> Tensor:
         """Take and give (rows, channels, height, width)."""
-        return (values + self.second(self.first(values).relu())).relu()
+        added: Tensor = self.second(self.first(values).relu())
+        return (values + added).relu()
 
 
 class Model(nn.Module):
@@ -70,11 +72,11 @@ class Model(nn.Module):
             layers += [Block(after) for _ in range(arguments.depth)]
             sides = [-(-side // stride) for side in sides]
             before = after
-        pooled = [-(-side // MAX_PLACES) for side in sides]
-        height, width = (side // size for side, size in zip(sides, pooled, strict=True))
-        self.stages = nn.Sequential(*layers, nn.AvgPool2d(pooled))
+        height, width = sides
+        pool = (-(-height // MAX_PLACES), -(-width // MAX_PLACES))
+        self.stages = nn.Sequential(*layers, nn.AvgPool2d(pool))
         self.dropout = Dropout(arguments.dropout)
-        self.output = nn.Linear(before * height * width, num_outputs)
+        self.output = nn.Linear(before * (height // pool[0]) * (width // pool[1]), num_outputs)
         self.views = arguments.views
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
