@@ -20,6 +20,7 @@ SECTIONS = ("prepare", "build", "train")
 # What no constructor is given; of the epochs only a length that is written out depends.
 UNSEEN = {
     "prepare": ("split", "expectations", "task"),
+    "build": ("pretrained",),
     "train": (
         *("batch_size", "micro_batch_size", "early_stopping", "ema", "swa", "replicas"),
         "folds",

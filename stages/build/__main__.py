@@ -1,28 +1,46 @@
 """First weights of a model, from a schema and a name: `python -m stages.build`.
 
-Reads `data/prepare/schema.json`; writes `data/build/model.json`, `weights.safetensors` and
-`summary.txt`.
+Reads `data/prepare/schema.json`; writes `data/build/model.json`, `weights.safetensors`,
+`summary.txt` and `pretrained.safetensors`, what the file of `build.pretrained` holds.
 """
 
 from pathlib import Path
 
+from safetensors.torch import save
+from torch import Tensor
+
 from stages.build.params import BuildParams
+from stages.build.pretrained import compare, read_pretrained
 from stages.build.summary import check_gradients, summarise
 from stages.common.params import Params
 from stages.features.schema import read_schema
-from stages.model.model import make_model, make_spec, save_model
+from stages.model.model import (
+    PRETRAINED_FILE,
+    make_model,
+    make_spec,
+    save_model,
+    take_pretrained,
+)
 from stages.runtime.stage import run_stage
 
 
 def build(params: Params, out: Path) -> None:
     """Make the model, prove that it trains, write it down."""
     schema = read_schema(Path("data/prepare"))
-    spec = make_spec(params.section("build", BuildParams).model, schema)
+    section = params.section("build", BuildParams)
+    spec = make_spec(section.model, schema)
     model = make_model(spec, params.seed)
     check_gradients(model, spec, params.seed)
 
     summary = summarise(model, spec, params.seed)
+    pretrained: dict[str, Tensor] = {}
+    if section.pretrained is not None:
+        pretrained = read_pretrained(section.pretrained, model.state_dict())
+        summary += "\n" + compare(model, pretrained, section.pretrained)
+        take_pretrained(model, pretrained)
     save_model(out, spec, model.state_dict(), "weights.safetensors")
+    # For replicas and winners of tune, whose other weights are drawn by themselves.
+    (out / PRETRAINED_FILE).write_bytes(save(pretrained))
     (out / "summary.txt").write_text(summary, encoding="utf-8")
     print(summary, end="")
 

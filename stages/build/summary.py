@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
+from stages.build.table import lay_out
 from stages.common.errors import Problem, UserError
 from stages.common.user_code import problem_of, to_user_error
 from stages.features.schema import CODES, WORDS
@@ -172,16 +173,8 @@ def summarise(model: nn.Module, spec: ModelSpec, seed: int) -> str:
         rows.append((name or spec.name, type(module).__name__, shapes.get(name, ""), *figures))
     total = sum(weight.numel() for weight in model.parameters())
     rows.append(("total", "", "", f"{total:,}", f"{_macs(counter.get_total_flops()):,}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column < 3 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "-" * len(lines[0]))
-    lines.insert(-1, "-" * len(lines[1]))
+    *lines, last = lay_out(rows, num_right=2).splitlines()
+    lines += [lines[1], last]
     inputs = ", ".join(f"{kind} {'×'.join(map(str, shape))}" for kind, shape in spec.inputs.items())
     return f"{spec.name}: {inputs} -> {spec.num_outputs}\n\n" + "\n".join(lines) + "\n"
 

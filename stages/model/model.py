@@ -4,6 +4,7 @@ model = load_model(Path("data/train"))
 """
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from stages.features.schema import Record, Schema
 from stages.model.ensemble import Ensemble
 
 ZOO = Path("stages/zoo/models")
+# The attribute of a weight that says that it comes from a file.
+PRETRAINED = "is_pretrained"
+# In the folder of build: all tensors of the file of `build.pretrained`; without one, none.
+PRETRAINED_FILE = "pretrained.safetensors"
 
 
 class ModelSpec(Record):
@@ -87,6 +92,25 @@ def _zoo_module(name: str) -> Any:
         module = importlib.import_module(f"stages.zoo.models.{name}")
     require(module, f"the model '{name}'", Arguments=BaseModel, Model=nn.Module)
     return module
+
+
+@torch.no_grad()
+def take_pretrained(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put each of `tensors` in the place of the weight or buffer that has its name and its form.
+
+    A weight so taken is marked: what a model computes from rows before the first step
+    (`fit_model`) leaves it as it is.
+    """
+    for name, own in model.state_dict(keep_vars=True).items():
+        if name in tensors and fits(tensors[name], own):
+            own.copy_(tensors[name])
+            setattr(own, PRETRAINED, True)
+
+
+def fits(tensor: Tensor, own: Tensor) -> bool:
+    """Check whether `tensor` can stand for `own`: the same shape, and both of fractions or not."""
+    same_kind = tensor.is_floating_point() == own.is_floating_point()
+    return tensor.shape == own.shape and same_kind
 
 
 def save_model(folder: Path, spec: ModelSpec, weights: dict[str, Tensor], file: str) -> None:

@@ -28,6 +28,7 @@ MORE = {
     "prepare.duplicates": "columns.md#equal-rows",
     "prepare.expectations": "../data/README.md#what-is-expected-of-a-table",
     "build.model": "own_code.md#a-model",
+    "build.pretrained": "own_code.md#pretrained-weights",
     "train.micro_batch_size": "training.md#steps",
     "train.dataset": "training.md#a-dataset-of-my-own",
     "train.augment": "training.md#rows-that-are-varied",

@@ -18,7 +18,7 @@ from stages.training.far_values import describe_far, find_far
 from stages.training.optim.class_weights import describe_weights, weigh_classes
 from stages.training.optim.param_groups import describe_groups
 from stages.training.params import TrainParams
-from stages.training.recipe import PREPARED, load_data, load_weights
+from stages.training.recipe import PREPARED, describe_pretrained, load_data, load_weights
 from stages.training.state import Data
 
 
@@ -57,9 +57,10 @@ def prepare_training(
 def _lines_of(
     section: TrainParams, overrides: Overrides, model: nn.Module, data: Data
 ) -> Iterator[str]:
-    """Yield what tune, groups of weights and weights of classes come to, if there are any."""
+    """Yield what tune, pretrained weights, groups and class weights come to, if there are any."""
     for path, value in overrides.items():
         yield f"from tune: {path} = {value}"
+    yield from describe_pretrained(model)
     if section.groups is not None:
         yield from describe_groups(model, section.groups)
     if section.class_weights is not None:

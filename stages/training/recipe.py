@@ -1,6 +1,6 @@
 """The start of a training: parameters with tune's best trial on top, the model, the data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,17 @@ import torch
 from safetensors.torch import load_file
 
 from stages.common.config import ClassSpec, Overrides, apply_overrides, validate
-from stages.common.errors import Problem, UserError
+from stages.common.errors import Problem, UserError, shorten
 from stages.features.schema import Moments, Schema, Statistics, load_arrays
-from stages.model.model import ModelSpec, make_model, make_spec, read_spec
+from stages.model.model import (
+    PRETRAINED,
+    PRETRAINED_FILE,
+    ModelSpec,
+    make_model,
+    make_spec,
+    read_spec,
+    take_pretrained,
+)
 from stages.tensors.batch import size_on_device
 from stages.tensors.rows import open_rows
 from stages.training.data.dataloader import load_split
@@ -98,9 +106,20 @@ def seed_of(seed: int, replica: int) -> int:
 def load_weights(spec: ModelSpec, seed: int, number: int = 0) -> torch.nn.Module:
     """The model with build's weights; with new ones if tune's best trial is another architecture.
 
-    A training other than number 0 has those that build would draw from its seed.
+    A training other than number 0 has those that build would draw from its seed. Into new ones too
+    goes what `build.pretrained` has for this model, by name and form.
     """
     model = make_model(spec, seed)
     if number == 0 and spec == read_spec(BUILT):
         model.load_state_dict(load_file(BUILT / "weights.safetensors"))
+    take_pretrained(model, load_file(BUILT / PRETRAINED_FILE))
     return model
+
+
+def describe_pretrained(model: torch.nn.Module) -> Iterator[str]:
+    """Yield how many weights of `model` are pretrained, and which others are drawn, if any is."""
+    named = dict(model.named_parameters())
+    drawn = [name for name, weight in named.items() if not hasattr(weight, PRETRAINED)]
+    if len(drawn) < len(named):
+        anew = shorten(", ".join(drawn)) or "none"
+        yield f"{len(named) - len(drawn)} of {len(named)} weights are pretrained; anew: {anew}"

@@ -1,8 +1,9 @@
-"""What a model computes from train rows before its first step: bins, scales, first weights."""
+"""Bins, scales and first weights that a model computes from train rows before its first step."""
 
 import torch
 from torch import nn
 
+from stages.model.model import PRETRAINED
 from stages.training.data.source import Source, rows_at_once
 
 # Evenly spaced over the train rows. Quantiles of so many are within a third of a percent.
@@ -13,7 +14,8 @@ MAX_ROWS = 100_000
 def fit_model(model: nn.Module, source: Source, seed: int) -> None:
     """Call `model.fit(batch, target)` with train rows, where the model has one.
 
-    It sets buffers, or weights that need not start at random; both travel in the model's file. The
+    It sets buffers, or weights that need not start at random; both travel in the model's file.
+    Weights of `build.pretrained` stay as they are; buffers describe these rows. The
     rows are on the model's device, at most MAX_ROWS of them, and what is drawn follows from `seed`:
     every process and every resumed training gets the same.
     """
@@ -22,6 +24,10 @@ def fit_model(model: nn.Module, source: Source, seed: int) -> None:
         return
     step = -(-len(source) // min(MAX_ROWS, max(1, rows_at_once(source) * 32)))
     batch, target = source.take(torch.arange(0, len(source), step))
+    taken = [weight for weight in model.parameters() if hasattr(weight, PRETRAINED)]
+    kept = [weight.clone() for weight in taken]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fit(batch, target)
+    for weight, pretrained in zip(taken, kept, strict=True):
+        weight.copy_(pretrained)

@@ -1,4 +1,4 @@
-"""`prepare.expectations: null` and `infer.input: null`, where DVC wants a path."""
+"""`prepare.expectations`, `build.pretrained` and `infer.input`: null, where DVC wants a path."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT
 from tests.support.samples import mixed_table, run_stages, set_params, small_project
 
-NULLS = {"prepare.expectations": None, "infer.input": None}
+NULLS = {"prepare.expectations": None, "build.pretrained": None, "infer.input": None}
 
 
 def test_null_expects_nothing_and_predicts_the_test_rows(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_dvc_takes_a_null_for_a_file_that_never_changes(
             (found,) = repo.stage.collect(stage)
             return {dep.def_path for dep in found.deps if "params.yaml" not in str(dep)}
 
-    for stage in ("prepare", "infer"):
+    for stage in ("prepare", "build", "infer"):
         assert "None" in deps_of(stage)
         # The stage's own reading of dvc.yaml is DVC's.
         assert Path("None") in declared_deps(stage)

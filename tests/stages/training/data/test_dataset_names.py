@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from pipeline.params.check import find_problems
 from stages.common.errors import UserError
 from stages.common.files import write_json
 from stages.common.yamlfile import read_yaml
+from stages.model.model import PRETRAINED_FILE
 from stages.tensors.rows import open_rows
 from stages.training import recipe
 from stages.training.optim.preflight import check_names
@@ -47,6 +49,7 @@ def test_each_trial_has_the_dataset_with_its_own_arguments(
 ) -> None:
     write(NOISY)
     write_json(tmp_path / "model.json", SPEC.model_copy(update={"num_outputs": 7}).model_dump())
+    (tmp_path / PRETRAINED_FILE).write_bytes(save({}))
     monkeypatch.setattr(recipe, "BUILT", tmp_path)
     monkeypatch.setattr(trial, "PREPARED", recipe.PREPARED)
 
