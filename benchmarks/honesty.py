@@ -28,7 +28,7 @@ from benchmarks.trainings import Case, Job, Pool, prepare, start, train_all
 from stages.compare.compare import mark
 from stages.compare.mean_difference import MIN_REPLICAS, find_mean_differences
 from stages.evaluate.measure.bootstrap import paired_differences
-from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
+from stages.evaluate.measure.metrics import compute_metrics, less_is_better
 from stages.evaluate.measure.weighted_metrics import Floats
 from tests.conftest import ROOT
 
@@ -164,7 +164,7 @@ def power(difference: float, error: tuple[float, float]) -> float:
 
 def true_difference(pool: Pool, jobs: Sequence[Job], name: str) -> float:
     """How much worse trainings are on the whole pool, in the mean, than those on all rows."""
-    sign = 1 if name in LESS_IS_BETTER else -1
+    sign = 1 if less_is_better(name) else -1
     difference = on_pool(pool, jobs, name).mean() - on_pool(pool, full_jobs(pool), name).mean()
     return max(0.0, sign * float(difference))
 

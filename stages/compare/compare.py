@@ -22,7 +22,7 @@ import polars as pl
 
 from stages.compare.mean_difference import MIN_REPLICAS, MeanDifference, find_mean_differences
 from stages.evaluate.measure.bootstrap import Interval, paired_differences
-from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
+from stages.evaluate.measure.metrics import compute_metrics, less_is_better
 from stages.evaluate.measure.predictions import class_names, part_weight, read_codes, read_predicted
 from stages.evaluate.measure.row_weights import scale
 
@@ -101,7 +101,7 @@ def compare(
                 "after": values[1][name],
                 **asdict(differences[name]),
                 "mark": mark(name, differences[name]),
-                "less_is_better": name in LESS_IS_BETTER,
+                "less_is_better": less_is_better(name),
                 "change": _described(name, changes.get(name)),
             }
             for name in names
@@ -127,7 +127,7 @@ def mark(name: str, difference: Interval | MeanDifference) -> str:
         return ""
     if difference.low <= 0 <= difference.high:
         return "noise"
-    return "better" if (difference.value > 0) != (name in LESS_IS_BETTER) else "worse"
+    return "better" if (difference.value > 0) != less_is_better(name) else "worse"
 
 
 def find_flips(same: pl.DataFrame, key: str) -> dict[str, Any]:

@@ -6,23 +6,29 @@ regression metrics take values (rows,) in the target's units. All return one num
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from stages.common.errors import Problem, UserError, did_you_mean
 from stages.common.files import rounded
+from stages.evaluate.measure.own_metrics import own_less_is_better, own_metrics
 from stages.evaluate.measure.predictions import Predicted, codes_of, probabilities_of
 from stages.evaluate.measure.row_weights import find_counting
-from stages.evaluate.measure.weighted_metrics import Codes, Floats, calibration_error
+from stages.evaluate.measure.weighted_metrics import PINBALL, Codes, Floats, calibration_error
 
 # Of all others, more is better.
 LESS_IS_BETTER = frozenset(
     (
         *("log_loss", "brier", "ece"),
         *("rmse", "mae", "median_absolute_error", "max_error", "mape"),
+        *PINBALL,
     )
 )
+# Those of the second of two classes.
+NUM_CLASSES = 2
+OF_TWO = ("f1", "precision", "recall")
 
 
 def compute_metrics(
@@ -46,6 +52,14 @@ def compute_metrics(
             key = f"evaluate.metrics.{index}"
             message = f"there is no metric '{name}' for {task}"
             problems.append(Problem(message, key, name, tuple(known), did_you_mean(name, known)))
+        elif name in OF_TWO and probabilities_of(predicted).shape[1] != NUM_CLASSES:
+            key = f"evaluate.metrics.{index}"
+            message = (
+                f"{name} is that of the second of two classes; "
+                f"the target has {probabilities_of(predicted).shape[1]}"
+            )
+            allowed = tuple(other for other in known if other.startswith(f"{name}_"))
+            problems.append(Problem(message, key, name, allowed))
     if problems:
         raise UserError(*problems)
     if weights is None:
@@ -86,8 +100,19 @@ def check_defined(found: Sequence[Mapping[str, float]]) -> None:
 
 
 def metrics_of(task: str) -> dict[str, Callable[..., float]]:
-    """All metrics of a task by name."""
-    return _classification() if task == "classification" else _regression()
+    """All metrics of a task by name, those of `stages/zoo/metrics.py` last.
+
+    Raises UserError when one of these has the name of another.
+    """
+    known, own = _classification() if task == "classification" else _regression(), own_metrics(task)
+    if doubled := sorted(known.keys() & own.keys()):
+        raise UserError(f"stages/zoo/metrics.py: there is a metric '{doubled[0]}' already")
+    return known | own
+
+
+def less_is_better(name: str) -> bool:
+    """Check which way a metric is better."""
+    return name in LESS_IS_BETTER or name in own_less_is_better()
 
 
 def _regression() -> dict[str, Callable[..., float]]:
@@ -100,6 +125,8 @@ def _regression() -> dict[str, Callable[..., float]]:
         # The largest of the rows that count, however much.
         "max_error": lambda y, p, **_: sk.max_error(y, p),
         "mape": sk.mean_absolute_percentage_error,
+        # Of what a value should have below it a share of the rows, such as 90 %.
+        **{name: partial(sk.mean_pinball_loss, alpha=share) for name, share in PINBALL.items()},
         "r2": sk.r2_score,
         "explained_variance": sk.explained_variance_score,
     }
@@ -117,9 +144,13 @@ def _classification() -> dict[str, Callable[..., float]]:
     return {
         "accuracy": on_classes(sk.accuracy_score),
         "balanced_accuracy": on_classes(sk.balanced_accuracy_score),
+        "f1": on_classes(sk.f1_score, zero_division=0.0),
+        "f1_micro": on_classes(sk.f1_score, average="micro", zero_division=0.0),
         "f1_macro": on_classes(sk.f1_score, average="macro", zero_division=0.0),
         "f1_weighted": on_classes(sk.f1_score, average="weighted", zero_division=0.0),
+        "precision": on_classes(sk.precision_score, zero_division=0.0),
         "precision_macro": on_classes(sk.precision_score, average="macro", zero_division=0.0),
+        "recall": on_classes(sk.recall_score, zero_division=0.0),
         "recall_macro": on_classes(sk.recall_score, average="macro", zero_division=0.0),
         "matthews_corrcoef": on_classes(sk.matthews_corrcoef),
         "cohen_kappa": on_classes(sk.cohen_kappa_score),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from stages.evaluate.measure.own_metrics import own_metrics, takes_weights
 from stages.evaluate.measure.predictions import Predicted, codes_of, probabilities_of, values_of
 
 Floats = npt.NDArray[np.float64]
@@ -24,6 +25,8 @@ Weighted = Callable[[Weights], Floats]
 Counts = tuple[Floats, Floats, Floats]
 
 CALIBRATION_BINS = 15
+# The pinball loss of a value that so large a share of the rows should lie below.
+PINBALL = {f"pinball_{q:02}": q / 100 for q in (5, 10, 25, 50, 75, 90, 95)}
 # What scikit-learn replaces a probability of 0 with, where it takes the logarithm.
 SMALLEST = float(np.finfo(np.float64).eps)
 
@@ -37,14 +40,18 @@ def weighted_metric(
 ) -> Weighted | None:
     """The metric of the rows, each repeated as often as its weight says, as a function of weights.
 
-    `target` and `predicted` as in `compute_metrics`. None for the two that resamples say nothing
+    `target` and `predicted` as in `compute_metrics`. None for one of one's own that takes no
+    weights, and for the two that resamples say nothing
     about: no `max_error` of theirs exceeds the largest error seen, and the `ece` of a calibrated
     model is noise, to which a resample adds as much again (of 300 intervals of 200 rows, none
     held the true value).
 
     `of_rows` (rows,) are weights above 0 that the rows have beside it.
     """
-    if task == "classification":
+    own = own_metrics(task)
+    if name in own:
+        function = _of_each(own[name], target, predicted)
+    elif task == "classification":
         function = _classification(name, target.astype(np.int64), predicted)
     else:
         function = _regression(name, target.astype(np.float64), values_of(predicted))
@@ -53,11 +60,32 @@ def weighted_metric(
     return lambda weights: function(weights * of_rows)
 
 
+def _of_each(
+    metric: Callable[..., float], target: npt.NDArray[np.generic], predicted: Predicted
+) -> Weighted | None:
+    """A metric of one's own, called for each set of weights; None: it knows no weights."""
+    if not takes_weights(metric):
+        return None
+
+    def of_each(weights: Weights) -> Floats:
+        found = []
+        for each in weights.astype(np.float64):
+            rows = np.flatnonzero(each)
+            found.append(metric(target[rows], predicted[rows], sample_weight=each[rows]))
+        return np.array(found)
+
+    return of_each
+
+
 def _classification(name: str, target: Codes, predicted: Predicted) -> Weighted | None:
     predicted_codes, probabilities = codes_of(predicted), probabilities_of(predicted)
     rows, classes = probabilities.shape
     of_counts: dict[str, Callable[[Counts], Floats]] = {
         "balanced_accuracy": _balanced_accuracy,
+        "f1": lambda c: _share(2 * c[0], c[1] + c[2])[:, 1],
+        "precision": lambda c: _share(c[0], c[2])[:, 1],
+        "recall": lambda c: _share(c[0], c[1])[:, 1],
+        "f1_micro": lambda c: c[0].sum(1) / c[1].sum(1),
         "f1_macro": lambda c: _over_seen(2 * c[0], c[1] + c[2], c),
         "f1_weighted": lambda c: (_share(2 * c[0], c[1] + c[2]) * c[1]).sum(1) / c[1].sum(1),
         "precision_macro": lambda c: _over_seen(c[0], c[2], c),
@@ -92,6 +120,8 @@ def _regression(name: str, target: Floats, predicted: Floats) -> Weighted | None
         return _mean_of(np.abs(error))
     if name == "mape":
         return _mean_of(np.abs(error) / np.maximum(np.abs(target), SMALLEST))
+    if name in PINBALL:
+        return _mean_of(np.maximum(PINBALL[name] * error, (PINBALL[name] - 1) * error))
     if name == "median_absolute_error":
         return _median_of(np.abs(error))
     if name in ("r2", "explained_variance"):

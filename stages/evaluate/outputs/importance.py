@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.common.files import rounded, write_csv
 from stages.evaluate.measure.bootstrap import SEED
-from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
+from stages.evaluate.measure.metrics import compute_metrics, less_is_better
 from stages.evaluate.measure.predictions import Predicted
 from stages.evaluate.measure.weighted_metrics import Floats
 from stages.features.schema import Array, Feature, Place, Schema
@@ -56,7 +56,7 @@ def write_importance(
     lines: list[tuple[str, float, float]] = []
     if features:
         random = np.random.Generator(np.random.PCG64(SEED))
-        sign = 1 if name in LESS_IS_BETTER else -1
+        sign = 1 if less_is_better(name) else -1
 
         def measure(changed: dict[str, Array]) -> float:
             rows = target[::step], score(changed), None if weights is None else weights[::step]

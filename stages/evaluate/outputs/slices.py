@@ -13,7 +13,7 @@ import numpy as np
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.files import rounded, write_csv
 from stages.evaluate.measure.bootstrap import Interval, interval_of, resample
-from stages.evaluate.measure.metrics import LESS_IS_BETTER, compute_metrics
+from stages.evaluate.measure.metrics import compute_metrics, less_is_better
 from stages.evaluate.measure.predictions import Predicted, values_of
 from stages.evaluate.measure.row_weights import count_equal, take_weights
 from stages.evaluate.measure.weighted_metrics import Floats, weighted_metric
@@ -107,7 +107,7 @@ def worst_first(name: str, slices: Sequence[Slice]) -> list[Slice]:
     count where there are no others, as with `max_error`.
     """
     judged = [s for s in slices if not s.small and np.isfinite(s.metric.value)]
-    less = name in LESS_IS_BETTER
+    less = less_is_better(name)
 
     def at_best(s: Slice) -> float:
         end = s.metric.low if less else s.metric.high

@@ -12,6 +12,15 @@ Floats = npt.NDArray[np.float64]
 CLASSIFICATION, REGRESSION = metrics_of("classification"), metrics_of("regression")
 
 
+# Those of the second of two classes.
+OF_TWO = {"f1", "precision", "recall", "ks"}
+
+
+def names_of(num_classes: int) -> list[str]:
+    """The metrics that a target of so many classes has."""
+    return [name for name in CLASSIFICATION if num_classes == 2 or name not in OF_TWO]
+
+
 def guesses(num_classes: int, num_rows: int = 80) -> tuple[Codes, Floats]:
     """Class codes, and probabilities that are right more often than not, with ties."""
     random = np.random.default_rng(num_classes)
@@ -66,7 +75,13 @@ def classification_by_hand(target: Codes, probabilities: Floats) -> dict[str, fl
     # Of two classes the second is the one that is asked for; of more, the mean over all.
     asked = [1] if probabilities.shape[1] == 2 else list(range(probabilities.shape[1]))
     squares = ((one_hot - probabilities) ** 2).sum(axis=1)
+    of_two = {"f1": f1[1], "precision": precision[1], "recall": recall[1]}
+    score = probabilities[:, 1]
+    below = [[(score[target == k] <= at).mean() for at in score] for k in (0, 1)]
+    of_two["ks"] = np.abs(np.subtract(*below)).max()
     return {
+        **(of_two if len(table) == 2 else {}),
+        "f1_micro": agreement,
         "accuracy": agreement,
         "balanced_accuracy": recall.mean(),
         "f1_macro": f1.mean(),
@@ -93,6 +108,11 @@ def regression_by_hand(values: Floats, predicted: Floats) -> dict[str, float]:
         "mae": np.abs(error).mean(),
         "median_absolute_error": np.median(np.abs(error)),
         "max_error": np.abs(error).max(),
+        **{
+            f"pinball_{q:02}": np.where(error > 0, q * error, (q - 100) * error).mean() / 100
+            for q in (5, 10, 25, 50, 75, 90, 95)
+        },
+        "wape": np.abs(error).sum() / np.abs(values).sum(),
         "mape": (np.abs(error) / np.abs(values)).mean(),
         "r2": 1 - (error**2).sum() / around_mean,
         "explained_variance": 1 - ((error - error.mean()) ** 2).sum() / around_mean,

@@ -18,7 +18,7 @@ from stages.evaluate.measure.bootstrap import (
 from stages.evaluate.measure.metrics import LESS_IS_BETTER, metrics_of
 from stages.evaluate.measure.predictions import Classified
 from stages.evaluate.measure.weighted_metrics import Floats, Weights, weighted_metric
-from tests.stages.evaluate.measured import guesses
+from tests.stages.evaluate.measured import guesses, names_of
 
 Codes = npt.NDArray[np.int64]
 CLASSIFICATION, REGRESSION = metrics_of("classification"), metrics_of("regression")
@@ -43,8 +43,9 @@ def on_repeated(
     return [metric(np.repeat(target, t), np.repeat(predicted, t, axis=0)) for t in times]
 
 
-@pytest.mark.parametrize("num_classes", [2, 4])
-@pytest.mark.parametrize("name", sorted(set(CLASSIFICATION) - {"ece"}))
+@pytest.mark.parametrize(
+    ("name", "num_classes"), [(n, k) for k in (2, 4) for n in names_of(k) if n != "ece"]
+)
 def test_a_weighted_metric_is_that_of_rows_repeated(name: str, num_classes: int) -> None:
     target, probabilities = guesses(num_classes)
     weights = some_weights(len(target))

@@ -1,5 +1,6 @@
 """Metrics against their formulas, those that are not defined, gates."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,23 +8,31 @@ import numpy as np
 import polars as pl
 import pytest
 from pydantic import ValidationError
+from sklearn.metrics import roc_curve
 
+import stages.zoo.metrics
 from stages.common.errors import UserError
 from stages.common.files import read_json, rounded
-from stages.evaluate.measure.metrics import check_defined, compute_metrics, metrics_of
+from stages.evaluate.measure.metrics import (
+    check_defined,
+    compute_metrics,
+    less_is_better,
+    metrics_of,
+)
 from stages.evaluate.params import EvaluateParams, GatedEvaluateParams
+from tests.conftest import ROOT
 from tests.stages.evaluate.measured import (
-    CLASSIFICATION,
+    OF_TWO,
     REGRESSION,
     classification_by_hand,
     guesses,
+    names_of,
     regression_by_hand,
 )
 from tests.support.samples import mixed_table, run_stages, set_params, small_project
 
 
-@pytest.mark.parametrize("num_classes", [2, 4])
-@pytest.mark.parametrize("name", CLASSIFICATION)
+@pytest.mark.parametrize(("name", "num_classes"), [(n, k) for k in (2, 4) for n in names_of(k)])
 def test_a_classification_metric_is_its_formula(name: str, num_classes: int) -> None:
     target, probabilities = guesses(num_classes)
     found = compute_metrics([name], "classification", target, probabilities)
@@ -47,6 +56,67 @@ def test_metrics_come_in_the_order_in_which_they_are_named() -> None:
     assert list(found) == names
     # Seven digits, so that the last bits of a sum are no difference between two machines.
     assert all(value == rounded(value) for value in found.values())
+
+
+def test_a_metric_of_the_second_of_two_classes_is_refused_for_more() -> None:
+    names = ["accuracy", "f1", "recall"]
+    with pytest.raises(UserError, match="second of two classes; the target has 3") as caught:
+        compute_metrics(names, "classification", *guesses(3))
+    first, second = caught.value.problems
+    assert (first.key, first.allowed) == (
+        "evaluate.metrics.1",
+        ("f1_micro", "f1_macro", "f1_weighted"),
+    )
+    assert (second.key, second.allowed) == ("evaluate.metrics.2", ("recall_macro",))
+    # One of one's own says so itself, with its line.
+    with pytest.raises(UserError, match="ks is for two classes, and there are 3") as caught:
+        compute_metrics(["ks"], "classification", *guesses(3))
+    assert caught.value.problems[0].file == "stages/zoo/metrics.py"
+    assert {*names_of(2)} - {*names_of(3)} == OF_TWO
+
+
+def test_metrics_of_ones_own_are_those_of_scikit_learn() -> None:
+    target, probabilities = guesses(2)
+    false, true, _ = roc_curve(target, probabilities[:, 1])
+    found = compute_metrics(["ks"], "classification", target, probabilities)
+    assert found["ks"] == pytest.approx((true - false).max(), rel=1e-6)
+    values = np.random.default_rng(0).normal(50, 10, 80)
+    found = compute_metrics(["wape", "mae"], "regression", values, values + 1)
+    assert found["wape"] == pytest.approx(found["mae"] / np.abs(values).mean(), rel=1e-6)
+    assert less_is_better("wape")
+    assert not less_is_better("ks")
+
+
+MISTAKES = {
+    "mine(target, guess)": "the second argument of the metric 'mine' must be classes, prob",
+    "accuracy(target, classes)": "there is a metric 'accuracy' already",
+    "mine(target, classes, other)": "the metric 'mine' fails: TypeError",
+    "mine(target, probabilities): return 1 / 0 #": "the metric 'mine' fails: ZeroDivisionError",
+    "mine(target, classes, sample_weight=None): return 'a' #": "fails: ValueError",
+}
+
+
+@pytest.mark.parametrize("head", MISTAKES)
+def test_a_mistake_in_a_metric_of_ones_own_is_told(
+    head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space: dict[str, Any] = {"__name__": stages.zoo.metrics.__name__}
+    exec(f"def {head}: return 0.5", space)
+    name = head.partition("(")[0]
+    monkeypatch.setattr(stages.zoo.metrics, name, space[name], raising=False)
+    # As from its file.
+    file = str(ROOT / "stages/zoo/metrics.py")
+    code = space[name].__code__.replace(co_filename=file)
+    monkeypatch.setattr(space[name], "__code__", code)
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=re.escape(MISTAKES[head])):
+        compute_metrics([name], "classification", *guesses(2))
+
+
+def test_what_less_is_better_of_is_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages.zoo.metrics, "LESS_IS_BETTER", ("wape", "wap"))
+    with pytest.raises(UserError, match="LESS_IS_BETTER names 'wap', and there is no such"):
+        less_is_better("wape")
 
 
 def test_a_class_that_is_never_predicted_counts_as_zero() -> None:
@@ -114,7 +184,7 @@ def test_a_test_split_of_one_row_has_no_r2(tmp_path: Path) -> None:
     ("task", "name", "meant"),
     [
         ("classification", "acuracy", "accuracy"),
-        ("classification", "f1", None),
+        ("classification", "f2", None),
         ("classification", "rmse", None),
         ("regression", "RMSE", "rmse"),
         ("regression", "accuracy", None),

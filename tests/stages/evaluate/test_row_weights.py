@@ -16,7 +16,7 @@ from stages.evaluate.measure.weighted_metrics import Floats, weighted_metric
 from stages.evaluate.outputs.residuals import mean_residual
 from stages.evaluate.outputs.slices import measure_slices
 from stages.features.schema import Schema, Target
-from tests.stages.evaluate.measured import guesses
+from tests.stages.evaluate.measured import guesses, names_of
 
 
 def copies(num_rows: int) -> Floats:
@@ -33,7 +33,7 @@ def test_a_metric_of_classes_is_that_of_rows_repeated(num_classes: int) -> None:
     target, probabilities = guesses(num_classes)
     weights = copies(len(target))
     rows = np.repeat(np.arange(len(target)), weights.astype(np.int64))
-    names = list(metrics_of("classification"))
+    names = names_of(num_classes)
     expected = compute_metrics(names, "classification", target[rows], probabilities[rows])
     # Whatever the unit, however large or small.
     for unit in (1.0, 3e-200, 7e200):

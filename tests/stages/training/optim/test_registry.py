@@ -31,7 +31,11 @@ def test_every_class_of_torch_is_allowed_or_refused_with_a_reason(
         if isinstance(member, type) and issubclass(member, base) and not name.startswith("_")
         if kind != "loss" or name.endswith("Loss")
     } - {base.__name__}
-    ours = {"loss": {"focal", "quantile"}, "optimizer": set(), "schedule": {"warmup_cosine"}}
+    ours = {
+        "loss": {"focal", "quantile"},
+        "optimizer": set(),
+        "schedule": {"coslog4", "flat_cos", "warmup_cosine"},
+    }
     assert classes | ours[kind] == set(allowed(kind)) | set(refused(kind))
     assert not set(allowed(kind)) & set(refused(kind))
 

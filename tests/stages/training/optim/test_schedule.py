@@ -1,6 +1,7 @@
 """Schedules against torch's own and against formulas."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -66,6 +67,38 @@ def test_every_schedule_moves_the_learning_rate_as_torch_does(name: str) -> None
             schedule.step()
     assert [epoch.learning_rate for epoch in result.history] == expected
     assert len(set(expected)) > 1
+
+
+def coslog4(share: float) -> float:
+    return (1 - math.cos(2 * math.pi * math.log2(1 + 15 * share))) / 2
+
+
+def flat_cos(share: float) -> float:
+    return 1.0 if share < 0.5 else (1 + math.cos(math.pi * (2 * share - 1))) / 2
+
+
+@pytest.mark.parametrize("factor", [coslog4, flat_cos], ids=lambda each: each.__name__)
+def test_a_schedule_by_the_share_of_the_steps_is_its_formula(
+    factor: Callable[[float], float],
+) -> None:
+    rates: list[float] = []
+    params = train_params(
+        epochs=3,
+        batch_size=10,
+        optimizer={"name": "SGD", "lr": 0.2},
+        schedule={"name": factor.__name__},
+    )
+    check_names(params, "classification")
+
+    def note(state: State) -> None:
+        rates.append(state.optimizer.param_groups[0]["lr"])
+
+    data = classification(num_rows=50)
+    train(model(), data, params, 0, World(), lambda *_: None, on_step_end=note)
+    # Noted after a step is the rate of the next; after the last of an epoch, twice.
+    steps = [rate for number, rate in enumerate(rates) if number % 6 != 5]
+    expected = [0.2 * factor(step / 15) for step in range(1, 16)]
+    assert steps[: len(expected)] == pytest.approx(expected)
 
 
 def test_warmup_cosine_rises_in_a_line_and_falls_along_a_cosine() -> None:
