@@ -3,7 +3,8 @@
 A stage `python -m stages.X` depends on its own folder, on every other file of its import closure
 (on a folder where the closure has all of its code), and on the versions of the libraries that
 these import. A stage with a model depends on the file that `build.model.name` names and on all
-that a model may import, so that another model in the zoo reruns nothing. `train.dataset` may be
+that a model may import, so that another model in the zoo reruns nothing; one that trains likewise
+on the file that `train.objective.name` names. `train.dataset` may be
 null, which no template of DVC's can follow: so a stage that trains depends on the folder of all
 datasets and on what they import.
 """
@@ -20,6 +21,7 @@ from pipeline.common.atomic import write_whole
 from pipeline.deps.import_closure import (
     DATASET_LOADER,
     LOADER,
+    OBJECTIVE_LOADER,
     Closure,
     canonical,
     find_closure,
@@ -27,11 +29,14 @@ from pipeline.deps.import_closure import (
 )
 from pipeline.deps.zoo_imports import (
     DATASETS,
+    OBJECTIVES,
     ZOO,
     check_alone,
     dataset_files,
     find_allowed,
+    find_allowed_objectives,
     model_files,
+    objective_files,
 )
 from stages.common.errors import UserError
 from stages.common.params import DVC_FILE, VERSIONS
@@ -40,6 +45,7 @@ from stages.runtime.outside import stop_if_outside
 
 CONSTRAINTS = Path("constraints.txt")
 NAMED_MODEL = f"{ZOO}/${{build.model.name}}.py"
+NAMED_OBJECTIVE = f"{OBJECTIVES}/${{train.objective.name}}.py"
 HEAD = "# Written by `reprise deps` from constraints.txt: the libraries that the stages import.\n"
 _COMMAND = re.compile(r"python -m (stages\.(\w+))$")
 
@@ -53,7 +59,7 @@ def derive() -> dict[Path, str]:
     pinned = read_pins()
     yaml = _yaml()
     tree = yaml.load(DVC_FILE.read_text(encoding="utf-8"))
-    check_alone(*model_files())
+    check_alone(*model_files(), *objective_files())
     stop_if_outside(sorted(ZOO_FOLDER.rglob("*.py")))
     of_models = find_allowed()
     used: set[str] = set()
@@ -68,6 +74,12 @@ def derive() -> dict[Path, str]:
             closure = Closure(
                 tuple(sorted({*closure.files, *of_models.files})),
                 closure.libraries + of_models.libraries,
+            )
+        if OBJECTIVE_LOADER in closure.files:
+            of_objectives = find_allowed_objectives()
+            closure = Closure(
+                tuple(sorted({*closure.files, *of_objectives.files})),
+                closure.libraries + of_objectives.libraries,
             )
         if DATASET_LOADER in closure.files:
             modules = (".".join(file.with_suffix("").parts) for file in dataset_files())
@@ -126,6 +138,8 @@ def _code(stage: str, closure: Closure) -> list[str]:
     code = {_widest(file, files).as_posix() for file in files}
     if LOADER in closure.files:
         code.add(NAMED_MODEL)
+    if OBJECTIVE_LOADER in closure.files:
+        code.add(NAMED_OBJECTIVE)
     if DATASET_LOADER in closure.files:
         code.add(DATASETS.as_posix())
     return [own.as_posix(), *sorted(code)]

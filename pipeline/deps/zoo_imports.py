@@ -22,11 +22,19 @@ DATASETS = Path("stages/zoo/datasets")
 LAYERS = Path("stages/model/layers.py")
 # What loads a model, and what models are made of.
 _ALLOWED = ("stages.model.model", "stages.model.layers", "stages.model.dropout")
+# And what an objective is called with.
+_ALLOWED_OBJECTIVES = (*_ALLOWED, "stages.tensors.objective")
+OBJECTIVES = Path("stages/zoo/objectives")
 
 
 def model_files() -> list[Path]:
     """The models there are."""
     return sorted(ZOO.glob("[!_]*.py"))
+
+
+def objective_files() -> list[Path]:
+    """The objectives there are."""
+    return sorted(OBJECTIVES.glob("[!_]*.py"))
 
 
 def dataset_files() -> list[Path]:
@@ -39,14 +47,32 @@ def find_allowed() -> Closure:
     return find_closure(*_ALLOWED)
 
 
+def find_allowed_objectives() -> Closure:
+    """The files and libraries that an objective may import."""
+    return find_closure(*_ALLOWED_OBJECTIVES)
+
+
 def check_alone(*files: Path) -> None:
-    """Stop unless each of `files`, models of the zoo, imports only what a model may.
+    """Stop unless each of `files`, models or objectives of the zoo, imports only what it may.
 
     Raises UserError with every import that is too many, and where it stands.
     """
-    allowed = find_allowed()
-    libraries = {statement.name.split(".")[0] for statement in allowed.libraries}
     problems = []
+    for of_files in (
+        [file for file in files if OBJECTIVES not in file.parents],
+        [file for file in files if OBJECTIVES in file.parents],
+    ):
+        if of_files:
+            is_model = OBJECTIVES not in of_files[0].parents
+            allowed = find_allowed() if is_model else find_allowed_objectives()
+            problems += _find_too_many(of_files, allowed)
+    if problems:
+        raise UserError(*problems)
+
+
+def _find_too_many(files: list[Path], allowed: Closure) -> list[Problem]:
+    libraries = {statement.name.split(".")[0] for statement in allowed.libraries}
+    problems: list[Problem] = []
     for file in files:
         for statement in read_imports(file):
             if statement.name.split(".")[0] in PROJECT:
@@ -55,8 +81,7 @@ def check_alone(*files: Path) -> None:
                 problem = _check_library(statement, libraries)
             if problem is not None and problem not in problems:
                 problems.append(problem)
-    if problems:
-        raise UserError(*problems)
+    return problems
 
 
 def _check_project(statement: Import, allowed: Closure) -> Problem | None:
@@ -69,8 +94,11 @@ def _check_project(statement: Import, allowed: Closure) -> Problem | None:
             f"{place} a model stands alone: what several share belongs in {LAYERS}, or is copied"
         )
     names = [".".join(file.with_suffix("").parts) for file in allowed.files if file.stem[0] != "_"]
+    who, stage = ("a model", "with a model")
+    if OBJECTIVES in statement.file.parents:
+        who, stage = ("an objective", "that trains")
     return Problem(
-        f"{place} a model may import from the project what every stage with a model declares",
+        f"{place} {who} may import from the project what every stage {stage} declares",
         allowed=tuple(names),
     )
 

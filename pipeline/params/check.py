@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.deps.zoo_imports import ZOO, check_alone
+from pipeline.deps.zoo_imports import OBJECTIVES, ZOO, check_alone
 from pipeline.params.paths import OTHER_FILE, check_paths
 from pipeline.params.rehearsal import rehearse
 from pipeline.params.schema_check import check_named, read_schema
@@ -59,7 +59,7 @@ UNSEEN = ("size", "nfiles")
 # Of other tables it takes a look at the rows to know.
 IMAGELESS = (".csv", ".tsv")
 # What stands beside a name depends on the name.
-NAMED = {"build": ("model",), "train": ("dataset", "loss", "optimizer", "schedule")}
+NAMED = {"build": ("model",), "train": ("dataset", "loss", "objective", "optimizer", "schedule")}
 
 
 def check_params(*, fetched: bool = True) -> None:
@@ -243,16 +243,18 @@ def _check_tune(
 
 
 def check_models(tree: Mapping[str, Any]) -> list[Problem]:
-    """Imports of the named model that a model may not have: its stages would stop at them."""
-    name = _find(tree, "build.model.name")
-    file = ZOO / f"{name}.py"
-    if not isinstance(name, str) or not file.is_file():
-        return []  # said elsewhere
-    try:
-        check_alone(file)
-    except UserError as error:
-        return [replace(p, key="build.model.name", value=name) for p in error.problems]
-    return []
+    """Imports that the named model and objective may not have: their stages would stop at them."""
+    problems = []
+    for key, folder in (("build.model.name", ZOO), ("train.objective.name", OBJECTIVES)):
+        name = _find(tree, key)
+        file = folder / f"{name}.py"
+        if not isinstance(name, str) or not file.is_file():
+            continue  # said elsewhere
+        try:
+            check_alone(file)
+        except UserError as error:
+            problems += [replace(p, key=key, value=name) for p in error.problems]
+    return problems
 
 
 def _find(tree: Mapping[str, Any], key: str) -> object:

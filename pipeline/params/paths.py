@@ -70,8 +70,8 @@ def _check_path(
     if path.exists():
         odd = find_odd(path)
         return None if odd is None else Problem(f"{odd}: remove it, or give it a name", key, value)
-    if key == "build.model.name":
-        return None  # the schema has said so, with the models there are
+    if key in ("build.model.name", "train.objective.name"):
+        return None  # the schema has said so, with the names there are
     if Path(f"{path}.dvc").exists():
         if not fetched:
             return None

@@ -13,8 +13,9 @@ from stages.common.errors import Problem, UserError, shorten
 from stages.model.model import fits
 
 AT = "build.pretrained"
-# What wrappers of torch put before a name: DistributedDataParallel and averages, torch.compile.
-PREFIXES = ("module.", "_orig_mod.")
+# What wrappers of torch put before a name: DistributedDataParallel and averages, torch.compile; and
+# of a mean of folds the first.
+PREFIXES = ("module.", "_orig_mod.", "members.0.")
 # Where a checkpoint keeps the weights among other things.
 INSIDE = ("state_dict", "model_state_dict", "model")
 MAX_NAMES = 6
@@ -63,7 +64,8 @@ def _load(path: str) -> object:
 def _bare(name: str, own_names: Collection[str]) -> str:
     """`name` without what wrappers have put before it."""
     while name not in own_names and name.startswith(PREFIXES):
-        name = name.split(".", 1)[1]
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
     return name
 
 

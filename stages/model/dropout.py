@@ -97,6 +97,11 @@ class DropoutRng:
         """Standard normal numbers for the local rows (rows, *shape), of the type of `values`."""
         return self._empty(values, *shape).normal_(generator=self._generator)[self._local_rows]
 
+    def draw_number(self, values: Tensor) -> Tensor:
+        """A number from 0 to 1 for all rows of the batch (scalar), of the type of `values`."""
+        self._seed()
+        return values.new_empty(()).uniform_(generator=self._generator)
+
     def _empty(self, values: Tensor, *shape: int) -> Tensor:
         """Room for all rows of the batch."""
         self._seed()

@@ -1,8 +1,7 @@
 """`docs/params.md`: every key of `params.yaml`, from the types and docstrings of its sections.
 
-`reprise schema` writes it with the schema, and `reprise schema --check` tells when it is out of
-date. What a key is for stands in the docstring under its field; which stages it reruns, in
-`dvc.yaml`.
+`reprise schema` writes it, and `reprise schema --check` tells when it is out of date. What a key is
+for stands in the docstring under its field; which stages it reruns, in `dvc.yaml`.
 """
 
 import ast
@@ -19,6 +18,7 @@ from stages.common.params import DVC_FILE
 from stages.common.yamlfile import read_yaml
 
 PAGE = Path("docs/params.md")
+LISTED = {"loss": "Losses", "optimizer": "Optimizers", "schedule": "Schedules"}
 STAGES = ("prepare", "build", "tune", "train", "evaluate", "infer")
 # Where a key is explained at length.
 MORE = {
@@ -33,6 +33,7 @@ MORE = {
     "train.dataset": "training.md#a-dataset-of-my-own",
     "train.augment": "training.md#rows-that-are-varied",
     "train.loss": "training.md#loss-optimizer-schedule",
+    "train.objective": "training.md#an-objective-of-my-own",
     "train.class_weights": "training.md#class-weights",
     "train.optimizer": "training.md#loss-optimizer-schedule",
     "train.groups": "training.md#groups-of-weights",
@@ -240,15 +241,16 @@ def _names(stage: str, schema: Mapping[str, Any]) -> Iterator[str]:
         yield _arguments(parts["BuildParams"]["properties"]["model"], parts, "stages/zoo/models")
     if stage == "train":
         train = parts["TrainParams"]["properties"]
-        for kind, title in (("loss", "Losses"), ("optimizer", "Optimizers")):
+        for kind, title in LISTED.items():
             yield f"\n### {title}\n\n{_listed(train[kind])}"
-        yield f"\n### Schedules\n\n{_listed(train['schedule'])}"
+        yield "\n### Objectives\n"
+        yield _arguments(train["objective"], parts, "stages/zoo/objectives")
         yield "\n### Datasets\n"
         yield _arguments(train["dataset"]["anyOf"][0], parts, "stages/zoo/datasets")
     if stage == "evaluate":
         yield "\n### Metrics\n"
-        tasks = schema["x-tasks"]["evaluate.metrics"]
-        rows = [[task, ", ".join(f"`{name}`" for name in names)] for task, names in tasks.items()]
+        tasks = schema["x-tasks"]["evaluate.metrics"].items()
+        rows = [[task, ", ".join(f"`{name}`" for name in names)] for task, names in tasks]
         yield _table(["task", "metrics"], rows)
 
 
@@ -265,14 +267,13 @@ def _arguments(named: Mapping[str, Any], parts: Mapping[str, Any], folder: str) 
     for case in named["allOf"]:
         part = dict(case["then"]["properties"])
         name = part.pop("name")["const"]
-        link = f"[`{name}`](../{folder}/{name}.py)"
-        what = _sentence(case["then"])
         takes = [
             f"`{key}`: {_takes(field, parts)}"
             + (f"; else {_value(field['default'])}" if "default" in field else "")
             for key, field in part.items()
         ]
-        rows.append([link, "<br>".join(takes), what])
+        link = f"[`{name}`](../{folder}/{name}.py)"
+        rows.append([link, "<br>".join(takes), _sentence(case["then"])])
     return _table(["name", "arguments", "what they are"], rows)
 
 

@@ -31,6 +31,7 @@ from stages.prepare.params import PrepareParams
 from stages.tools.params_page import PAGE, describe, make_page
 from stages.training.data.zoo_datasets import dataset_arguments, dataset_names
 from stages.training.optim.monitored_metric import metric_of
+from stages.training.optim.objective import objective_arguments, objective_names
 from stages.training.optim.optimizer import closures
 from stages.training.optim.registry import Kind, allowed, arguments_of, losses_of, refused
 from stages.training.params import TrainParams
@@ -44,12 +45,14 @@ SOURCES = (
     ),
     "stages/zoo/models/[!_]*.py",
     "stages/zoo/datasets/[!_]*.py",
+    "stages/zoo/objectives/[!_]*.py",
     "stages/common/config.py",
     "stages/training/optim/call_signature.py",
     "stages/evaluate/measure/metrics.py",
     "stages/evaluate/measure/own_metrics.py",
     "stages/training/optim/bounds.py",
     "stages/training/data/zoo_datasets.py",
+    "stages/training/optim/objective.py",
     "stages/training/optim/registry.py",
     "stages/training/optim/optimizer.py",
     "stages/zoo/losses.py",
@@ -98,6 +101,8 @@ def make_schema() -> dict[str, Any]:
     parts["TrainParams"]["properties"]["dataset"] = {
         "anyOf": [_named(datasets, {}, parts), {"type": "null"}]
     }
+    objectives = {name: objective_arguments(name) for name in objective_names()}
+    parts["TrainParams"]["properties"]["objective"] = _named(objectives, {}, parts)
     for kind in get_args(Kind):
         names = {name: arguments_of(kind, name) for name in allowed(kind)}
         parts["TrainParams"]["properties"][kind] = _named(names, refused(kind), parts)

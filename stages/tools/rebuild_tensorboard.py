@@ -9,6 +9,7 @@ from stages.common.files import read_csv, read_json
 from stages.common.params import read_params
 from stages.train.fit import read_recipe
 from stages.train.logs.tensorboard import open_tensorboard, run_folder
+from stages.train.results import OBJECTIVE
 from stages.training.state import Epoch
 
 
@@ -35,6 +36,11 @@ def rebuild() -> None:
             train_loss=row["train_loss"],
             validation_loss=row["validation_loss"],
             metric=row[metric],
+            logged={
+                name.removeprefix(OBJECTIVE): value
+                for name, value in row.items()
+                if name.startswith(OBJECTIVE)
+            },
         )
         for row in rows
     ]

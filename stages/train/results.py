@@ -15,6 +15,8 @@ from stages.training.state import Data, Result
 
 # The rows that the training was validated on, and their scores.
 VALIDATION = "validation"
+# What stands in `history.csv` before the names that an objective logs.
+OBJECTIVE = "objective_"
 
 
 def write_results(
@@ -38,11 +40,18 @@ def write_results(
     }
     write_json(out / "metrics.json", metrics | calibration.fitted())
     names = ("learning_rate", "gradient_norm", "train_loss", "validation_loss")
+    logged = sorted(result.history[0].logged)
     write_csv(
         out / "history.csv",
-        ("epoch", *names, f"validation_{data.metric}", "skipped_steps"),
+        (
+            *("epoch", *names, f"validation_{data.metric}", "skipped_steps"),
+            *(f"{OBJECTIVE}{name}" for name in logged),
+        ),
         [
-            (e.epoch, *(repr(getattr(e, n)) for n in names), repr(e.metric), e.skipped_steps)
+            (
+                *(e.epoch, *(repr(getattr(e, n)) for n in names), repr(e.metric), e.skipped_steps),
+                *(repr(e.logged[name]) for name in logged),
+            )
             for e in result.history
         ],
     )
@@ -89,10 +98,11 @@ def write_recipe(
         "compile": choices.compiled,
         "channels_last": choices.channels_last,
     }
+    # How many others there are changes nothing of this one; the loss itself needs no name.
+    unsaid = {"replicas"} | ({"objective"} if section.objective.name == "supervised" else set())
     recipe = {
         "seed": seed,
-        # How many others there are changes nothing of this one.
-        "train": section.model_dump(exclude={"replicas"}) | came_to,
+        "train": section.model_dump(exclude=unsaid) | came_to,
         "rows": {"train": len(data.train), "validation": len(data.validation)},
         "epochs": {"kept": result.best_epoch.epoch, "trained": len(result.history)},
     }

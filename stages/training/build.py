@@ -24,6 +24,7 @@ from stages.training.device.rng import seed_generators
 from stages.training.optim.class_weights import weigh_classes
 from stages.training.optim.loss import make_loss
 from stages.training.optim.monitored_metric import monitored_direction
+from stages.training.optim.objective import make_objective
 from stages.training.optim.optimizer import make_optimizer, needs_closure
 from stages.training.optim.param_groups import freeze
 from stages.training.optim.registry import resolve
@@ -109,6 +110,7 @@ def assemble(
     context = StepContext(
         wrapped_model=_wrap_model(model, data, params, world, result, dropout_rng, choices),
         loss_fn=loss_fn,
+        objective=make_objective(params.objective),
         optimizer=optimizer,
         dropout_rng=dropout_rng,
         world=world,

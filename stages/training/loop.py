@@ -36,7 +36,8 @@ from stages.training.optim.schedule import moves_by_step
 from stages.training.params import TrainParams
 from stages.training.state import Data, Epoch, EpochTotals, Result, State
 from stages.training.step.divergence import divergence_error, has_diverged, stop_when_diverged
-from stages.training.step.step import StepContext, compute_loss, prepare_scores
+from stages.training.step.loss_of_scores import compute_loss, prepare_scores
+from stages.training.step.step import StepContext
 
 
 def train(
@@ -163,8 +164,9 @@ def _end_epoch(
     Raises DivergedError when a loss is not finite.
     """
     device = data.train.target.device
-    local = [float(sums.loss), float(sums.rows)]
-    loss, rows = world.all_reduce_sum(
+    names = sorted(sums.logged)
+    local = [float(sums.loss), float(sums.rows), *(float(sums.logged[name]) for name in names)]
+    loss, rows, *logged = world.all_reduce_sum(
         torch.tensor(local, dtype=torch.float64, device=device)
     ).tolist()
     applied = float(sums.steps_applied)
@@ -176,6 +178,11 @@ def _end_epoch(
         validation_loss=validation[0],
         metric=validation[1],
         skipped_steps=sums.num_steps - round(applied),
+        # Each process's part is scaled to be the batch's, as its gradient is.
+        logged={
+            name: total / (world.size * sums.steps_logged)
+            for name, total in zip(names, logged, strict=True)
+        },
     )
     if math.isfinite(epoch_result.train_loss) and not math.isfinite(epoch_result.validation_loss):
         stop_when_far(epoch, data)

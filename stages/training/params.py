@@ -145,6 +145,11 @@ class TrainParams(Config):
     """A class of `torch.nn` or of `stages/zoo/losses.py`, and its arguments: `{name:
     CrossEntropyLoss}`.
     """
+    objective: ClassSpec
+    """The number that a step makes less, of model and loss: the name of a file in
+    `stages/zoo/objectives/`, and its arguments: `{name: supervised}` is the loss of the rows as
+    they are.
+    """
     class_weights: ClassWeights | None
     """The weight of the rows of a class: `{rare: 3}` by the name of the class, or `balanced`:
     the rarer a class, the more. null: all rows alike.

@@ -43,7 +43,7 @@ class Epoch:
     """One row of `history.csv`. `metric` is accuracy, or RMSE in the target's units.
 
     `skipped_steps` were not applied, because their loss or gradient was not finite; the
-    means are over the others.
+    means are over the others. `logged` has the means over all steps of what the objective logs.
     """
 
     epoch: int
@@ -53,6 +53,7 @@ class Epoch:
     validation_loss: float
     metric: float
     skipped_steps: int = 0
+    logged: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -89,6 +90,18 @@ class EpochTotals:
     steps_applied: float | Tensor = 0
     # Steps in a row that were skipped; the count continues over the end of an epoch.
     consecutive_skips: int | Tensor = 0
+    # The sums over steps of what the objective logs, and the number of these steps.
+    logged: dict[str, float | Tensor] = field(default_factory=dict)
+    steps_logged: int = 0
+
+    def note(self, logged: Mapping[str, Tensor]) -> None:
+        """Add this process's part of what the objective logs in a step, once for each step."""
+        if self.steps_logged > self.num_steps:
+            # Of the evaluations of a closure the first counts, as for the loss.
+            return
+        self.steps_logged = self.num_steps + 1
+        for name, value in logged.items():
+            self.logged[name] = self.logged.get(name, 0.0) + value.double()
 
     def add_step(self, loss: float, norm: float, num_rows: float) -> None:
         """Add a step that was applied, on a CPU.

@@ -24,6 +24,7 @@ _NOT_TUNABLE = {
     "train.parallel": "a trial trains in one process",
     "build.model.name": "only the file of the model that it names is a dependency; "
     "try models one by one",
+    "train.objective.name": "only the file that it names is a dependency; try them one by one",
 }
 
 

@@ -164,6 +164,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     zoo = tmp_path / "stages/zoo/models"
     zoo.mkdir(parents=True)
+    (tmp_path / "stages/zoo/objectives").mkdir()
+    (tmp_path / "stages/zoo/objectives/supervised.py").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stages.zoo.models, "__path__", [str(zoo)])
     monkeypatch.delitem(sys.modules, "stages.zoo.models.mine", raising=False)

@@ -55,6 +55,7 @@ def train_params(**changes: object) -> TrainParams:
         "dataset": None,
         "augment": None,
         "loss": {"name": "CrossEntropyLoss"},
+        "objective": {"name": "supervised"},
         "class_weights": None,
         "optimizer": {"name": "SGD", "lr": 0.1},
         "groups": None,

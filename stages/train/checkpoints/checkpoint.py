@@ -162,8 +162,10 @@ def copied(value: Any) -> Any:
 
 def rank_state_dict(state: State) -> dict[str, Any]:
     """The state of this process alone: its sums of the epoch, and its random generators."""
-    sums = {name: float(value) for name, value in vars(state.totals).items()}
-    return {"sums": sums, "generators": read_generators(_device_of(state))}
+    sums = {name: value for name, value in vars(state.totals).items() if name != "logged"}
+    sums = {name: float(value) for name, value in sums.items()}
+    logged = {name: float(value) for name, value in state.totals.logged.items()}
+    return {"sums": sums, "logged": logged, "generators": read_generators(_device_of(state))}
 
 
 def _device_of(state: State) -> torch.device:
@@ -208,8 +210,9 @@ def load_state_dict(saved: dict[str, Any] | None, world: World, state: State) ->
         state.scaler.load_state_dict(saved["scaler"])
     own = saved["ranks"][world.rank]
     put_generators(own["generators"], _device_of(state))
-    whole = ("num_steps", "consecutive_skips")
-    state.totals = EpochTotals(**{n: int(v) if n in whole else v for n, v in own["sums"].items()})
+    whole = ("num_steps", "consecutive_skips", "steps_logged")
+    sums = {n: int(v) if n in whole else v for n, v in own["sums"].items()}
+    state.totals = EpochTotals(**sums, logged=own["logged"])
     result = state.result
     result.history += history_of(saved)
     result.best_epoch = None if saved["kept"] is None else result.history[saved["kept"] - 1]

@@ -147,6 +147,7 @@ def scalars_of(epoch: Epoch, metric: str) -> dict[str, float]:
         f"{metric}/validation": epoch.metric,
         "learning_rate": epoch.learning_rate,
         "gradient_norm": epoch.gradient_norm,
+        **{f"objective/{name}": value for name, value in epoch.logged.items()},
     }
 
 

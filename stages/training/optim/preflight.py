@@ -19,6 +19,7 @@ from stages.training.data.zoo_datasets import check_dataset
 from stages.training.device.compile import check_compiler
 from stages.training.optim.loss import make_loss
 from stages.training.optim.monitored_metric import monitored_direction
+from stages.training.optim.objective import check_objective
 from stages.training.optim.optimizer import closures, make_optimizer, needs_closure
 from stages.training.optim.param_groups import check_groups
 from stages.training.optim.registry import Resolved, resolve
@@ -46,6 +47,7 @@ def check_names(
         lambda: make_loss(
             params, task, num_classes=len(classes or ()) or NUM_CLASSES, by_row=by_row
         ),
+        lambda: check_objective(params.objective),
         lambda: resolved.append(resolve("optimizer", params.optimizer)),
         lambda: resolve("schedule", params.schedule),
         lambda: monitored_direction(params, task),

@@ -11,7 +11,7 @@ norm) and optimizer stay as they were.
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,10 @@ from stages.tensors.batch import Batch, take
 from stages.training.data.batching import LocalBatch, micro_batches, to_global_slice
 from stages.training.device.distributed import World
 from stages.training.device.out_of_memory import halve_micro_batch, is_out_of_memory
+from stages.training.optim.objective import Logged, Objective, unpack
 from stages.training.state import EpochTotals, State
 from stages.training.step.buffer_snapshot import BufferSnapshot, Place, snapshot_buffers
+from stages.training.step.loss_of_scores import compute_loss, prepare_scores
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,14 @@ class StepContext:
     `trainable_params` are, of sharded weights, this process's parts; `buffers` are the places of
     the model's buffers, such as the statistics of a batch norm. `frozen_norms` stay in
     evaluation mode, since their weights are frozen. `clip_norm` inf and `clip_value` None: no
-    clipping. `grad_norm_fn` gives the norm of the whole gradient. With `equal_forwards` all
-    processes call the model equally often, since FSDP gathers the weights in each call.
+    clipping. `objective` makes of model and loss what a step makes less. `grad_norm_fn` gives the
+    norm of the whole gradient. With `equal_forwards` all processes call the model equally often,
+    since FSDP gathers the weights in each call.
     """
 
     wrapped_model: nn.Module
     loss_fn: nn.Module
+    objective: Objective
     optimizer: Optimizer
     dropout_rng: DropoutRng
     world: World
@@ -123,10 +127,16 @@ def compute_gradients(
         zero_grad(context)
         micro_batch_size = state.result.micro_batch_size
         try:
-            return accumulate_gradients(context, batch, state.totals.num_steps, micro_batch_size)
+            loss, logged = accumulate_gradients(
+                context, batch, state.totals.num_steps, micro_batch_size
+            )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+        else:
+            if logged:
+                state.totals.note(logged)
+            return loss
         # Outside the except block: the traceback would keep the activations alive.
         snapshot.put_back()
         state.result.micro_batch_size = halve_micro_batch(
@@ -136,12 +146,13 @@ def compute_gradients(
 
 def accumulate_gradients(
     context: StepContext, batch: LocalBatch, step_in_epoch: int, micro_batch_size: int | None
-) -> Tensor:
+) -> tuple[Tensor, Logged]:
     """Forward and backward of a step, `micro_batch_size` rows at a time (None: all at once).
 
-    Returns this process's part of the mean loss (scalar).
+    Returns this process's part of the mean loss (scalar), and of what the objective logs.
     """
     num_rows, losses = len(batch.target), []
+    logged: Logged = {}
     max_local_rows = num_rows
     if context.equal_forwards:
         # With FSDP every process must call the model as often as the one with the most rows,
@@ -164,17 +175,37 @@ def accumulate_gradients(
         is_last = rows_slice is None or rows_slice.stop >= max_local_rows
         with _no_sync_before_last(context, is_last=is_last):
             rows = rows if context.augment is None else context.augment(rows)
-            with context.autocast:
-                scores = context.wrapped_model(rows)
-            scores = prepare_scores(scores, target)
-            loss = compute_loss(context.loss_fn, scores, target, row_weights)
+            loss, to_log = find_loss(context, rows, target, row_weights)
             # Skip a multiplication that changes nothing.
             loss = loss if scale == 1 else loss * scale
             scaled = loss if context.scaler is None else context.scaler.scale(loss)
             grad_output = _poison_if_not_finite(loss) if context.world.size > 1 else None
             scaled.backward(grad_output)  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
-    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        for name, value in to_log.items():
+            part = value.detach() * scale
+            logged[name] = logged[name] + part if name in logged else part
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), logged
+
+
+def find_loss(
+    context: StepContext, batch: Batch, target: Tensor, row_weights: Tensor | None
+) -> tuple[Tensor, Logged]:
+    """The mean loss (scalar) of some rows by the objective, and what it logs."""
+
+    def score(rows: Batch) -> Tensor:
+        with context.autocast:
+            scores = context.wrapped_model(rows)
+        return prepare_scores(scores, target)
+
+    def loss_of(scores: Tensor, target: Tensor, rows: Tensor | None = None) -> Tensor:
+        weights = row_weights
+        if weights is not None and rows is not None:
+            weights = weights[rows]
+        return compute_loss(context.loss_fn, scores, target, weights)
+
+    found = context.objective(score, batch, target, loss_of, context.dropout_rng)
+    return unpack(found, context.objective)
 
 
 def apply_on_device(
@@ -253,45 +284,14 @@ def build_ddp_buckets(context: StepContext, batch: Batch, target: Tensor) -> Non
     three or more processes add numbers up. Without this a training that resumes from a checkpoint
     would take its first step in another order than one that never ended.
     """
-    model = context.wrapped_model.train()
+    context.wrapped_model.train()
     for norm in context.frozen_norms:
         norm.eval()
     snapshot = snapshot_buffers(context.buffers)
     # Compiled dropout draws from this generator alone; every step seeds it anew.
     context.dropout_rng.begin_step(0, len(target), slice(None))
-    compute_loss(context.loss_fn, prepare_scores(model(batch), target), target, None).backward()  # type: ignore[no-untyped-call]
+    loss, _ = find_loss(replace(context, autocast=nullcontext()), batch, target, None)
+    loss.backward()  # type: ignore[no-untyped-call]
     context.dropout_rng.end_epoch()
     snapshot.put_back()
     zero_grad(context)
-
-
-def compute_loss(
-    loss_fn: nn.Module, scores: Tensor, target: Tensor, row_weights: Tensor | None
-) -> Tensor:
-    """Mean loss (scalar). With `row_weights` (rows,): mean of these times the loss of each row.
-
-    Of scores by member, (rows, members) or (rows, members, classes), it is the mean of the members'
-    losses, never the loss of their mean: each member learns by itself.
-    """
-    if scores.ndim > (1 if target.is_floating_point() else 2):
-        num_members = scores.shape[1]
-        scores, target = scores.flatten(0, 1), target.repeat_interleave(num_members)
-        if row_weights is not None:
-            row_weights = row_weights.repeat_interleave(num_members)
-    if row_weights is None:
-        loss: Tensor = loss_fn(scores, target)
-    else:
-        loss = loss_fn(scores, target, row_weights)
-    return loss
-
-
-def prepare_scores(scores: Tensor, target: Tensor) -> Tensor:
-    """Scores for the loss, in float32 at least: (rows, classes), for regression (rows,).
-
-    In training a model may give those of each of its members: (rows, members, classes), for
-    regression (rows, members).
-    """
-    if scores.dtype in (torch.bfloat16, torch.float16):
-        # A loss is summed up in more digits than the forward pass has.
-        scores = scores.float()
-    return scores.squeeze(-1) if target.is_floating_point() else scores

@@ -152,6 +152,20 @@ def test_a_new_model_changes_no_dependency(project: Path) -> None:
     assert out_of_date(derive()) == []
 
 
+def test_a_new_objective_changes_no_dependency_and_imports_no_other(project: Path) -> None:
+    mine = project / "stages/zoo/objectives/mine.py"
+    usual = (project / "stages/zoo/objectives/supervised.py").read_text(encoding="utf-8")
+    mine.write_text(f"import torch.nn.functional\n{usual}", encoding="utf-8")
+    assert out_of_date(derive()) == []
+    named = "stages/zoo/objectives/${train.objective.name}.py"
+    for name, stage in read_yaml(Path("dvc.yaml"))["stages"].items():
+        assert (named in stage["deps"]) == (name in ("tune", "train"))
+    for code in ("import polars", "import stages.zoo.objectives.mixup"):
+        mine.write_text(f"{code}\n{usual}", encoding="utf-8")
+        with pytest.raises(UserError, match=r"mine\.py:1: imports"):
+            derive()
+
+
 def test_what_a_dataset_imports_is_declared_where_it_trains(project: Path) -> None:
     before = read_yaml(Path("dvc.yaml"))["stages"]
     code = "import polars\nimport stages.formats.text.plain_values\n"

@@ -44,6 +44,7 @@ def test_what_wraps_the_weights_comes_off(tmp_path: Path, other: dict[str, Tenso
     files = {
         "plain.pt": other,
         "ddp.pth": {f"module._orig_mod.{name}": weight for name, weight in other.items()},
+        "folds.pt": {f"members.0.{name}": weight for name, weight in other.items()},
         "checkpoint.ckpt": {"state_dict": other, "epoch": 3},
         "checkpoint.bin": {"model": {f"_orig_mod.{name}": w for name, w in other.items()}},
     }
@@ -213,7 +214,7 @@ def test_a_model_trained_here_is_where_the_next_begins(
     # A replica draws a head of its own, and begins with the same weights elsewhere.
     spec = read_spec(project.path / "data/build")
     with contextlib.chdir(project.path):
-        replica = weights_of(load_weights(spec, 1, replica=1))
+        replica = weights_of(load_weights(spec, 1, number=1))
     assert torch.equal(replica["hidden.0.weight"], source["hidden.0.weight"])
     assert not torch.allclose(replica["output.weight"], built["output.weight"], atol=0.01)
 

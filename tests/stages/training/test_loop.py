@@ -11,7 +11,15 @@ from torch.nn import functional as F  # noqa: N812
 
 from stages.training.state import Epoch
 from tests.support.samples import classification, regression, train_params
-from tests.support.training.models import assert_same, doubled, model, order_of, run, weights_of
+from tests.support.training.models import (
+    assert_same,
+    doubled,
+    figures,
+    model,
+    order_of,
+    run,
+    weights_of,
+)
 
 
 def test_the_loop_is_the_one_of_every_course() -> None:
@@ -60,7 +68,7 @@ def test_the_loop_is_the_one_of_every_course() -> None:
                 validation_loss=F.cross_entropy(scores, data.validation.target).item(),
                 metric=(scores.argmax(1) == data.validation.target).double().mean().item(),
             )
-        assert vars(epoch) == pytest.approx(vars(expected), rel=1e-10)
+        assert figures(epoch) == pytest.approx(figures(expected), rel=1e-10)
     assert_same(weights_of(ours), weights_of(theirs), tolerance=1e-10)
 
 

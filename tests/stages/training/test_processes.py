@@ -9,7 +9,15 @@ import torch
 from stages.model.model import make_model
 from tests.conftest import ROOT
 from tests.support.samples import train_params
-from tests.support.training.models import SPECS, assert_same, named, pixels, run, weights_of
+from tests.support.training.models import (
+    SPECS,
+    assert_same,
+    figures,
+    named,
+    pixels,
+    run,
+    weights_of,
+)
 from tests.support.training.one_of_many import TOGETHER
 from tests.support.training.one_of_many import main as train_with_others
 from tests.support.training.together import run_together
@@ -42,7 +50,7 @@ def test_the_number_of_processes_changes_rounding_alone(epochs: int, tmp_path: P
         assert len(alone.history) == params.epochs
         for history, weights in (results[name] for results in together):
             for ours, theirs in zip(history, alone.history, strict=True):
-                assert ours == pytest.approx(vars(theirs), rel=1e-10)
+                assert ours == pytest.approx(figures(theirs), rel=1e-10)
             assert_same(weights, weights_of(network), tolerance=1e-10)
         spec = SPECS.get(kind)
         if spec is None or "dropout" not in spec.arguments:

@@ -19,7 +19,7 @@ from stages.model.dropout import Dropout
 from stages.model.model import load_model, make_model, save_model
 from stages.model.predictor import Predictor
 from stages.tensors.batch import take
-from stages.training.step.step import compute_loss, prepare_scores
+from stages.training.step.loss_of_scores import compute_loss, prepare_scores
 from tests.support.zoo import (
     CHOICES,
     KEY,

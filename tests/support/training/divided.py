@@ -34,7 +34,7 @@ from tests.stages.training.step.test_buffer_snapshot import (
     poisoned,
 )
 from tests.support.samples import classification, train_params
-from tests.support.training.models import SPECS, Model, doubled, pixels
+from tests.support.training.models import SPECS, Model, doubled, figures, pixels
 
 # Six rows and five of a batch are two micro-batches and one; the last batch is of one row.
 RECIPE: dict[str, Any] = {
@@ -192,6 +192,8 @@ def main(rank: int, size: int, folder: Path) -> None:
     sharded.BLOCK_WEIGHTS, sources.MAX_ROWS = BLOCK_WEIGHTS, MAX_ROWS
     parts: dict[str, Any] = {"parallel": "fsdp"}
     zoo = {kind: fit(kind, world, parts) for kind in SPECS}
+    twice = parts | {"objective": {"name": "consistency"}}
+    zoo["mlp, called twice"] = fit("mlp", world, twice)
     checkpoints = folder / "checkpoints"
     # In an epoch, before its validation, and after the last of all.
     resumed = go_on(partial(fit, "mlp", world, parts), world, checkpoints, (2, 4, -1))
@@ -223,7 +225,7 @@ def main(rank: int, size: int, folder: Path) -> None:
         "lost": lost,
     }
     told: dict[str, Any] = {
-        what: [([vars(epoch) for epoch in result.history], result.weights) for result in results]
+        what: [([figures(epoch) for epoch in result.history], result.weights) for result in results]
         for what, results in found.items()
     }
     told["counted"] = count(world)

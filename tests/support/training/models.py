@@ -137,6 +137,11 @@ def named(kind: str) -> nn.Module:
     return OWN[kind]()
 
 
+def figures(epoch: Epoch) -> dict[str, float]:
+    """All numbers of an epoch by name, with those that the objective logs."""
+    return {name: value for name, value in vars(epoch).items() if name != "logged"} | epoch.logged
+
+
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in network.state_dict().items()}
 

@@ -11,7 +11,7 @@ from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.state import Result, State
 from tests.support.samples import train_params
-from tests.support.training.models import AVERAGED, DROPPED, SPECS, Draws, named, pixels
+from tests.support.training.models import AVERAGED, DROPPED, SPECS, Draws, figures, named, pixels
 
 # What is trained by several processes and by one. A line search carries rounding on faster.
 SEARCH = {"name": "LBFGS", "lr": 0.5, "max_iter": 4, "line_search_fn": "strong_wolfe"}
@@ -21,6 +21,11 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
         for kind in (*SPECS, "smooth")
     },
     "LBFGS": ("mlp", {"batch_size": 22, "optimizer": SEARCH, "epochs": 3}),
+    # Two passes of a step, with noise and dropout, and what is logged.
+    "consistency": (
+        "mlp",
+        {"batch_size": 22, "objective": {"name": "consistency", "weight": 3.0, "noise": 0.5}},
+    ),
 }
 
 
@@ -40,7 +45,7 @@ def main(
         params = train_params(**({"epochs": epochs} | changes), micro_batch_size=5)
         data = pixels(kind, num_rows, getattr(torch, dtype))
         done = train(model, data, params, 9, world, lambda *_: None)
-        results[name] = [vars(epoch) for epoch in done.history], model.state_dict()
+        results[name] = [figures(epoch) for epoch in done.history], model.state_dict()
     for kind in ("cnn", "draws"):
         resume(kind, world)
     if rank == 0:

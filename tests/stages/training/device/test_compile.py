@@ -29,6 +29,7 @@ from stages.training.state import Data, Result, State
 from stages.training.step.step import build_ddp_buckets
 from tests.conftest import ROOT, project_environment
 from tests.support.samples import classification, train_params
+from tests.support.training.models import figures
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ALL = slice(None)
@@ -235,7 +236,7 @@ compiled, eager = (
     for on in (True, False)
 )
 if rank == 0:
-    both = [[vars(epoch) for epoch in result.history] for result in (compiled, eager)]
+    both = [[figures(epoch) for epoch in result.history] for result in (compiled, eager)]
     torch.save((*both, compiled.weights, eager.weights), out)
 dist.destroy_process_group()
 """
@@ -258,7 +259,7 @@ def test_two_processes_compile_what_one_does(tmp_path: Path) -> None:
     alone = train(drops().double(), DOUBLE, params(), 7, World(), lambda *_: None)
     for history in (compiled, eager):
         for ours, theirs in zip(history, alone.history, strict=True):
-            assert ours == pytest.approx(vars(theirs), rel=1e-10)
+            assert ours == pytest.approx(figures(theirs), rel=1e-10)
     for name, weight in alone.weights.items():
         torch.testing.assert_close(weights[name], weight, rtol=1e-10, atol=1e-12)
     # The bits show that it was compiled.

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stages.common.config import ClassSpec
 from stages.common.errors import UserError
 from stages.features.schema import write_record
 from stages.model.model import make_model
@@ -30,7 +31,7 @@ from tests.stages.training.data.test_memmap import SCHEMA, STATISTICS, write_spl
 from tests.support.samples import train_params
 from tests.support.training.divided import RECIPE, SEED, Normed, fit_dataset
 from tests.support.training.divided import main as train_divided
-from tests.support.training.models import SPECS, assert_same, pixels, run
+from tests.support.training.models import SPECS, assert_same, figures, pixels, run
 from tests.support.training.together import run_together
 
 Told = tuple[list[dict[str, Any]], dict[str, Tensor]]
@@ -64,16 +65,18 @@ def _told(
 def test_dividing_the_weights_changes_rounding_alone(told: list[dict[str, Any]]) -> None:
     first, *others = told
     params = train_params(**RECIPE, parallel="fsdp")
-    for (kind, spec), (history, weights) in zip(SPECS.items(), first["zoo"], strict=True):
+    twice = params.model_copy(update={"objective": ClassSpec(name="consistency")})
+    trained = [(*each, params) for each in SPECS.items()] + [("mlp", SPECS["mlp"], twice)]
+    for (kind, spec, params), (history, weights) in zip(trained, first["zoo"], strict=True):
         # With nobody to divide them with it is the plain loop.
         alone = run(make_model(spec, seed=4).double(), pixels(kind), params, seed=SEED)
         for ours, theirs in zip(history, alone.history, strict=True):
-            assert ours == pytest.approx(vars(theirs), rel=1e-10)
+            assert ours == pytest.approx(figures(theirs), rel=1e-10)
         assert_same(weights, alone.weights, tolerance=1e-10)
     for other in others:
         # The whole weights are put together in the first process alone.
         assert [history for history, _ in other["zoo"]] == [h for h, _ in first["zoo"]]
-        assert [weights for _, weights in other["zoo"]] == [{}] * len(SPECS)
+        assert [weights for _, weights in other["zoo"]] == [{}] * len(trained)
 
 
 def test_all_processes_judge_the_norms_of_the_first(told: list[dict[str, Any]]) -> None:
@@ -119,7 +122,7 @@ def test_a_dataset_of_ones_own_feeds_divided_weights(
     alone = fit_dataset(tmp_path / "prepare", World(), {})
     history, weights = told[0]["dataset"][0]
     for ours, theirs in zip(history, alone.history, strict=True):
-        assert ours == pytest.approx(vars(theirs), rel=1e-4)
+        assert ours == pytest.approx(figures(theirs), rel=1e-4)
     assert_same(weights, alone.weights, tolerance=1e-4)
 
 

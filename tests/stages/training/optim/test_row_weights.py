@@ -22,8 +22,9 @@ from stages.training.optim.class_weights import weigh_classes
 from stages.training.optim.loss import make_loss
 from stages.training.optim.registry import losses_of
 from stages.training.state import Data
-from stages.training.step.step import compute_loss
+from stages.training.step.loss_of_scores import compute_loss
 from tests.support.samples import Linear, classification, line, train_params
+from tests.support.training.models import figures
 
 CLASSES = ("a", "b", "c")
 
@@ -139,7 +140,7 @@ def test_equal_weights_are_none_within_rounding() -> None:
             for sides in ((None, None), ones)
         )
         for ours, theirs in zip(weighed.history, plain.history, strict=True):
-            assert vars(ours) == pytest.approx(vars(theirs), rel=1e-12)
+            assert figures(ours) == pytest.approx(figures(theirs), rel=1e-12)
 
 
 def test_balanced_counts_rows_by_their_weights_as_scikit_learn_counts_copies() -> None:
