@@ -8,11 +8,12 @@ gives the loss of each row (rows,). An argument's bounds stand in its type: the 
 know them.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 def reduce(losses: Tensor, reduction: str) -> Tensor:
@@ -38,11 +39,39 @@ class focal(nn.Module):  # noqa: N801  # as `params.yaml` names it
 
     def forward(self, scores: Tensor, target: Tensor) -> Tensor:
         """The loss of `scores` (rows, classes) beside the codes `target` (rows,)."""
-        entropies = nn.functional.cross_entropy(scores, target, reduction="none")
+        losses: Tensor = FocalLosses.apply(scores, target, self.gamma)  # type: ignore[no-untyped-call]
+        return reduce(losses, self.reduction)
+
+
+class FocalLosses(torch.autograd.Function):
+    """The focal losses of rows, with a backward pass by hand: docs/outline.md explains it.
+
+    Of l, the logarithm of the right class's probability p, the loss is -(1 - p)^gamma l, and its
+    slope gamma (1 - p)^(gamma - 1) p l - (1 - p)^gamma. Autograd would keep, and go back through,
+    each of the steps from l to the loss; here a row keeps its slope alone.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, scores: Tensor, target: Tensor, gamma: float) -> Tensor:
+        """The loss of each row (rows,)."""
+        logs = scores.log_softmax(dim=1)
+        own = logs.gather(1, target[:, None])
         # 1 - p without the digits that the difference loses. At 0 a root has no slope.
-        missing = -torch.expm1(-entropies)
-        missing = missing.clamp(min=torch.finfo(scores.dtype).tiny)
-        return reduce(missing**self.gamma * entropies, self.reduction)
+        missing = (-own.expm1()).clamp_(min=torch.finfo(scores.dtype).tiny)
+        factor = missing**gamma
+        slope = gamma * own * own.exp() * factor / missing - factor
+        ctx.save_for_backward(logs, target, slope)
+        return -(factor * own).squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient by the scores (rows, classes), from that by the losses (rows,)."""
+        logs, target, slope = ctx.saved_tensors
+        by_log = gradient[:, None] * slope
+        # The logarithm of one softmax grows with its own score by 1 - p, and with another by -p.
+        by_scores = logs.exp().mul_(-by_log).scatter_add_(1, target[:, None], by_log)
+        return by_scores, None, None
 
 
 class quantile(nn.Module):  # noqa: N801  # as `params.yaml` names it

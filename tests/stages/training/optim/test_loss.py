@@ -47,6 +47,22 @@ def test_focal_is_the_formula_of_its_paper(gamma: float) -> None:
         assert focal(gamma)(SCORES, CODES).item() == pytest.approx(entropy, rel=1e-12)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+def test_the_backward_pass_of_focal_is_that_of_autograd(gamma: float) -> None:
+    scores = SCORES[:8].clone().requires_grad_()
+    # Rows that are nearly right and quite wrong, each with a gradient of its own.
+    sharp, by_losses = scores * torch.tensor([1.0, 9.0] * 4)[:, None], torch.linspace(-1, 2, 8)
+    assert torch.autograd.gradcheck(lambda s: focal(gamma, reduction="none")(s, CODES[:8]), scores)
+    entropies = F.cross_entropy(sharp, CODES[:8], reduction="none")
+    plain = (1 - (-entropies).exp()) ** gamma * entropies
+    (expected,) = torch.autograd.grad(plain, scores, by_losses.double())
+    sharp = scores * torch.tensor([1.0, 9.0] * 4)[:, None]
+    losses = focal(gamma, reduction="none")(sharp, CODES[:8])
+    (found,) = torch.autograd.grad(losses, scores, by_losses.double())
+    torch.testing.assert_close(losses, plain)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
 def test_a_row_that_is_wholly_right_has_a_gradient_that_is_a_number(gamma: float) -> None:
     scores = torch.tensor([[200.0, -200.0], [0.0, 1e-3]], requires_grad=True)
