@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 @pytest.fixture
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the check looks at, as the current one; its params.yaml."""
-    for name in ("params.yaml", "dvc.yaml"):
+    for name in ("params.yaml", "dvc.yaml", "None"):
         shutil.copy2(ROOT / name, tmp_path / name)
     for name in ("stages", "data/raw"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

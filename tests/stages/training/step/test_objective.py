@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from stages.common.config import ClassSpec
 from stages.common.errors import UserError
+from stages.common.files import read_csv, read_json
 from stages.model.dropout import DropoutRng
 from stages.tensors.batch import Batch
 from stages.train.checkpoints.checkpoint import copied, load_state_dict, rank_state_dict, state_dict
@@ -28,7 +29,13 @@ from stages.training.optim.preflight import check_names
 from stages.training.state import Data, State
 from stages.training.step.loss_of_scores import compute_loss
 from tests.conftest import ROOT
-from tests.support.samples import classification, regression, train_params
+from tests.support.samples import (
+    classification,
+    ready_to_train,
+    regression,
+    run_stages,
+    train_params,
+)
 from tests.support.training.models import (
     assert_same,
     doubled,
@@ -148,6 +155,17 @@ def test_what_is_logged_is_in_a_checkpoint() -> None:
     rest = fit(partial(load_state_dict, kept[1], World()))
     assert rest.history == whole.history
     assert set(whole.history[1].logged) == {"moved"}
+
+
+def test_the_stage_writes_what_is_logged(tmp_path: Path) -> None:
+    changes = {"train.objective": CONSISTENCY, "train.epochs": 2, "prepare.key": "id"}
+    project = ready_to_train(tmp_path / "project", changes)
+    run_stages(project, "train")
+    rows = read_csv(project.path / "data/train/history.csv")
+    assert [name for name in rows[0] if name.startswith("objective")] == ["objective_moved"]
+    assert all(float(row["objective_moved"]) > 0 for row in rows)
+    recipe = read_json(project.path / "data/train/recipe.json")["train"]
+    assert recipe["objective"] == CONSISTENCY
 
 
 def test_what_gives_no_loss_is_told_with_its_line() -> None:
