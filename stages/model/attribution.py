@@ -49,8 +49,8 @@ def attribute(predictor: Predictor, arrays: dict[str, Array], codes: Array) -> A
     """Explain output `codes` (rows,) of the model for encoded rows: the class, 0 of a value.
 
     Categories and words are codes, along which no line leads: they are explained where the model
-    turns them into numbers with a `Flatten` layer, which all of its inputs pass. In another model
-    the baseline has the row's own, and they are left out.
+    turns them into numbers with a `Flatten` layer. What passes none has the row's own in the
+    baseline, and is left out.
     """
     batch = to_batch(arrays, predictor.statistics)
     codes_kinds = [kind for kind in (*CODES, *WORDS) if kind in batch]
@@ -58,7 +58,7 @@ def attribute(predictor: Predictor, arrays: dict[str, Array], codes: Array) -> A
     kinds = [kind for kind in batch if kind not in codes_kinds]
     if layer is not None:
         # It lays the codes last.
-        kinds = [*layer.dense, *codes_kinds]
+        kinds = [*layer.dense, *layer.num_codes, *layer.words]
     width = 0 if layer is None else layer.text_width
     names = [name for kind in kinds for name in _names(predictor.schema, kind, width)]
     places_of: dict[str, list[int]] = {}
@@ -66,6 +66,10 @@ def attribute(predictor: Predictor, arrays: dict[str, Array], codes: Array) -> A
         places_of.setdefault(name, []).append(place)
     columns = [c for f in predictor.schema.features for c in _columns(f) if c in places_of]
     places = [places_of[column] for column in columns]
+    left_out = [f.name for f in predictor.schema.features if _columns(f)[0] not in places_of]
+    if not names:
+        # Of words alone that no `Flatten` takes.
+        return Attribution([], np.zeros((len(codes), 0)), np.zeros(len(codes)), left_out)
     totals, errors = [], []
     at_a_time = max(1, MAX_NUMBERS // (len(names) * STEPS))
     for start in range(0, len(codes), at_a_time):
@@ -76,7 +80,6 @@ def attribute(predictor: Predictor, arrays: dict[str, Array], codes: Array) -> A
         errors.append(error)
     moments = predictor.statistics.target
     unit = 1.0 if moments is None else moments.deviation
-    left_out = [f.name for f in predictor.schema.features if _columns(f)[0] not in places_of]
     return Attribution(
         columns, np.concatenate(totals) * unit, np.concatenate(errors) * unit, left_out
     )

@@ -77,7 +77,7 @@ def assemble(
     if choices is None:
         choices = make_choices(model, data, sample, params, world)
     loss_fn = _make_loss(model, data, params)
-    fit_model(model, data.train, seed)
+    fit_model(model, data.train, data.words, seed)
     # Before anything else looks at the weights: which of them are trained.
     frozen_norms = [] if params.groups is None else freeze(model, params.groups)
     check_one_row(model, frozen_norms, data.train, params, world)

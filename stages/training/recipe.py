@@ -68,6 +68,7 @@ def load_data(
         schema.target.classes or (),
         columns,
         moments.mean,
+        [feature.words or [] for feature in schema.of_kind("text")],
     )
     if dataset is not None:
         loaded = load_split(dataset, open_rows(PREPARED / "train"), device, train=True)

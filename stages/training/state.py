@@ -21,7 +21,8 @@ class Data:
 
     `deviation` turns a standardised error into units. `classes` are in the order of their codes;
     none of them for regression. `columns` are the numeric ones, in their order in a batch, and
-    `mean` that of the target, as standardised.
+    `mean` that of the target, as standardised. `words` are those of each column of texts, in the
+    order of their codes.
     """
 
     train: Source
@@ -31,6 +32,7 @@ class Data:
     classes: Sequence[Class] = ()
     columns: Mapping[str, Moments] = field(default_factory=dict)
     mean: float = 0.0
+    words: Sequence[Sequence[str]] = ()
 
     @property
     def metric(self) -> str:

@@ -25,7 +25,7 @@ from stages.prepare.table.table import Mask, Table, open_table
 from stages.prepare.table.total import stop_at_total
 from stages.tools.expect.draft import draft_suite
 from stages.tools.init import roles
-from stages.tools.init.choose import Choice, Facts, choose
+from stages.tools.init.choose import TEXT_VALIDATION, Choice, Facts, choose, texts_alone
 from stages.tools.init.columns import Column, describe, say_kind
 from stages.tools.init.counts import MAX_DISTINCT, Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import count_train, find_layout
@@ -98,8 +98,13 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     if params.weight is not None:
         weights = find_weights(labelled.column(params.weight), np.flatnonzero(has_target))
         lines.append(describe_weights(params.weight, weights))
+    if texts_alone(schema):
+        split = params.split.model_copy(update={"validation": TEXT_VALIDATION})
+        params = params.model_copy(update={"split": split})
     num_train = count_train(layout, labelled.height, params)
-    choices = [*layout.choices, *choose(_facts(schema, labelled, num_train))]
+    found = {choice.key for choice in layout.choices}
+    chosen = choose(_facts(schema, labelled, num_train))
+    choices = [*layout.choices, *(choice for choice in chosen if choice.key not in found)]
     return {
         "source": options.source,
         "num_rows": table.height,

@@ -1,5 +1,7 @@
 """Bins, scales and first weights that a model computes from train rows before its first step."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -11,15 +13,20 @@ MAX_ROWS = 100_000
 
 
 @torch.no_grad()
-def fit_model(model: nn.Module, source: Source, seed: int) -> None:
-    """Call `model.fit(batch, target)` with train rows, where the model has one.
+def fit_model(model: nn.Module, source: Source, words: Sequence[Sequence[str]], seed: int) -> None:
+    """Call `model.read_words(words)`, and `model.fit(batch, target)` with train rows.
+
+    Each where the model has it. `words` are those of each column of texts, in the order of their
+    codes, of which the first is 2.
 
     It sets buffers, or weights that need not start at random; both travel in the model's file.
     Weights of `build.pretrained` stay as they are; buffers describe these rows. The
     rows are on the model's device, at most MAX_ROWS of them, and what is drawn follows from `seed`:
     every process and every resumed training gets the same.
     """
-    fit = getattr(model, "fit", None)
+    read_words, fit = getattr(model, "read_words", None), getattr(model, "fit", None)
+    if read_words is not None and words:
+        read_words(words)
     if fit is None:
         return
     step = -(-len(source) // min(MAX_ROWS, max(1, rows_at_once(source) * 32)))

@@ -147,8 +147,10 @@ def test_texts_alone_are_weighed_word_by_word(tmp_path: Path) -> None:
     words = [f"word {n % 7} of {n} in all" for n in range(NUM_ROWS)]
     found = look(tmp_path, ships(words=words).select("words", "Survived"))
     assert line(found, "words")["role"] == "text"
-    assert found["values"]["build.model"] == {"name": "linear"}
+    assert found["values"]["build.model"] == {"name": "ngrams"}
+    assert found["values"]["prepare.split"]["validation"] == 0.05
     found = look(tmp_path, ships(words=words))
+    assert found["values"]["prepare.split"]["validation"] == 0.15
     assert found["values"]["build.model"]["name"] == "tabm"
 
 
