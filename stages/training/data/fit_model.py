@@ -1,11 +1,10 @@
-"""Bins, scales and first weights that a model computes from train rows before its first step."""
+"""Numbers that a model computes from train rows before its first step: bins, first weights."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from stages.model.model import PRETRAINED
 from stages.training.data.source import Source, rows_at_once
 
 # Evenly spaced over the train rows. Quantiles of so many are within a third of a percent.
@@ -19,8 +18,7 @@ def fit_model(model: nn.Module, source: Source, words: Sequence[Sequence[str]], 
     Each where the model has it. `words` are those of each column of texts, in the order of their
     codes, of which the first is 2.
 
-    It sets buffers, or weights that need not start at random; both travel in the model's file.
-    Weights of `build.pretrained` stay as they are; buffers describe these rows. The
+    It sets buffers, or weights that need not start at random; both travel in the model's file. The
     rows are on the model's device, at most MAX_ROWS of them, and what is drawn follows from `seed`:
     every process and every resumed training gets the same.
     """
@@ -31,10 +29,6 @@ def fit_model(model: nn.Module, source: Source, words: Sequence[Sequence[str]], 
         return
     step = -(-len(source) // min(MAX_ROWS, max(1, rows_at_once(source) * 32)))
     batch, target = source.take(torch.arange(0, len(source), step))
-    taken = [weight for weight in model.parameters() if hasattr(weight, PRETRAINED)]
-    kept = [weight.clone() for weight in taken]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fit(batch, target)
-    for weight, pretrained in zip(taken, kept, strict=True):
-        weight.copy_(pretrained)

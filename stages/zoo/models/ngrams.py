@@ -47,7 +47,7 @@ class Arguments(Config):
 
 @dataclass(frozen=True)
 class Found:
-    """What some texts hold, in the order of their words: all are (rows, places).
+    """Words and pairs of some texts, in their order: all are (rows, places).
 
     `words` are numbers that columns share and `own` those of each column's own; `pairs` stand for
     two neighbours. How much each counts, 0 where there is none: `values` of words, `own_values`,
