@@ -80,6 +80,33 @@ SPECS = {
         inputs={"image": [1, 6, 6]},
         num_outputs=3,
     ),
+    "resnet": ModelSpec(
+        name="resnet",
+        arguments={"channels": [4, 8], "patch": 1, "dropout": 0.3},
+        inputs={"image": [1, 6, 6]},
+        num_outputs=3,
+    ),
+    "tabm": ModelSpec(
+        name="tabm",
+        arguments={"members": 3, "width": 8, "bins": 4, "embedding": 2, "dropout": 0.3},
+        inputs={"numeric": [36]},
+        num_outputs=3,
+    ),
+    "realmlp": ModelSpec(
+        name="realmlp",
+        arguments={"width": 8, "layers": 2, "frequencies": 3, "dropout": 0.3},
+        inputs={"numeric": [36]},
+        num_outputs=3,
+    ),
+    "ngrams": ModelSpec(
+        name="ngrams", arguments={"pairs": 64}, inputs={"text": [36, 9]}, num_outputs=3
+    ),
+    "transformer": ModelSpec(
+        name="transformer",
+        arguments={"width": 8, "layers": 1, "heads": 2, "dropout": 0.3},
+        inputs={"text": [36, 9]},
+        num_outputs=3,
+    ),
 }
 
 
@@ -89,8 +116,13 @@ def pixels(kind: str, num_rows: int = 45, dtype: torch.dtype = torch.float64) ->
     def split(seed: int) -> TensorSource:
         random = torch.Generator().manual_seed(seed)
         images = torch.randn(num_rows, 1, 6, 6, generator=random, dtype=dtype)
-        batch = {"image": images} if kind == "cnn" else {"numeric": images.flatten(1)}
-        return TensorSource(batch, torch.randint(3, (num_rows,), generator=random))
+        target = torch.randint(3, (num_rows,), generator=random)
+        if kind in ("cnn", "resnet"):
+            return TensorSource({"image": images}, target)
+        if kind in ("ngrams", "transformer"):
+            codes = (images.flatten(1) * 2 + 4).round().long().clamp(0, 8)
+            return TensorSource({"text": codes}, target)
+        return TensorSource({"numeric": images.flatten(1)}, target)
 
     return Data(split(1), split(2), "classification")
 
