@@ -181,7 +181,7 @@ class Model(nn.Module):
             _add(alike, found.words, found.part_values, classes)
         # From words to their parts, and with the odds of these back again.
         sizes = self.part_sizes.clamp(min=1.0)[:, None]
-        parts = torch.zeros(self.num_parts, self.num_outputs, device=codes.device)
+        parts = alike.new_zeros(self.num_parts, self.num_outputs)
         for column in parts_of.unbind(dim=1):
             parts.index_add_(0, column, alike / sizes * part_weights[column, None])
         sums = (words, own, pairs, parts)

@@ -192,7 +192,7 @@ def test_no_model_uses_batch_statistics() -> None:
         some_weights(model).train()
         batch = rows_of(schema)
         one = {kind: tensor[:1] for kind, tensor in batch.items()}
-        torch.testing.assert_close(model(batch)[:1], model(one), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(batch)[:1], model(one), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
