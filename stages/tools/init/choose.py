@@ -142,14 +142,14 @@ def _folds(facts: Facts) -> int | None:
 
 def _for_mixed(facts: Facts, batch_size: int) -> Iterator[Choice]:
     """Yield the choices for columns of a table beside images."""
-    model = {"name": "mlp", "width": 256, "layers": 2, "dropout": 0.2}
-    yield Choice("build.model", model, "columns of a table beside images")
+    why = "images and other columns: each its own way in, then common layers"
+    yield Choice("build.model", {"name": "mixed"}, why)
     epochs = _epochs(facts.num_train, batch_size, NUM_STEPS, MIN_EPOCHS, MAX_EPOCHS)
     yield Choice("train.epochs", epochs, f"about {NUM_STEPS:,} steps, and early stopping")
     optimizer = {"name": "AdamW", "lr": 2e-3, "weight_decay": 0.05}
     yield Choice("train.optimizer", optimizer, "the usual start for a network on a table")
     yield Choice("train.ema", 0.99, "an average of the last steps' weights varies less")
-    space = _space([128, 256, 512], "build.model.width")
+    space = _space([64, 128, 256], "build.model.width")
     yield Choice("tune.space", space, "where a search would look")
 
 

@@ -15,14 +15,9 @@ from stages.common.config import Config
 from stages.common.errors import Problem, UserError
 from stages.features.schema import CODES
 from stages.model.dropout import Dropout
-from stages.model.layers import Flatten, register_constant
+from stages.model.layers import Flatten, PiecewiseLinear, register_constant
 
 MAX_WIDTH = 1_000_000
-# An unfitted model has the bins of a standard normal distribution between these.
-LIMIT = 2.5
-# The buffers that hold the bins: for each column their lower edges and one over their widths
-# (bins,), the normal score of the lowest edge, and what each bin adds to it (bins,).
-BINS = ("lows", "factors", "first_score", "steps")
 
 
 class Arguments(Config):
@@ -59,7 +54,7 @@ class Model(nn.Module):
         num_dense = sum(inputs[kind][0] for kind in self.dense)
         others = {kind: shape for kind, shape in inputs.items() if kind not in self.dense}
         self.embedding = (
-            Embedding(num_dense, arguments.bins, arguments.embedding) if num_dense else None
+            PiecewiseLinear(num_dense, arguments.bins, arguments.embedding) if num_dense else None
         )
         self.others = Flatten(others) if others else None
         columns = _columns(inputs, num_dense, arguments.embedding, self.others)
@@ -115,75 +110,3 @@ def _columns(
     if others is not None:
         widths += [others.text_width] * others.num_texts
     return torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))
-
-
-class Embedding(nn.Module):
-    """Each number of a row as `width` numbers: (rows, columns * width), smooth between the bins.
-
-    A number is first written as the share of each bin that lies below it, [1, …, 1, share, 0, …],
-    of which all that follows is linear: its rank as a normal score, and a weight for each bin that
-    starts at zero. So a number beyond the train rows counts as the last one there.
-    """
-
-    def __init__(self, num_columns: int, bins: int, width: int) -> None:
-        super().__init__()
-        levels = torch.linspace(-LIMIT, LIMIT, bins + 1)
-        edges = levels.expand(num_columns, -1)
-        self.place_bins(edges, edges)
-        bound = 1 / math.sqrt(width)
-        self.slope = nn.Parameter(torch.empty(num_columns, width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(num_columns, width).uniform_(-bound, bound))
-        self.weight = nn.Parameter(torch.zeros(num_columns, bins, width))
-
-    def place_bins(self, edges: Tensor, scores: Tensor) -> None:
-        """Put bins between `edges` (columns, bins + 1), at which the normal scores are `scores`.
-
-        A bin between equal edges is none.
-        """
-        widths = edges.diff(dim=1)
-        there = widths > 0
-        factors = torch.where(there, 1 / widths, 0.0)
-        values = edges[:, :-1] * there, factors, scores[:, 0], scores.diff(dim=1) * there
-        for name, value in zip(BINS, values, strict=True):
-            if name in self._buffers:
-                self.get_buffer(name).copy_(value)
-            else:
-                register_constant(self, name, value.contiguous())
-
-    def fit(self, rows: Tensor) -> None:
-        """Take as edges the quantiles of `rows` (rows, columns)."""
-        num_edges = self.weight.shape[1] + 1
-        ordered = rows.T.contiguous().sort(dim=1).values
-        edges = torch.stack([find_edges(column, num_edges) for column in ordered])
-        below = torch.searchsorted(ordered, edges)
-        above = torch.searchsorted(ordered, edges, right=True)
-        # The share of rows below a value, those equal to it by half.
-        scores = torch.special.ndtri((below + above).double() / (2 * len(rows))).float()
-        self.place_bins(edges, scores)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Embed `rows` (rows, columns)."""
-        lows, factors, first_score, steps = map(self.get_buffer, BINS)
-        shares = ((rows[:, :, None] - lows) * factors).clamp(0, 1)
-        weight = self.weight + steps[:, :, None] * self.slope[:, None]
-        bias = self.bias + first_score[:, None] * self.slope
-        embedded = torch.einsum("rcb,cbw->rcw", shares, weight) + bias
-        return embedded.flatten(1)
-
-
-def find_edges(ordered: Tensor, number: int) -> Tensor:
-    """Edges between sorted values (rows,): quantiles of the rows, the last repeated if too few.
-
-    Where many rows are equal, edges that are left go to quantiles of the other values: of a column
-    that is mostly zero its other values would else share a bin or two.
-    """
-    places = torch.linspace(0, len(ordered) - 1, number, dtype=torch.float64)
-    edges = torch.unique(ordered[places.round().long().to(ordered.device)])
-    if left := number - len(edges):
-        others = torch.unique(ordered)
-        others = others[~torch.isin(others, edges)]
-        if len(others) > left:
-            places = torch.linspace(0, len(others) - 1, left + 2, dtype=torch.float64)[1:-1]
-            others = others[places.round().long().to(others.device)]
-        edges = torch.cat([edges, others]).sort().values
-    return torch.cat([edges, edges[-1:].expand(number - len(edges))])

@@ -92,6 +92,12 @@ SPECS = {
         inputs={"numeric": [36]},
         num_outputs=3,
     ),
+    "mixed": ModelSpec(
+        name="mixed",
+        arguments={"channels": [4, 8], "width": 8, "dropout": 0.3},
+        inputs={"image": [1, 6, 6]},
+        num_outputs=3,
+    ),
     "realmlp": ModelSpec(
         name="realmlp",
         arguments={"width": 8, "layers": 2, "frequencies": 3, "dropout": 0.3},
@@ -117,7 +123,7 @@ def pixels(kind: str, num_rows: int = 45, dtype: torch.dtype = torch.float64) ->
         random = torch.Generator().manual_seed(seed)
         images = torch.randn(num_rows, 1, 6, 6, generator=random, dtype=dtype)
         target = torch.randint(3, (num_rows,), generator=random)
-        if kind in ("cnn", "resnet"):
+        if kind in ("cnn", "mixed", "resnet"):
             return TensorSource({"image": images}, target)
         if kind in ("ngrams", "transformer"):
             codes = (images.flatten(1) * 2 + 4).round().long().clamp(0, 8)
