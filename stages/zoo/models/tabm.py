@@ -67,11 +67,7 @@ class Model(nn.Module):
         for _ in range(arguments.layers - 1):
             hidden += [nn.Linear(width, width), nn.ReLU(), Dropout(arguments.dropout)]
         self.hidden = nn.Sequential(*hidden)
-        bound = 1 / math.sqrt(width)
-        self.output = nn.Parameter(
-            torch.empty(self.members, width, num_outputs).uniform_(-bound, bound)
-        )
-        self.bias = nn.Parameter(torch.empty(self.members, num_outputs).uniform_(-bound, bound))
+        self.output = Outputs(self.members, width, num_outputs)
 
     def fit(self, batch: dict[str, Tensor], target: Tensor) -> None:  # noqa: ARG002
         """Take the bins from the quantiles of train rows."""
@@ -88,7 +84,7 @@ class Model(nn.Module):
         hidden = nn.functional.linear(rows, weight.flatten(0, 1))
         hidden = hidden.reshape(-1, self.members, self.first.out_features) + self.first.bias
         hidden = self.hidden(self.dropout(hidden.relu()))
-        scores: Tensor = torch.einsum("rmw,mwo->rmo", hidden, self.output) + self.bias
+        scores: Tensor = self.output(hidden)
         if self.training:
             return scores
         if self.num_outputs == 1:
@@ -110,3 +106,17 @@ def _columns(
     if others is not None:
         widths += [others.text_width] * others.num_texts
     return torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))
+
+
+class Outputs(nn.Module):
+    """A linear layer for each member: (rows, members, width) to (rows, members, num_outputs)."""
+
+    def __init__(self, members: int, width: int, num_outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(width)
+        self.weight = nn.Parameter(torch.empty(members, width, num_outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, num_outputs).uniform_(-bound, bound))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Scores of each member."""
+        return torch.einsum("rmw,mwo->rmo", hidden, self.weight) + self.bias

@@ -184,12 +184,12 @@ def test_the_command_judges_a_branch(shorter: Project) -> None:
     clone.run("git", "switch", "--quiet", "main")
     clone.run("dvc", "checkout", "--quiet")
     # Gates on values alone need no other revision.
-    clone.edit("params.yaml", "{minimum: 0.95}", "{minimum: 0.99999}")
+    clone.edit("params.yaml", "{minimum: 0.95}", "{minimum: 1.1}")
     code, said = judged(clone)
     assert code == 1
-    assert "at least 0.99999 │ fail" in said
+    assert "at least 1.1 │ fail" in said
     assert "against" not in said
-    clone.edit("params.yaml", "{minimum: 0.99999}", "{not_worse_by: 0.002}")
+    clone.edit("params.yaml", "{minimum: 1.1}", "{not_worse_by: 0.002}")
     code, said = judged(clone, "--strict")
     assert code == 0, "nothing has changed"
     assert "against the merge base with main" in said

@@ -29,7 +29,7 @@ MISTAKES = [
     ("columns: {}", "columns: {a: number}", ["prepare.columns.a", "numeric"]),
     ("width: 64,", "widht: 64,", ["cnn takes no 'widht'", "did you mean 'width'?"]),
     ("channels: [16, 32]", "channels: []", ["build.model.channels"]),
-    ("name: cnn", "name: densenet", ["no model 'densenet'", "cnn, linear, mlp, resnet"]),
+    ("name: cnn", "name: densenet", ["no model 'densenet'", "did you mean 'resnet'"]),
     ("lr: 3e-3", "lr: fast", ["lr must be a number", "train.optimizer.lr: fast"]),
     ("lr: 3e-3", "betas: [0.9]", ["train.optimizer.betas"]),
     ("name: AdamW", "name: Muon", ["Muon can't be used", "it takes matrices only"]),

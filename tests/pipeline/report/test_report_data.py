@@ -228,7 +228,7 @@ SPLITS = ("| train | 1,", "| validation | 3", "| test | 4")
 
 def as_repository(project: Project) -> Project:
     """The folder under git and DVC, its files committed."""
-    for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
+    for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "None"):
         (project.path / name).parent.mkdir(exist_ok=True)
         (project.path / name).write_bytes((ROOT / name).read_bytes())
     project.run("git", "init", "--quiet", "--initial-branch", "main")

@@ -149,10 +149,11 @@ def test_metrics_follow_the_class_that_is_predicted(tmp_path: Path) -> None:
     of_chances = compute_metrics(list(CLASSIFICATION), "classification", target, probabilities)
     # As if all doubt were gone: of the codes alone.
     of_codes = compute_metrics(list(CLASSIFICATION), "classification", target, np.eye(2)[codes])
-    for name in ("log_loss", "brier", "ece", "roc_auc", "average_precision"):
+    of_ranks = ("roc_auc", "average_precision", "ks")
+    for name in ("log_loss", "brier", "ece", *of_ranks):
         assert found[name] == of_chances[name] != of_codes[name], name
     for name in sorted(set(CLASSIFICATION) - {"log_loss", "brier", "ece"}):
-        if name not in ("roc_auc", "average_precision"):
+        if name not in of_ranks:
             assert found[name] == of_codes[name] != of_chances[name], name
     drawn = plots(tmp_path, ["a", "b"], target, Classified(codes, probabilities))
     assert [row["predicted"] for row in drawn["confusion"]] == ["ab"[code] for code in codes]

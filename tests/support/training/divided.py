@@ -34,7 +34,7 @@ from tests.stages.training.step.test_buffer_snapshot import (
     poisoned,
 )
 from tests.support.samples import classification, train_params
-from tests.support.training.models import SPECS, Model, doubled, figures, pixels
+from tests.support.training.models import DENSE, SPECS, Model, doubled, figures, pixels
 
 # Six rows and five of a batch are two micro-batches and one; the last batch is of one row.
 RECIPE: dict[str, Any] = {
@@ -47,8 +47,8 @@ RECIPE: dict[str, Any] = {
     "clip_norm": 0.5,
     "clip_value": 0.1,
     "groups": [
-        {"match": "output.bias", "lr": None, "frozen": True},
-        {"match": "output.*", "lr": 0.02, "frozen": False},
+        {"match": "*bias", "lr": None, "frozen": True},
+        {"match": "o*", "lr": 0.02, "frozen": False},
     ],
     "ema": 0.9,
 }
@@ -191,7 +191,7 @@ def main(rank: int, size: int, folder: Path) -> None:
     world = World(rank, size)
     sharded.BLOCK_WEIGHTS, sources.MAX_ROWS = BLOCK_WEIGHTS, MAX_ROWS
     parts: dict[str, Any] = {"parallel": "fsdp"}
-    zoo = {kind: fit(kind, world, parts) for kind in SPECS}
+    zoo = {kind: fit(kind, world, parts) for kind in DENSE}
     twice = parts | {"objective": {"name": "consistency"}}
     zoo["mlp, called twice"] = fit("mlp", world, twice)
     checkpoints = folder / "checkpoints"

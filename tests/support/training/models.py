@@ -115,6 +115,9 @@ SPECS = {
     ),
 }
 
+# Those that take numbers or images, to which noise can be added.
+DENSE = {kind: spec for kind, spec in SPECS.items() if "text" not in spec.inputs}
+
 
 def pixels(kind: str, num_rows: int = 45, dtype: torch.dtype = torch.float64) -> Data:
     """Random images of three classes, as a model of `kind` takes them; as many to validate on."""

@@ -1,6 +1,7 @@
 """A dataset of a test's own among those of the zoo."""
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from stages.features.schema import write_record
 from stages.training import recipe
 from stages.training.data import zoo_datasets as datasets
+from tests.conftest import ROOT
 from tests.stages.training.data.test_memmap import STATISTICS, write_split
 from tests.support.training.datasets import MINE, SCHEMA, Write
 
@@ -18,6 +20,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Writes the dataset `mine`, given the end of its `__getitem__`, and loads it by name."""
     zoo = tmp_path / "stages/zoo/datasets"
     zoo.mkdir(parents=True)
+    shutil.copytree(ROOT / "stages/zoo/objectives", tmp_path / "stages/zoo/objectives")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets, "DATASETS", zoo)
     prepared = tmp_path / "prepare"

@@ -31,7 +31,7 @@ from tests.stages.training.data.test_memmap import SCHEMA, STATISTICS, write_spl
 from tests.support.samples import train_params
 from tests.support.training.divided import RECIPE, SEED, Normed, fit_dataset
 from tests.support.training.divided import main as train_divided
-from tests.support.training.models import SPECS, assert_same, figures, pixels, run
+from tests.support.training.models import DENSE, SPECS, assert_same, figures, pixels, run
 from tests.support.training.together import run_together
 
 Told = tuple[list[dict[str, Any]], dict[str, Tensor]]
@@ -66,7 +66,7 @@ def test_dividing_the_weights_changes_rounding_alone(told: list[dict[str, Any]])
     first, *others = told
     params = train_params(**RECIPE, parallel="fsdp")
     twice = params.model_copy(update={"objective": ClassSpec(name="consistency")})
-    trained = [(*each, params) for each in SPECS.items()] + [("mlp", SPECS["mlp"], twice)]
+    trained = [(*each, params) for each in DENSE.items()] + [("mlp", SPECS["mlp"], twice)]
     for (kind, spec, params), (history, weights) in zip(trained, first["zoo"], strict=True):
         # With nobody to divide them with it is the plain loop.
         alone = run(make_model(spec, seed=4).double(), pixels(kind), params, seed=SEED)
