@@ -1,0 +1,41 @@
+"""Numbers embedded by the quantiles of the train rows."""
+
+import pytest
+import torch
+
+from stages.model.layers import PiecewiseLinear, find_edges
+
+
+def test_edges_are_quantiles_of_the_rows() -> None:
+    values = torch.arange(101.0)
+    assert find_edges(values, 5).tolist() == [0, 25, 50, 75, 100]
+    # Fewer values than edges: each is one, and the last is repeated.
+    few = torch.tensor([1.0, 1.0, 2.0, 5.0])
+    assert find_edges(few, 6).tolist() == [1, 2, 5, 5, 5, 5]
+
+
+def test_a_column_that_is_mostly_zero_keeps_its_other_values_apart() -> None:
+    # As capital gains are: nine rows in ten have none.
+    values = torch.cat([torch.zeros(900), torch.arange(1.0, 101.0)])
+    edges = find_edges(values, 21)
+    assert edges[0] == 0
+    assert edges[-1] == 100
+    assert len(edges.unique()) == 21
+    assert edges.diff().max() <= 8
+
+
+def test_it_begins_as_the_normal_score_of_the_rank_and_stays_within_the_train_rows() -> None:
+    torch.manual_seed(0)
+    rows = torch.cat([torch.rand(1000, 1).exp(), torch.zeros(1000, 1)], dim=1)
+    layer = PiecewiseLinear(num_columns=2, bins=32, width=3)
+    layer.fit(rows)
+    found = layer(rows).reshape(1000, 2, 3).detach()
+    ranks = (rows[:, 0].argsort().argsort() + 0.5) / 1000
+    expected = torch.special.ndtri(ranks)[:, None] * layer.slope[0] + layer.bias[0]
+    inner = (ranks > 0.05) & (ranks < 0.95)
+    torch.testing.assert_close(found[inner, 0], expected[inner].detach(), rtol=0, atol=0.06)
+    # One value in all rows says nothing, and what lies beyond the rows counts as the last of them.
+    assert found[:, 1].std(dim=0).tolist() == pytest.approx([0, 0, 0])
+    far = torch.tensor([[-1e6, 5.0], [1e6, -5.0]])
+    ends = rows[:, 0].argmin(), rows[:, 0].argmax()
+    torch.testing.assert_close(layer(far).reshape(2, 2, 3)[:, 0].detach(), found[list(ends), 0])
