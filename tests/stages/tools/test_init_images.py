@@ -93,7 +93,7 @@ def test_a_manifest_of_images_and_numbers_is_no_case_for_a_network_of_images(
     table.write_csv(tmp_path / "manifest.csv")
     found = look(tmp_path)
     assert roles(found) == {"file": "image", "age": "numeric", "label": "target"}
-    assert found["values"]["build.model"]["name"] == "mlp"
+    assert found["values"]["build.model"]["name"] == "mixed"
     assert found["values"]["prepare.image"] is None
     table.drop("age").write_csv(tmp_path / "manifest.csv")
     assert look(tmp_path)["values"]["build.model"]["name"] == "resnet"
