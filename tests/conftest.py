@@ -104,7 +104,10 @@ class Project:
         path = self.path / file
         text = path.read_text(encoding="utf-8")
         assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
-        path.write_text(text.replace(old, new), encoding="utf-8")
+        # As editors do: whoever reads meanwhile has the old text or the new one.
+        writing = path.with_name(f"{path.name}.writing")
+        writing.write_text(text.replace(old, new), encoding="utf-8")
+        writing.replace(path)
 
     def outputs(self) -> dict[str, bytes]:
         """Every output of every stage with its bytes; not what a killed DVC has left beside it."""

@@ -102,13 +102,26 @@ def declared_outs(stage: str) -> list[Path]:
 
 
 def _paths(stage: str, kind: str) -> list[Path]:
-    tree = {**read_variables(read_yaml(DVC_FILE)), **read_yaml(PARAMS)}
+    tree = {**read_variables(read_yaml(DVC_FILE)), **read_tree()}
     # A path with options (`cache: false`) is a mapping of one key.
     listed = [
         next(iter(e)) if isinstance(e, Mapping) else e for e in stage_entry(stage).get(kind, [])
     ]
     # As DVC does it; a null becomes the text None.
-    return [Path(TEMPLATE.sub(lambda m: str(get_path(tree, m[1])), path)) for path in listed]
+    try:
+        return [Path(TEMPLATE.sub(lambda m: str(get_path(tree, m[1])), path)) for path in listed]
+    except KeyError as error:
+        key = str(error.args[0])
+        message = f"the key '{key}' is missing, which dvc.yaml names a path by"
+        raise UserError(Problem(message, key=key)) from None
+
+
+def read_tree() -> Mapping[str, Any]:
+    """The content of `params.yaml`. Raises UserError when it holds no keys, or no YAML."""
+    tree = read_yaml(PARAMS)
+    if not isinstance(tree, Mapping):
+        raise UserError(f"{PARAMS} holds no keys: it is empty, or was being written just now")
+    return tree
 
 
 def read_variables(pipeline: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +135,7 @@ def read_params(stage: str) -> Params:
 
     Raises UserError when the file is no YAML or a declared key is not in it.
     """
-    tree = read_yaml(PARAMS)
+    tree = read_tree()
     cut: dict[str, Any] = {}
     missing: list[Problem] = []
     for key in declared(stage, PARAMS):
