@@ -74,7 +74,7 @@ class DropoutRng:
         return mask.to(values.dtype).div_(kept)
 
     def _draw_kept(self, values: Tensor, p: float) -> tuple[Tensor, float]:
-        """Which numbers of the whole batch are kept, and with which probability."""
+        """Draw the numbers of the whole batch that are kept, and give their probability."""
         if not values.is_cpu:
             mask = self._empty(values, *values.shape[1:])
             return mask.bernoulli_(1 - p, generator=self._generator), 1 - p

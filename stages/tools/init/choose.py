@@ -1,7 +1,7 @@
 """Rules that choose model, loss, optimizer and metrics from what the data are.
 
 Each rule is one line of `Choice`: the key, its value, and why. Figures behind them stand in
-benchmarks/RESULTS.md, 'What init writes'.
+benchmarks/RESULTS.md, 'Accuracy'.
 """
 
 import math
@@ -20,9 +20,8 @@ MIN_PATIENCE, MAX_PATIENCE, PATIENCE_STEPS = 8, 40, 400
 # Optimizer steps of a training: the epochs follow from them.
 NUM_STEPS = 6_000
 MIN_EPOCHS, MAX_EPOCHS = 8, 100
-# With texts, of which a model knows a word after a few epochs or never; and of texts alone, whose
-# model begins near its end.
-TEXT_STEPS, NGRAM_STEPS = 1_000, 250
+# Of texts alone, whose model begins near its end.
+NGRAM_STEPS = 250
 # The share of texts alone that validates.
 TEXT_VALIDATION = 0.05
 # Of images a step takes longer, and shows more of what there is to learn.

@@ -27,6 +27,7 @@ def fit_model(model: nn.Module, source: Source, words: Sequence[Sequence[str]], 
         read_words(words)
     if fit is None:
         return
+    # Fewer of large rows, such as images, so that memory holds them.
     step = -(-len(source) // min(MAX_ROWS, max(1, rows_at_once(source) * 32)))
     batch, target = source.take(torch.arange(0, len(source), step))
     with torch.random.fork_rng(devices=[]):
