@@ -56,6 +56,7 @@ def run_and_edit(project: Project, stage: str, edit: Callable[[], None], *option
     return said
 
 
+@pytest.mark.soak
 def test_a_learning_rate_that_is_edited_while_it_trains(clone: Project) -> None:
     before = (clone.path / "dvc.lock").read_bytes()
     clone.edit("params.yaml", "  epochs: 30", "  epochs: 6")

@@ -282,6 +282,7 @@ def test_where_dvc_itself_stops_the_check_says_what_to_do(
     assert clone.outputs() == before
 
 
+@pytest.mark.soak
 def test_outputs_that_were_never_committed_come_back_too(clone: Project) -> None:
     clone.edit("params.yaml", "epochs: 30", "epochs: 2")
     clone.repro("train")

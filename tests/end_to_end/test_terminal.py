@@ -48,6 +48,7 @@ def project(fresh: Callable[[str], Project]) -> Project:
     return project
 
 
+@pytest.mark.soak
 def test_a_reader_who_leaves_changes_no_exit_code(project: Project) -> None:
     for argument in ("plan", "--help"):
         assert exit_to_nobody(project.path, "reprise", argument) == 0, argument

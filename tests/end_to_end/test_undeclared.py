@@ -61,6 +61,7 @@ def test_code_elsewhere_in_the_repository_is_refused(prepared: Project) -> None:
     assert "move that code into stages/" in said
 
 
+@pytest.mark.soak
 def test_what_a_module_opens_at_its_import_counts(prepared: Project) -> None:
     table = prepared.path / "table.json"
     table.write_text("{}", encoding="utf-8")
@@ -76,6 +77,7 @@ def test_what_a_module_opens_at_its_import_counts(prepared: Project) -> None:
     assert "add '- table.json' in dvc.yaml to the 'deps:' of build" in said
 
 
+@pytest.mark.soak
 def test_a_model_that_asks_the_environment_is_refused(prepared: Project) -> None:
     said = build(prepared, "self.factor = os.environ.get('FACTOR', '1')", "import os")
     assert "'environ' reads the environment" in said

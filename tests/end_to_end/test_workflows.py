@@ -180,6 +180,7 @@ def test_the_steps_run_in_a_clean_clone(checkout: Project) -> None:
     assert checkout.run("git", "status", "--porcelain").stdout == ""
 
 
+@pytest.mark.soak
 def test_what_fails_is_told_and_the_report_is_made_all_the_same(
     origin: Project, checkout: Project
 ) -> None:

@@ -27,6 +27,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
+@pytest.mark.soak
 def test_a_suite_is_drafted_edited_and_held_against_new_rows(project: Project) -> None:
     assert "there is no suite yet" in project.run("reprise", "expect", "check", ok=False).stderr
     said = project.run("reprise", "expect", "draft", "--write", SUITE).stdout

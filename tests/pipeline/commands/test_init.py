@@ -80,6 +80,7 @@ def test_mistakes_are_told_on_one_screen(project: Project) -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.soak
 def test_a_folder_of_photographs_is_prepared_by_its_parts(project: Project) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (160, 120, 3), dtype=np.uint8)
     for part, number in (("train", 60), ("test", 12)):

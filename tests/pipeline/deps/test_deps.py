@@ -152,6 +152,7 @@ def test_a_new_model_changes_no_dependency(project: Path) -> None:
     assert out_of_date(derive()) == []
 
 
+@pytest.mark.soak
 def test_a_new_objective_changes_no_dependency_and_imports_no_other(project: Path) -> None:
     mine = project / "stages/zoo/objectives/mine.py"
     usual = (project / "stages/zoo/objectives/supervised.py").read_text(encoding="utf-8")

@@ -275,6 +275,7 @@ def test_only_what_is_of_this_run_is_judged(
     assert len(judge_run(RunResult([], states, cancelled=cancelled))) == num
 
 
+@pytest.mark.soak
 def test_a_scheduled_run_publishes_what_its_gate_refuses(
     prefect_server: str, tmp_path: Path
 ) -> None:

@@ -153,7 +153,9 @@ def test_a_preempted_stage_goes_on_and_a_slow_one_is_ended(
     assert (limit["limit"], limit["active_slots"]) == (1, 0)
 
 
-@pytest.mark.parametrize("how", ["cancel", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(
+    "how", [pytest.param("cancel", marks=pytest.mark.soak), "SIGTERM", "SIGKILL"]
+)
 def test_nothing_is_left_of_a_run_that_is_ended(
     prefect_server: str, tmp_path: Path, how: str
 ) -> None:

@@ -179,6 +179,7 @@ def test_wrong_overrides_fail_before_anything_runs(
     assert list(branches(project.path)) == ["main"]
 
 
+@pytest.mark.soak
 def test_overrides_at_a_revision_are_on_the_branch(
     example: Project, prefect_server: str, tmp_path: Path
 ) -> None:
