@@ -108,14 +108,14 @@ def _bring_in(project: Project, source: str) -> tuple[Path, str]:
         file = Path(found.origin).parent / f"data/balanced/raw/{name}.dat"
         table = pl.read_csv(file, has_header=False, infer_schema_length=None)
         table = table.with_columns(pl.selectors.string().str.strip_chars())
-        table.rename({table.columns[-1]: "target"}).write_parquet(raw / f"{name}.parquet")
-        return raw / f"{name}.parquet", "target"
+        table.rename({table.columns[-1]: "target"}).write_parquet(raw / f"{name}_table.parquet")
+        return raw / f"{name}_table.parquet", "target"
     if kind == "sklearn":
         from sklearn import datasets
 
         frame = getattr(datasets, f"load_{name}")(as_frame=True).frame
-        pl.from_pandas(frame).write_parquet(raw / f"{name}.parquet")
-        return raw / f"{name}.parquet", "target"
+        pl.from_pandas(frame).write_parquet(raw / f"{name}_table.parquet")
+        return raw / f"{name}_table.parquet", "target"
     path, target = Path(kind), name
     copy = shutil.copytree if path.is_dir() else shutil.copy2
     copy(path, raw / path.name)

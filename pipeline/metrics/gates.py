@@ -69,7 +69,7 @@ def read_gates() -> dict[str, Gate]:
         name: validate(Gate, gate, at=f"evaluate.gates.{name}")
         for name, gate in (section.get("gates") or {}).items()
     }
-    if problems := check_gates(gates, section.get("metrics") or []):
+    if problems := check_gates(gates, section.get("metrics") or [], section.get("coverage")):
         raise UserError(*problems)
     return gates
 

@@ -23,7 +23,13 @@ import polars as pl
 from stages.compare.mean_difference import MIN_REPLICAS, MeanDifference, find_mean_differences
 from stages.evaluate.measure.bootstrap import Interval, paired_differences
 from stages.evaluate.measure.metrics import compute_metrics, less_is_better
-from stages.evaluate.measure.predictions import class_names, part_weight, read_codes, read_predicted
+from stages.evaluate.measure.predictions import (
+    class_names,
+    part_weight,
+    read_codes,
+    read_predicted,
+    without_intervals,
+)
 from stages.evaluate.measure.row_weights import scale
 
 # With fewer of them shared, the two test splits are different ones.
@@ -54,7 +60,7 @@ def compare(
     three of each on, a metric has its 'change'. `renumbered`: the key is a row's number, and the
     sides number other rows.
     """
-    (before, _), (after, weights) = part_weight(before), part_weight(after)
+    (before, _), (after, weights) = (part_weight(without_intervals(t)) for t in (before, after))
     key = after.columns[0]
     counts = {"before": before.height, "after": after.height}
     if differ(before, after):

@@ -33,6 +33,7 @@ from stages.evaluate.measure.predictions import (
     part_weight,
     read_codes,
     read_predicted,
+    without_intervals,
 )
 from stages.evaluate.measure.row_weights import read_weights, take_weights
 from stages.evaluate.measure.weighted_metrics import Floats
@@ -137,7 +138,7 @@ def report_slices(files: dict[str, Any]) -> dict[str, Any]:
     name, task = files["metric"], side.schema.target.task
     parts = cut(files["columns"], side.schema, side.statistics, side.train, side.splits["test"])
     both_sides = (pl.read_parquet(files[each]["predictions"]) for each in ("before", "after"))
-    (was, _), (now, _) = map(part_weight, both_sides)
+    (was, _), (now, _) = (part_weight(without_intervals(table)) for table in both_sides)
     if differ(was, now):
         return {"metric": name, "why_not": DIFFER}
     key = now.columns[0]

@@ -4,9 +4,10 @@
 
 Reads `data/prepare/test` and `data/train`; writes `data/evaluate/metrics.json`,
 `intervals.json`, `slices.csv`, `classes.csv`, `mistakes.csv` and, of images, `mistakes.png`,
-`card.md`, `predictions.parquet` (row key, target, prediction, probabilities; the weight behind the
-target, where rows have some), plots, and of every replica `replicas/<k>.parquet`; number 0 is
-`predictions.parquet`. The train rows say where numbers are cut into slices.
+`card.md`, `predictions.parquet` (row key, target, prediction, probabilities, interval or set of
+classes; the weight behind the target, where rows have some), plots, and of every replica
+`replicas/<k>.parquet`; number 0 is `predictions.parquet`. The train rows say where numbers are cut
+into slices, those of `data/train/validation` how wide an interval is.
 """
 
 import shutil
@@ -20,6 +21,7 @@ import polars as pl
 from stages.common.files import read_json, write_json
 from stages.common.params import Params
 from stages.evaluate.measure.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
+from stages.evaluate.measure.coverage import COVERAGE, SIZE, WIDTH, measure_coverage
 from stages.evaluate.measure.metrics import check_defined, compute_metrics
 from stages.evaluate.measure.predictions import WEIGHT, Predicted, codes_of, read_predicted
 from stages.evaluate.measure.row_weights import read_weights
@@ -52,7 +54,7 @@ def evaluate(params: Params, out: Path) -> None:
     """Predict the test rows, measure, write."""
     section = params.section("evaluate", EvaluateParams)
     names = section.metrics
-    predictor = load_predictor()
+    predictor = load_predictor(coverage=section.coverage)
     schema = predictor.schema
     train, arrays = (load_arrays(Path("data/prepare") / split) for split in ("train", "test"))
     parts = list(cut(section.slices, schema, predictor.statistics, train, arrays))
@@ -60,7 +62,9 @@ def evaluate(params: Params, out: Path) -> None:
     table = predictor.decode(scores)
     target, predicted = _target(predictor, arrays), read_predicted(table)
     weights = read_weights(arrays)
-    others = [load_predictor(replica=k) for k in range(1, count_replicas())]
+    others = [
+        load_predictor(replica=k, coverage=section.coverage) for k in range(1, count_replicas())
+    ]
     tables = [table, *(other.decode(other.scores(arrays)) for other in others)]
 
     task = schema.target.task
@@ -73,7 +77,10 @@ def evaluate(params: Params, out: Path) -> None:
     slices = measure_slices(names[0], schema, parts, target, predicted, weights)
     worst = find_worst(names[0], slices)
     metrics = {name: found.value for name, found in intervals.items()}
-    write_json(out / "metrics.json", metrics | _of_worst(names[0], worst))
+    covered = {}
+    if predictor.conformal is not None:
+        covered = measure_coverage(table, target, schema.target.classes, weights)
+    write_json(out / "metrics.json", metrics | _of_worst(names[0], worst) | covered)
     write_slices(out / "slices.csv", names[0], slices)
     write_json(out / "intervals.json", _described(intervals, spreads, table.height))
     key, classes = schema.key or "row", schema.target.classes
@@ -99,6 +106,8 @@ def evaluate(params: Params, out: Path) -> None:
         read_json(TRAINED / "model.json"),
         read_json(TRAINED / "recipe.json"),
         predictor.calibration,
+        predictor.conformal,
+        covered,
         {"train": _counts(train, classes), "test": _counts(arrays, classes)},
         table.height,
         intervals,
@@ -117,7 +126,8 @@ def evaluate(params: Params, out: Path) -> None:
         rows = pl.DataFrame([*beside, *each.iter_columns()])
         rows.write_parquet(file, compression="zstd", statistics=True)
     shutil.copyfile(out / "replicas" / "0.parquet", out / "predictions.parquet")
-    shown = (f"{name} {found.value:.4f}" for name, found in intervals.items())
+    shown = [f"{name} {found.value:.4f}" for name, found in intervals.items()]
+    shown += [f"{name} {covered[name]:.4g}" for name in (COVERAGE, WIDTH, SIZE) if name in covered]
     print(f"{table.height} test rows: {', '.join(shown)}")
     if len(tables) > 1:
         moved = (f"{name} {s.mean:.4f} ± {s.deviation:.4f}" for name, s in spreads.items())

@@ -1,6 +1,6 @@
 """The section `evaluate` of `params.yaml`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Self
 
@@ -8,15 +8,30 @@ from pydantic import Field, model_validator
 
 from stages.common.config import Config
 from stages.common.errors import Problem, wrong_name
+from stages.model.conformal import Coverage
+
+# What evaluate measures beside `evaluate.metrics` where predictions have intervals or sets.
+OF_COVERAGE = ("coverage", "interval_width", "set_size")
 
 
-def check_gates(gates: Iterable[str], metrics: Sequence[str]) -> list[Problem]:
+def check_gates(
+    gates: Mapping[str, "Gate"], metrics: Sequence[str], coverage: float | None
+) -> list[Problem]:
     """The gates on metrics that are not computed, which would judge nothing."""
     problems = []
-    for name in gates:
-        if name not in metrics:
+    for name, gate in gates.items():
+        key = f"evaluate.gates.{name}"
+        if name in OF_COVERAGE and coverage is not None:
+            if gate.not_worse_by is not None:
+                message = (
+                    f"{name} is not compared between revisions: a minimum or maximum judges it"
+                )
+                problems.append(Problem(message, f"{key}.not_worse_by", str(gate.not_worse_by)))
+        elif name not in metrics:
             message = f"there is no '{name}' among evaluate.metrics for the gate to judge"
-            wrong = wrong_name(message, name, metrics, f"evaluate.gates.{name}")
+            if name in OF_COVERAGE:
+                message = f"there is no {name} to judge: evaluate.coverage is null"
+            wrong = wrong_name(message, name, metrics, key)
             problems.append(replace(wrong, value=None))
     return problems
 
@@ -49,6 +64,10 @@ class EvaluateParams(Config):
     """
     slices: list[str] | None
     """The columns by which the test rows are sliced; `[]`: by none, null: by all except images."""
+    coverage: Coverage
+    """The share of rows whose target lies in the interval around a predicted value, or in the set
+    of classes, that each prediction comes with; null: with none.
+    """
 
 
 class GatedEvaluateParams(EvaluateParams):

@@ -2,9 +2,10 @@
 
 Reads `infer.input` (null: the rows of the test split), the model of `data/train` and the schema of
 `data/prepare`; writes `data/infer/predictions.parquet`: the row key, the predicted class and the
-probability of each class, or the value; its metadata name the model. Rows that the model can't be
-given are set aside in `data/infer/rejected.csv`, with their reason. `model.onnx` and `model.pt2`
-hold the model and its preparation, `signature.json` says how to call them.
+probability of each class, or the value, with the set of classes or the interval that
+`evaluate.coverage` asks for; its metadata name the model. Rows that the model can't be given are
+set aside in `data/infer/rejected.csv`, with their reason. `model.onnx` and `model.pt2` hold the
+model and its preparation, `signature.json` says how to call them.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from stages.infer.export.verify import verify, verify_program
 from stages.infer.params import Export, InferParams
 from stages.infer.rejected import encode_whole
 from stages.infer.write import describe, write_predictions
+from stages.model.conformal import CoverageParams
 from stages.model.predictor import Predictor, load_predictor
 from stages.runtime.stage import run_stage
 
@@ -32,7 +34,8 @@ def infer(params: Params, out: Path) -> None:
     """Read, predict, write, chunk by chunk."""
     section = params.section("infer", InferParams)
     source = TEST_ROWS if section.input is None else Path(section.input)
-    predictor = load_predictor()
+    coverage = params.section("evaluate", CoverageParams).coverage
+    predictor = load_predictor(coverage=coverage)
     target, rejected = out / "predictions.parquet", out / "rejected.csv"
     summary = write_predictions(source, target, rejected, predictor, INPUT)
     for note in summary.notes:

@@ -21,6 +21,7 @@ from stages.model.calibration import (
     read_calibration,
     to_probabilities,
 )
+from stages.model.conformal import Conformal, read_conformal
 from stages.model.model import load_model
 from stages.model.onednn import OneDnnLinear
 from stages.tensors.batch import take, to_batch
@@ -43,6 +44,8 @@ class Predictor:
     # The MD5 of the weights, as `dvc.lock` names them.
     model_md5: str = ""
     calibration: Calibration = UNCALIBRATED
+    # Makes of each prediction an interval or a set of classes; None: there is none.
+    conformal: Conformal | None = None
 
     @torch.inference_mode()
     def scores(self, arrays: dict[str, Array]) -> npt.NDArray[np.float64]:
@@ -54,19 +57,28 @@ class Predictor:
         return np.concatenate(parts)
 
     def decode(self, scores: npt.NDArray[np.float64]) -> pl.DataFrame:
-        """`prediction`, and for classes `probability_<class>` each, a row for each of `scores`."""
+        """`prediction`, and for classes `probability_<class>` each, a row for each of `scores`.
+
+        With `conformal` then `low` and `high`, or for classes `in_set_<class>` each.
+        """
         target = self.schema.target
         if target.classes is None:
             moments = self.statistics.target
             assert moments is not None
             values = scores[:, 0] * moments.deviation + moments.mean
-            return pl.DataFrame({"prediction": values})
+            ends = () if self.conformal is None else self.conformal.interval(values)
+            return pl.DataFrame(
+                {"prediction": values, **dict(zip(("low", "high"), ends, strict=False))}
+            )
         probabilities = to_probabilities(scores, self.calibration.temperature)
         codes = predict_codes(probabilities, self.calibration.threshold)
         names = pl.Series("prediction", target.classes)
-        columns = {
+        columns: dict[str, Array] = {
             f"probability_{name}": probabilities[:, i] for i, name in enumerate(target.classes)
         }
+        if self.conformal is not None:
+            inside = self.conformal.contains(probabilities, self.calibration.threshold)
+            columns |= {f"in_set_{name}": inside[:, i] for i, name in enumerate(target.classes)}
         return pl.DataFrame({"prediction": names[codes], **columns})
 
     def predict(self, table: pl.DataFrame, key: str = "infer.input") -> pl.DataFrame:
@@ -82,20 +94,30 @@ class Predictor:
         return self.decode(self.scores(arrays)).insert_column(0, keys)
 
 
-def load_predictor(data: Path | str = "data", replica: int = 0) -> Predictor:
+def load_predictor(
+    data: Path | str = "data", replica: int = 0, coverage: float | None = None
+) -> Predictor:
     """The trained model in `data/train` with the schema and statistics in `data/prepare`.
 
-    Replica 0 is the one that is served; the others lie in `data/train/replicas`.
+    Replica 0 is the one that is served; the others lie in `data/train/replicas`. With `coverage`
+    each prediction has an interval that holds the target of this share of rows, or a set of
+    classes. Raises UserError where the validation rows are too few for it.
     """
     prepared = Path(data) / "prepare"
     trained = Path(data) / "train"
     trained /= f"replicas/{replica}" if replica else ""
+    statistics, calibration = read_statistics(prepared), read_calibration(trained)
+    conformal = None
+    if coverage is not None:
+        deviation = None if statistics.target is None else statistics.target.deviation
+        conformal = read_conformal(trained / "validation", coverage, calibration, deviation)
     return Predictor(
         load_model(trained),
         read_schema(prepared),
-        read_statistics(prepared),
+        statistics,
         md5(trained / "model.safetensors"),
-        read_calibration(trained),
+        calibration,
+        conformal,
     )
 
 

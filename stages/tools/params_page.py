@@ -16,42 +16,11 @@ from pydantic import BaseModel
 from stages.common.config import MAX_COUNT, Config
 from stages.common.params import DVC_FILE
 from stages.common.yamlfile import read_yaml
+from stages.tools.params_links import MORE
 
 PAGE = Path("docs/params.md")
 LISTED = {"loss": "Losses", "optimizer": "Optimizers", "schedule": "Schedules"}
 STAGES = ("prepare", "build", "tune", "train", "evaluate", "infer")
-# Where a key is explained at length.
-MORE = {
-    "prepare.source": "../data/README.md",
-    "prepare.columns": "columns.md",
-    "prepare.weight": "training.md#row-weights",
-    "prepare.duplicates": "columns.md#equal-rows",
-    "prepare.expectations": "../data/README.md#what-is-expected-of-a-table",
-    "build.model": "own_code.md#a-model",
-    "build.pretrained": "own_code.md#pretrained-weights",
-    "train.micro_batch_size": "training.md#steps",
-    "train.dataset": "training.md#a-dataset-of-my-own",
-    "train.augment": "training.md#rows-that-are-varied",
-    "train.loss": "training.md#loss-optimizer-schedule",
-    "train.objective": "training.md#an-objective-of-my-own",
-    "train.class_weights": "training.md#class-weights",
-    "train.optimizer": "training.md#loss-optimizer-schedule",
-    "train.groups": "training.md#groups-of-weights",
-    "train.schedule": "training.md#loss-optimizer-schedule",
-    "train.clip_norm": "training.md#steps",
-    "train.ema": "training.md#averages-of-the-weights",
-    "train.swa": "training.md#averages-of-the-weights",
-    "train.precision": "training.md#precision-compiled-code-layout",
-    "train.compile": "training.md#precision-compiled-code-layout",
-    "train.channels_last": "training.md#precision-compiled-code-layout",
-    "train.parallel": "scale.md#a-model-that-one-device-does-not-hold",
-    "train.calibration": "training.md#calibration",
-    "train.replicas": "outputs.md#seeds",
-    "evaluate.slices": "outputs.md#slices-classes-mistakes",
-    "evaluate.gates": "review.md#gates",
-    "infer.input": "predict.md#the-stage-infer",
-    "infer.export": "predict.md#onnx",
-}
 HEAD = """<!-- Written by `reprise schema`: edit the docstrings of the sections, not this page. -->
 
 # params.yaml, key by key

@@ -11,10 +11,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from stages.common.config import get_path, validate
 from stages.common.errors import Problem, UserError, format_problem
+from stages.common.params import read_tree
 from stages.common.user_code import own_errors
 from stages.formats.suffixes import WRITTEN
 from stages.infer.write import PredictionSummary, describe, write_predictions
+from stages.model.conformal import KEY, CoverageParams
 from stages.model.predictor import Predictor, load_predictor
 
 
@@ -72,9 +75,14 @@ def predict(source: Path, target: Path | None, *, explained: bool = False) -> No
 
 
 def find_predictor() -> Predictor:
-    """The trained model of `data/`. Raises UserError when nothing is trained here."""
+    """The trained model of `data/`, with the intervals that `params.yaml` asks for.
+
+    Raises UserError when nothing is trained here.
+    """
+    section = {"coverage": get_path(read_tree(), KEY)}
+    coverage = validate(CoverageParams, section, at="evaluate").coverage
     try:
-        return load_predictor()
+        return load_predictor(coverage=coverage)
     except FileNotFoundError as error:
         message = (
             f"there is no {error.filename}: 'dvc repro' trains a model, 'dvc pull' fetches one"

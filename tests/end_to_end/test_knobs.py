@@ -16,6 +16,10 @@ EDITS = {
         ["evaluate"],
     ),
     "evaluate.slices": (("params.yaml", "slices:", "slices: []"), ["evaluate"]),
+    "evaluate.coverage": (
+        ("params.yaml", "coverage: 0.9", "coverage: 0.8"),
+        ["evaluate", "infer"],
+    ),
     "evaluate.gates": (("params.yaml", "minimum: 0.95", "minimum: 0.9"), []),
     "seed": (("params.yaml", "\nseed: 0 ", "\nseed: 1 "), ALL[1:]),
     "train.epochs": (("params.yaml", "epochs: 30", "epochs: 2"), AFTER_TRAIN),

@@ -59,7 +59,8 @@ def assert_used_alone(script: str, folder: Path, towns: Callable[[str | None], A
         env={**project_environment(), "PYTHONPATH": ""},
     )
     assert done.returncode == 0, done.stderr
-    names, chances = json.loads(done.stdout)
-    expected = load_predictor(data).predict(table)
+    names, chances, sets = json.loads(done.stdout)
+    expected = load_predictor(data, coverage=0.9).predict(table)
     assert names == expected["prediction"].to_list()
-    np.testing.assert_allclose(chances, expected[:, 2:].to_numpy(), atol=1e-6)
+    np.testing.assert_allclose(chances, expected[:, 2:4].to_numpy(), atol=1e-6)
+    assert sets == expected[:, 4:].to_numpy().tolist()

@@ -1,7 +1,7 @@
 """Rows by column name to the inputs of the bundle, and its outputs to predictions by row."""
 
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from operator import itemgetter
 from typing import Any
 
@@ -149,12 +149,20 @@ def _find_in_row(index: int, row: Row, inputs: list[Input]) -> Iterator[Detail]:
 
 
 def decode(signature: Signature, outputs: list[npt.NDArray[Any]], rows: list[Row]) -> list[Row]:
-    """A prediction for each row: its key if there is one, the prediction, the probabilities."""
+    """A prediction for each row: its key if there is one, the prediction, the probabilities.
+
+    With the interval or the set of classes where the model has one.
+    """
     found: list[Row] = [{"prediction": value} for value in outputs[0].tolist()]
-    if signature.classes is not None:
-        names = signature.class_names
-        for answer, probabilities in zip(found, outputs[1].tolist(), strict=True):
-            answer["probabilities"] = dict(zip(names, probabilities, strict=True))
+    names = signature.class_names
+    for output, values in zip(signature.outputs[1:], outputs[1:], strict=True):
+        for answer, value in zip(found, values.tolist(), strict=True):
+            if output.name == "probabilities":
+                answer[output.name] = dict(zip(names, value, strict=True))
+            elif output.name == "in_set":
+                answer["set"] = list(compress(signature.classes or (), value))
+            else:
+                answer[output.name] = value
     key = signature.key
     if key is None:
         return found

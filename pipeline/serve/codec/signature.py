@@ -90,9 +90,10 @@ class Signature(_Part):
         for names in ([each.name for each in self.inputs], [each.column for each in self.inputs]):
             if len(set(names)) < len(names):
                 raise ValueError("two inputs have one name")
-        num = 1 if self.classes is None else 2
-        if len(self.outputs) != num:
-            raise ValueError(f"a {self.task} has {num} outputs")
+        known = ("prediction",) if self.classes is None else ("prediction", "probabilities")
+        of_sets = ("low", "high") if self.classes is None else ("in_set",)
+        if tuple(each.name for each in self.outputs) not in (known, known + of_sets):
+            raise ValueError(f"the outputs of a {self.task} have other names")
         return self
 
     @cached_property

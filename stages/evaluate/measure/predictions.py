@@ -13,6 +13,7 @@ import polars as pl
 from stages.model.calibration import predict_codes
 
 PROBABILITY = "probability_"
+IN_SET = "in_set_"
 # The column of the weights of rows, where they have some: the third, behind key and target.
 WEIGHT = "weight"
 
@@ -77,6 +78,13 @@ def part_weight(table: pl.DataFrame) -> tuple[pl.DataFrame, npt.NDArray[np.float
     if table.columns[2:3] != [WEIGHT]:
         return table, None
     return table.drop(WEIGHT), table[WEIGHT].cast(pl.Float64).to_numpy()
+
+
+def without_intervals(table: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `predictions.parquet` without interval or set, which only some revisions have."""
+    ends = ("low", "high") if not class_names(table) else ()
+    dropped = [name for name in table.columns[2:] if name in ends or name.startswith(IN_SET)]
+    return table.drop(dropped)
 
 
 def class_names(table: pl.DataFrame) -> list[str]:

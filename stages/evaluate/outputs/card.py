@@ -20,6 +20,7 @@ from stages.evaluate.outputs.seeds import Spread
 from stages.evaluate.outputs.slices import Slice, worst_first
 from stages.features.schema import Schema
 from stages.model.calibration import Calibration
+from stages.model.conformal import Conformal
 
 TEMPLATE = Path(__file__).with_suffix(".md")
 MAX_CLASSES = 20
@@ -31,7 +32,8 @@ class Facts:
     """The content of the card.
 
     `model` and `recipe` are the contents of `model.json` and `recipe.json`, `counts` the rows of
-    each class by split ('train', 'test'), `num_test` the test rows, `spreads` the metrics of all
+    each class by split ('train', 'test'), `covered` what `measure_coverage` found with
+    `conformal`, `num_test` the test rows, `spreads` the metrics of all
     replicas, `slices` those by the first of `intervals`, `lineage` the files that are named by
     hash.
     """
@@ -40,6 +42,8 @@ class Facts:
     model: Mapping[str, Any]
     recipe: Mapping[str, Any]
     calibration: Calibration
+    conformal: Conformal | None
+    covered: Mapping[str, float]
     counts: Mapping[str, Sequence[int]]
     num_test: int
     intervals: Mapping[str, Interval]
@@ -78,6 +82,7 @@ def write_card(path: Path, facts: Facts) -> None:
             ("metric", "value", "low", "high"),
             [(name, *_numbers(interval)) for name, interval in intervals.items()],
         ),
+        coverage=_coverage(facts),
         seeds=_seeds(facts.spreads),
         slices=_slices(next(iter(intervals)), facts.slices),
         limits="\n".join(f"- {limit}" for limit in limits),
@@ -126,6 +131,25 @@ def _training(facts: Facts) -> Iterator[str]:
         metric = facts.recipe["train"]["calibration"]["threshold"]
         yield f"{code(classes[1])} is predicted where its probability is above"
         yield f"{calibration.threshold:.4g}, which has the best {metric} on the validation rows."
+
+
+def _coverage(facts: Facts) -> str:
+    """The interval of a prediction, and the share of test rows whose target lies in it."""
+    conformal, found = facts.conformal, facts.covered
+    if conformal is None:
+        return ""
+    share, low, high = (found[f"coverage{end}"] for end in ("", "_low", "_high"))
+    tested = f"of the test rows {share:.1%} (at 95 %: {low:.1%} to {high:.1%}) lie in it"
+    if facts.schema.target.classes is None:
+        return (
+            f"Each value comes with an interval, ± {_number(conformal.bound)}, that is to hold the "
+            f"target of {conformal.coverage:.4g} of the rows; {tested}."
+        )
+    return (
+        f"Each class comes with a set of classes, those of a probability of "
+        f"{conformal.bound:.4g} or more, that is to hold the target of {conformal.coverage:.4g} "
+        f"of the rows; {tested}. It has {found['set_size']:.3g} classes on average."
+    )
 
 
 def _flat(path: str, value: object) -> Iterator[tuple[str, str]]:

@@ -184,6 +184,11 @@ def _add_outputs(graph: GraphBuilder, predictor: Predictor, scores: str) -> Iter
         mean = graph.constant(np.array(moments.mean), "/target/mean")
         graph.node("Add", [wide, mean], "prediction")
         yield helper.make_tensor_value_info("prediction", TensorProto.DOUBLE, ["rows"])
+        if predictor.conformal is not None:
+            half = graph.constant(np.array(predictor.conformal.bound), "/interval/half")
+            for operator, end in (("Sub", "low"), ("Add", "high")):
+                graph.node(operator, ["prediction", half], end)
+                yield helper.make_tensor_value_info(end, TensorProto.DOUBLE, ["rows"])
         return
     if predictor.calibration.temperature != 1:
         divisor = graph.constant(np.array(predictor.calibration.temperature), "/temperature")
@@ -194,4 +199,20 @@ def _add_outputs(graph: GraphBuilder, predictor: Predictor, scores: str) -> Iter
     graph.node("Gather", [graph.constant(names, "/classes"), code], "prediction")
     kind = helper.np_dtype_to_tensor_dtype(names.dtype)
     yield helper.make_tensor_value_info("prediction", kind, ["rows"])
-    yield helper.make_tensor_value_info("probabilities", TensorProto.DOUBLE, ["rows", len(classes)])
+    shape = ["rows", len(classes)]
+    yield helper.make_tensor_value_info("probabilities", TensorProto.DOUBLE, shape)
+    if predictor.conformal is not None:
+        _add_set(graph, predictor.conformal.bound, code, len(classes))
+        yield helper.make_tensor_value_info("in_set", TensorProto.BOOL, shape)
+
+
+def _add_set(graph: GraphBuilder, least: float, code: str, num_classes: int) -> None:
+    """The sets of `Conformal.contains`: (rows, classes) truths."""
+    bound = graph.constant(np.array(least), "/set/least")
+    below = graph.node("Less", ["probabilities", bound], "/set/below")
+    inside = graph.node("Not", [below], "/set/likely")
+    numbers = graph.constant(np.arange(num_classes), "/set/classes")
+    axis = graph.constant(np.array([1]), "/set/axis")
+    column = graph.node("Unsqueeze", [code, axis], "/set/code")
+    predicted = graph.node("Equal", [column, numbers], "/set/predicted")
+    graph.node("Or", [inside, predicted], "in_set")

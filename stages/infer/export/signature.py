@@ -1,6 +1,8 @@
 """The inputs and outputs of `model.onnx`, for `signature.json`."""
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from stages.features.kind import kind_of
@@ -16,8 +18,9 @@ def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
     `name` is what the graph calls a column. Booleans are 0 and 1. Images hold raw numbers, as in
     the table that was trained on. `missing_words` stand for gaps, `decimal` and `thousands` are the
     signs in texts of numbers: who asks the graph itself makes gaps and numbers of them. `mean` and
-    `deviation` are those of training. `onnx_md5` is the hash of `bundle`, the bytes of model.onnx:
-    who finds the two files knows whether they belong together.
+    `deviation` are those of training. `conformal` has the share of rows whose target the interval
+    or the set holds, and by what it is made. `onnx_md5` is the hash of `bundle`, the bytes of
+    model.onnx: who finds the two files knows whether they belong together.
     """
     schema, classes = predictor.schema, predictor.schema.target.classes
     names = input_names(schema)
@@ -29,8 +32,9 @@ def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
         "key": schema.key,
         "classes": classes,
         "calibration": None if classes is None else predictor.calibration.model_dump(),
+        "conformal": None if predictor.conformal is None else asdict(predictor.conformal),
         "inputs": [describe_input(f, names[f.name], predictor.statistics) for f in schema.features],
-        "outputs": _outputs(classes),
+        "outputs": list(describe_outputs(classes, has_sets=predictor.conformal is not None)),
     }
 
 
@@ -49,12 +53,15 @@ def describe_input(feature: Feature, name: str, statistics: Statistics) -> dict[
     }
 
 
-def _outputs(classes: list[Class] | None) -> list[dict[str, Any]]:
+def describe_outputs(classes: list[Class] | None, *, has_sets: bool) -> Iterator[dict[str, Any]]:
+    """Yield the outputs, with the interval or the set last."""
     if classes is None:
-        return [{"name": "prediction", "type": "float64", "shape": ["rows"]}]
-    first = classes[0]
-    kind = {bool: "bool", int: "int64", str: "string"}[type(first)]
-    return [
-        {"name": "prediction", "type": kind, "shape": ["rows"]},
-        {"name": "probabilities", "type": "float64", "shape": ["rows", len(classes)]},
-    ]
+        for name in ("prediction", *(("low", "high") if has_sets else ())):
+            yield {"name": name, "type": "float64", "shape": ["rows"]}
+        return
+    kind = {bool: "bool", int: "int64", str: "string"}[type(classes[0])]
+    shape = ["rows", len(classes)]
+    yield {"name": "prediction", "type": kind, "shape": ["rows"]}
+    yield {"name": "probabilities", "type": "float64", "shape": shape}
+    if has_sets:
+        yield {"name": "in_set", "type": "bool", "shape": shape}

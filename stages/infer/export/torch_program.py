@@ -8,8 +8,9 @@ It takes a dict of one tensor a kind of column, rows first, with the columns sid
 with NaN for a gap, `image` float32 as its layout has it. Tensors hold no text: `categorical` is
 int64 codes, 1 for the first of `categories` there and 0 for any other value; `text` is int64 codes
 of words, one column behind the other, 2 for the first of `words`, 1 for any other and 0 for none.
-It gives the value, or the number of the class and the probability of each. The bytes follow from
-the model alone: no path, no time.
+It gives the value, or the number of the class and the probability of each, and where
+`evaluate.coverage` asks for it the ends of the interval, or which classes are in the set. The bytes
+follow from the model alone: no path, no time.
 
 No name of a column is in it. torch.export writes the keys of a dict into code that it runs when
 the program is made and whenever it is loaded, so a column's name could be code. One tensor for each
@@ -27,7 +28,7 @@ from stages.common.errors import Problem, UserError
 from stages.features.kind import kind_of
 from stages.features.numbers import row_shape
 from stages.features.schema import KINDS, WORDS, FeatureKind, Schema
-from stages.infer.export.onnx_graph import OUTPUTS
+from stages.infer.export.signature import describe_outputs
 from stages.model.predictor import Predictor
 from stages.tensors.batch import finish
 
@@ -79,9 +80,13 @@ def program_signature(predictor: Predictor) -> dict[str, Any]:
 
     What a gap is stands with the columns.
     """
-    schema, classes = predictor.schema, predictor.schema.target.classes
-    output, width = ("float64", []) if classes is None else ("int64", [["rows", len(classes)]])
-    shapes = [["rows"], *width]
+    schema = predictor.schema
+    outputs = list(
+        describe_outputs(schema.target.classes, has_sets=predictor.conformal is not None)
+    )
+    if schema.target.classes is not None:
+        # Tensors hold no text: the number of the class.
+        outputs[0] |= {"type": "int64"}
     return {
         "inputs": [
             {
@@ -92,10 +97,7 @@ def program_signature(predictor: Predictor) -> dict[str, Any]:
             }
             for kind in _kinds(schema)
         ],
-        "outputs": [
-            {"name": name, "type": each, "shape": shape}
-            for name, each, shape in zip(OUTPUTS, (output, "float64"), shapes, strict=False)
-        ],
+        "outputs": outputs,
     }
 
 
@@ -122,7 +124,7 @@ class _WithPreparation(nn.Module):
         super().__init__()
         self.model = predictor.model
         self.schema, self.statistics = predictor.schema, predictor.statistics
-        self.calibration = predictor.calibration
+        self.calibration, self.conformal = predictor.calibration, predictor.conformal
         self.kinds = {kind: kind_of(kind) for kind in KINDS}
         for kind, functions in self.kinds.items():
             constants = functions.constants(self.schema.of_kind(kind), self.statistics)
@@ -136,12 +138,24 @@ class _WithPreparation(nn.Module):
         scores = self.model(batch).double()
         moments = self.statistics.target
         if moments is not None:
-            return (scores[:, 0] * moments.deviation + moments.mean,)
+            values = scores[:, 0] * moments.deviation + moments.mean
+            if self.conformal is None:
+                return (values,)
+            return values, values - self.conformal.bound, values + self.conformal.bound
         probabilities = (scores / self.calibration.temperature).softmax(dim=1)
         threshold = self.calibration.threshold
         if threshold is None:
-            return probabilities.argmax(dim=1), probabilities
-        return (probabilities[:, 1] > threshold).long(), probabilities
+            codes = probabilities.argmax(dim=1)
+        else:
+            codes = (probabilities[:, 1] > threshold).long()
+        if self.conformal is None:
+            return codes, probabilities
+        numbers = torch.arange(probabilities.shape[1])
+        return (
+            codes,
+            probabilities,
+            (probabilities >= self.conformal.bound) | (codes[:, None] == numbers),
+        )
 
     def _of_kind(self, kind: FeatureKind, columns: dict[str, Tensor]) -> Tensor:
         features = self.schema.of_kind(kind)

@@ -17,7 +17,7 @@ from stages.infer.rejected import furthest_columns
 from stages.model.calibration import margins
 from stages.model.predictor import Predictor
 
-# The prediction of each row, and for classes their probabilities.
+# The prediction of each row, for classes their probabilities, then the interval or set, if any.
 Answer = Sequence[npt.NDArray[np.generic]]
 Floats = npt.NDArray[np.float64]
 
@@ -56,7 +56,7 @@ def verify_program(content: bytes, predictor: Predictor, table: pl.DataFrame, ke
         with torch.inference_mode():
             prediction, *others = program(tensors_of(rows, schema, key))
         found = [prediction.numpy(), *(other.numpy() for other in others)]
-        return found if classes is None else [np.array(classes)[found[0]], found[1]]
+        return found if classes is None else [np.array(classes)[found[0]], *found[1:]]
 
     return _largest("as a program", ask, predictor, table, key)
 
@@ -135,13 +135,19 @@ def _differences(found: Answer, expected: pl.DataFrame, predictor: Predictor) ->
     """The distance of each row's answer from the model's (rows,); 1 where it is another class."""
     if predictor.schema.target.classes is None:
         assert predictor.statistics.target is not None
-        difference = np.abs(found[0] - expected["prediction"].to_numpy())
+        wanted = [expected[name].to_numpy() for name in expected.columns]
+        difference = np.abs(np.stack(found) - np.stack(wanted)).max(axis=0)
         return np.asarray(difference / predictor.statistics.target.deviation)
-    probabilities = expected.drop("prediction").to_numpy()
+    probabilities = expected.select(pl.selectors.starts_with("probability_")).to_numpy()
     difference = np.abs(found[1] - probabilities).max(axis=1)
     sure = margins(probabilities, predictor.calibration.threshold) > MAX_DIFFERENCE
-    other = found[0] != np.array(expected["prediction"].to_list())
-    return np.where(sure & other, 1.0, difference)
+    other = sure & (found[0] != np.array(expected["prediction"].to_list()))
+    if predictor.conformal is not None:
+        sets = expected.select(pl.selectors.starts_with("in_set_")).to_numpy()
+        near = np.abs(probabilities - predictor.conformal.bound) <= MAX_DIFFERENCE
+        # The predicted class is in the set whatever its probability.
+        other |= sure & ((found[2] != sets) & ~near).any(axis=1)
+    return np.where(other, 1.0, difference)
 
 
 def feeds(table: pl.DataFrame, schema: Schema, key: str) -> dict[str, npt.NDArray[np.generic]]:

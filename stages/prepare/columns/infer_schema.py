@@ -86,10 +86,8 @@ def check_names(columns: Sequence[str], params: PrepareParams) -> None:
         if name not in columns:
             message = f"{params.source} has no column '{name}'"
             problems.append(wrong_name(message, name, columns, key))
-    taken = (
-        ("prediction", "target") if params.weight is None else ("prediction", "target", "weight")
-    )
-    if params.key in taken or str(params.key).startswith("probability_"):
+    taken = ("prediction", "target", "low", "high", *([] if params.weight is None else ["weight"]))
+    if params.key in taken or str(params.key).startswith(("probability_", "in_set_")):
         message = f"a column '{params.key}' stands beside the key in predictions.parquet"
         message += ": rename the key in the file, or leave it out (null)"
         problems.append(Problem(message, key="prepare.key", value=params.key))

@@ -33,6 +33,8 @@ COLOURS = 3
 # overlook it.
 RARE_SHARE, RARE_PART = 0.1, 0.5
 NUM_CLASSES_SHOWN = 50
+# Intervals and sets of nine cases in ten take nine validation rows; a split may have a few less.
+FEWEST_JUDGED = 12
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ def choose(facts: Facts) -> Iterator[Choice]:
         yield from _for_tables(facts, batch_size)
     yield Choice("train.batch_size", batch_size, f"{facts.num_train:,} train rows")
     yield _stopping(facts, batch_size)
+    if _num_judged(facts) < FEWEST_JUDGED:
+        why = "the validation rows are too few to say how sure a prediction is"
+        yield Choice("evaluate.coverage", None, why)
     yield from _for_amounts() if schema.target.task == "regression" else _for_classes(facts)
 
 
@@ -137,6 +142,18 @@ def _folds(facts: Facts) -> int | None:
     if facts.schema.ordered or facts.num_train > MANY_ROWS:
         return None
     return SMALL_FOLDS if facts.num_train <= SMALL_ROWS else FOLDS
+
+
+def _num_judged(facts: Facts) -> float:
+    """The validation rows, about; with folds, all rows are."""
+    if _is_table(facts.schema) and _folds(facts):
+        return facts.num_train
+    share = TEXT_VALIDATION if texts_alone(facts.schema) else 0.15
+    return facts.num_train * share / (0.8 - share)
+
+
+def _is_table(schema: Schema) -> bool:
+    return not texts_alone(schema) and not schema.of_kind("image")
 
 
 def _for_mixed(facts: Facts, batch_size: int) -> Iterator[Choice]:

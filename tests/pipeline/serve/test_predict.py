@@ -20,7 +20,7 @@ from tests.support.serving import ROWS, Sleepy, ask, client, tensors, with_sessi
 
 
 def test_rows_by_name_give_what_the_batch_gives(project: Project, service: Service) -> None:
-    expected = load_predictor(project.path / "data").predict(TABLE)
+    expected = load_predictor(project.path / "data", coverage=0.9).predict(TABLE)
     found = ask(service, "POST", "/predict", {"rows": ROWS}).json()
     assert found["model"] == service.bundle.version
     assert [each["id"] for each in found["predictions"]] == expected["id"].to_list()
@@ -28,10 +28,13 @@ def test_rows_by_name_give_what_the_batch_gives(project: Project, service: Servi
     for name in ("ill", "well"):
         probabilities = [each["probabilities"][name] for each in found["predictions"]]
         np.testing.assert_allclose(probabilities, expected[f"probability_{name}"], atol=1e-6)
+    sets = [each["set"] for each in found["predictions"]]
+    inside = {name: expected[f"in_set_{name}"].to_list() for name in ("ill", "well")}
+    assert sets == [[name for name in inside if inside[name][i]] for i in range(len(sets))]
     # The key may be left out, and other columns may be there.
     nameless = {key: value for key, value in ROWS[0].items() if key != "id"} | {"note": "new"}
     (answer,) = ask(service, "POST", "/predict", {"rows": [nameless]}).json()["predictions"]
-    assert list(answer) == ["prediction", "probabilities"]
+    assert list(answer) == ["prediction", "probabilities", "set"]
 
 
 def test_a_wrong_row_names_row_column_and_what_is_allowed(service: Service) -> None:

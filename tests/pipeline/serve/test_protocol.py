@@ -40,7 +40,9 @@ def test_the_protocol_infers_what_the_rows_give(service: Service) -> None:
     for path in ("/v2/models/reprise/infer", f"{version}/infer"):
         found = ask(service, "POST", path, body).json()
         assert (found["id"], found["model_version"]) == ("7", service.bundle.version)
-        names, probabilities = found["outputs"]
+        names, probabilities, sets = found["outputs"]
+        in_set = [name in row["set"] for row in rows for name in row["probabilities"]]
+        assert (sets["datatype"], sets["data"]) == ("BOOL", in_set)
         assert (names["datatype"], names["shape"]) == ("BYTES", [len(ROWS)])
         assert names["data"] == [row["prediction"] for row in rows]
         expected = [chance for row in rows for chance in row["probabilities"].values()]

@@ -76,7 +76,8 @@ def test_a_new_model_is_taken_whole_and_a_broken_one_is_told_of(
     (answer,) = ask(
         service, "POST", "/predict", {"rows": [{"town": "Oslo", "smoker": None}]}
     ).json()["predictions"]
-    assert list(answer) == ["prediction"]
+    assert list(answer) == ["prediction", "low", "high"]
+    assert answer["low"] < answer["prediction"] < answer["high"]
 
 
 def test_a_pipe_in_the_models_place_is_told_of_and_ends_no_reload(

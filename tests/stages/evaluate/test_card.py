@@ -48,6 +48,8 @@ def facts(made_from: Path, target: Target, metric: str) -> Facts:
         model={"name": "mlp", "arguments": {"width": 8}},
         recipe=RECIPE,
         calibration=UNCALIBRATED,
+        conformal=None,
+        covered={},
         counts={"train": [11_500, 500], "test": [2990, 10]} if target.classes else {},
         num_test=3000,
         intervals={metric: Interval(0.8, 0.75, 0.85), "max_error": Interval(3.5)},

@@ -31,6 +31,9 @@ LEARNING = {
 }
 
 
+OF_SETS = ("coverage", "coverage_low", "coverage_high", "set_size")
+
+
 @pytest.fixture(scope="module")
 def classified(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return evaluated(tmp_path_factory.mktemp("classified") / "project", mixed_table(), LEARNING)
@@ -45,6 +48,8 @@ def test_predictions_are_those_of_the_test_rows(classified: Project) -> None:
         "prediction",
         "probability_ill",
         "probability_well",
+        "in_set_ill",
+        "in_set_well",
     ]
     assert predictions["id"].to_list() == keys.tolist()
     actual = predictions.select("id").join(mixed_table(), on="id", maintain_order="left")
@@ -59,7 +64,13 @@ def test_metrics_are_those_of_the_predictions(classified: Project) -> None:
     probabilities = predictions.select("probability_ill", "probability_well").to_numpy()
     target = (predictions["target"] == "well").to_numpy().astype(np.int64)
     metrics = read_json(classified.path / "data/evaluate/metrics.json")
-    assert list(metrics) == list(CLASSIFICATION)
+    assert list(metrics) == [*CLASSIFICATION, *OF_SETS]
+    in_sets = predictions.select("in_set_ill", "in_set_well").to_numpy()
+    by_hand = in_sets[np.arange(len(target)), target].mean()
+    assert metrics["coverage"] == pytest.approx(by_hand, rel=1e-6)
+    assert metrics["coverage_low"] < metrics["coverage"] <= metrics["coverage_high"]
+    assert metrics["set_size"] == pytest.approx(in_sets.sum(axis=1).mean(), rel=1e-6)
+    metrics = {name: value for name, value in metrics.items() if name not in OF_SETS}
     assert metrics == pytest.approx(classification_by_hand(target, probabilities), rel=1e-6)
     found = read_json(classified.path / "data/evaluate/intervals.json")
     assert (found["level"], found["rows"]) == (0.95, len(target))
@@ -82,7 +93,8 @@ def test_a_value_is_measured_in_the_targets_units(tmp_path: Path) -> None:
         },
     )
     predictions = pl.read_parquet(project.path / "data/evaluate/predictions.parquet")
-    assert predictions.columns == ["id", "target", "prediction"]
+    assert predictions.columns == ["id", "target", "prediction", "low", "high"]
+    inside = predictions["target"].is_between(predictions["low"], predictions["high"])
     actual = predictions.select("id").join(table, on="id", maintain_order="left")["y"].to_numpy()
     # Through a standardised float32 and back.
     np.testing.assert_allclose(predictions["target"], actual, rtol=1e-5)
@@ -90,7 +102,10 @@ def test_a_value_is_measured_in_the_targets_units(tmp_path: Path) -> None:
     by_hand = regression_by_hand(
         predictions["target"].to_numpy(), predictions["prediction"].to_numpy()
     )
-    assert metrics == pytest.approx(by_hand, rel=1e-6)
+    assert metrics.pop("coverage") == pytest.approx(inside.mean(), rel=1e-6)
+    width = metrics.pop("interval_width")
+    np.testing.assert_allclose(predictions["high"] - predictions["low"], width, rtol=1e-6)
+    assert {name: metrics[name] for name in REGRESSION} == pytest.approx(by_hand, rel=1e-6)
     assert metrics["r2"] > 0.9
     assert read_csv(project.path / "data/evaluate/plots/residuals.csv")
 

@@ -169,6 +169,7 @@ def test_a_test_split_of_one_row_has_no_r2(tmp_path: Path) -> None:
         "prepare.split.test": 0.03,
         "train.loss": {"name": "MSELoss"},
         "evaluate.metrics": ["max_error", "r2"],
+        "evaluate.coverage": None,
     }
     project = small_project(tmp_path, table, changes)
     run_stages(project, "prepare", "build", "tune", "train")
@@ -229,4 +230,4 @@ def test_a_gate_has_a_bound(section: dict[str, Any], says: str) -> None:
 
 def test_the_stage_takes_no_gates() -> None:
     # They judge a run; were they part of what the stage reads, a gate would rerun it.
-    assert set(EvaluateParams.model_fields) == {"metrics", "slices"}
+    assert set(EvaluateParams.model_fields) == {"metrics", "slices", "coverage"}

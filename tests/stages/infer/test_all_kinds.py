@@ -59,7 +59,7 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def predictor(project: Project) -> Predictor:
-    return load_predictor(project.path / "data")
+    return load_predictor(project.path / "data", coverage=0.9)
 
 
 def new_rows() -> pl.DataFrame:
@@ -119,9 +119,10 @@ def test_a_file_and_the_server_predict_as_the_table_is_predicted(
 
     bundle = load_bundle(project.path / "data/infer")
     rows = [json.loads(line) for line in texts.write_ndjson().splitlines()]
-    classes, chances = bundle.run(bundle.encode(rows))
+    classes, chances, sets = bundle.run(bundle.encode(rows))
     assert classes.tolist() == expected["prediction"].to_list()
-    np.testing.assert_allclose(chances, expected[:, 2:].to_numpy(), atol=1e-6)
+    np.testing.assert_allclose(chances, expected[:, 2:4].to_numpy(), atol=1e-6)
+    assert sets.tolist() == expected[:, 4:].to_numpy().tolist()
 
 
 def test_a_gap_and_an_unseen_category_are_two_things(predictor: Predictor) -> None:

@@ -34,9 +34,9 @@ feeds = {
     each["name"]: numpy.array(columns[each["column"]], dtype=types[each["type"]])
     for each in signature["inputs"]
 }
-names, chances = session.run(None, feeds)
+names, chances, sets = session.run(None, feeds)
 assert not {"torch", "stages", "polars", "onnx", "pydantic"} & set(sys.modules)
-print(json.dumps([names.tolist(), chances.tolist()]))
+print(json.dumps([names.tolist(), chances.tolist(), sets.tolist()]))
 """
 
 

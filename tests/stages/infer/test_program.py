@@ -31,10 +31,10 @@ for each in signature["program"]["inputs"]:
     kind = getattr(torch, each["type"])
     tensors = [torch.tensor(columns[name], dtype=kind) for name in each["columns"]]
     batch[each["name"]] = tensors[0] if each["name"] == "image" else torch.stack(tensors, dim=1)
-prediction, probabilities = program(batch)
+prediction, probabilities, sets = program(batch)
 assert not {"stages", "polars", "onnx", "pydantic"} & set(sys.modules)
 names = [signature["classes"][code] for code in prediction]
-print(json.dumps([names, probabilities.tolist()]))
+print(json.dumps([names, probabilities.tolist(), sets.tolist()]))
 """
 
 
@@ -50,7 +50,7 @@ def test_it_is_used_without_the_project_for_all_kinds_of_columns(tmp_path: Path)
 
 def test_the_file_holds_no_path_no_time_and_no_row(project: Project) -> None:
     content = (project.path / "data/infer/model.pt2").read_bytes()
-    assert content == export_program(load_predictor(project.path / "data"))
+    assert content == export_program(load_predictor(project.path / "data", coverage=0.9))
     for trace in (str(project.path.parent), "stages", ".py", "_WithPreparation"):
         assert trace.encode() not in content, trace
     with zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -9,7 +9,8 @@ import pytest
 
 from stages.common.yamlfile import read_yaml
 from stages.tools import params_schema
-from stages.tools.params_page import MORE, STAGES, Reruns, field_docs
+from stages.tools.params_links import MORE
+from stages.tools.params_page import STAGES, Reruns, field_docs
 from stages.training.params import Group, TrainParams
 from tests.conftest import ROOT
 
