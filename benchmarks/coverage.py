@@ -106,7 +106,7 @@ def measure(seed: int, coverage: float, num_folds: int) -> tuple[float, float]:
     if moments is not None:
         actual = actual.astype(np.float64) * moments.deviation + moments.mean
     found = measure_coverage(table, actual, predictor.schema.target.classes)
-    return found["coverage"], found[next(n for n in found if n in ("interval_width", "set_size"))]
+    return found.share.value, found.size
 
 
 def fit(

@@ -21,7 +21,7 @@ import polars as pl
 from stages.common.files import read_json, write_json
 from stages.common.params import Params
 from stages.evaluate.measure.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
-from stages.evaluate.measure.coverage import COVERAGE, SIZE, WIDTH, measure_coverage
+from stages.evaluate.measure.coverage import Covered, measure_coverage
 from stages.evaluate.measure.metrics import check_defined, compute_metrics
 from stages.evaluate.measure.predictions import WEIGHT, Predicted, codes_of, read_predicted
 from stages.evaluate.measure.row_weights import read_weights
@@ -77,12 +77,13 @@ def evaluate(params: Params, out: Path) -> None:
     slices = measure_slices(names[0], schema, parts, target, predicted, weights)
     worst = find_worst(names[0], slices)
     metrics = {name: found.value for name, found in intervals.items()}
-    covered = {}
+    covered = None
     if predictor.conformal is not None:
         covered = measure_coverage(table, target, schema.target.classes, weights)
-    write_json(out / "metrics.json", metrics | _of_worst(names[0], worst) | covered)
+    of_sets = {} if covered is None else covered.metrics()
+    write_json(out / "metrics.json", metrics | _of_worst(names[0], worst) | of_sets)
     write_slices(out / "slices.csv", names[0], slices)
-    write_json(out / "intervals.json", _described(intervals, spreads, table.height))
+    write_json(out / "intervals.json", _described(intervals, spreads, covered, table.height))
     key, classes = schema.key or "row", schema.target.classes
     write_classes(out / "classes.csv", classes, target, predicted, weights)
     mistakes = find_mistakes(arrays["key"], classes, target, predicted)
@@ -127,7 +128,7 @@ def evaluate(params: Params, out: Path) -> None:
         rows.write_parquet(file, compression="zstd", statistics=True)
     shutil.copyfile(out / "replicas" / "0.parquet", out / "predictions.parquet")
     shown = [f"{name} {found.value:.4f}" for name, found in intervals.items()]
-    shown += [f"{name} {covered[name]:.4g}" for name in (COVERAGE, WIDTH, SIZE) if name in covered]
+    shown += [f"{name} {value:.4g}" for name, value in of_sets.items()]
     print(f"{table.height} test rows: {', '.join(shown)}")
     if len(tables) > 1:
         moved = (f"{name} {s.mean:.4f} ± {s.deviation:.4f}" for name, s in spreads.items())
@@ -147,10 +148,14 @@ def _of_worst(name: str, worst: Slice | None) -> dict[str, float]:
 
 
 def _described(
-    intervals: dict[str, Interval], spreads: dict[str, Spread], num_rows: int
+    intervals: dict[str, Interval],
+    spreads: dict[str, Spread],
+    covered: Covered | None,
+    num_rows: int,
 ) -> dict[str, object]:
     metrics = {n: asdict(found) | {"seeds": asdict(spreads[n])} for n, found in intervals.items()}
-    return {"level": LEVEL, "resamples": RESAMPLES, "rows": num_rows, "metrics": metrics}
+    of_all = {"level": LEVEL, "resamples": RESAMPLES, "rows": num_rows, "metrics": metrics}
+    return of_all | ({} if covered is None else {"coverage": asdict(covered.share)})
 
 
 def _target(predictor: Predictor, arrays: dict[str, Array]) -> Array:

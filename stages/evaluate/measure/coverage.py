@@ -1,13 +1,14 @@
 """The share of test rows whose target lies in the interval or the set that was said."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from stages.common.files import rounded
-from stages.evaluate.measure.bootstrap import wilson
+from stages.evaluate.measure.bootstrap import Interval, wilson
 from stages.evaluate.measure.row_weights import count_equal
 from stages.evaluate.measure.weighted_metrics import Floats
 from stages.evaluate.params import OF_COVERAGE
@@ -16,17 +17,32 @@ from stages.features.schema import Class
 COVERAGE, WIDTH, SIZE = OF_COVERAGE
 
 
+@dataclass(frozen=True)
+class Covered:
+    """The share of rows whose target is inside, and the mean size.
+
+    That is the width of an interval (`interval_width`), or the classes in a set (`set_size`).
+    """
+
+    share: Interval
+    name: str
+    size: float
+
+    def metrics(self) -> dict[str, float]:
+        """Both by their names."""
+        return {COVERAGE: self.share.value, self.name: self.size}
+
+
 def measure_coverage(
     table: pl.DataFrame,
     target: npt.NDArray[np.generic],
     classes: Sequence[Class] | None,
     weights: Floats | None = None,
-) -> dict[str, float]:
-    """The share of rows whose target is inside, with Wilson's interval, and the mean size.
+) -> Covered:
+    """The share of targets inside, with Wilson's interval, and the mean size.
 
-    `table` is what `Predictor.decode` gives with an interval: the size is the width of an interval,
-    or the number of classes in a set. `target` (rows,) are class codes or values, `weights` (rows,)
-    say how much a row counts.
+    `table` is what `Predictor.decode` gives with an interval or a set; `target` (rows,) are class
+    codes or values, `weights` (rows,) say how much a row counts.
     """
     if classes is None:
         low, high = (table[name].to_numpy() for name in ("low", "high"))
@@ -37,10 +53,6 @@ def measure_coverage(
         inside = sets[np.arange(len(sets)), target.astype(np.int64)]
         name, sizes = SIZE, sets.sum(axis=1)
     share = float(np.average(inside, weights=weights))
-    low_end, high_end = wilson(share, count_equal(len(inside), weights))
-    return {
-        COVERAGE: rounded(share),
-        f"{COVERAGE}_low": low_end,
-        f"{COVERAGE}_high": high_end,
-        name: rounded(float(np.average(sizes, weights=weights))),
-    }
+    ends = wilson(share, count_equal(len(inside), weights))
+    size = rounded(float(np.average(sizes, weights=weights)))
+    return Covered(Interval(rounded(share), *ends, "wilson"), name, size)

@@ -14,6 +14,7 @@ from typing import Any
 
 from stages.common.files import md5
 from stages.evaluate.measure.bootstrap import LEVEL, Interval
+from stages.evaluate.measure.coverage import Covered
 from stages.evaluate.outputs.limits import find_limits, name_all
 from stages.evaluate.outputs.markdown import code, plain, table
 from stages.evaluate.outputs.seeds import Spread
@@ -43,7 +44,7 @@ class Facts:
     recipe: Mapping[str, Any]
     calibration: Calibration
     conformal: Conformal | None
-    covered: Mapping[str, float]
+    covered: Covered | None
     counts: Mapping[str, Sequence[int]]
     num_test: int
     intervals: Mapping[str, Interval]
@@ -136,9 +137,9 @@ def _training(facts: Facts) -> Iterator[str]:
 def _coverage(facts: Facts) -> str:
     """The interval of a prediction, and the share of test rows whose target lies in it."""
     conformal, found = facts.conformal, facts.covered
-    if conformal is None:
+    if conformal is None or found is None:
         return ""
-    share, low, high = (found[f"coverage{end}"] for end in ("", "_low", "_high"))
+    share, low, high = found.share.value, found.share.low, found.share.high
     tested = f"of the test rows {share:.1%} (at 95 %: {low:.1%} to {high:.1%}) lie in it"
     if facts.schema.target.classes is None:
         return (
@@ -148,7 +149,7 @@ def _coverage(facts: Facts) -> str:
     return (
         f"Each class comes with a set of classes, those of a probability of "
         f"{conformal.bound:.4g} or more, that is to hold the target of {conformal.coverage:.4g} "
-        f"of the rows; {tested}. It has {found['set_size']:.3g} classes on average."
+        f"of the rows; {tested}. It has {found.size:.3g} classes on average."
     )
 
 

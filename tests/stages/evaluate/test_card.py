@@ -10,11 +10,13 @@ from markdown_it import MarkdownIt
 
 from stages.common.files import md5
 from stages.evaluate.measure.bootstrap import Interval
+from stages.evaluate.measure.coverage import Covered
 from stages.evaluate.outputs.card import Facts, write_card
 from stages.evaluate.outputs.seeds import spread_of
 from stages.evaluate.outputs.slices import Slice
 from stages.features.schema import Feature, Schema, Target
 from stages.model.calibration import UNCALIBRATED, Calibration
+from stages.model.conformal import Conformal
 from tests.support.names import NAMES
 
 SLICES = [
@@ -49,7 +51,7 @@ def facts(made_from: Path, target: Target, metric: str) -> Facts:
         recipe=RECIPE,
         calibration=UNCALIBRATED,
         conformal=None,
-        covered={},
+        covered=None,
         counts={"train": [11_500, 500], "test": [2990, 10]} if target.classes else {},
         num_test=3000,
         intervals={metric: Interval(0.8, 0.75, 0.85), "max_error": Interval(3.5)},
@@ -162,3 +164,19 @@ def shape_of(name: str) -> list[str]:
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     inner = [each for token in tokens for each in (token, *(token.children or []))]
     return [each.type for each in inner if each.type not in ("text", "text_special")]
+
+
+def test_the_interval_of_a_prediction_is_told_with_what_it_held(tmp_path: Path) -> None:
+    covered = Covered(Interval(0.912, 0.88, 0.94, "wilson"), "interval_width", 40.0)
+    conformal = Conformal(coverage=0.9, bound=20.0)
+    lines = card(tmp_path, VALUES, "rmse", conformal=conformal, covered=covered)
+    assert (
+        "Each value comes with an interval, ± 20, that is to hold the target of 0.9 of the rows; "
+        "of the test rows 91.2% (at 95 %: 88.0% to 94.0%) lie in it."
+    ) in lines
+    covered = replace(covered, name="set_size", size=1.25)
+    conformal = Conformal(coverage=0.9, bound=0.31)
+    lines = card(tmp_path, CLASSES, conformal=conformal, covered=covered)
+    (said,) = (line for line in lines if line.startswith("Each class comes with a set"))
+    assert "of a probability of 0.31 or more" in said
+    assert said.endswith("It has 1.25 classes on average.")
