@@ -42,6 +42,8 @@ from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.params import TrainParams
 from stages.training.state import Data, Epoch
+from tests.conftest import ROOT
+from tests.support.samples import train_params
 
 STEPS_PER_EPOCH = 200
 EPOCHS = 3
@@ -100,6 +102,7 @@ def cases() -> list[Case]:
             {"channels": [16, 32], "width": 64, "dropout": 0.0},
             ("image", (1, 8, 8), 10),
         ),
+        of_zoo("tabm", {}, ("numeric", (8,), 1)),
         Case("transformer 16×64 → 10", Transformer, "numeric", (16 * 64,), 10),
     ]
 
@@ -124,31 +127,14 @@ def make_data(case: Case, batch_size: int, device: str = "cpu") -> Data:
 def make_params(data: Data, batch_size: int) -> TrainParams:
     """The recipe of all contenders."""
     loss = "MSELoss" if data.task == "regression" else "CrossEntropyLoss"
-    return TrainParams.model_validate(
-        {
-            "epochs": EPOCHS,
-            "batch_size": batch_size,
-            "micro_batch_size": None,
-            "dataset": None,
-            "augment": None,
-            "loss": {"name": loss},
-            "class_weights": None,
-            "optimizer": {"name": "AdamW", "lr": LEARNING_RATE},
-            "groups": None,
-            "schedule": {"name": "CosineAnnealingLR"},
-            "clip_norm": CLIP,
-            "clip_value": None,
-            "ema": None,
-            "swa": None,
-            "precision": "fp32",
-            "compile": "auto",
-            "channels_last": "auto",
-            "parallel": "ddp",
-            "deterministic": True,
-            "early_stopping": {"metric": "loss", "patience": None},
-            "calibration": {"temperature": False, "threshold": None},
-            "replicas": 1,
-        }
+    return train_params(
+        epochs=EPOCHS,
+        batch_size=batch_size,
+        loss={"name": loss},
+        optimizer={"name": "AdamW", "lr": LEARNING_RATE},
+        schedule={"name": "CosineAnnealingLR"},
+        clip_norm=CLIP,
+        precision="fp32",
     )
 
 
@@ -164,7 +150,7 @@ def by_hand(model: nn.Module, data: Data, params: TrainParams) -> None:
         total: float | Tensor = 0.0
         for rows in torch.randperm(len(y)).to(y.device).split(params.batch_size):
             optimizer.zero_grad()
-            loss = loss_of(_fit(model({kind: x[rows]}), y), y[rows])
+            loss = _mean_loss(loss_of, model({kind: x[rows]}), y[rows])
             loss.backward()
             norm = nn.utils.clip_grad_norm_(weights, CLIP)
             if y.is_cuda:
@@ -207,13 +193,13 @@ def lightning(model: nn.Module, data: Data, params: TrainParams, *, bare: bool) 
             self.model, self.loss_of = model, _loss(data)
 
         def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-            loss = self.loss_of(_fit(self.model({kind: batch[0]}), batch[1]), batch[1])
+            loss = _mean_loss(self.loss_of, self.model({kind: batch[0]}), batch[1])
             if not bare:
                 self.log("train_loss", loss)
             return loss
 
         def validation_step(self, batch: list[Tensor], _: int) -> None:
-            loss = self.loss_of(_fit(self.model({kind: batch[0]}), batch[1]), batch[1])
+            loss = _mean_loss(self.loss_of, self.model({kind: batch[0]}), batch[1])
             self.log("loss", loss)
 
         def configure_optimizers(self) -> object:
@@ -251,7 +237,7 @@ def accelerate(model: nn.Module, data: Data, params: TrainParams) -> None:
         model.train()
         for x, y in loader:
             optimizer.zero_grad()
-            loss = loss_of(_fit(model({kind: x}), y), y)
+            loss = _mean_loss(loss_of, model({kind: x}), y)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), CLIP)
             optimizer.step()
@@ -271,7 +257,7 @@ def ignite(model: nn.Module, data: Data, params: TrainParams) -> None:
         model.train()
         optimizer.zero_grad()
         x, y = (part.to(data.train.target.device) for part in batch)
-        loss = loss_of(_fit(model({kind: x}), y), y)
+        loss = _mean_loss(loss_of, model({kind: x}), y)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
@@ -301,21 +287,28 @@ def _loss(data: Data) -> nn.Module:
     return nn.MSELoss() if data.task == "regression" else nn.CrossEntropyLoss()
 
 
-def _fit(scores: Tensor, target: Tensor) -> Tensor:
-    return scores.squeeze(1) if target.is_floating_point() else scores
+def _mean_loss(loss_of: nn.Module, scores: Tensor, target: Tensor) -> Tensor:
+    """The mean loss; of scores by member (rows, members, outputs) that of all members."""
+    if scores.ndim == 3:
+        target = target.repeat_interleave(scores.shape[1])
+        scores = scores.flatten(0, 1)
+    loss: Tensor = loss_of(scores.squeeze(1) if target.is_floating_point() else scores, target)
+    return loss
 
 
 @torch.inference_mode()
 def _validate(model: nn.Module, data: Data) -> float:
     model.eval()
     y = data.validation.target
-    return _loss(data)(_fit(model(data.validation.batch), y), y).item()
+    return _mean_loss(_loss(data), model(data.validation.batch), y).item()
 
 
 @contextmanager
 def _in_new_folder() -> Iterator[None]:
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
+        # Names of the zoo are looked up from here.
+        (Path(folder) / "stages").symlink_to(ROOT / "stages")
         os.chdir(folder)
         try:
             yield
@@ -358,6 +351,8 @@ def main() -> None:
             for number in range(options.rounds + 1):
                 for name, contender in found.items():
                     model = copy.deepcopy(start)
+                    if name != "reprise" and hasattr(model, "fit"):
+                        model.fit(data.train.batch, data.train.target)
                     began = now()
                     contender(model, data, params)
                     if options.device.startswith("cuda"):
