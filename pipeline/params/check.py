@@ -219,18 +219,17 @@ def _check_tune(
     )
 
     def check(overrides: Overrides) -> None:
-        (path,) = overrides
-        name = path.split(".")[0]
-        if name not in recipe:
-            return  # said of the section
-        try:
-            changed = apply_overrides(recipe[name], overrides, name)
-        except (KeyError, TypeError):
-            if before[name]:
-                return  # its parents may be what is wrong there
-            raise
-        after = _check_section(name, changed, schema)[0]
-        after += check_task({**tree, name: changed}, schema, target)
+        names = {path.split(".")[0] for path in overrides} & recipe.keys()
+        changed: dict[str, Any] = {}
+        for name in sorted(names):
+            try:
+                changed[name] = apply_overrides(recipe[name], overrides, name)
+            except (KeyError, TypeError):
+                if before[name]:
+                    return  # its parents may be what is wrong there
+                raise
+        after = [p for name in changed for p in _check_section(name, changed[name], schema)[0]]
+        after += check_task({**tree, **changed}, schema, target)
         # What is wrong without the override has been said at its own key.
         if found := [problem for problem in after if problem not in known]:
             raise UserError(*found)

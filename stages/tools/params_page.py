@@ -114,26 +114,26 @@ def _rows(
         key = f"{at}.{name}"
         default = "" if "default" not in field else f"; else {_value(field['default'])}"
         yield key, _takes(field, parts) + default, field.get("description", "")
-        inner, place = _inner(field)
-        if inner is not None and inner != "ClassSpec":
-            yield from _rows(parts[inner], f"{key}{place}", parts)
+        said: set[str] = set()
+        for inner, place in _inner(field):
+            if inner == "ClassSpec":
+                continue
+            for row in _rows(parts[inner], f"{key}{place}", parts):
+                # Of two forms that share a key, the first one says what it is.
+                if row[0] not in said:
+                    yield row
+                said.add(row[0])
 
 
-def _inner(field: Mapping[str, Any]) -> tuple[str | None, str]:
-    """The section inside a field, and how its place is written: of a list, of a map."""
+def _inner(field: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The sections inside a field, and how their place is written: of a list, of a map."""
     if "$ref" in field:
-        return field["$ref"].split("/")[-1], ""
+        yield field["$ref"].split("/")[-1], ""
     for case in (*field.get("anyOf", ()), *field.get("oneOf", ())):
-        name, place = _inner(case)
-        if name is not None:
-            return name, place
-    if "items" in field:
-        name, place = _inner(field["items"])
-        return name, f"[…]{place}"
-    if isinstance(field.get("additionalProperties"), Mapping):
-        name, place = _inner(field["additionalProperties"])
-        return name, f".NAME{place}"
-    return None, ""
+        yield from _inner(case)
+    for key, place in (("items", "[…]"), ("additionalProperties", ".NAME")):
+        if isinstance(field.get(key), Mapping):
+            yield from ((inner, f"{place}{below}") for inner, below in _inner(field[key]))
 
 
 def _takes(field: Mapping[str, Any], parts: Mapping[str, Any]) -> str:

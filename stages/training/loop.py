@@ -1,4 +1,4 @@
-"""The training loop: `train` goes over the epochs, `train_epoch` over the steps.
+"""The training loop: `run_epochs` goes over the epochs, `train_epoch` over the steps.
 
 `step/step.py` has a step, `closure_step.py` one of an optimizer that evaluates the loss several
 times.
@@ -9,7 +9,7 @@ summed there and read once an epoch.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ from stages.training.averaging import (
     swa_lr_active,
     update_average,
 )
-from stages.training.build import StepFn, assemble
+from stages.training.build import Assembly, StepFn, assemble
 from stages.training.choices import Choices
 from stages.training.data.batching import epoch_batches, local_batches, seed_of_epoch
 from stages.training.data.source import Source, rows_at_once
@@ -65,12 +65,31 @@ def train(
 
     Raises UserError for names that don't fit, DivergedError when the loss is not finite any more.
     """
-    sign = 1 if monitored_direction(params, data.task) == "min" else -1
     assembly = assemble(model, data, params, seed, world, choices)
+    load_state(assembly.state)
+    for epoch_result, eval_model in run_epochs(assembly, data, params, seed, on_step_end):
+        on_epoch_end(epoch_result, eval_model)
+    result = assembly.state.result
+    if is_sharded(model):
+        result.weights = gather_weights(model, result.weights, world)
+    return result
+
+
+def run_epochs(
+    assembly: Assembly,
+    data: Data,
+    params: TrainParams,
+    seed: int,
+    on_step_end: Callable[[State], None] = lambda _: None,
+) -> Iterator[tuple[Epoch, nn.Module]]:
+    """Train epoch by epoch from where the state is; yield each one's result and evaluated model.
+
+    What follows an epoch (a move of the schedule) is done when the next one is asked for. Raises
+    DivergedError when the loss is not finite any more.
+    """
+    sign = 1 if monitored_direction(params, data.task) == "min" else -1
     context, state = assembly.context, assembly.state
-    schedule = state.schedule
-    load_state(state)
-    result = state.result
+    world, schedule, result = context.world, state.schedule, state.result
     while len(result.history) < params.epochs and not is_out_of_patience(result, params):
         epoch = len(result.history) + 1
         swa_sets_lr = swa_lr_active(params, epoch)
@@ -93,7 +112,7 @@ def train(
         if stopping is None or best is None or sign * monitored < sign * best:
             result.best_epoch = epoch_result
             result.weights = {k: local(v).clone() for k, v in eval_model.state_dict().items()}
-        on_epoch_end(epoch_result, eval_model)
+        yield epoch_result, eval_model
         if not (swa_sets_lr or moves_by_step(schedule)):
             # Others have moved in each step, or stand still while `train.swa` sets the rate.
             if isinstance(schedule, ReduceLROnPlateau):
@@ -102,9 +121,6 @@ def train(
                 schedule.step()
         state.totals = EpochTotals(consecutive_skips=state.totals.consecutive_skips)
         on_step_end(state)
-    if is_sharded(model):
-        result.weights = gather_weights(model, result.weights, world)
-    return result
 
 
 def train_epoch(

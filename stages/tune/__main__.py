@@ -2,7 +2,7 @@
 
 Reads the arrays of `data/prepare` and the model of `data/build`; writes `data/tune/best.yaml`
 (overrides of `build.model.*` and `train.*`; empty when the values of `params.yaml` are best),
-`trials.csv` and plots. With `tune.trials: 0` it passes through.
+`trials.csv`, `search.json` and plots. With `tune.trials: 0` it passes through.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from stages.training.recipe import override_model, override_train
 from stages.tune.params import TuneParams, check_space
 from stages.tune.results import write_nothing, write_results
 from stages.tune.study import search
-from stages.tune.trial import current_values, make_objective, read_start
+from stages.tune.trial import current_values, make_train_trials, read_start
 
 
 def tune(params: Params, out: Path) -> None:
@@ -44,11 +44,12 @@ def tune(params: Params, out: Path) -> None:
     # A search that was killed resumes; a finished one leaves nothing to resume from, so that a
     # forced rerun really searches.
     journal = Path(".reprise/tune") / f"{fingerprint('tune')}.journal"
-    objective, direction = make_objective(start)
-    study = search(
-        section, current_values(start, section), direction, start.seed, journal, objective
-    )
-    write_results(out, study, section)
+    # These two compare the trials of a batch after the same epoch.
+    in_step = section.pruner in ("hyperband", "halving")
+    train_trials, direction, _ = make_train_trials(start, in_step=in_step, keep_scores=False)
+    current = current_values(start)
+    found = search(section, current, direction, start.seed, journal, train_trials)
+    write_results(out, found, section, current)
     journal.unlink()
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from stages.common.config import Config, Overrides
+from stages.common.config import MAX_COUNT, Config, Overrides
 from stages.common.errors import Problem, UserError
 
 Number = int | float
@@ -28,6 +28,10 @@ _NOT_TUNABLE = {
 }
 
 
+Choice = bool | int | float | str | list[int] | list[float] | None
+Choices = Annotated[list[Choice], Field(min_length=2)]
+
+
 class Range(Config):
     """The numbers from `low` to `high`, both included; whole ones when both are whole."""
 
@@ -37,6 +41,10 @@ class Range(Config):
     """The largest value, included."""
     log: bool = False
     """If true, the logarithm is drawn evenly, as suits a learning rate."""
+    when: Annotated[dict[str, Choice], Field(min_length=1)] | None = None
+    """The values of other keys with which alone this one is tried, such as
+    `{train.optimizer.name: SGD}`; null: always.
+    """
 
     @model_validator(mode="after")
     def _ascend(self) -> Self:
@@ -47,18 +55,31 @@ class Range(Config):
         return self
 
 
-Choice = bool | int | float | str | list[int] | list[float] | None
-Choices = Annotated[list[Choice], Field(min_length=2)]
+class ConditionalChoices(Config):
+    """A list of values that is tried only where other keys have certain values."""
+
+    values: Choices
+    """The values to try."""
+    when: Annotated[dict[str, Choice], Field(min_length=1)]
+    """The values of other keys with which alone this one is tried, such as
+    `{train.optimizer.name: SGD}`.
+    """
 
 
 def _tag(values: object) -> str:
-    """Which of the two is meant, so that a mistake is told in its terms alone."""
+    """Which of the three is meant, so that a mistake is told in its terms alone."""
+    if isinstance(values, ConditionalChoices) or (isinstance(values, dict) and "values" in values):
+        return "conditional"
     return "range" if isinstance(values, dict | Range) else "choices"
 
 
 Values = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_tag)
+    Annotated[Range, Tag("range")]
+    | Annotated[ConditionalChoices, Tag("conditional")]
+    | Annotated[Choices, Tag("choices")],
+    Discriminator(_tag),
 ]
+Dimension = Range | ConditionalChoices | list[Any]
 
 
 class TuneParams(Config):
@@ -66,16 +87,52 @@ class TuneParams(Config):
 
     trials: Annotated[int, Field(ge=0, le=1_000_000)]
     """The number of recipes to try; 0: none, train takes the values of this file."""
+    batch: Annotated[int, Field(ge=1, le=10_000)]
+    """The trials that are asked for and trained at once; the sampler learns from those of earlier
+    batches.
+    """
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
     """The epochs of each trial."""
-    sampler: Literal["tpe", "random", "grid"]
-    """The sampler of a trial's values; `grid` goes through all combinations of lists."""
-    pruner: Literal["none", "median", "hyperband"]
-    """Which trials end early because others were better at that epoch."""
+    seconds: Annotated[float, Field(gt=0, le=MAX_COUNT)] | None
+    """The seconds of training after which no other batch begins, so that the machine decides the
+    number of trials; null: no limit.
+    """
+    patience: Annotated[int, Field(ge=1, le=1_000_000)] | None
+    """The number of trials without a better one after which no other batch begins; null: no
+    limit.
+    """
+    sampler: Literal["auto", "tpe", "gp", "cmaes", "random", "grid"]
+    """The sampler of a trial's values; `grid` goes through all combinations of lists. `auto`: `gp`
+    in a small space of numbers, else `tpe`.
+    """
+    pruner: Literal["none", "median", "hyperband", "halving"]
+    """Which trials end early because others were better at that epoch; `halving` keeps a third of
+    each batch after 1, 3, 9 and 27 % of the epochs.
+    """
+    portfolio: bool
+    """If true, the first trials are recipes that are known to be good for this model and kind of
+    data.
+    """
+    keep_scores: Annotated[int, Field(ge=0, le=1000)]
+    """The number of the best trials whose validation scores are kept, to propose an ensemble of
+    them; 0: none.
+    """
     space: dict[str, Values]
     """The keys to search, by their path under `build.model` or `train`, each with a list of
     values or a range: `{train.optimizer.lr: {low: 1e-4, high: 1e-1, log: true}}`.
     """
+
+
+def condition(dimension: Dimension) -> dict[str, Any]:
+    """The values of other keys with which alone a key is tried; none: always."""
+    return {} if isinstance(dimension, list) else dict(dimension.when or {})
+
+
+def listed(dimension: Dimension) -> list[Any]:
+    """The values of a list, with a condition or without; of a range both ends."""
+    if isinstance(dimension, Range):
+        return [dimension.low, dimension.high]
+    return dimension.values if isinstance(dimension, ConditionalChoices) else dimension
 
 
 def check_space(params: TuneParams, check: Callable[[Overrides], object], watched: str) -> None:
@@ -87,26 +144,20 @@ def check_space(params: TuneParams, check: Callable[[Overrides], object], watche
     problems: list[Problem] = []
     for path, values in params.space.items():
         key = f"tune.space.{path}"
-        fixed = next((name for name in _NOT_TUNABLE if f"{path}.".startswith(f"{name}.")), None)
-        if not path.startswith(TUNABLE) or fixed is not None:
-            reason = _NOT_TUNABLE.get(fixed or "", "it is neither of the model nor of the training")
-            message = f"'{path}' can't be tuned: {reason}"
-            problems.append(Problem(message, key=key, allowed=("build.model.*", "train.*")))
-            continue
-        if f"{path}.".startswith("train.loss.") and watched == "loss":
-            message = (
-                f"'{path}' can't be tuned: trials are compared by this very loss\n"
-                "name accuracy or rmse as train.early_stopping.metric to compare them by that"
-            )
-            problems.append(Problem(message, key=key))
+        if message := _find_untunable(path, watched):
+            allowed = () if path.startswith("train.loss.") else ("build.model.*", "train.*")
+            problems.append(Problem(message, key=key, allowed=allowed))
             continue
         if params.sampler == "grid" and isinstance(values, Range):
             message = f"a grid needs a list of values for '{path}', not a range"
             problems.append(Problem(message, key=key))
             continue
-        for value in examples(values):
+        if problem := _check_condition(path, params):
+            problems.append(problem)
+            continue
+        for value in listed(values):
             try:
-                check({path: value})
+                _check_value({**condition(values), path: value}, params, check)
             except UserError as error:
                 problems += [_at(problem, key, path, value) for problem in error.problems]
                 break
@@ -118,9 +169,54 @@ def check_space(params: TuneParams, check: Callable[[Overrides], object], watche
         raise UserError(*problems)
 
 
-def examples(values: Range | list[Any]) -> list[Any]:
-    """The values of a list; of a range both ends, which stand for what lies between."""
-    return [values.low, values.high] if isinstance(values, Range) else values
+def _find_untunable(path: str, watched: str) -> str:
+    """The reason why `path` can't be tuned, in words; nothing if it can."""
+    fixed = next((name for name in _NOT_TUNABLE if f"{path}.".startswith(f"{name}.")), None)
+    if not path.startswith(TUNABLE) or fixed is not None:
+        reason = _NOT_TUNABLE.get(fixed or "", "it is neither of the model nor of the training")
+        return f"'{path}' can't be tuned: {reason}"
+    if f"{path}.".startswith("train.loss.") and watched == "loss":
+        return (
+            f"'{path}' can't be tuned: trials are compared by this very loss\n"
+            "name accuracy or rmse as train.early_stopping.metric to compare them by that"
+        )
+    return ""
+
+
+def _check_condition(path: str, params: TuneParams) -> Problem | None:
+    """The problem of a condition that waits for itself, or for a value that is never tried."""
+    key, seen = f"tune.space.{path}.when", [path]
+    for name in seen:
+        if path in (others := [*condition(params.space[name])] if name in params.space else []):
+            return Problem(f"'{path}' would wait for its own value", key=key)
+        seen += [other for other in others if other not in seen]
+    for name, value in condition(params.space[path]).items():
+        dimension = params.space.get(name)
+        if isinstance(dimension, Range):
+            message = f"a condition needs a list of values for '{name}', not a range"
+            return Problem(message, key=f"{key}.{name}")
+        if dimension is not None and value not in listed(dimension):
+            tried = tuple(str(each) for each in listed(dimension))
+            message = f"'{name}' is never {value!r} in this space"
+            return Problem(message, key=f"{key}.{name}", value=str(value), allowed=tried)
+    return None
+
+
+def _check_value(
+    overrides: Overrides, params: TuneParams, check: Callable[[Overrides], object]
+) -> None:
+    """Raise as `check` does, unless the keys that are tried only with `overrides` mend it."""
+    added = dict(overrides)
+    for path, values in params.space.items():
+        needed = condition(values)
+        if path not in added and needed and needed.items() <= overrides.items():
+            added[path] = listed(values)[0]
+    try:
+        check(overrides)
+    except UserError:
+        if added == overrides:
+            raise
+        check(added)
 
 
 def _at(problem: Problem, key: str, path: str, value: object) -> Problem:

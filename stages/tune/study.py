@@ -1,35 +1,50 @@
-"""The search: Optuna, one trial after another, in a journal so that a kill loses little.
+"""The search: batches of trials, trained at once and told in their order.
 
-What a sampler draws follows from the seed, the trial's number and the trials before it, and a
-trial that was cut short is done again under its number: a search that was killed ends as one that
-was not.
-
-Trials run one by one: TPE and the pruner look at all earlier ones. To train several at once, ask
-for a batch of trials here; `make_objective` (trial.py) trains one.
+A search that was killed ends as one that was not: what a sampler draws follows from the seed, the
+number of the batch's first trial and the trials of earlier batches, and the trials of a batch that
+was cut short are run again under their numbers. Which of a batch are trained side by side, and how,
+changes nothing: the sampler and the pruner are told by epoch and in order.
 """
 
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
 
-from stages.common.config import MAX_SEED, Overrides
-from stages.common.errors import Problem, UserError
+from stages.common.config import Overrides
+from stages.tune.journal import Journal
 from stages.tune.params import TuneParams
-from stages.tune.space import as_suggested, grid, suggest
+from stages.tune.pruners import make_pruner
+from stages.tune.samplers import choose_sampler, make_sampler, make_study, tell
+from stages.tune.space import (
+    MAX_POINTS,
+    as_suggested,
+    from_suggested,
+    name_of,
+    nearest,
+    points,
+    suggest,
+)
+from stages.tune.trials import Search, TrainTrials, Trial, TrialResult
 
-# Overrides and a function to report each epoch's metric to; returns the best epoch's.
-Objective = Callable[[Overrides, Callable[[int, float], None]], float]
-_NAME = "tune"
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-_DIVERGED = "diverged"
+# How often a sampler is asked for a recipe that was not tried, and a random one in its place.
+MAX_ASKS, MAX_DRAWS = 5, 100
 
 
-class DivergedTrial(optuna.TrialPruned):  # type: ignore[misc]
-    """The trial's loss is not finite any more: Optuna leaves it out as it does one cut short."""
+@dataclass(frozen=True)
+class _Asked:
+    """A trial that is to be trained. `suggested` is None outside of the space."""
+
+    trial: optuna.Trial
+    origin: str
+    overrides: Overrides
+    suggested: dict[str, Any] | None
 
 
 def search(
@@ -38,150 +53,208 @@ def search(
     direction: str,
     seed: int,
     journal: Path,
-    objective: Objective,
-) -> optuna.Study:
-    """Run the trials that the journal doesn't hold yet; return the study with all of them.
+    train_trials: TrainTrials,
+    portfolio: Mapping[str, Overrides] | None = None,
+    keep: Callable[[int, TrialResult], None] = lambda _number, _result: None,
+) -> Search:
+    """Run the trials that the journal doesn't hold yet; return all of them.
 
-    Trial 0 runs the values of `params.yaml`: `current` are those that the space has paths for.
-    `direction` is 'minimize' or 'maximize'.
+    Trial 0 runs the values of `params.yaml`: `current` are those that its keys have. The entries of
+    `portfolio`, by their names, come next, without those that are the same recipe as another.
+    `direction` is 'minimize' or 'maximize'. `keep` is called with the number and the result of each
+    trial of a batch before the batch is noted as ended.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _open(journal, direction, params)
-    first = as_suggested(current, params)
-    queue = [first, *(grid(params, first, seed) if params.sampler == "grid" else ())]
-    num_trials = min(params.trials, len(queue)) if params.sampler == "grid" else params.trials
-    if done := len(finished(study)):
-        print(f"resumes after {done} trials of an earlier run")
-
-    for number in range(done, num_trials):
-        study.sampler = _sampler(params, (seed + number) % (MAX_SEED + 1))
-        if number < len(queue):
-            study.enqueue_trial(queue[number])
-        study.optimize(
-            lambda trial, number=number: _run(trial, number, params, current, objective),
-            n_trials=1,
-        )
-        print(_line(finished(study)[-1], number, num_trials), flush=True)
-    return study
-
-
-def _open(journal: Path, direction: str, params: TuneParams) -> optuna.Study:
-    """The study of a journal, without what a killed search left half done in it.
-
-    Its finished trials are copied, so that they have the numbers that they have in a search
-    that was never killed: pruners look at them.
-    """
-
-    def create(path: Path) -> optuna.Study:
-        return optuna.create_study(
-            study_name=_NAME,
-            storage=_storage(path),
-            direction=direction,
-            pruner=_pruner(params),
-            load_if_exists=True,
-        )
-
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    if journal.exists():
-        # Optuna would wait half a minute for the lock of a process that is gone.
-        journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
-        copy = journal.with_name(f"{journal.name}.copy")
-        copy.unlink(missing_ok=True)
-        try:
-            kept = finished(optuna.load_study(study_name=_NAME, storage=_storage(journal)))
-        except KeyError:
-            kept = []
-        create(copy).add_trials(kept)
-        copy.replace(journal)
-    return create(journal)
-
-
-def _storage(journal: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(journal)))
-
-
-def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that came to an end, in order."""
-    trials: list[FrozenTrial] = study.get_trials(deepcopy=False, states=FINISHED)
-    return trials
+    sampler, why = choose_sampler(params)
+    print(f"sampler: {sampler}" + (f" ({why})" if why else ""))
+    facts = _facts(params, current, direction, sampler)
+    notes = Journal(journal, facts)
+    if notes.trials:
+        print(f"resumes after {len(notes.trials)} trials of an earlier run")
+    study = make_study(params, direction, sampler, notes.trials)
+    source = _Source(params, current, seed, sampler, portfolio or {})
+    sign = 1 if direction == "minimize" else -1
+    while not (reason := _find_end(params, sign, notes.trials, notes.seconds)):
+        asked = source.ask(study, notes.trials)
+        if not asked:
+            reason = f"no recipe is left in the space after {len(notes.trials)} trials"
+            break
+        _run(asked, study, params, sign, notes, train_trials, keep, sampler)
+        for trial in notes.trials[-len(asked) :]:
+            print(_line(trial, params.trials), flush=True)
+    print(f"ends: {reason}")
+    return Search(tuple(notes.trials), direction, sampler, reason)
 
 
 def _run(
-    trial: optuna.Trial,
-    number: int,
+    asked: Sequence[_Asked],
+    study: optuna.Study,
     params: TuneParams,
-    current: Overrides,
-    objective: Objective,
-) -> float:
-    first = as_suggested(current, params)
-    suggested = suggest(trial, params, first if number == 0 else params.space)
-    overrides = suggested if number > 0 else {}
-    trial.set_user_attr("overrides", overrides)
-    trial.set_user_attr("tried", overrides or current)
+    sign: int,
+    notes: Journal,
+    train_trials: TrainTrials,
+    keep: Callable[[int, TrialResult], None],
+    sampler: str,
+) -> None:
+    """Train a batch, and tell how its trials have ended, in their order."""
+    first, began = len(notes.trials), time.monotonic()
+    pruner = make_pruner(params, sign, tuple(notes.trials), [each.trial for each in asked])
+    reached: list[list[float]] = [[] for _ in asked]
+    notes.begin(
+        [
+            {"number": first + place, "origin": each.origin, "overrides": each.overrides}
+            for place, each in enumerate(asked)
+        ]
+    )
 
-    def report(epoch: int, value: float) -> None:
-        trial.report(value, epoch)
-        # The trial that all others are compared with is never cut short.
-        if number > 0 and trial.should_prune():
-            raise optuna.TrialPruned
+    def on_epoch_end(epoch: int, values: Mapping[int, float]) -> set[int]:
+        for place, value in sorted(values.items()):
+            reached[place].append(value)
+            asked[place].trial.report(value, epoch)
+        # Trial 0 is what all others are compared with: it always comes to its end.
+        ended = {place for place in pruner(epoch, values) if first + place > 0}
+        named = {first + place: value for place, value in values.items()}
+        seconds = time.monotonic() - began
+        notes.reach(epoch, named, sorted(first + place for place in ended), seconds)
+        return ended
 
-    try:
-        return objective(overrides, report)
-    except DivergedTrial:
-        trial.set_user_attr(_DIVERGED, True)
-        raise
-
-
-def state_of(trial: FrozenTrial) -> str:
-    """The end of a finished trial: 'complete', 'pruned' (cut short as a worse one), 'diverged'."""
-    if trial.state == TrialState.COMPLETE:
-        return "complete"
-    return _DIVERGED if trial.user_attrs.get(_DIVERGED) else "pruned"
-
-
-def best_trial(study: optuna.Study) -> FrozenTrial:
-    """The best complete trial, the first of equals. Raises UserError when there is none."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not complete:
-        message = "not one trial could be trained to its end; see their lines above"
-        raise UserError(Problem(message, key="tune.space"))
-    sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
-    return min(complete, key=lambda trial: sign * float(trial.value or 0.0))
-
-
-def importances(study: optuna.Study) -> dict[str, float]:
-    """The share of the result that each parameter explains, most first.
-
-    Empty with too few trials.
-    """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    values = {trial.value for trial in complete}
-    if len(complete) < 4 or len(values) < 2:
-        return {}
-    # Seconds to import: after the search, and not at all when there is none.
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-
-    return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
+    results = train_trials([each.overrides for each in asked], on_epoch_end)
+    told: list[Trial] = []
+    for place, (each, result) in enumerate(zip(asked, results, strict=True)):
+        memory = tell(study, sampler, each.trial, each.suggested, result.end, result.value)
+        told.append(
+            Trial(
+                number=first + place,
+                origin=each.origin,
+                overrides=each.overrides,
+                end=result.end,
+                value=result.value if result.end == "complete" else None,
+                values=tuple(reached[place]),
+                suggested=each.suggested,
+                asked=each.trial.number,
+                memory=memory,
+            )
+        )
+        keep(first + place, result)
+    notes.tell(told, time.monotonic() - began)
+    notes.trials += told
 
 
-def _sampler(params: TuneParams, seed: int) -> optuna.samplers.BaseSampler:
-    if params.sampler == "tpe":
-        return optuna.samplers.TPESampler(seed=seed)
-    # A grid's trials are all in the queue; it draws nothing.
-    return optuna.samplers.RandomSampler(seed=seed)
+class _Source:
+    """The trials to come: those that stand fixed in their order, then what the sampler draws."""
+
+    def __init__(
+        self,
+        params: TuneParams,
+        current: Overrides,
+        seed: int,
+        sampler: str,
+        portfolio: Mapping[str, Overrides],
+    ) -> None:
+        self._params, self._current, self._seed, self._sampler = params, current, seed, sampler
+        # A grid is tried point by point, however many it has.
+        most = sys.maxsize if sampler == "grid" else MAX_POINTS
+        self._points = points(params, current, seed, most)
+        fixed = {name_of({}, current): ("params.yaml", Overrides())}
+        for name, overrides in portfolio.items():
+            fixed.setdefault(name_of(overrides, current), (name, overrides))
+        if sampler == "grid":
+            for point in self._points or ():
+                overrides = from_suggested(params, point)
+                fixed.setdefault(name_of(overrides, current), ("grid", overrides))
+        self._fixed = list(fixed.values())
+
+    def ask(self, study: optuna.Study, before: Sequence[Trial]) -> list[_Asked]:
+        """The next batch; fewer than asked for, or none, when nothing is left to try."""
+        first, params = len(before), self._params
+        study.sampler = make_sampler(self._sampler, self._seed + first)
+        tried = {name_of(trial.overrides, self._current) for trial in before}
+        batch: list[_Asked] = []
+        for number in range(first, min(first + params.batch, params.trials)):
+            asked = self._fix(study, number) or self._draw(study, tried)
+            if asked is None:
+                break
+            tried.add(name_of(asked.overrides, self._current))
+            batch.append(asked)
+        return batch
+
+    def _fix(self, study: optuna.Study, number: int) -> _Asked | None:
+        if number >= len(self._fixed):
+            return None
+        origin, overrides = self._fixed[number]
+        suggested = as_suggested(overrides, self._params, self._current)
+        return _Asked(self._place(study, suggested), origin, overrides, suggested)
+
+    def _draw(self, study: optuna.Study, tried: set[str]) -> _Asked | None:
+        """A recipe that was not tried: the sampler's, or the one that is nearest to it."""
+        params, current = self._params, self._current
+        left = None
+        if self._points is not None:
+            left = [p for p in self._points if self._name(p) not in tried]
+            if not left:
+                return None
+        if self._sampler == "grid":
+            return None
+        trial = study.ask()
+        for number in range(MAX_ASKS if left else MAX_DRAWS):
+            overrides = suggest(trial, params, current)
+            if name_of(overrides, current) not in tried:
+                return _Asked(trial, self._sampler, overrides, trial.params)
+            study.tell(trial, state=TrialState.FAIL)
+            if number + 1 == MAX_ASKS and not left:
+                # It has settled on what it knows; the space still holds more than that.
+                study.sampler = make_sampler("random", self._seed + len(tried))
+            trial = study.ask()
+        study.tell(trial, state=TrialState.FAIL)
+        if not left:
+            return None
+        point = nearest(params, trial.params or left[0], left)
+        overrides = from_suggested(params, point)
+        return _Asked(self._place(study, point), self._sampler, overrides, point)
+
+    def _name(self, point: Mapping[str, Any]) -> str:
+        return name_of(from_suggested(self._params, point), self._current)
+
+    def _place(self, study: optuna.Study, suggested: dict[str, Any] | None) -> optuna.Trial:
+        """A trial with these suggestions, for which no sampler is asked."""
+        sampler, study.sampler = study.sampler, RandomSampler(seed=0)
+        if suggested:
+            study.enqueue_trial(suggested)
+        trial = study.ask()
+        if suggested is not None:
+            suggest(trial, self._params, self._current)
+        study.sampler = sampler
+        return trial
 
 
-def _pruner(params: TuneParams) -> optuna.pruners.BasePruner:
-    if params.pruner == "median":
-        return optuna.pruners.MedianPruner()
-    if params.pruner == "hyperband":
-        return optuna.pruners.HyperbandPruner(max_resource=params.epochs)
-    return optuna.pruners.NopPruner()
+def _find_end(params: TuneParams, sign: int, trials: Sequence[Trial], seconds: float) -> str:
+    """The reason why no other batch begins; nothing while one does."""
+    if len(trials) >= params.trials:
+        return f"all {params.trials} trials were tried"
+    if params.seconds is not None and seconds >= params.seconds:
+        return f"{params.seconds:g} seconds of training are over after {len(trials)} trials"
+    complete = [trial for trial in trials if trial.value is not None]
+    if params.patience is not None and complete:
+        best = min(complete, key=lambda trial: sign * float(trial.value or 0.0))
+        since = len(trials) - 1 - best.number
+        if since >= params.patience:
+            return f"{since} trials were no better than trial {best.number}"
+    return ""
 
 
-def _line(trial: FrozenTrial, number: int, num_trials: int) -> str:
-    overrides = trial.user_attrs["overrides"]
-    tried = ", ".join(f"{path} {value}" for path, value in overrides.items()) or "as in params.yaml"
-    state = state_of(trial)
-    value = f"{trial.value:.5f}" if state == "complete" else state
-    return f"trial {number + 1}/{num_trials}  {value}  {tried}"
+def _facts(params: TuneParams, current: Overrides, direction: str, sampler: str) -> dict[str, Any]:
+    """The facts for somebody who watches the search from outside."""
+    return {
+        "trials": params.trials,
+        "batch": params.batch,
+        "epochs": params.epochs,
+        "direction": direction,
+        "sampler": sampler,
+        "current": {path: current.get(path) for path in params.space},
+    }
+
+
+def _line(trial: Trial, num_trials: int) -> str:
+    tried = ", ".join(f"{path} {value}" for path, value in trial.overrides.items())
+    value = trial.end if trial.value is None else f"{trial.value:.5f}"
+    origin = f" [{trial.origin}]" if trial.origin not in ("params.yaml", "grid") else ""
+    return f"trial {trial.number + 1}/{num_trials}  {value}  {tried or 'as in params.yaml'}{origin}"

@@ -24,6 +24,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
             "build.model": {"name": "mlp", "width": 3},
             "train.optimizer": {"name": "Adam", "lr": 1e-5},
             "tune.epochs": 4,
+            "tune.batch": 2,
+            "tune.portfolio": False,
             "train.epochs": 4,
         },
     )

@@ -72,6 +72,58 @@ def test_a_range_or_list_that_says_nothing_is_an_error(
     assert says in found.message
 
 
+NAME, MOMENTUM = "train.optimizer.name", "train.optimizer.momentum"
+
+
+@pytest.mark.parametrize(
+    ("space", "key", "says"),
+    [
+        ({MOMENTUM: {"low": 0.1, "high": 0.9, "when": {NAME: "SGD"}}}, "", ""),
+        (
+            {MOMENTUM: {"values": [0.1, 2.0], "when": {NAME: "Adam"}}, NAME: ["SGD", "Adam"]},
+            MOMENTUM,
+            "unknown key 'momentum'",
+        ),
+        (
+            {MOMENTUM: {"values": [0.1, 0.9], "when": {NAME: "Rprop"}}, NAME: ["SGD", "Adam"]},
+            f"{MOMENTUM}.when.{NAME}",
+            "is never 'Rprop' in this space",
+        ),
+        (
+            {MOMENTUM: {"values": [0.1, 0.9], "when": {LR: 0.1}}, LR: {"low": 0.1, "high": 0.2}},
+            f"{MOMENTUM}.when.{LR}",
+            "a condition needs a list of values",
+        ),
+        ({WIDTH: {"values": [4, 8], "when": {WIDTH: 4}}}, f"{WIDTH}.when", "its own value"),
+        ({WIDTH: {"values": [4, 8]}}, f"{WIDTH}.when", "missing"),
+        # A name that can't be without an argument may be tried together with it.
+        (
+            {
+                "train.schedule.name": ["CosineAnnealingLR", "StepLR"],
+                "train.schedule.step_size": {
+                    "low": 1,
+                    "high": 3,
+                    "when": {"train.schedule.name": "StepLR"},
+                },
+            },
+            "",
+            "",
+        ),
+    ],
+)
+def test_a_condition_is_one_that_may_hold(
+    project: Project, space: dict[str, Any], key: str, says: str
+) -> None:
+    set_params(project, {"tune.epochs": 1})
+    if not key:
+        return tune(project, 1, "tpe", space)
+    (found,) = problems(project, space)
+    assert found.key is not None
+    assert found.key.endswith(key)
+    assert says in found.message
+    return None
+
+
 def test_a_grid_takes_lists_alone(project: Project) -> None:
     (found,) = problems(project, {LR: {"low": 0.1, "high": 1.0}, WIDTH: [3, 4]}, "grid")
     assert found.key == f"tune.space.{LR}"

@@ -2,18 +2,19 @@
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.pruners import BasePruner
-from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
 
 from stages.common.config import MAX_SEED, Overrides
 from stages.tune.params import TuneParams
-from stages.tune.study import best_trial, finished, importances, search
+from stages.tune.pruners import rungs
+from stages.tune.results import importances
+from stages.tune.study import search
+from stages.tune.trials import OnEpochEnd, Search, TrainTrials, Trial, TrialResult, best_trial
 from tests.stages.tune.conftest import LR, SPACE, WIDTH
 
 CURRENT: Overrides = {LR: 0.5, WIDTH: 16}
@@ -21,44 +22,100 @@ EPOCHS = 9
 
 
 def tune_params(**changes: object) -> TuneParams:
-    section = {"trials": 12, "epochs": EPOCHS, "sampler": "tpe", "pruner": "none", "space": SPACE}
+    section = {
+        "trials": 12,
+        "batch": 1,
+        "epochs": EPOCHS,
+        "seconds": None,
+        "patience": None,
+        "sampler": "tpe",
+        "pruner": "none",
+        "portfolio": False,
+        "keep_scores": 0,
+        "space": SPACE,
+    }
     return TuneParams.model_validate({**section, **changes})
 
 
-def bowl(overrides: Overrides, report: Callable[[int, float], None]) -> float:
+def bowl(overrides: Overrides, epoch: int) -> float:
     """A training in no time: best at a learning rate of 0.01 and 32 units."""
     tried = {**CURRENT, **overrides}
     depth = (math.log10(tried[LR]) + 2) ** 2 + abs(math.log2(tried[WIDTH]) - 5) / 10
-    for epoch in range(1, EPOCHS + 1):
-        report(epoch, depth + 1 / epoch)
-    return float(depth + 1 / EPOCHS)
+    return float(depth + 1 / epoch)
 
 
-def trials_of(
-    params: TuneParams, journal: Path, seed: int = 0, objective: Any = bowl
-) -> list[FrozenTrial]:
-    return finished(search(params, CURRENT, "minimize", seed, journal, objective))
+def in_step(value: Callable[[Overrides, int], float]) -> TrainTrials:
+    """Trains that function: all members of a batch reach an epoch at once."""
+
+    def train_trials(tried: Sequence[Overrides], on_epoch_end: OnEpochEnd) -> list[TrialResult]:
+        results = [TrialResult("complete", value(each, EPOCHS)) for each in tried]
+        left = set(range(len(tried)))
+        for epoch in range(1, EPOCHS + 1):
+            values = {place: value(tried[place], epoch) for place in left}
+            for place in on_epoch_end(epoch, values) if left else ():
+                left.remove(place)
+                results[place] = TrialResult("pruned", None)
+        return results
+
+    return train_trials
 
 
-def story(trials: list[FrozenTrial]) -> list[object]:
-    """All that a trial is but for the time."""
-    return [
-        (t.number, t.state, t.values, t.params, t.intermediate_values, t.user_attrs) for t in trials
-    ]
+def in_turns(value: Callable[[Overrides, int], float]) -> TrainTrials:
+    """Trains that function, one member to its end after another."""
+
+    def train_trials(tried: Sequence[Overrides], on_epoch_end: OnEpochEnd) -> list[TrialResult]:
+        def numbered(place: int) -> OnEpochEnd:
+            def call(epoch: int, values: Mapping[int, float]) -> set[int]:
+                ended = on_epoch_end(epoch, {place: values[0]})
+                return {0} if ended else set()
+
+            return call
+
+        return [in_step(value)([each], numbered(i))[0] for i, each in enumerate(tried)]
+
+    return train_trials
 
 
-def tried(trials: list[FrozenTrial]) -> list[Overrides]:
-    return [trial.user_attrs["tried"] for trial in trials]
+def run(
+    params: TuneParams,
+    journal: Path,
+    seed: int = 0,
+    train: TrainTrials | None = None,
+    current: Overrides = CURRENT,
+    **given: Any,
+) -> Search:
+    train = in_step(bowl) if train is None else train
+    return search(params, current, "minimize", seed, journal, train, **given)
+
+
+def trials_of(params: TuneParams, journal: Path, **given: Any) -> tuple[Trial, ...]:
+    return run(params, journal, **given).trials
+
+
+def tried(trials: Sequence[Trial]) -> list[Overrides]:
+    return [{**CURRENT, **trial.overrides} for trial in trials]
+
+
+def story(trials: Sequence[Trial]) -> list[Trial]:
+    """All that a trial is but for what Optuna has noted: CMA-ES pickles its state there."""
+    return [replace(trial, memory={}) for trial in trials]
+
+
+ALL = ["tpe", "gp", "cmaes", "random", "grid"]
+
+
+def space_of(sampler: str) -> dict[str, Any]:
+    return {LR: [1e-4, 1e-3, 1e-2, 1e-1], WIDTH: [8, 16, 32]} if sampler == "grid" else SPACE
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_trial_zero_is_what_stands_in_the_parameters(tmp_path: Path, sampler: str) -> None:
     trials = trials_of(tune_params(sampler=sampler, trials=3), tmp_path / "journal")
-    assert trials[0].user_attrs == {"overrides": {}, "tried": CURRENT}
-    assert trials[0].value == pytest.approx(bowl({}, lambda _epoch, _value: None))
+    assert (trials[0].overrides, trials[0].origin) == ({}, "params.yaml")
+    assert trials[0].value == pytest.approx(bowl({}, EPOCHS))
     # The sampler learns from it too.
-    assert trials[0].params == {LR: 0.5, WIDTH: 1}
-    assert all(set(trial.user_attrs["overrides"]) == set(SPACE) for trial in trials[1:])
+    assert trials[0].suggested == {LR: 0.5, WIDTH: 1}
+    assert all(set(trial.overrides) == set(SPACE) for trial in trials[1:])
 
 
 @pytest.mark.parametrize(
@@ -75,27 +132,21 @@ def test_values_outside_of_the_space_are_trial_zero_all_the_same(
     tmp_path: Path, current: Overrides
 ) -> None:
     space = {LR: SPACE[LR], WIDTH: {"low": 8, "high": 64}}
-    seen: list[Overrides] = []
-
-    def objective(overrides: Overrides, report: Callable[[int, float], None]) -> float:
-        seen.append(overrides)
-        return 0.0
-
     params = tune_params(trials=2, space=space)
-    study = search(params, current, "minimize", 0, tmp_path / "journal", objective)
-    assert seen[0] == {}
-    assert set(seen[1]) == {LR, WIDTH}
-    assert finished(study)[0].params == {}
-    assert finished(study)[0].user_attrs["tried"] == current
+    train = in_step(lambda _overrides, _epoch: 0.0)
+    trials = trials_of(params, tmp_path / "journal", train=train, current=current)
+    assert (trials[0].overrides, trials[0].suggested) == ({}, None)
+    assert set(trials[1].overrides) == {LR, WIDTH}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random", "grid"])
 def test_every_value_tried_is_one_of_the_space(tmp_path: Path, sampler: str) -> None:
     space = {**SPACE, "build.model.layers": {"low": 1, "high": 3}}
     if sampler == "grid":
         space = {LR: [1e-3, 0.1], WIDTH: [8, 16]}
-    trials = trials_of(tune_params(sampler=sampler, space=space), tmp_path / "journal")
-    for values in tried(trials)[1:]:
+    params = tune_params(sampler=sampler, space=space, batch=4, trials=14)
+    for trial in trials_of(params, tmp_path / "journal")[1:]:
+        values = trial.overrides
         assert values[WIDTH] in [8, 16, 32, 64]
         assert 1e-4 <= values[LR] <= 1.0
         assert isinstance(values[LR], float)
@@ -109,35 +160,86 @@ def test_a_logarithmic_range_is_drawn_by_its_logarithm(tmp_path: Path) -> None:
     assert 35 <= below <= 65
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+@pytest.mark.parametrize("sampler", ALL)
 def test_the_seed_alone_decides_what_is_tried(tmp_path: Path, sampler: str) -> None:
-    space = {LR: [1e-4, 1e-3, 1e-2, 1e-1], WIDTH: [8, 16, 32]} if sampler == "grid" else SPACE
-    params = tune_params(sampler=sampler, trials=8, space=space)
+    params = tune_params(sampler=sampler, trials=12, batch=4, space=space_of(sampler))
     first, again, other = (
-        tried(trials_of(params, tmp_path / name, seed))
+        tried(trials_of(params, tmp_path / name, seed=seed))
         for name, seed in (("first", 1), ("again", 1), ("other", 2))
     )
     assert first == again
     assert first != other
 
 
-def test_tpe_learns_where_it_is_good(tmp_path: Path) -> None:
-    def mean_depth(sampler: str) -> float:
-        params = tune_params(sampler=sampler, trials=40)
-        trials = trials_of(params, tmp_path / sampler)[20:]
-        return sum(trial.value or 0.0 for trial in trials) / len(trials)
+@pytest.mark.parametrize("pruner", ["none", "median"])
+def test_members_that_train_in_turns_make_the_same_search(tmp_path: Path, pruner: str) -> None:
+    params = tune_params(pruner=pruner, batch=4, trials=16)
+    side_by_side = trials_of(params, tmp_path / "one")
+    assert trials_of(params, tmp_path / "two", train=in_turns(bowl)) == side_by_side
+    assert pruner == "none" or any(trial.end == "pruned" for trial in side_by_side)
 
-    assert mean_depth("tpe") < 0.5 * mean_depth("random")
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
+def test_a_sampler_learns_where_it_is_good(tmp_path: Path, sampler: str) -> None:
+    space = {LR: SPACE[LR], WIDTH: {"low": 8, "high": 64}}
+
+    def middle(sampler: str) -> float:
+        params = tune_params(sampler=sampler, trials=26, batch=4, space=space)
+        trials = trials_of(params, tmp_path / sampler)[14:]
+        return statistics.median(trial.value or 0.0 for trial in trials)
+
+    assert middle(sampler) < 0.6 * middle("random")
+
+
+NUMBERS: dict[str, Any] = {LR: SPACE[LR]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "chosen"),
+    [
+        ({"space": NUMBERS}, "gp"),
+        ({"space": SPACE}, "tpe"),
+        ({"space": NUMBERS, "trials": 101}, "tpe"),
+        ({"space": NUMBERS, "pruner": "halving"}, "tpe"),
+        ({"space": {f"{LR}{i}": SPACE[LR] for i in range(9)}}, "tpe"),
+    ],
+)
+def test_the_sampler_is_chosen_by_the_space(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    chosen: str,
+) -> None:
+    params = tune_params(**{"sampler": "auto", "trials": 1, **changes})
+    train = in_step(lambda _overrides, _epoch: 0.0)
+    if params.trials == 1:
+        assert run(params, tmp_path / "j", train=train).sampler == chosen
+        assert f"sampler: {chosen} (" in capsys.readouterr().out
+    else:
+        from stages.tune.samplers import choose_sampler
+
+        assert choose_sampler(params)[0] == chosen
 
 
 GRID: dict[str, Any] = {LR: [1e-3, 1e-2, 0.5], WIDTH: [8, 16, 32, 64]}
 
 
 def test_a_grid_tries_every_point_once(tmp_path: Path) -> None:
-    trials = trials_of(tune_params(sampler="grid", space=GRID, trials=100), tmp_path / "journal")
-    points = sorted((values[LR], values[WIDTH]) for values in tried(trials))
+    found = run(tune_params(sampler="grid", space=GRID, trials=100, batch=5), tmp_path / "journal")
+    points = sorted((values[LR], values[WIDTH]) for values in tried(found.trials))
     # Trial 0 is one of them, and is not trained twice.
     assert points == sorted((lr, width) for lr in GRID[LR] for width in GRID[WIDTH])
+    assert found.reason == "no recipe is left in the space after 12 trials"
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_nothing_is_trained_twice_and_a_space_may_be_exhausted(
+    tmp_path: Path, sampler: str
+) -> None:
+    params = tune_params(sampler=sampler, space=GRID, trials=100, batch=5)
+    found = run(params, tmp_path / "journal")
+    assert len({str(values) for values in tried(found.trials)}) == len(found.trials) == 12
+    assert found.reason == "no recipe is left in the space after 12 trials"
 
 
 def test_a_grid_that_params_yaml_is_no_point_of_is_tried_beside_it(tmp_path: Path) -> None:
@@ -158,108 +260,185 @@ def test_a_choice_may_be_a_list_or_nothing(tmp_path: Path) -> None:
     space = {"build.model.channels": [[8], [8, 16]], "train.clip_norm": [None, 1.0]}
     params = tune_params(sampler="grid", space=space, trials=9)
     current = {"build.model.channels": [8, 16], "train.clip_norm": None}
-    study = search(params, current, "minimize", 0, tmp_path / "journal", lambda _o, _r: 0.0)
-    pairs = {str(trial.user_attrs["tried"]) for trial in finished(study)}
-    assert len(pairs) == len(finished(study)) == 4
+    train = in_step(lambda _overrides, _epoch: 0.0)
+    trials = trials_of(params, tmp_path / "journal", train=train, current=current)
+    assert len({str({**current, **trial.overrides}) for trial in trials}) == len(trials) == 4
+
+
+MOMENTUM = "train.optimizer.momentum"
+NAME = "train.optimizer.name"
+CONDITIONAL: dict[str, Any] = {
+    MOMENTUM: {"values": [0.0, 0.9], "when": {NAME: "SGD"}},
+    NAME: ["SGD", "Adam"],
+}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_a_key_with_a_condition_is_tried_where_it_holds(tmp_path: Path, sampler: str) -> None:
+    params = tune_params(sampler=sampler, space=CONDITIONAL, trials=20, batch=2)
+    train = in_step(lambda overrides, _epoch: float(overrides.get(MOMENTUM, 0.5)))
+    found = run(params, tmp_path / "journal", train=train, current={NAME: "RMSprop"})
+    pairs = {(t.overrides[NAME], t.overrides.get(MOMENTUM)) for t in found.trials[1:]}
+    # Adam has no momentum to try, and so is tried once.
+    assert pairs == {("SGD", 0.0), ("SGD", 0.9), ("Adam", None)}
+    assert len(found.trials) == 4
 
 
 def test_median_pruning_stops_a_trial_that_is_worse_than_half_of_those_before(
     tmp_path: Path,
 ) -> None:
-    params = tune_params(sampler="random", pruner="median", trials=30)
+    params = tune_params(sampler="random", pruner="median", trials=30, batch=3)
     trials = trials_of(params, tmp_path / "journal")
     complete: list[float] = []
-    for trial in trials:
-        first = trial.intermediate_values[1]
-        # Optuna watches five trials before it prunes. A bowl is as deep in every epoch.
-        worse = len(complete) >= 5 and first > statistics.median(complete)
-        assert (trial.state == TrialState.PRUNED) == worse
-        assert len(trial.intermediate_values) == (1 if worse else EPOCHS)
-        if not worse:
-            complete.append(first)
+    for first in range(0, len(trials), 3):
+        batch = trials[first : first + 3]
+        for trial in batch:
+            # It takes five trials to prune. A bowl is as deep in every epoch.
+            worse = len(complete) >= 5 and trial.values[0] > statistics.median(complete)
+            assert (trial.end == "pruned") == worse
+            assert len(trial.values) == (1 if worse else EPOCHS)
+        complete += [trial.values[0] for trial in batch if trial.end == "complete"]
     assert len(complete) < len(trials)
-
-
-class Merciless(BasePruner):
-    """Cuts every trial short after its first epoch."""
-
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        return True
 
 
 def test_the_values_of_params_yaml_are_never_pruned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.tune.study._pruner", lambda _params: Merciless())
-    trials = trials_of(tune_params(trials=3), tmp_path / "journal")
-    assert [len(trial.intermediate_values) for trial in trials] == [EPOCHS, 1, 1]
-    assert trials[0].state == TrialState.COMPLETE
+    # Merciless: it cuts every trial short after its first epoch.
+    monkeypatch.setattr(
+        "stages.tune.study.make_pruner", lambda *_: lambda _epoch, values: {*values}
+    )
+    trials = trials_of(tune_params(trials=3, batch=2), tmp_path / "journal")
+    assert [len(trial.values) for trial in trials] == [EPOCHS, 1, 1]
+    assert trials[0].end == "complete"
 
 
 def test_hyperband_trains_few_trials_to_the_end(tmp_path: Path) -> None:
     params = tune_params(sampler="random", pruner="hyperband", trials=30)
     trials = trials_of(params, tmp_path / "journal")
-    assert 5 <= sum(trial.state == TrialState.PRUNED for trial in trials) <= 25
+    assert 5 <= sum(trial.end == "pruned" for trial in trials) <= 25
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_halving_keeps_the_best_third_of_a_batch_at_each_rung(tmp_path: Path) -> None:
+    params = tune_params(sampler="random", pruner="halving", trials=10, batch=9)
+    assert rungs(EPOCHS) == [1, 3]
+    *first, alone = trials_of(params, tmp_path / "journal")
+    lasted = {trial.number: len(trial.values) for trial in first}
+    best = sorted(first, key=lambda trial: trial.values[0])
+    # Of nine, three go on from the first epoch, and one from the third; trial 0 in any case.
+    for place, trial in enumerate(best):
+        expected = EPOCHS if place == 0 or trial.number == 0 else 3 if place < 3 else 1
+        assert lasted[trial.number] == expected
+    # Alone in its batch it is the best of it.
+    assert alone.end == "complete"
+
+
+def test_rungs_are_shares_of_the_epochs() -> None:
+    assert rungs(100) == [1, 3, 9, 27]
+    assert rungs(1) == []
+
+
+@pytest.mark.parametrize("sampler", ALL)
 def test_the_largest_seed_serves_every_trial(tmp_path: Path, sampler: str) -> None:
     params = tune_params(sampler=sampler, space={LR: [1e-3, 0.1], WIDTH: [8, 16]}, trials=3)
     assert len(trials_of(params, tmp_path / "journal", seed=MAX_SEED)) == 3
 
 
 def test_the_first_of_equals_wins(tmp_path: Path) -> None:
-    study = search(
-        tune_params(trials=4), CURRENT, "minimize", 0, tmp_path / "j", lambda _o, _r: 1.0
-    )
-    assert best_trial(study).number == 0
+    train = in_step(lambda _overrides, _epoch: 1.0)
+    assert best_trial(run(tune_params(trials=4), tmp_path / "journal", train=train)).number == 0
 
 
 def test_more_is_better_when_it_is_maximised(tmp_path: Path) -> None:
-    study = search(tune_params(), CURRENT, "maximize", 0, tmp_path / "journal", bowl)
-    values = [trial.value for trial in finished(study)]
-    assert best_trial(study).value == max(values)
+    found = search(tune_params(), CURRENT, "maximize", 0, tmp_path / "journal", in_step(bowl))
+    assert best_trial(found).value == max(trial.value or 0.0 for trial in found.trials)
 
 
 def test_the_parameter_that_matters_is_the_important_one(tmp_path: Path) -> None:
     params = tune_params(sampler="random", trials=40)
-    shares = importances(search(params, CURRENT, "minimize", 0, tmp_path / "journal", bowl))
+    shares = importances(run(params, tmp_path / "journal"), params)
     assert list(shares) == [LR, WIDTH]
     assert sum(shares.values()) == pytest.approx(1.0)
     assert shares[LR] > 0.7
 
 
+def test_a_search_ends_when_nothing_better_comes(tmp_path: Path) -> None:
+    train = in_step(lambda overrides, _epoch: 0.0 if overrides else -1.0)
+    found = run(tune_params(patience=5, batch=2, trials=99), tmp_path / "journal", train=train)
+    assert len(found.trials) == 6
+    assert found.reason == "5 trials were no better than trial 0"
+
+
+def test_a_search_ends_when_its_seconds_are_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr("stages.tune.study.time.monotonic", lambda: float(next(clock)))
+    found = run(tune_params(seconds=30, batch=2, trials=99), tmp_path / "journal")
+    # A batch looks at the clock eleven times: when it begins, after each epoch and at its end.
+    assert len(found.trials) == 6
+    assert found.reason == "30 seconds of training are over after 6 trials"
+
+
+PORTFOLIO: dict[str, Overrides] = {
+    "narrow": {LR: 0.01, WIDTH: 8},
+    "twin": {WIDTH: 8, LR: 0.01},
+    "as it is": {LR: 0.5},
+    "elsewhere": {LR: 0.02, WIDTH: 33},
+    "more": {LR: 0.02, "train.clip_norm": 1.0},
+}
+
+
+def test_a_portfolio_is_tried_first_and_what_lies_in_the_space_is_learnt_from(
+    tmp_path: Path,
+) -> None:
+    trials = trials_of(tune_params(batch=3, trials=6), tmp_path / "j", portfolio=PORTFOLIO)
+    assert [trial.origin for trial in trials] == [
+        *("params.yaml", "narrow", "elsewhere", "more"),
+        *("tpe", "tpe"),
+    ]
+    assert trials[1].suggested == {LR: 0.01, WIDTH: 0}
+    assert [trial.suggested for trial in trials[2:4]] == [None, None]
+
+
 @pytest.mark.parametrize(
-    ("sampler", "pruner"), [("tpe", "hyperband"), ("grid", "none"), ("random", "median")]
+    ("sampler", "pruner"),
+    [
+        ("tpe", "hyperband"),
+        ("grid", "none"),
+        ("random", "halving"),
+        ("gp", "median"),
+        ("cmaes", "none"),
+    ],
 )
 def test_a_search_goes_on_from_wherever_its_journal_ends(
     tmp_path: Path, sampler: str, pruner: str
 ) -> None:
-    space = {LR: [1e-4, 1e-3, 1e-2, 1e-1], WIDTH: [8, 16, 32]} if sampler == "grid" else SPACE
-    params = tune_params(sampler=sampler, pruner=pruner, trials=13, space=space)
+    params = tune_params(
+        sampler=sampler, pruner=pruner, trials=15, batch=4, space=space_of(sampler)
+    )
     whole = tmp_path / "whole"
-    expected = story(trials_of(params, whole))
+    given: dict[str, Any] = {} if sampler == "grid" else {"portfolio": PORTFOLIO}
+    expected = story(trials_of(params, whole, **given))
     content = whole.read_bytes()
     # A kill may come at any byte: in a trial, between two, in the middle of a line.
-    for cut in range(0, len(content), len(content) // 6):
+    for cut in range(0, len(content), len(content) // 4):
         journal = tmp_path / f"cut-{cut}"
         journal.write_bytes(content[:cut])
-        # What a killed process may leave behind.
-        journal.with_name(f"{journal.name}.lock").symlink_to(journal)
-        assert story(trials_of(params, journal)) == expected, cut
+        assert story(trials_of(params, journal, **given)) == expected, cut
 
 
-def test_finished_trials_are_not_run_again(tmp_path: Path) -> None:
-    num_runs = 0
+def test_finished_batches_are_not_run_again(tmp_path: Path) -> None:
+    batches: list[int] = []
 
-    def counted(overrides: Overrides, report: Callable[[int, float], None]) -> float:
-        nonlocal num_runs
-        num_runs += 1
-        if num_runs == 5:
+    def counted(overrides: Sequence[Overrides], on_epoch_end: OnEpochEnd) -> list[TrialResult]:
+        batches.append(len(overrides))
+        if len(batches) == 3:
             raise KeyboardInterrupt
-        return bowl(overrides, report)
+        return in_step(bowl)(overrides, on_epoch_end)
 
+    params = tune_params(batch=5, trials=12)
     with pytest.raises(KeyboardInterrupt):
-        trials_of(tune_params(), tmp_path / "journal", objective=counted)
-    trials_of(tune_params(), tmp_path / "journal", objective=counted)
-    assert num_runs == 12 + 1
+        trials_of(params, tmp_path / "journal", train=counted)
+    trials_of(params, tmp_path / "journal", train=counted)
+    assert batches == [5, 5, 2, 2]
