@@ -16,6 +16,7 @@ from stages.training.optim.monitored_metric import monitored_metric
 from stages.training.optim.preflight import check_names
 from stages.training.recipe import override_model, override_train
 from stages.tune.params import TuneParams, check_space
+from stages.tune.portfolio import read_portfolio
 from stages.tune.results import write_nothing, write_results
 from stages.tune.study import search
 from stages.tune.trial import current_values, make_train_trials, read_start
@@ -48,7 +49,13 @@ def tune(params: Params, out: Path) -> None:
     in_step = section.pruner in ("hyperband", "halving")
     train_trials, direction, _ = make_train_trials(start, in_step=in_step, keep_scores=False)
     current = current_values(start)
-    found = search(section, current, direction, start.seed, journal, train_trials)
+    portfolio: dict[str, Overrides] = {}
+    # A grid tries its own points alone.
+    if section.portfolio and section.sampler != "grid":
+        task = start.schema.target.task
+        portfolio = read_portfolio(start.spec.name, task, current, watched, check)
+        print(f"portfolio: {len(portfolio)} recipes for {start.spec.name} and this task")
+    found = search(section, current, direction, start.seed, journal, train_trials, portfolio)
     write_results(out, found, section, current)
     journal.unlink()
 

@@ -144,7 +144,7 @@ def check_space(params: TuneParams, check: Callable[[Overrides], object], watche
     problems: list[Problem] = []
     for path, values in params.space.items():
         key = f"tune.space.{path}"
-        if message := _find_untunable(path, watched):
+        if message := find_untunable(path, watched):
             allowed = () if path.startswith("train.loss.") else ("build.model.*", "train.*")
             problems.append(Problem(message, key=key, allowed=allowed))
             continue
@@ -169,7 +169,7 @@ def check_space(params: TuneParams, check: Callable[[Overrides], object], watche
         raise UserError(*problems)
 
 
-def _find_untunable(path: str, watched: str) -> str:
+def find_untunable(path: str, watched: str) -> str:
     """The reason why `path` can't be tuned, in words; nothing if it can."""
     fixed = next((name for name in _NOT_TUNABLE if f"{path}.".startswith(f"{name}.")), None)
     if not path.startswith(TUNABLE) or fixed is not None:
