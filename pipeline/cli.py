@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pipeline.commands.expect import expect
+from pipeline.commands.search.command import tune
 from pipeline.commands.sources.command import import_query
 from pipeline.common.mistakes import stop_at_mistakes
 from stages.common.errors import UserError
@@ -129,9 +130,8 @@ def init(path: str, new: str | None, **options: Any) -> None:
 
 
 main.add_command(import_query)
-
-
 main.add_command(expect)
+main.add_command(tune)
 
 
 @main.command()

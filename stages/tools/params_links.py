@@ -8,6 +8,8 @@ MORE = {
     "prepare.expectations": "../data/README.md#what-is-expected-of-a-table",
     "build.model": "own_code.md#a-model",
     "build.pretrained": "own_code.md#pretrained-weights",
+    "tune.sampler": "tuning.md#samplers",
+    "tune.space": "tuning.md#the-space",
     "train.micro_batch_size": "training.md#steps",
     "train.dataset": "training.md#a-dataset-of-my-own",
     "train.augment": "training.md#rows-that-are-varied",

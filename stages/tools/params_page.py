@@ -114,15 +114,12 @@ def _rows(
         key = f"{at}.{name}"
         default = "" if "default" not in field else f"; else {_value(field['default'])}"
         yield key, _takes(field, parts) + default, field.get("description", "")
-        said: set[str] = set()
+        inside: list[tuple[str, str, str]] = []
         for inner, place in _inner(field):
-            if inner == "ClassSpec":
-                continue
-            for row in _rows(parts[inner], f"{key}{place}", parts):
-                # Of two forms that share a key, the first one says what it is.
-                if row[0] not in said:
-                    yield row
-                said.add(row[0])
+            if inner != "ClassSpec":
+                inside += _rows(parts[inner], f"{key}{place}", parts)
+        # Of two forms that share a key, the first one says what it is.
+        yield from reversed({row[0]: row for row in reversed(inside)}.values())
 
 
 def _inner(field: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from stages.runtime.stage import run_stage
 from stages.training.optim.monitored_metric import monitored_metric
 from stages.training.optim.preflight import check_names
 from stages.training.recipe import override_model, override_train
+from stages.tune.hparams import write_hparams
 from stages.tune.params import TuneParams, check_space
 from stages.tune.portfolio import read_portfolio
 from stages.tune.results import write_nothing, write_results
@@ -36,7 +37,7 @@ def tune(params: Params, out: Path) -> None:
     check({})
     if section.trials == 0 or not section.space:
         # The space may be that of another model: nobody searches it.
-        write_nothing(out)
+        write_nothing(out, section)
         print("no trials: train takes the values of params.yaml")
         return
     watched = monitored_metric(override_train(start.train, {}))
@@ -57,6 +58,8 @@ def tune(params: Params, out: Path) -> None:
         print(f"portfolio: {len(portfolio)} recipes for {start.spec.name} and this task")
     found = search(section, current, direction, start.seed, journal, train_trials, portfolio)
     write_results(out, found, section, current)
+    paths = dict.fromkeys([*section.space, *(p for t in found.trials for p in t.overrides)])
+    write_hparams(journal.stem, found, list(paths), current)
     journal.unlink()
 
 

@@ -1,5 +1,6 @@
 """The stage tune: trials are trainings, and what is written of them."""
 
+import math
 import shutil
 import signal
 import subprocess
@@ -64,6 +65,39 @@ def test_the_plots_tell_the_search(project: Project) -> None:
     assert [float(row["best"]) for row in history] == pytest.approx(best)
     importance = read_csv(folder / "plots/importance.csv")
     assert {row["parameter"] for row in importance} == {LR, WIDTH}
+    points = read_csv(folder / "plots/points.csv")
+    assert len(points) == 2 * len(values)
+    for point in points:
+        row = rows[int(point["trial"])]
+        path = point["parameter"].split(" ")[0]
+        assert point["shown"] == row[path]
+        lr = (math.log10(float(row[LR])) + 5) / 4
+        assert float(point["position"]) == pytest.approx(
+            lr if path == LR else float(row[WIDTH] == "6"), abs=1e-6
+        )
+    by_rank = sorted(points, key=lambda point: int(point["rank"]))
+    assert float(by_rank[0]["value"]) == pytest.approx(min(values))
+
+
+def test_tensorboard_compares_the_trials(project: Project) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    tune(project, 3, "random", SPACE)
+    rows = read_csv(project.path / "data/tune/trials.csv")
+    (folder,) = (project.path / "data/tensorboard").glob("tune-*")
+    runs = sorted(folder.iterdir())
+    assert [run.name for run in runs] == ["0000", "0001", "0002"]
+    for run, row in zip(runs, rows, strict=True):
+        events = EventAccumulator(str(run)).Reload()
+        info = HParamsPluginData.FromString(
+            events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        )
+        chosen = info.session_start_info.hparams
+        assert chosen[LR].number_value == pytest.approx(float(row[LR]))
+        assert chosen["origin"].string_value == row["origin"]
+        curve = [event.value for event in events.Scalars("tune/value") if event.step > 0]
+        assert min(curve) == pytest.approx(float(row["value"]), rel=1e-5)
 
 
 def test_a_trial_that_diverges_is_called_so_and_the_search_goes_on(project: Project) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from stages.common.config import MAX_SEED, Overrides
 from stages.tune.params import TuneParams
+from stages.tune.plots import importances
 from stages.tune.pruners import rungs
-from stages.tune.results import importances
 from stages.tune.study import search
 from stages.tune.trials import OnEpochEnd, Search, TrainTrials, Trial, TrialResult, best_trial
 from tests.stages.tune.conftest import LR, SPACE, WIDTH

@@ -1,0 +1,96 @@
+"""`reprise tune`: a search as a table, while it runs and after it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import main
+from pipeline.commands.search.progress import read_progress
+from stages.common.config import Overrides
+from stages.common.files import write_csv, write_json
+from stages.tune.study import search
+from stages.tune.trials import OnEpochEnd, TrialResult
+from tests.stages.tune.conftest import LR
+from tests.stages.tune.test_study import CURRENT, bowl, in_step, tune_params
+
+JOURNAL = Path(".reprise/tune/0123.journal")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").touch()
+    Path("stages").mkdir()
+
+
+def shown(*arguments: str) -> str:
+    done = CliRunner().invoke(main, ["tune", *arguments], env={"COLUMNS": "120"})
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def run_until(batch: int, epoch: int, **changes: Any) -> None:
+    """Search until an epoch of a batch, and stop as a kill would."""
+    count = 0
+
+    def train(tried: Sequence[Overrides], on_epoch_end: OnEpochEnd) -> list[TrialResult]:
+        nonlocal count
+        count += 1
+
+        def watched(number: int, values: Any) -> set[int]:
+            ended = on_epoch_end(number, values)
+            if (count, number) == (batch, epoch):
+                raise KeyboardInterrupt
+            return ended
+
+        return in_step(bowl)(tried, watched)
+
+    params = tune_params(batch=4, trials=20, sampler="random", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        search(params, CURRENT, "minimize", 0, JOURNAL, train)
+
+
+def test_a_running_search_is_shown_from_its_journal() -> None:
+    run_until(batch=3, epoch=2, pruner="halving")
+    progress = read_progress()
+    assert [row.number for row in progress.rows] == list(range(12))
+    training = progress.training
+    # Of the third batch two have survived the first epoch, and stand at the second.
+    assert [row.epochs for row in training] == [2, 2]
+    assert training[0].value == pytest.approx(bowl(training[0].values, 2))
+    best = progress.best(5)
+    assert [row.value for row in best] == sorted(row.value or 0.0 for row in best)
+    said = shown()
+    assert "2 train, at epoch 2, about 0 s left" in said
+    assert "of 20 trials (random)" in said
+    assert LR in said
+    # No terminal: it is printed once.
+    assert shown("--watch") == said
+
+
+def test_a_line_that_is_being_written_is_left_out() -> None:
+    run_until(batch=1, epoch=3)
+    with JOURNAL.open("a", encoding="utf-8") as file:
+        file.write('{"epoch": 4, "val')
+    assert [row.epochs for row in read_progress().training] == [3, 3, 3, 3]
+
+
+def test_the_outputs_of_the_last_search_are_shown_when_none_runs() -> None:
+    Path("data/tune").mkdir(parents=True)
+    write_csv(
+        Path("data/tune/trials.csv"),
+        ("trial", "state", "value", "epochs", "origin", LR),
+        [(0, "complete", 0.5, 9, "params.yaml", 0.1), (1, "pruned", "", 1, "tpe", 0.2)],
+    )
+    facts = {"direction": "minimize", "sampler": "tpe", "reason": "all 2 trials were tried"}
+    write_json(Path("data/tune/search.json"), facts)
+    assert "2 of 2 trials (tpe), 1 pruned, ended: all 2 trials were tried" in shown()
+
+
+def test_without_a_search_it_says_so() -> None:
+    done = CliRunner().invoke(main, ["tune"])
+    assert done.exit_code == 1
+    assert "no search runs, and none has run" in done.output
