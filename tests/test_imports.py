@@ -41,6 +41,7 @@ ROOMS = {
         ("step", "averaging"),
         ("recipe", "build"),
         ("loop",),
+        ("packed",),
     ),
     "pipeline": (
         ("common",),

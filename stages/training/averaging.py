@@ -122,15 +122,19 @@ def recompute_norms(
 
 
 def update_average(average: nn.Module, model: nn.Module, decay: float, number: int) -> None:
-    """Move the average of the weights towards those after step `number`, from 0.
+    """Move the average of the weights towards those after step `number`, from 0."""
+    update = get_ema_multi_avg_fn(warm_decay(decay, number))  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        update(list(average.parameters()), list(model.parameters()), number)
+        for own_buffer, buffer in zip(average.buffers(), model.buffers(), strict=True):
+            own_buffer.copy_(buffer)
+
+
+def warm_decay(decay: float, number: int) -> float:
+    """The decay of the average at step `number`, from 0.
 
     It starts from a shorter memory, (1 + t) / (10 + t), so that the first weights don't weigh on
     a short training (Polyak and Juditsky 1992; the warm-up as in TensorFlow's
     ExponentialMovingAverage).
     """
-    warm = min(decay, (1 + number) / (10 + number))
-    update = get_ema_multi_avg_fn(warm)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        update(list(average.parameters()), list(model.parameters()), number)
-        for own_buffer, buffer in zip(average.buffers(), model.buffers(), strict=True):
-            own_buffer.copy_(buffer)
+    return min(decay, (1 + number) / (10 + number))

@@ -103,7 +103,7 @@ def run_epochs(
             # Each process has counted rows of its own; the first one's counts are kept.
             world.broadcast(buffer)
         loss_and_metric = validate(eval_model, data.validation, assembly.loss_fn, data, world)
-        epoch_result = _end_epoch(epoch, state.totals, loss_and_metric, data, world)
+        epoch_result = end_epoch(epoch, state.totals, loss_and_metric, data, world)
 
         result.history.append(epoch_result)
         monitored = monitored_value(epoch_result, params)
@@ -172,7 +172,7 @@ def find_eval_model(
     return state.average
 
 
-def _end_epoch(
+def end_epoch(
     epoch: int, sums: EpochTotals, validation: tuple[float, float], data: Data, world: World
 ) -> Epoch:
     """The results of the epoch, over all processes.

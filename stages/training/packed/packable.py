@@ -1,0 +1,138 @@
+"""Recipes and models that can't be trained in a pack, each with the reason in words."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from stages.training.data.source import TensorSource
+from stages.training.device.rng import put_generators, read_generators
+from stages.training.optim.registry import resolve
+from stages.training.packed.optimizer import NUM_MOMENTS
+from stages.training.packed.pack import Member, Pack
+from stages.training.params import TrainParams
+from stages.training.step.buffer_snapshot import find_buffers
+
+CPU = torch.device("cpu")
+# Rows that a pack is tried with.
+NUM_ROWS = 2
+# What members may differ in.
+_OWN = ("training", "p", "apply_rng")
+
+
+def why_not_recipe(params: TrainParams, device: str, num_processes: int) -> str | None:
+    """The reason why a recipe can't be trained in a pack on this machine; None: its keys allow it.
+
+    `device` is the kind of the devices. Raises UserError for an optimizer that there is not.
+    """
+    optimizer_class, arguments = resolve("optimizer", params.optimizer)
+    known = sorted(each.__name__ for each in NUM_MOMENTS)
+    optimizer = f"the optimizer is {params.optimizer.name}, and not {', '.join(known)}"
+    reasons = {
+        f"packs are proven on a CPU alone, and this is {device}": device != "cpu",
+        "each training has several processes": num_processes > 1,
+        f"the objective is {params.objective.name}": params.objective.name != "supervised",
+        "train.swa averages weights": params.swa is not None,
+        "train.micro_batch_size divides batches": params.micro_batch_size is not None,
+        "the rows come from a dataset of one's own": params.dataset is not None,
+        f"train.precision is {params.precision}": params.precision not in ("auto", "fp32"),
+        "train.compile is true": params.compile is True,
+        "train.channels_last is true": params.channels_last is True,
+        optimizer: optimizer_class not in NUM_MOMENTS,
+        "the optimizer has amsgrad": bool(arguments.get("amsgrad")),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def why_not_members(members: Sequence[Member]) -> str | None:
+    """The reason why `members` can't be one pack, by what is seen without a step; None: none is."""
+    for member in members:
+        device = member.data.train.target.device.type
+        if reason := why_not_recipe(member.params, device, num_processes=1):
+            return reason
+        if not all(
+            isinstance(s, TensorSource) for s in (member.data.train, member.data.validation)
+        ):
+            return "the rows are read from disk"
+        if find_buffers(member.model):
+            return "the model has buffers that its steps move, such as those of a batch norm"
+    if len({_form(member) for member in members}) > 1:
+        return "they differ in more than numbers that change no shape"
+    return None
+
+
+def _form(member: Member) -> tuple[object, ...]:
+    """All that the members of a pack have in common."""
+    params, model, source = member.params, member.model, member.data.train
+    rows, _ = source.take(slice(0, 1))
+    groups = [(group.match, group.frozen) for group in params.groups or ()]
+    nesterov = params.optimizer.arguments.get("nesterov")
+    return (
+        type(model),
+        tuple((name, weight.shape) for name, weight in model.named_parameters()),
+        tuple((kind, values.shape, values.dtype) for kind, values in rows.items()),
+        params.batch_size,
+        params.optimizer.name,
+        bool(nesterov),
+        tuple(groups),
+        source.weight is None,
+        member.data.task,
+    )
+
+
+def why_no_step(pack: Pack) -> str | None:
+    """The reason why `vmap` can't take a step of a pack that has not begun; None: it can.
+
+    It tries one with the weights as they are, and leaves all as it was.
+    """
+    if not _attributes_agree([member.model for member in pack.members]):
+        return "what the models keep beside weights and buffers differs"
+    sample = [member.data.train.take(slice(0, NUM_ROWS))[0] for member in pack.members]
+    batch = {kind: torch.stack([rows[kind] for rows in sample]) for kind in sample[0]}
+    num_rows = len(next(iter(sample[0].values())))
+    masks = tuple(
+        torch.ones((), dtype=call.dtype).expand(len(pack.members), num_rows, *call.shape)
+        for call in pack.calls
+    )
+    named = pack.layout.name([matrix.detach().requires_grad_() for matrix in pack.weights])
+    before = read_generators(CPU)
+    pack.template.train()
+    try:
+        with warnings.catch_warnings():
+            # What torch has no rule for it does member by member, which it warns of.
+            warnings.simplefilter("error", UserWarning)
+            scores = pack.score(named, pack.constants, batch, masks)
+            found = torch.autograd.grad(scores.sum(), list(named.values()), allow_unused=True)
+    except (RuntimeError, ValueError, TypeError, UserWarning) as error:
+        return f"vmap can't take the model: {str(error).strip().splitlines()[0]}"
+    after = read_generators(CPU)
+    put_generators(before, CPU)
+    if not _equal(before, after):
+        return "the model draws random numbers of its own"
+    if any(gradient is None for gradient in found):
+        return "some of the model's weights have no part in its scores"
+    return None
+
+
+def _attributes_agree(models: Sequence[nn.Module]) -> bool:
+    """Check that all models compute the same from weights and buffers: the first stands for all."""
+    first = list(models[0].modules())
+    return all(
+        _equal(_plain(module), _plain(other))
+        for model in models[1:]
+        for module, other in zip(first, model.modules(), strict=True)
+    )
+
+
+def _plain(module: nn.Module) -> dict[str, Any]:
+    return {k: v for k, v in vars(module).items() if not k.startswith("_") and k not in _OWN}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    return bool(one == other)
