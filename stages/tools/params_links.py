@@ -28,6 +28,7 @@ MORE = {
     "train.parallel": "scale.md#a-model-that-one-device-does-not-hold",
     "train.calibration": "training.md#calibration",
     "train.replicas": "outputs.md#seeds",
+    "train.packed": "training.md#replicas-and-folds-together",
     "evaluate.slices": "outputs.md#slices-classes-mistakes",
     "evaluate.coverage": "predict.md#how-sure-it-is",
     "evaluate.gates": "review.md#gates",

@@ -52,7 +52,7 @@ TAIL = """
 | what the table must be like | the file of `prepare.expectations` | prepare, and what its result \
 changes |
 | device, processes, threads, data that do not fit the memory | the environment: `REPRISE_DEVICE`, \
-`PET_NPROC_PER_NODE`, `REPRISE_THREADS`, `REPRISE_DATA` ([more]\
+`PET_NPROC_PER_NODE`, `REPRISE_THREADS`, `REPRISE_AT_ONCE`, `REPRISE_DATA` ([more]\
 (training.md#what-the-machine-decides)) | nothing |
 | several machines, SLURM, Kubernetes | the environment: `PET_NNODES`, `PET_RDZV_ENDPOINT` \
 ([more](scale.md)) | nothing |
@@ -254,9 +254,7 @@ def describe(schema: dict[str, Any], models: Iterable[type[BaseModel]]) -> None:
 def field_docs(model: type[BaseModel]) -> dict[str, str]:
     """The docstring under each field of a section, those that it inherits included."""
     found: dict[str, str] = {}
-    for base in reversed(model.__mro__):
-        if not issubclass(base, Config) or base is Config:
-            continue
+    for base in (b for b in reversed(model.__mro__) if issubclass(b, Config) and b is not Config):
         (node,) = ast.parse(inspect.getsource(base)).body
         assert isinstance(node, ast.ClassDef)
         for field, below in zip(node.body, node.body[1:], strict=False):

@@ -24,7 +24,15 @@ from stages.train.fit import fit, read_recipe
 from stages.train.join_folds import join_folds
 from stages.train.launch import launch
 from stages.train.logs.logger import asked_loggers
-from stages.train.replicas import can_go_on, num_at_once, train_all, trainings_of, write_seeds
+from stages.train.members.here import choose_here
+from stages.train.replicas import (
+    can_go_on,
+    num_at_once,
+    read_at_once,
+    train_all,
+    trainings_of,
+    write_seeds,
+)
 from stages.training.compatibility import check_calibration, check_folds
 from stages.training.device.distributed import World
 from stages.training.device.environment import num_nodes, num_processes
@@ -35,7 +43,7 @@ from stages.training.optim.preflight import check_names
 def train(params: Params, out: Path) -> None:
     """Train in this process, or in several when there are several GPUs or PET_* asks for them.
 
-    Replicas and folds train in processes of their own.
+    Replicas and folds train in this one too, or each in processes of its own.
     """
     asked_loggers()
     recipe = read_recipe(params)
@@ -57,7 +65,9 @@ def train(params: Params, out: Path) -> None:
                 at_once = num_at_once(spec, section.batch_size, processes)
                 metric = metric_of(target.task)
                 join = partial(join_folds, params=section.calibration, metric=metric)
-                train_all(trainings, at_once, processes, out, checkpoints, join)
+                here = choose_here(recipe, trainings, at_once, processes)
+                at_once = read_at_once() or at_once
+                train_all(trainings, at_once, processes, out, checkpoints, join, here)
             elif processes * nodes == 1:
                 fit(recipe, out, World(), checkpoints)
             else:

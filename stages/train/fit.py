@@ -24,6 +24,7 @@ from stages.train.logs.monitor import open_monitor
 from stages.train.logs.tensorboard import due_weights
 from stages.train.results import VALIDATION, write_arrays, write_recipe, write_results
 from stages.train.setup import prepare_training
+from stages.training.choices import Choices
 from stages.training.data.folds import Fold
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
@@ -31,8 +32,15 @@ from stages.training.device.environment import compute_deterministically
 from stages.training.device.out_of_memory import read_oom_hints
 from stages.training.loop import train
 from stages.training.params import TrainParams
-from stages.training.recipe import BUILT, PREPARED, override_model, override_train, seed_of
-from stages.training.state import Epoch, Result, State
+from stages.training.recipe import (
+    BUILT,
+    PREPARED,
+    override_model,
+    override_train,
+    seed_of,
+    seed_of_fold,
+)
+from stages.training.state import Data, Epoch, Result, State
 
 BEST = Path("data/tune/best.yaml")
 
@@ -47,6 +55,13 @@ class Recipe:
     overrides: Overrides
     seed: int
 
+    def training(self, number: int) -> tuple[int, Fold | None]:
+        """The seed of a training, and the fold that it validates on, if there are folds."""
+        replica, place = divmod(number, self.train.folds or 1)
+        seed = seed_of(self.seed, replica)
+        fold = None if self.train.folds is None else Fold(place, self.train.folds, seed)
+        return seed_of_fold(seed, place), fold
+
 
 def read_recipe(params: Params, best: Path | None = BEST) -> Recipe:
     """Read what to train and how. The file `best` has the best trial of tune; None: there is none.
@@ -60,24 +75,28 @@ def read_recipe(params: Params, best: Path | None = BEST) -> Recipe:
     return Recipe(section, spec, schema, overrides, params.seed)
 
 
-def fit(recipe: Recipe, out: Path, world: World, checkpoints: Path | None, number: int = 0) -> None:
+def fit(
+    recipe: Recipe,
+    out: Path,
+    world: World,
+    checkpoints: Path | None,
+    number: int = 0,
+    *,
+    in_stage: bool = False,
+) -> None:
     """Train the recipe and write model, history, metrics and plots into `out`.
 
     One process of each machine writes.
 
     It resumes from the folder `checkpoints`, and keeps its own there. A training other than
     `number` 0 has a seed and first weights of its own: the folds of replica 0 come first, then
-    those of replica 1.
+    those of replica 1. `in_stage`: the stage itself trains it, not one of several processes.
     """
     section, spec, schema = recipe.train, recipe.model, recipe.schema
     compute_deterministically(deterministic=section.deterministic)
-    replica, place = divmod(number, section.folds or 1)
-    seed = seed_of(seed_of(recipe.seed, replica), place)
-    fold = None
-    if section.folds is not None:
-        fold = Fold(place, section.folds, seed_of(recipe.seed, replica))
+    seed, fold = recipe.training(number)
     model, data, choices = prepare_training(
-        section, spec, schema, recipe.overrides, seed, number, world, fold
+        section, spec, schema, recipe.overrides, seed, number, world, fold, in_stage=in_stage
     )
     if not choices.sharded:
         model.to(choose_device())
@@ -113,6 +132,22 @@ def fit(recipe: Recipe, out: Path, world: World, checkpoints: Path | None, numbe
             model.load_state_dict(result.weights)
             monitor.write_end(result, model, data, schema.target)
 
+    write_training(out, recipe, seed, model, data, choices, result)
+
+
+def write_training(
+    out: Path,
+    recipe: Recipe,
+    seed: int,
+    model: nn.Module,
+    data: Data,
+    choices: Choices,
+    result: Result,
+    *,
+    packed: bool = False,
+) -> None:
+    """Calibrate the `model` that is kept, and write into `out` all that a training writes."""
+    section = recipe.train
     scores, target = score(model, data.validation)
     weights = data.validation.weight
     row_weights = None if weights is None else weights.double().cpu().numpy()
@@ -121,8 +156,8 @@ def fit(recipe: Recipe, out: Path, world: World, checkpoints: Path | None, numbe
     arrays |= {} if data.validation.keys is None else {"key": np.asarray(data.validation.keys)}
     arrays |= {} if row_weights is None else {"weight": row_weights}
     write_arrays(out / VALIDATION, arrays)
-    write_results(out, spec, result, data, section, calibration)
-    write_recipe(out / "recipe.json", seed, section, choices, result, data)
+    write_results(out, recipe.model, result, data, section, calibration)
+    write_recipe(out / "recipe.json", seed, section, choices, result, data, packed=packed)
     write_kind(out / "machine.json", choose_device())
     for line in lines:
         print(line)

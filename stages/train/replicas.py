@@ -2,8 +2,9 @@
 
 How far replicas lie apart is the luck of training. Replica 0 has the seed of `params.yaml` and the
 weights of build, and is the one that is served: never the luckiest. With folds each replica is the
-mean of as many trainings. Each trains in a process of its own, as many at once as the cores allow;
-neither that nor the number of replicas changes a bit of any.
+mean of as many trainings. Each trains in a process of its own, as many at once as the cores allow,
+or one after the other in the stage's own: neither that nor the number of replicas changes a bit of
+any. Or they take their steps together (`members/fit_packed.py`), which moves the last digits.
 """
 
 import os
@@ -34,6 +35,11 @@ from stages.training.recipe import seed_of
 
 # A training that has ended, and its exit code.
 Ended = tuple[int, int]
+# Trainings side by side, each in a process; 1: one after the other in the stage's own.
+AT_ONCE = "REPRISE_AT_ONCE"
+# Called with the numbers of the trainings that are left, the folders of all, and that of the
+# checkpoints, if any are kept; each leaves its result by `set_aside`.
+Here = Callable[[Sequence[int], Sequence[Path], Path | None], None]
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,17 @@ def trainings_of(section: TrainParams) -> Trainings:
     return Trainings(section.replicas, section.folds or 0)
 
 
+def read_at_once() -> int | None:
+    """The trainings side by side that `REPRISE_AT_ONCE` asks for; None: it asks for nothing.
+
+    Raises UserError for a wrong number.
+    """
+    value = os.environ.get(AT_ONCE)
+    if value is not None and (not value.isdigit() or int(value) < 1):
+        raise UserError(f"{AT_ONCE} is '{value}': it must be a whole number, 1 or more")
+    return None if value is None else int(value)
+
+
 def num_at_once(spec: ModelSpec, batch_size: int, num_processes: int) -> int:
     """The number of trainings side by side: by the cores, and one except on a CPU."""
     if num_processes > 1 or device_kind() != "cpu":
@@ -85,7 +102,8 @@ def num_sharing(spec: ModelSpec, num_trainings: int, batch_size: int, world: Wor
     """
     if device_kind() != "cpu":
         return 1
-    return world.local_size * min(num_trainings, num_at_once(spec, batch_size, world.size))
+    at_once = read_at_once() or num_at_once(spec, batch_size, world.size)
+    return world.local_size * min(num_trainings, at_once)
 
 
 def train_all(
@@ -95,10 +113,12 @@ def train_all(
     out: Path,
     checkpoints: Path | None,
     join: Callable[[Sequence[Path], Path], None],
+    here: Here | None = None,
 ) -> None:
     """Train them all, and write into `out` what one training writes.
 
-    `join` makes of the folders of a replica's folds the one that it is given last.
+    `join` makes of the folders of a replica's folds the one that it is given last. `here` trains
+    them in this process; without it each trains in one of its own.
 
     Of several replicas each has the same in `out/replicas/<k>`, and `out` that of replica 0. A
     stage that was killed resumes: those that had ended are not trained again, the others resume
@@ -111,14 +131,18 @@ def train_all(
         if len(left) < trainings.count:
             done = trainings.count - len(left)
             print(f"{done} of {trainings.count} trainings have ended before")
-        print(f"{trainings.describe()}, {min(at_once, trainings.count)} at once")
-        _train(trainings, left, homes, at_once, num_processes, keeps=checkpoints is not None)
+        if here is not None:
+            here(left, homes, checkpoints)
+        else:
+            print(f"{trainings.describe()}, {min(at_once, trainings.count)} at once")
+            _train(trainings, left, homes, at_once, num_processes, keeps=checkpoints is not None)
         per_replica = max(1, trainings.folds)
         for replica in range(trainings.replicas):
             own = homes[replica * per_replica : (replica + 1) * per_replica]
             results = [result_of(home) for home in own]
             to = out if trainings.replicas == 1 else out / "replicas" / str(replica)
             if trainings.folds:
+                to.mkdir(parents=True, exist_ok=True)
                 join(results, to)
             else:
                 shutil.copytree(results[0], to)
@@ -191,10 +215,7 @@ def _train(
         while waiting or running:
             while waiting and len(running) < at_once:
                 number = waiting.pop(0)
-                home, writing = homes[number], _writing(homes[number])
-                # What a killed one had begun to write.
-                shutil.rmtree(writing, ignore_errors=True)
-                writing.mkdir(parents=True)
+                home, writing = homes[number], begin_writing(homes[number])
                 process = start(
                     num_processes, number, writing, home if keeps else None, subprocess.PIPE
                 )
@@ -211,6 +232,26 @@ def _train(
 
 def _writing(home: Path) -> Path:
     return home / "writing"
+
+
+def begin_writing(home: Path) -> Path:
+    """An empty folder for what a training writes, without what a killed one had begun."""
+    shutil.rmtree(_writing(home), ignore_errors=True)
+    _writing(home).mkdir(parents=True)
+    return _writing(home)
+
+
+def set_aside(home: Path) -> None:
+    """Keep what a training has written, which has ended."""
+    for file in _writing(home).rglob("*"):
+        flush(file)
+    _writing(home).rename(result_of(home))
+
+
+def named(name: str, error: UserError) -> UserError:
+    """The mistake that a training has met, with the training's name."""
+    first, *others = error.problems
+    return UserError(replace(first, message=f"{name}: {first.message}"), *others)
 
 
 def _follow(
@@ -233,11 +274,7 @@ def _keep(name: str, home: Path, code: int) -> None:
     try:
         raise_problems(_writing(home))
     except UserError as error:
-        first, *others = error.problems
-        named = replace(first, message=f"{name}: {first.message}")
-        raise UserError(named, *others) from None
+        raise named(name, error) from None
     if code != 0:
         raise UserError(f"{name} failed (exit code {code}); see above")
-    for file in _writing(home).rglob("*"):
-        flush(file)
-    _writing(home).rename(result_of(home))
+    set_aside(home)

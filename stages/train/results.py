@@ -88,18 +88,31 @@ def write_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def write_recipe(
-    path: Path, seed: int, section: TrainParams, choices: Choices, result: Result, data: Data
+    path: Path,
+    seed: int,
+    section: TrainParams,
+    choices: Choices,
+    result: Result,
+    data: Data,
+    *,
+    packed: bool,
 ) -> None:
-    """Write how the model came about, tune's best trial included: the card has it from here."""
+    """Write how the model came about, tune's best trial included: the card has it from here.
+
+    `packed`: it was trained in a pack.
+    """
     assert result.best_epoch is not None
     came_to = {
         "micro_batch_size": result.micro_batch_size,
         "precision": choices.precision,
         "compile": choices.compiled,
         "channels_last": choices.channels_last,
+        **({"packed": True} if packed else {}),
     }
     # How many others there are changes nothing of this one; the loss itself needs no name.
-    unsaid = {"replicas"} | ({"objective"} if section.objective.name == "supervised" else set())
+    unsaid = {"replicas", "packed"} | (
+        {"objective"} if section.objective.name == "supervised" else set()
+    )
     recipe = {
         "seed": seed,
         "train": section.model_dump(exclude=unsaid) | came_to,

@@ -31,14 +31,20 @@ def prepare_training(
     number: int,
     world: World,
     fold: Fold | None = None,
+    *,
+    in_stage: bool = False,
 ) -> tuple[nn.Module, Data, Choices]:
-    """Load the model, in the host's memory, and the data; tell them and what has been chosen."""
+    """Load the model, in the host's memory, and the data; tell them and what has been chosen.
+
+    `in_stage`: the process is the stage's own, in which no training has others beside it.
+    """
     statistics = read_statistics(PREPARED)
     device = choose_device()
     model = load_weights(spec, seed, number)
     num_weights = sum(weight.numel() for weight in model.parameters())
     threads = choose_threads(num_weights, section.batch_size, world)
-    sharing = num_sharing(spec, trainings_of(section).count, section.batch_size, world)
+    count = 1 if in_stage else trainings_of(section).count
+    sharing = num_sharing(spec, count, section.batch_size, world)
     data, place = load_data(schema, statistics, device, sharing, section.dataset, fold)
     sample, _ = data.train.take(slice(0, 1))
     choices = make_choices(model, data, sample, section, world)

@@ -213,3 +213,7 @@ class TrainParams(Config):
     """The number of trainings of the same recipe that differ in the seed; 3 or more tell a change
     from luck. The first one is served.
     """
+    packed: Choice
+    """If true, replicas, folds and trials take their steps together, as one batched program; each
+    comes to what it comes to alone, within rounding. `auto`: where that pays.
+    """

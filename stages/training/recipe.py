@@ -104,6 +104,16 @@ def seed_of(seed: int, replica: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=(replica,)).generate_state(1)[0])
 
 
+def seed_of_fold(seed: int, place: int) -> int:
+    """The seed of the training of a fold: `seed`, the replica's, of the first one.
+
+    It is the seed of no replica, whose first weights and order would be those of this fold.
+    """
+    if place == 0:
+        return seed
+    return int(np.random.SeedSequence(seed, spawn_key=(place, 1)).generate_state(1)[0])
+
+
 def load_weights(spec: ModelSpec, seed: int, number: int = 0) -> torch.nn.Module:
     """The model with build's weights; with new ones if tune's best trial is another architecture.
 

@@ -104,9 +104,12 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def reached(saved: dict[str, Any]) -> str:
     """The epochs and steps that the training had behind it, in words."""
-    steps = round(saved["ranks"][0]["sums"]["num_steps"])
+    if "position" in saved:
+        epochs, steps = saved["position"]
+    else:
+        epochs, steps = len(saved["history"]), round(saved["ranks"][0]["sums"]["num_steps"])
     within = f" and {steps} steps" if steps else ""
-    return f"after epoch {len(saved['history'])}{within}"
+    return f"after epoch {epochs}{within}"
 
 
 def write_checkpoint(folder: Path, position: tuple[int, int], content: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ class Checkpointer:
     Ctrl-C as a Ctrl-C does. Several processes do both at the same step: every now and then they
     ask each other, which takes no part in what they compute. The first one writes for all, or
     each its part of sharded weights. A copy of the state is made between two steps; the disk is
-    written beside the steps that follow.
+    written beside the steps that follow. `state` is a `State`, or what `content_of` takes.
     """
 
     folder: Path | None
@@ -70,8 +70,10 @@ class Checkpointer:
     steps_between: int = 1
     writing: "Future[None] | None" = None
     writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    # The content of another kind of state, such as that of a pack; None: it is that of a training.
+    content_of: Callable[[Any], dict[str, Any]] | None = None
 
-    def __call__(self, state: State) -> None:
+    def __call__(self, state: Any) -> None:
         """Write one, if it is time; whole or not at all."""
         stop, due = self.stop_signal(), self._is_due()
         if self.world.size > 1:
@@ -121,7 +123,17 @@ class Checkpointer:
         self.steps_between = self.steps_until_asked = answer[2]
         return answer[0], bool(answer[1])
 
-    def _save(self, state: State, folder: Path) -> None:
+    def _save(self, state: Any, folder: Path) -> None:
+        if self.content_of is None:
+            self._save_training(state, folder)
+            return
+        self.saved_at = time.monotonic()
+        self.finish()
+        content = copied(self.content_of(state))
+        epochs, steps = content["position"]
+        self.writing = self.writer.submit(write_checkpoint, folder, (epochs, steps), content)
+
+    def _save_training(self, state: State, folder: Path) -> None:
         ranks = self.world.gather(rank_state_dict(state))
         self.saved_at = time.monotonic()
         in_parts = is_sharded(state.model)

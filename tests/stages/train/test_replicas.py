@@ -19,7 +19,7 @@ from stages.model.model import ModelSpec
 from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.train.launch import PROBLEMS
 from stages.train.replicas import Trainings, num_at_once, train_all
-from stages.training.recipe import seed_of
+from stages.training.recipe import seed_of, seed_of_fold
 from tests.conftest import Project
 from tests.support.samples import mixed_table, run_stages, set_params, small_project, training
 
@@ -27,7 +27,11 @@ CHANGES = {
     "train.epochs": 30,
     "train.early_stopping": {"metric": "loss", "patience": None},
     "build.model": {"name": "mlp", "width": 8, "dropout": 0.2},
+    # A pack comes to other bits: `test_members.py`.
+    "train.packed": False,
 }
+# The rule would have trainings this short follow one another.
+IN_PROCESSES = {"REPRISE_AT_ONCE": "2"}
 # Each then asks for all cores; tensors this small are computed by one thread all the same.
 ONE_AT_A_TIME = {"REPRISE_THREADS": str(os.cpu_count()), "REPRISE_CHECKPOINT_SECONDS": "0"}
 SERVED = ("model.safetensors", "model.json", "history.csv", "metrics.json", "plots/loss.csv")
@@ -54,7 +58,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def three(project: Project) -> dict[str, bytes]:
     """What three replicas write when nothing interrupts them."""
     set_params(project, {"train.replicas": 3})
-    said = project.run("python", "-m", "stages.train").stdout
+    said = project.run("python", "-m", "stages.train", env=IN_PROCESSES).stdout
+    assert "3 replicas, 2 at once" in said
     assert "replica 2 │ best epoch" in said
     return trained_files(project)
 
@@ -64,6 +69,9 @@ def test_seeds_are_apart_and_a_row_of_the_table_can_be_trained_again() -> None:
     assert len(set(seeds)) == len(seeds)
     assert max(seeds) < 2**32
     assert [seed_of(7, 0), seed_of(7, 1)] == [7, seed_of(7, 1)]
+    folds = [seed_of_fold(seed_of(7, replica), k) for replica in range(20) for k in range(20)]
+    assert len(set(folds)) == len(folds)
+    assert folds[:2] == [7, seed_of_fold(7, 1)]
 
 
 def test_as_many_at_once_as_the_cores_allow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,9 +101,12 @@ def test_the_served_model_is_replica_0_and_knows_nothing_of_the_others(
     for name in SERVED:
         assert three[name] == three[f"replicas/0/{name}"]
         assert three[name] != three[f"replicas/1/{name}"] or name == "model.json"
-    # Alone, in the stage's own process, it has the same bits.
+    # One after the other in the stage's own process they have the same bits.
+    run_stages(project, "train")
+    assert trained_files(project) == three
+    # Alone it has them, too.
     set_params(project, {"train.replicas": 1})
-    project.run("python", "-m", "stages.train")
+    run_stages(project, "train")
     alone = trained_files(project)
     assert {name: alone[name] for name in SERVED} == {name: three[name] for name in SERVED}
     assert [name for name in alone if name.startswith("replicas/")] == ["replicas/seeds.csv"]
