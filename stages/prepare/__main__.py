@@ -85,7 +85,7 @@ def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
     chosen, train = table.where(assigned.codes < LEFT_OUT), table.where(assigned.of("train"))
 
     schema = fit_schema(schema, train)
-    statistics = fit_statistics(schema, train)
+    statistics = fit_statistics(schema, train, section.normalize)
     for line in _constant(schema, statistics):
         print(f"warning  {line}")
     for line in tell(schema, chosen):

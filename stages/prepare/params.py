@@ -101,6 +101,15 @@ class ImageSize(Config):
     """From left to right."""
 
 
+class Normalize(Config):
+    """The scale that images are brought to, a number for each channel."""
+
+    mean: Annotated[list[float], Field(min_length=1)]
+    """The value that becomes 0, as a share of the largest one: `[0.485, 0.456, 0.406]`."""
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    """The distance from it that becomes 1: `[0.229, 0.224, 0.225]`."""
+
+
 class PrepareParams(Config):
     """The source, the target and the split."""
 
@@ -141,6 +150,11 @@ class PrepareParams(Config):
     image: ImageSize | None
     """The size that image files are brought to, such as `{height: 64, width: 64}`: cut to its shape
     around the middle, and scaled; null: all are of one size.
+    """
+    normalize: Normalize | None
+    """The scale of images that pretrained weights were trained with, such as `{mean: [0.485, 0.456,
+    0.406], std: [0.229, 0.224, 0.225]}`, as torchvision's Normalize takes it; null: that of the
+    train rows.
     """
     structure: Structure | None
     """Ties between the rows, such as `{group: patient}` or `{time: day}`; null: rows are

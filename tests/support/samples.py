@@ -41,6 +41,7 @@ def prepare_params(**changes: object) -> PrepareParams:
         "weight": None,
         "duplicates": "warn",
         "image": None,
+        "normalize": None,
         "split": {"seed": 0, "validation": 0.2, "test": 0.2},
         "expectations": "none.yaml",
     }

@@ -11,6 +11,7 @@ from stages.features.kinds import boolean
 from stages.features.schema import Feature, Moments, Schema, Statistics, Target
 from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.fit import fit_statistics
+from stages.prepare.params import Normalize
 from stages.prepare.table.table import in_memory
 from tests.stages.features.encoded import (
     CLASSES,
@@ -141,3 +142,19 @@ def test_a_column_that_becomes_several_numbers_has_moments_for_each(
     statistics = fit_statistics(schema, in_memory(table))
     assert statistics.of(wide) == several
     assert list(statistics.numeric) == ["x"]
+
+
+def test_images_have_the_scale_that_pretrained_weights_had() -> None:
+    feature = Feature(name="x", kind="image", shape=[3, 1, 1], layout="CHW")
+    schema = Schema(key=None, features=[feature], target=CLASSES)
+    image = pl.Series(
+        "x", np.zeros((2, 3, 1, 1)).tolist(), pl.Array(pl.UInt8, (3, 1, 1))
+    ).to_frame()
+    given = Normalize(mean=[0.5, 0.25, 0.0], std=[0.2, 0.1, 1.0])
+    found = fit_statistics(schema, in_memory(image), given).image
+    assert [(m.mean, m.deviation) for m in found] == [(127.5, 51.0), (63.75, 25.5), (0.0, 255.0)]
+    with pytest.raises(UserError) as caught:
+        fit_statistics(schema, in_memory(image), Normalize(mean=[0.5], std=[0.2]))
+    problem = caught.value.problems[0]
+    assert problem.key == "prepare.normalize.mean"
+    assert problem.message == "images of 3 channels take as many numbers, not 1"
