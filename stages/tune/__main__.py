@@ -2,9 +2,11 @@
 
 Reads the arrays of `data/prepare` and the model of `data/build`; writes `data/tune/best.yaml`
 (overrides of `build.model.*` and `train.*`; empty when the values of `params.yaml` are best),
-`trials.csv`, `search.json` and plots. With `tune.trials: 0` it passes through.
+`trials.csv`, `search.json`, the scores of the best trials, `ensemble.json` and plots. With
+`tune.trials: 0` it passes through.
 """
 
+import shutil
 from pathlib import Path
 
 from stages.common.config import Overrides
@@ -15,12 +17,14 @@ from stages.runtime.stage import run_stage
 from stages.training.optim.monitored_metric import monitored_metric
 from stages.training.optim.preflight import check_names
 from stages.training.recipe import override_model, override_train
+from stages.tune.ensemble import choose_metric, keep_scores, read_scores
 from stages.tune.hparams import write_hparams
 from stages.tune.params import TuneParams, check_space
 from stages.tune.portfolio import read_portfolio
-from stages.tune.results import write_nothing, write_results
+from stages.tune.results import write_ensemble, write_nothing, write_results
 from stages.tune.study import search
-from stages.tune.trial import current_values, make_train_trials, read_start
+from stages.tune.trial import Start, current_values, make_train_trials, read_start
+from stages.tune.trials import rank
 
 
 def tune(params: Params, out: Path) -> None:
@@ -43,24 +47,46 @@ def tune(params: Params, out: Path) -> None:
     watched = monitored_metric(override_train(start.train, {}))
     check_space(section, check, watched)
 
-    # A search that was killed resumes; a finished one leaves nothing to resume from, so that a
-    # forced rerun really searches.
-    journal = Path(".reprise/tune") / f"{fingerprint('tune')}.journal"
-    # These two compare the trials of a batch after the same epoch.
-    in_step = section.pruner in ("hyperband", "halving")
-    train_trials, direction, _ = make_train_trials(start, in_step=in_step, keep_scores=False)
-    current = current_values(start)
     portfolio: dict[str, Overrides] = {}
+    current = current_values(start)
     # A grid tries its own points alone.
     if section.portfolio and section.sampler != "grid":
         task = start.schema.target.task
         portfolio = read_portfolio(start.spec.name, task, current, watched, check)
         print(f"portfolio: {len(portfolio)} recipes for {start.spec.name} and this task")
-    found = search(section, current, direction, start.seed, journal, train_trials, portfolio)
+    _search(out, section, start, portfolio, watched)
+
+
+def _search(
+    out: Path, section: TuneParams, start: Start, portfolio: dict[str, Overrides], watched: str
+) -> None:
+    """Search, and write what was found."""
+    # A search that was killed resumes; a finished one leaves nothing to resume from, so that a
+    # forced rerun really searches.
+    journal = Path(".reprise/tune") / f"{fingerprint('tune')}.journal"
+    kept = journal.with_suffix(".scores")
+    count, task = section.keep_scores, start.schema.target.task
+    # These two compare the trials of a batch after the same epoch.
+    in_step = section.pruner in ("hyperband", "halving")
+    train_trials, direction, data = make_train_trials(start, in_step=in_step, keep_scores=count > 0)
+    current, sign = current_values(start), 1 if direction == "minimize" else -1
+    found = search(
+        section,
+        current,
+        direction,
+        start.seed,
+        journal,
+        train_trials,
+        portfolio,
+        lambda trials, results: keep_scores(kept, count, sign, trials, results),
+    )
     write_results(out, found, section, current)
+    metric = choose_metric(override_train(start.train, {}), task, watched)
+    write_ensemble(out, read_scores(kept, rank(found)), data, metric, start.seed)
     paths = dict.fromkeys([*section.space, *(p for t in found.trials for p in t.overrides)])
     write_hparams(journal.stem, found, list(paths), current)
     journal.unlink()
+    shutil.rmtree(kept, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ruamel.yaml import YAML
 
 from stages.common.config import Overrides
 from stages.common.files import write_csv, write_json
+from stages.features.schema import Array
+from stages.training.state import Data
+from stages.tune.ensemble import MIN_ROWS, Metric, Rows, propose
 from stages.tune.params import TuneParams
 from stages.tune.plots import write_plots
 from stages.tune.trials import Search, best_trial
@@ -17,6 +21,8 @@ from stages.tune.trials import Search, best_trial
 def write_nothing(out: Path, params: TuneParams) -> None:
     """The outputs of a search without trials."""
     _write(out, {}, {}, (), ())
+    (out / "scores").mkdir()
+    write_json(out / "ensemble.json", {})
     write_plots(out / "plots", None, params, {})
 
 
@@ -45,6 +51,36 @@ def write_results(out: Path, search: Search, params: TuneParams, current: Overri
     write_plots(out / "plots", search, params, current)
     shown = ", ".join(f"{path} {value}" for path, value in first.overrides.items())
     print(f"best: {first.value:.5f} with {shown or 'the values of params.yaml'}")
+
+
+def write_ensemble(
+    out: Path, scores: Mapping[int, Array], data: Data, metric: Metric | None, seed: int
+) -> None:
+    """`scores`, those of the best trials by number, and `ensemble.json`, what they make together.
+
+    There is nothing to propose of fewer than two, of few rows, or without a metric.
+    """
+    folder = out / "scores"
+    folder.mkdir()
+    for number, array in scores.items():
+        np.save(folder / f"{number}.npy", array, allow_pickle=False)
+    if metric is None or len(scores) < 2 or len(data.validation) < MIN_ROWS:
+        write_json(out / "ensemble.json", {})
+        return
+    target = data.validation.target.cpu().double().numpy()
+    weight = data.validation.weight
+    weights = np.ones(len(target)) if weight is None else weight.cpu().double().numpy()
+    if metric == "rmse":
+        # Of standardised values, in the units of the target.
+        target = target * data.deviation
+        scores = {n: array.astype(np.float64) * data.deviation for n, array in scores.items()}
+    found = propose(scores, Rows(target, weights), metric, seed)
+    write_json(out / "ensemble.json", found.to_json())
+    print(
+        f"ensemble of {len(found.members)} of the best {len(scores)} trials: {metric} "
+        f"{found.value:.5f}, the best trial alone {found.best_value:.5f}; chosen and judged on "
+        f"different rows it gains {found.gain:.5f} ({found.low:.5f} to {found.high:.5f})"
+    )
 
 
 def _write(

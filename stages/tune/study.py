@@ -37,6 +37,9 @@ from stages.tune.trials import Search, TrainTrials, Trial, TrialResult
 MAX_ASKS, MAX_DRAWS = 5, 100
 
 
+Keep = Callable[[Sequence[Trial], Mapping[int, TrialResult]], None]
+
+
 @dataclass(frozen=True)
 class _Asked:
     """A trial that is to be trained. `suggested` is None outside of the space."""
@@ -55,14 +58,14 @@ def search(
     journal: Path,
     train_trials: TrainTrials,
     portfolio: Mapping[str, Overrides] | None = None,
-    keep: Callable[[int, TrialResult], None] = lambda _number, _result: None,
+    keep: Keep = lambda _trials, _results: None,
 ) -> Search:
     """Run the trials that the journal doesn't hold yet; return all of them.
 
     Trial 0 runs the values of `params.yaml`: `current` are those that its keys have. The entries of
     `portfolio`, by their names, come next, without those that are the same recipe as another.
-    `direction` is 'minimize' or 'maximize'. `keep` is called with the number and the result of each
-    trial of a batch before the batch is noted as ended.
+    `direction` is 'minimize' or 'maximize'. `keep` is called with all trials and the results
+    of the last batch by their numbers before that batch is noted as ended.
     """
     sampler, why = choose_sampler(params)
     print(f"sampler: {sampler}" + (f" ({why})" if why else ""))
@@ -92,7 +95,7 @@ def _run(
     sign: int,
     notes: Journal,
     train_trials: TrainTrials,
-    keep: Callable[[int, TrialResult], None],
+    keep: Keep,
     sampler: str,
 ) -> None:
     """Train a batch, and tell how its trials have ended, in their order."""
@@ -134,7 +137,7 @@ def _run(
                 memory=memory,
             )
         )
-        keep(first + place, result)
+    keep([*notes.trials, *told], {first + place: r for place, r in enumerate(results)})
     notes.tell(told, time.monotonic() - began)
     notes.trials += told
 

@@ -72,10 +72,15 @@ class Search:
         return 1 if self.direction == "minimize" else -1
 
 
+def rank_trials(trials: Sequence[Trial], sign: int) -> list[Trial]:
+    """The complete trials, best first; of equals the first. `sign` is 1 where less is better."""
+    complete = [trial for trial in trials if trial.value is not None]
+    return sorted(complete, key=lambda trial: sign * float(trial.value or 0.0))
+
+
 def rank(search: Search) -> list[Trial]:
-    """The complete trials, best first; of equals the first."""
-    complete = [trial for trial in search.trials if trial.value is not None]
-    return sorted(complete, key=lambda trial: search.sign * float(trial.value or 0.0))
+    """The complete trials of a search, best first; of equals the first."""
+    return rank_trials(search.trials, search.sign)
 
 
 def best_trial(search: Search) -> Trial:
