@@ -145,11 +145,10 @@ def test_a_column_that_becomes_several_numbers_has_moments_for_each(
 
 
 def test_images_have_the_scale_that_pretrained_weights_had() -> None:
-    feature = Feature(name="x", kind="image", shape=[3, 1, 1], layout="CHW")
+    feature = Feature(name="x", kind="image", shape=[3, 2, 2], layout="CHW")
     schema = Schema(key=None, features=[feature], target=CLASSES)
-    image = pl.Series(
-        "x", np.zeros((2, 3, 1, 1)).tolist(), pl.Array(pl.UInt8, (3, 1, 1))
-    ).to_frame()
+    black = np.zeros((2, 3, 2, 2), np.uint8)
+    image = pl.Series("x", black, pl.Array(pl.UInt8, (3, 2, 2))).to_frame()
     given = Normalize(mean=[0.5, 0.25, 0.0], std=[0.2, 0.1, 1.0])
     found = fit_statistics(schema, in_memory(image), given).image
     assert [(m.mean, m.deviation) for m in found] == [(127.5, 51.0), (63.75, 25.5), (0.0, 255.0)]
