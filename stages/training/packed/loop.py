@@ -5,7 +5,7 @@ enough for a better one, it diverged, or the caller says so) is taken out of the
 it costs nothing. Each comes to what it comes to alone, within rounding.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import cast
 
 from torch import nn
@@ -30,6 +30,7 @@ ModelOf = Callable[[int], nn.Module]
 # Called with the epochs of all members that still train, by number; returns those that shall end.
 OnEpochEnd = Callable[[Mapping[int, Epoch], ModelOf], Collection[int]]
 OnDiverged = Callable[[int, DivergedError], None]
+PackEpochs = Generator[tuple[Mapping[int, Epoch], ModelOf], Collection[int], None]
 
 
 def stop_all(_: int, error: DivergedError) -> None:
@@ -52,16 +53,34 @@ def train_pack(
     same bits; with other members its bits are others.
     """
     load_state(pack)
+    steps = run_pack(pack, on_diverged, on_step_end)
+    try:
+        epochs = next(steps)
+        while True:
+            epochs = steps.send(on_epoch_end(*epochs))
+    except StopIteration:
+        return pack.results
+
+
+def run_pack(
+    pack: Pack,
+    on_diverged: OnDiverged = stop_all,
+    on_step_end: Callable[[Pack], None] = lambda _: None,
+) -> PackEpochs:
+    """Train epoch by epoch from where `pack` is, as `train_pack`, for a caller that goes on itself.
+
+    It yields the epochs of all members that still train, and is sent the numbers of those that
+    shall end there.
+    """
     while pack.numbers:
         train_epoch(pack, on_step_end, on_diverged)
-        ended = _end_epoch(pack, on_epoch_end, on_diverged)
+        ended = yield from _end_epoch(pack, on_diverged)
         for number in ended:
             _finish(pack, number)
         pack.leave([pack.numbers.index(number) for number in ended])
         pack.failed.clear()
         pack.epoch, pack.step = pack.epoch + 1, 0
         on_step_end(pack)
-    return pack.results
 
 
 def train_epoch(pack: Pack, on_step_end: Callable[[Pack], None], on_diverged: OnDiverged) -> None:
@@ -117,11 +136,9 @@ def _after_step(pack: Pack, group: Group, row: int, steps_per_epoch: int) -> Div
 
 
 def _end_epoch(
-    pack: Pack,
-    on_epoch_end: OnEpochEnd,
-    on_diverged: OnDiverged,
-) -> list[int]:
-    """Validate, keep what is best, tell, and move the schedules; return who leaves the pack."""
+    pack: Pack, on_diverged: OnDiverged
+) -> Generator[tuple[Mapping[int, Epoch], ModelOf], Collection[int], list[int]]:
+    """Validate, keep what is best, yield it, and move the schedules; return who leaves the pack."""
     weights = evaluated_weights(pack)
     epochs: dict[int, Epoch] = {}
     for place, judged in enumerate(validate_pack(pack, weights)):
@@ -147,7 +164,7 @@ def _end_epoch(
         pack.layout.put(weights, pack.numbers.index(number), model)
         return model
 
-    asked = on_epoch_end(epochs, model_of)
+    asked = yield epochs, model_of
     ended = [*pack.failed, *(number for number in epochs if number in asked)]
     for number, epoch in epochs.items():
         state, params = pack.assemblies[number].state, pack.members[number].params

@@ -58,13 +58,13 @@ def why_not_members(members: Sequence[Member]) -> str | None:
             return "the rows are read from disk"
         if find_buffers(member.model):
             return "the model has buffers that its steps move, such as those of a batch norm"
-    if len({_form(member) for member in members}) > 1:
+    if len({form_of(member) for member in members}) > 1:
         return "they differ in more than numbers that change no shape"
     return None
 
 
-def _form(member: Member) -> tuple[object, ...]:
-    """All that the members of a pack have in common."""
+def form_of(member: Member) -> tuple[object, ...]:
+    """All that the members of a pack have in common: those with equal ones can be one."""
     params, model, source = member.params, member.model, member.data.train
     rows, _ = source.take(slice(0, 1))
     groups = [(group.match, group.frozen) for group in params.groups or ()]

@@ -112,6 +112,34 @@ def test_a_trial_that_diverges_is_called_so_and_the_search_goes_on(project: Proj
     assert read_yaml(project.path / "data/tune/best.yaml") == {}
 
 
+@pytest.mark.parametrize("pruner", ["none", "halving"])
+def test_packed_trials_are_those_that_train_one_by_one(
+    project: Project, tmp_path: Path, capfd: pytest.CaptureFixture[str], pruner: str
+) -> None:
+    # Two forms in a batch: widths of 3 and 6 are two packs, which go on together.
+    space = {LR: {"low": 1e-3, "high": 0.1, "log": True}, WIDTH: [3, 6]}
+    space |= {"build.model.dropout": {"low": 0.0, "high": 0.4}}
+    set_params(project, {"tune.batch": 9, "tune.pruner": pruner, "tune.keep_scores": 3})
+    other = Project(tmp_path / "other")
+    shutil.copytree(project.path, other.path)
+    found = []
+    for each, packed in ((project, True), (other, False)):
+        set_params(each, {"train.packed": packed})
+        tune(each, 18, "random", space)
+        said = capfd.readouterr().out
+        assert ("trials: packed" in said) == packed
+        assert ("one after the other: train.packed is false" in said) != packed
+        found.append(read_csv(each.path / "data/tune/trials.csv"))
+    packed_rows, rows = found
+    states = [row["state"] for row in rows]
+    assert ("pruned" in states) == (pruner == "halving")
+    assert [row["state"] for row in packed_rows] == states
+    for one, two in zip(packed_rows, rows, strict=True):
+        assert (one[LR], one[WIDTH]) == (two[LR], two[WIDTH])
+        if two["value"]:
+            assert float(one["value"]) == pytest.approx(float(two["value"]), rel=1e-4)
+
+
 def test_a_search_in_which_nothing_trains_is_an_error(project: Project) -> None:
     set_params(project, {"train.optimizer": {"name": "SGD", "lr": 1e30}, "train.clip_norm": None})
     with pytest.raises(UserError, match="not one trial could be trained to its end"):

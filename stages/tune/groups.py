@@ -1,0 +1,174 @@
+"""The trainings of a batch of trials: those of one form as a pack, any other by itself.
+
+A group of trials goes epoch by epoch: it yields the watched metric of each trial that still trains,
+by its place in the batch, and is sent the places of those that end there.
+"""
+
+from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages.common.errors import Problem, UserError
+from stages.features.schema import Array
+from stages.training.build import assemble
+from stages.training.data.source import Source, rows_at_once
+from stages.training.device.distributed import World
+from stages.training.device.environment import num_threads
+from stages.training.device.rng import put_generators, read_generators
+from stages.training.loop import monitored_value, run_epochs
+from stages.training.packed.loop import run_pack
+from stages.training.packed.pack import Member, Pack, make_pack
+from stages.training.packed.packable import form_of, why_no_step, why_not_members
+from stages.training.packed.rule import MAX_MEMBERS, Sizes, choose_way, count_products
+from stages.training.state import Result
+from stages.training.step.divergence import DivergedError
+from stages.training.step.loss_of_scores import prepare_scores
+from stages.tune.trials import TrialResult
+
+Group = Generator[Mapping[int, float], Collection[int], None]
+KEY = "train.packed"
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The results of a batch by place, filled in as trials end, with scores if they are kept."""
+
+    results: dict[int, TrialResult]
+    keep_scores: bool
+
+    def complete(self, place: int, member: Member, result: Result) -> None:
+        """Note a trial that came to its end."""
+        assert result.best_epoch is not None
+        scores = None
+        if self.keep_scores:
+            member.model.load_state_dict(result.weights)
+            scores = score(member.model, member.data.validation)
+        value = monitored_value(result.best_epoch, member.params)
+        self.results[place] = TrialResult("complete", value, scores)
+
+
+def divide(members: Sequence[Member]) -> tuple[list[tuple[list[int], Pack | None]], list[str]]:
+    """The places of the trials that train together with their pack, and how, in lines.
+
+    Without a pack there is one place. Raises UserError where `train.packed` is true and two or more
+    of one form can't be packed.
+    """
+    of_form: dict[object, list[int]] = {}
+    for place, member in enumerate(members):
+        of_form.setdefault(form_of(member), []).append(place)
+    groups: list[tuple[list[int], Pack | None]] = []
+    said: dict[str, int] = {}
+    for places in of_form.values():
+        for start in range(0, len(places), MAX_MEMBERS):
+            part = places[start : start + MAX_MEMBERS]
+            pack, line = _choose([members[place] for place in part])
+            groups += [([place], None) for place in part] if pack is None else [(part, pack)]
+            said[line] = said.get(line, 0) + len(part)
+    lines = [f"{count} trials: {line}" for line, count in said.items() if line]
+    return sorted(groups, key=lambda group: group[0]), lines
+
+
+def _choose(members: Sequence[Member]) -> tuple[Pack | None, str]:
+    """The pack of trials of one form, None where they train one by one, and why."""
+    if len(members) == 1:
+        return None, ""
+    asked = members[0].params.packed
+    reason = "train.packed is false" if asked is False else why_not_members(members)
+    way = choose_way(_find_sizes(members), may_pack=reason is None)
+    pack = None
+    if reason is None and (asked is True or way.name == "packed"):
+        pack = make_pack(members)
+        reason = why_no_step(pack)
+    if reason is None and pack is not None:
+        return pack, f"packed, their steps together ({KEY})" if asked is True else way.said
+    if asked is True:
+        message = f"the trials can't be packed: {reason}"
+        raise UserError(Problem(message, KEY, "true", ("auto", "false")))
+    if reason is not None:
+        return None, f"one after the other: {reason}"
+    return None, way.said
+
+
+def _find_sizes(members: Sequence[Member]) -> Sizes:
+    first = members[0]
+    size = min(first.params.batch_size, len(first.data.train))
+    num_steps = first.params.epochs * -(-len(first.data.train) // size)
+    products = count_products(first.model, first.data.train.take(slice(0, size))[0])
+    return Sizes(len(members), products, num_steps, at_once=1)
+
+
+def train_alone(place: int, member: Member, gathered: Gathered) -> Group:
+    """Train one trial by the usual loop."""
+    device = member.data.train.target.device
+    num_weights = sum(weight.numel() for weight in member.model.parameters())
+    threads, _ = num_threads(num_weights, member.params.batch_size, World())
+    torch.set_num_threads(threads)
+    assembly = assemble(member.model, member.data, member.params, member.seed, World())
+    epochs = run_epochs(assembly, member.data, member.params, member.seed)
+    generators = read_generators(device)
+    while True:
+        torch.set_num_threads(threads)
+        # What a model of one's own draws goes on where this training has left it.
+        put_generators(generators, device)
+        try:
+            epoch, _ = next(epochs)
+        except StopIteration:
+            break
+        except DivergedError:
+            # A learning rate that is too high says something too: the search continues without it.
+            gathered.results[place] = TrialResult("diverged", None)
+            return
+        generators = read_generators(device)
+        if place in (yield {place: monitored_value(epoch, member.params)}):
+            gathered.results[place] = TrialResult("pruned", None)
+            return
+    gathered.complete(place, member, assembly.state.result)
+
+
+def train_together(places: Sequence[int], pack: Pack, gathered: Gathered) -> Group:
+    """Train trials as a pack; `places` are those of its members."""
+    num_weights = sum(weight.numel() for weight in pack.members[0].model.parameters())
+    size = pack.members[0].params.batch_size
+    threads, _ = num_threads(num_weights * len(places), size, World())
+
+    def on_diverged(number: int, _: DivergedError) -> None:
+        gathered.results[places[number]] = TrialResult("diverged", None)
+
+    epochs = run_pack(pack, on_diverged)
+    ended: list[int] | None = None
+    while True:
+        torch.set_num_threads(threads)
+        try:
+            reached, _ = next(epochs) if ended is None else epochs.send(ended)
+        except StopIteration:
+            break
+        asked = yield {
+            places[number]: monitored_value(epoch, pack.members[number].params)
+            for number, epoch in reached.items()
+        }
+        ended = [number for number in reached if places[number] in asked]
+        for number in ended:
+            gathered.results[places[number]] = TrialResult("pruned", None)
+    for number, place in enumerate(places):
+        if place not in gathered.results:
+            gathered.complete(place, pack.members[number], pack.results[number])
+
+
+@torch.inference_mode()
+def score(model: nn.Module, split: Source) -> Array:
+    """Logarithms of probabilities (rows, classes) float16, or standardised values (rows,) float32.
+
+    `model` is in evaluation mode from then on.
+    """
+    model.eval()
+    size, parts = rows_at_once(split), []
+    for first in range(0, len(split), size):
+        batch, target = split.take(slice(first, first + size))
+        parts.append(prepare_scores(model(batch), target).cpu())
+    scores = torch.cat(parts)
+    if scores.ndim == 1:
+        return scores.numpy()
+    return scores.log_softmax(dim=1).numpy().astype(np.float16)
