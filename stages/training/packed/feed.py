@@ -95,6 +95,13 @@ def _gather(
     sources: Sequence[TensorSource], numbers: Tensor
 ) -> tuple[Batch, Tensor, Tensor | None]:
     """The rows `numbers` (members, rows) of each source, as (members, rows, …)."""
+    if all(source is sources[0] for source in sources):
+        # As of replicas, which share their rows.
+        one, shape = sources[0], numbers.shape
+        rows, target = one.take(numbers.flatten())
+        batch = {k: values.view(*shape, *values.shape[1:]) for k, values in rows.items()}
+        weight = None if one.weight is None else one.weight[numbers]
+        return batch, target.view(shape), weight
     taken = [source.take(own) for source, own in zip(sources, numbers, strict=True)]
     batch = {kind: torch.stack([rows[kind] for rows, _ in taken]) for kind in taken[0][0]}
     weights = [

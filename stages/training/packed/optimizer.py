@@ -47,6 +47,9 @@ def apply_gradients(
         settings = [(counts[row], *[groups[row][name] for name in names]) for row in rows]
         runs = list(_runs(rows, settings))
         tensors = (matrix.detach(), *(each[number] for each in moments))
+        if len(runs) == 1 and len(rows) == len(matrix):
+            update(tensors[0], gradient, tensors[1:], *settings[0])
+            continue
         parts = [_divide(each, rows, runs) for each in tensors]
         gradient_parts = torch.split(gradient, [run.stop - run.start for run in runs])
         for run, own, *kept in zip(runs, gradient_parts, *parts, strict=True):
@@ -77,7 +80,7 @@ def _divide(matrix: Tensor, rows: Sequence[int], runs: Sequence[slice]) -> Seque
 def _update_adam(
     weights: Tensor,
     gradient: Tensor,
-    moments: list[Tensor],
+    moments: Sequence[Tensor],
     count: int,
     lr: float,
     betas: tuple[float, float],
@@ -106,7 +109,7 @@ def _update_adam(
 def _update_sgd(
     weights: Tensor,
     gradient: Tensor,
-    moments: list[Tensor],
+    moments: Sequence[Tensor],
     count: int,
     lr: float,
     momentum: float,

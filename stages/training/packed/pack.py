@@ -78,6 +78,9 @@ class Pack:
 
     def __post_init__(self) -> None:
         self.constants, self.losses = self.all_constants, self.all_losses
+        every = self.template.named_parameters(remove_duplicate=False)
+        # Weights in two places have to be looked up anew in each call.
+        self.ties = len(list(every)) > len(list(self.template.parameters()))
         self.choose_constants()
 
     @property
@@ -120,17 +123,18 @@ class Pack:
     ) -> Tensor:
         """The scores (members, rows, …) of rows (members, rows, …), in the template's mode."""
 
+        own = {**named, **constants.own}
+
+        # Tuples: `vmap` takes dicts apart and puts them together in Python, at each step.
         def call(
-            weights: dict[str, Tensor],
-            own: dict[str, Tensor],
-            rows: Batch,
-            drawn: tuple[Tensor, ...],
+            tensors: tuple[Tensor, ...], rows: tuple[Tensor, ...], drawn: tuple[Tensor, ...]
         ) -> Any:
             self.feed.masks = iter(drawn)
-            tensors = {**weights, **own, **constants.common}
-            return functional_call(self.template, tensors, (rows,))
+            held = {**dict(zip(own, tensors, strict=True)), **constants.common}
+            features = dict(zip(batch, rows, strict=True))
+            return functional_call(self.template, held, (features,), tie_weights=self.ties)
 
-        scores: Tensor = vmap(call)(named, dict(constants.own), batch, masks)
+        scores: Tensor = vmap(call)(tuple(own.values()), tuple(batch.values()), masks)
         return scores
 
 
