@@ -23,7 +23,7 @@ from stages.tune.params import TuneParams, check_space
 from stages.tune.portfolio import read_portfolio
 from stages.tune.results import write_ensemble, write_nothing, write_results
 from stages.tune.study import search
-from stages.tune.trial import Start, current_values, make_train_trials, read_start
+from stages.tune.training.batch import Start, current_values, make_train_trials, read_start
 from stages.tune.trials import rank
 
 

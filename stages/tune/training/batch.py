@@ -22,7 +22,7 @@ from stages.training.recipe import (
     override_train,
 )
 from stages.training.state import Data
-from stages.tune.groups import Gathered, Group, divide, train_alone, train_together
+from stages.tune.training.groups import Gathered, Group, divide, train_alone, train_together
 from stages.tune.trials import OnEpochEnd, TrainTrials, TrialResult
 
 
