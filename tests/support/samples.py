@@ -138,6 +138,7 @@ SMALL: dict[str, Any] = {
     "tune.space": {},
     "train.epochs": 3,
     "train.batch_size": 16,
+    "train.replicas": 1,
     "infer.input": "data/raw/table.parquet",
 }
 
