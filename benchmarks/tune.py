@@ -35,7 +35,7 @@ from stages.common.params import read_params
 from stages.training.state import Data
 from stages.tune.params import TuneParams
 from stages.tune.study import search
-from stages.tune.trial import Start, current_values, make_train_trials, read_start
+from stages.tune.training.batch import Start, current_values, make_train_trials, read_start
 from stages.tune.trials import OnEpochEnd, Search, TrialResult
 from tests.conftest import ROOT
 from tests.support.samples import mixed_table, run_stages, small_project
@@ -160,13 +160,14 @@ def _study(objective: Callable[[optuna.Trial], float], section: TuneParams) -> N
     study.optimize(objective, n_trials=section.trials)
 
 
-def measure(num_trials: int, epochs: int, rounds: int, clock: Clock) -> None:
+def measure(num_trials: int, epochs: int, rounds: int, batch: int, clock: Clock) -> None:
     """Time the contenders in turn, print their trials a second and what a trial costs beside."""
     from stages.model.model import make_model
 
     start = read_start(read_params("tune"), epochs)
     section = read_params("tune").section("tune", TuneParams)
-    section = section.model_copy(update={"trials": num_trials, "epochs": epochs, "pruner": "none"})
+    changes = {"trials": num_trials, "epochs": epochs, "pruner": "none", "batch": batch}
+    section = section.model_copy(update=changes)
     _, _, data = make_train_trials(start, in_step=False, keep_scores=False)
 
     def make(width: int, dropout: float) -> nn.Module:
@@ -220,6 +221,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=8, help="of the search: what can be packed")
     parser.add_argument("--processor", action="store_true")
     given = parser.parse_args()
     os.environ["REPRISE_THREADS"] = "1"
@@ -236,7 +238,7 @@ def main() -> None:
         run_stages(project, "prepare", "build")
         os.chdir(project.path)
         clock = time.process_time if given.processor else time.perf_counter
-        measure(given.trials, given.epochs, given.rounds, clock)
+        measure(given.trials, given.epochs, given.rounds, given.batch, clock)
         os.chdir(ROOT)
 
 

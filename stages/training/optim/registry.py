@@ -5,6 +5,7 @@ said in YAML, or doesn't fit the loop, is refused with the reason and what to us
 """
 
 import inspect
+from functools import cache
 from types import ModuleType
 from typing import Any, Literal
 
@@ -160,7 +161,12 @@ def refused(kind: Kind) -> dict[str, str]:
 
 def arguments_of(kind: Kind, name: str) -> type[BaseModel]:
     """The arguments that may stand beside `name`, as a model."""
-    named = allowed(kind)[name]
+    return _arguments_of(kind, name, allowed(kind)[name])
+
+
+@cache
+def _arguments_of(kind: Kind, name: str, named: type) -> type[BaseModel]:
+    # A search asks for the same again with each trial, and to make a model takes milliseconds.
     # Those of the zoo say theirs themselves.
     bounds = {} if named.__module__.startswith("stages.") else BOUNDS[kind]
     return arguments_model(named, _HIDDEN[kind], FILLED, _KNOWN.get(name, {}), bounds)

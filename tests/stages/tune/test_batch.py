@@ -8,7 +8,7 @@ from torch import nn
 
 from stages.common.config import Overrides
 from stages.common.params import read_params
-from stages.tune.trial import make_train_trials, read_start
+from stages.tune.training.batch import make_train_trials, read_start
 from stages.tune.trials import TrialResult
 from tests.conftest import Project
 from tests.stages.tune.conftest import LR, WIDTH
