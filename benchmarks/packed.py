@@ -39,9 +39,9 @@ from tests.conftest import ROOT, Project
 from tests.support.samples import mixed_table, run_stages, set_params, small_project, train_params
 
 MEMBERS = (2, 8, 32)
-BATCH, STEPS, EPOCHS = 64, 20, 3
+BATCH, STEPS, EPOCHS = 64, 20, 10
 # So many of the members are trained alone: each takes as long as the others.
-MAX_ALONE = 4
+MAX_ALONE = 2
 
 
 def cases() -> list[Case]:

@@ -15,7 +15,7 @@ from stages.tensors.batch import Batch
 from stages.training.data.source import TensorSource
 
 # The rows that are gathered at once are those of as many steps as make so many bytes.
-GATHER_BYTES = 64_000_000
+GATHER_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -95,22 +95,21 @@ def _gather(
     sources: Sequence[TensorSource], numbers: Tensor
 ) -> tuple[Batch, Tensor, Tensor | None]:
     """The rows `numbers` (members, rows) of each source, as (members, rows, …)."""
+    shape = numbers.shape
     if all(source is sources[0] for source in sources):
         # As of replicas, which share their rows.
-        one, shape = sources[0], numbers.shape
-        rows, target = one.take(numbers.flatten())
-        batch = {k: values.view(*shape, *values.shape[1:]) for k, values in rows.items()}
-        weight = None if one.weight is None else one.weight[numbers]
-        return batch, target.view(shape), weight
-    taken = [source.take(own) for source, own in zip(sources, numbers, strict=True)]
-    batch = {kind: torch.stack([rows[kind] for rows, _ in taken]) for kind in taken[0][0]}
-    weights = [
-        source.weight[own]
-        for source, own in zip(sources, numbers, strict=True)
-        if source.weight is not None
-    ]
-    target = torch.stack([target for _, target in taken])
-    return batch, target, torch.stack(weights) if weights else None
+        sources, numbers = sources[:1], numbers.reshape(1, -1)
+
+    def take(tensors: Sequence[Tensor]) -> Tensor:
+        # Twice as fast as by an index in brackets.
+        taken = [t.index_select(0, own) for t, own in zip(tensors, numbers, strict=True)]
+        joined = taken[0] if len(taken) == 1 else torch.stack(taken)
+        return joined.view(*shape, *tensors[0].shape[1:])
+
+    batch = {kind: take([source.batch[kind] for source in sources]) for kind in sources[0].batch}
+    weights = [source.weight for source in sources if source.weight is not None]
+    target = take([source.target for source in sources])
+    return batch, target, take(weights) if weights else None
 
 
 def _row_bytes(source: TensorSource) -> int:

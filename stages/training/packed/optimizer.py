@@ -1,9 +1,12 @@
-"""The step of the optimizer of each member of a pack: torch's own kernels, on rows of matrices.
+"""The step of the optimizer of each member of a pack, on rows of matrices.
 
 A row is updated with the settings that the member's optimizer has at this step, as its schedule
-has set them. Neighbouring rows with equal settings are one call.
+has set them. Neighbouring rows with equal settings are one call of torch's own kernel, as of
+replicas and folds. Short rows with settings of their own, as of trials, are updated all at once, by
+the same formulas on columns of settings: a call for each would take longer than the step.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +18,8 @@ from stages.training.packed.layout import Stacked
 
 # The optimizers of which a pack knows the step, and the numbers that each keeps of a weight.
 NUM_MOMENTS: dict[type[Optimizer], int] = {Adam: 2, AdamW: 2, SGD: 1}
+# Rows of up to so many weights, in so many runs or more, are updated by columns.
+SHORT, MANY_RUNS = 4096, 3
 _ADAM = ("lr", "betas", "eps", "weight_decay", "decoupled_weight_decay")
 _SGD = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
 
@@ -42,13 +47,18 @@ def apply_gradients(
         counts[row] += 1
     adam = isinstance(optimizers[0], Adam)
     names, update = (_ADAM, _update_adam) if adam else (_SGD, _update_sgd)
+    by_columns = _adam_by_columns if adam else _sgd_by_columns
     for number, (matrix, gradient) in enumerate(zip(weights, gradients, strict=True)):
         groups = [optimizer.param_groups[number] for optimizer in optimizers]
         settings = [(counts[row], *[groups[row][name] for name in names]) for row in rows]
         runs = list(_runs(rows, settings))
         tensors = (matrix.detach(), *(each[number] for each in moments))
-        if len(runs) == 1 and len(rows) == len(matrix):
+        whole = len(rows) == len(matrix)
+        if whole and len(runs) == 1:
             update(tensors[0], gradient, tensors[1:], *settings[0])
+            continue
+        if whole and len(runs) >= MANY_RUNS and matrix.shape[1] <= SHORT:
+            by_columns(tensors[0], gradient, tensors[1:], settings)
             continue
         parts = [_divide(each, rows, runs) for each in tensors]
         gradient_parts = torch.split(gradient, [run.stop - run.start for run in runs])
@@ -129,3 +139,54 @@ def _update_sgd(
         maximize=False,
         is_first_step=count == 1,
     )
+
+
+def _columns(settings: Sequence[Sequence[float]], like: Tensor) -> list[Tensor]:
+    """Each of some settings of all rows as a column (rows, 1)."""
+    found = torch.tensor(settings, dtype=torch.float64).to(like.dtype)
+    return list(found.T[:, :, None])
+
+
+def _adam_by_columns(
+    weights: Tensor,
+    gradient: Tensor,
+    moments: Sequence[Tensor],
+    settings: Sequence[tuple[Any, ...]],
+) -> None:
+    columns = [
+        (
+            lr / (1 - first**count),
+            1 - first,
+            1 - second,
+            math.sqrt(1 - second**count),
+            eps,
+            0.0 if decoupled else decay,
+            1 - lr * decay if decoupled else 1.0,
+        )
+        for count, lr, (first, second), eps, decay, decoupled in settings
+    ]
+    rate, to_first, to_second, bias, eps, added, kept = _columns(columns, weights)
+    gradient = torch.addcmul(gradient, weights, added)
+    moments[0].lerp_(gradient, to_first)
+    moments[1].lerp_(gradient.square(), to_second)
+    size = moments[1].sqrt().div_(bias).add_(eps)
+    weights.mul_(kept).sub_(moments[0].mul(rate).div_(size))
+
+
+def _sgd_by_columns(
+    weights: Tensor,
+    gradient: Tensor,
+    moments: Sequence[Tensor],
+    settings: Sequence[tuple[Any, ...]],
+) -> None:
+    columns = [
+        (lr, momentum, 1.0 if count == 1 else 1 - dampening, decay)
+        for count, lr, momentum, dampening, decay, _ in settings
+    ]
+    rate, momentum, share, decay = _columns(columns, weights)
+    gradient = torch.addcmul(gradient, weights, decay)
+    moments[0].mul_(momentum).addcmul_(gradient, share)
+    # All members are alike in it.
+    nesterov = settings[0][-1]
+    step = torch.addcmul(gradient, moments[0], momentum) if nesterov else moments[0]
+    weights.sub_(step * rate)

@@ -64,7 +64,7 @@ def why_not_members(members: Sequence[Member]) -> str | None:
 
 
 def form_of(member: Member) -> tuple[object, ...]:
-    """All that the members of a pack have in common: those with equal ones can be one."""
+    """All that the members of one pack have in common: others belong into other packs."""
     params, model, source = member.params, member.model, member.data.train
     rows, _ = source.take(slice(0, 1))
     groups = [(group.match, group.frozen) for group in params.groups or ()]
