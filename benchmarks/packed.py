@@ -39,7 +39,9 @@ from tests.conftest import ROOT, Project
 from tests.support.samples import mixed_table, run_stages, set_params, small_project, train_params
 
 MEMBERS = (2, 8, 32)
-BATCH, STEPS, EPOCHS = 64, 20, 10
+BATCH, STEPS = 64, 20
+# Epochs of a training, and of one whose step has more products than that.
+EPOCHS, FEWER, LARGE = 10, 2, 2_000_000
 # So many of the members are trained alone: each takes as long as the others.
 MAX_ALONE = 2
 
@@ -71,11 +73,11 @@ def make_data(case: Case) -> Data:
     return Data(split(BATCH * STEPS, 1), split(BATCH * STEPS // 10, 2), "classification")
 
 
-def recipes(number: int, *, alike: bool) -> list[TrainParams]:
+def recipes(number: int, epochs: int, *, alike: bool) -> list[TrainParams]:
     """The recipe of each member: the same, as of replicas, or each with a rate of its own."""
     return [
         train_params(
-            epochs=EPOCHS,
+            epochs=epochs,
             batch_size=BATCH,
             optimizer={"name": "AdamW", "lr": 1e-3 if alike else 1e-3 * (1 + place / 50)},
             schedule={"name": "warmup_cosine"},
@@ -85,10 +87,10 @@ def recipes(number: int, *, alike: bool) -> list[TrainParams]:
     ]
 
 
-def measure(case: Case, number: int, *, alike: bool) -> tuple[float, float]:
+def measure(case: Case, number: int, epochs: int, *, alike: bool) -> tuple[float, float]:
     """The seconds of a step alone, and of a step of a pack of so many."""
-    data, chosen = make_data(case), recipes(number, alike=alike)
-    num_alone, num_steps = min(number, MAX_ALONE), STEPS * EPOCHS
+    data, chosen = make_data(case), recipes(number, epochs, alike=alike)
+    num_alone, num_steps = min(number, MAX_ALONE), STEPS * epochs
     began = time.process_time()
     for place in range(num_alone):
         train(case.make(), data, chosen[place], place, World(), lambda *_: None)
@@ -108,9 +110,10 @@ def compare_steps(names: str, numbers: Sequence[int], num_rounds: int, console: 
             continue
         batch, _ = make_data(case).train.take(slice(0, BATCH))
         products = count_products(case.make(), batch)
+        epochs = FEWER if products > LARGE else EPOCHS
         for number in numbers:
             found = {
-                alike: [measure(case, number, alike=alike) for _ in range(num_rounds)]
+                alike: [measure(case, number, epochs, alike=alike) for _ in range(num_rounds)]
                 for alike in (True, False)
             }
             gains = {k: sorted(number * a / p for a, p in each) for k, each in found.items()}

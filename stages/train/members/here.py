@@ -17,6 +17,7 @@ from stages.train.members.fit_packed import CannotPackError, fit_packed, load_pa
 from stages.train.replicas import Here, Trainings, read_at_once, result_of
 from stages.training.data.memmap import choose_place, open_split
 from stages.training.device.device import device_kind
+from stages.training.device.out_of_memory import is_out_of_memory
 from stages.training.packed.packable import why_not_recipe
 from stages.training.packed.rule import HOW, MAX_MEMBERS, Sizes, choose_way, count_products
 from stages.training.recipe import PREPARED
@@ -99,11 +100,19 @@ def _train_packs(
     print(f"{trainings.describe()}: {said}")
     try:
         _train_each_pack(recipe, trainings, homes, checkpoints)
+        return
     except CannotPackError as error:
-        if recipe.train.packed is True:
-            raise _refuse(str(error)) from None
-        print(f"not packed, but one after the other: {error}")
-        fit_in_turn(recipe, trainings, left, homes, keeps=checkpoints is not None)
+        reason = str(error)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = "the memory is full"
+    if recipe.train.packed is True:
+        raise _refuse(reason)
+    # Outside of the except block, whose traceback would keep the pack in memory.
+    print(f"not packed, but one after the other: {reason}", flush=True)
+    left = [number for number in left if not result_of(homes[number]).exists()]
+    fit_in_turn(recipe, trainings, left, homes, keeps=checkpoints is not None)
 
 
 def _train_each_pack(

@@ -86,10 +86,14 @@ def test_a_pack_comes_to_what_each_training_comes_to_alone(
     (project.path / "data/train").rename(tmp_path / "in_turn")
     capfd.readouterr()
     set_params(project, {"train.packed": True})
+    # Of the three replicas one is a pack by itself.
+    if several == {"replicas": 3}:
+        monkeypatch.setattr("stages.train.members.here.MAX_MEMBERS", 2)
     train(project, monkeypatch)
     said = capfd.readouterr().out
     number = several.get("folds", 1) * several.get("replicas", 1)
-    assert f"a pack of {number};" in said
+    packs = [int(size) for size in re.findall(r"^a pack of (\d+);", said, re.MULTILINE)]
+    assert packs == ([2, 1] if several == {"replicas": 3} else [number])
     assert len(re.findall(r"^(?:replica|fold) .* │ best epoch", said, re.MULTILINE)) == number
     folders = [Path(), *(Path(f"replicas/{k}") for k in range(several.get("replicas", 1)))]
     for folder in folders if "replicas" in several else folders[:1]:
@@ -106,10 +110,18 @@ def test_what_can_t_be_packed_is_refused_or_said(
         run_stages(project, "train")
     assert raised.value.problems[0].key == "train.packed"
     set_params(project, {"train.swa": None, "train.ema": 0.9, "train.packed": "auto"})
-    monkeypatch.setattr("stages.train.members.fit_packed.why_no_step", lambda _: "it is odd")
     monkeypatch.setattr("stages.training.packed.rule.PACK_STEP", 0.0)
-    train(project, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.train.members.fit_packed.why_no_step", lambda _: "it is odd")
+        train(project, monkeypatch)
     assert "not packed, but one after the other: it is odd" in capfd.readouterr().out
+
+    def fill_memory(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: not enough memory")
+
+    monkeypatch.setattr("stages.training.packed.loop.take_step", fill_memory)
+    train(project, monkeypatch)
+    assert "not packed, but one after the other: the memory is full" in capfd.readouterr().out
     monkeypatch.setenv("REPRISE_AT_ONCE", "none")
     with pytest.raises(UserError, match="REPRISE_AT_ONCE is 'none'"):
         run_stages(project, "train")
