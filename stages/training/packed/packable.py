@@ -67,7 +67,9 @@ def form_of(member: Member) -> tuple[object, ...]:
     """All that the members of one pack have in common: others belong into other packs."""
     params, model, source = member.params, member.model, member.data.train
     rows, _ = source.take(slice(0, 1))
-    groups = [(group.match, group.frozen) for group in params.groups or ()]
+    rates = [None, *(group.lr for group in params.groups or ())]
+    # Groups of equal rates are one group of the optimizer.
+    groups = [(g.match, g.frozen, rates.index(g.lr)) for g in params.groups or ()]
     nesterov = params.optimizer.arguments.get("nesterov")
     return (
         type(model),

@@ -27,6 +27,12 @@ SPEC = ModelSpec(
     inputs={"numeric": [4]},
     num_outputs=3,
 )
+TABM = ModelSpec(
+    name="tabm",
+    arguments={"members": 3, "width": 8, "bins": 4, "embedding": 2, "dropout": 0.3},
+    inputs={"numeric": [4]},
+    num_outputs=1,
+)
 # Four recipes that differ in all that members may differ in.
 RECIPES: list[dict[str, Any]] = [
     {"optimizer": {"name": "AdamW", "lr": 0.01, "weight_decay": 0.1}, "clip_norm": 0.3},
@@ -131,7 +137,9 @@ def test_each_optimizer_and_loss_is_that_of_each_member_alone(
         if number == 2:
             part = TensorSource(*data.train.take(slice(0, 48)), weight=weight[:48])
             own = replace(data, train=part)
-        model = make_model(spec(0.2, num_outputs=1), number).double()
+        # One of which each row has several scores, and one of a single score.
+        chosen = TABM if loss["name"] in ("HuberLoss", "quantile") else spec(0.2, num_outputs=1)
+        model = make_model(chosen, number).double()
         found.append(Member(model, own, params, seed=number))
     for member, result in zip(found, together(found), strict=True):
         assert_equal(result, alone(member), 1e-9)

@@ -97,3 +97,11 @@ def test_members_of_other_shapes_are_no_pack() -> None:
     )
     for other in others:
         assert "differ" in str(why_not_members([*ours, other]))
+
+    def grouped(*rates: float | None) -> Member:
+        names = zip(("weight", "bias"), rates, strict=True)
+        groups = [{"match": name, "lr": rate, "frozen": False} for name, rate in names]
+        return Member(nn.Linear(4, 3), data, train_params(groups=groups), 0)
+
+    assert why_not_members([grouped(0.1, None), grouped(0.2, None)]) is None
+    assert "differ" in str(why_not_members([grouped(0.1, 0.2), grouped(0.1, 0.1)]))
