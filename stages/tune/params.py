@@ -22,6 +22,7 @@ _NOT_TUNABLE = {
     "train.swa": "a trial is without it: it has not the epochs that would be averaged",
     **dict.fromkeys(("train.replicas", "train.folds"), "a trial is one training"),
     "train.parallel": "a trial trains in one process",
+    "train.packed": "it is how trials are trained, and changes the last bits alone",
     "build.model.name": "only the file of the model that it names is a dependency; "
     "try models one by one",
     "train.objective.name": "only the file that it names is a dependency; try them one by one",
