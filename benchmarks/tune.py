@@ -5,7 +5,8 @@ recipe `mlp`, without a pruner; round by round in turn, in one process with one 
 trial costs beside its training (sampler, journal, pruner) is that of the same search in which each
 training takes no time. Lightning is measured where it is installed (`pip install -e '.[bench]'`).
 `--trials`, `--epochs` and `--rounds` shorten it; `--processor` counts what the process used, on a
-machine with other work the steadier clock.
+machine with other work the steadier clock. `--quality` compares what samplers and pruners find, and
+for how many epochs of training in all.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from stages.training.state import Data
 from stages.tune.params import TuneParams
 from stages.tune.study import search
 from stages.tune.training.batch import Start, current_values, make_train_trials, read_start
-from stages.tune.trials import OnEpochEnd, Search, TrialResult
+from stages.tune.trials import OnEpochEnd, Search, TrialResult, best_trial
 from tests.conftest import ROOT
 from tests.support.samples import mixed_table, run_stages, small_project
 
@@ -191,6 +192,37 @@ def measure(num_trials: int, epochs: int, rounds: int, batch: int, clock: Clock)
     _show(seconds, num_trials)
 
 
+def compare(rounds: int) -> None:
+    """Print the best value that each kind of search finds, and its epochs, for some seeds."""
+    epochs = 27
+    start = read_start(read_params("tune"), epochs)
+    section = read_params("tune").section("tune", TuneParams)
+    few, many = {"trials": 27, "batch": 8}, {"trials": 54, "batch": 27}
+    kinds: dict[str, dict[str, object]] = {
+        "27 trials, random": {**few, "sampler": "random", "pruner": "none"},
+        "27 trials, tpe": {**few, "sampler": "tpe", "pruner": "none"},
+        "27 trials, tpe, median": {**few, "sampler": "tpe", "pruner": "median"},
+        "54 trials, random, halving": {**many, "sampler": "random", "pruner": "halving"},
+        "54 trials, tpe, halving": {**many, "sampler": "tpe", "pruner": "halving"},
+    }
+    table = Table("search", "best validation loss, by seed", "epochs in all")
+    for name, changes in kinds.items():
+        params = section.model_copy(update={"epochs": epochs, **changes})
+        in_step = params.pruner == "halving"
+        train_trials, direction, _ = make_train_trials(start, in_step=in_step, keep_scores=False)
+        values, work = [], []
+        for seed in range(rounds):
+            journal = Path(f"{name}-{seed}.journal")
+            with contextlib.redirect_stdout(None):
+                found = search(
+                    params, current_values(start), direction, seed, journal, train_trials
+                )
+            values.append(f"{best_trial(found).value:.4f}")
+            work.append(sum(len(trial.values) for trial in found.trials))
+        table.add_row(name, ", ".join(values), f"{statistics.mean(work):.0f}")
+    Console(width=110).print(table)
+
+
 def _time(name: str, run: Run, seconds: dict[str, list[float]], clock: Clock) -> None:
     began = clock()
     with contextlib.redirect_stdout(None):
@@ -223,6 +255,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8, help="of the search: what can be packed")
     parser.add_argument("--processor", action="store_true")
+    parser.add_argument("--quality", action="store_true")
     given = parser.parse_args()
     os.environ["REPRISE_THREADS"] = "1"
     torch.set_num_threads(1)
@@ -238,7 +271,10 @@ def main() -> None:
         run_stages(project, "prepare", "build")
         os.chdir(project.path)
         clock = time.process_time if given.processor else time.perf_counter
-        measure(given.trials, given.epochs, given.rounds, given.batch, clock)
+        if given.quality:
+            compare(given.rounds)
+        else:
+            measure(given.trials, given.epochs, given.rounds, given.batch, clock)
         os.chdir(ROOT)
 
 
