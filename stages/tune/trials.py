@@ -9,8 +9,8 @@ from stages.common.errors import Problem, UserError
 from stages.features.schema import Array
 
 End = Literal["complete", "pruned", "diverged"]
-# Called when all members of a batch that still train have reached an epoch (from 1 on): their
-# values by their place in the batch; returns the places of those that end there.
+# Called when members of a batch have reached an epoch (from 1 on), with their values by their place
+# in the batch; returns the places of those that end there.
 OnEpochEnd = Callable[[int, Mapping[int, float]], set[int]]
 
 
@@ -27,8 +27,9 @@ class TrialResult:
     scores: Array | None = None
 
 
-# Trains with each of the overrides; the results are in the same order. It brings all members to
-# the end of an epoch before it calls OnEpochEnd, whether they train side by side or in turns.
+# Trains with each of the overrides; the results are in the same order. For a pruner that compares
+# the members (`hyperband`, `halving`) each call has the values of all that still train; for others
+# they may come in parts. Members that end by themselves are in no later call.
 TrainTrials = Callable[[Sequence[Overrides], OnEpochEnd], list[TrialResult]]
 
 
