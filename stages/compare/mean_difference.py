@@ -28,7 +28,7 @@ import numpy.typing as npt
 from stages.common.files import rounded
 from stages.evaluate.measure.bootstrap import LEVEL, MAX_UNDEFINED, RESAMPLES, resample
 from stages.evaluate.measure.metrics import compute_metrics
-from stages.evaluate.measure.predictions import Predicted
+from stages.evaluate.measure.predictions import Classified, Predicted
 from stages.evaluate.measure.row_weights import find_counting, take_weights
 from stages.evaluate.measure.weighted_metrics import Floats, weighted_metric
 
@@ -66,13 +66,18 @@ def find_mean_differences(
     """The change of each metric, from the predictions of every replica of both sides.
 
     `target`, each of `before` and `after`, and `weights` as in `compute_metrics`. Metrics that
-    resamples say nothing about (`max_error`, `ece`), or don't define, are left out.
+    resamples say nothing about (`max_error`, `ece`), or don't define, are left out. Between sides
+    of which each replica predicts the same to the bit, there is no difference.
     """
     sides = [*before, *after]
     values = [compute_metrics(list(names), task, target, side, weights) for side in sides]
     rows = find_counting(weights)
     target, weights = target[rows], take_weights(weights, rows)
     found: dict[str, MeanDifference] = {}
+    if len(before) == len(after) and all(map(_equal, before, after)):
+        # The same trainings: what was changed has no part in them, whatever rows and seeds.
+        means = {name: rounded(float(np.mean([side[name] for side in values]))) for name in names}
+        return {name: _no_difference(mean) for name, mean in means.items()}
     for name in names:
         functions = [weighted_metric(name, task, target, s[rows], weights) for s in sides]
         known = {str(k): function for k, function in enumerate(functions) if function is not None}
@@ -116,6 +121,18 @@ def judge(values: Floats, drawn: Floats, num_before: int) -> MeanDifference:
         seeds=rounded(float(sum(seeds))),
         shared=rounded(shared),
     )
+
+
+def _equal(one: Predicted, other: Predicted) -> bool:
+    """Check whether two predictions of the same rows are the same to the bit."""
+    if isinstance(one, Classified) and isinstance(other, Classified):
+        same = np.array_equal(one.codes, other.codes)
+        return same and np.array_equal(one.probabilities, other.probabilities)
+    return np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def _no_difference(mean: float) -> MeanDifference:
+    return MeanDifference(mean, mean, 0.0, 0.0, 0.0, degrees=None, rows=0.0, seeds=0.0, shared=0.0)
 
 
 def _shared(drawn: Floats, values: Floats) -> float:

@@ -66,7 +66,7 @@ def test_every_stage_takes_them_and_runs_none(made: tuple[Project, Path]) -> Non
     table = pl.read_parquet(project.path / "data/raw/table.parquet")
     rows = table.head(3).to_dicts()
     answers = decode(bundle.signature, bundle.run(bundle.encode(rows)), rows)
-    own = load_predictor(project.path / "data").predict(table)
+    own = load_predictor(project.path / "data", coverage=0.9).predict(table)
     assert [answer["prediction"] for answer in answers] == own["prediction"].to_list()[:3]
     written = pl.read_parquet(infer / "predictions.parquet")
     assert written.equals(own)

@@ -171,7 +171,8 @@ def test_the_steps_run_in_a_clean_clone(checkout: Project) -> None:
     assert [name for name, end in ends.items() if end == "skipped"] == ["Run what is stale"]
     text = (checkout.path / ".reprise/report/report.md").read_text()
     # Both sides were fetched, and the base is where the branch was merged.
-    assert text.startswith("### No verdict on this change: one seed on either side. ")
+    # Three seeds on either side, and both sides the same model.
+    assert text.startswith("### This change: no metric differs by more than noise.")
     assert "Compared with before/main" in text
     assert "| `evaluate.metrics` |" in text
     assert (checkout.path / ".reprise/summary").read_text() == text

@@ -93,6 +93,9 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         columns.append(replace(line, missing=gaps, distinct=distinct))
     columns = list(_without_copies(columns, looked, table))
     prepare = _prepare_values(columns, options, target, has_gaps=not has_target.all())
+    if options.target in written and written[options.target].decimal is not None:
+        # A class that stands as a text would stay one by its name; here texts became numbers.
+        prepare["task"] = options.task or "auto"
     params = PrepareParams.model_validate(prepare | layout.prepare)
     schema = with_written(find_schema(seen, params, target, seen_rows), written)
     if params.weight is not None:
@@ -253,6 +256,7 @@ def _prepare_values(
         "weight": options.weight,
         "duplicates": "warn",
         "image": None,
+        "normalize": None,
         "structure": tie or None,
         "split": SPLIT,
         "expectations": None,

@@ -211,7 +211,7 @@ def test_the_command_judges_a_branch(shorter: Project) -> None:
     code, said = judged(clone)
     assert code == 0
     assert "inconclusive" in said
-    assert "test rows would tell, 340 are there" in said
+    assert "more replicas would tell, more test rows alone would not" in said
     # Nothing pulled of the base.
     (clone.path / ".dvc/cache").rename(clone.path / ".dvc/elsewhere")
     code, said = judged(clone, "--strict")

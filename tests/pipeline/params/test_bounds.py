@@ -34,7 +34,7 @@ NONSENSE: list[dict[tuple[str, str], tuple[str, str]]] = [
             "train.micro_batch_size",
             "at most 1000000000",
         ),
-        ("replicas: 1", f"replicas: {HUGE}"): ("train.replicas", "at most 1000"),
+        ("replicas: 3", f"replicas: {HUGE}"): ("train.replicas", "at most 1000"),
         ("trials: 0", f"trials: {HUGE}"): ("tune.trials", "at most 1000000"),
         ("width: 64", f"width: {HUGE}"): ("build.model.width", "at most 1000000"),
     },

@@ -257,12 +257,12 @@ def test_the_report_of_a_branch(shorter: Project, tmp_path: Path) -> None:
     said = clone.run("reprise", "report").stdout
     assert said == "wrote report.md\nwrote report.html\n"
     text = (clone.path / "report.md").read_text(encoding="utf-8")
-    assert text.startswith("### No verdict on this change: one seed on either side. ")
+    assert text.startswith("### This change is worse in accuracy")
     assert "the merge base with main" in text
     assert "| `train.epochs` | 30 | 1 |" in text
     assert "| train | `train.epochs` |" in text
-    assert "Rows only, with one seed on either side: 3 replicas on both" in text
-    assert "**This change**" not in text
+    assert "Means over seeds, 3 before and 3 after" in text
+    assert "**This change**" in text
     page = (clone.path / "report.html").read_text(encoding="utf-8")
     # It loads nothing, and its pictures are inside.
     assert "http" not in page

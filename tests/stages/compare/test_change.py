@@ -93,7 +93,15 @@ def test_it_is_found_from_predictions_and_left_out_where_rows_say_nothing() -> N
     assert list(found) == ["rmse"]
     assert found["rmse"].value == pytest.approx(-0.5, abs=0.1)
     assert found["rmse"].high < 0
-    same = side(1.0)
-    nothing = find_mean_differences(["rmse"], "regression", target, same, same, 200)["rmse"]
-    assert nothing.value == 0
-    assert nothing.low < 0 < nothing.high
+
+
+def test_the_same_trainings_on_both_sides_differ_in_nothing() -> None:
+    random = np.random.default_rng(0)
+    target = random.normal(size=50)
+    side = [target + random.normal(0, 1, 50) for _ in range(MIN_REPLICAS)]
+    again = [predicted.copy() for predicted in side]
+    found = find_mean_differences(["rmse", "mae"], "regression", target, side, again, 100)
+    assert {(each.value, each.low, each.high) for each in found.values()} == {(0.0, 0.0, 0.0)}
+    again[2][0] += 1e-9
+    found = find_mean_differences(["rmse"], "regression", target, side, again, 100)
+    assert found["rmse"].low < 0 < found["rmse"].high

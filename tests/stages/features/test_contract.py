@@ -149,7 +149,7 @@ def signature(schema: Schema, statistics: Statistics) -> Signature:
         classes=["a", "b"],
         inputs=inputs,
         outputs=[
-            Output(name="class", type="string", shape=["rows"]),
+            Output(name="prediction", type="string", shape=["rows"]),
             Output(name="probabilities", type="float64", shape=["rows", 2]),
         ],
     )

@@ -76,7 +76,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, table: pl.DataFrame) -> Pr
 
 @pytest.fixture(scope="module")
 def predictor(project: Project) -> Predictor:
-    return load_predictor(project.path / "data")
+    return load_predictor(project.path / "data", coverage=0.9)
 
 
 def test_a_folder_and_a_table_of_the_same_images_give_equal_arrays(

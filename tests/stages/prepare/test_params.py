@@ -17,6 +17,7 @@ SECTION = {
     "weight": None,
     "duplicates": "warn",
     "image": None,
+    "normalize": None,
     "split": {"seed": 0, "validation": 0.1, "test": 0.2},
     "expectations": None,
 }

@@ -9,6 +9,9 @@ import polars as pl
 import pytest
 
 from stages.common.errors import UserError
+from stages.prepare.columns.target import find_target
+from stages.prepare.columns.written import read_written
+from stages.prepare.params import PrepareParams
 from stages.tools.init.choose import Facts, choose
 from stages.tools.init.roles import find_copies, is_key, tells_target
 from stages.tools.init.survey import Options, survey
@@ -209,3 +212,22 @@ def test_a_weight_is_written_and_is_no_feature(tmp_path: Path) -> None:
         )
     with pytest.raises(UserError, match="has no such column"):
         look(tmp_path, ships(), weight="people")
+
+
+def test_classes_that_are_texts_of_numbers_are_for_prepare_what_they_are_here(
+    tmp_path: Path,
+) -> None:
+    code = pl.Series("code", np.where(RANDOM.random(NUM_ROWS) < 0.5, "1", "2"))
+    found = look(tmp_path, ships().with_columns(code), "code")
+    (rule,) = (
+        rule
+        for rule in found["expectations"]
+        if rule.get("column") == "code" and "value_set" in rule
+    )
+    values = {key.removeprefix("prepare."): value for key, value in found["values"].items()}
+    params = PrepareParams.model_validate(
+        {k: v for k, v in values.items() if k in PrepareParams.model_fields}
+    )
+    table = pl.read_parquet(tmp_path / "ships.parquet")
+    read, _, _ = read_written(table, params)
+    assert find_target([read["code"]], params.task).classes == rule["value_set"] == [1, 2]

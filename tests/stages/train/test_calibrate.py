@@ -205,7 +205,7 @@ def test_stage_predictor_and_bundle_agree(project: Project) -> None:
     assert abs(temperature - 1) > 0.05
     assert abs(threshold - 0.5) > 0.02
     assert read_json(project.path / "data/train/metrics.json").items() >= calibration.items()
-    predictor = load_predictor(project.path / "data")
+    predictor = load_predictor(project.path / "data", coverage=0.9)
     table = uneven_table()
     own = predictor.predict(table)
     probabilities = own["probability_well"].to_numpy()
@@ -216,8 +216,9 @@ def test_stage_predictor_and_bundle_agree(project: Project) -> None:
     infer = pl.read_parquet(project.path / "data/infer/predictions.parquet")
     assert infer.equals(own)
     session = onnxruntime.InferenceSession(project.path / "data/infer/model.onnx")
-    names, given = session.run(None, feeds(table, predictor.schema, "infer.input"))
-    np.testing.assert_allclose(given, own[:, 2:].to_numpy(), atol=1e-6)
+    names, given, sets = session.run(None, feeds(table, predictor.schema, "infer.input"))
+    np.testing.assert_allclose(given, own[:, 2:4].to_numpy(), atol=1e-6)
+    assert (sets == own[:, 4:].to_numpy()).all()
     sure = np.abs(probabilities - threshold) > 1e-6
     assert (names == own["prediction"].to_numpy())[sure].all()
     assert sure.sum() > len(sure) - 3

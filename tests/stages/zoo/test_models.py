@@ -432,11 +432,14 @@ def test_a_trained_model_loads_and_predicts_as_the_stage_does(tmp_path: Path) ->
     table = mixed_table()
     project = small_project(tmp_path / "project", table, {"prepare.key": "id"})
     run_stages(project, "prepare", "build", "tune", "train", "infer")
-    predictor = load_predictor(project.path / "data")
+    predictor = load_predictor(project.path / "data", coverage=0.9)
     predictions = predictor.predict(table)
     saved = pl.read_parquet(project.path / "data/infer/predictions.parquet")
     assert_frame_equal(predictions, saved, rel_tol=1e-12)
-    assert predictions.columns == ["id", "prediction", "probability_ill", "probability_well"]
+    probabilities, sets = (
+        [f"{what}_{name}" for name in ("ill", "well")] for what in ("probability", "in_set")
+    )
+    assert predictions.columns == ["id", "prediction", *probabilities, *sets]
     assert predictions["id"].to_list() == table["id"].to_list()
     # Rows on their own are what they are among others, up to rounding.
     alone = pl.concat([predictor.predict(table[row : row + 1]) for row in range(20)])

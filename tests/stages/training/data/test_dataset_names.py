@@ -16,7 +16,7 @@ from stages.model.model import PRETRAINED_FILE
 from stages.tensors.rows import open_rows
 from stages.training import recipe
 from stages.training.optim.preflight import check_names
-from stages.tune import trial
+from stages.tune.training import batch
 from stages.zoo.datasets import random_erasing
 from tests.conftest import ROOT
 from tests.stages.training.data.test_memmap import SPEC
@@ -51,13 +51,14 @@ def test_each_trial_has_the_dataset_with_its_own_arguments(
     write_json(tmp_path / "model.json", SPEC.model_copy(update={"num_outputs": 7}).model_dump())
     (tmp_path / PRETRAINED_FILE).write_bytes(save({}))
     monkeypatch.setattr(recipe, "BUILT", tmp_path)
-    monkeypatch.setattr(trial, "PREPARED", recipe.PREPARED)
+    monkeypatch.setattr(batch, "PREPARED", recipe.PREPARED)
 
-    def tried(dataset: dict[str, Any] | None, **overrides: float) -> float:
-        start = trial.Start(train_params(dataset=dataset).model_dump(), SPEC, SCHEMA, seed=3)
-        objective, _ = trial.make_objective(start)
+    def tried(dataset: dict[str, Any] | None, **overrides: float) -> float | None:
+        start = batch.Start(train_params(dataset=dataset).model_dump(), SPEC, SCHEMA, seed=3)
+        train_trials, _, _ = batch.make_train_trials(start, in_step=False, keep_scores=False)
         paths = {f"train.dataset.{name}": value for name, value in overrides.items()}
-        return objective(paths, lambda *_: None)
+        (result,) = train_trials([paths], lambda *_: set())
+        return result.value
 
     plain = tried(None)
     mine: dict[str, Any] = {"name": "mine", "scale": 0.5}
