@@ -12,6 +12,7 @@ from stages.train.checkpoints.checkpointer import Checkpointer
 from stages.train.checkpoints.signals import stop_signals
 from stages.train.fit import Recipe, write_training
 from stages.train.logs.monitor import Monitor, open_monitor
+from stages.train.members.pack_state import load_pack_state, pack_state
 from stages.train.members.said_by import said_by
 from stages.train.replicas import Trainings, begin_writing, named, result_of, set_aside
 from stages.train.setup import prepare_training
@@ -21,7 +22,6 @@ from stages.training.device.environment import choose_threads, compute_determini
 from stages.training.packed.loop import train_pack
 from stages.training.packed.pack import Member, Pack, make_pack
 from stages.training.packed.packable import why_no_step, why_not_members
-from stages.training.packed.state import load_pack_state, pack_state
 from stages.training.recipe import load_weights
 from stages.training.state import Epoch, Result
 from stages.training.step.divergence import DivergedError

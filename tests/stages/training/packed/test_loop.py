@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from stages.model.model import ModelSpec, make_model
+from stages.train.members.pack_state import load_pack_state, pack_state
 from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.packed.loop import train_pack
 from stages.training.packed.pack import Member, Pack, make_pack
-from stages.training.packed.state import load_pack_state, pack_state
 from stages.training.state import Data, Result
 from stages.training.step.divergence import DivergedError
 from tests.support.samples import classification, regression, train_params
