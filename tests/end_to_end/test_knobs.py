@@ -59,6 +59,7 @@ LONG = (
     "prepare.split.seed",
     "train.optimizer.lr",
     "evaluate.slices",
+    "evaluate.coverage",
     "a helper that only evaluate imports",
     "the model's own file",
     "infer.input",
