@@ -1,4 +1,4 @@
-"""How many targets the intervals and sets of `evaluate.coverage` hold, over many splits.
+"""The share of targets that the intervals and sets of `evaluate.coverage` hold, over many splits.
 
     python -m benchmarks.coverage --splits 100
 

@@ -114,7 +114,7 @@ def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
     gated = typed.get("evaluate")
     # A metric that is misspelt is no reason to doubt the gate that spells it rightly.
     if gated is not None and not any(p.key.startswith("evaluate.") for p in of_task if p.key):
-        problems += check_gates(gated.gates, gated.metrics, gated.coverage)
+        problems += check_gates(gated.gates, gated.metrics, gated.coverage, task)
     elif gated is not None:
         problems += check_task_gates(of_task, gated.gates)
     if typed.get("tune") is not None:

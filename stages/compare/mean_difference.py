@@ -77,7 +77,8 @@ def find_mean_differences(
     if len(before) == len(after) and all(map(_equal, before, after)):
         # The same trainings: what was changed has no part in them, whatever rows and seeds.
         means = {name: rounded(float(np.mean([side[name] for side in values]))) for name in names}
-        return {name: _no_difference(mean) for name, mean in means.items()}
+        moved = [n for n in names if weighted_metric(n, task, target, sides[0][rows], weights)]
+        return {n: _no_difference(means[n]) for n in moved if math.isfinite(means[n])}
     for name in names:
         functions = [weighted_metric(name, task, target, s[rows], weights) for s in sides]
         known = {str(k): function for k, function in enumerate(functions) if function is not None}

@@ -11,17 +11,29 @@ from stages.common.errors import Problem, wrong_name
 from stages.model.conformal import Coverage
 
 # What evaluate measures beside `evaluate.metrics` where predictions have intervals or sets.
-OF_COVERAGE = ("coverage", "interval_width", "set_size")
+OF_COVERAGE = COVERAGE, WIDTH, SIZE = ("coverage", "interval_width", "set_size")
 
 
 def check_gates(
-    gates: Mapping[str, "Gate"], metrics: Sequence[str], coverage: float | None
+    gates: Mapping[str, "Gate"],
+    metrics: Sequence[str],
+    coverage: float | None,
+    task: str | None = None,
 ) -> list[Problem]:
-    """The gates on metrics that are not computed, which would judge nothing."""
+    """The gates on metrics that are not computed, which would judge nothing.
+
+    `task` is that of the target, where it is known.
+    """
+    # Values have intervals, classes sets.
+    other = {"regression": SIZE, "classification": WIDTH}.get(task or "")
     problems = []
     for name, gate in gates.items():
         key = f"evaluate.gates.{name}"
-        if name in OF_COVERAGE and coverage is not None:
+        if name == other:
+            message = f"there is no {name} in a {task}"
+            allowed = tuple(known for known in OF_COVERAGE if known != other)
+            problems.append(Problem(message, key, allowed=allowed))
+        elif name in OF_COVERAGE and coverage is not None:
             if gate.not_worse_by is not None:
                 message = (
                     f"{name} is not compared between revisions: a minimum or maximum judges it"

@@ -7,6 +7,7 @@ new rows are drawn as the validation rows were, the interval holds the target of
 `coverage` of them, whatever the model.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -87,9 +88,11 @@ def find_quantile(values: Floats, coverage: float, weights: Floats | None = None
     UserError where the rows are too few.
     """
     counts = np.ones(len(values)) if weights is None else weights.astype(np.float64)
+    # Rows of weight 0 tell nothing.
+    values, counts = values[counts > 0], counts[counts > 0]
     order = np.argsort(values, kind="stable")
     # A share of the sum that is met but for rounding is met.
-    needed = coverage * (counts.sum() + counts.mean()) * (1 - 1e-12)
+    needed = coverage * (counts.sum() + counts.mean()) * (1 - 1e-12) if len(values) else np.inf
     place = int(np.searchsorted(np.cumsum(counts[order]), needed))
     if place == len(values):
         least = int(np.ceil(coverage / (1 - coverage) - 1e-9))
@@ -97,6 +100,7 @@ def find_quantile(values: Floats, coverage: float, weights: Floats | None = None
             f"an interval that holds {coverage:g} of the targets takes {least} validation rows or "
             f"more, and there are {len(values)}"
         )
-        largest = len(values) / (len(values) + 1)
-        raise UserError(Problem(message, KEY, f"{coverage:g}", (f"at most {largest:.3g}", "null")))
+        # Down, so that what is said is allowed.
+        largest = math.floor(1000 * len(values) / (len(values) + 1)) / 1000
+        raise UserError(Problem(message, KEY, f"{coverage:g}", (f"at most {largest:g}", "null")))
     return float(values[order[place]])

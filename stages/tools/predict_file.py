@@ -37,7 +37,7 @@ def main() -> None:
     except UserError as error:
         for problem in error.problems:
             # The file is named on the command line, not in params.yaml.
-            of_key = problem.key is not None
+            of_key = problem.key is not None and problem.key != KEY
             plain = replace(problem, key=None, value=None) if of_key else problem
             print(format_problem(plain), file=sys.stderr)
         sys.exit(1)
@@ -79,7 +79,11 @@ def find_predictor() -> Predictor:
 
     Raises UserError when nothing is trained here.
     """
-    section = {"coverage": get_path(read_tree(), KEY)}
+    tree = read_tree()
+    try:
+        section = {"coverage": get_path(tree, KEY)}
+    except KeyError:
+        raise UserError(Problem(f"the key '{KEY}' is missing", key=KEY)) from None
     coverage = validate(CoverageParams, section, at="evaluate").coverage
     try:
         return load_predictor(coverage=coverage)

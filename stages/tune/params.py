@@ -68,7 +68,7 @@ class ConditionalChoices(Config):
 
 
 def _tag(values: object) -> str:
-    """Which of the three is meant, so that a mistake is told in its terms alone."""
+    """The one of the three that is meant, so that a mistake is told in its terms alone."""
     if isinstance(values, ConditionalChoices) or (isinstance(values, dict) and "values" in values):
         return "conditional"
     return "range" if isinstance(values, dict | Range) else "choices"
@@ -107,8 +107,8 @@ class TuneParams(Config):
     in a small space of numbers, else `tpe`.
     """
     pruner: Literal["none", "median", "hyperband", "halving"]
-    """Which trials end early because others were better at that epoch; `halving` keeps a third of
-    each batch after 1, 3, 9 and 27 % of the epochs.
+    """The trials that end early because others were better at that epoch; `halving` keeps a third
+    of each batch after 1, 3, 9 and 27 % of the epochs.
     """
     portfolio: bool
     """If true, the first trials are recipes that are known to be good for this model and kind of

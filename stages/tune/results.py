@@ -64,12 +64,16 @@ def write_ensemble(
     folder.mkdir()
     for number, array in scores.items():
         np.save(folder / f"{number}.npy", array, allow_pickle=False)
-    if metric is None or len(scores) < 2 or len(data.validation) < MIN_ROWS:
-        write_json(out / "ensemble.json", {})
-        return
     target = data.validation.target.cpu().double().numpy()
     weight = data.validation.weight
     weights = np.ones(len(target)) if weight is None else weight.cpu().double().numpy()
+    # Rows of weight 0 judge nothing, and a half of them alone could not be judged.
+    counting = weights > 0
+    if metric is None or len(scores) < 2 or counting.sum() < MIN_ROWS:
+        write_json(out / "ensemble.json", {})
+        return
+    target, weights = target[counting], weights[counting]
+    scores = {number: array[counting] for number, array in scores.items()}
     if metric == "rmse":
         # Of standardised values, in the units of the target.
         target = target * data.deviation

@@ -113,8 +113,11 @@ def _run(
         for place, value in sorted(values.items()):
             reached[place].append(value)
             asked[place].trial.report(value, epoch)
-        # Trial 0 is what all others are compared with: it always comes to its end.
-        ended = {place for place in pruner(epoch, values) if first + place > 0}
+        # Trial 0 is what all others are compared with: it always comes to its end. After the last
+        # epoch nothing is saved by ending a trial.
+        asks = epoch < params.epochs
+        found = pruner(epoch, dict(sorted(values.items()))) if asks else set()
+        ended = {place for place in found if first + place > 0}
         named = {first + place: value for place, value in values.items()}
         seconds = time.monotonic() - began
         notes.reach(epoch, named, sorted(first + place for place in ended), seconds)

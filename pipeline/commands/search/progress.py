@@ -75,7 +75,10 @@ def _read_journal(path: Path) -> Progress | None:
     lines = list(_read_lines(path))
     if not lines:
         return None
-    facts = lines[0]["search"]
+    facts = lines[0].get("search")
+    if facts is None:
+        # Of a version that wrote another kind of journal.
+        return None
     better = min if facts["direction"] == "minimize" else max
     rows: dict[int, Row] = {}
     told, seconds, since = 0, 0.0, 0.0

@@ -11,10 +11,8 @@ from stages.common.files import rounded
 from stages.evaluate.measure.bootstrap import Interval, wilson
 from stages.evaluate.measure.row_weights import count_equal
 from stages.evaluate.measure.weighted_metrics import Floats
-from stages.evaluate.params import OF_COVERAGE
+from stages.evaluate.params import COVERAGE, SIZE, WIDTH
 from stages.features.schema import Class
-
-COVERAGE, WIDTH, SIZE = OF_COVERAGE
 
 
 @dataclass(frozen=True)

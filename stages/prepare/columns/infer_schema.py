@@ -86,7 +86,8 @@ def check_names(columns: Sequence[str], params: PrepareParams) -> None:
         if name not in columns:
             message = f"{params.source} has no column '{name}'"
             problems.append(wrong_name(message, name, columns, key))
-    taken = ("prediction", "target", "low", "high", *([] if params.weight is None else ["weight"]))
+    ends = () if params.task == "classification" else ("low", "high")
+    taken = ("prediction", "target", *ends, *([] if params.weight is None else ["weight"]))
     if params.key in taken or str(params.key).startswith(("probability_", "in_set_")):
         message = f"a column '{params.key}' stands beside the key in predictions.parquet"
         message += ": rename the key in the file, or leave it out (null)"

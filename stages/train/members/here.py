@@ -47,9 +47,13 @@ def choose_here(
     if asked is True or way.name == "packed":
         said = way.said if way.name == "packed" else f"{HOW['packed']} ({KEY})"
         return partial(_train_packs, recipe, trainings, said)
+    why = f"; no pack: {reason}" if reason and asked is not False else ""
     if way.name == "processes" if told is None else told > 1:
+        if told is None:
+            print(f"{trainings.describe()}: {way.said}{why}")
         return None
-    return partial(_train_in_turn, recipe, trainings, way.said if told is None else HOW["in turn"])
+    said = way.said if told is None else HOW["in turn"]
+    return partial(_train_in_turn, recipe, trainings, said + why)
 
 
 def find_sizes(recipe: Recipe, trainings: Trainings, at_once: int) -> Sizes:

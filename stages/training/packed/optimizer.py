@@ -180,7 +180,7 @@ def _sgd_by_columns(
     settings: Sequence[tuple[Any, ...]],
 ) -> None:
     columns = [
-        (lr, momentum, 1.0 if count == 1 else 1 - dampening, decay)
+        (lr, momentum, 1.0 if count == 1 or not momentum else 1 - dampening, decay)
         for count, lr, momentum, dampening, decay, _ in settings
     ]
     rate, momentum, share, decay = _columns(columns, weights)

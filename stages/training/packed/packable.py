@@ -4,9 +4,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from stages.model.dropout import Dropout
 from stages.training.data.source import TensorSource
 from stages.training.device.rng import put_generators, read_generators
 from stages.training.optim.registry import resolve
@@ -18,8 +20,6 @@ from stages.training.step.buffer_snapshot import find_buffers
 CPU = torch.device("cpu")
 # Rows that a pack is tried with.
 NUM_ROWS = 2
-# What members may differ in.
-_OWN = ("training", "p", "apply_rng")
 
 
 def why_not_recipe(params: TrainParams, device: str, num_processes: int) -> str | None:
@@ -60,6 +60,8 @@ def why_not_members(members: Sequence[Member]) -> str | None:
             return "the model has buffers that its steps move, such as those of a batch norm"
     if len({form_of(member) for member in members}) > 1:
         return "they differ in more than numbers that change no shape"
+    if not _attributes_agree([member.model for member in members]):
+        return "what the models keep beside weights and buffers differs"
     return None
 
 
@@ -72,8 +74,8 @@ def form_of(member: Member) -> tuple[object, ...]:
     groups = [(g.match, g.frozen, rates.index(g.lr)) for g in params.groups or ()]
     nesterov = params.optimizer.arguments.get("nesterov")
     return (
-        type(model),
-        tuple((name, weight.shape) for name, weight in model.named_parameters()),
+        tuple((name, type(module)) for name, module in model.named_modules()),
+        tuple((n, w.shape, w.requires_grad) for n, w in model.named_parameters()),
         tuple((kind, values.shape, values.dtype) for kind, values in rows.items()),
         params.batch_size,
         params.optimizer.name,
@@ -89,8 +91,6 @@ def why_no_step(pack: Pack) -> str | None:
 
     It tries one with the weights as they are, and leaves all as it was.
     """
-    if not _attributes_agree([member.model for member in pack.members]):
-        return "what the models keep beside weights and buffers differs"
     sample = [member.data.train.take(slice(0, NUM_ROWS))[0] for member in pack.members]
     batch = {kind: torch.stack([rows[kind] for rows in sample]) for kind in sample[0]}
     num_rows = len(next(iter(sample[0].values())))
@@ -107,8 +107,14 @@ def why_no_step(pack: Pack) -> str | None:
             warnings.simplefilter("error", UserWarning)
             scores = pack.score(named, pack.constants, batch, masks)
             found = torch.autograd.grad(scores.sum(), list(named.values()), allow_unused=True)
-    except (RuntimeError, ValueError, TypeError, UserWarning) as error:
-        return f"vmap can't take the model: {str(error).strip().splitlines()[0]}"
+            pack.template.eval()
+            with torch.no_grad():
+                pack.score(named, pack.constants, batch, ())
+    except Exception as error:  # a model of one's own may stop with anything
+        reason = str(error).strip() or type(error).__name__
+        return f"vmap can't take the model: {reason.splitlines()[0]}"
+    finally:
+        pack.template.train()
     after = read_generators(CPU)
     put_generators(before, CPU)
     if not _equal(before, after):
@@ -129,12 +135,25 @@ def _attributes_agree(models: Sequence[nn.Module]) -> bool:
 
 
 def _plain(module: nn.Module) -> dict[str, Any]:
-    return {k: v for k, v in vars(module).items() if not k.startswith("_") and k not in _OWN}
+    """What a module keeps of its own: all but torch's registers, and the share of Dropout."""
+    of_torch = vars(nn.Module()).keys()
+    shared = ("p", "apply_rng") if isinstance(module, Dropout) else ()
+    return {k: v for k, v in vars(module).items() if k not in of_torch and k not in shared}
 
 
 def _equal(one: Any, other: Any) -> bool:
+    """Check whether two values are surely equal; what can't be compared is not."""
+    if type(one) is not type(other):
+        return False
     if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+        return torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
     if isinstance(one, Mapping):
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    return bool(one == other)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    try:
+        return bool(one is other or one == other)
+    except (RuntimeError, ValueError, TypeError):
+        return False

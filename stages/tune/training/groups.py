@@ -77,19 +77,20 @@ def _choose(members: Sequence[Member]) -> tuple[Pack | None, str]:
         return None, ""
     asked = members[0].params.packed
     reason = "train.packed is false" if asked is False else why_not_members(members)
-    way = choose_way(_find_sizes(members), may_pack=reason is None)
-    pack = None
-    if reason is None and (asked is True or way.name == "packed"):
+    said = f"packed, their steps together ({KEY})"
+    if reason is None:
+        way = choose_way(_find_sizes(members), may_pack=True)
+        if asked is not True and way.name != "packed":
+            return None, way.said
+        said = said if asked is True else way.said
         pack = make_pack(members)
         reason = why_no_step(pack)
-    if reason is None and pack is not None:
-        return pack, f"packed, their steps together ({KEY})" if asked is True else way.said
+        if reason is None:
+            return pack, said
     if asked is True:
         message = f"the trials can't be packed: {reason}"
         raise UserError(Problem(message, KEY, "true", ("auto", "false")))
-    if reason is not None:
-        return None, f"one after the other: {reason}"
-    return None, way.said
+    return None, f"one after the other: {reason}"
 
 
 def _find_sizes(members: Sequence[Member]) -> Sizes:

@@ -34,7 +34,7 @@ def test_too_few_rows_are_told_with_what_they_allow() -> None:
     problem = caught.value.problems[0]
     assert problem.key == "evaluate.coverage"
     assert "takes 9 validation rows or more, and there are 8" in problem.message
-    assert problem.allowed == ("at most 0.889", "null")
+    assert problem.allowed == ("at most 0.888", "null")
     assert find_quantile(np.arange(9.0), 0.9) == 8.0
 
 
@@ -81,3 +81,21 @@ def test_the_predicted_class_is_in_its_set() -> None:
     assert found.contains(probabilities, None).tolist() == [[False, True], [True, False]]
     # With a threshold the second class is predicted where it is not the likeliest.
     assert found.contains(probabilities, 0.1).tolist() == [[False, True], [True, True]]
+
+
+def test_rows_of_weight_0_tell_nothing() -> None:
+    weights = np.zeros(100)
+    weights[:12] = 1.0
+    found = find_quantile(np.arange(100.0), 0.9, weights)
+    assert found == find_quantile(np.arange(12.0), 0.9) == 11.0
+    weights[5:] = 0.0
+    with pytest.raises(UserError, match="there are 5"):
+        find_quantile(np.arange(100.0), 0.9, weights)
+
+
+@pytest.mark.parametrize("num_rows", [2, 5, 8, 11])
+def test_what_is_said_to_be_allowed_is(num_rows: int) -> None:
+    with pytest.raises(UserError) as caught:
+        find_quantile(np.arange(float(num_rows)), 0.95)
+    largest = float(caught.value.problems[0].allowed[0].removeprefix("at most "))
+    assert find_quantile(np.arange(float(num_rows)), largest) == num_rows - 1

@@ -1,11 +1,14 @@
 """What trains in a pack and what does not, with the reason."""
 
+import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from stages.model.dropout import Dropout
 from stages.training.packed.pack import Member, make_pack
 from stages.training.packed.packable import why_no_step, why_not_members, why_not_recipe
 from tests.support.samples import classification, train_params
@@ -34,6 +37,31 @@ class Fitted(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         scores: Tensor = self.output(batch["numeric"]) * self.factor
+        return scores
+
+
+class Own(nn.Module):
+    """A model of one's own, with what members of a pack may have each for itself."""
+
+    def __init__(
+        self,
+        layer: nn.Module | None = None,
+        *,
+        frozen: bool = False,
+        fails: bool = False,
+        **kept: Any,
+    ) -> None:
+        super().__init__()
+        self.first, self.layer = nn.Linear(36, 3), layer or nn.ReLU()
+        self.second, self.fails = nn.Linear(3, 3), fails
+        self.first.requires_grad_(not frozen)
+        for name, value in kept.items():
+            setattr(self, name, value)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        scores: Tensor = self.second(self.layer(self.first(batch["numeric"])))
+        if self.fails and not self.training:
+            scores = scores * scores.mean().item()
         return scores
 
 
@@ -105,3 +133,27 @@ def test_members_of_other_shapes_are_no_pack() -> None:
 
     assert why_not_members([grouped(0.1, None), grouped(0.2, None)]) is None
     assert "differ" in str(why_not_members([grouped(0.1, 0.2), grouped(0.1, 0.1)]))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (Own(nn.ReLU()), Own(nn.SiLU())),
+        (Own(nn.Identity()), Own(Dropout(0.5))),
+        (Own(_scale=1.0), Own(_scale=5.0)),
+        (Own(p=2), Own(p=3)),
+        (Own(scale=np.ones(3)), Own(scale=np.zeros(3))),
+        (Own(scales=[torch.ones(2)]), Own(scales=[torch.zeros(2)])),
+        (Own(frozen=True), Own()),
+        (Own(fails=True), Own(fails=True)),
+    ],
+)
+def test_models_that_compute_other_things_are_no_pack(first: Own, second: Own) -> None:
+    assert reason([first, second]) is not None
+    assert reason([second, first]) is not None
+
+
+def test_models_that_keep_the_same_are_one() -> None:
+    kept: dict[str, Any] = {"scale": np.ones(3), "scales": [torch.ones(2)], "_names": {"a": (1, 2)}}
+    assert reason([Own(**kept), Own(**copy.deepcopy(kept))]) is None
+    assert reason([Own(Dropout(0.0)), Own(Dropout(0.5))]) is None
