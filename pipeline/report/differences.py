@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.markup import Code
+from pipeline.report.page.markup import Code
 from stages.common.params import PARAMS, VERSIONS
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.metrics.metrics import format_value
 from pipeline.report.build import Report
-from pipeline.report.markup import Cell, to_markdown
+from pipeline.report.page.markup import Cell, to_markdown
 from pipeline.report.sections import ReportSection, gate_section, make_sections
 from pipeline.report.statements import (
     CHANGE,

@@ -9,7 +9,7 @@ from pipeline.metrics.metrics import format_value
 from pipeline.report.build import Report
 from pipeline.report.differences import as_text
 from pipeline.report.machine import MACHINES
-from pipeline.report.markup import Cell, Code, joined
+from pipeline.report.page.markup import Cell, Code, joined
 
 DRIFT = "Of the train rows, in standard deviations before; the largest difference first."
 DRIFT_COLUMNS = ("column", "mean", "spread", "empty", "categories", "")

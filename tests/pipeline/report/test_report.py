@@ -18,7 +18,7 @@ from pipeline.report.data import is_renumbered
 from pipeline.report.differences import StageChange, find_stage_changes
 from pipeline.report.html import as_page
 from pipeline.report.markdown import as_markdown
-from pipeline.report.markup import Code
+from pipeline.report.page.markup import Code
 from pipeline.report.statements import change_note
 from stages.common.files import read_json
 from stages.compare.compare import compare
