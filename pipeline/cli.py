@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pipeline.commands.expect import expect
+from pipeline.commands.review.command import gate, metrics, report, show
 from pipeline.commands.search.command import tune
 from pipeline.commands.sources.command import import_query
 from pipeline.common.mistakes import stop_at_mistakes
@@ -129,9 +130,8 @@ def init(path: str, new: str | None, **options: Any) -> None:
     stop_at_mistakes(init)(path, new=new, here=Path.cwd(), **options)
 
 
-main.add_command(import_query)
-main.add_command(expect)
-main.add_command(tune)
+for command in (import_query, expect, tune, show, metrics, report, gate):
+    main.add_command(command)
 
 
 @main.command()
@@ -172,19 +172,6 @@ def run(
 
 
 @main.command()
-@click.option("--base", metavar="REV", help="A branch, tag or commit; else where this one began.")
-@click.option("--output", default=".", metavar="FOLDER", help="Where both files go.")
-@stop_at_mistakes
-def report(base: str | None, output: str) -> None:
-    """Write report.md and report.html: what a change did, for a pull request."""
-    from pipeline.report.build import make_report
-    from pipeline.report.html import write_report
-
-    for path in write_report(make_report(base), Path(output)):
-        click.echo(f"wrote {path}")
-
-
-@main.command()
 @click.argument("file", type=click.Path())
 @click.option("--output", type=click.Path(), help="Parquet, CSV, TSV or JSON lines; else CSV here.")
 @click.option("--explain", is_flag=True, help="With the columns that moved each prediction most.")
@@ -217,30 +204,6 @@ def serve(host: str, port: int, model: str | None, **limits: Any) -> None:
     # A path is meant from where the command was given; it runs in the repository's root.
     folder = Path("data/infer") if model is None else Path(model).absolute()
     stop_at_mistakes(serve_as_asked)(folder, host, port, **limits)
-
-
-@main.command()
-@stop_at_mistakes
-def metrics() -> None:
-    """Show the metrics of the last run, and the gates."""
-    from pipeline.commands.metrics import show_metrics
-
-    show_metrics()
-
-
-@main.command()
-@click.option("--base", metavar="REV", help="A branch, tag or commit; else where this one began.")
-@click.option("--strict", is_flag=True, help="Exit with 2 when a gate is inconclusive.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@stop_at_mistakes
-def gate(base: str | None, strict: bool, as_json: bool) -> None:  # noqa: FBT001
-    """Judge the last run by evaluate.gates; exit with 1 when a gate fails.
-
-    Only gates against another revision (not_worse_by) look at the base.
-    """
-    from pipeline.commands.gate import show_gates
-
-    sys.exit(show_gates(base, strict=strict, as_json=as_json))
 
 
 @main.command()
