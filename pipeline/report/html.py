@@ -86,7 +86,7 @@ def _pictures(report: Report) -> list[str]:
             f"<div><h3>{t}</h3>{m}</div>" for t, m in zip(("Before", "After"), sides, strict=True)
         ]
         parts.append("<h2>Confusion</h2><p>How often each class was taken for which: actual down, ")
-        parts.append("predicted across; the darker, the more of the actual class.</p>")
+        parts.append("predicted across; the stronger the shade, the more of the actual class.</p>")
         parts.append(f'<div class="pictures">{"".join(titles)}</div>')
     return parts
 

@@ -67,8 +67,8 @@ def confusion(run: Run) -> Iterator[str]:
     pairs = [(row["actual"], row["predicted"]) for row in rows]
     if drawn := draw_confusion(pairs):
         yield paragraph(
-            "Test rows by class: actual down, predicted across. The darker, the more of the "
-            "actual class; what is right has a frame.",
+            "Test rows by class: actual down, predicted across. The stronger the shade, the "
+            "more of the actual class; what is right has a frame.",
             "soft",
         )
         yield drawn
