@@ -442,3 +442,15 @@ def test_finished_batches_are_not_run_again(tmp_path: Path) -> None:
         trials_of(params, tmp_path / "journal", train=counted)
     trials_of(params, tmp_path / "journal", train=counted)
     assert batches == [5, 5, 2, 2]
+
+
+@pytest.mark.parametrize("pruner", ["hyperband", "halving", "median"])
+def test_the_order_in_which_a_batch_is_told_of_changes_nothing(tmp_path: Path, pruner: str) -> None:
+    def other_way_round(tried: Sequence[Overrides], told: OnEpochEnd) -> list[TrialResult]:
+        return in_step(bowl)(tried, lambda epoch, v: told(epoch, dict(reversed(v.items()))))
+
+    params = tune_params(sampler="random", pruner=pruner, trials=24, batch=12)
+    one = trials_of(params, tmp_path / "one")
+    two = trials_of(params, tmp_path / "two", train=other_way_round)
+    assert story(one) == story(two)
+    assert any(trial.end == "pruned" for trial in one)
