@@ -164,6 +164,7 @@ def run_steps(project: Project, **known: str) -> tuple[dict[str, str], Job]:
     return job.run(BUILD, SETUP), job
 
 
+@pytest.mark.soak
 def test_the_steps_run_in_a_clean_clone(checkout: Project) -> None:
     ends, job = run_steps(checkout)
     failed = {name: job.said[name] for name, end in ends.items() if end == "failure"}

@@ -243,6 +243,7 @@ def finish(project: Project, message: str) -> None:
     project.commit(message)
 
 
+@pytest.mark.soak
 def test_the_report_of_a_change_of_the_data(tmp_path: Path) -> None:
     table = mixed_table(2000)
     settings = {"train.epochs": 20, "train.optimizer": {"name": "AdamW", "lr": 0.02}}

@@ -238,6 +238,7 @@ def test_a_cancel_does_not_wait_for_a_retry(prefect_server: str, tmp_path: Path)
     assert (project.path / "tries").read_text() == "tried\n"
 
 
+@pytest.mark.soak
 def test_a_refused_run_leaves_params_as_they_are(prefect_server: str, tmp_path: Path) -> None:
     project = make_dag(tmp_path / "dag", {"long": {"cmd": "(touch here; sleep 300)"}})
     before = (project.path / "params.yaml").read_bytes()

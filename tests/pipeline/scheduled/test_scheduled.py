@@ -234,6 +234,7 @@ def kill_the_worker(url: str, tmp_path: Path, command: str, **variables: str) ->
             wait_for(lambda: runs_of(url, deployment, "COMPLETED"), log)
 
 
+@pytest.mark.soak
 def test_nothing_is_left_of_a_run_whose_worker_is_killed(
     prefect_server: str, tmp_path: Path
 ) -> None:

@@ -118,6 +118,7 @@ def losses_of(project: Project) -> list[float]:
     return [float(row["train_loss"]) for row in rows]
 
 
+@pytest.mark.soak
 def test_two_machines_of_which_one_loses_its_process_train_as_one(
     built: Project, tmp_path: Path
 ) -> None:
