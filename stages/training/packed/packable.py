@@ -135,7 +135,7 @@ def _attributes_agree(models: Sequence[nn.Module]) -> bool:
 
 
 def _plain(module: nn.Module) -> dict[str, Any]:
-    """The attributes of a module that are its own: all but torch's registers, and the share of Dropout."""
+    """The attributes of a module that are its own, but for the share of Dropout."""
     of_torch = vars(nn.Module()).keys()
     shared = ("p", "apply_rng") if isinstance(module, Dropout) else ()
     return {k: v for k, v in vars(module).items() if k not in of_torch and k not in shared}
