@@ -17,8 +17,8 @@ RUNS = Path("data/tensorboard")
 METRIC = "tune/value"
 
 
-def write_hparams(name: str, search: Search, paths: Sequence[str], current: Overrides) -> Path:
-    """A folder of events by the name of the search, in place of an older one; `paths` are shown.
+def write_hparams(name: str, search: Search, paths: Sequence[str], current: Overrides) -> None:
+    """Write a folder of events by the name of the search, in place of an older one, with `paths`.
 
     The curve of a trial has the value of each of its epochs; its result is the best of them.
     """
@@ -49,7 +49,6 @@ def write_hparams(name: str, search: Search, paths: Sequence[str], current: Over
                 event = Event(wall_time=now, step=step, summary=summary)
                 writer.write(event.SerializeToString())
             writer.flush()
-    return folder
 
 
 def _shown(tried: Mapping[str, Any], paths: Sequence[str]) -> dict[str, bool | int | float | str]:

@@ -179,6 +179,16 @@ def run_stages(project: Project, *stages: str) -> None:
                 work(read_params(stage), out)
 
 
+def trained_files(project: Project) -> dict[str, bytes]:
+    """Every file that train has written, by its path in `data/train`."""
+    folder = project.path / "data/train"
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
 def ready_to_train(
     folder: Path, changes: dict[str, Any], table: pl.DataFrame | None = None
 ) -> Project:

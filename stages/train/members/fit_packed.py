@@ -90,11 +90,10 @@ def fit_packed(
             if saved is not None:
                 load_pack_state(saved, pack)
 
-        def on_epoch_end(epochs: Mapping[int, Epoch], model_of: Any) -> Sequence[int]:
+        def on_epoch_end(epochs: Mapping[int, Epoch], model_of: Any) -> None:
             for place, epoch in epochs.items():
                 with said_by(packed.names[place]):
                     monitors[place](epoch, model_of(place))
-            return ()
 
         def on_step_end(pack: Pack) -> None:
             if pack.numbers:

@@ -27,10 +27,10 @@ from stages.training.step.divergence import DivergedError, divergence_error, has
 ALONE = World()
 # The model of a member with the weights that were validated: read it, don't keep it.
 ModelOf = Callable[[int], nn.Module]
-# Called with the epochs of all members that still train, by number; returns those that shall end.
-OnEpochEnd = Callable[[Mapping[int, Epoch], ModelOf], Collection[int]]
+# Called with the epochs of all members that still train, by number.
+OnEpochEnd = Callable[[Mapping[int, Epoch], ModelOf], None]
 OnDiverged = Callable[[int, DivergedError], None]
-PackEpochs = Generator[tuple[Mapping[int, Epoch], ModelOf], Collection[int], None]
+PackEpochs = Generator[tuple[Mapping[int, Epoch], ModelOf], Collection[int] | None, None]
 
 
 def stop_all(_: int, error: DivergedError) -> None:
@@ -47,19 +47,15 @@ def train_pack(
 ) -> list[Result]:
     """Train the members of `pack`; return of each the history and the weights to keep.
 
-    Of a member that diverged or was ended these are what it had come to. The callbacks are those of
+    Of a member that diverged these are what it had come to. The callbacks are those of
     `stages.training.loop.train`, once for all members. `on_diverged` is called with the number of a
     member, from 0, and may raise. A pack that resumes from what `load_state` loads ends with the
     same bits; with other members its bits are others.
     """
     load_state(pack)
-    steps = run_pack(pack, on_diverged, on_step_end)
-    try:
-        epochs = next(steps)
-        while True:
-            epochs = steps.send(on_epoch_end(*epochs))
-    except StopIteration:
-        return pack.results
+    for epochs in run_pack(pack, on_diverged, on_step_end):
+        on_epoch_end(*epochs)
+    return pack.results
 
 
 def run_pack(
@@ -69,8 +65,8 @@ def run_pack(
 ) -> PackEpochs:
     """Train epoch by epoch from where `pack` is, as `train_pack`, for a caller that goes on itself.
 
-    It yields the epochs of all members that still train, and is sent the numbers of those that
-    shall end there.
+    It yields the epochs of all members that still train, and may be sent the numbers of those that
+    shall end there; their results are what they had come to.
     """
     while pack.numbers:
         train_epoch(pack, on_step_end, on_diverged)
@@ -137,7 +133,7 @@ def _after_step(pack: Pack, group: Group, row: int, steps_per_epoch: int) -> Div
 
 def _end_epoch(
     pack: Pack, on_diverged: OnDiverged
-) -> Generator[tuple[Mapping[int, Epoch], ModelOf], Collection[int], list[int]]:
+) -> Generator[tuple[Mapping[int, Epoch], ModelOf], Collection[int] | None, list[int]]:
     """Validate, keep what is best, yield it, and move the schedules; return who leaves the pack."""
     weights = evaluated_weights(pack)
     epochs: dict[int, Epoch] = {}
@@ -164,7 +160,7 @@ def _end_epoch(
         pack.layout.put(weights, pack.numbers.index(number), model)
         return model
 
-    asked = yield epochs, model_of
+    asked = (yield epochs, model_of) or ()
     ended = [*pack.failed, *(number for number in epochs if number in asked)]
     for number, epoch in epochs.items():
         state, params = pack.assemblies[number].state, pack.members[number].params

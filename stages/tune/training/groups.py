@@ -4,6 +4,7 @@ A group of trials goes epoch by epoch: it yields the watched metric of each tria
 by its place in the batch, and is sent the places of those that end there.
 """
 
+import math
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -96,7 +97,7 @@ def _choose(members: Sequence[Member]) -> tuple[Pack | None, str]:
 def _find_sizes(members: Sequence[Member]) -> Sizes:
     first = members[0]
     size = min(first.params.batch_size, len(first.data.train))
-    num_steps = first.params.epochs * -(-len(first.data.train) // size)
+    num_steps = first.params.epochs * math.ceil(len(first.data.train) / size)
     products = count_products(first.model, first.data.train.take(slice(0, size))[0])
     return Sizes(len(members), products, num_steps, at_once=1)
 

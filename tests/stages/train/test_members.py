@@ -16,7 +16,14 @@ from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.train.members.said_by import said_by
 from stages.training.packed.rule import Sizes, choose_way, estimate
 from tests.conftest import Project
-from tests.support.samples import mixed_table, run_stages, set_params, small_project, training
+from tests.support.samples import (
+    mixed_table,
+    run_stages,
+    set_params,
+    small_project,
+    trained_files,
+    training,
+)
 
 CHANGES: dict[str, Any] = {
     "train.epochs": 12,
@@ -26,15 +33,6 @@ CHANGES: dict[str, Any] = {
     "train.ema": 0.9,
     "build.model": {"name": "mlp", "width": 8, "dropout": 0.2},
 }
-
-
-def trained_files(project: Project) -> dict[str, bytes]:
-    folder = project.path / "data/train"
-    return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,14 @@ from stages.train.launch import PROBLEMS
 from stages.train.replicas import Trainings, num_at_once, train_all
 from stages.training.recipe import seed_of, seed_of_fold
 from tests.conftest import Project
-from tests.support.samples import mixed_table, run_stages, set_params, small_project, training
+from tests.support.samples import (
+    mixed_table,
+    run_stages,
+    set_params,
+    small_project,
+    trained_files,
+    training,
+)
 
 CHANGES = {
     "train.epochs": 30,
@@ -35,15 +42,6 @@ IN_PROCESSES = {"REPRISE_AT_ONCE": "2"}
 # Each then asks for all cores; tensors this small are computed by one thread all the same.
 ONE_AT_A_TIME = {"REPRISE_THREADS": str(os.cpu_count()), "REPRISE_CHECKPOINT_SECONDS": "0"}
 SERVED = ("model.safetensors", "model.json", "history.csv", "metrics.json", "plots/loss.csv")
-
-
-def trained_files(project: Project) -> dict[str, bytes]:
-    folder = project.path / "data/train"
-    return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,19 @@
 """Ensembles of trials: greedy selection, and a gain that is not the luck of its own rows."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from stages.common.files import read_csv, read_json
-from stages.tune.ensemble import Metric, Rows, propose, select
+from stages.tune.ensemble import MIN_ROWS, Metric, Rows, propose, select
+from stages.tune.results import write_ensemble
 from tests.conftest import Project
 from tests.stages.tune.conftest import LR, SPACE, WIDTH, tune
-from tests.support.samples import run_stages, set_params
+from tests.support.samples import line, regression, run_stages, set_params
 
 NUM_ROWS = 400
 
@@ -118,3 +122,16 @@ def test_without_scores_nothing_is_proposed(project: Project) -> None:
     assert read_json(project.path / "data/tune/ensemble.json") == {}
     assert list((project.path / "data/tune/scores").iterdir()) == []
     run_stages(project, "train")
+
+
+@pytest.mark.parametrize("num_counting", [6, 25])
+def test_rows_of_weight_0_judge_nothing(tmp_path: Path, num_counting: int) -> None:
+    scores, _ = noisy(3)
+    split = line(NUM_ROWS)
+    weight = (torch.arange(NUM_ROWS) < num_counting).float()
+    data = replace(regression(), validation=replace(split, weight=weight))
+    write_ensemble(tmp_path, scores, data, "rmse", seed=0)
+    found = read_json(tmp_path / "ensemble.json")
+    # Too few of them propose nothing, and nothing of the search is lost.
+    assert bool(found) == (num_counting >= MIN_ROWS)
+    assert len(list((tmp_path / "scores").iterdir())) == 3
