@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from pipeline.commands.expect import expect
+from pipeline.commands.review.advise import advise as advise_command
+from pipeline.commands.review.advise import read_budget
 from pipeline.commands.review.command import gate, metrics, report, show
 from pipeline.commands.search.command import tune
 from pipeline.commands.sources.command import import_query
@@ -130,7 +132,7 @@ def init(path: str, new: str | None, **options: Any) -> None:
     stop_at_mistakes(init)(path, new=new, here=Path.cwd(), **options)
 
 
-for command in (import_query, expect, tune, show, metrics, report, gate):
+for command in (import_query, expect, tune, advise_command, show, metrics, report, gate):
     main.add_command(command)
 
 
@@ -155,6 +157,7 @@ def recipe(name: str | None, force: bool) -> None:  # noqa: FBT001
 @click.option("--force", is_flag=True, help="Run the stages even when nothing has changed.")
 @click.option("--parallel", type=click.IntRange(min=1), help="Stages at once; else one a core.")
 @click.option("--wait", is_flag=True, help="Wait for a run that is going in this folder.")
+@click.option("--advise", metavar="TIME", help="Then measure what to improve first, such as 10m.")
 @stop_at_mistakes
 def run(
     stages: tuple[str, ...],
@@ -162,12 +165,15 @@ def run(
     force: bool,  # noqa: FBT001
     parallel: int | None,
     wait: bool,  # noqa: FBT001
+    advise: str | None,
 ) -> None:
     """Run STAGES and what they need, or all, as a Prefect flow."""
     from pipeline.commands.run import run as run_stages
 
     num = parallel or os.cpu_count() or 1
-    if not run_stages(stages, settings, force=force, parallel=num, wait=wait):
+    seconds = None if advise is None else read_budget(advise, "--advise")
+    options: dict[str, Any] = {"force": force, "parallel": num, "wait": wait}
+    if not run_stages(stages, settings, **options, advise_seconds=seconds):
         sys.exit(1)
 
 

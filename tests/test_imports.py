@@ -102,6 +102,7 @@ HEAVY = (
 )
 # What Prefect runs; the command loads it only for a run.
 FLOWS = (
+    "pipeline/run/advice_task.py",
     "pipeline/run/artifacts.py",
     "pipeline/run/flow.py",
     "pipeline/run/run_result.py",

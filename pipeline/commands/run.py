@@ -32,10 +32,17 @@ SERVER_LOST = 69
 
 
 def run(
-    stages: Sequence[str], settings: Sequence[str], *, force: bool, parallel: int, wait: bool
+    stages: Sequence[str],
+    settings: Sequence[str],
+    *,
+    force: bool,
+    parallel: int,
+    wait: bool,
+    advise_seconds: float | None = None,
 ) -> bool:
     """Run stages as a Prefect flow; show how each ended; say whether all is well.
 
+    With `advise_seconds` it measures for as long what to improve first, after them.
     Raises UserError for what the user can mend, most of it before anything runs.
     """
     overrides = parse_overrides(settings)
@@ -58,7 +65,13 @@ def run(
 
     # Without settings the check above was of the very file that the stages read.
     result = _run_flow(
-        url, stages, edit if overrides else None, force=force, parallel=parallel, wait=wait
+        url,
+        stages,
+        edit if overrides else None,
+        force=force,
+        parallel=parallel,
+        wait=wait,
+        advise_seconds=advise_seconds,
     )
     show_result(result)
     return is_well(result)
@@ -90,13 +103,17 @@ def _run_flow(
     force: bool,
     parallel: int,
     wait: bool,
+    advise_seconds: float | None,
 ) -> "RunResult":
     import httpx
     from prefect.exceptions import PrefectException
 
+    from pipeline.report.advice.measure import write_pages
+    from pipeline.run.advice_task import AdviceAsked
     from pipeline.run.console import Console
     from pipeline.run.flow import run_flow
 
+    asked = None if advise_seconds is None else AdviceAsked(advise_seconds, write_pages)
     try:
         return run_flow(
             stages,
@@ -106,6 +123,7 @@ def _run_flow(
             console=Console(live=True),
             edit=edit,
             on_server_lost=partial(_end_without_server, url),
+            advice=asked,
         )
     except KeyboardInterrupt:
         click.echo("interrupted: every process of the run has ended; stages that had are kept")

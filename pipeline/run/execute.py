@@ -185,7 +185,18 @@ def _run_once(
     dvc = str(Path(sys.executable).parent / "dvc")
     # Before the subcommand: without it parallel stages fail at each other's locks.
     command = [dvc, "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else [])]
-    process = supervisors.start(name, [*command, name])
+    return run_command(name, [*command, name], supervisors, say, limit_seconds)
+
+
+def run_command(
+    name: str,
+    command: list[str],
+    supervisors: Supervisors,
+    say: Callable[[str], None],
+    limit_seconds: float = threading.TIMEOUT_MAX,
+) -> StageEnd:
+    """Run a command under a supervisor to its end; `say` gets each line of it."""
+    process = supervisors.start(name, command)
     if process is None:
         return StageEnd("failed", 0.0, supervisor.ENDED, (), "the run was ended")
     timed_out = threading.Event()

@@ -26,6 +26,7 @@ from pipeline.metrics.gates import EVALUATE, Verdict, judge_values, read_gates
 from pipeline.metrics.metrics import read_metrics
 from pipeline.params.stage_meta import StageMeta, read_metas
 from pipeline.plan.plan import StagePlan, make_plan
+from pipeline.run.advice_task import AdviceAsked, run_advice
 from pipeline.run.artifacts import publish_plan, publish_results
 from pipeline.run.console import Console
 from pipeline.run.execute import Supervisors, read_grace_seconds
@@ -45,6 +46,7 @@ def run_flow(
     console: Console,
     edit: Callable[[], None] | None,
     on_server_lost: Callable[[RunResult], NoReturn],
+    advice: AdviceAsked | None = None,
 ) -> RunResult:
     """Run stages in the current folder as a flow run of its own; see `run_pipeline`.
 
@@ -59,7 +61,13 @@ def run_flow(
         with keep(str(flow_run.id), read_grace_seconds()):
             results.append(
                 run_pipeline(
-                    stages, force=force, parallel=parallel, wait=wait, console=console, edit=edit
+                    stages,
+                    force=force,
+                    parallel=parallel,
+                    wait=wait,
+                    console=console,
+                    edit=edit,
+                    advice=advice,
                 )
             )
         if results[0].server_lost:
@@ -85,11 +93,13 @@ def run_pipeline(
     wait: bool = False,
     console: Console | None = None,
     edit: Callable[[], None] | None = None,
+    advice: AdviceAsked | None = None,
 ) -> RunResult:
     """Run the stages that are stale, as tasks of the current flow run, in the current folder.
 
     `stages` are run with what they need; none means all. `force` runs them even when fresh.
-    `edit` may change files once the folder is locked. A watchdog must be there.
+    `edit` may change files once the folder is locked. `advice` is measured when all stages ended
+    well. A watchdog must be there.
     Raises UserError before anything runs: unknown stages, a broken `dvc.yaml`, wrong `meta:`,
     another run in this folder.
     """
@@ -119,6 +129,8 @@ def run_pipeline(
                     _run_stages(
                         result, metas, supervisors, console, contact, force=force, parallel=parallel
                     )
+                    if advice is not None and not result.failed and not result.cancelled:
+                        run_advice(advice, supervisors, console)
                 finally:
                     supervisors.end_all()
             keep_order([each.name for each in plan], before)

@@ -19,6 +19,8 @@ from prefect.states import Failed
 from pipeline.params.check import check_params
 from pipeline.params.overrides import apply_overrides_to_file
 from pipeline.params.schema_check import SCHEMA
+from pipeline.report.advice.measure import write_pages
+from pipeline.run.advice_task import AdviceAsked
 from pipeline.run.execute import read_grace_seconds
 from pipeline.run.flow import run_pipeline
 from pipeline.run.run_result import RunResult
@@ -39,12 +41,14 @@ def scheduled(
     overrides: dict[str, Any] = {},  # noqa: B006
     revision: str | None = None,
     update_imports: bool = False,  # noqa: FBT001
+    advise_seconds: float | None = None,
 ) -> State[Any]:
     """Run the pipeline at a revision in a clone, and publish what it has changed.
 
     stages: the stages to run with what they need; none: all. overrides: values of params.yaml by
     their dotted keys, such as {"train.epochs": 3}. revision: a branch, tag or commit; none: the
     default branch. update_imports: bring imported data (`dvc import`) up to date first.
+    advise_seconds: measure for as long what to improve first, when all stages have ended well.
     """
     results: list[RunResult] = []
     try:
@@ -56,7 +60,9 @@ def scheduled(
             if update_imports:
                 update_imports_of(workspace.path, _say)
             _prepare(workspace.path, overrides)
-            results.append(run_pipeline(stages, force=False, parallel=os.cpu_count() or 1))
+            advice = None if advise_seconds is None else AdviceAsked(advise_seconds, write_pages)
+            parallel = os.cpu_count() or 1
+            results.append(run_pipeline(stages, force=False, parallel=parallel, advice=advice))
             _finish(workspace, results[0])
     except PipelineFailedError:
         return results[0].as_state()

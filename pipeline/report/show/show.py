@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.common.atomic import write_whole
 from pipeline.report.page.page import escape, make_page
-from pipeline.report.show import metrics, origin, pictures
+from pipeline.report.show import advice, metrics, origin, pictures
 from pipeline.report.show.outputs import Run, read_run
 
 # In their order: the anchor, the title, and what yields the HTML of it.
@@ -20,6 +20,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Run], Iterator[str]]], ...] = (
     ("columns", "Columns", pictures.columns),
     ("mistakes", "Largest mistakes", origin.mistakes),
     ("card", "Model card", origin.card),
+    ("advice", "What would help next", advice.advice),
     ("lineage", "What made it", origin.lineage),
 )
 

@@ -1,0 +1,346 @@
+"""Does `reprise advise` name what is wrong, and do its intervals hold?
+
+    python -m benchmarks.advise --part faults --seeds 3       six planted faults
+    python -m benchmarks.advise --part intervals --cases 20   what following the advice brings
+    python -m benchmarks.advise --part tuned --cases 10       nothing is wrong
+
+The tables are drawn, so that there is fresh data without end. Part `faults`: of each problem one
+thing is wrong, and the first advice has to lie on its axis. Part `intervals`: each change that was
+measured is made, on fresh rows, by fresh seeds; the mean gain on 20,000 rows that nobody has seen
+is what the interval has to hold. Part `tuned`: nothing can be better than the recipe, so that no
+advice is right.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from stages.common.params import read_params, read_tree
+from stages.evaluate.measure.metrics import compute_metrics
+from stages.features.schema import read_schema, read_statistics
+from stages.model.calibration import to_probabilities
+from stages.model.model import read_spec
+from stages.tools.advise.__main__ import ALONE
+from stages.tools.advise.findings import Advice
+from stages.tools.advise.measure.arms import INCUMBENT, Arm, Incumbent
+from stages.tools.advise.measure.judge import Metric
+from stages.tools.advise.measure.rows import read_pool
+from stages.tools.advise.measure.study import At, Study
+from stages.tools.advise.measure.trainings import Job, Journal, train_model
+from stages.tools.advise.report import Answer, find_all
+from stages.train.calibrate import score
+from stages.training.data.source import TensorSource
+from stages.training.recipe import BUILT, PREPARED
+from stages.training.state import Data
+from stages.training.step.divergence import DivergedError
+from tests.support.samples import run_stages, small_project
+
+NUM_COLUMNS = 5
+NUM_TEST = 20_000
+NUM_REPEATS = 6
+GOOD: dict[str, object] = {
+    "build.model": {"name": "mlp", "width": 64, "layers": 2},
+    "train.epochs": 30,
+    "train.batch_size": 64,
+    "train.optimizer": {"name": "AdamW", "lr": 3e-3, "weight_decay": 0.01},
+    "train.schedule": {"name": "CosineAnnealingLR"},
+    "train.early_stopping": {"metric": "loss", "patience": 8},
+    "train.loss": {"name": "CrossEntropyLoss"},
+}
+FEW: dict[str, object] = {"train.batch_size": 8, "train.epochs": 60}
+Draw = Callable[[np.random.Generator, int], pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A table of `num_rows` that `draw` makes, with changes of a good recipe, and the metric."""
+
+    name: str
+    axis: str
+    draw: Draw
+    num_rows: int
+    changes: dict[str, object]
+    metric: str = "accuracy"
+
+
+def teacher(random: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of rows (rows, columns) to one number each: a sum of their products."""
+    products = random.normal(size=(NUM_COLUMNS, NUM_COLUMNS))
+    return lambda rows: np.einsum("ni,ij,nj->n", rows, products, rows)
+
+
+def classes(world: int, flipped: float = 0.0, share: float = 0.5, sharp: float = 10.0) -> Draw:
+    """Two classes by a teacher, `share` of the rows of the second; `flipped` labels are wrong.
+
+    `world` is the teacher's seed: all rows of a problem have the same.
+    """
+
+    def draw(random: np.random.Generator, num_rows: int) -> pl.DataFrame:
+        source = np.random.default_rng([world, 7])
+        function = teacher(source)
+        known = function(source.normal(size=(20_000, NUM_COLUMNS)))
+        cut = np.quantile(known, 1 - share)
+        rows = random.normal(size=(num_rows, NUM_COLUMNS))
+        logits = sharp * (function(rows) - cut) / known.std()
+        label = random.random(num_rows) < 1 / (1 + np.exp(-logits))
+        label ^= random.random(num_rows) < flipped
+        return as_table(rows, label)
+
+    return draw
+
+
+def leaking(world: int) -> Draw:
+    """Two classes with much noise, and a column that was written when the target was known."""
+    inner = classes(world, sharp=1.5)
+
+    def draw(random: np.random.Generator, num_rows: int) -> pl.DataFrame:
+        table = inner(random, num_rows)
+        told = (table["target"] == "b").cast(pl.Float64)
+        noise = pl.Series(random.normal(size=num_rows) * 0.15)
+        return table.with_columns((told + noise).alias("after"))
+
+    return draw
+
+
+def straight(world: int) -> Draw:
+    """Two classes by the sign of a sum, with noise: a straight line is as good as it gets."""
+
+    def draw(random: np.random.Generator, num_rows: int) -> pl.DataFrame:
+        weights = np.random.default_rng([world, 8]).normal(size=NUM_COLUMNS)
+        rows = random.normal(size=(num_rows, NUM_COLUMNS))
+        label = random.random(num_rows) < 1 / (1 + np.exp(-2 * rows @ weights))
+        return as_table(rows, label)
+
+    return draw
+
+
+def as_table(rows: np.ndarray, label: np.ndarray) -> pl.DataFrame:
+    """The rows under names, with their class."""
+    columns = {f"x{number}": rows[:, number] for number in range(rows.shape[1])}
+    return pl.DataFrame({**columns, "target": np.where(label, "b", "a")})
+
+
+def faults(seed: int) -> list[Problem]:
+    """Six problems with one fault each, of which `axis` is the right one."""
+    return [
+        Problem("flipped labels", "data", classes(seed, flipped=0.1), 2000, {}),
+        Problem("60 rows", "data", classes(seed), 60, FEW),
+        Problem(
+            "a learning rate 30 times too low",
+            "optimizer",
+            classes(seed),
+            2000,
+            {"train.optimizer": {"name": "AdamW", "lr": 1e-4, "weight_decay": 0.01}}
+            | {"train.early_stopping": None, "train.epochs": 10},
+        ),
+        Problem(
+            "a width of 4",
+            "model",
+            classes(seed),
+            4000,
+            {"build.model": {"name": "mlp", "width": 4, "layers": 1}},
+        ),
+        Problem("1 in 50, by F1", "loss", classes(seed, share=0.02, sharp=3.0), 4000, {}, "f1"),
+        Problem("a leaking column", "data", leaking(seed), 2000, {}),
+    ]
+
+
+def tuned(seed: int) -> Problem:
+    """A problem whose recipe is the best there is."""
+    changes = {"build.model": {"name": "linear"}, "train.epochs": 60}
+    return Problem("a straight line", "", straight(seed), 6000, changes)
+
+
+def measure(problem: Problem, seed: int, seconds: float) -> tuple[Study, Answer]:
+    """Prepare the problem in the current folder, and ask for advice."""
+    table = problem.draw(np.random.default_rng([seed, 1]), round(problem.num_rows / 0.8))
+    split = {"seed": 0, "validation": 0.2, "test": 0.2}
+    of_table = {"prepare.target": "target", "prepare.key": None, "prepare.split": split}
+    changes = {**GOOD, **of_table, "prepare.columns": {}, "seed": seed}
+    changes |= {"evaluate.metrics": [problem.metric], "evaluate.gates": {}, **problem.changes}
+    project = small_project(Path.cwd() / "project", table, changes)
+    os.chdir(project.path)
+    with contextlib.redirect_stdout(io.StringIO()):
+        run_stages(project, "prepare", "build")
+        params, schema = read_params("train"), read_schema(PREPARED)
+        pool = read_pool(schema, seed, torch.device("cpu"))
+        tree = {**params.part("train"), **ALONE}
+        metric = Metric(read_tree()["evaluate"]["metrics"][0], schema.target.task)
+        incumbent = Incumbent(tree, read_spec(BUILT), pool, metric.name)
+        study = Study(incumbent, metric, Journal(Path("journal")), seconds)
+        return study, find_all(study, {})
+
+
+def follow(problem: Problem, study: Study, before: Arm, after: Arm, times: float) -> float:
+    """The mean gain on unseen rows of one recipe over another, on fresh rows, by fresh seeds.
+
+    `times`: the second has so many times the rows of the measured trainings.
+    """
+    split = study.splits(At(0, 1.0))[0]
+    num_learned, num_stopping = len(split.learned), len(split.validated)
+    gains = []
+    for repeat in range(NUM_REPEATS):
+        random = np.random.default_rng([study.pool.seed, 2, repeat])
+        sizes = round(num_learned * times), num_stopping, NUM_TEST
+        learned, stopping, unseen = (encode(problem.draw(random, size)) for size in sizes)
+        fewer = TensorSource(
+            {kind: values[:num_learned] for kind, values in learned.batch.items()},
+            learned.target[:num_learned],
+        )
+        data = replace(study.pool.data, train=fewer, validation=stopping)
+        more = replace(data, train=learned)
+        seed = 1000 + repeat
+        values = [
+            judge(problem, study, before, data, unseen, seed),
+            judge(problem, study, after, more, unseen, seed),
+        ]
+        gains.append(values[1] - values[0])
+    return float(np.mean(gains))
+
+
+def judge(
+    problem: Problem, study: Study, arm: Arm, data: Data, unseen: TensorSource, seed: int
+) -> float:
+    """The metric on unseen rows of a training of an arm, with the sign of what is better."""
+    column = arm.change.column if arm.change else None
+    if column is not None:
+        train, validation, unseen = (
+            without(source, column)
+            for source in (data.train, data.validation, unseen)
+            if isinstance(source, TensorSource)
+        )
+        data = replace(data, train=train, validation=validation)
+    recipe, spec = study.incumbent.recipe(arm.overrides)
+    try:
+        scores, target = score(train_model(Job("", recipe, spec, lambda: data, seed)), unseen)
+    except DivergedError:
+        scores, target = np.zeros((NUM_TEST, 2)), unseen.target.numpy()
+    found = compute_metrics([problem.metric], "classification", target, to_probabilities(scores))
+    return study.metric.sign * found[problem.metric]
+
+
+def encode(table: pl.DataFrame) -> TensorSource:
+    """Fresh rows as prepare has encoded those of the problem."""
+    schema, statistics = read_schema(PREPARED), read_statistics(PREPARED)
+    columns = [
+        (table[f.name].to_numpy() - statistics.numeric[f.name].mean)
+        / statistics.numeric[f.name].deviation
+        for f in schema.of_kind("numeric")
+    ]
+    target = (table["target"] == str((schema.target.classes or [])[1])).cast(pl.Int64)
+    batch = {"numeric": torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))}
+    return TensorSource(batch, torch.from_numpy(target.to_numpy().copy()))
+
+
+def without(source: TensorSource, column: str) -> TensorSource:
+    """The rows with one column empty."""
+    values = source.batch["numeric"].clone()
+    values[:, read_schema(PREPARED).places()[column].all] = 0
+    return replace(source, batch={"numeric": values})
+
+
+def measure_faults(seeds: int, seconds: float) -> None:
+    """Print for each problem and seed what stands first."""
+    right = total = 0
+    for number in range(6):
+        for seed in range(seeds):
+            problem = faults(seed)[number]
+            with in_folder():
+                _, answer = measure(problem, seed, seconds)
+            first = answer.findings.advice[0] if answer.findings.advice else None
+            hit = first is not None and first.axis == problem.axis
+            right, total = right + hit, total + 1
+            said = "nothing" if first is None else describe(first)
+            took = f"{answer.findings.seconds:.0f} s"
+            print(
+                f"| {problem.name} | {seed} | {'right' if hit else 'WRONG'} | {said} | {took} |",
+                flush=True,
+            )
+            if not hit:
+                for each in answer.findings.advice:
+                    print("      ", describe(each), flush=True)
+    print(f"right in {right} of {total}")
+
+
+def measure_intervals(cases: int, seconds: float) -> None:
+    """Print how many intervals hold what following the advice brings."""
+    held = total = 0
+    for case in range(cases):
+        problem = faults(100 + case)[(1, 2, 3, 5)[case % 4]] if case % 2 else tuned(100 + case)
+        problem = replace(problem, num_rows=min(problem.num_rows, 2000))
+        with in_folder():
+            study, answer = measure(problem, case, seconds)
+            measured = [
+                (INCUMBENT, arm, found, 1.0)
+                for arm, found in answer.measured
+                if not arm.change or arm.change.dropped is None
+            ]
+            if answer.curve is not None:
+                measured.append((answer.base, answer.base, answer.curve.doubled, 2.0))
+            for before, arm, found, times in measured:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    gain = follow(problem, study, before, arm, times)
+                holds = found.low <= gain <= found.high
+                held, total = held + holds, total + 1
+                print(
+                    f"{problem.name} {arm.title}: [{found.low:+.4f}, {found.high:+.4f}] "
+                    f"{'holds' if holds else 'MISSES'} {gain:+.4f}",
+                    flush=True,
+                )
+    print(f"{held} of {total} intervals hold")
+
+
+def measure_tuned(cases: int, seconds: float) -> None:
+    """Print in how many cases nothing is advised where nothing can be better."""
+    silent = 0
+    for case in range(cases):
+        with in_folder():
+            _, answer = measure(tuned(case), case, seconds)
+        advice = [each for each in answer.findings.advice if each.sure]
+        silent += not advice
+        print(f"case {case}: {'; '.join(map(describe, advice)) or 'nothing'}", flush=True)
+    print(f"nothing is advised in {silent} of {cases}")
+
+
+def describe(advice: Advice) -> str:
+    """An advice in short."""
+    interval = f"[{advice.low:+.4f}, {advice.high:+.4f}]"
+    doubt = "" if advice.sure else " (not sure)"
+    return f"{advice.axis}: {advice.change} {advice.gain:+.4f} {interval}{doubt}"
+
+
+@contextlib.contextmanager
+def in_folder() -> Iterator[None]:
+    """A folder of its own to work in."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        yield
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--part", choices=["faults", "intervals", "tuned"], default="faults")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cases", type=int, default=20)
+    parser.add_argument("--budget-seconds", type=float, default=60)
+    options = parser.parse_args()
+    match options.part:
+        case "faults":
+            measure_faults(options.seeds, options.budget_seconds)
+        case "intervals":
+            measure_intervals(options.cases, options.budget_seconds)
+        case _:
+            measure_tuned(options.cases, options.budget_seconds)
+
+
+if __name__ == "__main__":
+    main()

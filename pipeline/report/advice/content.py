@@ -1,0 +1,105 @@
+"""The content of `.reprise/advise/report.json`, and how its numbers are said."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.common.files import read_json
+
+FOLDER = Path(".reprise/advise")
+REPORT = FOLDER / "report.json"
+AXES = ("data", "model", "loss", "optimizer")
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was found out, as `stages/tools/advise/findings.py` writes it."""
+
+    content: dict[str, Any]
+
+    @property
+    def advice(self) -> list[dict[str, Any]]:
+        """All changes that were measured at length, in their order."""
+        return list(self.content["advice"])
+
+    @property
+    def sure(self) -> list[dict[str, Any]]:
+        """Those that are surely better, and alarms."""
+        return [each for each in self.advice if each["sure"]]
+
+    @property
+    def unknown(self) -> list[dict[str, Any]]:
+        """Those that may be no better."""
+        return [each for each in self.advice if not each["sure"]]
+
+    def headline(self) -> str:
+        """The answer in a sentence."""
+        if not self.sure:
+            return "Nothing that was tried is surely better than the recipe as it is."
+        first = self.sure[0]
+        if first["is_alarm"]:
+            return f"Look at the data first: {first['evidence']}."
+        return f"The {first['axis']} first: {first['change']} ({self.gain(first)})."
+
+    def measured_how(self) -> str:
+        """The recipe's own metric, and on what it was measured."""
+        content = self.content
+        share = content["share"]
+        part = "" if share == 1 else f"{share:.4g} of "
+        return (
+            f"{content['model']} as it is: {content['metric']} {content['value']:.4g}, on "
+            f"{content['num_folds']} folds of {part}{content['num_rows']:,} rows of train and "
+            f"validation, {content['num_repeats']} times anew. No test row was looked at."
+        )
+
+    def luck(self) -> str:
+        """The noise floor."""
+        return (
+            f"The seed alone moves it by ± {self.content['luck']:.2g} on a fold; a gain below "
+            f"{self.content['detectable']:.2g} can't be told from luck with this budget."
+        )
+
+    def limits(self) -> str:
+        """The gap between train and validation, in words."""
+        train, validation = self.content["train_loss"], self.content["validation_loss"]
+        return f"Loss {train:.3g} on the rows that it has learned from, {validation:.3g} on others."
+
+    def axes(self) -> list[str]:
+        """A sentence on each axis: what is not worth touching, as far as was tried."""
+        found = []
+        for tried in self.content["axes"]:
+            advised = any(each["axis"] == tried["axis"] for each in self.sure)
+            interval = f"[{tried['low']:+.3g}, {tried['high']:+.3g}]"
+            best = f"the best of {tried['num_changes']} in short, {tried['best']}, "
+            best += f"{tried['gain']:+.3g} {interval}"
+            if advised:
+                found.append(f"{tried['axis']}: {best}.")
+            elif tried["high"] <= 0:
+                found.append(f"{tried['axis']}: leave it; nothing helps: {best}.")
+            else:
+                found.append(
+                    f"{tried['axis']}: nothing is worth more than {tried['high']:.2g}: {best}."
+                )
+        return found
+
+    def gain(self, advice: dict[str, Any]) -> str:
+        """A gain with its interval."""
+        ends = f"[{advice['low']:+.4f}, {advice['high']:+.4f}]"
+        return f"{advice['gain']:+.4f} {ends}"
+
+    def meaning(self) -> str:
+        """The sign of a gain."""
+        metric = self.content["metric"]
+        way = "less of it" if self.content["less_is_better"] else "more of it"
+        return (
+            f"A gain is in {metric}, above 0 better ({way}); within its interval lies what other "
+            "rows and other seeds would give, 95 times in a hundred."
+        )
+
+
+def read_report() -> Report:
+    """The last report. Raises UserError when there is none."""
+    if not REPORT.exists():
+        raise UserError(f"there is no {REPORT}: run 'reprise advise' first")
+    return Report(read_json(REPORT))

@@ -1,0 +1,88 @@
+"""`reprise advise`: what to improve first, measured: `python -m stages.tools.advise`.
+
+Reads what prepare and build have written and `params.yaml`; writes `.reprise/advise/report.json`
+and `suspects.csv`, no output of a stage. It trains the recipe with one thing changed at a time, on
+folds of the train and validation rows. Test rows are never read: whoever chooses by them has none
+left to judge by.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from stages.common.errors import UserError
+from stages.common.files import md5, write_json
+from stages.common.params import Params, read_tree, to_plain
+from stages.features.schema import read_schema
+from stages.model.model import read_spec
+from stages.tools.advise.measure.arms import Incumbent
+from stages.tools.advise.measure.judge import Metric
+from stages.tools.advise.measure.rows import read_pool
+from stages.tools.advise.measure.study import Study
+from stages.tools.advise.measure.trainings import Journal
+from stages.tools.advise.report import find_all, write_suspects
+from stages.tools.training_tool import run_tool
+from stages.training.device.device import choose_device
+from stages.training.device.environment import compute_deterministically
+from stages.training.recipe import BUILT, PREPARED
+
+FOLDER = Path(".reprise/advise")
+# The sections of params.yaml that it goes by, beside the metric.
+RECIPE = ("seed", "prepare", "build", "train")
+# A training as it is tried: one, whose weights are those of one seed.
+ALONE = {"replicas": 1, "folds": None, "parallel": "ddp", "swa": None, "packed": "auto"}
+
+
+def main() -> None:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(prog="reprise advise", description=__doc__)
+    parser.add_argument("--budget-seconds", type=float, default=600)
+    asked = parser.parse_args()
+    run_tool("advise", lambda params: advise(params, asked.budget_seconds))
+
+
+def advise(params: Params, budget_seconds: float) -> None:
+    """Measure what helps, and write it. Raises UserError where nothing can be measured."""
+    for needed in (PREPARED / "schema.json", BUILT / "model.json"):
+        if not needed.exists():
+            raise UserError(f"there is no {needed}: run 'dvc repro build' first")
+    schema, tree = read_schema(PREPARED), read_tree()
+    if params.part("train")["dataset"] is not None:
+        message = "advise divides the prepared rows anew, and these come from train.dataset"
+        raise UserError(message)
+    device = choose_device()
+    pool = read_pool(schema, params.seed, device)
+    train = {**params.part("train"), **ALONE}
+    metric = Metric(tree["evaluate"]["metrics"][0], schema.target.task)
+    incumbent = Incumbent(train, read_spec(BUILT), pool, metric.name)
+    incumbent.check({})
+    recipe, _ = incumbent.recipe({})
+    compute_deterministically(deterministic=recipe.deterministic)
+    journal = Journal(FOLDER / _fingerprint(tree))
+    study = Study(incumbent, metric, journal, budget_seconds)
+    if journal.outcomes:
+        print(f"goes on with {len(journal.outcomes)} trainings of an earlier run")
+    answer = find_all(study, dict(tree["prepare"].get("columns") or {}))
+    write_suspects(FOLDER / "suspects.csv", study, answer.suspects)
+    # The recipe that it is of, for a page that shows it beside a run.
+    own = {name: to_plain(tree[name]) for name in RECIPE}
+    write_json(FOLDER / "report.json", {"params": own, **answer.findings.to_json()})
+
+
+def _fingerprint(tree: Any) -> str:
+    """A digest of all that a training here depends on, as far as the journal has to know."""
+    files = [*sorted(PREPARED.glob("*.json")), BUILT / "model.json", BUILT / "weights.safetensors"]
+    files += sorted(Path("stages").rglob("*.py"))
+    files += [PREPARED / split / "target.npy" for split in ("train", "validation")]
+    content = [
+        to_plain({name: tree[name] for name in RECIPE}),
+        to_plain(tree["evaluate"]["metrics"]),
+    ]
+    content += [[str(file), md5(file)] for file in files]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    main()

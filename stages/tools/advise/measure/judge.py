@@ -1,0 +1,159 @@
+"""Differences between trainings, with intervals that hold the luck of rows, folds and seeds."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.evaluate.measure.metrics import compute_metrics, less_is_better
+from stages.evaluate.measure.predictions import (
+    Classified,
+    Predicted,
+    codes_of,
+    probabilities_of,
+    values_of,
+)
+from stages.features.numbers import Rows
+from stages.features.schema import Array
+from stages.model.calibration import predict_codes, to_probabilities
+from stages.tools.advise.measure.rows import Pool
+from stages.train.calibrate import calibrate_scores
+from stages.training.params import CalibrationParams
+
+Floats = npt.NDArray[np.float64]
+LEVEL = 0.95
+# Trainings of all folds and repeats learn from the same rows, whose luck no spread between them
+# shows. `benchmarks/advise.py` measures how many intervals hold.
+WIDER = 1.0
+UNCALIBRATED = CalibrationParams(temperature=False, threshold=None)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The metric that advice is in: the first of `evaluate.metrics`."""
+
+    name: str
+    task: str
+
+    @property
+    def sign(self) -> int:
+        """The sign of a gain: 1 where more is better, else -1."""
+        return -1 if less_is_better(self.name) else 1
+
+    @property
+    def perfect(self) -> float:
+        """Its value where all is right, as the usual metrics have it."""
+        return 0.0 if self.sign < 0 else 1.0
+
+    def measure(
+        self, pool: Pool, rows: Rows, scores: Floats, calibration: CalibrationParams
+    ) -> float:
+        """Its value on `rows`; scores (rows, outputs) are a model's.
+
+        NaN where it has none on such rows. What is fitted on scores (a temperature, a threshold) is
+        fitted on one half of the rows for the other.
+        """
+        target = pool.target(rows)
+        weight = pool.rows.weight
+        weights = None if weight is None else weight[rows].double().cpu().numpy()
+        predicted: Predicted
+        if self.task == "regression":
+            predicted = scores.reshape(len(rows)) * pool.data.deviation + pool.data.mean
+        else:
+            predicted = _classify(scores, target, weights, calibration)
+        if (quick := QUICK.get(self.name)) is not None:
+            return quick(target, predicted, weights)
+        try:
+            return compute_metrics([self.name], self.task, target, predicted, weights)[self.name]
+        except ValueError:
+            return math.nan
+
+
+def _accuracy(target: Array, predicted: Predicted, weights: Floats | None) -> float:
+    return float(np.average(codes_of(predicted) == target, weights=weights))
+
+
+def _log_loss(target: Array, predicted: Predicted, weights: Floats | None) -> float:
+    shares = probabilities_of(predicted)[np.arange(len(target)), target.astype(np.int64)]
+    smallest = np.finfo(shares.dtype).eps
+    losses = -np.log(np.clip(shares, smallest, 1 - smallest))
+    return float(np.average(losses, weights=weights))
+
+
+def _rmse(target: Array, predicted: Predicted, weights: Floats | None) -> float:
+    errors = values_of(predicted) - target.astype(np.float64)
+    return math.sqrt(float(np.average(np.square(errors), weights=weights)))
+
+
+# The usual ones by hand: they are asked thousands of times, for which scikit-learn's checks take
+# longer than the metric.
+QUICK: dict[str, Callable[[Array, Predicted, Floats | None], float]] = {
+    "accuracy": _accuracy,
+    "log_loss": _log_loss,
+    "rmse": _rmse,
+}
+
+
+def _classify(
+    scores: Floats, target: Array, weights: Floats | None, params: CalibrationParams
+) -> Classified:
+    if params == UNCALIBRATED:
+        probabilities = to_probabilities(scores)
+        return Classified(predict_codes(probabilities, None), probabilities)
+    codes, probabilities = np.zeros(len(target), np.int64), np.zeros(scores.shape)
+    half = np.zeros(len(target), bool)
+    # Of each class every other row.
+    half[np.argsort(target, kind="stable")[::2]] = True
+    for fitted, judged in ((half, ~half), (~half, half)):
+        own = None if weights is None else weights[fitted]
+        calibration, _ = calibrate_scores(scores[fitted], target[fitted], own, params)
+        shares = to_probabilities(scores[judged], calibration.temperature)
+        codes[judged], probabilities[judged] = predict_codes(shares, calibration.threshold), shares
+    return Classified(codes, probabilities)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A gain with its standard error, and the ends of its interval.
+
+    Above 0 it is better, whatever the metric. `probability` is that of a gain above 0; `num` pairs
+    of trainings are behind it.
+    """
+
+    gain: float
+    error: float
+    low: float
+    high: float
+    probability: float
+    num: int
+
+    @property
+    def is_sure(self) -> bool:
+        """Check whether the interval is above 0."""
+        return self.low > 0
+
+
+def estimate(gains: Sequence[float], without: Sequence[float]) -> Estimate | None:
+    """The mean of `gains`, of pairs of trainings, with its interval.
+
+    `without` are the means when one group of rows after the other is left out. Their spread gives
+    the luck of the rows (the jackknife: Tukey, 1958); that of the gains, the luck of seeds and
+    folds. None where fewer than two of them are known.
+    """
+    from scipy.stats import t as student
+
+    known = np.array([gain for gain in gains if math.isfinite(gain)])
+    means = np.array([mean for mean in without if math.isfinite(mean)])
+    if len(known) < 2 or len(means) < 2:
+        return None
+    gain = float(known.mean())
+    of_rows = (len(means) - 1) / len(means) * float(np.square(means - means.mean()).sum())
+    of_trainings = float(np.var(known, ddof=1)) / len(known)
+    error, freedom = WIDER * math.sqrt(of_rows + of_trainings), len(means) - 1
+    if error == 0:
+        return Estimate(gain, 0.0, gain, gain, 0.5 + 0.5 * float(np.sign(gain)), len(known))
+    reach = float(student.ppf(0.5 + LEVEL / 2, freedom)) * error
+    probability = float(student.cdf(gain / error, freedom))
+    return Estimate(gain, error, gain - reach, gain + reach, probability, len(known))

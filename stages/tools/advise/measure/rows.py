@@ -1,0 +1,185 @@
+"""Rows that advice is measured on: those of train and validation, divided anew. No test row.
+
+Each repeat divides them into folds, by a seed of its own, and each training of it is judged on one
+fold. Rows that follow one another in time have no folds: all trainings learn from the train rows,
+and are judged on the validation rows.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stages.features.numbers import Rows
+from stages.features.schema import Array, Schema, Statistics, load_arrays, read_statistics
+from stages.tensors.batch import take
+from stages.training.data.folds import Fold, assign_folds, find_groups, join_splits
+from stages.training.data.source import Source, TensorSource
+from stages.training.recipe import PREPARED, load_data, seed_of
+from stages.training.state import Data
+
+NUM_FOLDS = 4
+# Groups of rows that are left out one by one.
+NUM_LEFT_OUT = 25
+# Parts of which a share of the rows is made up: each share holds the smaller ones.
+NUM_PARTS = 16
+# More rows than these are not looked at: they no longer fit into the time that people wait.
+MAX_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the rows to learn from, or of what is seen of them.
+
+    `dropped` are not learned from, by their numbers in the pool; `share` is the part of the others
+    that is; `column` is empty everywhere.
+    """
+
+    dropped: Rows | None = None
+    share: float = 1.0
+    column: str | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows to learn from and to be judged on, by their numbers."""
+
+    learned: Rows
+    validated: Rows
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All rows, with what a training has to know of them.
+
+    `data` has the facts of the target; `rows` are those of train, then of validation, with their
+    weights as in the source; `num_train` of them are of train.
+    """
+
+    schema: Schema
+    data: Data
+    rows: TensorSource
+    groups: Array | None
+    num_train: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def target(self, rows: Rows) -> Array:
+        """Class codes, or values in the target's units (rows,)."""
+        target = self.rows.target[torch.from_numpy(rows)].cpu().numpy()
+        if self.schema.target.classes is not None:
+            return np.asarray(target)
+        return np.asarray(target.astype(np.float64) * self.data.deviation + self.data.mean)
+
+    def count_rarest(self) -> int:
+        """The rows of the rarest class; all rows where values are predicted."""
+        classes = self.schema.target.classes
+        if classes is None:
+            return len(self)
+        return int(torch.bincount(self.rows.target, minlength=len(classes)).min())
+
+    def splits(self, repeat: int, share: float) -> list[Split]:
+        """The splits of a repeat, of a share of all rows."""
+        if self.schema.ordered:
+            learned = self._part(np.arange(self.num_train), share)
+            return [Split(learned, np.arange(self.num_train, len(self)))]
+        rows = self._part(np.arange(len(self)), share)
+        fold = Fold(0, NUM_FOLDS, seed_of(self.seed, repeat))
+        of_row = assign_folds(len(rows), self._strata(rows), self._groups(rows), fold)
+        return [
+            Split(rows[of_row != number], rows[of_row == number]) for number in range(NUM_FOLDS)
+        ]
+
+    def groups_to_leave_out(self) -> Rows:
+        """The number of each row's group (rows,), of those that are left out one by one.
+
+        Rows that belong together are in one group, and those of one time.
+        """
+        every = np.arange(len(self))
+        if self.schema.ordered:
+            return every * NUM_LEFT_OUT // len(self)
+        groups = self._groups(every)
+        num_units = len(self) if groups is None else len(np.unique(groups))
+        fold = Fold(0, min(NUM_LEFT_OUT, num_units), self.seed)
+        return assign_folds(len(self), self._strata(every), groups, fold)
+
+    def divide(self, split: Split, change: Change) -> Data:
+        """The rows that a training learns from and is judged on, with a change made."""
+        learned = split.learned
+        if change.dropped is not None:
+            learned = np.setdiff1d(learned, change.dropped)
+        learned = self._part(learned, change.share)
+        parts = [self._take(rows, change.column) for rows in (learned, split.validated)]
+        return replace(self.data, train=parts[0], validation=parts[1])
+
+    def _part(self, rows: Rows, share: float) -> Rows:
+        """A share of `rows`, with as much of each class, and of whole groups."""
+        if share >= 1:
+            return rows
+        num_parts = min(NUM_PARTS, max(2, len(rows) // 8))
+        fold = Fold(0, num_parts, self.seed)
+        of_row = assign_folds(len(rows), self._strata(rows), self._groups(rows), fold)
+        return rows[of_row < max(1, round(share * num_parts))]
+
+    def _strata(self, rows: Rows) -> Array | None:
+        target = self.rows.target
+        return None if target.is_floating_point() else np.asarray(target.cpu().numpy()[rows])
+
+    def _groups(self, rows: Rows) -> Array | None:
+        return None if self.groups is None else np.asarray(self.groups[rows])
+
+    def _take(self, rows: Rows, column: str | None) -> TensorSource:
+        source = select(self.rows, rows)
+        if column is None:
+            return source
+        kind = next(f.kind for f in self.schema.features if f.name == column)
+        values = source.batch[kind].clone()
+        values[:, self.schema.places()[column].all] = 0
+        return replace(source, batch={**source.batch, kind: values})
+
+
+def constant_scores(pool: Pool, split: Split) -> npt.NDArray[np.float64]:
+    """Scores (rows, outputs) of a prediction that is the same for all rows, as learned."""
+    target, num_rows = pool.target(split.learned), len(split.validated)
+    if pool.schema.target.classes is None:
+        mean = (float(target.astype(np.float64).mean()) - pool.data.mean) / pool.data.deviation
+        return np.full((num_rows, 1), mean)
+    counts = np.bincount(target.astype(np.int64), minlength=pool.schema.num_outputs())
+    shares = np.maximum(counts / counts.sum(), 1e-6)
+    return np.tile(np.log(shares), (num_rows, 1))
+
+
+def select(source: TensorSource, rows: Rows) -> TensorSource:
+    """Some rows, whose weights have a mean of 1."""
+    numbers = torch.from_numpy(rows).to(source.target.device)
+    weight = None if source.weight is None else source.weight[numbers].double()
+    return TensorSource(
+        take(source.batch, numbers),
+        source.target[numbers],
+        None if source.keys is None else source.keys[rows],
+        None if weight is None else (weight / weight.mean()).float(),
+    )
+
+
+def read_pool(schema: Schema, seed: int, device: torch.device) -> Pool:
+    """The rows of train and validation; of very many, those that stand evenly among them."""
+    statistics: Statistics = read_statistics(PREPARED)
+    arrays = [load_arrays(PREPARED / name) for name in ("train", "validation")]
+    step = -(-sum(len(split["target"]) for split in arrays) // MAX_ROWS)
+    data, _ = load_data(schema, statistics, device)
+    splits = [_thin(source, step) for source in (data.train, data.validation)]
+    weights = [np.array(split["weight"][::step]) for split in arrays if "weight" in split]
+    thin = [{"group": split["group"][::step]} for split in arrays if "group" in split]
+    rows = join_splits(splits, np.concatenate(weights) if weights else None)
+    return Pool(schema, data, rows, find_groups(thin), len(splits[0]), seed)
+
+
+def _thin(source: Source, step: int) -> TensorSource:
+    if isinstance(source, TensorSource) and step == 1:
+        return source
+    rows = torch.arange(0, len(source), step)
+    keys = None if source.keys is None else source.keys[::step]
+    return TensorSource(*source.take(rows), keys, None)

@@ -1,0 +1,223 @@
+"""Arms beside the recipe as it is: on the same rows, folds and seeds."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.features.numbers import Rows
+from stages.model.calibration import to_probabilities
+from stages.tools.advise.measure.arms import INCUMBENT, Arm, Incumbent
+from stages.tools.advise.measure.judge import Estimate, Floats, Metric, estimate
+from stages.tools.advise.measure.rows import Change, Pool, Split, constant_scores
+from stages.tools.advise.measure.trainings import Job, Journal, Outcome, train_all
+from stages.training.params import CalibrationParams
+from stages.training.recipe import seed_of, seed_of_fold
+
+# Seeds of trainings that differ in nothing else.
+NUM_SEEDS = 3
+Kept = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class At:
+    """A place where arms are compared: a repeat, and the share of the rows."""
+
+    repeat: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A training of an arm: on which fold of a repeat, and by which of several seeds."""
+
+    arm: Arm
+    at: At
+    fold: int
+    draw: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its name in the journal."""
+        place = f"repeat {self.at.repeat} fold {self.fold} share {self.at.share:g}"
+        return f"{self.arm.name} | {place} seed {self.draw}"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The rows (rows,) that a training is judged on, and its scores for them (rows, outputs)."""
+
+    rows: Rows
+    scores: Floats
+    calibration: CalibrationParams
+
+
+@dataclass
+class Study:
+    """All trainings so far, and the time that they may take.
+
+    `known_splits` are those of places that were asked for.
+    """
+
+    incumbent: Incumbent
+    metric: Metric
+    journal: Journal
+    budget_seconds: float
+    began: float = field(default_factory=time.monotonic)
+    known_splits: dict[At, list[Split]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # What an earlier run took, which was killed.
+        self.before = self.journal.seconds
+
+    @property
+    def pool(self) -> Pool:
+        """All rows."""
+        return self.incumbent.pool
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that have gone by, in an earlier run too."""
+        return self.before + time.monotonic() - self.began
+
+    def splits(self, at: At) -> list[Split]:
+        """The splits of a place."""
+        if at not in self.known_splits:
+            self.known_splits[at] = self.pool.splits(at.repeat, at.share)
+        return self.known_splits[at]
+
+    def folds(self, at: At) -> range:
+        """The numbers of a place's folds."""
+        return range(len(self.splits(at)))
+
+    def run(self, asked: Iterable[Asked], until_seconds: float) -> None:
+        """Train what is asked for and not known; none begins after `until_seconds`."""
+        jobs = [self.job(each) for each in asked if each.arm.trains or each.arm is INCUMBENT]
+        train_all(jobs, self.journal, lambda: self.seconds < until_seconds)
+
+    def job(self, asked: Asked) -> Job:
+        """The training that is asked for."""
+        recipe, spec = self.incumbent.recipe(asked.arm.overrides)
+        split = self.splits(asked.at)[asked.fold]
+        change = asked.arm.change or Change()
+        # Each fold of each repeat has seeds of its own, which all arms share.
+        seed = seed_of_fold(seed_of(self.pool.seed, asked.at.repeat), asked.fold)
+        seed = seed_of(seed, asked.draw)
+        return Job(asked.name, recipe, spec, lambda: self.pool.divide(split, change), seed)
+
+    def outcome(self, asked: Asked) -> Outcome | None:
+        """The end of a training; None: it was not trained. One that needs none has the recipe's."""
+        if not asked.arm.trains:
+            asked = replace(asked, arm=INCUMBENT)
+        return self.journal.outcomes.get(asked.name)
+
+    def value(self, asked: Asked, rows_out: Rows | None = None) -> float | None:
+        """The metric of a training with the sign of what is better.
+
+        `rows_out` are not judged on. None: it was not trained. One that diverged predicts the same
+        for all rows.
+        """
+        judged = self._judge(asked)
+        if judged is None:
+            return None
+        kept = None if rows_out is None else ~np.isin(judged.rows, rows_out)
+        return self._measure(judged, kept)
+
+    def _judge(self, asked: Asked) -> "Judged | None":
+        outcome, split = self.outcome(asked), self.splits(asked.at)[asked.fold]
+        if outcome is None:
+            return None
+        scores = constant_scores(self.pool, split) if outcome.scores is None else outcome.scores
+        calibration = self.incumbent.recipe(asked.arm.overrides)[0].calibration
+        return Judged(split.validated, scores, calibration)
+
+    def _measure(self, judged: "Judged", kept: Kept | None) -> float:
+        rows, scores = judged.rows, judged.scores
+        if kept is not None:
+            rows, scores = rows[kept], scores[kept]
+        return self.metric.sign * self.metric.measure(self.pool, rows, scores, judged.calibration)
+
+    def estimate(
+        self,
+        arm: Arm,
+        places: Sequence[At],
+        rows_out: Rows | None = None,
+        base: Arm = INCUMBENT,
+    ) -> Estimate | None:
+        """The gain of an arm over `base`, the recipe as it is, where both were trained.
+
+        `rows_out` are not judged on. None where too little of it is known.
+        """
+        pairs = [
+            (ours, theirs)
+            for at in places
+            for fold in self.folds(at)
+            if (ours := self._judge(Asked(arm, at, fold))) is not None
+            and (theirs := self._judge(Asked(base, at, fold))) is not None
+        ]
+        if not pairs:
+            return None
+        left_out = self.pool.groups_to_leave_out()
+        if rows_out is not None:
+            left_out = left_out.copy()
+            left_out[rows_out] = -1
+
+        def gains(group: int | None) -> list[float]:
+            found = []
+            for ours, theirs in pairs:
+                own = left_out[ours.rows]
+                kept = own >= 0 if group is None else (own >= 0) & (own != group)
+                found.append(self._measure(ours, kept) - self._measure(theirs, kept))
+            return found
+
+        known = np.unique(left_out[np.concatenate([ours.rows for ours, _ in pairs])])
+        without = [float(np.nanmean(gains(group))) for group in known if group >= 0]
+        return estimate(gains(None), without)
+
+    def is_measured(self, arm: Arm, at: At, base: Arm = INCUMBENT) -> bool:
+        """Check whether an arm and `base`, the recipe as it is, were trained on all folds."""
+        pairs = (Asked(each, at, fold) for each in (base, arm) for fold in self.folds(at))
+        return all(self.outcome(asked) is not None for asked in pairs)
+
+    def measured(self, arm: Arm, places: Sequence[At]) -> list[At]:
+        """The places where an arm was measured on all folds."""
+        return [at for at in places if self.is_measured(arm, at)]
+
+    def luck(self, at: At) -> float:
+        """The standard deviation, between seeds, of the metric as the mean over folds."""
+        values = [
+            [self.value(Asked(INCUMBENT, at, fold, draw)) for fold in self.folds(at)]
+            for draw in range(NUM_SEEDS)
+        ]
+        known = [
+            np.nanmean([v for v in each if v is not None]) for each in values if None not in each
+        ]
+        return float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
+
+    def out_of_fold(self, at: At) -> tuple[Rows, Floats] | None:
+        """The rows of a place and what trainings that have not seen them give for each.
+
+        Mean probabilities (rows, classes) over the seeds that are known, or values (rows, 1).
+        """
+        rows, parts = [], []
+        for fold, split in enumerate(self.splits(at)):
+            asked = [Asked(INCUMBENT, at, fold, draw) for draw in range(NUM_SEEDS)]
+            known = [o for each in asked if (o := self.outcome(each)) is not None]
+            scores = [o.scores for o in known if o.scores is not None]
+            if not scores:
+                return None
+            rows.append(split.validated)
+            parts.append(mean_scores(scores, self.metric))
+        return np.concatenate(rows), np.concatenate(parts)
+
+
+def mean_scores(scores: Sequence[Floats], metric: Metric) -> Floats:
+    """Scores of the mean prediction: logarithms of mean probabilities, or mean values."""
+    if len(scores) == 1:
+        return scores[0]
+    if metric.task == "regression":
+        return np.asarray(np.mean(scores, axis=0))
+    shares = np.mean([to_probabilities(each) for each in scores], axis=0)
+    return np.asarray(np.log(np.maximum(shares, 1e-12)))

@@ -1,0 +1,72 @@
+"""The shares of the rows and the time that each phase may take."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.tools.advise.measure.arms import INCUMBENT
+from stages.tools.advise.measure.study import NUM_SEEDS, Asked, At, Study
+
+# Shares of the rows that trainings may be measured on; of fewer rows than these, or of
+# fewer of a class, all.
+SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
+FEWEST_ROWS, FEWEST_OF_CLASS = 400, 50
+# Of the budget, when screening on one fold, on all folds, and again has to be over.
+ONE_FOLD_UNTIL, ALL_FOLDS_UNTIL, SCREENED_UNTIL = 0.3, 0.45, 0.55
+# And the last measurements, before the learning curve.
+FINALS_UNTIL = 0.85
+NUM_FINALISTS = 3
+MIN_REPEATS, MAX_REPEATS, MAX_AGAIN = 2, 12, 4
+# A changed training takes longer than that of the recipe, in the mean.
+FACTOR = 1.4
+# Parts of the rows, of which the learning curve is made.
+CURVE_SHARES = (0.125, 0.25, 0.5)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shares of the rows that the budget has room for."""
+
+    screened: float
+    final: float
+
+    @property
+    def screen(self) -> At:
+        """The place of all but the last measurements."""
+        return At(0, self.screened)
+
+    @property
+    def finals(self) -> list[At]:
+        """The places of the last measurements, none of which chose anything."""
+        return [At(repeat, self.final) for repeat in range(1, MAX_REPEATS + 1)]
+
+    @property
+    def again(self) -> list[At]:
+        """The places where the best ones are screened again."""
+        first = MAX_REPEATS + 1
+        return [At(repeat, self.screened) for repeat in range(first, first + MAX_AGAIN)]
+
+
+def make_plan(study: Study, num_arms: int) -> Plan:
+    """Measure how long a training takes, and choose what the budget has room for."""
+    num_rows, budget = len(study.pool), study.budget_seconds
+    rarest = study.pool.count_rarest()
+    shares = [
+        share
+        for share in SHARES
+        if share == 1 or (share * num_rows >= FEWEST_ROWS and share * rarest >= FEWEST_OF_CLASS)
+    ]
+    at = At(0, shares[-1])
+    num_folds = len(study.folds(at))
+    probes = [Asked(INCUMBENT, at, fold, draw) for fold in range(num_folds) for draw in (0, 1)]
+    # The first one alone: it waits for what is loaded once.
+    study.run(probes[:1], float("inf"))
+    study.run(probes, float("inf"))
+    outcomes = [outcome for each in probes[1:] if (outcome := study.outcome(each)) is not None]
+    seconds = FACTOR * float(np.mean([o.seconds for o in outcomes])) / shares[-1]
+    final_seconds = (NUM_FINALISTS + 1 + len(CURVE_SHARES)) * num_folds * seconds
+    room = (1 - SCREENED_UNTIL) * budget
+    final = next((s for s in shares if s * final_seconds * MIN_REPEATS <= room), shares[-1])
+    count = num_arms + NUM_SEEDS * num_folds + num_arms / 3 * (num_folds - 1)
+    fits = (s for s in shares if s <= final and s * count * seconds <= ALL_FOLDS_UNTIL * budget)
+    return Plan(next(fits, shares[-1]), final)

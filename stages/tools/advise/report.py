@@ -1,0 +1,268 @@
+"""From a study to its findings: the phases in order, and what they come to."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.common.files import rounded, write_csv
+from stages.features.numbers import Rows
+from stages.tools.advise.changes import list_arms
+from stages.tools.advise.columns import Leak
+from stages.tools.advise.curve import Curve
+from stages.tools.advise.data import (
+    LABELS,
+    all_arms,
+    at_final_share,
+    leak_of,
+    measure_curve,
+    suspect_rows,
+)
+from stages.tools.advise.findings import Advice, Findings, Tried, advice_of
+from stages.tools.advise.labels import Suspects
+from stages.tools.advise.measure.arms import AXES, INCUMBENT, Arm
+from stages.tools.advise.measure.judge import Estimate
+from stages.tools.advise.measure.rows import Change
+from stages.tools.advise.measure.study import Asked, At, Study
+from stages.tools.advise.phases import (
+    Screened,
+    choose_finalists,
+    measure_finals,
+    measure_luck,
+    rank,
+    screen,
+)
+from stages.tools.advise.plan import Plan, make_plan
+
+NUM_LOOKED_AT = 50
+
+
+Doubtful = tuple[Rows, Suspects]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The findings, with the changes that were measured at length, and the rows in doubt.
+
+    `curve` is that of the recipe with the change `base`.
+    """
+
+    findings: Findings
+    measured: Sequence[tuple[Arm, Estimate]]
+    base: Arm
+    curve: Curve | None
+    suspects: Doubtful | None
+
+
+def find_all(study: Study, present: dict[str, str]) -> Answer:
+    """Go through the phases; `present` is `prepare.columns` as it stands."""
+    pool, budget = study.pool, study.budget_seconds
+    arms = list_arms(study.incumbent)
+    plan = make_plan(study, len(arms))
+    print(f"{len(pool):,} rows of train and validation; {len(arms)} changes of keys to try")
+    print(f"screening on {plan.screened:.4g} of the rows, the last word on {plan.final:.4g}")
+    measure_luck(study, plan.screen)
+    _say(study, "luck is known")
+    leak = leak_of(study, plan.screen)
+    arms = all_arms(study, plan.screen, present, leak)
+    found = suspect_rows(study, plan.screen)
+    suspects = None if found is None else found[0]
+    screened = screen(study, plan, arms, suspects)
+    _say(study, f"{len(screened)} of {len(arms)} changes are screened")
+    finalists = [at_final_share(study, plan, arm) for arm in choose_finalists(screened)]
+    if leak is not None:
+        finalists.append(_leak_arm(leak, present))
+    measure_finals(study, plan, finalists)
+    places = study.measured(INCUMBENT, plan.finals)
+    _say(study, f"{len(finalists)} changes are measured anew, {len(places)} times")
+    known = [(arm, estimate) for arm in finalists if (estimate := _estimate(study, plan, arm))]
+    base = _choose_base(known)
+    curve = measure_curve(study, plan, base)
+    if found is not None and plan.screened != plan.final:
+        found = suspect_rows(study, At(0, plan.final)) or found
+    advice = _advice(study, plan, known, leak, (base, curve), found)
+    value, losses = _incumbent(study, places)
+    findings = Findings(
+        metric=study.metric.name,
+        less_is_better=study.metric.sign < 0,
+        model=study.incumbent.spec.name,
+        num_rows=len(pool),
+        num_folds=len(study.folds(places[0])),
+        num_repeats=len(places),
+        share=plan.final,
+        screened_share=plan.screened,
+        budget_seconds=budget,
+        seconds=study.seconds,
+        value=value,
+        luck=study.luck(plan.screen),
+        detectable=float(np.median([(each.high - each.low) / 2 for each in advice])),
+        train_loss=losses[0],
+        validation_loss=losses[1],
+        advice=advice,
+        axes=_axes(screened),
+        curve=None if curve is None else _curve(curve, study.metric.sign),
+        num_suspects=0 if found is None else len(found[0]),
+        num_untried=len(arms) - len(screened),
+        notes=_notes(study, plan),
+    )
+    return Answer(findings, known, base, curve, found)
+
+
+def _choose_base(measured: Sequence[tuple[Arm, Estimate]]) -> Arm:
+    """The recipe that more rows are judged with: with the surest change of keys, if one is sure.
+
+    Where a key is wrong, more rows are often only more steps.
+    """
+    sure = [(arm, found) for arm, found in measured if found.is_sure and arm.change is None]
+    ranked = rank(sure)
+    return ranked[0][0] if ranked else INCUMBENT
+
+
+def _estimate(study: Study, plan: Plan, arm: Arm) -> Estimate | None:
+    """The gain of a finalist; of labels in doubt, on all other rows."""
+    places = study.measured(arm, plan.finals)
+    rows_out = arm.change.dropped if arm.topic == LABELS and arm.change else None
+    return study.estimate(arm, places, rows_out) if places else None
+
+
+def _say(study: Study, what: str) -> None:
+    print(f"{study.seconds:6.1f} s  {what}", flush=True)
+
+
+def _leak_arm(leak: Leak, present: dict[str, str]) -> Arm:
+    applies = {"prepare.columns": {**present, leak.column: "exclude"}}
+    title = f"prepare.columns: {{{leak.column}: exclude}}"
+    return Arm("data", f"column {leak.column}", title, {}, Change(column=leak.column), applies)
+
+
+def _advice(
+    study: Study,
+    plan: Plan,
+    measured: Sequence[tuple[Arm, Estimate]],
+    leak: Leak | None,
+    rows: tuple[Arm, Curve | None],
+    suspects: Doubtful | None,
+) -> list[Advice]:
+    """The changes that were measured at length: an alarm first, then by gain.
+
+    Last is what may be no better, the likeliest first.
+    """
+    alarms: list[Advice] = []
+    found: list[tuple[float, Advice]] = []
+    gains = {arm.name: gain for arm, gain in rank(measured)}
+    for arm, estimate in measured:
+        places = study.measured(arm, plan.finals)
+        evidence = f"{estimate.num} pairs of trainings that differ in this alone"
+        cost = _cost(study, arm, places)
+        if leak is not None and arm.change == Change(column=leak.column):
+            evidence = (
+                f"{leak.column} alone reaches {study.metric.name} {leak.alone:.4g}, all "
+                f"columns {leak.whole:.4g}. Is it known before the target is? If not, the model "
+                "is worth what it is without it"
+            )
+            cost = "a look at where the column comes from"
+            said = arm.axis, arm.title, estimate, cost, evidence, arm.applies
+            alarms.append(advice_of(*said, is_alarm=True))
+            continue
+        if arm.topic == LABELS and suspects is not None:
+            all_rows = study.estimate(arm, places)
+            evidence += (
+                f"; judged without the doubtful rows, with them {all_rows.gain:+.4g}"
+                if all_rows
+                else ""
+            )
+            cost = f"{len(suspects[0])} rows to look at"
+        advice = advice_of(arm.axis, arm.title, estimate, cost, evidence, arm.applies)
+        found.append((gains[arm.name], advice))
+    base, curve = rows
+    if curve is not None:
+        num_rows = len(study.pool)
+        sizes = ", ".join(f"{size:,}" for size in curve.sizes)
+        change = f"{num_rows:,} more rows with labels, twice as many as there are"
+        change += "" if base is INCUMBENT else f", after {base.title}"
+        evidence = f"the learning curve over {sizes} rows, error falling as n^-{curve.power:.2g}"
+        cost = f"{num_rows:,} rows to collect and label"
+        advice = advice_of("data", change, curve.doubled, cost, evidence)
+        found.append((advice.gain, advice))
+    sure = sorted((each for each in found if each[1].sure), key=lambda each: -each[0])
+    others = sorted(
+        (each for each in found if not each[1].sure), key=lambda each: -each[1].probability
+    )
+    return alarms + [advice for _, advice in (*sure, *others)]
+
+
+def _cost(study: Study, arm: Arm, places: Sequence[At]) -> str:
+    """The time of a training beside that of the recipe as it is."""
+    if not arm.trains:
+        return "nothing: no training changes"
+    pairs = [
+        (study.outcome(Asked(arm, at, fold)), study.outcome(Asked(INCUMBENT, at, fold)))
+        for at in places
+        for fold in study.folds(at)
+    ]
+    ours = sum(one.seconds for one, _ in pairs if one)
+    theirs = sum(other.seconds for _, other in pairs if other)
+    return f"{ours / max(theirs, 1e-9):.2g} times the time of a training"
+
+
+def _incumbent(study: Study, places: Sequence[At]) -> tuple[float, tuple[float, float]]:
+    """The metric of the recipe as it is, and its losses on train and validation rows."""
+    asked = [Asked(INCUMBENT, at, fold) for at in places for fold in study.folds(at)]
+    values = [value for each in asked if (value := study.value(each)) is not None]
+    known = [outcome for each in asked if (outcome := study.outcome(each)) is not None]
+    train, validation = np.mean([(o.train_loss, o.validation_loss) for o in known], axis=0)
+    return study.metric.sign * float(np.nanmean(values)), (float(train), float(validation))
+
+
+def _axes(screened: Sequence[Screened]) -> list[Tried]:
+    """Each axis by the best change that was screened on all folds."""
+    found = []
+    for axis in AXES:
+        own = [each for each in screened if each.arm.axis == axis]
+        whole = [(each.arm, each.found) for each in own if each.found is not None]
+        if not whole:
+            continue
+        arm, best = max(whole, key=lambda each: each[1].gain)
+        numbers = rounded(best.gain), rounded(best.low), rounded(best.high)
+        found.append(Tried(axis, len(own), arm.title, *numbers))
+    return found
+
+
+def _curve(curve: Curve, sign: int) -> dict[str, Any]:
+    return {
+        "sizes": list(curve.sizes),
+        "values": [rounded(sign * value) for value in curve.values],
+        "power": rounded(curve.power),
+        "doubled": {k: rounded(v) for k, v in asdict(curve.doubled).items()},
+        "rows_for_half_of_doubling": curve.rows_for(curve.doubled.gain / 2),
+    }
+
+
+def _notes(study: Study, plan: Plan) -> list[str]:
+    notes = []
+    if plan.final < 1:
+        notes.append(
+            f"the budget had room for {plan.final:.4g} of the rows: with all of them the gains of "
+            "changes that suit many rows are larger, and of others smaller"
+        )
+    if study.pool.schema.ordered:
+        notes.append("rows are in order of time: all was judged on the validation rows")
+    return notes
+
+
+def write_suspects(path: Path, study: Study, found: Doubtful | None) -> None:
+    """The rows whose label is in doubt, the surest first: key, label, what fits better."""
+    lines: list[tuple[object, ...]] = []
+    if found is not None:
+        rows, suspects = found
+        classes, keys = study.pool.schema.target.classes or [], study.pool.rows.keys
+        codes = study.pool.target(rows).astype(np.int64)
+        for row, code, other, margin in list(
+            zip(rows, codes, suspects.likelier, suspects.margins, strict=True)
+        )[:NUM_LOOKED_AT]:
+            key = row if keys is None else keys[row]
+            lines.append((key, classes[code], classes[other], rounded(float(margin))))
+    key = study.pool.schema.key or "row"
+    write_csv(path, (key, "label", "likelier", "by"), lines)
