@@ -21,7 +21,11 @@ def test_two_fresh_clones_give_the_same_bytes_by_dvc_and_by_prefect(
     example: Project, fresh: Callable[[str], Project], prefect_server: str
 ) -> None:
     other = fresh("another-place")
-    other.run("reprise", "run", env={"PREFECT_API_URL": prefect_server})
+    # With advice after the stages, which changes nothing of what they wrote.
+    url = {"PREFECT_API_URL": prefect_server}
+    done = other.run("reprise", "run", "--advise", "1s", env=url)
+    assert "wrote .reprise/advise/report.html" in done.stdout
+    assert (other.path / ".reprise/advise/report.html").exists()
     ours, theirs = example.outputs(), other.outputs()
     assert sorted(ours) == sorted(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []

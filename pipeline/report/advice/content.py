@@ -45,20 +45,23 @@ class Report:
     def measured_how(self) -> str:
         """The recipe's own metric, and on what it was measured."""
         content = self.content
-        share = content["share"]
+        share, num_repeats = content["share"], content["num_repeats"]
         part = "" if share == 1 else f"{share:.4g} of "
+        often = "" if num_repeats == 1 else f", divided {num_repeats} times"
+        folds = "" if content["num_folds"] == 1 else f"{content['num_folds']} folds of "
         return (
             f"{content['model']} as it is: {content['metric']} {content['value']:.4g}, on "
-            f"{content['num_folds']} folds of {part}{content['num_rows']:,} rows of train and "
-            f"validation, {content['num_repeats']} times anew. No test row was looked at."
+            f"{folds}{part}{content['num_rows']:,} rows of train and validation{often}. No test "
+            "row was looked at."
         )
 
     def luck(self) -> str:
         """The noise floor."""
-        return (
-            f"The seed alone moves it by ± {self.content['luck']:.2g} on a fold; a gain below "
-            f"{self.content['detectable']:.2g} can't be told from luck with this budget."
-        )
+        said = f"The seed alone moves it by ± {self.content['luck']:.2g}"
+        smallest = self.content["detectable"]
+        if smallest is not None:
+            said += f"; a gain below {smallest:.2g} can't be told from luck with this budget"
+        return f"{said}."
 
     def limits(self) -> str:
         """The gap between train and validation, in words."""
@@ -71,7 +74,9 @@ class Report:
         for tried in self.content["axes"]:
             advised = any(each["axis"] == tried["axis"] for each in self.sure)
             interval = f"[{tried['low']:+.3g}, {tried['high']:+.3g}]"
-            best = f"the best of {tried['num_changes']} in short, {tried['best']}, "
+            count = tried["num_changes"]
+            best = "the one change" if count == 1 else f"the best of {count} changes"
+            best += f" in short, {tried['best']}, "
             best += f"{tried['gain']:+.3g} {interval}"
             if advised:
                 found.append(f"{tried['axis']}: {best}.")

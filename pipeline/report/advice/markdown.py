@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from pipeline.report.advice.content import Report
@@ -38,11 +38,11 @@ def notes(report: Report) -> Iterator[str]:
         yield f"The learning curve: {report.content['metric']} {shown}."
     if num := report.content["num_suspects"]:
         yield (
-            f"{num} labels are in doubt; the first 50 rows to look at are in "
+            f"Labels in doubt: {num}. The first rows to look at are in "
             ".reprise/advise/suspects.csv."
         )
     if num := report.content["num_untried"]:
-        yield f"{num} changes were not tried: the budget had no room for them."
+        yield f"Not tried, since the budget had no room: {num} changes."
 
 
 def _table(report: Report, found: Sequence[dict[str, Any]], first: int) -> str:
@@ -65,22 +65,23 @@ def _cells(report: Report, advice: dict[str, Any]) -> tuple[str, ...]:
 def show(report: Report) -> None:
     """Print the report."""
     console = Console(highlight=False)
-    console.print(Text(f"\n{report.headline()}", style="bold"))
-    console.print(Text(f"{report.measured_how()}\n{report.luck()}"))
+    console.print(Text(f"\n{report.headline()}\n", style="bold"))
     for title, found, first in (
         ("", report.sure, 1),
         ("Measured as long, and no better for sure:", report.unknown, 1 + len(report.sure)),
     ):
-        if not found:
-            continue
-        if title:
+        if found and title:
             console.print(Text(title, style="bold"))
-        table = Table(*HEADS)
         for number, each in enumerate(found, first):
-            table.add_row(str(number), *map(Text, _cells(report, each)))
-        console.print(table)
-    for line in [*report.axes(), *notes(report), report.meaning()]:
+            axis, change, gain, helps, cost = _cells(report, each)
+            style = "yellow" if each["is_alarm"] else "green" if each["sure"] else ""
+            console.print(Text(f"{number}. {axis}: {change}", style=style))
+            metric = report.content["metric"]
+            said = Text(f"{gain} {metric}; helps {helps}; cost: {cost}\n")
+            console.print(Padding(said, (0, 0, 0, 4)))
+    sentences = [report.measured_how(), report.luck(), *report.axes(), *notes(report)]
+    for line in [*sentences, report.meaning()]:
         console.print(Text(line))
-    applicable = [n for n, each in enumerate(report.advice, 1) if each["applies"]]
+    applicable = [n for n, each in enumerate(report.sure, 1) if each["applies"]]
     if applicable:
         console.print(Text(f"'reprise advise --apply {applicable[0]}' writes it to params.yaml"))

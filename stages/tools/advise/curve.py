@@ -27,21 +27,20 @@ MAX_TIMES = 64
 
 @dataclass(frozen=True)
 class Curve:
-    """`sizes` are the rows that were learned from, `values` the mean gains there, worst first.
+    """`sizes` are the rows that were learned from, and `values` the mean metric there.
 
-    `doubled` is the gain of twice as many rows, `power` the c of the curve. A value is the metric,
-    or minus the metric where less is better.
+    Its sign is turned where less is better. `doubled` is the gain of twice as many rows as the
+    largest has, `power` the c of the curve.
     """
 
     sizes: tuple[int, ...]
     values: tuple[float, ...]
     doubled: Estimate
     power: float
-    num_rows: int
 
     def rows_for(self, gain: float) -> int | None:
         """The rows to add for a gain; None where the curve ends below it, or far away."""
-        ratio, whole = 2**-self.power, self.num_rows
+        ratio, whole = 2**-self.power, self.sizes[-1]
         # The gain of n times the rows is a geometric sum of those of the doublings.
         most = self.doubled.gain / (1 - ratio) if self.doubled.gain > 0 else 0.0
         if gain >= most:
@@ -50,45 +49,42 @@ class Curve:
         return None if 2**doublings > MAX_TIMES else math.ceil(whole * (2**doublings - 1))
 
 
-def fit_curve(values: Mapping[int, Floats], whole: Estimate, share: float, seed: int) -> Curve:
+def fit_curve(values: Mapping[int, Floats], whole: Estimate, seed: int) -> Curve:
     """The curve of values by the rows learned from: of each size (units,), in the same order.
 
-    The sizes double, and `whole` is the gain of the largest over the smallest. The largest is a
-    `share` of the rows that there are: what is said of twice as many is said of twice all of them.
+    The sizes double, and `whole` is the gain of the largest over the smallest.
     """
     from scipy.stats import t as student
 
     sizes = sorted(values)
     table = np.array([values[size] for size in sizes])
-    num_doublings, ahead = len(sizes) - 1, 1 - math.log2(share)
+    num_doublings = len(sizes) - 1
     random = np.random.default_rng([seed, 3])
     units = random.integers(table.shape[1], size=(NUM_DRAWS, table.shape[1]))
     powers = np.array([_power(table[:, each].mean(axis=1)) for each in units])
     errors = whole.error * student.rvs(FREEDOM, size=NUM_DRAWS, random_state=random)
     gains = np.array(
         [
-            _next(whole.gain + error, power, num_doublings, ahead)
+            _next(whole.gain + error, power, num_doublings)
             for error, power in zip(errors, powers, strict=True)
         ]
     )
     power = _power(table.mean(axis=1))
     # More rows do no harm: what seems so is luck.
-    gain = max(0.0, _next(whole.gain, power, num_doublings, ahead))
+    gain = max(0.0, _next(whole.gain, power, num_doublings))
     low, high = map(float, np.quantile(gains, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]))
     probability, error = float((gains > 0).mean()), float(gains.std())
     doubled = Estimate(gain, error, low, high, probability, table.shape[1])
     means = tuple(float(mean) for mean in table.mean(axis=1))
-    return Curve(tuple(sizes), means, doubled, power, round(sizes[-1] / share))
+    return Curve(tuple(sizes), means, doubled, power)
 
 
-def _next(gain: float, power: float, num_doublings: int, ahead: float) -> float:
-    """The gain of a doubling, of whose predecessors `num_doublings` brought `gain` together.
+def _next(gain: float, power: float, num_doublings: int) -> float:
+    """The gain of a doubling, before which `num_doublings` brought `gain` together.
 
-    Each brings what the one before it brought, times 2^-power; `ahead` are those between the last
-    one that was measured and this one.
+    Each brings what the one before it brought, times 2^-power.
     """
-    last = gain / sum(2 ** (power * number) for number in range(num_doublings))
-    return float(last * 2 ** (-power * ahead))
+    return float(gain / sum(2 ** (power * number) for number in range(1, num_doublings + 1)))
 
 
 def _power(means: Floats) -> float:

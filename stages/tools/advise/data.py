@@ -24,9 +24,14 @@ LABELS = "labels"
 
 
 def suspect_rows(study: Study, at: At) -> tuple[Rows, Suspects] | None:
-    """The rows whose label is in doubt, by trainings that have not seen them; None: no classes."""
+    """The rows whose label is in doubt, by trainings that have not seen them.
+
+    None of values, and of rows in order of time: those of train are never judged.
+    """
+    if study.metric.task == "regression" or study.pool.schema.ordered:
+        return None
     found = study.out_of_fold(at)
-    if study.metric.task == "regression" or found is None:
+    if found is None:
         return None
     rows, scores = found
     suspects = find_suspects(to_probabilities(scores), study.pool.target(rows).astype(np.int64))
@@ -35,7 +40,8 @@ def suspect_rows(study: Study, at: At) -> tuple[Rows, Suspects] | None:
 
 def label_arm(rows: Rows) -> Arm:
     """The arm that learns from nothing whose label is in doubt."""
-    title = f"look at the {len(rows)} rows whose label is in doubt (.reprise/advise/suspects.csv)"
+    which = "the row" if len(rows) == 1 else f"the {len(rows):,} rows"
+    title = f"look at {which} whose label is in doubt, in suspects.csv"
     return Arm("data", LABELS, title, {}, Change(dropped=rows))
 
 
@@ -84,9 +90,10 @@ def part_arms(base: Arm, num_rows: int) -> list[Arm]:
 def measure_curve(study: Study, plan: Plan, base: Arm) -> Curve | None:
     """The learning curve of an arm that was measured, from parts of the rows to all of them.
 
-    None where rows follow one another in time, or the budget is over.
+    None of rows in order of time, and where the budget has no room for all rows: of fewer a
+    training has fewer steps, which would look like a reason for more rows.
     """
-    if study.pool.schema.ordered:
+    if study.pool.schema.ordered or plan.final < 1:
         return None
     places = study.measured(base, plan.finals)
     num_rows = len(study.splits(places[0])[0].learned)
@@ -105,7 +112,7 @@ def measure_curve(study: Study, plan: Plan, base: Arm) -> Curve | None:
         return None
     # What all rows gain over the part, and not the part over all.
     whole = replace(whole, gain=-whole.gain)
-    return fit_curve(values, whole, plan.final, study.pool.seed)
+    return fit_curve(values, whole, study.pool.seed)
 
 
 def all_arms(study: Study, at: At, present: dict[str, str], leak: Leak | None) -> list[Arm]:

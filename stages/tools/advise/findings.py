@@ -75,7 +75,7 @@ class Findings:
     `advice` are the changes that were measured at length: alarms, those that are surely better, the
     largest gain first, and those that may be no better; `axes` what was tried beside. `value` is
     the metric of the recipe as it is, `luck` the standard deviation of it between seeds,
-    `detectable` the smallest gain that this budget can tell.
+    `detectable` the smallest gain that this budget can tell, None where nothing was measured.
     """
 
     metric: str
@@ -90,7 +90,7 @@ class Findings:
     seconds: float
     value: float
     luck: float
-    detectable: float
+    detectable: float | None
     train_loss: float
     validation_loss: float
     advice: Sequence[Advice]
@@ -103,7 +103,7 @@ class Findings:
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`."""
         content = asdict(self)
-        numbers = ("value", "luck", "detectable", "train_loss", "validation_loss", "seconds")
+        numbers = ("value", "luck", "train_loss", "validation_loss", "seconds")
         content |= {name: rounded(getattr(self, name)) for name in numbers}
         content["advice"] = [each.to_json() for each in self.advice]
         return content

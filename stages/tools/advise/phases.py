@@ -44,8 +44,11 @@ def measure_luck(study: Study, at: At) -> None:
 
 def screen(study: Study, plan: Plan, arms: Sequence[Arm], suspects: Rows | None) -> list[Screened]:
     """Try all arms on one fold, the better ones on all folds, the best ones again and again."""
-    budget, at = study.budget_seconds, plan.screen
-    study.run([Asked(arm, at, 0) for arm in arms], ONE_FOLD_UNTIL * budget)
+    at = plan.screen
+    one_fold, all_folds, last = (
+        study.after(share) for share in (ONE_FOLD_UNTIL, ALL_FOLDS_UNTIL, SCREENED_UNTIL)
+    )
+    study.run([Asked(arm, at, 0) for arm in arms], one_fold)
     first = {arm.name: _first_gain(study, arm, at, suspects) for arm in arms}
     tried = sorted(
         (arm for arm in arms if first[arm.name] is not None), key=lambda a: -(first[a.name] or 0.0)
@@ -56,7 +59,7 @@ def screen(study: Study, plan: Plan, arms: Sequence[Arm], suspects: Rows | None)
     kept += [arm for arm in tried if arm.topic == LABELS]
     kept = list({arm.name: arm for arm in kept}.values())
     others = [fold for fold in study.folds(at) if fold > 0]
-    study.run([Asked(arm, at, f) for arm in kept for f in others], ALL_FOLDS_UNTIL * budget)
+    study.run([Asked(arm, at, f) for arm in kept for f in others], all_folds)
     places = {arm.name: [at] for arm in kept}
 
     def find(arm: Arm) -> Estimate | None:
@@ -66,7 +69,7 @@ def screen(study: Study, plan: Plan, arms: Sequence[Arm], suspects: Rows | None)
 
     found = {arm.name: find(arm) for arm in tried}
     for again in plan.again:
-        if study.seconds > SCREENED_UNTIL * budget:
+        if study.seconds > last:
             break
         known = [arm for arm in kept if found[arm.name] is not None]
         known.sort(key=lambda arm: -_gain(found[arm.name]))
@@ -74,7 +77,7 @@ def screen(study: Study, plan: Plan, arms: Sequence[Arm], suspects: Rows | None)
         asked = [
             Asked(arm, again, fold) for fold in study.folds(again) for arm in (INCUMBENT, *best)
         ]
-        study.run(asked, SCREENED_UNTIL * budget)
+        study.run(asked, last)
         for arm in best:
             if study.is_measured(arm, again):
                 places[arm.name].append(again)

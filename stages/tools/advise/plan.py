@@ -11,12 +11,15 @@ from stages.tools.advise.measure.study import NUM_SEEDS, Asked, At, Study
 # fewer of a class, all.
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
 FEWEST_ROWS, FEWEST_OF_CLASS = 400, 50
-# Of the budget, when screening on one fold, on all folds, and again has to be over.
+# Of the time after luck is known, when screening on one fold, on all folds, and again has to be
+# over.
 ONE_FOLD_UNTIL, ALL_FOLDS_UNTIL, SCREENED_UNTIL = 0.3, 0.45, 0.55
-# And the last measurements, before the learning curve.
+# Of all time, when the last measurements are, before the learning curve.
 FINALS_UNTIL = 0.85
+# The part of the budget that what has to be done may take.
+DONE_BY = 0.6
 NUM_FINALISTS = 3
-MIN_REPEATS, MAX_REPEATS, MAX_AGAIN = 2, 12, 4
+MAX_REPEATS, MAX_AGAIN = 12, 4
 # A changed training takes longer than that of the recipe, in the mean.
 FACTOR = 1.4
 # Parts of the rows, of which the learning curve is made.
@@ -64,9 +67,9 @@ def make_plan(study: Study, num_arms: int) -> Plan:
     study.run(probes, float("inf"))
     outcomes = [outcome for each in probes[1:] if (outcome := study.outcome(each)) is not None]
     seconds = FACTOR * float(np.mean([o.seconds for o in outcomes])) / shares[-1]
-    final_seconds = (NUM_FINALISTS + 1 + len(CURVE_SHARES)) * num_folds * seconds
-    room = (1 - SCREENED_UNTIL) * budget
-    final = next((s for s in shares if s * final_seconds * MIN_REPEATS <= room), shares[-1])
+    # The last measurements once on each fold, luck, and the curve: what has to be done.
+    least = (NUM_FINALISTS + 1 + NUM_SEEDS + sum(CURVE_SHARES)) * num_folds * seconds
+    final = next((s for s in shares if s * least <= DONE_BY * budget), shares[-1])
     count = num_arms + NUM_SEEDS * num_folds + num_arms / 3 * (num_folds - 1)
     fits = (s for s in shares if s <= final and s * count * seconds <= ALL_FOLDS_UNTIL * budget)
     return Plan(next(fits, shares[-1]), final)

@@ -89,7 +89,7 @@ def find_all(study: Study, present: dict[str, str]) -> Answer:
         less_is_better=study.metric.sign < 0,
         model=study.incumbent.spec.name,
         num_rows=len(pool),
-        num_folds=len(study.folds(places[0])),
+        num_folds=1 if pool.schema.ordered else len(study.folds(places[0])),
         num_repeats=len(places),
         share=plan.final,
         screened_share=plan.screened,
@@ -97,7 +97,7 @@ def find_all(study: Study, present: dict[str, str]) -> Answer:
         seconds=study.seconds,
         value=value,
         luck=study.luck(plan.screen),
-        detectable=float(np.median([(each.high - each.low) / 2 for each in advice])),
+        detectable=min(((e.high - e.low) / 2 for e in advice), default=None),
         train_loss=losses[0],
         validation_loss=losses[1],
         advice=advice,
@@ -169,11 +169,12 @@ def _advice(
         if arm.topic == LABELS and suspects is not None:
             all_rows = study.estimate(arm, places)
             evidence += (
-                f"; judged without the doubtful rows, with them {all_rows.gain:+.4g}"
+                f"; judged without the doubtful rows, with them {all_rows.gain:+.4f}"
                 if all_rows
                 else ""
             )
-            cost = f"{len(suspects[0])} rows to look at"
+            num_rows = len(suspects[0])
+            cost = "1 row to look at" if num_rows == 1 else f"{num_rows:,} rows to look at"
         advice = advice_of(arm.axis, arm.title, estimate, cost, evidence, arm.applies)
         found.append((gains[arm.name], advice))
     base, curve = rows
@@ -241,14 +242,14 @@ def _curve(curve: Curve, sign: int) -> dict[str, Any]:
 
 
 def _notes(study: Study, plan: Plan) -> list[str]:
-    notes = []
+    notes: list[str] = []
     if plan.final < 1:
         notes.append(
-            f"the budget had room for {plan.final:.4g} of the rows: with all of them the gains of "
-            "changes that suit many rows are larger, and of others smaller"
+            f"The budget had room for {plan.final:.4g} of the rows, so nothing is said of more of "
+            "them; with all of them the gains of changes that suit many rows are larger."
         )
     if study.pool.schema.ordered:
-        notes.append("rows are in order of time: all was judged on the validation rows")
+        notes.append("Rows are in order of time: all was judged on the validation rows.")
     return notes
 
 

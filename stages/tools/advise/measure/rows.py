@@ -85,7 +85,8 @@ class Pool:
         """The splits of a repeat, of a share of all rows."""
         if self.schema.ordered:
             learned = self._part(np.arange(self.num_train), share)
-            return [Split(learned, np.arange(self.num_train, len(self)))]
+            # As often as there would be folds: trainings that differ in the seed.
+            return [Split(learned, np.arange(self.num_train, len(self)))] * NUM_FOLDS
         rows = self._part(np.arange(len(self)), share)
         fold = Fold(0, NUM_FOLDS, seed_of(self.seed, repeat))
         of_row = assign_folds(len(rows), self._strata(rows), self._groups(rows), fold)

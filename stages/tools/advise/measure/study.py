@@ -82,6 +82,10 @@ class Study:
         """The seconds that have gone by, in an earlier run too."""
         return self.before + time.monotonic() - self.began
 
+    def after(self, share: float) -> float:
+        """The second at which a share of the time that is left now will be over."""
+        return self.seconds + share * max(0.0, self.budget_seconds - self.seconds)
+
     def splits(self, at: At) -> list[Split]:
         """The splits of a place."""
         if at not in self.known_splits:

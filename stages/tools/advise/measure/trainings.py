@@ -30,7 +30,7 @@ from stages.tune.training.groups import divide
 
 Floats = npt.NDArray[np.float64]
 # Trainings that are prepared at once: what they hold is in memory until they have ended.
-AT_ONCE = 32
+AT_ONCE = 16
 
 
 @dataclass(frozen=True)
