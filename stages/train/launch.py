@@ -17,6 +17,9 @@ STOP_SECONDS = 30
 MAX_RESTARTS = "3"
 # What each process tells of a user's mistake, in the folder that a failure throws away.
 PROBLEMS = "problems-*.json"
+# What each process says that has lost the others, beside the checkpoints: torchrun tells only that
+# one has failed.
+LOST = "lost-*.txt"
 # There from when the processes were told to stop to when torchrun has started them again.
 STOPPED = ".stopped"
 
@@ -29,6 +32,8 @@ def launch(num_processes: int, out: Path, checkpoints: Path | None) -> None:
     Raises the UserError that the processes met, and one of its own when one of them failed; what
     it said then stands above.
     """
+    for path in checkpoints.glob(LOST) if checkpoints else ():
+        path.unlink()
     process = start(num_processes, 0, out, checkpoints)
     try:
         code = process.wait()
@@ -46,7 +51,9 @@ def launch(num_processes: int, out: Path, checkpoints: Path | None) -> None:
             f"{message}; the next run resumes from the last checkpoint, if there is one"
         )
     if code != 0:
-        raise UserError(f"training in several processes failed (torchrun: {code}); see above")
+        message = f"training in several processes failed (torchrun: {code}); see above"
+        left = sorted(checkpoints.glob(LOST)) if checkpoints else []
+        raise UserError("\n  ".join([message, *(p.read_text(encoding="utf-8") for p in left)]))
 
 
 def start(
@@ -107,6 +114,12 @@ def hand_over(error: UserError, out: Path, rank: int) -> None:
     """Leave a user's mistake for `launch` to raise: torchrun would bury it under tracebacks."""
     problems = [asdict(problem) for problem in error.problems]
     write_json(out / PROBLEMS.replace("*", f"{rank:05}"), problems)
+
+
+def note_loss(said: str, checkpoints: Path | None, rank: int) -> None:
+    """Leave for `launch` to tell that a process has lost the others, and how."""
+    if checkpoints is not None:
+        (checkpoints / LOST.replace("*", f"{rank:05}")).write_text(said, encoding="utf-8")
 
 
 def raise_problems(out: Path) -> None:

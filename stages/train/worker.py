@@ -25,7 +25,7 @@ from stages.runtime.input_watch import join as join_stage
 from stages.runtime.installed import check_installed
 from stages.runtime.snapshot import fingerprint
 from stages.train.fit import fit, read_recipe
-from stages.train.launch import STOPPED, hand_over, raise_problems
+from stages.train.launch import STOPPED, hand_over, note_loss, raise_problems
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
 from stages.training.device.out_of_memory import ProcessOutOfMemoryError, write_oom_hint
@@ -83,7 +83,9 @@ def train_with_others(number: int, out: Path, checkpoints: Path | None) -> None:
         if not may_pass(error) and (mistake := to_user_error(error, "")):
             end_all(mistake, out, world)
         if may_pass(error):
-            print(f"process {world.rank} has lost the others: {reason}", file=sys.stderr)
+            said = f"process {world.rank} has lost the others: {reason}"
+            print(said, file=sys.stderr)
+            note_loss(said, checkpoints, world.rank)
             sys.exit(1)
         what = f"process {world.rank} failed with {type(error).__name__}: {reason}"
         hand_over(UserError(f"{what}; see above"), out, world.rank)

@@ -20,7 +20,7 @@ from stages.common.errors import Problem, UserError
 from stages.common.files import read_csv
 from stages.train import worker
 from stages.train.checkpoints.checkpoint import newest
-from stages.train.launch import PROBLEMS, STOPPED, hand_over, launch, raise_problems
+from stages.train.launch import PROBLEMS, STOPPED, hand_over, launch, note_loss, raise_problems
 from stages.training.device.distributed import World
 from stages.training.device.environment import num_nodes
 from stages.training.device.out_of_memory import ProcessOutOfMemoryError, read_oom_hints
@@ -133,6 +133,29 @@ def test_two_machines_of_which_one_loses_its_process_train_as_one(
     assert losses_of(built) == pytest.approx(alone, rel=1e-4)
     left = [p.name for p in (built.path / ".reprise/checkpoints").iterdir() if p.is_dir()]
     assert left == []
+
+
+def test_what_lost_processes_have_said_is_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "checkpoints"
+    kept.mkdir()
+    # Of an earlier attempt.
+    note_loss("process 0 has lost the others: old", kept, 0)
+
+    class Torchrun:
+        def wait(self) -> int:
+            note_loss("process 1 has lost the others: Connection closed by peer", kept, 1)
+            return 1
+
+    monkeypatch.setattr("stages.train.launch.start", lambda *_: Torchrun())
+    with pytest.raises(UserError) as caught:
+        launch(2, tmp_path, kept)
+    assert str(caught.value).splitlines() == [
+        "training in several processes failed (torchrun: 1); see above",
+        "  process 1 has lost the others: Connection closed by peer",
+    ]
+    note_loss("nobody keeps anything", None, 0)
 
 
 # The second process finds its memory full for more than 16 rows, after some calls of the model.
