@@ -1,4 +1,4 @@
-"""Looks at a training beside the pipeline: for `lr_range` and `profile`.
+"""Looks at a training beside the pipeline: for `lr_range`, `profile` and `diagnose`.
 
 They turn the loop of the stage itself, on the same recipe, model and rows, and end it from its
 hooks. Nothing of it is kept: no output, no checkpoint.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
+import torch
 from torch import nn
 
 from stages.common.errors import UserError, format_problem
@@ -97,10 +98,11 @@ def _fail(name: str, error: UserError) -> NoReturn:
     sys.exit(1)
 
 
-def prepare(params: Params) -> Training:
+def prepare(params: Params, device: torch.device | None = None) -> Training:
     """The training of the recipe, with tune's best trial on top where there is one.
 
-    Of the validation rows it has one: they are nothing to these looks. Raises UserError.
+    It is on `device`, by default that of a training. Of the validation rows it has one: they are
+    nothing to these looks. Raises UserError.
     """
     for needed in (PREPARED / "schema.json", BUILT / "model.json"):
         if not needed.exists():
@@ -114,7 +116,7 @@ def prepare(params: Params) -> Training:
     by_row = schema.weight is not None
     check_names(section, target.task, target.classes, lambda: make_model(spec, 0), by_row=by_row)
     compute_deterministically(deterministic=section.deterministic)
-    device = choose_device()
+    device = choose_device() if device is None else device
     model = load_weights(spec, params.seed)
     num_weights = sum(weight.numel() for weight in model.parameters())
     threads = choose_threads(num_weights, section.batch_size, World())
