@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands.doctor.command import doctor
 from pipeline.commands.expect import expect
 from pipeline.commands.review.advise import advise as advise_command
 from pipeline.commands.review.advise import read_budget
@@ -132,7 +133,8 @@ def init(path: str, new: str | None, **options: Any) -> None:
     stop_at_mistakes(init)(path, new=new, here=Path.cwd(), **options)
 
 
-for command in (import_query, expect, tune, advise_command, show, metrics, report, gate):
+COMMANDS = (import_query, expect, tune, advise_command, show, metrics, report, gate, doctor)
+for command in COMMANDS:
     main.add_command(command)
 
 

@@ -51,6 +51,7 @@ ROOMS = {
         ("run", "report", "comment"),
         ("scheduled",),
         ("server", "serve"),
+        ("doctor",),
         ("commands",),
         ("cli",),
     ),

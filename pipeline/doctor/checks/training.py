@@ -1,0 +1,56 @@
+"""The last training that ended: has it learned anything? `--training` measures it in any case."""
+
+from collections.abc import Iterator
+from typing import get_args
+
+from pipeline.doctor.attempts import read_attempts
+from pipeline.doctor.cause import Probe, find_cause
+from pipeline.doctor.finding import Finding, Options, note, ok, wrong
+from pipeline.doctor.history import (
+    HISTORY,
+    PREPARED,
+    Sign,
+    find_guess,
+    judge,
+    read_history,
+    rows_at_once,
+)
+from pipeline.doctor.measure import measure
+from pipeline.doctor.page import link_of
+
+AREA = "training"
+MAX_REMEDIES = 3
+
+
+def check(options: Options) -> Iterator[Finding]:
+    """Yield what stands out in the history, and what measuring it finds."""
+    probes: list[Probe] = []
+    if HISTORY.exists() and (PREPARED / "train/target.npy").exists():
+        history = read_history()
+        signs = list(judge(history, find_guess())) if history else []
+        for sign in signs:
+            yield tell(sign)
+            probes += sign.probes
+        if not signs:
+            yield ok(f"it has learned, in {len(history)} epochs")
+        if found := rows_at_once():
+            used, asked = found
+            why = "a larger part was tried first, and the memory did not hold it"
+            mend = f"train.micro_batch_size: {used}"
+            yield note(f"{used} rows at once were taken, {asked or 'all'} asked for", why, mend)
+    else:
+        yield ok("none has ended yet")
+    failed = any(attempt.stage == "train" and not attempt.is_alive for attempt in read_attempts())
+    if options.measure == "all":
+        yield from measure(get_args(Probe))
+    elif options.measure == "needed" and not failed:
+        # Of a training that failed since, what that needs was measured.
+        yield from measure(probes)
+
+
+def tell(sign: Sign) -> Finding:
+    """The finding of a sign, with what the table says of it."""
+    cause = find_cause(sign.cause)
+    make = wrong if sign.fails else note
+    what = f"{cause.name}: {sign.what}"
+    return make(what, cause.means, *cause.remedies[:MAX_REMEDIES], f"more: {link_of(cause)}")

@@ -1,0 +1,126 @@
+"""The history of the last training that ended: has it learned anything, and what stands out?
+
+Judged without torch, from `data/train/history.csv` and the prepared targets.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.doctor.cause import Probe
+from stages.common.files import read_csv, read_json
+from stages.common.yamlfile import read_yaml
+
+HISTORY = Path("data/train/history.csv")
+PREPARED = Path("data/prepare")
+RECIPE = Path("data/train/recipe.json")
+LONG_GRADIENT = 1e3
+# Of the best guess's error.
+MARGIN = 0.02
+# Of epochs that were trained, and of the lowest loss of validation.
+EARLY, RISEN = 0.25, 1.5
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A thing that stands out: its cause in the table, the evidence, and what measures more."""
+
+    cause: str
+    what: str
+    probes: tuple[Probe, ...] = ()
+    fails: bool = False
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The best answer without looking at a row: its metric on validation, and which it is.
+
+    `luck`: of accuracy, how far that alone takes it.
+    """
+
+    metric: float
+    what: str
+    luck: float = 0.0
+
+
+def read_history() -> list[dict[str, float]]:
+    """The rows of the history, as numbers; what is empty is not a number."""
+    rows = read_csv(HISTORY)
+    return [{k: float(v) if v else math.nan for k, v in row.items()} for row in rows]
+
+
+def find_guess() -> Guess:
+    """The best constant answer on the validation rows."""
+    train, validation = (np.load(PREPARED / s / "target.npy") for s in ("train", "validation"))
+    if train.dtype.kind == "f":
+        moments = read_json(PREPARED / "statistics.json").get("target") or {}
+        apart = float(np.sqrt(np.mean((validation - train.mean()) ** 2)))
+        return Guess(apart * float(moments.get("deviation", 1.0)), "the mean of the train rows")
+    return _guess_class(train, validation)
+
+
+def _guess_class(train: npt.NDArray[Any], validation: npt.NDArray[Any]) -> Guess:
+    values, counts = np.unique(train, return_counts=True)
+    share = float((validation == values[counts.argmax()]).mean())
+    luck = 2 * math.sqrt(max(share * (1 - share), 0.0) / max(len(validation), 1))
+    return Guess(share, "the most frequent class", luck)
+
+
+def judge(history: list[dict[str, float]], guess: Guess) -> Iterator[Sign]:
+    """Yield what stands out, the worst first."""
+    metric = next(n for n in history[0] if n.startswith("validation_") and n != "validation_loss")
+    values = [row[metric] for row in history]
+    best = max(values) if metric == "validation_accuracy" else min(values)
+    if not has_learned(metric, best, guess):
+        yield Sign(
+            "the model predicts the same for every row",
+            f"{metric} is {best:.4g} at best, and {guess.what} gets {guess.metric:.4g}",
+            ("learning", "layers", "labels"),
+            fails=True,
+        )
+    yield from _judge_gradients(history)
+    yield from _judge_losses(history)
+    skipped = sum(int(row.get("skipped_steps", 0) or 0) for row in history)
+    if skipped:
+        what = f"{skipped} steps were not applied: their loss or gradient was not finite"
+        yield Sign("the loss is not finite", what)
+
+
+def has_learned(metric: str, best: float, guess: Guess) -> bool:
+    """Check whether the best epoch is better than the best guess, by more than luck."""
+    if metric == "validation_accuracy":
+        return best > guess.metric + max(guess.luck, MARGIN * (1 - guess.metric))
+    return best < guess.metric * (1 - MARGIN)
+
+
+def _judge_gradients(history: list[dict[str, float]]) -> Iterator[Sign]:
+    norms = [row["gradient_norm"] for row in history if math.isfinite(row["gradient_norm"])]
+    if norms and max(norms) > LONG_GRADIENT:
+        what = f"the norm of the gradient was {max(norms):.3g} in an epoch's mean"
+        yield Sign("gradients that explode", what, ("layers",))
+
+
+def _judge_losses(history: list[dict[str, float]]) -> Iterator[Sign]:
+    losses = [row["validation_loss"] for row in history]
+    lowest = min(range(len(losses)), key=lambda i: losses[i])
+    falls = history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
+    risen = losses[-1] > RISEN * losses[lowest]
+    if len(history) < 4 or not falls or not risen or lowest + 1 > EARLY * len(history):
+        return
+    what = f"validation_loss was lowest in epoch {lowest + 1} ({losses[lowest]:.3g}) and is "
+    what += f"{losses[-1]:.3g} in epoch {len(history)}, while train_loss falls"
+    yield Sign("the rows are learned by heart", what, ("splits",))
+
+
+def rows_at_once() -> tuple[int, int | None] | None:
+    """The rows that the memory held at once, and those that were asked for, where they differ."""
+    if not RECIPE.exists():
+        return None
+    used = (read_json(RECIPE).get("train") or {}).get("micro_batch_size")
+    asked = (read_yaml(Path("params.yaml")).get("train") or {}).get("micro_batch_size")
+    return (int(used), asked) if used is not None and used != asked else None
