@@ -47,6 +47,9 @@ def _guarded(check: Check, options: Options) -> Iterator[Finding]:
         name = f": {error.filename}" if error.filename else ""
         reason = f"{error.strerror or error}{name}"
         yield note(f"it could not be looked at ({reason})", "what is wrong there is not known")
+    except Exception as error:  # a check that fails must not hide what the others find
+        reason = f"{type(error).__name__}: {error}"
+        yield note(f"it could not be looked at ({reason})", "this is a bug of the check itself")
 
 
 def apply_fixes(areas: list[Area]) -> Iterator[str]:

@@ -70,9 +70,8 @@ def _run(
         text = path.read_text(encoding="utf-8", errors="replace")
     options = Options(network, measure, text)  # type: ignore[arg-type]
     areas = examine(options)
-    if fix:
-        for line in apply_fixes(areas):
-            click.echo(line, err=as_json)
+    if fix and (done := list(apply_fixes(areas))):
+        click.echo("\n".join(done), err=as_json)
         # What is measured was measured; the rest is looked at as it is now.
         areas = examine(Options(network, "none", text))
     if as_json:

@@ -99,7 +99,7 @@ CAUSES = (
             "wait for the other: `dvc --wait-for-lock repro`, or `reprise run --wait`",
             "`reprise doctor --fix` removes a damaged list when nobody needs it",
         ),
-        (r"Unable to acquire lock", r"is busy, it is being blocked by"),
+        (r"Unable to acquire lock", r"holds DVC's lock", r"is busy, it is being blocked by"),
     ),
     Cause(
         "it was stopped",

@@ -29,7 +29,9 @@ CLOCK_SECONDS = 60.0
 def check(options: Options) -> Iterator[Finding]:
     """Yield what `reprise run`, `up` and deployments would stumble over."""
     installed = version("prefect")
-    written = str(read_yaml(Path("prefect.yaml")).get("prefect-version", ""))
+    # A project may have dropped its deployments.
+    file = Path("prefect.yaml")
+    written = str(read_yaml(file).get("prefect-version", "")) if file.exists() else ""
     if written and written != installed:
         why = "'prefect deploy' refuses the file"
         yield note(f"prefect.yaml is for {written}, installed is {installed}", why, "make setup")

@@ -32,7 +32,7 @@ def check(options: Options) -> Iterator[Finding]:
             yield tell(sign)
             probes += sign.probes
         if not signs:
-            yield ok(f"it has learned, in {len(history)} epochs")
+            yield ok(f"the last one that ended has learned, in {len(history)} epochs")
         if found := rows_at_once():
             used, asked = found
             why = "a larger part was tried first, and the memory did not hold it"

@@ -5,6 +5,7 @@ page shows.
 """
 
 import contextlib
+import io
 import resource
 import shutil
 import signal
@@ -15,13 +16,22 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from dvc.lock import LockError
+from dvc.repo import lock_repo
 
+from pipeline.common.dvc_repo import locked, open_repo
+from pipeline.common.lockfile import DVC_LOCK
 from pipeline.doctor.cause import CHAPTERS, Cause, read_chapters, recognise
+from stages.common.errors import UserError
+from stages.locks import hold
+from stages.train.checkpoints.checkpoint import read_checkpoint
 from tests.conftest import Project
 from tests.support.broken import DATASET, MODEL, fail, own_code
+from tests.support.remotes import make_tiny
 from tests.support.samples import mixed_table, ready_to_train, set_params
 
 CAUSES = [cause for chapter in read_chapters() for cause in chapter.causes]
@@ -164,6 +174,39 @@ def test_a_rate_that_is_far_too_high(project: Project) -> None:
     attempt = fail(project, "train")
     assert names(attempt.text) == ["the loss is not finite"], attempt.text
     assert attempt.facts["keys"] == ["train.optimizer.lr"]
+
+
+def test_a_value_far_from_all_others(project: Project) -> None:
+    path = project.path / "data/prepare/validation/numeric.npy"
+    numbers = np.load(path)
+    numbers[0, 0] = np.inf
+    np.save(path, numbers)
+    attempt = fail(project, "train")
+    assert names(attempt.text) == ["a value far from all others"], attempt.text
+
+
+def test_a_damaged_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = tmp_path / "00000004-00000000-0123.pt"
+    damaged.write_bytes(b"half")
+    assert read_checkpoint(damaged) is None
+    assert names(capsys.readouterr().out) == ["a damaged checkpoint"]
+    with pytest.raises(RuntimeError) as caught:
+        torch.load(io.BytesIO(b"PK\x03\x04 half"))
+    assert names(str(caught.value)) == ["a damaged checkpoint"]
+
+
+def test_a_lock_of_dvc_that_another_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(make_tiny(tmp_path / "work", origin=False, store=False).path)
+    DVC_LOCK.parent.mkdir(exist_ok=True)
+    held = hold(DVC_LOCK)
+    assert held is not None
+    with held, open_repo() as repo:
+        with pytest.raises(LockError) as caught, lock_repo(repo):
+            pass
+        with pytest.raises(UserError) as ours, locked(repo):
+            pass
+    for error in (caught, ours):
+        assert names(str(error.value)) == ["DVC finds its lock taken"]
 
 
 def test_a_mistake_in_the_parameters(project: Project) -> None:

@@ -49,9 +49,14 @@ def test_a_check_that_can_not_look_is_a_finding(monkeypatch: pytest.MonkeyPatch)
             yield ok("this far")
             raise self.error
 
-    broken = [Broken(UserError("no dvc.lock")), Broken(PermissionError(13, "Permission denied"))]
+    broken = [
+        Broken(UserError("no dvc.lock")),
+        Broken(PermissionError(13, "Permission denied")),
+        Broken(KeyError("gone")),
+    ]
     monkeypatch.setattr("pipeline.doctor.examine.list_checks", lambda: broken)
-    first, second = examine(Options())
+    first, second, third = examine(Options())
+    assert bad(third.findings) == [("note", "it could not be looked at (KeyError: 'gone')")]
     assert bad(first.findings) == [("wrong", "no dvc.lock")]
     assert bad(second.findings) == [("note", "it could not be looked at (Permission denied)")]
 

@@ -1,5 +1,6 @@
 """Sources on S3: DVC brings them in and sees what has changed, and keeps outputs there."""
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from pipeline.doctor.checks import remotes
+from pipeline.doctor.finding import Options
 from tests.conftest import Project
 
 BUCKET, SOURCE = "reprise", "data/raw/digits.parquet"
@@ -54,3 +57,9 @@ def test_a_source_on_s3_is_imported_and_updated(clone: Project, storage: Any) ->
     (clone.path / SOURCE).unlink()
     clone.run("dvc", "pull", SOURCE)
     assert (clone.path / SOURCE).read_bytes() == changed.read_bytes()
+    # The doctor writes a small file there, and leaves nothing.
+    stored = storage.list_objects_v2(Bucket=BUCKET)["KeyCount"]
+    with contextlib.chdir(clone.path):
+        (found,) = remotes.check(Options(network=True))
+    assert found.what == f"'store' (s3://{BUCKET}/dvc) can be read and written"
+    assert storage.list_objects_v2(Bucket=BUCKET)["KeyCount"] == stored
