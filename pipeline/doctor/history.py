@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.common.lockfile import LOCK
 from pipeline.doctor.cause import Probe
+from stages.common.config import get_path
 from stages.common.files import read_csv, read_json
+from stages.common.params import PARAMS, to_plain
 from stages.common.yamlfile import read_yaml
 
 HISTORY = Path("data/train/history.csv")
@@ -115,6 +118,17 @@ def _judge_losses(history: list[dict[str, float]]) -> Iterator[Sign]:
     what = f"validation_loss was lowest in epoch {lowest + 1} ({losses[lowest]:.3g}) and is "
     what += f"{losses[-1]:.3g} in epoch {len(history)}, while train_loss falls"
     yield Sign("the rows are learned by heart", what, ("splits",))
+
+
+def is_of_now() -> bool:
+    """Check whether `params.yaml` has the values that the training of `dvc.lock` was made with."""
+    entry = ((read_yaml(LOCK).get("stages") or {}) if LOCK.exists() else {}).get("train") or {}
+    made_with = (entry.get("params") or {}).get(str(PARAMS)) or {}
+    tree = read_yaml(PARAMS)
+    try:
+        return all(to_plain(get_path(tree, k)) == to_plain(v) for k, v in made_with.items())
+    except KeyError:
+        return False
 
 
 def rows_at_once() -> tuple[int, int | None] | None:

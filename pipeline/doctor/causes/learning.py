@@ -42,8 +42,8 @@ CAUSES = (
         "a rate that is too low",
         ("the loss falls a little in every epoch, and has hardly moved at the end",),
         "The step is the gradient times `train.optimizer.lr`. Where it is a hundred times too "
-        "small, a training needs a hundred times the epochs. `reprise doctor` takes the same first "
-        "steps with the rate that is set and with ten times as much.",
+        "small, a training needs a hundred times the epochs. `reprise doctor` trains on the same "
+        "few rows with the rate that is set, and with ten, a hundred and a thousand times as much.",
         (
             "`train.optimizer.lr` at what `python -m stages.tools.lr_range` suggests",
             "weights that are frozen don't move at all: `train.groups`",

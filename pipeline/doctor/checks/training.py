@@ -11,6 +11,7 @@ from pipeline.doctor.history import (
     PREPARED,
     Sign,
     find_guess,
+    is_of_now,
     judge,
     read_history,
     rows_at_once,
@@ -28,9 +29,10 @@ def check(options: Options) -> Iterator[Finding]:
     if HISTORY.exists() and (PREPARED / "train/target.npy").exists():
         history = read_history()
         signs = list(judge(history, find_guess())) if history else []
+        now = is_of_now()
         for sign in signs:
-            yield tell(sign)
-            probes += sign.probes
+            yield tell(sign, now=now)
+            probes += sign.probes if now else ()
         if not signs:
             yield ok(f"the last one that ended has learned, in {len(history)} epochs")
         if found := rows_at_once():
@@ -48,9 +50,13 @@ def check(options: Options) -> Iterator[Finding]:
         yield from measure(probes)
 
 
-def tell(sign: Sign) -> Finding:
-    """The finding of a sign, with what the table says of it."""
+def tell(sign: Sign, *, now: bool) -> Finding:
+    """The finding of a sign, with what the table says of it.
+
+    Of other parameters than those of `now` it says nothing of the next training.
+    """
     cause = find_cause(sign.cause)
-    make = wrong if sign.fails else note
+    make = wrong if sign.fails and now else note
     what = f"{cause.name}: {sign.what}"
+    what += "" if now else "\n  params.yaml has changed since: the next training may be another"
     return make(what, cause.means, *cause.remedies[:MAX_REMEDIES], f"more: {link_of(cause)}")

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.doctor.checks import training
 from pipeline.doctor.finding import Options
-from pipeline.doctor.history import Guess, find_guess, judge, rows_at_once
+from pipeline.doctor.history import Guess, find_guess, is_of_now, judge, rows_at_once
 from stages.common.files import read_json, write_json
 from tests.conftest import Project
 from tests.support.samples import mixed_table, ready_to_train, run_stages, set_params
@@ -77,6 +77,17 @@ def test_a_training_that_has_learned_nothing_is_told(
         "docs/troubleshooting.md#the-model-predicts-the-same-for-every-row"
     )
     assert asked == ["learning", "layers", "labels"]
+    # With the parameters that it was made with; with others it is no more than a note.
+    lock = {"stages": {"train": {"params": {"params.yaml": {"train.epochs": 2}}}}}
+    write_json(Path("dvc.lock"), lock)
+    assert is_of_now()
+    lock["stages"]["train"]["params"]["params.yaml"]["train.epochs"] = 3
+    write_json(Path("dvc.lock"), lock)
+    asked.clear()
+    (found,) = training.check(Options())
+    assert (found.level, asked) == ("note", [])
+    assert "params.yaml has changed since" in found.what
+    Path("dvc.lock").unlink()
     # Not measured where it is not wanted, and all of it where it is.
     asked.clear()
     list(training.check(Options(measure="none")))
