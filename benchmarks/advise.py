@@ -27,7 +27,8 @@ import torch
 from stages.common.params import read_params, read_tree
 from stages.evaluate.measure.metrics import compute_metrics
 from stages.features.schema import read_schema, read_statistics
-from stages.model.calibration import to_probabilities
+from stages.evaluate.measure.predictions import Classified
+from stages.model.calibration import predict_codes, to_probabilities
 from stages.model.model import read_spec
 from stages.tools.advise.__main__ import ALONE
 from stages.tools.advise.findings import Advice
@@ -37,7 +38,7 @@ from stages.tools.advise.measure.rows import read_pool
 from stages.tools.advise.measure.study import At, Study
 from stages.tools.advise.measure.trainings import Job, Journal, train_model
 from stages.tools.advise.report import Answer, find_all
-from stages.train.calibrate import score
+from stages.train.calibrate import calibrate_scores, score
 from stages.training.data.source import TensorSource
 from stages.training.recipe import BUILT, PREPARED
 from stages.training.state import Data
@@ -220,11 +221,18 @@ def judge(
         )
         data = replace(data, train=train, validation=validation)
     recipe, spec = study.incumbent.recipe(arm.overrides)
+    target = unseen.target.numpy()
     try:
-        scores, target = score(train_model(Job("", recipe, spec, lambda: data, seed)), unseen)
+        model = train_model(Job("", recipe, spec, lambda: data, seed))
+        known, codes = score(model, data.validation)
+        scores, _ = score(model, unseen)
     except DivergedError:
-        scores, target = np.zeros((NUM_TEST, 2)), unseen.target.numpy()
-    found = compute_metrics([problem.metric], "classification", target, to_probabilities(scores))
+        known, codes = np.zeros((len(data.validation), 2)), data.validation.target.numpy()
+        scores = np.zeros((NUM_TEST, 2))
+    calibration, _ = calibrate_scores(known, codes, None, recipe.calibration)
+    shares = to_probabilities(scores, calibration.temperature)
+    predicted = Classified(predict_codes(shares, calibration.threshold), shares)
+    found = compute_metrics([problem.metric], "classification", target, predicted)
     return study.metric.sign * found[problem.metric]
 
 
@@ -292,7 +300,8 @@ def measure_intervals(cases: int, seconds: float) -> None:
                 holds = found.low <= gain <= found.high
                 held, total = held + holds, total + 1
                 print(
-                    f"{problem.name} {arm.title}: [{found.low:+.4f}, {found.high:+.4f}] "
+                    f"{problem.name}, {answer.findings.share:g} of the rows, {times:g} times, "
+                    f"{arm.title}: {found.gain:+.4f} [{found.low:+.4f}, {found.high:+.4f}] "
                     f"{'holds' if holds else 'MISSES'} {gain:+.4f}",
                     flush=True,
                 )
