@@ -26,8 +26,8 @@ import torch
 
 from stages.common.params import read_params, read_tree
 from stages.evaluate.measure.metrics import compute_metrics
-from stages.features.schema import read_schema, read_statistics
 from stages.evaluate.measure.predictions import Classified
+from stages.features.schema import read_schema, read_statistics
 from stages.model.calibration import predict_codes, to_probabilities
 from stages.model.model import read_spec
 from stages.tools.advise.__main__ import ALONE
