@@ -10,7 +10,7 @@ from PIL import Image
 
 from stages.common.yamlfile import read_yaml
 from tests.conftest import Project, copy_project
-from tests.support.samples import mixed_table, set_params
+from tests.support.samples import mixed_table, run_stages, set_params
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_a_table_trains_with_what_init_writes(project: Project) -> None:
     assert params["train"]["folds"] == 8
     # Two of them, and shorter ones, are enough to see that the stages take them.
     set_params(project, {"train.folds": 2, "train.epochs": 10})
-    project.run("dvc", "repro", "evaluate")
+    run_stages(project, "prepare", "build", "tune", "train", "evaluate")
     metrics = json.loads((project.path / "data/evaluate/metrics.json").read_text())
     assert metrics["accuracy"] > 0.7
 
