@@ -47,7 +47,7 @@ from tests.support.samples import run_stages, small_project
 
 NUM_COLUMNS = 5
 NUM_TEST = 20_000
-NUM_REPEATS = 6
+NUM_REPEATS = 16
 GOOD: dict[str, object] = {
     "build.model": {"name": "mlp", "width": 64, "layers": 2},
     "train.epochs": 30,
@@ -299,10 +299,11 @@ def measure_intervals(cases: int, seconds: float) -> None:
                     gain = follow(problem, study, before, arm, times)
                 holds = found.low <= gain <= found.high
                 held, total = held + holds, total + 1
+                errors = (gain - found.gain) / max(found.error, 1e-9)
                 print(
                     f"{problem.name}, {answer.findings.share:g} of the rows, {times:g} times, "
                     f"{arm.title}: {found.gain:+.4f} [{found.low:+.4f}, {found.high:+.4f}] "
-                    f"{'holds' if holds else 'MISSES'} {gain:+.4f}",
+                    f"{'holds' if holds else 'MISSES'} {gain:+.4f}, {errors:+.1f} errors away",
                     flush=True,
                 )
     print(f"{held} of {total} intervals hold")
