@@ -1,10 +1,11 @@
-# make repro   environment, then the whole pipeline on the bundled data, then the metrics
-# make test    environment, then the whole suite
-# make check   format, lint, types, import direction
+# make repro      environment, then the whole pipeline on the bundled data, then the metrics
+# make test       environment, then the whole suite
+# make check      format, lint, types, import direction
+# make notebook   JupyterLab, and in it a copy of docs/outline.ipynb
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup repro check test soak
+.PHONY: setup repro check test soak notebook
 
 setup: .venv/.ready
 
@@ -30,3 +31,11 @@ test: setup
 
 soak: setup
 	pytest -m soak
+
+notebook: .venv/bin/jupyter-lab
+	cp -n docs/outline.ipynb docs/my_outline.ipynb
+	jupyter lab docs/my_outline.ipynb
+
+.venv/bin/jupyter-lab: .venv/.ready
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[notebook]'
+	@touch $@

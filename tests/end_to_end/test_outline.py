@@ -1,14 +1,17 @@
-"""docs/outline.md tells the truth: its snippets run, its links lead to what they name.
+"""The outline tells the truth: its snippets can be pasted, its links lead to what they name.
 
-And the recipes beside it are whole, valid and fit their data.
+Its notebook is made of the same text, and runs. The recipes beside it are whole, valid and fit
+their data.
 """
 
 import ast
+import itertools
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from pipeline.params.template import apply_recipe
@@ -22,83 +25,149 @@ from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.fit import fit_schema
 from stages.prepare.params import PrepareParams
 from stages.prepare.table.table import in_memory
+from stages.tools import outline_notebook
+from stages.tools.outline_notebook import list_chapters
 from stages.tools.rehearse import rehearse
 from stages.training.params import TrainParams
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, project_environment
+from tests.support.pasted import FAILURES, paste_all
 from tests.support.samples import recipe_params
 from tests.support.tables import read_table
 
 OUTLINE = ROOT / "docs/outline.md"
+CHAPTERS = list_chapters(ROOT / "docs/outline")
 RECIPES = sorted((ROOT / "docs/recipes").glob("*.yaml"))
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+FOLDED = re.compile(r"^<details>.*?^</details>$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[([^]]+)\]\(([^)#]*)(?:#([^)]+))?\)")
-
-# Runs each snippet as if it stood where it does in the file, so that a traceback shows its line.
-RUNNER = """
-import pathlib, re, sys
-text = pathlib.Path("docs/outline.md").read_text(encoding="utf-8")
-namespace = {"__name__": "__main__"}
-for found in re.finditer(sys.argv[1], text, re.DOTALL | re.MULTILINE):
-    above = "\\n" * text.count("\\n", 0, found.start(1))
-    exec(compile(above + found[1], "docs/outline.md", "exec"), namespace)
-"""
+SCRIPT = "docs/outline/two_processes.py"
+# A chapter needs nothing of those before it: their names are gone, as in a prompt of its own.
+FORGET = 'for name in [n for n in globals() if not n.startswith("__")]:\n    del globals()[name]\n'
 
 
-def links() -> list[tuple[str, str, str | None]]:
-    """Text, file (empty: the outline itself) and anchor of every relative link."""
-    prose = PYTHON_BLOCK.sub("", OUTLINE.read_text(encoding="utf-8"))
+def snippets(page: Path) -> list[str]:
+    """The snippets of a chapter, with the answers to its exercises."""
+    return PYTHON_BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def links(page: Path) -> list[tuple[str, str, str | None]]:
+    """Text, file (empty: the page itself) and anchor of every relative link."""
+    prose = PYTHON_BLOCK.sub("", page.read_text(encoding="utf-8"))
     return [(m[1], m[2], m[3]) for m in LINK.finditer(prose) if "://" not in m[2]]
 
 
-def test_the_snippets_run_in_order(fresh: Callable[[str], Project]) -> None:
+def headings(page: Path, level: int) -> list[str]:
+    prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+    return re.findall(rf"^{'#' * level} (.+)$", prose, re.MULTILINE)
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def of_a_reader(home: Path) -> dict[str, str]:
+    """The environment of a person's shell, with a home of its own and nothing compiled."""
+    own = {"HOME": str(home), "IPYTHONDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**project_environment(), **own, "TERM": "xterm"}
+
+
+def test_the_snippets_can_be_pasted(fresh: Callable[[str], Project], tmp_path: Path) -> None:
     project = fresh("outline")
-    done = project.run(
-        "python",
-        "-W",
-        "error",
-        "-c",
-        RUNNER,
-        PYTHON_BLOCK.pattern,
-        env={"PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    assert done.stdout
+    pasted = [text for page in CHAPTERS for text in (FORGET, *snippets(page))]
+    shown = paste_all(pasted, project.path, of_a_reader(tmp_path))
+    assert not any(failure in shown[-1] for failure in FAILURES), shown[-1]
+    assert len(shown) == len(pasted)
     assert project.run("git", "status", "--porcelain", "--ignored").stdout == ""
 
 
+def test_the_notebook_runs(fresh: Callable[[str], Project], tmp_path: Path) -> None:
+    project = fresh("notebook")
+    project.run("jupyter", "execute", "docs/outline.ipynb", env=of_a_reader(tmp_path))
+    assert project.run("git", "status", "--porcelain", "--ignored").stdout == ""
+
+
+def test_the_notebook_is_that_of_the_pages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert outline_notebook.main(["--check"]) == 0
+    notebook = nbformat.read(ROOT / "docs/outline.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code" and cell.source]
+    open_text = [FOLDED.sub("", page.read_text(encoding="utf-8")) for page in CHAPTERS]
+    shown = [found.rstrip() for text in open_text for found in PYTHON_BLOCK.findall(text)]
+    assert code == [outline_notebook.TO_ROOT, *shown]
+    answers = [cell for cell in notebook.cells if cell.source.startswith("<details>")]
+    assert len(answers) == 3 * len(CHAPTERS)
+
+    monkeypatch.setattr(outline_notebook, "NOTEBOOK", tmp_path / "outline.ipynb")
+    assert outline_notebook.main(["--check"]) == 1
+    assert "is out of date: 'python -m stages.tools.outline_notebook'" in capsys.readouterr().err
+
+
+@pytest.mark.soak
+def test_the_script_of_two_processes_runs() -> None:
+    # It writes nothing.
+    command = ["torchrun", "--standalone", "--nproc-per-node", "2", SCRIPT]
+    assert " ".join(command) in (ROOT / "docs/outline/5_devices.md").read_text(encoding="utf-8")
+    done = Project(ROOT).run(*command)
+    assert "2 processes with equal weights" in done.stdout
+
+
+def test_the_page_shows_the_script_of_two_processes() -> None:
+    page = (ROOT / "docs/outline/5_devices.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert (ROOT / SCRIPT).read_text(encoding="utf-8").endswith(f'"""\n\n{shown}')
+
+
 def test_every_snippet_proves_something() -> None:
-    snippets = PYTHON_BLOCK.findall(OUTLINE.read_text(encoding="utf-8"))
-    assert len(snippets) >= 15
-    for snippet in snippets:
-        assert isinstance(ast.parse(snippet).body[-1], ast.Assert), snippet
+    texts = [text for page in CHAPTERS for text in snippets(page)]
+    assert len(texts) >= 60
+    for text in texts:
+        assert isinstance(ast.parse(text).body[-1], ast.Assert), text
 
 
-def test_the_contents_list_the_steps() -> None:
-    text = OUTLINE.read_text(encoding="utf-8")
-    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    slugs = {
-        heading: re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings
-    }
-    listed = [(name, anchor) for name, file, anchor in links() if not file]
-    assert [f"{i}. {name}" for i, (name, _) in enumerate(listed, start=1)] == headings
-    assert [anchor for _, anchor in listed] == [slugs[heading] for heading in headings]
+def test_the_contents_list_the_chapters_and_their_steps() -> None:
+    listed = [(name, file, anchor) for name, file, anchor in links(OUTLINE) if "outline/" in file]
+    expected: list[tuple[str, str, str | None]] = []
+    for number, page in enumerate(CHAPTERS, start=1):
+        (title,) = headings(page, 1)
+        name = title.removeprefix(f"Chapter {number}: ")
+        assert name != title
+        file = f"outline/{page.name}"
+        steps = [step for step in headings(page, 2) if step != "Exercises"]
+        expected += [(name, file, None), *((step, file, slug(step)) for step in steps)]
+        own = [(name, anchor) for name, file, anchor in links(page) if not file]
+        assert own == [(step, slug(step)) for step in headings(page, 2)]
+    assert [(name.lower(), *place) for name, *place in listed] == [
+        (name.lower(), *place) for name, *place in expected
+    ]
+
+
+def test_a_chapter_leads_to_the_next() -> None:
+    for before, after in itertools.pairwise(CHAPTERS):
+        assert after.name in [file for _, file, _ in links(before)][-1]
+        assert before.name in [file for _, file, _ in links(after)]
 
 
 def test_every_link_leads_to_what_it_names() -> None:
     wrong: list[str] = []
     num_symbols = 0
-    for name, file, anchor in links():
-        if not file:
-            continue
-        target = Path(os.path.normpath(OUTLINE.parent / file))
-        symbol = re.fullmatch(r"`((?!\w+\.py`)[A-Za-z_][\w.]*)`", name)
-        if not target.exists():
-            wrong.append(f"{name}: {file} does not exist")
-        elif anchor is not None and target.suffix == ".py":
-            wrong.append(f"{name}: a link names the file and its symbol, not {anchor}")
-        elif symbol is not None and target.suffix == ".py":
-            num_symbols += 1
-            if symbol[1] not in definitions(target):
-                wrong.append(f"{symbol[1]}: {target.relative_to(ROOT)} does not define it")
+    for page in (OUTLINE, *CHAPTERS):
+        for name, file, anchor in links(page):
+            if not file:
+                continue
+            target = Path(os.path.normpath(page.parent / file))
+            symbol = re.fullmatch(r"`((?!\w+\.py`)[A-Za-z_][\w.]*)`", name)
+            if not target.exists():
+                wrong.append(f"{name}: {file} does not exist")
+            elif anchor is not None and target.suffix == ".py":
+                wrong.append(f"{name}: a link names the file and its symbol, not {anchor}")
+            elif symbol is not None and target.suffix == ".py":
+                num_symbols += 1
+                if symbol[1] not in definitions(target):
+                    wrong.append(f"{symbol[1]}: {target.relative_to(ROOT)} does not define it")
     assert num_symbols >= 25
     assert wrong == [], "\n".join(wrong)
 

@@ -31,6 +31,7 @@ MADE = (
     "data/build/",
     "data/tune/",
     "data/tensorboard",
+    "docs/my_outline.ipynb",
 )
 # Examples of files that a person adds.
 YOURS = ("data/raw/", "stages/zoo/models/gated.py")
