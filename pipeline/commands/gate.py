@@ -21,7 +21,7 @@ from pipeline.metrics.gates import (
     overall,
     read_gates,
 )
-from pipeline.metrics.metrics import format_value, read_metrics
+from pipeline.metrics.metrics import read_metrics
 from pipeline.report.base import find_base
 from pipeline.report.build import compare_with
 
@@ -71,9 +71,10 @@ def _print(
     table.add_column("verdict")
     table.add_column("why")
     for each in verdicts:
-        value = "" if each.value is None else format_value(each.value)
         verdict = Text(each.result, style=COLOURS[each.result])
         why = "predictions are missing, see below" if each.why in missing else each.why
+        # One below the other, which leaves room for the reason.
+        value = each.written_value().replace(", ", "\n")
         table.add_row(each.metric, value, each.gate, verdict, Text(why))
     Console().print(table)
     # Commands to copy are broken by no cell.

@@ -8,7 +8,7 @@ non-inferiority (Piaggio et al., JAMA 308, 2012). No output of a stage depends o
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.metrics.metrics import LARGE, format_value
@@ -26,7 +26,8 @@ PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 class Difference:
     """A metric now less before, and between what it lies at 95 %, from `num_rows` paired rows.
 
-    `seeds` is the share of its variance that more rows would leave as it is.
+    `seeds` is the share of its variance that more rows would leave as it is. Where it is one of
+    means over seeds, `mean` is that of now, over `num_seeds`.
     """
 
     value: float
@@ -35,13 +36,17 @@ class Difference:
     num_rows: int
     less_is_better: bool
     seeds: float = 0.0
+    mean: float | None = None
+    num_seeds: int = 1
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The verdict of one bound of a gate on a metric: 'pass', 'fail' or 'inconclusive', and why.
 
-    `num_rows` is how many test rows it would take to know, where some number would do.
+    `num_rows` is how many test rows it would take to know, where some number would do. `value` is
+    that of the model that is served; where the gate has judged means over seeds, `mean` is that
+    over `num_seeds` of them.
     """
 
     metric: str
@@ -50,10 +55,21 @@ class Verdict:
     result: str
     why: str = ""
     num_rows: int | None = None
+    mean: float | None = None
+    num_seeds: int = 1
+
+    def written_value(self) -> str:
+        """The value, and beside it the mean that was judged, both named; empty without a value."""
+        if self.value is None:
+            return ""
+        value = format_value(self.value)
+        if self.mean is None:
+            return value
+        return f"{value} (seed served), {format_value(self.mean)} (mean of {self.num_seeds} seeds)"
 
     def sentence(self) -> str:
         """The verdict on one line."""
-        value = "no value" if self.value is None else format_value(self.value)
+        value = self.written_value() or "no value"
         why = f" ({self.why})" if self.why else ""
         word = {PASS: "passed", FAIL: "failed"}.get(self.result, self.result)
         return f"gate {word}: {self.metric} {value}, {self.gate}{why}"
@@ -121,7 +137,9 @@ def judge_differences(
         if why_not is not None:
             verdicts.append(Verdict(name, value, _bound(margin), INCONCLUSIVE, why_not))
         else:
-            verdicts.append(judge(name, value, margin, difference_of(name, comparison)))
+            found = difference_of(name, comparison)
+            verdict = judge(name, value, margin, found)
+            verdicts.append(replace(verdict, mean=found.mean, num_seeds=found.num_seeds))
     return verdicts
 
 
@@ -152,7 +170,8 @@ def difference_of(name: str, comparison: Mapping[str, Any]) -> Difference:
     # What seeds and rows share shrinks with the rows as well.
     of_seeds = max(0.0, change["seeds"] - change["shared"])
     seeds = min(1.0, of_seeds / variance) if variance else 0.0
-    return Difference(*ends, num_rows, found["less_is_better"], seeds)
+    num_seeds = comparison["replicas"]["after"]
+    return Difference(*ends, num_rows, found["less_is_better"], seeds, change["after"], num_seeds)
 
 
 def judge(metric: str, value: float | None, margin: float, found: Difference) -> Verdict:
@@ -170,7 +189,8 @@ def judge(metric: str, value: float | None, margin: float, found: Difference) ->
     gain = sign * found.value
     worst, best = sorted((sign * found.low, sign * found.high))
     low, high = _signed(found.low), _signed(found.high)
-    why = f"difference {_signed(found.value)}, 95 %: {low} to {high}"
+    name = "difference" if found.mean is None else "difference of the means"
+    why = f"{name} {_signed(found.value)}, 95 %: {low} to {high}"
     if worst >= -margin:
         return Verdict(metric, value, bound, PASS, why)
     if best < -margin:

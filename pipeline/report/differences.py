@@ -1,12 +1,14 @@
 """The differences between two revisions' parameters and recorded inputs of the stages."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.report.page.markup import Code
 from stages.common.params import PARAMS, VERSIONS
+
+SEED = "seed"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,13 @@ def find_stage_changes(
             changes.append(StageChange(name, tuple(why)))
     changes += [StageChange(name, ("removed",)) for name in before if name not in after]
     return tuple(changes)
+
+
+def is_seed_alone(params: Mapping[str, Any], changes: Sequence[StageChange]) -> bool:
+    """Check that `seed` is all that differs, apart from what the stages wrote with it."""
+    outputs = tuple(f"data/{change.stage}/" for change in changes)
+    why = {reason for change in changes for reason in change.why if not reason.startswith(outputs)}
+    return set(params) == {SEED} and why <= {SEED}
 
 
 def changed_params(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -2,22 +2,24 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.common.atomic import write_whole
+from pipeline.metrics.metrics import format_value
 from pipeline.report.build import Report
-from pipeline.report.markdown import PAIRED, as_markdown, paired_rows, rows_note, verdict
+from pipeline.report.markdown import as_markdown, rows_note, verdict
 from pipeline.report.page.chart import Series, draw_chart
 from pipeline.report.page.confusion import draw_confusion
-from pipeline.report.page.page import escape, make_page, paragraph, table, table_folded_if_long
+from pipeline.report.page.page import escape, make_page, paragraph, table_folded_if_long
+from pipeline.report.page.strips import Strip, draw_differences
 from pipeline.report.page.verdict import gates_headline
 from pipeline.report.sections import ReportSection, gate_section, make_sections
 from pipeline.report.statements import (
     CHANGE,
     MODEL,
-    OF_MEANS,
     change_note,
-    change_rows,
     is_of_change,
 )
 
@@ -68,10 +70,29 @@ def _statements(report: Report) -> list[str]:
     note = paragraph(change_note(found).replace("`", ""))
     parts = []
     if is_of_change(found):
-        parts = [f"<h2>{CHANGE}</h2>", table(OF_MEANS, change_rows(found)), note]
-    parts += [f"<h2>{MODEL}</h2>", table(PAIRED, paired_rows(report))]
+        changes = {name: each["change"] for name, each in found["metrics"].items()}
+        parts = [f"<h2>{CHANGE}</h2>", _forest(found, changes), note]
+    parts += [f"<h2>{MODEL}</h2>", _forest(found, found["metrics"])]
     parts.append(paragraph(rows_note(found["rows"])))
     return parts if is_of_change(found) else [*parts, note]
+
+
+def _forest(found: Mapping[str, Any], differences: Mapping[str, Any]) -> str:
+    """The differences of all metrics, with better to the right, and what they lie between."""
+    strips = []
+    for name, each in differences.items():
+        if each is None:
+            continue
+        sign = -1 if found["metrics"][name]["less_is_better"] else 1
+        low = high = None
+        ends = "no interval"
+        if each["low"] is not None and each["high"] is not None:
+            low, high = sorted((sign * each["low"], sign * each["high"]))
+            ends = f"{each['low']:+.4f} to {each['high']:+.4f}"
+        text = f"{each['value']:+.4f}"
+        note = f"{format_value(each['before'])} → {format_value(each['after'])}"
+        strips.append(Strip(name, sign * each["value"], low, high, text, ends, note, each["mark"]))
+    return draw_differences(("metric", "difference, 95 %"), strips)
 
 
 def _pictures(report: Report) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.metrics.metrics import format_value
 from pipeline.report.build import Report
+from pipeline.report.differences import is_seed_alone
 from pipeline.report.page.markup import Cell, to_markdown
 from pipeline.report.sections import ReportSection, gate_section, make_sections
 from pipeline.report.statements import (
@@ -37,6 +38,8 @@ def verdict(report: Report) -> str:
         return f"No verdict: not paired, {found['why_not']}."
     if (seeds := too_few_seeds(found)) is not None:
         return f"No verdict on this change: {seeds}. What the rows say of both models stands below."
+    if is_seed_alone(report.params, report.changes):
+        return "No change to judge: only the seed differs. Below stands what the luck of it does."
     statement, by_name = judged(found)
     marks: dict[str, list[str]] = {}
     for name, mark in by_name.items():

@@ -11,6 +11,8 @@ from pipeline.report.differences import as_text
 from pipeline.report.machine import MACHINES
 from pipeline.report.page.markup import Cell, Code, joined
 
+# Below such a p McNemar's test tells two models apart, as an interval of 95 % does without 0.
+LIMIT = 0.05
 DRIFT = "Of the train rows, in standard deviations before; the largest difference first."
 DRIFT_COLUMNS = ("column", "mean", "spread", "empty", "categories", "")
 MACHINE_COLUMNS = ("", "before", "after")
@@ -40,7 +42,7 @@ def make_sections(report: Report) -> list[ReportSection]:
         ReportSection("Stages that reran, and why", "", ("stage", "what changed"), tuple(changes)),
         *_data(report.data),
         *_slices(report.slices),
-        *_flips(report.comparison.get("flips")),
+        *_flips(report.comparison),
     ]
     return [section for section in found if section.rows or section.text]
 
@@ -49,10 +51,7 @@ def gate_section(report: Report) -> ReportSection | None:
     """All gates with what they say, and the worst of it in the title."""
     if not report.gates:
         return None
-    rows = tuple(
-        (g.metric, "" if g.value is None else format_value(g.value), g.gate, g.result, g.why)
-        for g in report.gates
-    )
+    rows = tuple((g.metric, g.written_value(), g.gate, g.result, g.why) for g in report.gates)
     columns = ("metric", "value", "gate", "verdict", "why")
     return ReportSection(f"Gates: {overall(report.gates)}", "", columns, rows)
 
@@ -134,16 +133,39 @@ def _slices(slices: Mapping[str, Any]) -> list[ReportSection]:
     return [ReportSection("Slices that got worse", text, head, rows)]
 
 
-def _flips(flips: Mapping[str, Any] | None) -> list[ReportSection]:
+def _flips(comparison: Mapping[str, Any]) -> list[ReportSection]:
+    flips = comparison.get("flips")
     if flips is None:
         return []
     text = (
         f"{flips['fixed']} became right, {flips['broken']} became wrong "
         f"(McNemar's exact test: p = {flips['mcnemar_p']:.3g})."
     )
+    text += _disagreement(comparison)
     rows = [(kind, *row) for kind, listed in flips["examples"].items() for row in listed]
     head = ("", "row", "target", "before", "after")
     return [ReportSection("Rows that flipped", text, head, tuple(rows))]
+
+
+def _disagreement(comparison: Mapping[str, Any]) -> str:
+    """The reason why the mark of accuracy and McNemar's test say different things; or nothing."""
+    flips, accuracy = comparison["flips"], comparison["metrics"].get("accuracy")
+    if accuracy is None or not accuracy["mark"]:
+        return ""
+    mark, moved = accuracy["mark"], flips["fixed"] + flips["broken"]
+    told_apart = flips["mcnemar_p"] < LIMIT
+    if told_apart == (mark != "noise"):
+        return ""
+    if told_apart:
+        return (
+            f" The test tells the models apart, and accuracy is marked '{mark}': the interval "
+            "above draws the rows anew, and its end lies close to 0. Take it as close."
+        )
+    return (
+        f" Accuracy is marked '{mark}' all the same: its interval draws the rows anew, while the "
+        f"exact test looks at the {moved} rows alone that only one of the models has right. Of so "
+        "few it is the more careful one: more test rows would settle it."
+    )
 
 
 def _shown(value: Any) -> str:

@@ -7,9 +7,16 @@ from pathlib import Path
 from pipeline.report.page.markup import Cell, to_html, to_text
 from stages.evaluate.outputs.markdown import one_line
 
-STYLE = Path(__file__).with_name("style.css")
+# The style that all pages share stands where a stage can read it, and below it that of this room.
+STYLES = (
+    Path(__file__).parents[3] / "stages/prepare/expectations/page.css",
+    Path(__file__).with_name("style.css"),
+)
 # Of more characters a cell may break into lines.
 MAX_SHORT = 40
+# Of more characters in a row a table does not fit a phone; a column's padding takes as many as two.
+MAX_ACROSS = 44
+PADDING = 2
 # Of more rows a table is folded.
 NUM_ROWS_OPEN = 12
 # What is shown in a colour.
@@ -18,11 +25,12 @@ WORDS = ("better", "worse", "noise", "pass", "fail", "inconclusive", "drift")
 
 def make_page(title: str, body: Iterable[str]) -> str:
     """The page of the parts of `body`, which are HTML; light or dark, for any width."""
+    style = "".join(file.read_text(encoding="utf-8") for file in STYLES)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title>\n"
-        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style></head>\n"
+        f"<style>\n{style}</style></head>\n"
         f"<body><main>\n{chr(10).join(body)}\n</main></body></html>\n"
     )
 
@@ -39,10 +47,29 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """A table, which scrolls by itself where it is wider than the page."""
+    """A table, which scrolls by itself where it is wider than the page.
+
+    On a phone a wide one shows each row as a block, whose lines begin with the column's name.
+    """
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+    body = "".join(_row(columns, row) for row in rows)
+    kind = "stacked" if _width(columns, rows) > MAX_ACROSS else "narrow"
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _row(columns: Sequence[str], row: Sequence[Cell]) -> str:
+    return f"<tr>{''.join(map(_cell, columns, row))}</tr>"
+
+
+def _width(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> int:
+    """The characters that the longest cells of all columns take, side by side."""
+    return sum(
+        PADDING + max([len(name), *(len(to_text(row[place])) for row in rows)])
+        for place, name in enumerate(columns)
+    )
 
 
 def fold(summary: str, content: str, *, is_open: bool = False) -> str:
@@ -62,13 +89,14 @@ def figure(caption: str, content: str) -> str:
     return f"<figure><figcaption>{escape(caption)}</figcaption>{content}</figure>"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(column: str, cell: Cell) -> str:
     text = to_text(cell)
     first = text.split(" ")[0].rstrip(":,")
     kind = first if first in WORDS else "long" if len(text) > MAX_SHORT else ""
     kind = "interval" if " to " in text and (text[:1] in "+-" or text[:1].isdigit()) else kind
     kind = "number" if _is_number(text) else kind
-    return f'<td class="{kind}">{to_html(cell)}</td>'
+    # One element, beside which the name of the column stands in a block.
+    return f'<td class="{kind}" data-column="{escape(column)}"><span>{to_html(cell)}</span></td>'
 
 
 def _is_number(text: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.report.page.markup import Cell, to_html
-from pipeline.report.page.page import escape
+from pipeline.report.page.page import WORDS, escape
 from pipeline.report.page.scale import Scale, label_ticks, make_tight_scale
 
 # Of a strip's width, left free on each side, in percent.
@@ -15,8 +15,8 @@ ROOM = 6
 class Strip:
     """A value under its name, with the ends of its interval where they are known.
 
-    `note` stands below the name, `ends` below the value `text`, all as they are written.
-    `is_small`: of too few rows to be judged.
+    `note` and `mark` ('better', 'noise') stand below the name, `ends` below the value `text`, all
+    as they are written. `is_small`: of too few rows to be judged.
     """
 
     name: Cell
@@ -26,6 +26,7 @@ class Strip:
     text: str = ""
     ends: str = ""
     note: str = ""
+    mark: str = ""
     is_small: bool = False
 
 
@@ -42,6 +43,21 @@ def draw_forest(heads: tuple[str, str], strips: Sequence[Strip], line: float | N
     return _strips(heads, strips, drawn, scale)
 
 
+def draw_differences(heads: tuple[str, str], strips: Sequence[Strip]) -> str:
+    """A table of differences with intervals about an upright line at 0; empty without strips.
+
+    Each has a scale of its own, since metrics have different units. More must be better.
+    """
+    pictures = []
+    for strip in strips:
+        reach = max(abs(e) for e in (strip.value, strip.low, strip.high) if e is not None) or 1.0
+        pictures.append(_dot(strip, Scale(-reach, reach, ()), 0.0))
+    if not pictures:
+        return ""
+    sides = '<div class="sides"><span>worse</span><span>better</span></div>'
+    return _table(heads, sides, strips, pictures)
+
+
 def draw_bars(heads: tuple[str, str], strips: Sequence[Strip]) -> str:
     """A table of bars from zero, with lines from `low` to `high`; empty without strips."""
     ends = [end for s in strips for end in (s.value, s.low, s.high) if end is not None]
@@ -55,17 +71,26 @@ def _strips(
     heads: tuple[str, str], strips: Sequence[Strip], drawn: Sequence[str], scale: Scale
 ) -> str:
     grid = "".join(_upright(scale, tick, "grid") for tick in scale.ticks)
-    rows = "".join(_row(*pair, grid) for pair in zip(strips, drawn, strict=True))
-    head = f"<th>{escape(heads[0])}</th><th>{_numbers(scale)}</th><th>{escape(heads[1])}</th>"
+    pictures = [grid + each for each in drawn]
+    return _table(heads, _numbers(scale), strips, pictures)
+
+
+def _table(
+    heads: tuple[str, str], middle: str, strips: Sequence[Strip], pictures: Sequence[str]
+) -> str:
+    rows = "".join(map(_row, strips, pictures))
+    head = f"<th>{escape(heads[0])}</th><th>{middle}</th><th>{escape(heads[1])}</th>"
     return f'<div class="scroll wide"><table class="strips"><tr>{head}</tr>{rows}</table></div>'
 
 
-def _row(strip: Strip, picture: str, grid: str) -> str:
+def _row(strip: Strip, picture: str) -> str:
     note, ends = (
         f"<small>{escape(text)}</small>" if text else "" for text in (strip.note, strip.ends)
     )
+    # A mark has its colour.
+    note += f'<small class="{strip.mark}">{strip.mark}</small>' if strip.mark in WORDS else ""
     return (
-        f'<tr><td>{to_html(strip.name)}{note}</td><td><svg aria-hidden="true">{grid}{picture}</svg>'
+        f'<tr><td>{to_html(strip.name)}{note}</td><td><svg aria-hidden="true">{picture}</svg>'
         f"</td><td>{escape(strip.text)}{ends}</td></tr>"
     )
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import groupby
 
-from pipeline.report.page.page import NUM_ROWS_OPEN, fold
+from pipeline.report.page.markup import Code, to_text
+from pipeline.report.page.page import table_folded_if_long
 
 # Code between fences of backticks, or a sign after a backslash.
 _INLINE = re.compile(r"(?P<fence>`+)(?P<code>.+?)(?<!`)(?P=fence)(?!`)|\\(?P<sign>[^\w\s]|_)")
@@ -25,22 +26,29 @@ def card_sections(text: str) -> dict[str, str]:
 
 
 def inline(text: str) -> str:
-    """A line of the card as HTML: code, and all else as text."""
+    """A line of the card, of any length, as HTML: code, and all else as text."""
+    return "".join(
+        f"<code>{escape(part)}</code>" if isinstance(part, Code) else escape(part)
+        for part in _parts(text)
+    )
+
+
+def _parts(text: str) -> tuple[str, ...]:
     parts: list[str] = []
     end = 0
     for match in _INLINE.finditer(text):
-        parts.append(escape(text[end : match.start()]))
+        parts.append(text[end : match.start()])
         code = match["code"]
-        parts.append(escape(match["sign"]) if code is None else f"<code>{_code(code)}</code>")
+        parts.append(match["sign"] if code is None else Code(_code(code)))
         end = match.end()
-    return "".join([*parts, escape(text[end:])])
+    return tuple(part for part in (*parts, text[end:]) if part)
 
 
 def _code(text: str) -> str:
     """The text between two fences; a blank on each side only keeps them apart."""
     if text.startswith(" ") and text.endswith(" ") and text.strip():
         text = text[1:-1]
-    return escape(text.replace("\\|", "|"))
+    return text.replace("\\|", "|")
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[str]:
@@ -65,11 +73,8 @@ def _kind(line: str) -> str:
 
 def _table(lines: list[str]) -> str:
     """A table of a head, a rule and rows; folded where it is long."""
-    head, *rows = [_CELL.split(line.strip().removeprefix("|").removesuffix("|")) for line in lines]
-    top = "".join(f"<th>{inline(cell.strip())}</th>" for cell in head)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{inline(cell.strip())}</td>' for cell in row)}</tr>"
-        for row in rows[1:]
-    )
-    shown = f'<div class="scroll"><table><tr>{top}</tr>{body}</table></div>'
-    return fold(f"{len(rows) - 1} rows", shown) if len(rows) - 1 > NUM_ROWS_OPEN else shown
+    head, _, *rows = [
+        _CELL.split(line.strip().removeprefix("|").removesuffix("|")) for line in lines
+    ]
+    columns = [to_text(_parts(cell.strip())) for cell in head]
+    return table_folded_if_long(columns, [[_parts(cell.strip()) for cell in row] for row in rows])

@@ -7,7 +7,7 @@ from pipeline.metrics.gates import EVALUATE
 from pipeline.metrics.metrics import format_value
 from pipeline.report.page.markup import Cell
 from pipeline.report.page.page import escape, paragraph, table
-from pipeline.report.page.verdict import gates_headline
+from pipeline.report.page.verdict import ORDER, gates_headline
 from pipeline.report.show.outputs import DATA, Run
 from stages.common.config import get_path
 
@@ -112,7 +112,8 @@ def _row(
     run: Run, name: str, value: Any, known: Mapping[str, Any] | None, heads: list[str]
 ) -> list[Cell]:
     known = known or {}
-    gates = [f"{gate.result}: {gate.gate}" for gate in run.gates if gate.metric == name]
+    own = [gate for gate in run.gates if gate.metric == name]
+    gates = [f"{g.result}: {g.gate}" for g in sorted(own, key=lambda g: ORDER.index(g.result))]
     cells: list[Cell] = [name, format_value(value), interval_text(known), ", ".join(gates)]
     if len(heads) > 4:
         seeds = known.get("seeds") or {}

@@ -5,6 +5,7 @@ Light and dark, wide and narrow; the same bytes for the same table and outcomes.
 
 from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 
 from stages.prepare.expectations.column_profile import Overview, describe
 from stages.prepare.expectations.long.facts import Facts
@@ -16,27 +17,10 @@ MAX_COLUMNS_SHOWN = 200
 # In the order in which they are listed: mark and word.
 _STATUSES = {"failed": ("✕", "not met"), "warning": ("!", "warning"), "passed": ("✓", "met")}
 
+# Below the style that all pages share.
+STYLE = Path(__file__).with_name("page.css")
 _CSS = """
-:root { color-scheme: light dark; --page: #fafaf8; --card: #fff; --ink: #1d1f23; --soft: #676c75;
-  --line: #e4e4df; --code: #f1f1ec; --bar: #7a93b8; --passed: #1f7a45; --warning: #9a6200;
-  --failed: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --page: #16181c; --card: #1e2126; --ink: #e6e7ea;
-  --soft: #9aa0aa; --line: #31353c; --code: #2a2e35; --bar: #6f8fbf; --passed: #62c98d;
-  --warning: #e5b25a; --failed: #ff8a80; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); overflow-wrap: anywhere;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 60rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.45rem; line-height: 1.25; margin: 0 0 .25rem; }
-h2 { font-size: 1.1rem; margin: 2.25rem 0 .75rem; }
-p { margin: 0 0 .5rem; }
-.soft, .more, .facts dt, small { color: var(--soft); }
-code { font: .9em/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
-  background: var(--code); border-radius: .25rem; padding: .05rem .3rem; }
-.passed { --mark: var(--passed); } .warning { --mark: var(--warning); }
-.failed { --mark: var(--failed); }
-.verdict { border-left: .3rem solid var(--mark, var(--soft)); padding: .6rem 1rem; font-weight: 600;
-  margin: 1.25rem 0 0; background: var(--card); }
+.more, .facts dt, small { color: var(--soft); }
 ul { list-style: none; margin: 0; padding: 0; background: var(--card); border-radius: .5rem;
   border: 1px solid var(--line); }
 li { display: grid; gap: .1rem .75rem; padding: .55rem 1rem; }
@@ -57,8 +41,7 @@ small { display: block; font-size: .85rem; }
 .facts div { display: flex; gap: .4rem; }
 .facts dd { margin: 0; font-variant-numeric: tabular-nums; white-space: nowrap; }
 svg { display: block; width: 100%; height: 2rem; fill: var(--bar); }
-@media (max-width: 40rem) { main { padding: 1.25rem .75rem 3rem; }
-  li { padding: .55rem .75rem; } .column { grid-template-columns: 1fr; }
+@media (max-width: 40rem) { li { padding: .55rem .75rem; } .column { grid-template-columns: 1fr; }
   svg { max-width: 16rem; } }
 """
 
@@ -79,7 +62,8 @@ def render(
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(source)}: expectations</title>
-<style>{_CSS}</style>
+<style>
+{STYLE.read_text(encoding="utf-8")}{_CSS}</style>
 <main>
 <h1>{escape(source)}</h1>
 <p class="soft">{table.height:,} rows × {len(table.columns):,} columns, held to {_code(suite)}</p>

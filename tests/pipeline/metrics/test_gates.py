@@ -88,20 +88,29 @@ def test_rows_do_not_shrink_what_the_seeds_make() -> None:
 
 def test_gates_go_by_the_change_where_there_are_replicas() -> None:
     change = {"value": -0.01, "low": -0.03, "high": 0.01, "rows": 3.0, "shared": 1.0, "seeds": 2.0}
+    change["after"] = 0.88
     metric = {"after": 0.9, "value": 0.0, "low": 0.0, "high": 0.0, "less_is_better": False}
     comparison = {
         "why_not": None,
         "rows": {"shared": 410, "relabelled": 10},
+        "replicas": {"before": 3, "after": 4, "needed": 3},
         "metrics": {"accuracy": {**metric, "change": change}},
     }
     gates = gate(not_worse_by=0.002)
-    (verdict,) = judge_differences(gates, {}, comparison, [])
+    (verdict,) = judge_differences(gates, {"accuracy": 0.9}, comparison, [])
     assert verdict.result == "inconclusive"
-    assert "-0.0300 to +0.0100" in verdict.why
-    assert difference_of("accuracy", comparison) == Difference(-0.01, -0.03, 0.01, 400, False, 0.25)
+    assert "difference of the means -0.0100, 95 %: -0.0300 to +0.0100" in verdict.why
+    # The value of the model that is served, and the mean that was judged.
+    both = "0.9000 (seed served), 0.8800 (mean of 4 seeds)"
+    assert verdict.written_value() == both
+    assert verdict.sentence().startswith(f"gate inconclusive: accuracy {both}, not worse by 0.002")
+    found = difference_of("accuracy", comparison)
+    assert found == Difference(-0.01, -0.03, 0.01, 400, False, 0.25, 0.88, 4)
     comparison["metrics"] = {"accuracy": {**metric, "change": None}}
-    (verdict,) = judge_differences(gates, {}, comparison, [])
+    (verdict,) = judge_differences(gates, {"accuracy": 0.9}, comparison, [])
     assert verdict.result == "pass"
+    assert verdict.written_value() == "0.9000"
+    assert "difference +0.0000" in verdict.why
 
 
 @pytest.mark.parametrize(("step", "margin"), [(0.04, 0.0), (-0.03, 0.005), (0.0, 0.02)])
@@ -175,7 +184,7 @@ def test_a_large_value_is_shown_whole(value: float, shown: str) -> None:
 
 
 def judged(project: Project, *arguments: str) -> tuple[int, str]:
-    done = project.run("reprise", "gate", *arguments, ok=None, env={"COLUMNS": "200"})
+    done = project.run("reprise", "gate", *arguments, ok=None, env={"COLUMNS": "240"})
     return done.returncode, done.stdout + done.stderr
 
 
@@ -206,7 +215,7 @@ def test_the_command_judges_a_branch(shorter: Project) -> None:
     (found,) = report["gates"]
     assert (found["gate"], found["result"]) == ("not worse by 0.002", "fail")
     # With the margin near the estimate nothing can tell.
-    step = float(found["why"].split("difference ")[1].split(",")[0])
+    step = float(found["why"].split("difference of the means ")[1].split(",")[0])
     clone.edit("params.yaml", "not_worse_by: 0.002", f"not_worse_by: {-step * 1.01:.6f}")
     code, said = judged(clone)
     assert code == 0

@@ -3,14 +3,18 @@
 import random
 import re
 
+import polars as pl
 import pytest
 
 from pipeline.metrics.gates import Verdict
 from pipeline.report.page.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, draw_chart
 from pipeline.report.page.confusion import draw_confusion
+from pipeline.report.page.page import STYLES, make_page, table
 from pipeline.report.page.scale import label_ticks, make_scale, make_tight_scale
-from pipeline.report.page.strips import ROOM, Strip, draw_bars, draw_forest
+from pipeline.report.page.strips import ROOM, Strip, draw_bars, draw_differences, draw_forest
 from pipeline.report.page.verdict import gates_headline
+from stages.prepare.expectations.html import STYLE, render
+from stages.prepare.table.table import in_memory
 
 
 def test_an_axis_holds_its_values_between_round_ticks() -> None:
@@ -78,6 +82,41 @@ def test_a_confusion_matrix_counts_and_shades() -> None:
     assert "--share:0.25" in cells[1][0]
     assert draw_confusion([]) == ""
     assert draw_confusion([(str(n), str(n)) for n in range(31)]) == ""
+
+    # Long names do not stand side by side.
+    long = draw_confusion([(f"species number {n}", f"species number {n}") for n in range(10, 20)])
+    heads = re.findall(r"<th>([^<]*)</th>", long)
+    assert heads[:11] == ["", *map(str, range(1, 11))]
+    assert heads[11:] == [f"{n - 9}: species number {n}" for n in range(10, 20)]
+
+
+def test_differences_lie_about_zero_each_on_its_own_scale() -> None:
+    strips = [Strip("a", 5.0, 0.0, 10.0, "+5", mark="better"), Strip("b", -0.1, mark="<i>")]
+    drawn = draw_differences(("metric", "difference"), strips)
+    assert drawn.count('<line class="axis" x1="50.00%"') == 2
+    assert f'<line class="whisker" x1="50.00%" x2="{100 - ROOM:.2f}%"' in drawn
+    assert f'<circle cx="{ROOM:.2f}%"' in drawn
+    assert '<small class="better">better</small>' in drawn
+    assert "<i>" not in drawn
+    assert draw_differences(("a", "b"), []) == ""
+
+
+def test_a_wide_table_shows_its_columns_names_on_a_phone() -> None:
+    narrow, wide = table(("a", "b"), [("1", "2")]), table(("a", "b"), [("1", "x" * 60)])
+    assert 'class="narrow"' in narrow
+    assert 'class="stacked"' in wide
+    assert re.findall('data-column="([^"]*)"><span>([^<]*)', wide) == [("a", "1"), ("b", "x" * 60)]
+    style = make_page("t", [])
+    assert ".stacked td::before { content: attr(data-column)" in style
+
+
+def test_all_pages_share_a_style() -> None:
+    shared = STYLES[0].read_text(encoding="utf-8")
+    assert STYLES[0].samefile(STYLE)
+    assert "prefers-color-scheme: dark" in shared
+    assert f"<style>\n{shared}" in make_page("t", [])
+    expected = render(in_memory(pl.DataFrame({"a": [1]})), [], "t.csv", "suite.yaml", {})
+    assert f"<style>\n{shared}" in expected
 
 
 def test_the_worst_gate_stands_first() -> None:

@@ -267,7 +267,9 @@ def test_the_report_of_a_branch(shorter: Project, tmp_path: Path) -> None:
     # It loads nothing, and its pictures are inside.
     assert "http" not in page
     assert "src=" not in page
-    assert page.count("<svg") == 2
+    assert page.count('role="img"') == 2
+    assert page.count('class="strips"') == 2
+    assert '<small class="worse">worse</small>' in page
     assert page.count('class="matrix"') == 2
     assert clone.run("git", "status", "--porcelain").stdout == ""
 
@@ -337,6 +339,38 @@ def test_what_is_said_of_the_number_of_seeds() -> None:
     assert "3 replicas on both sides" in note(2, 2, None)
     assert note(3, 4, {}).startswith("Means over seeds, 3 before and 4 after")
     assert "these metrics" in note(3, 3, None)
+
+
+def report_of(comparison: dict[str, Any], params: dict[str, Any], *why: str) -> Report:
+    changes = (StageChange("train", tuple(map(Code, why))),)
+    return Report("main", "0" * 40, {}, params, changes, comparison, {})
+
+
+def test_a_mere_change_of_the_seed_is_neither_better_nor_worse() -> None:
+    random = np.random.default_rng(0)
+    before, after = (seeds(share, random, 0.01) for share in (0.3, 0.1))
+    found = compare(before[0], after[0], ["accuracy"], (before, after))
+    why = "seed", "data/train/model.safetensors"
+    for params, reasons, expected in (
+        ({"seed": (0, 7)}, why, "No change to judge: only the seed differs."),
+        ({"seed": (0, 7)}, (*why, "stages/train"), "This change is better in accuracy"),
+        ({"seed": (0, 7), "train.epochs": (1, 2)}, why, "This change is better in accuracy"),
+    ):
+        report = report_of(found, params, *reasons)
+        assert as_markdown(report).startswith(f"### {expected}")
+        assert f"<h1>{expected}" in as_page(report)
+
+
+def test_it_says_why_the_exact_test_disagrees() -> None:
+    before, after = predictions([True] * 100), predictions([False] * 4 + [True] * 96)
+    found = compare(before, after, ["accuracy"])
+    assert (found["metrics"]["accuracy"]["mark"], found["flips"]["mcnemar_p"]) == ("worse", 0.125)
+    report = report_of(found, {})
+    for page in (as_markdown(report), as_page(report)):
+        assert "the 4 rows alone that only one of the models has right" in page
+    # Nothing to say where they agree.
+    clear = report_of(compare(before, predictions([False] * 20 + [True] * 80), ["accuracy"]), {})
+    assert "exact test looks at" not in as_markdown(clear)
 
 
 @pytest.mark.soak
