@@ -97,7 +97,12 @@ def _forest(found: Mapping[str, Any], differences: Mapping[str, Any]) -> str:
 
 def _pictures(report: Report) -> list[str]:
     parts = []
-    curves = [_curve(path, *report.curves[path]) for path in CURVES if path in report.curves]
+    names = ("loss", _monitored(report))
+    curves = [
+        _curve(name, *report.curves[path])
+        for name, path in zip(names, CURVES, strict=True)
+        if path in report.curves
+    ]
     if any(curves):
         parts.append("<h2>Training</h2><p>On validation, epoch by epoch.</p>")
         parts.append(f'<div class="pictures">{"".join(curves)}</div>')
@@ -112,9 +117,15 @@ def _pictures(report: Report) -> list[str]:
     return parts
 
 
-def _curve(path: str, before: str | None, after: str | None) -> str:
+def _monitored(report: Report) -> str:
+    """The name of the metric that train has looked at on the validation rows."""
+    start, loss = "validation_", "validation_loss"
+    names = [n for n in report.metrics.get("train", {}) if n.startswith(start) and n != loss]
+    return names[0].removeprefix(start) if names else "metric"
+
+
+def _curve(name: str, before: str | None, after: str | None) -> str:
     """One plot of both sides' validation curve."""
-    name = Path(path).stem
     sides = [Series("after", _points(after)), Series("before", _points(before))]
     return draw_chart(f"Validation {name}", "epoch", name, sides, counts=True)
 

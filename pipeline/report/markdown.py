@@ -69,8 +69,10 @@ def _whole(report: Report, num_rows: int) -> str:
     parts += _paired(report)
     for section in make_sections(report):
         parts += _shown(section, num_rows)
-    if any(None not in sides for sides in report.curves.values()):
-        parts.append("Training curves and confusion side by side are in `report.html`.")
+    both = [path for path, sides in report.curves.items() if None not in sides]
+    if both:
+        confusion = " and confusion" if any("confusion" in path for path in both) else ""
+        parts.append(f"Training curves{confusion} side by side are in `report.html`.")
     gates = gate_section(report)
     if gates is not None:
         parts += _shown(gates, num_rows)

@@ -98,8 +98,13 @@ def test_the_notebook_is_that_of_the_pages(
     open_text = [FOLDED.sub("", page.read_text(encoding="utf-8")) for page in CHAPTERS]
     shown = [found.rstrip() for text in open_text for found in PYTHON_BLOCK.findall(text)]
     assert code == [outline_notebook.TO_ROOT, *shown]
-    answers = [cell for cell in notebook.cells if cell.source.startswith("<details>")]
-    assert len(answers) == 3 * len(CHAPTERS)
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert sum(text.startswith("<details>") for text in texts) == 3 * len(CHAPTERS)
+    named = {
+        name.replace(" ", "-") for text in texts for name in re.findall("^#+ (.+)", text, re.M)
+    }
+    for _, file, anchor in [found for text in texts for found in LINK.findall(text)]:
+        assert "://" in file or (ROOT / "docs" / file).exists() if file else anchor in named
 
     monkeypatch.setattr(outline_notebook, "NOTEBOOK", tmp_path / "outline.ipynb")
     assert outline_notebook.main(["--check"]) == 1

@@ -270,6 +270,7 @@ def test_the_report_of_a_branch(shorter: Project, tmp_path: Path) -> None:
     assert page.count('role="img"') == 2
     assert page.count('class="strips"') == 2
     assert '<small class="worse">worse</small>' in page
+    assert "Validation accuracy</figcaption>" in page
     assert page.count('class="matrix"') == 2
     assert clone.run("git", "status", "--porcelain").stdout == ""
 
