@@ -81,11 +81,11 @@ def main() -> None:
 def _measure(folder: Path, source: str, seed: int, options: Any) -> Any:
     """Yield name, metric, seconds and processor seconds of the project and of each peer."""
     project = copy_project(folder)
-    own, target = _bring_in(project, source)
+    own, target = bring_in(project, source)
     began, before = time.monotonic(), _processor_seconds()
-    _run(project, "reprise", "init", str(own), "--target", target, "--force")
+    run(project, "reprise", "init", str(own), "--target", target, "--force")
     set_params(project, {"prepare.split.seed": seed})
-    _run(project, "dvc", "repro", "evaluate")
+    run(project, "dvc", "repro", "evaluate")
     metrics = json.loads((project.path / "data/evaluate/metrics.json").read_text())
     value = metrics["rmse" if "rmse" in metrics else "accuracy"]
     yield OWN, value, time.monotonic() - began, _processor_seconds() - before
@@ -97,7 +97,7 @@ def _measure(folder: Path, source: str, seed: int, options: Any) -> Any:
         yield name, peer(), time.monotonic() - began, time.process_time() - used
 
 
-def _bring_in(project: Project, source: str) -> tuple[Path, str]:
+def bring_in(project: Project, source: str) -> tuple[Path, str]:
     """Put the source into the project; return it, with the name of its target."""
     kind, _, name = source.rpartition(":")
     raw = project.path / "data/raw"
@@ -122,7 +122,8 @@ def _bring_in(project: Project, source: str) -> tuple[Path, str]:
     return raw / path.name, target
 
 
-def _run(project: Project, *command: str) -> None:
+def run(project: Project, *command: str) -> None:
+    """Run a command in the project; end with what it said when it fails."""
     done = subprocess.run(
         command,
         cwd=project.path,

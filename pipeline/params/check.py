@@ -4,7 +4,7 @@ The typed sections are those of the stages; what a name brings with it (a model,
 is checked against the generated `stages/params.schema.json`, so torch is never imported.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,7 @@ from stages.training.compatibility import (
     check_closure,
     check_folds,
     check_images,
+    check_members,
     check_parallel,
 )
 from stages.training.params import TrainParams
@@ -56,6 +57,8 @@ RESTORE = (
     "back from the cache"
 )
 UNSEEN = ("size", "nfiles")
+# Raises UserError for overrides that make no valid recipe.
+Check = Callable[[Overrides], None]
 # Of other tables it takes a look at the rows to know.
 IMAGELESS = (".csv", ".tsv")
 # What stands beside a name depends on the name.
@@ -117,8 +120,11 @@ def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
         problems += check_gates(gated.gates, gated.metrics, gated.coverage, task)
     elif gated is not None:
         problems += check_task_gates(of_task, gated.gates)
-    if typed.get("tune") is not None:
-        problems += _check_tune(typed["tune"], tree, schema, target)
+    tune, check = typed.get("tune"), _make_check(tree, schema, target)
+    if tune is not None:
+        problems += _check_tune(tune, tree, check)
+    if train is not None:
+        problems += _check_ensemble(train, tune, check)
     problems += check_models(tree)
     known_keys = {problem.key for problem in problems}
     return in_order(problems + [problem for problem in of_paths if problem.key not in known_keys])
@@ -199,20 +205,39 @@ def _check_section(
     return problems, section
 
 
-def _check_tune(
-    section: TuneParams, tree: Mapping[str, Any], schema: Mapping[str, Any], target: Target
-) -> list[Problem]:
+def _check_tune(section: TuneParams, tree: Mapping[str, Any], check: Check) -> list[Problem]:
     """The search space: each of its values in the place of what it would replace.
 
     Without trials nothing is searched, and it may be that of another model.
     """
     if section.trials == 0:
         return []
+    stopping = _find(tree, "train.early_stopping")
+    watched = stopping.get("metric") if isinstance(stopping, Mapping) else "loss"
+    try:
+        check_space(section, check, str(watched))
+    except UserError as error:
+        return error.problems
+    return []
+
+
+def _check_ensemble(train: TrainParams, tune: TuneParams | None, check: Check) -> list[Problem]:
+    """The members of the ensemble, each with what it sets; or whether tune can propose some."""
+    if isinstance(train.ensemble, list):
+        return check_members(train.ensemble, check, "train.ensemble")
+    if train.ensemble is None or tune is None or min(tune.trials, tune.keep_scores) > 1:
+        return []
+    key = "trials" if tune.trials < 2 else "keep_scores"
+    value = getattr(tune, key)
+    message = f"tune proposes an ensemble where tune.{key} is above 1, and it is {value}"
+    return [Problem(message, "train.ensemble", "tune", ("null", "a list of members"))]
+
+
+def _make_check(tree: Mapping[str, Any], schema: Mapping[str, Any], target: Target) -> Check:
+    """A check of overrides of the model and the training, for what they alone make wrong."""
     recipe = {
         name: tree[name] for name in ("build", "train") if isinstance(tree.get(name), Mapping)
     }
-    stopping = _find(tree, "train.early_stopping")
-    watched = stopping.get("metric") if isinstance(stopping, Mapping) else "loss"
     before = {name: _check_section(name, part, schema)[0] for name, part in recipe.items()}
     known = [problem for found in before.values() for problem in found] + check_task(
         tree, schema, target
@@ -234,11 +259,7 @@ def _check_tune(
         if found := [problem for problem in after if problem not in known]:
             raise UserError(*found)
 
-    try:
-        check_space(section, check, str(watched))
-    except UserError as error:
-        return error.problems
-    return []
+    return check
 
 
 def check_models(tree: Mapping[str, Any]) -> list[Problem]:

@@ -23,7 +23,7 @@ UNSEEN = {
     "build": ("pretrained",),
     "train": (
         *("batch_size", "micro_batch_size", "early_stopping", "ema", "swa", "replicas"),
-        "folds",
+        *("folds", "ensemble"),
     ),
 }
 # The code that may answer, the zoo among it; whole rooms, which takes no reading of imports.

@@ -16,6 +16,8 @@ from stages.common.yamlfile import yaml_text
 Model = TypeVar("Model", bound=BaseModel)
 # Values by the path of their parameter: what tune tries, and what train takes from its best trial.
 Overrides = dict[str, Any]
+# One of these values, as `params.yaml` has it.
+Value = bool | int | float | str | list[int] | list[float] | None
 # The largest that NumPy's generators take, and so Optuna's; torch's take it too.
 MAX_SEED = 2**32 - 1
 # The largest number of float32, in which a model computes; and of what is counted one by one.

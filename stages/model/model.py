@@ -4,7 +4,7 @@ model = load_model(Path("data/train"))
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,26 @@ PRETRAINED = "is_pretrained"
 PRETRAINED_FILE = "pretrained.safetensors"
 
 
+class Part(Record):
+    """A model among those of which another is the mean; `weight` says how much it counts."""
+
+    arguments: dict[str, Any]
+    weight: float
+
+
 class ModelSpec(Record):
     """The content of `model.json`: enough to make the module.
 
     `inputs`: the shape of each kind of tensor in a batch, without rows (see Schema.inputs).
-    `members`: the models of this architecture of which it is the mean.
+    `parts`: the architectures of which it is the weighted mean, those of an ensemble; `arguments`
+    are then those of the first. `members`: it is the mean of so many such models, those of folds.
     """
 
     name: str
     arguments: dict[str, Any]
     inputs: dict[str, list[int]]
     num_outputs: int
+    parts: Sequence[Part] = ()
     members: int = 1
 
 
@@ -72,15 +81,23 @@ def make_model(spec: ModelSpec, seed: int) -> nn.Module:
     (rows, num_outputs).
     """
     module = _zoo_module(spec.name)
-    arguments = module.Arguments.model_validate(spec.arguments)
+    parts = [part.arguments for part in spec.parts] or [spec.arguments]
+    arguments = [module.Arguments.model_validate(each) for each in parts]
+
+    def draw() -> nn.Module:
+        models: list[nn.Module] = [
+            module.Model(each, spec.inputs, spec.num_outputs) for each in arguments
+        ]
+        if not spec.parts:
+            return models[0]
+        return Ensemble(models, spec.num_outputs, [part.weight for part in spec.parts])
+
     shown = shorten(", ".join(f"{name} {value}" for name, value in spec.arguments.items()))
     what = f"the model '{spec.name}' can't be made" + (f" with {shown}" if shown else "")
     try:
         with torch.random.fork_rng(devices=[]), own_errors(what, module.Model.__init__):
             torch.manual_seed(seed)
-            models = [
-                module.Model(arguments, spec.inputs, spec.num_outputs) for _ in range(spec.members)
-            ]
+            models = [draw() for _ in range(spec.members)]
     except (MemoryError, RuntimeError) as error:
         message = f"{what}: {error or 'memory is full'}"
         raise UserError(Problem(message, key="build.model", value=spec.name)) from error

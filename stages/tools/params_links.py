@@ -28,6 +28,7 @@ MORE = {
     "train.channels_last": "training.md#precision-compiled-code-layout",
     "train.parallel": "scale.md#a-model-that-one-device-does-not-hold",
     "train.calibration": "training.md#calibration",
+    "train.ensemble": "training.md#an-ensemble",
     "train.replicas": "outputs.md#seeds",
     "train.packed": "training.md#replicas-and-folds-together",
     "evaluate.slices": "outputs.md#slices-classes-mistakes",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stages.common.files import read_csv, read_json
 from stages.common.params import read_params
-from stages.train.fit import read_recipe
 from stages.train.logs.tensorboard import open_tensorboard, run_folder
+from stages.train.recipe import read_recipe
 from stages.train.results import OBJECTIVE
 from stages.training.state import Epoch
 

@@ -22,7 +22,7 @@ from stages.common.yamlfile import with_location
 from stages.features.schema import read_statistics
 from stages.model.model import make_model
 from stages.runtime.environment import check_versions
-from stages.train.fit import BEST, read_recipe
+from stages.train.recipe import BEST, read_recipe
 from stages.training.data.source import TensorSource
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
@@ -101,8 +101,8 @@ def _fail(name: str, error: UserError) -> NoReturn:
 def prepare(params: Params, device: torch.device | None = None) -> Training:
     """The training of the recipe, with tune's best trial on top where there is one.
 
-    It is on `device`, by default that of a training. Of the validation rows it has one: they are
-    nothing to these looks. Raises UserError.
+    Of an ensemble it is that of the first member. It is on `device`, by default that of a training.
+    Of the validation rows it has one: they are nothing to these looks. Raises UserError.
     """
     for needed in (PREPARED / "schema.json", BUILT / "model.json"):
         if not needed.exists():
@@ -110,7 +110,7 @@ def prepare(params: Params, device: torch.device | None = None) -> Training:
     best = BEST if BEST.exists() else None
     if best is None:
         print(f"there is no {BEST}: the values of params.yaml as they are")
-    recipe = read_recipe(params, best)
+    recipe = read_recipe(params, best).training(0).recipe
     section, spec, schema = recipe.train, recipe.model, recipe.schema
     target = schema.target
     by_row = schema.weight is not None
@@ -124,7 +124,7 @@ def prepare(params: Params, device: torch.device | None = None) -> Training:
     data, place = load_data(schema, statistics, device, dataset=section.dataset)
     print(f"{spec.name}: {num_weights:,} weights on {device}; {threads}; {place}")
     for path, value in recipe.overrides.items():
-        print(f"from tune: {path} = {value}")
+        print(f"{recipe.origin}: {path} = {value}")
     one = TensorSource(*data.validation.take(slice(0, 1)))
     return Training(model.to(device), replace(data, validation=one), section, params.seed)
 

@@ -1,7 +1,6 @@
 """A training from files to files: load, train, write. Every process of a training runs it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from stages.common.config import Overrides
-from stages.common.params import Params
-from stages.common.yamlfile import read_yaml
-from stages.features.schema import Array, Schema, read_schema
-from stages.model.model import ModelSpec, make_model, read_spec
+from stages.features.schema import Array
+from stages.model.model import make_model
 from stages.train.calibrate import calibrate_scores, score
 from stages.train.checkpoints.checkpoint import history_of, load_checkpoint, load_state_dict, newest
 from stages.train.checkpoints.checkpointer import Checkpointer
@@ -22,57 +18,16 @@ from stages.train.checkpoints.signals import stop_signals
 from stages.train.kind import write_kind
 from stages.train.logs.monitor import open_monitor
 from stages.train.logs.tensorboard import due_weights
+from stages.train.recipe import Recipe, Training
 from stages.train.results import VALIDATION, write_arrays, write_recipe, write_results
 from stages.train.setup import prepare_training
 from stages.training.choices import Choices
-from stages.training.data.folds import Fold
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
 from stages.training.device.environment import compute_deterministically
 from stages.training.device.out_of_memory import read_oom_hints
 from stages.training.loop import train
-from stages.training.params import TrainParams
-from stages.training.recipe import (
-    BUILT,
-    PREPARED,
-    override_model,
-    override_train,
-    seed_of,
-    seed_of_fold,
-)
 from stages.training.state import Data, Epoch, Result, State
-
-BEST = Path("data/tune/best.yaml")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """`params.yaml` and `model.json`, with the best trial of tune (`overrides`) on top."""
-
-    train: TrainParams
-    model: ModelSpec
-    schema: Schema
-    overrides: Overrides
-    seed: int
-
-    def training(self, number: int) -> tuple[int, Fold | None]:
-        """The seed of a training, and the fold that it validates on, if there are folds."""
-        replica, place = divmod(number, self.train.folds or 1)
-        seed = seed_of(self.seed, replica)
-        fold = None if self.train.folds is None else Fold(place, self.train.folds, seed)
-        return seed_of_fold(seed, place), fold
-
-
-def read_recipe(params: Params, best: Path | None = BEST) -> Recipe:
-    """Read what to train and how. The file `best` has the best trial of tune; None: there is none.
-
-    Raises UserError for wrong values.
-    """
-    overrides: Overrides = {} if best is None else read_yaml(best) or {}
-    section = override_train(params.part("train"), overrides)
-    schema = read_schema(PREPARED)
-    spec = override_model(read_spec(BUILT), overrides, schema)
-    return Recipe(section, spec, schema, overrides, params.seed)
 
 
 def fit(
@@ -84,7 +39,7 @@ def fit(
     *,
     in_stage: bool = False,
 ) -> None:
-    """Train the recipe and write model, history, metrics and plots into `out`.
+    """Train one of the recipe's trainings; write model, history, metrics and plots into `out`.
 
     One process of each machine writes.
 
@@ -92,12 +47,11 @@ def fit(
     `number` 0 has a seed and first weights of its own: the folds of replica 0 come first, then
     those of replica 1. `in_stage`: the stage itself trains it, not one of several processes.
     """
-    section, spec, schema = recipe.train, recipe.model, recipe.schema
+    training = recipe.training(number)
+    section, spec, seed = training.recipe.train, training.recipe.model, training.seed
     compute_deterministically(deterministic=section.deterministic)
-    seed, fold = recipe.training(number)
-    model, data, choices = prepare_training(
-        section, spec, schema, recipe.overrides, seed, number, world, fold, in_stage=in_stage
-    )
+    num_trainings = 1 if in_stage else recipe.trainings.count
+    model, data, choices = prepare_training(training, number, world, num_trainings)
     if not choices.sharded:
         model.to(choose_device())
     saved = _load_saved(checkpoints, world, sharded=choices.sharded)
@@ -130,15 +84,14 @@ def fit(
                 # In the host's memory, where it was made: no device may hold it.
                 model = make_model(spec, seed)
             model.load_state_dict(result.weights)
-            monitor.write_end(result, model, data, schema.target)
+            monitor.write_end(result, model, data, recipe.schema.target)
 
-    write_training(out, recipe, seed, model, data, choices, result)
+    write_training(out, training, model, data, choices, result)
 
 
 def write_training(
     out: Path,
-    recipe: Recipe,
-    seed: int,
+    training: Training,
     model: nn.Module,
     data: Data,
     choices: Choices,
@@ -147,7 +100,7 @@ def write_training(
     packed: bool = False,
 ) -> None:
     """Calibrate the `model` that is kept, and write into `out` all that a training writes."""
-    section = recipe.train
+    section = training.recipe.train
     scores, target = score(model, data.validation)
     weights = data.validation.weight
     row_weights = None if weights is None else weights.double().cpu().numpy()
@@ -156,8 +109,9 @@ def write_training(
     arrays |= {} if data.validation.keys is None else {"key": np.asarray(data.validation.keys)}
     arrays |= {} if row_weights is None else {"weight": row_weights}
     write_arrays(out / VALIDATION, arrays)
-    write_results(out, recipe.model, result, data, section, calibration)
-    write_recipe(out / "recipe.json", seed, section, choices, result, data, packed=packed)
+    write_results(out, training.recipe.model, result, data, section, calibration)
+    path, seed = out / "recipe.json", training.seed
+    write_recipe(path, seed, section, choices, result, data, packed=packed)
     write_kind(out / "machine.json", choose_device())
     for line in lines:
         print(line)

@@ -1,10 +1,11 @@
-"""Several trainings of one recipe: replicas differ in the seed, folds in the rows.
+"""Several trainings: replicas differ in the seed, members in the recipe, folds in the rows.
 
 How far replicas lie apart is the luck of training. Replica 0 has the seed of `params.yaml` and the
-weights of build, and is the one that is served: never the luckiest. With folds each replica is the
-mean of as many trainings. Each trains in a process of its own, as many at once as the cores allow,
-or one after the other in the stage's own: neither that nor the number of replicas changes a bit of
-any. Or they take their steps together (`members/fit_packed.py`), which moves the last digits.
+weights of build, and is the one that is served: never the luckiest. With folds, and of an ensemble,
+a replica is the mean of several trainings. Each trains in a process of its own, as many at once as
+the cores allow, or one after the other in the stage's own: neither that nor the number of replicas
+changes a bit of any. Or they take their steps together (`members/fit_packed.py`), which moves the
+last digits.
 """
 
 import os
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
@@ -27,10 +28,10 @@ from stages.train.checkpoints.checkpoint import list_checkpoints
 from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.train.checkpoints.sharded_checkpoint import has_whole
 from stages.train.launch import raise_problems, start, stop
+from stages.train.recipe import Trainings
 from stages.training.device.device import device_kind
 from stages.training.device.distributed import World
 from stages.training.device.environment import num_threads
-from stages.training.params import TrainParams
 from stages.training.recipe import seed_of
 
 # A training that has ended, and its exit code.
@@ -38,41 +39,8 @@ Ended = tuple[int, int]
 # Trainings side by side, each in a process; 1: one after the other in the stage's own.
 AT_ONCE = "REPRISE_AT_ONCE"
 # Called with the numbers of the trainings that are left, the folders of all, and that of the
-# checkpoints, if any are kept; each leaves its result by `set_aside`.
+# checkpoints, if any are kept; each that it trains leaves its result by `set_aside`.
 Here = Callable[[Sequence[int], Sequence[Path], Path | None], None]
-
-
-@dataclass(frozen=True)
-class Trainings:
-    """The trainings of a recipe by their numbers: the folds of replica 0, those of replica 1, ….
-
-    `folds` 0: a replica is one training.
-    """
-
-    replicas: int
-    folds: int
-
-    @property
-    def count(self) -> int:
-        """The number of all."""
-        return self.replicas * max(1, self.folds)
-
-    def name(self, number: int) -> str:
-        """A training as a person calls it."""
-        replica, fold = divmod(number, max(1, self.folds))
-        names = [f"replica {replica}"] if self.replicas > 1 or not self.folds else []
-        return " ".join([*names, *([f"fold {fold}"] if self.folds else [])])
-
-    def describe(self) -> str:
-        """Their numbers in words."""
-        folds = f"{self.folds} folds" if self.folds else ""
-        replicas = f"{self.replicas} replicas" if self.replicas > 1 else ""
-        return " of ".join(filter(None, (folds, replicas)))
-
-
-def trainings_of(section: TrainParams) -> Trainings:
-    """The trainings that `section` asks for."""
-    return Trainings(section.replicas, section.folds or 0)
 
 
 def read_at_once() -> int | None:
@@ -117,8 +85,8 @@ def train_all(
 ) -> None:
     """Train them all, and write into `out` what one training writes.
 
-    `join` makes of the folders of a replica's folds the one that it is given last. `here` trains
-    them in this process; without it each trains in one of its own.
+    `join` makes of the folders of a replica's trainings the one that it is given last. `here`
+    trains in this process; those that it leaves train in processes of their own.
 
     Of several replicas each has the same in `out/replicas/<k>`, and `out` that of replica 0. A
     stage that was killed resumes: those that had ended are not trained again, the others resume
@@ -133,37 +101,40 @@ def train_all(
             print(f"{done} of {trainings.count} trainings have ended before")
         if here is not None:
             here(left, homes, checkpoints)
-        else:
-            print(f"{trainings.describe()}, {min(at_once, trainings.count)} at once")
+            left = [n for n in left if not result_of(homes[n]).exists()]
+        if left:
+            whole = here is None
+            said = trainings.describe() if whole else f"the {len(left)} others"
+            print(f"{said}, {min(at_once, trainings.count if whole else len(left))} at once")
             _train(trainings, left, homes, at_once, num_processes, keeps=checkpoints is not None)
-        per_replica = max(1, trainings.folds)
+        per_replica = trainings.per_replica
         for replica in range(trainings.replicas):
             own = homes[replica * per_replica : (replica + 1) * per_replica]
             results = [result_of(home) for home in own]
             to = out if trainings.replicas == 1 else out / "replicas" / str(replica)
-            if trainings.folds:
+            if per_replica > 1:
                 to.mkdir(parents=True, exist_ok=True)
                 join(results, to)
             else:
                 shutil.copytree(results[0], to)
-        if trainings.folds:
-            _write_folds(out, trainings, homes)
+        if per_replica > 1:
+            _write_trainings(out, trainings, homes)
     if trainings.replicas > 1:
         shutil.copytree(out / "replicas" / "0", out, dirs_exist_ok=True)
 
 
-def _write_folds(out: Path, trainings: Trainings, homes: Sequence[Path]) -> None:
-    """Write `replicas/folds.csv`: the metrics of each training."""
+def _write_trainings(out: Path, trainings: Trainings, homes: Sequence[Path]) -> None:
+    """Write `replicas/folds.csv`, or of an ensemble `members.csv`: each training's metrics."""
     metrics = [read_json(result_of(home) / "metrics.json") for home in homes]
     (out / "replicas").mkdir(exist_ok=True)
-    write_csv(
-        out / "replicas" / "folds.csv",
-        ("replica", "fold", *metrics[0]),
-        [
-            (*divmod(n, trainings.folds), *(found.get(name, "") for name in metrics[0]))
-            for n, found in enumerate(metrics)
-        ],
-    )
+    there = (True, trainings.members > 1, trainings.folds > 0)
+    heads = [name for name, has in zip(("replica", "member", "fold"), there, strict=True) if has]
+    rows = []
+    for number, found in enumerate(metrics):
+        place = [n for n, has in zip(trainings.place(number), there, strict=True) if has]
+        rows.append((*place, *(found.get(name, "") for name in metrics[0])))
+    file = "members.csv" if trainings.members > 1 else "folds.csv"
+    write_csv(out / "replicas" / file, (*heads, *metrics[0]), rows)
 
 
 def result_of(home: Path) -> Path:

@@ -110,7 +110,7 @@ def write_recipe(
         **({"packed": True} if packed else {}),
     }
     # How many others there are changes nothing of this one; the loss itself needs no name.
-    unsaid = {"replicas", "packed"} | (
+    unsaid = {"replicas", "ensemble", "packed"} | (
         {"objective"} if section.objective.name == "supervised" else set()
     )
     recipe = {

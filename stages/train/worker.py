@@ -24,8 +24,9 @@ from stages.common.user_code import own_errors, to_user_error
 from stages.runtime.input_watch import join as join_stage
 from stages.runtime.installed import check_installed
 from stages.runtime.snapshot import fingerprint
-from stages.train.fit import fit, read_recipe
+from stages.train.fit import fit
 from stages.train.launch import STOPPED, hand_over, note_loss, raise_problems
+from stages.train.recipe import read_recipe
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
 from stages.training.device.out_of_memory import ProcessOutOfMemoryError, write_oom_hint

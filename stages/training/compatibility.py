@@ -3,10 +3,11 @@
 `reprise check` asks it too, so nothing here takes torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from stages.common.errors import Problem, wrong_name
+from stages.common.config import Overrides
+from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.yamlfile import yaml_text
 from stages.training.params import (
     NUM_CLASSES,
@@ -14,6 +15,7 @@ from stages.training.params import (
     CalibrationParams,
     Choice,
     ClassWeights,
+    EnsembleMember,
     TrainParams,
 )
 
@@ -22,6 +24,16 @@ WHOLE = {
     "Adafactor": "it scales a step by sums over whole matrices",
     "LBFGS": "its directions are sums over all weights",
     "Muon": "it makes whole matrices orthogonal",
+}
+
+OF_MEMBERS = ("build.model.", "train.")
+NOT_OF_A_MEMBER = {
+    "build.model.name": "only the file of the model that it names is a dependency",
+    "train.objective.name": "only the file that it names is a dependency",
+    "train.ensemble": "a member is one recipe",
+    "train.calibration": "the mean is calibrated, not its members",
+    **dict.fromkeys(("train.replicas", "train.folds"), "all members have the same"),
+    **dict.fromkeys(("train.packed", "train.parallel"), "it is how all of them are trained"),
 }
 
 
@@ -109,6 +121,60 @@ def check_folds(params: TrainParams, *, ordered: bool) -> list[Problem]:
         message = "rows of a dataset of one's own can't be divided into folds"
         problems.append(Problem(message, "train.folds", value, ("null",)))
     return problems
+
+
+def check_members(
+    members: Sequence[EnsembleMember], check: Callable[[Overrides], object], at: str
+) -> list[Problem]:
+    """Mistakes in what the members of an ensemble set, each at its path below the key `at`.
+
+    `check` raises UserError for overrides that make no valid recipe.
+    """
+    problems: list[Problem] = []
+    for number, member in enumerate(members):
+        key = f"{at}.{number}.set"
+        known = len(problems)
+        for path, value in member.set.items():
+            if message := find_not_of_a_member(path):
+                problems.append(Problem(message, f"{key}.{path}", str(value), OF_MEMBERS))
+        if len(problems) > known:
+            continue
+        try:
+            check(member.set)
+        except UserError as error:
+            problems += [_of_member(problem, number, member, key) for problem in error.problems]
+        except (KeyError, TypeError):
+            path = next(path for path in member.set if _is_missing(path, member, check))
+            problems.append(Problem(f"there is no parameter '{path}'", f"{key}.{path}"))
+    return problems
+
+
+def _is_missing(path: str, member: EnsembleMember, check: Callable[[Overrides], object]) -> bool:
+    try:
+        check({path: member.set[path]})
+    except UserError:
+        return False
+    except (KeyError, TypeError):
+        return True
+    return False
+
+
+def find_not_of_a_member(path: str) -> str:
+    """The reason why a member of an ensemble can't set `path`, in words; nothing if it can."""
+    fixed = next((name for name in NOT_OF_A_MEMBER if f"{path}.".startswith(f"{name}.")), None)
+    if path.startswith(OF_MEMBERS) and fixed is None:
+        return ""
+    reason = NOT_OF_A_MEMBER.get(fixed or "", "it is neither of the model nor of the training")
+    return f"a member of the ensemble can't set '{path}': {reason}"
+
+
+def _of_member(problem: Problem, number: int, member: EnsembleMember, key: str) -> Problem:
+    """The problem at the path that the member sets, where it is of one."""
+    at = f"{problem.key}."
+    path = next((p for p in member.set if at.startswith(f"{p}.") or f"{p}.".startswith(at)), None)
+    where, value = (key, None) if path is None else (f"{key}.{path}", str(member.set[path]))
+    message = f"member {number} of the ensemble: {problem.message}"
+    return Problem(message, where, value, problem.allowed, problem.suggestion)
 
 
 def check_closure(params: TrainParams) -> list[Problem]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from stages.common.config import MAX_COUNT, MAX_NUMBER, ClassSpec, Config
+from stages.common.config import MAX_COUNT, MAX_NUMBER, ClassSpec, Config, Value
 from stages.common.yamlfile import yaml_text
 
 Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
@@ -42,6 +42,28 @@ ByName = Annotated[dict[str, Weight], Field(min_length=1), BeforeValidator(_spel
 ClassWeights = Annotated[
     Annotated[Literal["balanced"], Tag("rule")] | Annotated[ByName, Tag("by name")],
     Discriminator(_tag),
+]
+
+
+class EnsembleMember(Config):
+    """One of the recipes whose weighted mean is served."""
+
+    weight: Annotated[float, Field(ge=1e-6, le=1e6)]
+    """The share of its prediction in the mean, beside the weights of the others."""
+    set: dict[str, Value]
+    """The keys that it changes in this file, by paths under `build.model` and `train`, as
+    `tune.space` has them: `{train.optimizer.lr: 1e-3, build.model.width: 64}`.
+    """
+
+
+def _tag_ensemble(ensemble: object) -> str:
+    return "proposed" if isinstance(ensemble, str) else "listed"
+
+
+Members = Annotated[list[EnsembleMember], Field(min_length=1, max_length=100)]
+AskedEnsemble = Annotated[
+    Annotated[Literal["tune"], Tag("proposed")] | Annotated[Members, Tag("listed")],
+    Discriminator(_tag_ensemble),
 ]
 
 
@@ -208,6 +230,11 @@ class TrainParams(Config):
     folds: Annotated[int, Field(ge=2, le=100)] | None
     """The number of trainings that each validate on another part of the train and validation rows;
     the mean of their predictions is served. For small tables. null: one training.
+    """
+    ensemble: AskedEnsemble | None
+    """Recipes that are all trained, and whose weighted mean is served: `tune`, the members that the
+    search proposes, or a list of them, each on top of this file: `[{weight: 2, set: {}}, {weight:
+    1, set: {build.model.width: 64}}]`. null: one recipe, with tune's best trial on top.
     """
     replicas: Annotated[int, Field(ge=1, le=1000)]
     """The number of trainings of the same recipe that differ in the seed; 3 or more tell a change

@@ -104,6 +104,16 @@ def seed_of(seed: int, replica: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=(replica,)).generate_state(1)[0])
 
 
+def seed_of_member(seed: int, place: int) -> int:
+    """The seed of a member of an ensemble: `seed`, the replica's, of the first one.
+
+    Members with the same recipe are then others, as replicas are.
+    """
+    if place == 0:
+        return seed
+    return int(np.random.SeedSequence(seed, spawn_key=(place, 2)).generate_state(1)[0])
+
+
 def seed_of_fold(seed: int, place: int) -> int:
     """The seed of the training of a fold: `seed`, the replica's, of the first one.
 

@@ -82,7 +82,8 @@ def _search(
     )
     write_results(out, found, section, current)
     metric = choose_metric(override_train(start.train, {}), task, watched)
-    write_ensemble(out, read_scores(kept, rank(found)), data, metric, start.seed)
+    overrides = {trial.number: trial.overrides for trial in found.trials}
+    write_ensemble(out, read_scores(kept, rank(found)), overrides, data, metric, start.seed)
     paths = dict.fromkeys([*section.space, *(p for t in found.trials for p in t.overrides)])
     write_hparams(journal.stem, found, list(paths), current)
     journal.unlink()

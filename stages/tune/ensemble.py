@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from stages.common.config import Overrides
 from stages.common.files import rounded
 from stages.features.schema import Array
 from stages.training.params import TrainParams
@@ -57,13 +58,14 @@ class Proposal:
     low: float
     high: float
 
-    def to_json(self) -> dict[str, Any]:
-        """The proposal as it is written."""
+    def to_json(self, overrides: Mapping[int, Overrides]) -> dict[str, Any]:
+        """The proposal as it is written; `overrides` are those of each trial, by its number."""
         total = sum(self.members.values())
         return {
             "metric": self.metric,
             "members": [
-                {"trial": number, "weight": count / total} for number, count in self.members.items()
+                {"trial": number, "weight": count / total, "set": overrides[number]}
+                for number, count in self.members.items()
             ],
             "value": rounded(self.value),
             "best": {"trial": self.best, "value": rounded(self.best_value)},
@@ -72,6 +74,22 @@ class Proposal:
                 "interval": [*map(rounded, (self.low, self.high))],
             },
         }
+
+
+def describe(proposal: Proposal, num_trials: int) -> str:
+    """The proposal in words: what it gains, and the line that has it trained."""
+    metric, alone = proposal.metric, proposal.best_value
+    gain = f"{proposal.gain:.5f} ({proposal.low:.5f} to {proposal.high:.5f})"
+    said = (
+        f"ensemble of {len(proposal.members)} of the best {num_trials} trials: {metric} "
+        f"{proposal.value:.5f}, the best trial alone {alone:.5f}; chosen and judged on different "
+        f"rows it gains {gain}"
+    )
+    if len(proposal.members) == 1:
+        return f"no ensemble of the best {num_trials} trials is better than one of them"
+    if proposal.low <= 0:
+        return f"{said}, which holds 0: the best trial alone may be as good"
+    return f"{said}\nto train it, in params.yaml:\n  train:\n    ensemble: tune"
 
 
 def choose_metric(recipe: TrainParams, task: str, watched: str) -> Metric | None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from stages.common.config import MAX_COUNT, Config, Overrides
+from stages.common.config import MAX_COUNT, Config, Overrides, Value
 from stages.common.errors import Problem, UserError
 
 Number = int | float
@@ -20,7 +20,7 @@ _NOT_TUNABLE = {
         "a trial is judged before anything is calibrated",
     ),
     "train.swa": "a trial is without it: it has not the epochs that would be averaged",
-    **dict.fromkeys(("train.replicas", "train.folds"), "a trial is one training"),
+    **dict.fromkeys(("train.replicas", "train.folds", "train.ensemble"), "a trial is one training"),
     "train.parallel": "a trial trains in one process",
     "train.packed": "it is how trials are trained, and changes the last bits alone",
     "build.model.name": "only the file of the model that it names is a dependency; "
@@ -29,8 +29,7 @@ _NOT_TUNABLE = {
 }
 
 
-Choice = bool | int | float | str | list[int] | list[float] | None
-Choices = Annotated[list[Choice], Field(min_length=2)]
+Choices = Annotated[list[Value], Field(min_length=2)]
 
 
 class Range(Config):
@@ -42,7 +41,7 @@ class Range(Config):
     """The largest value, included."""
     log: bool = False
     """If true, the logarithm is drawn evenly, as suits a learning rate."""
-    when: Annotated[dict[str, Choice], Field(min_length=1)] | None = None
+    when: Annotated[dict[str, Value], Field(min_length=1)] | None = None
     """The values of other keys with which alone this one is tried, such as
     `{train.optimizer.name: SGD}`; null: always.
     """
@@ -61,7 +60,7 @@ class ConditionalChoices(Config):
 
     values: Choices
     """The values to try."""
-    when: Annotated[dict[str, Choice], Field(min_length=1)]
+    when: Annotated[dict[str, Value], Field(min_length=1)]
     """The values of other keys with which alone this one is tried, such as
     `{train.optimizer.name: SGD}`.
     """

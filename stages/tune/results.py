@@ -12,7 +12,7 @@ from stages.common.config import Overrides
 from stages.common.files import write_csv, write_json
 from stages.features.schema import Array
 from stages.training.state import Data
-from stages.tune.ensemble import MIN_ROWS, Metric, Rows, propose
+from stages.tune.ensemble import MIN_ROWS, Metric, Rows, describe, propose
 from stages.tune.params import TuneParams
 from stages.tune.plots import write_plots
 from stages.tune.trials import Search, best_trial
@@ -54,11 +54,17 @@ def write_results(out: Path, search: Search, params: TuneParams, current: Overri
 
 
 def write_ensemble(
-    out: Path, scores: Mapping[int, Array], data: Data, metric: Metric | None, seed: int
+    out: Path,
+    scores: Mapping[int, Array],
+    overrides: Mapping[int, Overrides],
+    data: Data,
+    metric: Metric | None,
+    seed: int,
 ) -> None:
     """`scores`, those of the best trials by number, and `ensemble.json`, what they make together.
 
-    There is nothing to propose of fewer than two, of few rows, or without a metric.
+    `overrides` are those of each trial. There is nothing to propose of fewer than two, of few rows,
+    or without a metric.
     """
     folder = out / "scores"
     folder.mkdir()
@@ -79,12 +85,8 @@ def write_ensemble(
         target = target * data.deviation
         scores = {n: array.astype(np.float64) * data.deviation for n, array in scores.items()}
     found = propose(scores, Rows(target, weights), metric, seed)
-    write_json(out / "ensemble.json", found.to_json())
-    print(
-        f"ensemble of {len(found.members)} of the best {len(scores)} trials: {metric} "
-        f"{found.value:.5f}, the best trial alone {found.best_value:.5f}; chosen and judged on "
-        f"different rows it gains {found.gain:.5f} ({found.low:.5f} to {found.high:.5f})"
-    )
+    write_json(out / "ensemble.json", found.to_json(overrides))
+    print(describe(found, len(scores)))
 
 
 def _write(

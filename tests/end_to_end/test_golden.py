@@ -22,6 +22,7 @@ from stages.common.files import read_csv, write_csv
 from stages.common.params import read_params
 from stages.common.yamlfile import read_yaml
 from stages.train import fit as fitting
+from stages.train.recipe import read_recipe
 from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.state import Result, State
@@ -96,7 +97,7 @@ def step_losses(project: Path) -> list[float]:
         mock.patch.object(fitting, "train", recorded),
         contextlib.suppress(Enough),
     ):
-        fitting.fit(fitting.read_recipe(read_params("train")), out, World(), None)
+        fitting.fit(read_recipe(read_params("train")), out, World(), None)
     assert not out.exists(), "the training ended of itself"
     return recorder.losses
 

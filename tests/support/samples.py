@@ -74,6 +74,7 @@ def train_params(**changes: object) -> TrainParams:
         "calibration": {"temperature": False, "threshold": None},
         "replicas": 1,
         "folds": None,
+        "ensemble": None,
         "packed": "auto",
     }
     return TrainParams.model_validate({**section, **changes})

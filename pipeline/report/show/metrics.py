@@ -60,7 +60,9 @@ def _facts(run: Run) -> Iterator[str]:
     if recipe is not None:
         rows, epochs = recipe["rows"], recipe["epochs"]
         yield f"{rows['train']:,} rows to train on, {rows['validation']:,} to validate on"
-        yield f"seed {recipe['seed']}, epoch {epochs['kept']} of {epochs['trained']} kept"
+        members = recipe.get("ensemble")
+        kept = f"seed {recipe['seed']}, epoch {epochs['kept']} of {epochs['trained']} kept"
+        yield f"the weighted mean of {len(members)} models" if members else kept
     num_test = run.records.get("evaluate/intervals.json", {}).get("rows")
     if num_test is not None:
         yield f"{num_test:,} rows to test on"

@@ -77,6 +77,7 @@ def write_card(path: Path, facts: Facts) -> None:
             ("parameter", "value"),
             [(code(path), code(value)) for path, value in _flat("train", facts.recipe["train"])],
         ),
+        members=_members(facts.recipe.get("ensemble", ())),
         weighted=_weighted(schema),
         level=f"{LEVEL:.0%}".removesuffix("%"),
         metrics=table(
@@ -122,6 +123,9 @@ def _classes(facts: Facts) -> str:
 def _training(facts: Facts) -> Iterator[str]:
     """Yield how it was trained, and what was fitted on the validation rows, in sentences."""
     epochs, seed = facts.recipe["epochs"], facts.recipe["seed"]
+    if members := facts.recipe.get("ensemble"):
+        yield f"What is predicted is the weighted mean of {len(members)} models, which are listed"
+        yield "below. Arguments and parameters here are those of the first."
     yield f"From seed {seed}; the weights are those of epoch {epochs['kept']} of"
     yield f"{epochs['trained']}."
     classes, calibration = facts.schema.target.classes, facts.calibration
@@ -132,6 +136,20 @@ def _training(facts: Facts) -> Iterator[str]:
         metric = facts.recipe["train"]["calibration"]["threshold"]
         yield f"{code(classes[1])} is predicted where its probability is above"
         yield f"{calibration.threshold:.4g}, which has the best {metric} on the validation rows."
+
+
+def _members(members: Sequence[Mapping[str, Any]]) -> str:
+    """The members of an ensemble; nothing where there is one model."""
+    if not members:
+        return ""
+    lines = []
+    for each in members:
+        changed = [code(f"{path}: {json.dumps(value)}") for path, value in each["set"].items()]
+        epochs = f"{each['epochs']['kept']} of {each['epochs']['trained']}"
+        weight = _number(each["weight"])
+        lines.append((weight, str(each["seed"]), epochs, ", ".join(changed) or "nothing"))
+    heads = ("weight", "seed", "epoch", "what it sets on top of params.yaml")
+    return "\n" + table(heads, lines) + "\n"
 
 
 def _coverage(facts: Facts) -> str:

@@ -4,19 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages.common.errors import UserError
-from stages.train.fit import Recipe, fit
+from stages.train.fit import fit
 from stages.train.members.said_by import said_by
-from stages.train.replicas import Trainings, begin_writing, named, set_aside
+from stages.train.recipe import Recipe
+from stages.train.replicas import begin_writing, named, set_aside
 from stages.training.device.distributed import World
 
 
 def fit_in_turn(
-    recipe: Recipe,
-    trainings: Trainings,
-    numbers: Sequence[int],
-    homes: Sequence[Path],
-    *,
-    keeps: bool,
+    recipe: Recipe, numbers: Sequence[int], homes: Sequence[Path], *, keeps: bool
 ) -> None:
     """Train `numbers`, each to the bits that it has in a process of its own.
 
@@ -24,7 +20,7 @@ def fit_in_turn(
     UserError, naming the training, when one fails.
     """
     for number in numbers:
-        name, home = trainings.name(number), homes[number]
+        name, home = recipe.trainings.name(number), homes[number]
         writing = begin_writing(home)
         try:
             with said_by(name):

@@ -1,7 +1,7 @@
 """Recipes and models that can't be trained in a pack, each with the reason in words."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,10 +65,28 @@ def why_not_members(members: Sequence[Member]) -> str | None:
     return None
 
 
+def group_by_form(forms: Sequence[Hashable]) -> list[list[int]]:
+    """The places of equal forms together, in the order of the first of each."""
+    of_form: dict[Hashable, list[int]] = {}
+    for place, form in enumerate(forms):
+        of_form.setdefault(form, []).append(place)
+    return list(of_form.values())
+
+
 def form_of(member: Member) -> tuple[object, ...]:
     """All that the members of one pack have in common: others belong into other packs."""
-    params, model, source = member.params, member.model, member.data.train
+    source = member.data.train
     rows, _ = source.take(slice(0, 1))
+    return (
+        *form_of_recipe(member.model, member.params),
+        tuple((kind, values.shape, values.dtype) for kind, values in rows.items()),
+        source.weight is None,
+        member.data.task,
+    )
+
+
+def form_of_recipe(model: nn.Module, params: TrainParams) -> tuple[object, ...]:
+    """The part of `form_of` that is not of the rows."""
     rates = [None, *(group.lr for group in params.groups or ())]
     # Groups of equal rates are one group of the optimizer.
     groups = [(g.match, g.frozen, rates.index(g.lr)) for g in params.groups or ()]
@@ -76,13 +94,10 @@ def form_of(member: Member) -> tuple[object, ...]:
     return (
         tuple((name, type(module)) for name, module in model.named_modules()),
         tuple((n, w.shape, w.requires_grad) for n, w in model.named_parameters()),
-        tuple((kind, values.shape, values.dtype) for kind, values in rows.items()),
         params.batch_size,
         params.optimizer.name,
         bool(nesterov),
         tuple(groups),
-        source.weight is None,
-        member.data.task,
     )
 
 

@@ -42,7 +42,7 @@ def read_start(params: Params, num_epochs: int) -> Start:
     uncalibrated = {"temperature": False, "threshold": None}
     # Nor are its few epochs those that are averaged.
     own = {"epochs": num_epochs, "swa": None, "calibration": uncalibrated}
-    one = {"replicas": 1, "folds": None, "parallel": "ddp"}
+    one = {"replicas": 1, "folds": None, "ensemble": None, "parallel": "ddp"}
     train_tree = {**params.part("train"), **own, **one}
     return Start(train_tree, read_spec(BUILT), read_schema(PREPARED), params.seed)
 

@@ -22,7 +22,7 @@ from stages.training.device.rng import put_generators, read_generators
 from stages.training.loop import monitored_value, run_epochs
 from stages.training.packed.loop import run_pack
 from stages.training.packed.pack import Member, Pack, make_pack
-from stages.training.packed.packable import form_of, why_no_step, why_not_members
+from stages.training.packed.packable import form_of, group_by_form, why_no_step, why_not_members
 from stages.training.packed.rule import MAX_MEMBERS, Sizes, choose_way, count_products
 from stages.training.state import Result
 from stages.training.step.divergence import DivergedError
@@ -57,12 +57,9 @@ def divide(members: Sequence[Member]) -> tuple[list[tuple[list[int], Pack | None
     Without a pack there is one place. Raises UserError where `train.packed` is true and two or more
     of one form can't be packed.
     """
-    of_form: dict[object, list[int]] = {}
-    for place, member in enumerate(members):
-        of_form.setdefault(form_of(member), []).append(place)
     groups: list[tuple[list[int], Pack | None]] = []
     said: dict[str, int] = {}
-    for places in of_form.values():
+    for places in group_by_form([form_of(member) for member in members]):
         for start in range(0, len(places), MAX_MEMBERS):
             part = places[start : start + MAX_MEMBERS]
             pack, line = _choose([members[place] for place in part])

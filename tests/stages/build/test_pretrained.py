@@ -16,7 +16,7 @@ from stages.common.errors import UserError
 from stages.common.params import read_params
 from stages.model.layers import register_constant
 from stages.model.model import read_spec, take_pretrained
-from stages.train.fit import read_recipe
+from stages.train.recipe import read_recipe
 from stages.training.data.fit_model import fit_model
 from stages.training.recipe import describe_pretrained, load_weights
 from tests.conftest import Project

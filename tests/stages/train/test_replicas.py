@@ -18,7 +18,8 @@ from stages.common.files import read_csv
 from stages.model.model import ModelSpec
 from stages.train.checkpoints.checkpointer import PREEMPTED
 from stages.train.launch import PROBLEMS
-from stages.train.replicas import Trainings, num_at_once, train_all
+from stages.train.recipe import Trainings
+from stages.train.replicas import num_at_once, train_all
 from stages.training.recipe import seed_of, seed_of_fold
 from tests.conftest import Project
 from tests.support.samples import (

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from stages.common.config import Overrides
 from stages.common.files import read_csv, read_json
 from stages.tune.ensemble import MIN_ROWS, Metric, Rows, propose, select
 from stages.tune.results import write_ensemble
@@ -130,7 +131,8 @@ def test_rows_of_weight_0_judge_nothing(tmp_path: Path, num_counting: int) -> No
     split = line(NUM_ROWS)
     weight = (torch.arange(NUM_ROWS) < num_counting).float()
     data = replace(regression(), validation=replace(split, weight=weight))
-    write_ensemble(tmp_path, scores, data, "rmse", seed=0)
+    tried: dict[int, Overrides] = {number: {LR: 10.0**-number} for number in scores}
+    write_ensemble(tmp_path, scores, tried, data, "rmse", seed=0)
     found = read_json(tmp_path / "ensemble.json")
     # Too few of them propose nothing, and nothing of the search is lost.
     assert bool(found) == (num_counting >= MIN_ROWS)

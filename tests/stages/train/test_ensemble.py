@@ -1,0 +1,296 @@
+"""An ensemble: members with recipes of their own, whose weighted mean is what everything serves."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages.common.errors import UserError
+from stages.common.files import read_csv, read_json
+from stages.features.schema import load_arrays, read_statistics
+from stages.model.ensemble import Ensemble
+from stages.model.model import load_model, read_spec
+from stages.tensors.batch import to_batch
+from tests.conftest import Project
+from tests.support.samples import (
+    mixed_table,
+    recipe_params,
+    run_stages,
+    set_params,
+    small_project,
+    trained_files,
+)
+
+LR, WIDTH, DROPOUT = "train.optimizer.lr", "build.model.width", "build.model.dropout"
+MEMBERS: list[dict[str, Any]] = [
+    {"weight": 2, "set": {LR: 0.01}},
+    {"weight": 1, "set": {WIDTH: 12, "build.model.layers": 2}},
+    {"weight": 1, "set": {DROPOUT: 0.2}},
+]
+CHANGES = {
+    "prepare.key": "id",
+    "prepare.split": {"seed": 0, "validation": 0.25, "test": 0.2},
+    "evaluate.coverage": 0.8,
+    "train.epochs": 4,
+    "build.model": {"name": "mlp", "width": 8},
+    "tune.epochs": 2,
+    "tune.batch": 3,
+    "tune.portfolio": False,
+    "tune.sampler": "random",
+    "tune.space": {LR: {"low": 1e-3, "high": 0.1, "log": True}, WIDTH: [4, 8, 16]},
+}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A small project before its search. It is shared: take a copy of it."""
+    made = small_project(tmp_path_factory.mktemp("ensemble") / "project", mixed_table(), CHANGES)
+    run_stages(made, "prepare", "build", "tune")
+    return made
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    shutil.copytree(built.path, tmp_path / "project")
+    return Project(tmp_path / "project")
+
+
+class Says(nn.Module):
+    """A model whose scores are always the same."""
+
+    def __init__(self, scores: Tensor) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, _: dict[str, Tensor]) -> Tensor:
+        return self.scores
+
+
+def test_the_mean_is_of_probabilities_or_of_values() -> None:
+    one, other = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    ensemble = Ensemble([Says(one), Says(other)], 3, [3.0, 1.0])
+    expected = 0.75 * one.softmax(1) + 0.25 * other.softmax(1)
+    torch.testing.assert_close(ensemble({}).exp(), expected)
+    values = Ensemble([Says(one[:, :1]), Says(other[:, :1])], 1, [3.0, 1.0])
+    torch.testing.assert_close(values({}), 0.75 * one[:, :1] + 0.25 * other[:, :1])
+    # Weights are no tensors of the file, and equal ones are the plain mean.
+    assert "weights" not in ensemble.state_dict()
+    plain = Ensemble([Says(one), Says(other)], 3)
+    torch.testing.assert_close(plain({}).exp(), (one.softmax(1) + other.softmax(1)) / 2)
+
+
+def scores_of(project: Project, folder: Path, split: str) -> tuple[Tensor, Tensor]:
+    """The scores of the model in `folder`, and those of its members (members, rows, classes)."""
+    statistics = read_statistics(project.path / "data/prepare")
+    batch = to_batch(load_arrays(project.path / "data/prepare" / split), statistics)
+    model = load_model(folder)
+    with torch.inference_mode():
+        return model(batch), torch.stack([member(batch) for member in model.members])  # type: ignore[union-attr]
+
+
+def test_members_of_other_shapes_are_one_model_for_all_that_follows(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.path)
+    set_params(project, {"train.ensemble": MEMBERS, "train.replicas": 2, "train.packed": True})
+    run_stages(project, "train", "evaluate", "infer")
+    said = capfd.readouterr().out
+    # Learning rate and dropout change no shape: two members of two replicas are a pack.
+    assert re.findall(r"^(.*): packed|^(a pack of \d);", said, re.MULTILINE) == [
+        ("members 0, 2", ""),
+        ("", "a pack of 4"),
+        ("member 1", ""),
+        ("", "a pack of 2"),
+    ]
+    folder = project.path / "data/train"
+    assert [part.weight for part in read_spec(folder).parts] == [0.5, 0.25, 0.25]
+    for trained in (folder, folder / "replicas/1"):
+        scores, members = scores_of(project, trained, "validation")
+        weights = torch.tensor([0.5, 0.25, 0.25])[:, None, None]
+        mean = (members.softmax(2) * weights).sum(0)
+        torch.testing.assert_close(scores.softmax(1), mean)
+        rows = load_arrays(trained / "validation")
+        torch.testing.assert_close(torch.from_numpy(np.array(rows["scores"])).exp(), mean)
+        metrics = read_json(trained / "metrics.json")
+        target = torch.from_numpy(np.array(rows["target"])).long()
+        loss = nn.functional.cross_entropy(mean.log(), target).item()
+        assert metrics["validation_loss"] == pytest.approx(loss, abs=1e-5)
+        accuracy = (mean.argmax(1) == target).double().mean().item()
+        assert metrics["validation_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    table = read_csv(folder / "replicas/members.csv")
+    assert [(row["replica"], row["member"]) for row in table] == [
+        (replica, member) for replica in "01" for member in "012"
+    ]
+    assert len(read_csv(folder / "replicas/seeds.csv")) == 2
+    predicted = pl.read_parquet(project.path / "data/evaluate/predictions.parquet")
+    test, _ = scores_of(project, folder, "test")
+    order = np.argsort(load_arrays(project.path / "data/prepare/test")["key"])
+    ours = predicted.sort("id")["probability_ill"].to_numpy()
+    np.testing.assert_allclose(ours, test.softmax(1)[:, 0].numpy()[order], atol=1e-6)
+    card = (project.path / "data/evaluate/card.md").read_text(encoding="utf-8")
+    assert "the weighted mean of 3 models" in card
+    assert "`build.model.width: 12`, `build.model.layers: 2`" in card
+    for name in ("model.onnx", "model.pt2"):
+        assert f"{name}: differs from the model by" in said
+
+
+def test_a_member_is_the_training_of_its_recipe(project: Project, tmp_path: Path) -> None:
+    set_params(project, {"train.ensemble": MEMBERS, "train.packed": False})
+    run_stages(project, "train")
+    _, (ours, *_) = scores_of(project, project.path / "data/train", "validation")
+    set_params(project, {"train.ensemble": None, LR: 0.01})
+    run_stages(project, "train")
+    rows = load_arrays(project.path / "data/train/validation")
+    torch.testing.assert_close(ours, torch.from_numpy(np.array(rows["scores"])))
+    # One member is no ensemble, but the recipe that it sets; equal members are other trainings.
+    alone = trained_files(project)
+    set_params(project, {"train.ensemble": [{"weight": 3, "set": {LR: 0.01}}], LR: 1e-3})
+    run_stages(project, "train")
+    assert trained_files(project) == alone
+    set_params(project, {"train.ensemble": [{"weight": 1, "set": {}}, {"weight": 1, "set": {}}]})
+    run_stages(project, "train")
+    _, (one, other) = scores_of(project, project.path / "data/train", "validation")
+    assert not torch.equal(one, other)
+
+
+def test_with_folds_each_row_is_judged_by_members_that_have_not_learned_from_it(
+    project: Project,
+) -> None:
+    folds = {"train.folds": 2, "train.class_weights": "balanced"}
+    set_params(project, {"train.ensemble": MEMBERS[:2], **folds})
+    run_stages(project, "train", "evaluate", "infer")
+    folder = project.path / "data/train"
+    assert [row["fold"] for row in read_csv(folder / "replicas/members.csv")] == [*"0101"]
+    spec = read_spec(folder)
+    assert (spec.members, len(spec.parts)) == (2, 2)
+    rows = load_arrays(folder / "validation")
+    found = {int(key): scores for key, scores in zip(rows["key"], rows["scores"], strict=True)}
+    for split in ("train", "validation"):
+        scores, by_fold = scores_of(project, folder, split)
+        torch.testing.assert_close(scores.softmax(1), by_fold.softmax(2).mean(0))
+        for place, key in enumerate(load_arrays(project.path / "data/prepare" / split)["key"]):
+            fold = int(rows["fold"][list(rows["key"]).index(key)])
+            own = torch.from_numpy(np.array(found[int(key)]))
+            torch.testing.assert_close(own, by_fold[fold, place], rtol=1e-4, atol=1e-5)
+
+
+def test_the_proposal_of_the_search_is_trained(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("stages.tune.results.MIN_ROWS", 10)
+    set_params(project, {"train.ensemble": "tune"})
+    with pytest.raises(UserError, match="tune proposes no ensemble") as raised:
+        run_stages(project, "train")
+    assert raised.value.problems[0].key == "train.ensemble"
+    set_params(project, {"tune.trials": 6, "tune.keep_scores": 6})
+    run_stages(project, "tune")
+    folder = project.path / "data/tune"
+    proposed = read_json(folder / "ensemble.json")["members"]
+    trials = read_csv(folder / "trials.csv")
+    for member in proposed:
+        row = trials[member["trial"]]
+        assert {path: float(row[path]) for path in member["set"]} == member["set"]
+    # Whatever these few rows chose, three members are trained.
+    path = folder / "ensemble.json"
+    chosen = [{"trial": n, "weight": w, "set": {WIDTH: 4 * n + 4}} for n, w in enumerate((3, 2, 1))]
+    path.write_text(json.dumps({"members": chosen}), encoding="utf-8")
+    run_stages(project, "train", "evaluate")
+    assert "member 2, weight 0.167: build.model.width 12" in capfd.readouterr().out
+    parts = read_spec(project.path / "data/train").parts
+    assert [(part.arguments["width"], round(part.weight, 6)) for part in parts] == [
+        (4, 0.5),
+        (8, 0.333333),
+        (12, 0.166667),
+    ]
+
+
+def test_an_ensemble_that_is_broken_off_ends_with_the_same_bytes(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from stages.train.members import fit_in_turn
+    from stages.training.packed import loop
+
+    monkeypatch.setenv("REPRISE_CHECKPOINT_SECONDS", "0")
+    set_params(project, {"train.ensemble": MEMBERS, "train.packed": True})
+    run_stages(project, "train")
+    whole = trained_files(project)
+    take_step, fit = loop.take_step, fit_in_turn.fit
+    taken: list[int] = []
+
+    def break_off(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    def take_some(*given: Any) -> None:
+        taken.append(1)
+        if len(taken) == 9:
+            break_off()
+        take_step(*given)
+
+    # Once in the pack, and once in the member that trains after it.
+    for module, name, broken in ((loop, "take_step", take_some), (fit_in_turn, "fit", break_off)):
+        monkeypatch.setattr(module, name, broken)
+        with pytest.raises(KeyboardInterrupt):
+            run_stages(project, "train")
+    assert "resumes from" in capfd.readouterr().out
+    monkeypatch.setattr(loop, "take_step", take_step)
+    monkeypatch.setattr(fit_in_turn, "fit", fit)
+    run_stages(project, "train")
+    assert "2 of 3 trainings have ended before" in capfd.readouterr().out
+    assert trained_files(project) == whole
+
+
+@pytest.mark.parametrize(
+    ("changed", "message", "key"),
+    [
+        ({"train.replicas": 3}, "all members have the same", "train.replicas"),
+        ({"prepare.target": "y"}, "neither of the model nor of the training", "prepare.target"),
+        ({"build.model.name": "mlp"}, "only the file of the model", "build.model.name"),
+        ({"build.model.wdth": 3}, "wdth", "build.model.wdth"),
+        ({"train.optimiser.lr": 3}, "there is no parameter", "train.optimiser.lr"),
+        ({WIDTH: 8, "train.batch_size": 0}, "be at least 1", "train.batch_size"),
+    ],
+)
+def test_what_a_member_can_t_set_is_said_at_its_key(
+    project: Project, changed: dict[str, Any], message: str, key: str
+) -> None:
+    members = [{"weight": 1, "set": {}}, {"weight": 1, "set": changed}]
+    set_params(project, {"train.ensemble": members})
+    with pytest.raises(UserError) as raised:
+        run_stages(project, "train")
+    (problem,) = raised.value.problems
+    assert problem.key == f"train.ensemble.1.set.{key}"
+    assert message in problem.message
+
+
+def test_a_member_that_no_constructor_takes_is_named(project: Project) -> None:
+    members = [{"weight": 1, "set": {}}, {"weight": 1, "set": {"train.optimizer.eps": -1.0}}]
+    set_params(project, {"train.ensemble": members})
+    with pytest.raises(UserError, match="member 1 of the ensemble: ") as raised:
+        run_stages(project, "train")
+    assert raised.value.problems[0].key == "train.ensemble"
+
+
+def test_check_knows_ensembles() -> None:
+    from pipeline.params.check import find_problems
+
+    tree = recipe_params("cnn")
+    assert tree["train"]["ensemble"] is None
+    tree["train"]["ensemble"] = "tune"
+    (problem,) = find_problems(tree)
+    assert (problem.key, problem.value) == ("train.ensemble", "tune")
+    assert "tune.trials is above 1, and it is 0" in problem.message
+    tree["tune"]["trials"] = 20
+    assert find_problems(tree) == []
+    tree["train"]["ensemble"] = [{"weight": 1, "set": {WIDTH: 32, "train.optimizer.lrr": 0.1}}]
+    (problem,) = find_problems(tree)
+    assert problem.key == "train.ensemble.0.set.train.optimizer.lrr"
+    tree["train"]["ensemble"] = [{"weigth": 1, "set": {}}]
+    keys = {problem.key for problem in find_problems(tree)}
+    assert keys == {"train.ensemble.0.weigth", "train.ensemble.0.weight"}
