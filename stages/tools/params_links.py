@@ -10,6 +10,7 @@ MORE = {
     "build.model": "own_code.md#a-model",
     "build.pretrained": "own_code.md#pretrained-weights",
     "tune.sampler": "tuning.md#samplers",
+    "tune.model_size": "tuning.md#a-smaller-model",
     "tune.space": "tuning.md#the-space",
     "train.micro_batch_size": "training.md#steps",
     "train.dataset": "training.md#a-dataset-of-my-own",

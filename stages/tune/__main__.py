@@ -6,6 +6,7 @@ Reads the arrays of `data/prepare` and the model of `data/build`; writes `data/t
 `tune.trials: 0` it passes through.
 """
 
+import math
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from stages.training.optim.preflight import check_names
 from stages.training.recipe import override_model, override_train
 from stages.tune.ensemble import choose_metric, keep_scores, read_scores
 from stages.tune.hparams import write_hparams
+from stages.tune.model_size import make_measure
 from stages.tune.params import TuneParams, check_space
 from stages.tune.portfolio import read_portfolio
 from stages.tune.results import write_ensemble, write_nothing, write_results
@@ -70,6 +72,10 @@ def _search(
     in_step = section.pruner in ("hyperband", "halving")
     train_trials, direction, data = make_train_trials(start, in_step=in_step, keep_scores=count > 0)
     current, sign = current_values(start), 1 if direction == "minimize" else -1
+    measure = None
+    if (asked := section.model_size) is not None:
+        measure = make_measure(start, data, asked)
+    most = math.inf if asked is None or asked.most is None else asked.most
     found = search(
         section,
         current,
@@ -79,8 +85,10 @@ def _search(
         train_trials,
         portfolio,
         lambda trials, results: keep_scores(kept, count, sign, trials, results),
+        lambda overrides: measure is None or measure(overrides) <= most,
     )
-    write_results(out, found, section, current)
+    sizes = {} if measure is None else {t.number: measure(t.overrides) for t in found.trials}
+    write_results(out, found, section, current, sizes)
     metric = choose_metric(override_train(start.train, {}), task, watched)
     overrides = {trial.number: trial.overrides for trial in found.trials}
     write_ensemble(out, read_scores(kept, rank(found)), overrides, data, metric, start.seed)

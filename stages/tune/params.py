@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from stages.common.config import MAX_COUNT, Config, Overrides, Value
+from stages.common.config import MAX_COUNT, MAX_NUMBER, Config, Overrides, Value
 from stages.common.errors import Problem, UserError
 
 Number = int | float
@@ -82,6 +82,21 @@ Values = Annotated[
 Dimension = Range | ConditionalChoices | list[Any]
 
 
+class ModelSize(Config):
+    """The size of the model, as a second reason to pick a trial."""
+
+    of: Literal["weights", "multiply_adds"]
+    """The size that is counted: the numbers of the model's file, or the products of numbers that
+    the prediction of a row takes.
+    """
+    most: Annotated[int, Field(ge=1)] | None
+    """The size above which a recipe is not tried; null: no limit."""
+    within: Annotated[float, Field(ge=0, le=MAX_NUMBER)]
+    """By how much the value of the trial that is picked may be worse than the best one's, in the
+    metric's own units: of these trials it is the smallest. 0: the best.
+    """
+
+
 class TuneParams(Config):
     """The search for better values."""
 
@@ -116,6 +131,10 @@ class TuneParams(Config):
     keep_scores: Annotated[int, Field(ge=0, le=1000)]
     """The number of the best trials whose validation scores are kept, to propose an ensemble of
     them; 0: none.
+    """
+    model_size: ModelSize | None
+    """The rule by which a smaller model is picked in place of the best: `{of: weights, most: 50000,
+    within: 0.002}`. null: the size does not count.
     """
     space: dict[str, Values]
     """The keys to search, by their path under `build.model` or `train`, each with a list of
@@ -152,8 +171,8 @@ def check_space(params: TuneParams, check: Callable[[Overrides], object], watche
             message = f"a grid needs a list of values for '{path}', not a range"
             problems.append(Problem(message, key=key))
             continue
-        if problem := _check_condition(path, params):
-            problems.append(problem)
+        if found := _check_condition(path, params) or _check_wanted(path, params, check):
+            problems += found
             continue
         for value in listed(values):
             try:
@@ -183,23 +202,62 @@ def find_untunable(path: str, watched: str) -> str:
     return ""
 
 
-def _check_condition(path: str, params: TuneParams) -> Problem | None:
+def _check_condition(path: str, params: TuneParams) -> list[Problem]:
     """The problem of a condition that waits for itself, or for a value that is never tried."""
     key, seen = f"tune.space.{path}.when", [path]
     for name in seen:
         if path in (others := [*condition(params.space[name])] if name in params.space else []):
-            return Problem(f"'{path}' would wait for its own value", key=key)
+            return [Problem(f"'{path}' would wait for its own value", key=key)]
         seen += [other for other in others if other not in seen]
     for name, value in condition(params.space[path]).items():
         dimension = params.space.get(name)
+        if not name.startswith(TUNABLE):
+            message = f"a condition is on a key of the model or of the training, not on '{name}'"
+            allowed = ("build.model.*", "train.*")
+            return [Problem(message, key=f"{key}.{name}", value=str(value), allowed=allowed)]
         if isinstance(dimension, Range):
             message = f"a condition needs a list of values for '{name}', not a range"
-            return Problem(message, key=f"{key}.{name}")
+            return [Problem(message, key=f"{key}.{name}")]
         if dimension is not None and value not in listed(dimension):
             tried = tuple(str(each) for each in listed(dimension))
             message = f"'{name}' is never {value!r} in this space"
-            return Problem(message, key=f"{key}.{name}", value=str(value), allowed=tried)
-    return None
+            return [Problem(message, key=f"{key}.{name}", value=str(value), allowed=tried)]
+    return []
+
+
+def _check_wanted(
+    path: str, params: TuneParams, check: Callable[[Overrides], object]
+) -> list[Problem]:
+    """The problems of the values that a condition waits for: no recipe has them."""
+    wanted, key = condition(params.space[path]), f"tune.space.{path}.when"
+    try:
+        _check_value(wanted, params, check)
+    except UserError as error:
+        # What is wrong with the values of the key itself is said there.
+        others = [problem for problem in error.problems if problem.key != path]
+        return [_at_condition(problem, key, wanted) for problem in others]
+    except (KeyError, TypeError):
+        name = next(name for name in wanted if _is_missing(name, wanted[name], check))
+        return [Problem(f"there is no parameter '{name}'", f"{key}.{name}", str(wanted[name]))]
+    return []
+
+
+def _at_condition(problem: Problem, key: str, wanted: Overrides) -> Problem:
+    named = [name for name in wanted if f"{problem.key}.".startswith(f"{name}.")]
+    name = next(iter(named or wanted))
+    message = f"'{name}' can't be {wanted[name]!r}: {problem.message}"
+    at = f"{key}.{name}"
+    return Problem(message, at, str(wanted[name]), problem.allowed, problem.suggestion)
+
+
+def _is_missing(path: str, value: object, check: Callable[[Overrides], object]) -> bool:
+    try:
+        check({path: value})
+    except UserError:
+        return False
+    except (KeyError, TypeError):
+        return True
+    return False
 
 
 def _check_value(

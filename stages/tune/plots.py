@@ -1,7 +1,7 @@
 """The data of the plots of a search: its history, the importance of each key, where trials lie."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,25 @@ from optuna.trial import TrialState
 
 from stages.common.config import Overrides
 from stages.common.files import rounded, write_csv
+from stages.tune.model_size import find_front, value_of
 from stages.tune.params import Dimension, Range, TuneParams, listed
 from stages.tune.space import make_distributions
 from stages.tune.trials import Search, rank
 
 HISTORY = ("trial", "value", "best")
 IMPORTANCE = ("parameter", "importance")
+FRONT = ("trial", "value", "size", "front")
 POINTS = ("trial", "value", "rank", "parameter", "order", "position", "shown")
 
 
 def write_plots(
-    folder: Path, search: Search | None, params: TuneParams, current: Overrides
+    folder: Path,
+    search: Search | None,
+    params: TuneParams,
+    current: Overrides,
+    sizes: Mapping[int, int],
 ) -> None:
-    """`history.csv`, `importance.csv` and `points.csv`; without a search their headers alone."""
+    """Four files; without a search their headers alone, and of `front.csv` without `sizes`."""
     history = [] if search is None else list(_history(search))
     shares = {} if search is None else importances(search, params)
     points = [] if search is None else list(_points(search, params, current))
@@ -30,6 +36,8 @@ def write_plots(
     rows = [(path, rounded(share)) for path, share in shares.items()]
     write_csv(folder / "importance.csv", IMPORTANCE, rows)
     write_csv(folder / "points.csv", POINTS, points)
+    front = [] if search is None or not sizes else list(_front(search, sizes))
+    write_csv(folder / "front.csv", FRONT, front)
 
 
 def _history(search: Search) -> Iterator[Sequence[object]]:
@@ -40,6 +48,14 @@ def _history(search: Search) -> Iterator[Sequence[object]]:
         if trial.value is not None:
             best = trial.value if best is None else better(best, trial.value)
             yield trial.number, rounded(trial.value), rounded(best)
+
+
+def _front(search: Search, sizes: Mapping[int, int]) -> Iterator[Sequence[object]]:
+    """Yield value and size of each complete trial, and whether no other beats it in both."""
+    front = {trial.number for trial in find_front(search, sizes)}
+    for trial in sorted(rank(search), key=lambda trial: sizes[trial.number]):
+        said = "no other is better in both" if trial.number in front else "another is"
+        yield trial.number, rounded(value_of(trial)), sizes[trial.number], said
 
 
 def importances(search: Search, params: TuneParams) -> dict[str, float]:

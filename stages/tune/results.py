@@ -13,9 +13,11 @@ from stages.common.files import write_csv, write_json
 from stages.features.schema import Array
 from stages.training.state import Data
 from stages.tune.ensemble import MIN_ROWS, Metric, Rows, describe, propose
+from stages.tune.model_size import describe as describe_size
+from stages.tune.model_size import find_front, pick
 from stages.tune.params import TuneParams
 from stages.tune.plots import write_plots
-from stages.tune.trials import Search, best_trial
+from stages.tune.trials import Search
 
 
 def write_nothing(out: Path, params: TuneParams) -> None:
@@ -23,34 +25,47 @@ def write_nothing(out: Path, params: TuneParams) -> None:
     _write(out, {}, {}, (), ())
     (out / "scores").mkdir()
     write_json(out / "ensemble.json", {})
-    write_plots(out / "plots", None, params, {})
+    write_plots(out / "plots", None, params, {}, {})
 
 
-def write_results(out: Path, search: Search, params: TuneParams, current: Overrides) -> None:
+def write_results(
+    out: Path, search: Search, params: TuneParams, current: Overrides, sizes: Mapping[int, int]
+) -> None:
     """`best.yaml`, `trials.csv`, `search.json` and the plots of a finished search.
 
-    Raises UserError when no trial came to its end.
+    `sizes` are those of all trials by their numbers, none where no size is asked for. Raises
+    UserError when no trial came to its end, or none is small enough.
     """
-    paths = list(params.space)
+    paths, asked = list(params.space), params.model_size
     rows: list[Sequence[object]] = []
+    picked = pick(search, sizes, asked)
+    front = {trial.number for trial in find_front(search, sizes)} if asked else set()
     for trial in search.trials:
         tried = {**current, **trial.overrides}
         value = "" if trial.value is None else repr(trial.value)
         values = [tried.get(path, "") for path in paths]
-        rows.append((trial.number, trial.end, value, len(trial.values), trial.origin, *values))
-    first = best_trial(search)
+        size = (sizes[trial.number], "yes" if trial.number in front else "") if asked else ()
+        head = trial.number, trial.end, value, len(trial.values), trial.origin
+        rows.append((*head, *size, *values))
     facts = {
         "reason": search.reason,
         "sampler": search.sampler,
         "direction": search.direction,
         "trials": dict(sorted(Counter(trial.end for trial in search.trials).items())),
         "epochs": sum(len(trial.values) for trial in search.trials),
-        "best": {"trial": first.number, "origin": first.origin, "value": first.value},
+        "best": {
+            "trial": picked.number,
+            "origin": picked.origin,
+            "value": picked.value,
+            **({"size": sizes[picked.number]} if asked else {}),
+        },
     }
-    _write(out, first.overrides, facts, rows, paths)
-    write_plots(out / "plots", search, params, current)
-    shown = ", ".join(f"{path} {value}" for path, value in first.overrides.items())
-    print(f"best: {first.value:.5f} with {shown or 'the values of params.yaml'}")
+    _write(out, picked.overrides, facts, rows, [*(("size", "front") if asked else ()), *paths])
+    write_plots(out / "plots", search, params, current, sizes)
+    shown = ", ".join(f"{path} {value}" for path, value in picked.overrides.items())
+    print(f"best: {picked.value:.5f} with {shown or 'the values of params.yaml'}")
+    if asked is not None:
+        print(f"size: {describe_size(picked, search, sizes, asked)}")
 
 
 def write_ensemble(
@@ -94,11 +109,11 @@ def _write(
     overrides: Mapping[str, Any],
     facts: Mapping[str, Any],
     rows: Sequence[Sequence[object]],
-    paths: Sequence[str],
+    columns: Sequence[str],
 ) -> None:
     yaml = YAML()
     yaml.default_flow_style = False if overrides else None
     yaml.dump(dict(overrides), out / "best.yaml")
     write_json(out / "search.json", facts)
     heads = ("trial", "state", "value", "epochs", "origin")
-    write_csv(out / "trials.csv", (*heads, *paths), rows)
+    write_csv(out / "trials.csv", (*heads, *columns), rows)

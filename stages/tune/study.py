@@ -59,13 +59,15 @@ def search(
     train_trials: TrainTrials,
     portfolio: Mapping[str, Overrides] | None = None,
     keep: Keep = lambda _trials, _results: None,
+    fits: Callable[[Overrides], bool] = lambda _: True,
 ) -> Search:
     """Run the trials that the journal doesn't hold yet; return all of them.
 
     Trial 0 runs the values of `params.yaml`: `current` are those that its keys have. The entries of
     `portfolio`, by their names, come next, without those that are the same recipe as another.
     `direction` is 'minimize' or 'maximize'. `keep` is called with all trials and the results
-    of the last batch by their numbers before that batch is noted as ended.
+    of the last batch by their numbers before that batch is noted as ended. Overrides that are not
+    as `fits` wants them are not tried, except trial 0.
     """
     sampler, why = choose_sampler(params)
     print(f"sampler: {sampler}" + (f" ({why})" if why else ""))
@@ -74,7 +76,7 @@ def search(
     if notes.trials:
         print(f"resumes after {len(notes.trials)} trials of an earlier run")
     study = make_study(params, direction, sampler, notes.trials)
-    source = _Source(params, current, seed, sampler, portfolio or {})
+    source = _Source(params, current, seed, sampler, portfolio or {}, fits)
     sign = 1 if direction == "minimize" else -1
     while not (reason := _find_end(params, sign, notes.trials, notes.seconds)):
         asked = source.ask(study, notes.trials)
@@ -155,13 +157,18 @@ class _Source:
         seed: int,
         sampler: str,
         portfolio: Mapping[str, Overrides],
+        fits: Callable[[Overrides], bool],
     ) -> None:
         self._params, self._current, self._seed, self._sampler = params, current, seed, sampler
+        self._fits = fits
         # A grid is tried point by point, however many it has.
         most = sys.maxsize if sampler == "grid" else MAX_POINTS
-        self._points = points(params, current, seed, most)
+        found = points(params, current, seed, most)
+        self._points = found and [p for p in found if fits(from_suggested(params, p))]
         fixed = {name_of({}, current): ("params.yaml", Overrides())}
         for name, overrides in portfolio.items():
+            if not fits(overrides):
+                continue
             fixed.setdefault(name_of(overrides, current), (name, overrides))
         if sampler == "grid":
             for point in self._points or ():
@@ -203,7 +210,7 @@ class _Source:
         trial = study.ask()
         for number in range(MAX_ASKS if left else MAX_DRAWS):
             overrides = suggest(trial, params, current)
-            if name_of(overrides, current) not in tried:
+            if name_of(overrides, current) not in tried and self._fits(overrides):
                 return _Asked(trial, self._sampler, overrides, trial.params)
             study.tell(trial, state=TrialState.FAIL)
             if number + 1 == MAX_ASKS and not left:

@@ -95,6 +95,39 @@ NAME, MOMENTUM = "train.optimizer.name", "train.optimizer.momentum"
             "a condition needs a list of values",
         ),
         ({WIDTH: {"values": [4, 8], "when": {WIDTH: 4}}}, f"{WIDTH}.when", "its own value"),
+        # A mistake in the condition is the condition's, not that of the key which waits for it.
+        (
+            {LR: {"low": 0.1, "high": 0.2, "when": {"train.optimizer.nme": "Adam"}}},
+            f"{LR}.when.train.optimizer.nme",
+            "unknown key 'nme'",
+        ),
+        (
+            {LR: {"low": 0.1, "high": 0.2, "when": {"train.optmizer.name": "Adam"}}},
+            f"{LR}.when.train.optmizer.name",
+            "there is no parameter 'train.optmizer.name'",
+        ),
+        (
+            {LR: {"values": [0.1, 0.2], "when": {WIDTH: 8, NAME: "Adm"}}},
+            f"{LR}.when.{NAME}",
+            "has no optimizer 'Adm'",
+        ),
+        (
+            {LR: {"low": 0.1, "high": 0.2, "when": {"evaluate.coverage": 0.9}}},
+            f"{LR}.when.evaluate.coverage",
+            "a key of the model or of the training",
+        ),
+        # Here the condition is right, and one of the values is not.
+        (
+            {
+                "train.schedule.name": ["CosineAnnealingLR", "StepLR"],
+                "train.schedule.step_size": {
+                    "values": [3, "three"],
+                    "when": {"train.schedule.name": "StepLR"},
+                },
+            },
+            "train.schedule.step_size",
+            "three",
+        ),
         ({WIDTH: {"values": [4, 8]}}, f"{WIDTH}.when", "missing"),
         # A name that can't be without an argument may be tried together with it.
         (

@@ -177,3 +177,42 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     assert project.outputs() == other.outputs()
     # A finished search leaves nothing to resume from: a forced rerun really searches.
     assert list((project.path / ".reprise/tune").iterdir()) == []
+
+
+def test_a_journal_of_another_search_or_version_is_left_alone(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = {LR: {"low": 1e-3, "high": 0.1, "log": True}}
+    other = {**first, WIDTH: [3, 6]}
+    journals = project.path / ".reprise/tune"
+
+    def break_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # All trials have ended, and nothing is written of them yet.
+        patch.setattr("stages.tune.__main__.write_results", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            tune(project, 4, "random", first)
+    (left,) = journals.glob("*.journal")
+    kept = left.read_bytes()
+    capsys.readouterr()
+    tune(project, 4, "random", other)
+    assert "resumes after" not in capsys.readouterr().out
+    assert {row[WIDTH] for row in read_csv(project.path / "data/tune/trials.csv")} <= {"3", "6"}
+    # Another version of the code may write another kind of line.
+    code = project.path / "stages/tune/journal.py"
+    text = code.read_text(encoding="utf-8")
+    code.write_text(text + "VERSION = 2\n", encoding="utf-8")
+    tune(project, 4, "random", first)
+    assert "resumes after" not in capsys.readouterr().out
+    expected = project.outputs()
+    assert left.read_bytes() == kept
+    # Back where it was left, the search goes on, and has nothing more to train.
+    code.write_text(text, encoding="utf-8")
+    tune(project, 4, "random", first)
+    said = capsys.readouterr().out
+    assert "resumes after 4 trials" in said
+    assert "trial 1/" not in said
+    assert project.outputs() == expected
+    assert list(journals.iterdir()) == []

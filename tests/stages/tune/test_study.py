@@ -32,6 +32,7 @@ def tune_params(**changes: object) -> TuneParams:
         "pruner": "none",
         "portfolio": False,
         "keep_scores": 0,
+        "model_size": None,
         "space": SPACE,
     }
     return TuneParams.model_validate({**section, **changes})
