@@ -56,6 +56,8 @@ changes |
 (training.md#what-the-machine-decides)) | nothing |
 | several machines, SLURM, Kubernetes | the environment: `PET_NNODES`, `PET_RDZV_ENDPOINT` \
 ([more](scale.md)) | nothing |
+| the database where several machines share a search | the environment: `REPRISE_STUDY` ([more]\
+(tuning.md#several-machines)) | nothing |
 | who else is told how a training goes | the environment: `REPRISE_LOGGERS=mlflow,wandb` \
 ([more](training.md#loggers)) | nothing |
 """

@@ -8,9 +8,11 @@ Reads the arrays of `data/prepare` and the model of `data/build`; writes `data/t
 
 import math
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 from stages.common.config import Overrides
+from stages.common.errors import Problem, UserError
 from stages.common.params import Params
 from stages.model.model import make_model
 from stages.runtime.snapshot import fingerprint
@@ -26,6 +28,7 @@ from stages.tune.portfolio import read_portfolio
 from stages.tune.results import write_ensemble, write_nothing, write_results
 from stages.tune.study import search
 from stages.tune.training.batch import Start, current_values, make_train_trials, read_start
+from stages.tune.training.shared import VARIABLE, is_shared, name_study, share_batches
 from stages.tune.trials import rank
 
 
@@ -70,23 +73,30 @@ def _search(
     count, task = section.keep_scores, start.schema.target.task
     # These two compare the trials of a batch after the same epoch.
     in_step = section.pruner in ("hyperband", "halving")
+    if in_step and is_shared():
+        message = (
+            f"several machines ({VARIABLE}) can't compare the trials of a batch epoch by epoch"
+        )
+        raise UserError(Problem(message, "tune.pruner", section.pruner, ("none", "median")))
     train_trials, direction, data = make_train_trials(start, in_step=in_step, keep_scores=count > 0)
     current, sign = current_values(start), 1 if direction == "minimize" else -1
     measure = None
     if (asked := section.model_size) is not None:
         measure = make_measure(start, data, asked)
     most = math.inf if asked is None or asked.most is None else asked.most
-    found = search(
-        section,
-        current,
-        direction,
-        start.seed,
-        journal,
-        train_trials,
-        portfolio,
-        lambda trials, results: keep_scores(kept, count, sign, trials, results),
-        lambda overrides: measure is None or measure(overrides) <= most,
-    )
+    shared = share_batches(name_study(journal.stem), journal) if is_shared() else None
+    with shared or nullcontext(train_trials) as train:
+        found = search(
+            section,
+            current,
+            direction,
+            start.seed,
+            journal,
+            train,
+            portfolio,
+            lambda trials, results: keep_scores(kept, count, sign, trials, results),
+            lambda overrides: measure is None or measure(overrides) <= most,
+        )
     sizes = {} if measure is None else {t.number: measure(t.overrides) for t in found.trials}
     write_results(out, found, section, current, sizes)
     metric = choose_metric(override_train(start.train, {}), task, watched)

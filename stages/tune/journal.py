@@ -24,7 +24,7 @@ class Journal:
 
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
         told = [line for line in read_lines(path) if "told" in line]
-        self.trials = [_trial(each) for line in told for each in line["told"]]
+        self.trials = [to_trial(each) for line in told for each in line["told"]]
         self.seconds = sum(line["seconds"] for line in told)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".new")
@@ -68,5 +68,11 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def _trial(content: Mapping[str, Any]) -> Trial:
+def read_told(path: Path) -> list[Trial]:
+    """The trials that have ended, from the journal of a search."""
+    return [to_trial(each) for line in read_lines(path) for each in line.get("told", ())]
+
+
+def to_trial(content: Mapping[str, Any]) -> Trial:
+    """A trial from its line of JSON."""
     return Trial(**{**content, "values": tuple(content["values"])})

@@ -23,10 +23,11 @@ def make_pruner(
 ) -> Pruner:
     """The pruner of one batch, whose trials are `asked`; `before` are those of earlier batches.
 
-    `sign` is 1 where less is better, else -1. It sees an epoch's values once they are reported.
+    `sign` is 1 where less is better, else -1. It sees an epoch's values once they are reported;
+    only `hyperband` looks at `asked`.
     """
     if params.pruner == "median":
-        return lambda epoch, values: _below_median(sign, before, asked, epoch, values)
+        return _below_median(sign, before)
     if params.pruner == "hyperband":
         return lambda _, values: {place for place in values if asked[place].should_prune()}
     if params.pruner == "halving":
@@ -34,25 +35,35 @@ def make_pruner(
     return lambda _epoch, _values: set()
 
 
-def _below_median(
-    sign: int,
-    before: Sequence[Trial],
-    asked: Sequence[optuna.Trial],
-    epoch: int,
-    values: Mapping[int, float],
+def find_ended(
+    pruner: Pruner, epoch: int, values: Mapping[int, float], num_epochs: int, first: int
 ) -> set[int]:
-    """Those whose best value so far is worse than the median of complete trials at this epoch."""
-    complete = [trial for trial in before if trial.end == "complete"]
-    there = [sign * trial.values[epoch - 1] for trial in complete if len(trial.values) >= epoch]
-    if len(complete) < MIN_COMPLETE or not there:
+    """The places of those that end after an epoch; `first` is the number of the first trial.
+
+    Trial 0 is what all others are compared with: it always comes to its end. After the last epoch
+    nothing is saved by ending a trial.
+    """
+    if epoch >= num_epochs:
         return set()
-    middle = median(there)
-    reported = [trial.study.get_trials(deepcopy=False)[trial.number] for trial in asked]
-    best = {
-        place: min(sign * value for value in reported[place].intermediate_values.values())
-        for place in values
-    }
-    return {place for place, value in best.items() if value > middle}
+    found = pruner(epoch, dict(sorted(values.items())))
+    return {place for place in found if first + place > 0}
+
+
+def _below_median(sign: int, before: Sequence[Trial]) -> Pruner:
+    """End those whose best value so far is worse than the median of complete trials there."""
+    complete = [trial for trial in before if trial.end == "complete"]
+    best: dict[int, float] = {}
+
+    def prune(epoch: int, values: Mapping[int, float]) -> set[int]:
+        for place, value in values.items():
+            best[place] = min(sign * value, best.get(place, math.inf))
+        there = [sign * trial.values[epoch - 1] for trial in complete if len(trial.values) >= epoch]
+        if len(complete) < MIN_COMPLETE or not there:
+            return set()
+        middle = median(there)
+        return {place for place in values if best[place] > middle}
+
+    return prune
 
 
 def rungs(num_epochs: int) -> list[int]:

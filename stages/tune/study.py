@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from stages.common.config import Overrides
 from stages.tune.journal import Journal
 from stages.tune.params import TuneParams
-from stages.tune.pruners import make_pruner
+from stages.tune.pruners import find_ended, make_pruner
 from stages.tune.samplers import choose_sampler, make_sampler, make_study, tell
 from stages.tune.space import (
     MAX_POINTS,
@@ -115,11 +115,7 @@ def _run(
         for place, value in sorted(values.items()):
             reached[place].append(value)
             asked[place].trial.report(value, epoch)
-        # Trial 0 is what all others are compared with: it always comes to its end. After the last
-        # epoch nothing is saved by ending a trial.
-        asks = epoch < params.epochs
-        found = pruner(epoch, dict(sorted(values.items()))) if asks else set()
-        ended = {place for place in found if first + place > 0}
+        ended = find_ended(pruner, epoch, values, params.epochs, first)
         named = {first + place: value for place, value in values.items()}
         seconds = time.monotonic() - began
         notes.reach(epoch, named, sorted(first + place for place in ended), seconds)

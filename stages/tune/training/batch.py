@@ -1,6 +1,6 @@
 """The trainings of a batch of trials, on the recipe with each one's overrides."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from stages.training.recipe import (
     override_train,
 )
 from stages.training.state import Data
-from stages.tune.training.groups import Gathered, Group, divide, train_alone, train_together
+from stages.tune.training.groups import Gathered, Group, Part, divide, train_alone, train_together
 from stages.tune.trials import OnEpochEnd, TrainTrials, TrialResult
 
 
@@ -62,6 +62,38 @@ def _by_path(tree: Mapping[str, Any], at: str) -> Overrides:
     return found
 
 
+@dataclass(frozen=True)
+class Trainer:
+    """The means to train trials: their common data, and what makes a member of overrides.
+
+    `direction` is that of the watched metric: 'minimize' or 'maximize'.
+    """
+
+    direction: str
+    data: Data
+    prepare: Callable[[Overrides], Member]
+    keep_scores: bool
+
+
+def make_trainer(start: Start, *, keep_scores: bool) -> Trainer:
+    """A trainer of trials that begin at `start`, on this process's device."""
+    device = choose_device()
+    recipe = override_train(start.train, {})
+    load = partial(load_data, start.schema, read_statistics(PREPARED), device)
+    common, _ = load(dataset=recipe.dataset)
+    compute_deterministically(deterministic=recipe.deterministic)
+    direction = f"{monitored_direction(recipe, start.schema.target.task)}imize"
+
+    def prepare(overrides: Overrides) -> Member:
+        recipe = override_train(start.train, overrides)
+        # A dataset's arguments may be among what is tried; the arrays are the same for all.
+        data = common if recipe.dataset is None else load(dataset=recipe.dataset)[0]
+        spec = override_model(start.spec, overrides, start.schema)
+        return Member(load_weights(spec, start.seed).to(device), data, recipe, start.seed)
+
+    return Trainer(direction, common, prepare, keep_scores)
+
+
 def make_train_trials(
     start: Start, *, in_step: bool, keep_scores: bool
 ) -> tuple[TrainTrials, str, Data]:
@@ -71,41 +103,50 @@ def make_train_trials(
     memory at once, and take turns by the epoch; else each group is trained to its end before the
     next one. The direction is 'minimize' or 'maximize'.
     """
-    device = choose_device()
-    recipe = override_train(start.train, {})
-    load = partial(load_data, start.schema, read_statistics(PREPARED), device)
-    common, _ = load(dataset=recipe.dataset)
-    compute_deterministically(deterministic=recipe.deterministic)
-    direction = f"{monitored_direction(recipe, start.schema.target.task)}imize"
+    trainer = make_trainer(start, keep_scores=keep_scores)
     told: set[str] = set()
 
-    def prepare(overrides: Overrides) -> Member:
-        recipe = override_train(start.train, overrides)
-        # A dataset's arguments may be among what is tried; the arrays are the same for all.
-        data = common if recipe.dataset is None else load(dataset=recipe.dataset)[0]
-        spec = override_model(start.spec, overrides, start.schema)
-        return Member(load_weights(spec, start.seed).to(device), data, recipe, start.seed)
+    def train_trials(tried: Sequence[Overrides], on_epoch_end: OnEpochEnd) -> list[TrialResult]:
+        parts = divide_batch(trainer, tried, told)
+        results = train_parts(trainer, parts, tried, on_epoch_end, in_step=in_step)
+        return [results[place] for place in range(len(tried))]
 
-    def begin(
-        places: Sequence[int], pack: Pack | None, tried: Sequence[Overrides], gathered: Gathered
-    ) -> Group:
+    return train_trials, trainer.direction, trainer.data
+
+
+def divide_batch(trainer: Trainer, tried: Sequence[Overrides], told: set[str]) -> list[Part]:
+    """The trials that train together, by their places, each with its pack if they are one.
+
+    How they are divided is said once; `told` has the lines that were.
+    """
+    parts, lines = divide([trainer.prepare(overrides) for overrides in tried])
+    for line in lines:
+        if line not in told:
+            print(line, flush=True)
+        told.add(line)
+    return parts
+
+
+def train_parts(
+    trainer: Trainer,
+    parts: Sequence[Part],
+    tried: Sequence[Overrides],
+    on_epoch_end: OnEpochEnd,
+    *,
+    in_step: bool = False,
+) -> dict[int, TrialResult]:
+    """Train some parts of a batch; the results are by place."""
+    gathered = Gathered({}, trainer.keep_scores)
+
+    def begin(places: Sequence[int], pack: Pack | None) -> Group:
         if pack is not None:
             return train_together(places, pack, gathered)
         # Anew: a pack that could not be had has begun to use the model.
-        return train_alone(places[0], prepare(tried[places[0]]), gathered)
+        return train_alone(places[0], trainer.prepare(tried[places[0]]), gathered)
 
-    def train_trials(tried: Sequence[Overrides], on_epoch_end: OnEpochEnd) -> list[TrialResult]:
-        gathered = Gathered({}, keep_scores)
-        groups, lines = divide([prepare(overrides) for overrides in tried])
-        for line in lines:
-            if line not in told:
-                print(line, flush=True)
-            told.add(line)
-        for together in [groups] if in_step else [[group] for group in groups]:
-            run_in_step([begin(*group, tried, gathered) for group in together], on_epoch_end)
-        return [gathered.results[place] for place in range(len(tried))]
-
-    return train_trials, direction, common
+    for together in [parts] if in_step else [[part] for part in parts]:
+        run_in_step([begin(*part) for part in together], on_epoch_end)
+    return gathered.results
 
 
 def run_in_step(groups: Sequence[Group], on_epoch_end: OnEpochEnd) -> None:

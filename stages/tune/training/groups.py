@@ -30,6 +30,8 @@ from stages.training.step.loss_of_scores import prepare_scores
 from stages.tune.trials import TrialResult
 
 Group = Generator[Mapping[int, float], Collection[int], None]
+# The places of trials that train together, and their pack; without one there is one place.
+Part = tuple[list[int], Pack | None]
 KEY = "train.packed"
 
 
@@ -51,13 +53,13 @@ class Gathered:
         self.results[place] = TrialResult("complete", value, scores)
 
 
-def divide(members: Sequence[Member]) -> tuple[list[tuple[list[int], Pack | None]], list[str]]:
+def divide(members: Sequence[Member]) -> tuple[list[Part], list[str]]:
     """The places of the trials that train together with their pack, and how, in lines.
 
     Without a pack there is one place. Raises UserError where `train.packed` is true and two or more
     of one form can't be packed.
     """
-    groups: list[tuple[list[int], Pack | None]] = []
+    groups: list[Part] = []
     said: dict[str, int] = {}
     for places in group_by_form([form_of(member) for member in members]):
         for start in range(0, len(places), MAX_MEMBERS):

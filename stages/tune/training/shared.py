@@ -1,0 +1,122 @@
+"""Batches that several machines train together: the side of the machine that runs the stage.
+
+A process beside the stage speaks with the database, so that the stage needs no driver, and reads
+nothing from outside: it hands a batch over, and hears how each trial has gone, epoch by epoch.
+"""
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.common.config import Overrides
+from stages.common.errors import Problem, UserError
+from stages.features.schema import Array
+from stages.training.device.device import device_kind
+from stages.tune.journal import read_told
+from stages.tune.trials import OnEpochEnd, TrainTrials, TrialResult
+
+VARIABLE = "REPRISE_STUDY"
+HOST = "stages.tools.search.host"
+# How a trial has gone: its values by epoch, its end, its best value, its scores.
+Told = Mapping[str, Any]
+
+
+def is_shared() -> bool:
+    """Check whether the environment names a database where several machines meet."""
+    return bool(os.environ.get(VARIABLE))
+
+
+def name_study(fingerprint: str) -> str:
+    """The name under which machines find each other: one for the same code, data and device."""
+    return f"{fingerprint}-{device_kind()}"
+
+
+@contextmanager
+def share_batches(study: str, journal: Path) -> Iterator[TrainTrials]:
+    """A function that has a batch trained by all who work at the study, this machine among them.
+
+    What has been told to the sampler is read from `journal`. Raises UserError as the process
+    beside the stage does.
+    """
+    answers, answer = os.pipe()
+    command = [sys.executable, "-m", HOST, study, str(answer)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(answer,), text=True)
+    os.close(answer)
+    assert process.stdin is not None
+    with os.fdopen(answers, encoding="utf-8") as lines, process:
+
+        def ask(message: Mapping[str, Any]) -> dict[str, Any]:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.flush()
+            return _read_answer(lines.readline())
+
+        def train_trials(tried: Sequence[Overrides], on_epoch_end: OnEpochEnd) -> list[TrialResult]:
+            before = [asdict(trial) | {"memory": {}} for trial in read_told(journal)]
+            batch = {"first": len(before), "tried": list(tried), "before": before}
+            return replay(ask({"batch": batch})["parts"], len(tried), on_epoch_end)
+
+        try:
+            yield train_trials
+            ask({"end": True})
+        finally:
+            # It ends when nobody can ask it any more.
+            process.stdin.close()
+
+
+def _read_answer(line: str) -> dict[str, Any]:
+    if not line:
+        raise UserError(f"the process that shares the search ({VARIABLE}) has ended; see above")
+    answer: dict[str, Any] = json.loads(line)
+    if problems := answer.get("problems"):
+        raise UserError(*(Problem(**{**p, "allowed": tuple(p["allowed"])}) for p in problems))
+    return answer
+
+
+def replay(
+    parts: Sequence[Mapping[str, Told]], num_trials: int, on_epoch_end: OnEpochEnd
+) -> list[TrialResult]:
+    """Tell of all epochs as if the parts had been trained here, one after the other."""
+    results: dict[int, TrialResult] = {}
+    for part in parts:
+        told = {int(place): each for place, each in part.items()}
+        for epoch in range(1, max(len(each["values"]) for each in told.values()) + 1):
+            there = {p: each for p, each in told.items() if len(each["values"]) >= epoch}
+            ended = on_epoch_end(epoch, {p: each["values"][epoch - 1] for p, each in there.items()})
+            pruned = {
+                place
+                for place, each in there.items()
+                if each["end"] == "pruned" and len(each["values"]) == epoch
+            }
+            if ended != pruned:
+                raise UserError("a machine that works at this search ends trials by another rule")
+        for place, each in told.items():
+            results[place] = TrialResult(each["end"], each["value"], unpack(each["scores"]))
+    return [results[place] for place in range(num_trials)]
+
+
+def pack(scores: Array | None) -> str | None:
+    """Scores as text."""
+    if scores is None:
+        return None
+    file = io.BytesIO()
+    np.save(file, scores, allow_pickle=False)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def unpack(text: str | None) -> Array | None:
+    """Scores from the text that `pack` has made of them."""
+    if text is None:
+        return None
+    scores: Array = np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
+    return scores
