@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from stages.common.config import Overrides
-from stages.common.errors import Problem, UserError
 from stages.common.params import Params
 from stages.model.model import make_model
 from stages.runtime.snapshot import fingerprint
@@ -25,10 +24,11 @@ from stages.tune.hparams import write_hparams
 from stages.tune.model_size import make_measure
 from stages.tune.params import TuneParams, check_space
 from stages.tune.portfolio import read_portfolio
+from stages.tune.pruners import IN_STEP
 from stages.tune.results import write_ensemble, write_nothing, write_results
 from stages.tune.study import search
 from stages.tune.training.batch import Start, current_values, make_train_trials, read_start
-from stages.tune.training.shared import VARIABLE, is_shared, name_study, share_batches
+from stages.tune.training.shared import check_pruner, is_shared, name_study, share_batches
 from stages.tune.trials import rank
 
 
@@ -66,23 +66,16 @@ def _search(
     out: Path, section: TuneParams, start: Start, portfolio: dict[str, Overrides], watched: str
 ) -> None:
     """Search, and write what was found."""
+    check_pruner(section.pruner)
     # A search that was killed resumes; a finished one leaves nothing to resume from, so that a
     # forced rerun really searches.
     journal = Path(".reprise/tune") / f"{fingerprint('tune')}.journal"
     kept = journal.with_suffix(".scores")
-    count, task = section.keep_scores, start.schema.target.task
-    # These two compare the trials of a batch after the same epoch.
-    in_step = section.pruner in ("hyperband", "halving")
-    if in_step and is_shared():
-        message = (
-            f"several machines ({VARIABLE}) can't compare the trials of a batch epoch by epoch"
-        )
-        raise UserError(Problem(message, "tune.pruner", section.pruner, ("none", "median")))
+    count, in_step = section.keep_scores, section.pruner in IN_STEP
     train_trials, direction, data = make_train_trials(start, in_step=in_step, keep_scores=count > 0)
     current, sign = current_values(start), 1 if direction == "minimize" else -1
-    measure = None
-    if (asked := section.model_size) is not None:
-        measure = make_measure(start, data, asked)
+    asked = section.model_size
+    measure = None if asked is None else make_measure(start, data, asked)
     most = math.inf if asked is None or asked.most is None else asked.most
     shared = share_batches(name_study(journal.stem), journal) if is_shared() else None
     with shared or nullcontext(train_trials) as train:
@@ -99,6 +92,7 @@ def _search(
         )
     sizes = {} if measure is None else {t.number: measure(t.overrides) for t in found.trials}
     write_results(out, found, section, current, sizes)
+    task = start.schema.target.task
     metric = choose_metric(override_train(start.train, {}), task, watched)
     overrides = {trial.number: trial.overrides for trial in found.trials}
     write_ensemble(out, read_scores(kept, rank(found)), overrides, data, metric, start.seed)

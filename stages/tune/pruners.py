@@ -11,6 +11,8 @@ from stages.tune.trials import Trial
 
 # (epoch, values by place) → the places of those that end.
 Pruner = Callable[[int, Mapping[int, float]], set[int]]
+# These compare the trials of a batch after the same epoch.
+IN_STEP = ("hyperband", "halving")
 # A median of fewer says little.
 MIN_COMPLETE = 5
 # Successive halving keeps one of so many at each of these shares of the epochs.

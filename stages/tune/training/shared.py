@@ -23,6 +23,7 @@ from stages.common.errors import Problem, UserError
 from stages.features.schema import Array
 from stages.training.device.device import device_kind
 from stages.tune.journal import read_told
+from stages.tune.pruners import IN_STEP
 from stages.tune.trials import OnEpochEnd, TrainTrials, TrialResult
 
 VARIABLE = "REPRISE_STUDY"
@@ -34,6 +35,15 @@ Told = Mapping[str, Any]
 def is_shared() -> bool:
     """Check whether the environment names a database where several machines meet."""
     return bool(os.environ.get(VARIABLE))
+
+
+def check_pruner(pruner: str) -> None:
+    """Stop at a pruner that several machines can't have. Raises UserError."""
+    if is_shared() and pruner in IN_STEP:
+        message = (
+            f"several machines ({VARIABLE}) can't compare the trials of a batch epoch by epoch"
+        )
+        raise UserError(Problem(message, "tune.pruner", pruner, ("none", "median")))
 
 
 def name_study(fingerprint: str) -> str:

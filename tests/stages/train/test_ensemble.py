@@ -181,6 +181,35 @@ def test_with_folds_each_row_is_judged_by_members_that_have_not_learned_from_it(
             torch.testing.assert_close(own, by_fold[fold, place], rtol=1e-4, atol=1e-5)
 
 
+def test_values_are_judged_in_the_units_of_the_target_by_the_weights_of_rows(
+    tmp_path: Path,
+) -> None:
+    random = np.random.default_rng(0)
+    size = random.normal(10, 3, 150)
+    table = pl.DataFrame(
+        {"size": size, "y": 40 * size + random.normal(0, 9, 150), "w": random.uniform(0, 3, 150)}
+    )
+    members = [{"weight": 3, "set": {}}, {"weight": 1, "set": {WIDTH: 4, LR: 0.05}}]
+    changes = {"train.loss": {"name": "HuberLoss"}, "train.ensemble": members, LR: 0.02}
+    few = {"prepare.split": CHANGES["prepare.split"], "evaluate.coverage": 0.8}
+    made = small_project(
+        tmp_path / "p", table, {**changes, **few, "prepare.key": None, "prepare.weight": "w"}
+    )
+    run_stages(made, "prepare", "build", "tune", "train", "infer")
+    folder = made.path / "data/train"
+    scores, (one, other) = scores_of(made, folder, "validation")
+    torch.testing.assert_close(scores, 0.75 * one + 0.25 * other)
+    rows = load_arrays(folder / "validation")
+    target, weight = (torch.from_numpy(np.array(rows[name])) for name in ("target", "weight"))
+    errors, moments = scores[:, 0] - target, read_statistics(made.path / "data/prepare").target
+    assert moments is not None
+    rmse = (errors.square() * weight).mean().sqrt().item() * moments.deviation
+    loss = nn.HuberLoss(reduction="none")(scores[:, 0], target) * weight
+    metrics = read_json(folder / "metrics.json")
+    assert metrics["validation_rmse"] == pytest.approx(rmse, rel=1e-4)
+    assert metrics["validation_loss"] == pytest.approx(loss.mean().item(), rel=1e-4)
+
+
 def test_the_proposal_of_the_search_is_trained(
     project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
