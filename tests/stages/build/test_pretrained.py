@@ -158,7 +158,7 @@ def test_what_a_model_computes_from_rows_leaves_pretrained_weights() -> None:
     model, rows = Fitted(), clusters(20)
     take_pretrained(model, {"weight": torch.full((4,), 7.0), "mean": torch.full((4,), 7.0)})
     assert list(describe_pretrained(model)) == ["1 of 2 weights are pretrained; anew: bias"]
-    fit_model(model, rows, seed=0)
+    fit_model(model, rows, [], seed=0)
     mean = rows.batch["numeric"].mean(dim=0)
     torch.testing.assert_close(model.weight, torch.full((4,), 7.0))
     # A buffer says what these rows are like.
