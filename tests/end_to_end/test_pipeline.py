@@ -23,7 +23,7 @@ def test_two_fresh_clones_give_the_same_bytes_by_dvc_and_by_prefect(
     other = fresh("another-place")
     # With advice after the stages, which changes nothing of what they wrote.
     url = {"PREFECT_API_URL": prefect_server}
-    done = other.run("reprise", "run", "--advise", "1s", env=url)
+    done = other.run("reprise", "run", "--advise", "10s", env=url)
     assert "wrote .reprise/advise/report.html" in done.stdout
     assert (other.path / ".reprise/advise/report.html").exists()
     ours, theirs = example.outputs(), other.outputs()

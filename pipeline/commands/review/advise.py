@@ -9,6 +9,8 @@ import click
 
 from pipeline.common.mistakes import stop_at_mistakes
 from stages.common.errors import UserError
+from stages.common.params import PARAMS
+from stages.common.yamlfile import read_yaml
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 BUDGET = re.compile(r"(\d+(?:\.\d+)?)([smh])")
@@ -31,6 +33,9 @@ def advise(budget: str, number: int | None, as_json: bool) -> None:  # noqa: FBT
     from pipeline.report.advice.measure import measure_advice
 
     if number is not None:
+        given = click.get_current_context().get_parameter_source
+        if as_json or given("budget") is click.core.ParameterSource.COMMANDLINE:
+            raise UserError("--apply writes an advice that is there: it takes no other option")
         apply_advice(number)
         return
     seconds = read_budget(budget)
@@ -57,7 +62,13 @@ def apply_advice(number: int) -> None:
     from pipeline.params.overrides import apply_overrides_to_file
     from pipeline.report.advice.content import read_report
 
-    advice = read_report().advice
+    report = read_report()
+    advice = report.advice
+    tree = read_yaml(PARAMS) or {}
+    if any(tree.get(name) != value for name, value in report.content["params"].items()):
+        raise UserError(
+            f"--apply {number}: params.yaml has changed since the advice: run 'reprise advise'"
+        )
     if number > len(advice):
         numbers = f"it has 1 to {len(advice)}" if advice else "it has none"
         raise UserError(f"--apply {number}: the last report has no such advice; {numbers}")

@@ -50,14 +50,14 @@ class Report:
         often = "" if num_repeats == 1 else f", divided {num_repeats} times"
         folds = "" if content["num_folds"] == 1 else f"{content['num_folds']} folds of "
         return (
-            f"{content['model']} as it is: {content['metric']} {content['value']:.4g}, on "
+            f"{content['model']} as it is: {content['metric']} {self._known('value', '.4g')}, on "
             f"{folds}{part}{content['num_rows']:,} rows of train and validation{often}. No test "
             "row was looked at."
         )
 
     def luck(self) -> str:
         """The noise floor."""
-        said = f"The seed alone moves it by ± {self.content['luck']:.2g}"
+        said = f"The seed alone moves it by ± {self._known('luck', '.2g')}"
         smallest = self.content["detectable"]
         if smallest is not None:
             said += f"; a gain below {smallest:.2g} can't be told from luck with this budget"
@@ -65,27 +65,27 @@ class Report:
 
     def limits(self) -> str:
         """The gap between train and validation, in words."""
-        train, validation = self.content["train_loss"], self.content["validation_loss"]
-        return f"Loss {train:.3g} on the rows that it has learned from, {validation:.3g} on others."
+        train, validation = self._known("train_loss", ".3g"), self._known("validation_loss", ".3g")
+        return f"Loss {train} on the rows that it has learned from, {validation} on others."
+
+    def _known(self, name: str, form: str) -> str:
+        value = self.content[name]
+        return "unknown" if value is None else format(value, form)
 
     def axes(self) -> list[str]:
-        """A sentence on each axis: what is not worth touching, as far as was tried."""
+        """A sentence or two on each axis: what is not worth touching, as far as was tried."""
         found = []
         for tried in self.content["axes"]:
-            advised = any(each["axis"] == tried["axis"] for each in self.sure)
-            interval = f"[{tried['low']:+.3g}, {tried['high']:+.3g}]"
-            count = tried["num_changes"]
-            best = "the one change" if count == 1 else f"the best of {count} changes"
-            best += f" in short, {tried['best']}, "
-            best += f"{tried['gain']:+.3g} {interval}"
-            if advised:
-                found.append(f"{tried['axis']}: {best}.")
-            elif tried["high"] <= 0:
-                found.append(f"{tried['axis']}: leave it; nothing helps: {best}.")
-            else:
-                found.append(
-                    f"{tried['axis']}: nothing is worth more than {tried['high']:.2g}: {best}."
-                )
+            count, on_all = tried["num_changes"], tried["num_on_all_folds"]
+            interval = f"{tried['gain']:+.3g} [{tried['low']:+.3g}, {tried['high']:+.3g}]"
+            sentence = (
+                f"{tried['axis']}: the best in short of {count} was {tried['best']}, {interval}"
+            )
+            if not any(each["axis"] == tried["axis"] for each in self.sure):
+                most = tried["most"]
+                worth = "none of them helps" if most <= 0 else f"none gains more than {most:.2g}"
+                sentence += f"; of the {on_all} on all folds {worth}"
+            found.append(f"{sentence}.")
         return found
 
     def gain(self, advice: dict[str, Any]) -> str:

@@ -15,17 +15,22 @@ HEADS = ("", "axis", "change", "gain [95 %]", "helps", "cost")
 
 def to_markdown(report: Report) -> str:
     """The whole report."""
-    parts = ["# What to improve first", plain(report.headline())]
-    parts += [plain(report.measured_how()), plain(f"{report.luck()} {report.limits()}")]
+    parts = ["# What to improve first", sentence(report.headline())]
+    parts += [sentence(report.measured_how()), sentence(f"{report.luck()} {report.limits()}")]
     if report.sure:
         parts += ["## Advice", _table(report, report.sure, 1)]
     if report.unknown:
         parts += ["## Measured as long, and no better for sure"]
         parts += [_table(report, report.unknown, 1 + len(report.sure))]
-    parts += [plain(f"{n}. {each['evidence']}") for n, each in enumerate(report.advice, 1)]
-    parts += ["## What else was tried", *(plain(f"- {line}") for line in report.axes())]
-    parts += [*map(plain, notes(report)), plain(report.meaning())]
+    parts += [f"{n}. {sentence(each['evidence'])}" for n, each in enumerate(report.advice, 1)]
+    parts += ["## What else was tried", *(f"- {sentence(line)}" for line in report.axes())]
+    parts += [*map(sentence, notes(report)), sentence(report.meaning())]
     return "\n\n".join(parts) + "\n"
+
+
+def sentence(text: str) -> str:
+    """A sentence of any length as Markdown in which no name is markup."""
+    return " ".join(plain(word) for word in text.split(" "))
 
 
 def notes(report: Report) -> Iterator[str]:

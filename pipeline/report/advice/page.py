@@ -74,7 +74,8 @@ def _name(advice: dict[str, Any], number: int) -> Cell:
 
 
 def _item(advice: dict[str, Any]) -> str:
-    return f"<li>{escape(advice['evidence'])}</li>"
+    words = " ".join(escape(word) for word in advice["evidence"].split(" "))
+    return f"<li>{words}</li>"
 
 
 def _axes(report: Report) -> str:

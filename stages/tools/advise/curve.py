@@ -77,6 +77,7 @@ def fit_curve(values: Mapping[int, Floats], whole: Estimate, seed: int) -> Curve
     # More rows do no harm: what seems so is luck.
     gain = max(0.0, _next(whole.gain, power, num_doublings))
     low, high = map(float, np.quantile(gains, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]))
+    low, high = min(low, gain), max(high, gain)
     probability, error = float((gains > 0).mean()), float(gains.std())
     doubled = Estimate(gain, error, low, high, probability, table.shape[1])
     means = tuple(float(mean) for mean in table.mean(axis=1))

@@ -1,5 +1,6 @@
 """The data axis beside keys: labels in doubt, columns, more rows."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -42,7 +43,9 @@ def label_arm(rows: Rows) -> Arm:
     """The arm that learns from nothing whose label is in doubt."""
     which = "the row" if len(rows) == 1 else f"the {len(rows):,} rows"
     title = f"look at {which} whose label is in doubt, in suspects.csv"
-    return Arm("data", LABELS, title, {}, Change(dropped=rows))
+    # By these very rows: others of the same number are another change.
+    digest = hashlib.sha256(np.sort(rows).tobytes()).hexdigest()[:8]
+    return Arm("data", LABELS, title, {}, Change(dropped=rows), mark=digest)
 
 
 def column_arms(study: Study, at: At, present: dict[str, str]) -> list[Arm]:
@@ -96,23 +99,33 @@ def measure_curve(study: Study, plan: Plan, base: Arm) -> Curve | None:
     if study.pool.schema.ordered or plan.final < 1:
         return None
     places = study.measured(base, plan.finals)
+    if not places:
+        return None
     num_rows = len(study.splits(places[0])[0].learned)
     parts = part_arms(base, num_rows)
     for number, at in enumerate(places):
         asked = [Asked(arm, at, fold) for fold in study.folds(at) for arm in parts]
         study.run(asked, float("inf") if number < 1 else study.budget_seconds)
     places = [at for at in places if all(study.is_measured(arm, at, base) for arm in parts)]
+    if not places:
+        return None
     whole = study.estimate(parts[0], places, base=base)
     values: dict[int, Floats] = {}
     for arm in (*parts, base):
         asked = [Asked(arm, at, fold) for at in places for fold in study.folds(at)]
-        share = arm.change.share if arm.change else 1.0
-        values[round(num_rows * share)] = np.array([study.value(each) for each in asked])
+        change = arm.change or Change()
+        learned = study.pool.part(study.splits(places[0])[0].learned, change.share)
+        values[len(learned)] = np.array([study.value(each) for each in asked], np.float64)
     if whole is None or not all(np.isfinite(each).all() for each in values.values()):
         return None
     # What all rows gain over the part, and not the part over all.
     whole = replace(whole, gain=-whole.gain)
     return fit_curve(values, whole, study.pool.seed)
+
+
+def leaves_out(arm: Arm, column: str) -> bool:
+    """Check whether it is the arm without a column."""
+    return arm.change is not None and arm.change.column == column
 
 
 def all_arms(study: Study, at: At, present: dict[str, str], leak: Leak | None) -> list[Arm]:
@@ -121,5 +134,5 @@ def all_arms(study: Study, at: At, present: dict[str, str], leak: Leak | None) -
     columns = column_arms(study, at, present)
     labels = suspect_rows(study, at)
     extra = [label_arm(labels[0])] if labels is not None and len(labels[0]) else []
-    kept = [arm for arm in columns if leak is None or arm.change != Change(column=leak.column)]
+    kept = [arm for arm in columns if leak is None or not leaves_out(arm, leak.column)]
     return [*extra, *arms[:8], *kept, *arms[8:]]

@@ -58,14 +58,20 @@ def advice_of(
 
 @dataclass(frozen=True)
 class Tried:
-    """An axis as a whole: how many changes were tried there, and the best of them."""
+    """An axis as a whole: how many changes were tried there, on one fold and on all of them.
+
+    `best` is the best of the latter; none of these gains more than `most`, as far as an interval
+    says.
+    """
 
     axis: Axis
     num_changes: int
+    num_on_all_folds: int
     best: str
     gain: float
     low: float
     high: float
+    most: float
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Findings:
     `advice` are the changes that were measured at length: alarms, those that are surely better, the
     largest gain first, and those that may be no better; `axes` what was tried beside. `value` is
     the metric of the recipe as it is, `luck` the standard deviation of it between seeds,
-    `detectable` the smallest gain that this budget can tell, None where nothing was measured.
+    `detectable` the gain from which on this budget tells it from luck; None is not known.
     """
 
     metric: str
@@ -88,11 +94,11 @@ class Findings:
     screened_share: float
     budget_seconds: float
     seconds: float
-    value: float
-    luck: float
+    value: float | None
+    luck: float | None
     detectable: float | None
-    train_loss: float
-    validation_loss: float
+    train_loss: float | None
+    validation_loss: float | None
     advice: Sequence[Advice]
     axes: Sequence[Tried]
     curve: Mapping[str, Any] | None
@@ -103,7 +109,8 @@ class Findings:
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`."""
         content = asdict(self)
-        numbers = ("value", "luck", "train_loss", "validation_loss", "seconds")
-        content |= {name: rounded(getattr(self, name)) for name in numbers}
+        numbers = ("value", "luck", "detectable", "train_loss", "validation_loss", "seconds")
+        known = {name: getattr(self, name) for name in numbers}
+        content |= {name: None if v is None else rounded(v) for name, v in known.items()}
         content["advice"] = [each.to_json() for each in self.advice]
         return content

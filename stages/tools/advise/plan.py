@@ -1,9 +1,11 @@
 """The shares of the rows and the time that each phase may take."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from stages.common.errors import UserError
 from stages.tools.advise.measure.arms import INCUMBENT
 from stages.tools.advise.measure.study import NUM_SEEDS, Asked, At, Study
 
@@ -18,6 +20,8 @@ ONE_FOLD_UNTIL, ALL_FOLDS_UNTIL, SCREENED_UNTIL = 0.3, 0.45, 0.55
 FINALS_UNTIL = 0.85
 # The part of the budget that what has to be done may take.
 DONE_BY = 0.6
+# From so many times the budget on, what has to be done is not begun.
+TOO_LONG = 3
 NUM_FINALISTS = 3
 MAX_REPEATS, MAX_AGAIN = 12, 4
 # A changed training takes longer than that of the recipe, in the mean.
@@ -51,7 +55,10 @@ class Plan:
 
 
 def make_plan(study: Study, num_arms: int) -> Plan:
-    """Measure how long a training takes, and choose what the budget has room for."""
+    """Measure how long a training takes, and choose what the budget has room for.
+
+    Raises UserError where it has room for nothing.
+    """
     num_rows, budget = len(study.pool), study.budget_seconds
     rarest = study.pool.count_rarest()
     shares = [
@@ -70,6 +77,10 @@ def make_plan(study: Study, num_arms: int) -> Plan:
     # The last measurements once on each fold, luck, and the curve: what has to be done.
     least = (NUM_FINALISTS + 1 + NUM_SEEDS + sum(CURVE_SHARES)) * num_folds * seconds
     final = next((s for s in shares if s * least <= DONE_BY * budget), shares[-1])
+    if shares[-1] * least > TOO_LONG * budget:
+        minutes = math.ceil(shares[-1] * least / DONE_BY / 60)
+        message = f"a budget of {budget:g} s is too short: a training takes {seconds:.2g} s here"
+        raise UserError(f"{message}, and about thirty are the least; try --budget {minutes}m")
     count = num_arms + NUM_SEEDS * num_folds + num_arms / 3 * (num_folds - 1)
     fits = (s for s in shares if s <= final and s * count * seconds <= ALL_FOLDS_UNTIL * budget)
     return Plan(next(fits, shares[-1]), final)

@@ -1,9 +1,8 @@
 """From a study to its findings: the phases in order, and what they come to."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,17 +16,17 @@ from stages.tools.advise.data import (
     all_arms,
     at_final_share,
     leak_of,
+    leaves_out,
     measure_curve,
     suspect_rows,
 )
-from stages.tools.advise.findings import Advice, Findings, Tried, advice_of
+from stages.tools.advise.findings import Advice, Findings, advice_of
 from stages.tools.advise.labels import Suspects
-from stages.tools.advise.measure.arms import AXES, INCUMBENT, Arm
+from stages.tools.advise.measure.arms import INCUMBENT, Arm
 from stages.tools.advise.measure.judge import Estimate
 from stages.tools.advise.measure.rows import Change
 from stages.tools.advise.measure.study import Asked, At, Study
 from stages.tools.advise.phases import (
-    Screened,
     choose_finalists,
     measure_finals,
     measure_luck,
@@ -35,6 +34,14 @@ from stages.tools.advise.phases import (
     screen,
 )
 from stages.tools.advise.plan import Plan, make_plan
+from stages.tools.advise.summary import (
+    describe_curve,
+    find_detectable,
+    list_failures,
+    list_notes,
+    measure_incumbent,
+    sum_up_axes,
+)
 
 NUM_LOOKED_AT = 50
 
@@ -83,7 +90,7 @@ def find_all(study: Study, present: dict[str, str]) -> Answer:
     if found is not None and plan.screened != plan.final:
         found = suspect_rows(study, At(0, plan.final)) or found
     advice = _advice(study, plan, known, leak, (base, curve), found)
-    value, losses = _incumbent(study, places)
+    value, train_loss, validation_loss = measure_incumbent(study, places)
     findings = Findings(
         metric=study.metric.name,
         less_is_better=study.metric.sign < 0,
@@ -97,15 +104,15 @@ def find_all(study: Study, present: dict[str, str]) -> Answer:
         seconds=study.seconds,
         value=value,
         luck=study.luck(plan.screen),
-        detectable=min(((e.high - e.low) / 2 for e in advice), default=None),
-        train_loss=losses[0],
-        validation_loss=losses[1],
+        detectable=find_detectable(known),
+        train_loss=train_loss,
+        validation_loss=validation_loss,
         advice=advice,
-        axes=_axes(screened),
-        curve=None if curve is None else _curve(curve, study.metric.sign),
+        axes=sum_up_axes(screened),
+        curve=None if curve is None else describe_curve(curve, study.metric.sign),
         num_suspects=0 if found is None else len(found[0]),
         num_untried=len(arms) - len(screened),
-        notes=_notes(study, plan),
+        notes=[*list_notes(study, plan), *list_failures(study, arms)],
     )
     return Answer(findings, known, base, curve, found)
 
@@ -156,7 +163,7 @@ def _advice(
         places = study.measured(arm, plan.finals)
         evidence = f"{estimate.num} pairs of trainings that differ in this alone"
         cost = _cost(study, arm, places)
-        if leak is not None and arm.change == Change(column=leak.column):
+        if leak is not None and leaves_out(arm, leak.column):
             evidence = (
                 f"{leak.column} alone reaches {study.metric.name} {leak.alone:.4g}, all "
                 f"columns {leak.whole:.4g}. Is it known before the target is? If not, the model "
@@ -168,6 +175,9 @@ def _advice(
             continue
         if arm.topic == LABELS and suspects is not None:
             all_rows = study.estimate(arm, places)
+            if all_rows is not None and all_rows.gain < 0:
+                # To leave out what it errs on flatters any model: all rows have a say.
+                estimate = replace(estimate, low=min(estimate.low, all_rows.low))
             evidence += (
                 f"; judged without the doubtful rows, with them {all_rows.gain:+.4f}"
                 if all_rows
@@ -206,51 +216,6 @@ def _cost(study: Study, arm: Arm, places: Sequence[At]) -> str:
     ours = sum(one.seconds for one, _ in pairs if one)
     theirs = sum(other.seconds for _, other in pairs if other)
     return f"{ours / max(theirs, 1e-9):.2g} times the time of a training"
-
-
-def _incumbent(study: Study, places: Sequence[At]) -> tuple[float, tuple[float, float]]:
-    """The metric of the recipe as it is, and its losses on train and validation rows."""
-    asked = [Asked(INCUMBENT, at, fold) for at in places for fold in study.folds(at)]
-    values = [value for each in asked if (value := study.value(each)) is not None]
-    known = [outcome for each in asked if (outcome := study.outcome(each)) is not None]
-    train, validation = np.mean([(o.train_loss, o.validation_loss) for o in known], axis=0)
-    return study.metric.sign * float(np.nanmean(values)), (float(train), float(validation))
-
-
-def _axes(screened: Sequence[Screened]) -> list[Tried]:
-    """Each axis by the best change that was screened on all folds."""
-    found = []
-    for axis in AXES:
-        own = [each for each in screened if each.arm.axis == axis]
-        whole = [(each.arm, each.found) for each in own if each.found is not None]
-        if not whole:
-            continue
-        arm, best = max(whole, key=lambda each: each[1].gain)
-        numbers = rounded(best.gain), rounded(best.low), rounded(best.high)
-        found.append(Tried(axis, len(own), arm.title, *numbers))
-    return found
-
-
-def _curve(curve: Curve, sign: int) -> dict[str, Any]:
-    return {
-        "sizes": list(curve.sizes),
-        "values": [rounded(sign * value) for value in curve.values],
-        "power": rounded(curve.power),
-        "doubled": {k: rounded(v) for k, v in asdict(curve.doubled).items()},
-        "rows_for_half_of_doubling": curve.rows_for(curve.doubled.gain / 2),
-    }
-
-
-def _notes(study: Study, plan: Plan) -> list[str]:
-    notes: list[str] = []
-    if plan.final < 1:
-        notes.append(
-            f"The budget had room for {plan.final:.4g} of the rows, so nothing is said of more of "
-            "them; with all of them the gains of changes that suit many rows are larger."
-        )
-    if study.pool.schema.ordered:
-        notes.append("Rows are in order of time: all was judged on the validation rows.")
-    return notes
 
 
 def write_suspects(path: Path, study: Study, found: Doubtful | None) -> None:

@@ -1,8 +1,10 @@
 """Advice: intervals, suspects, curves and leaks by hand; a whole run, killed and resumed."""
 
 import contextlib
+import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +24,11 @@ from stages.tools.advise import __main__ as tool
 from stages.tools.advise.changes import list_arms
 from stages.tools.advise.columns import find_leak
 from stages.tools.advise.curve import fit_curve
+from stages.tools.advise.data import label_arm, leaves_out
 from stages.tools.advise.labels import find_suspects
 from stages.tools.advise.measure import trainings
-from stages.tools.advise.measure.arms import Incumbent
-from stages.tools.advise.measure.judge import Estimate, Metric, estimate
+from stages.tools.advise.measure.arms import Arm, Incumbent
+from stages.tools.advise.measure.judge import WIDER, Estimate, Metric, estimate
 from stages.tools.advise.measure.rows import Change, Pool, read_pool
 from stages.tools.advise.measure.trainings import Journal, Outcome
 from stages.training.data.source import TensorSource
@@ -75,7 +78,7 @@ def test_an_interval_holds_the_luck_of_rows_and_of_trainings() -> None:
     without = [(groups.sum() - group) / 39 for group in groups]
     found = estimate([float(groups.mean())] * 4, without)
     assert found is not None
-    assert found.error == pytest.approx(groups.std(ddof=1) / math.sqrt(40))
+    assert found.error == pytest.approx(WIDER * groups.std(ddof=1) / math.sqrt(40))
     assert found.low < groups.mean() < found.high
     normal = 1 - 0.5 * math.erfc(found.gain / found.error / 2**0.5)
     assert found.probability == pytest.approx(normal, abs=0.01)
@@ -174,9 +177,12 @@ def test_a_column_that_tells_the_target_is_an_alarm(tmp_path: Path) -> None:
     assert find_leak(pool, pool.splits(0, 1.0)[0], 0.99, metric) is None
 
 
-def test_a_run_that_was_killed_goes_on(
-    built: Project, call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def advised(built: Project) -> tuple[Project, list[str], str]:
+    """A project with a report, the trainings of both runs, and what the second one said.
+
+    The first run was killed after its twentieth training.
+    """
     added: list[str] = []
     add = Journal.add
 
@@ -186,27 +192,40 @@ def test_a_run_that_was_killed_goes_on(
         if len(added) == 20:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainings.Journal, "add", until_killed)
-    with pytest.raises(SystemExit):
-        call(tool, built, "--budget-seconds", "5")
-    call(tool, built, "--budget-seconds", "5")
+    arguments = ["advise", "--budget-seconds", "5"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(built.path):
+        patch.setattr(trainings.Journal, "add", until_killed)
+        patch.setattr("sys.argv", arguments)
+        with pytest.raises(SystemExit):
+            tool.main()
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            tool.main()
+    return built, added, said.getvalue()
+
+
+def test_a_run_that_was_killed_goes_on(
+    advised: tuple[Project, list[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, added, said = advised
+    monkeypatch.chdir(project.path)
+    assert "goes on with 20 trainings" in said
     assert len(added) == len(set(added)) > 20
-    assert "goes on with 20 trainings" in capsys.readouterr().out
     report = read_report()
+    assert report.advice
     for each in report.advice:
         assert each["axis"] in ("data", "model", "loss", "optimizer")
         assert each["low"] <= each["gain"] <= each["high"]
         assert each["sure"] == (each["low"] > 0)
-    axes = {each["axis"] for each in report.content["axes"]}
-    assert axes <= {"data", "model", "loss", "optimizer"}
     # No test row was looked at: those of train and validation are all.
     assert report.content["num_rows"] == 160
 
 
 def test_pages_say_what_was_found_and_a_number_writes_it(
-    built: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    advised: tuple[Project, list[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(built.path)
+    monkeypatch.chdir(advised[0].path)
     report = read_report()
     text = write_pages()
     page = Path(".reprise/advise/report.html").read_text(encoding="utf-8")
@@ -219,16 +238,83 @@ def test_pages_say_what_was_found_and_a_number_writes_it(
     numbers = [n for n, each in enumerate(report.advice, 1) if each["applies"]]
     before = Path("params.yaml").read_text(encoding="utf-8")
     apply_advice(numbers[0])
-    path, value = next(iter(report.advice[numbers[0] - 1]["applies"].items()))
-    section, key = path.split(".", 1)
-    tree = read_yaml(Path("params.yaml"))[section]
-    for part in key.split("."):
-        tree = tree[part]
-    assert tree == value
     assert "+" in capsys.readouterr().out
+    for key, value in report.advice[numbers[0] - 1]["applies"].items():
+        tree = read_yaml(Path("params.yaml"))
+        for part in key.split("."):
+            tree = tree[part]
+        assert tree == value
+    # What was measured is of another recipe now.
+    with pytest.raises(UserError, match="has changed since the advice"):
+        apply_advice(numbers[0])
     Path("params.yaml").write_text(before, encoding="utf-8")
     with pytest.raises(UserError, match="the last report has no such advice"):
         apply_advice(99)
+
+
+def test_a_recipe_that_diverges_has_a_report_too(tmp_path: Path, call: Call) -> None:
+    diverging = {"train.optimizer": {"name": "SGD", "lr": 1e30}, "train.clip_norm": None}
+    changes = {**CHANGES, **diverging, "prepare.target": "target"}
+    project = small_project(tmp_path / "project", ring(120), changes)
+    run_stages(project, "prepare", "build")
+    call(tool, project, "--budget-seconds", "4")
+    report = read_report()
+    assert report.content["train_loss"] is None
+    # As good as a guess, which is what a diverged training is taken for.
+    assert report.content["value"] == pytest.approx(0.5, abs=0.15)
+    assert "unknown" in report.limits()
+
+
+def test_rows_in_order_of_time_are_left_out_by_their_time(built: Project) -> None:
+    pool = pool_of(built)
+    ordered = replace(pool, schema=pool.schema.model_copy(update={"ordered": True}))
+    (split, *others) = ordered.splits(1, 1.0)
+    assert np.array_equal(split.validated, np.arange(pool.num_train, len(pool)))
+    assert len(others) == 3
+    groups = ordered.groups_to_leave_out()[split.validated]
+    assert len(np.unique(groups)) >= 20
+    assert (np.diff(groups) >= 0).all()
+
+
+def test_a_share_is_of_each_class_and_holds_the_smaller_ones(built: Project) -> None:
+    pool = pool_of(built)
+    every = np.arange(len(pool))
+    eighth, half = pool.part(every, 0.125), pool.part(every, 0.5)
+    assert len(half) == 80
+    assert len(eighth) == 20
+    assert np.isin(eighth, half).all()
+    shares = [pool.target(rows).astype(float).mean() for rows in (eighth, half, every)]
+    assert max(shares) - min(shares) < 0.05
+    # Whole groups, however few there are.
+    groups = every // 40
+    kept = groups[replace(pool, groups=groups).part(every, 0.5)]
+    assert sorted(np.bincount(kept, minlength=4)) == [0, 0, 40, 40]
+    with pytest.raises(UserError, match="fewer groups"):
+        replace(pool, groups=every // 80).splits(0, 1.0)
+
+
+def test_a_journal_that_was_cut_short_is_read_again_and_again(tmp_path: Path) -> None:
+    scores = np.zeros((3, 2), np.float32)
+    journal = Journal(tmp_path)
+    journal.add("one", Outcome(scores, 1.0, 0.5, 0.6))
+    with (tmp_path / "runs.jsonl").open("a") as file:
+        file.write('{"name": "two", "sec')
+    Journal(tmp_path).add("three", Outcome(None, 2.0, failure="it has no room"))
+    again = Journal(tmp_path)
+    assert list(again.outcomes) == ["one", "three"]
+    known = again.outcomes["one"].scores
+    assert known is not None
+    assert np.array_equal(known, scores)
+    assert again.outcomes["three"].failure == "it has no room"
+    assert again.seconds == 3.0
+
+
+def test_what_leaves_a_column_out_is_told_from_what_leaves_rows_out() -> None:
+    of_rows = label_arm(np.array([3, 5]))
+    assert not leaves_out(of_rows, "x")
+    assert leaves_out(Arm("data", "column x", "", {}, Change(column="x")), "x")
+    # Of as many other rows it is another change.
+    assert of_rows.name != label_arm(np.array([3, 6])).name
 
 
 def test_a_budget_is_a_time() -> None:

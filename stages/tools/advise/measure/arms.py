@@ -1,6 +1,6 @@
 """A change of a recipe that is tried, and the recipe that it changes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,7 +23,8 @@ class Arm:
     """A change. Of those of one `topic` at most one is advised.
 
     `overrides` are keys of params.yaml with the values that the training has; `applies` those that
-    are to be written, the same unless said. `change` is what is done with the rows.
+    are to be written, the same unless said. `change` is what is done with the rows, `mark` tells
+    apart those of one title.
     """
 
     axis: Axis
@@ -32,11 +33,12 @@ class Arm:
     overrides: Overrides = field(default_factory=dict)
     change: Change | None = None
     applies: Mapping[str, Any] = field(default_factory=dict)
+    mark: str = ""
 
     @property
     def name(self) -> str:
         """Its name in the journal."""
-        return f"{self.topic}: {self.title}"
+        return f"{self.topic}: {self.title} {self.mark}".rstrip()
 
     @property
     def trains(self) -> bool:
@@ -51,12 +53,16 @@ INCUMBENT = Arm("model", "", "as it is")
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The recipe as it stands: the section `train` as a tree, the model, the metric's name."""
+    """The recipe as it stands: the section `train` as a tree, the model, the metric's name.
+
+    `notes` say what of it is not as in params.yaml.
+    """
 
     tree: Mapping[str, Any]
     spec: ModelSpec
     pool: Pool
     metric: str
+    notes: Sequence[str] = ()
 
     def recipe(self, overrides: Overrides) -> tuple[TrainParams, ModelSpec]:
         """The recipe with `overrides`. Raises UserError where they make none."""

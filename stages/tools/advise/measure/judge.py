@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
 # Trainings of all folds and repeats learn from the same rows, whose luck no spread between them
 # shows. `benchmarks/advise.py` measures how many intervals hold.
-WIDER = 1.0
+WIDER = 1.2
 UNCALIBRATED = CalibrationParams(temperature=False, threshold=None)
 
 
@@ -151,9 +151,12 @@ def estimate(gains: Sequence[float], without: Sequence[float]) -> Estimate | Non
     gain = float(known.mean())
     of_rows = (len(means) - 1) / len(means) * float(np.square(means - means.mean()).sum())
     of_trainings = float(np.var(known, ddof=1)) / len(known)
-    error, freedom = WIDER * math.sqrt(of_rows + of_trainings), len(means) - 1
+    error = WIDER * math.sqrt(of_rows + of_trainings)
     if error == 0:
         return Estimate(gain, 0.0, gain, gain, 0.5 + 0.5 * float(np.sign(gain)), len(known))
+    # Satterthwaite's degrees of freedom of a sum of two variances (Biometrics Bulletin 2, 1946).
+    parts = of_rows**2 / (len(means) - 1) + of_trainings**2 / (len(known) - 1)
+    freedom = (of_rows + of_trainings) ** 2 / parts
     reach = float(student.ppf(0.5 + LEVEL / 2, freedom)) * error
     probability = float(student.cdf(gain / error, freedom))
     return Estimate(gain, error, gain - reach, gain + reach, probability, len(known))

@@ -5,30 +5,32 @@ fold. Rows that follow one another in time have no folds: all trainings learn fr
 and are judged on the validation rows.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from stages.common.errors import UserError
 from stages.features.numbers import Rows
-from stages.features.schema import Array, Schema, Statistics, load_arrays, read_statistics
-from stages.tensors.batch import take
+from stages.features.schema import APART, Array, Schema, Statistics, load_arrays, read_statistics
+from stages.tensors.batch import size_on_device, take
 from stages.training.data.folds import Fold, assign_folds, find_groups, join_splits
 from stages.training.data.source import Source, TensorSource
+from stages.training.device.environment import memory_of
 from stages.training.recipe import PREPARED, load_data, seed_of
 from stages.training.state import Data
 
 NUM_FOLDS = 4
 # Groups of rows that are left out one by one.
 NUM_LEFT_OUT = 25
-# Parts of which a share of the rows is made up: each share holds the smaller ones.
-NUM_PARTS = 16
-# More rows than these are not looked at: they no longer fit into the time that people wait.
-MAX_ROWS = 200_000
+# More rows than these are not looked at: they no longer fit into the time that people wait. Nor
+# are those that would take more than this part of the memory, of which trainings hold copies.
+MAX_ROWS, SHARE_OF_MEMORY = 200_000, 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Change:
     """A change of the rows to learn from, or of what is seen of them.
 
@@ -54,7 +56,7 @@ class Pool:
     """All rows, with what a training has to know of them.
 
     `data` has the facts of the target; `rows` are those of train, then of validation, with their
-    weights as in the source; `num_train` of them are of train.
+    weights as in the source; `num_train` of them are of train. `step`: one of so many rows is here.
     """
 
     schema: Schema
@@ -63,6 +65,7 @@ class Pool:
     groups: Array | None
     num_train: int
     seed: int
+    step: int = 1
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -84,10 +87,13 @@ class Pool:
     def splits(self, repeat: int, share: float) -> list[Split]:
         """The splits of a repeat, of a share of all rows."""
         if self.schema.ordered:
-            learned = self._part(np.arange(self.num_train), share)
+            learned = self.part(np.arange(self.num_train), share)
             # As often as there would be folds: trainings that differ in the seed.
             return [Split(learned, np.arange(self.num_train, len(self)))] * NUM_FOLDS
-        rows = self._part(np.arange(len(self)), share)
+        rows = self.part(np.arange(len(self)), share)
+        if self.groups is not None and len(np.unique(self.groups[rows])) < NUM_FOLDS:
+            message = f"advice is measured on {NUM_FOLDS} folds, which hold whole groups of rows"
+            raise UserError(f"{message}; there are fewer groups in train and validation")
         fold = Fold(0, NUM_FOLDS, seed_of(self.seed, repeat))
         of_row = assign_folds(len(rows), self._strata(rows), self._groups(rows), fold)
         return [
@@ -101,29 +107,50 @@ class Pool:
         """
         every = np.arange(len(self))
         if self.schema.ordered:
-            return every * NUM_LEFT_OUT // len(self)
+            # Only those of validation are judged.
+            return np.maximum(0, every - self.num_train) * NUM_LEFT_OUT // self.num_validated
         groups = self._groups(every)
         num_units = len(self) if groups is None else len(np.unique(groups))
         fold = Fold(0, min(NUM_LEFT_OUT, num_units), self.seed)
         return assign_folds(len(self), self._strata(every), groups, fold)
+
+    @property
+    def num_validated(self) -> int:
+        """The rows of validation."""
+        return len(self) - self.num_train
 
     def divide(self, split: Split, change: Change) -> Data:
         """The rows that a training learns from and is judged on, with a change made."""
         learned = split.learned
         if change.dropped is not None:
             learned = np.setdiff1d(learned, change.dropped)
-        learned = self._part(learned, change.share)
+        learned = self.part(learned, change.share)
         parts = [self._take(rows, change.column) for rows in (learned, split.validated)]
         return replace(self.data, train=parts[0], validation=parts[1])
 
-    def _part(self, rows: Rows, share: float) -> Rows:
-        """A share of `rows`, with as much of each class, and of whole groups."""
+    def part(self, rows: Rows, share: float) -> Rows:
+        """A share of `rows`, with as much of each class, or of whole groups.
+
+        A larger share holds the smaller ones.
+        """
         if share >= 1:
             return rows
-        num_parts = min(NUM_PARTS, max(2, len(rows) // 8))
-        fold = Fold(0, num_parts, self.seed)
-        of_row = assign_folds(len(rows), self._strata(rows), self._groups(rows), fold)
-        return rows[of_row < max(1, round(share * num_parts))]
+        random = np.random.default_rng([self.seed, 5])
+        if self.groups is not None:
+            names, of_row = np.unique(self.groups[rows], return_inverse=True)
+            places = np.random.default_rng([self.seed, 5]).permutation(len(names))
+            counts = np.bincount(of_row)[np.argsort(places)]
+            num_groups = max(1, int(np.searchsorted(np.cumsum(counts), share * len(rows), "right")))
+            return rows[places[of_row] < num_groups]
+        order = random.permutation(len(self))
+        strata = self._strata(rows)
+        classes = np.zeros(len(rows), np.int64) if strata is None else strata.astype(np.int64)
+        kept = np.zeros(len(rows), bool)
+        for each in np.unique(classes):
+            own = np.flatnonzero(classes == each)
+            ranked = own[np.argsort(order[rows[own]], kind="stable")]
+            kept[ranked[: max(1, round(share * len(own)))]] = True
+        return rows[kept]
 
     def _strata(self, rows: Rows) -> Array | None:
         target = self.rows.target
@@ -169,13 +196,20 @@ def read_pool(schema: Schema, seed: int, device: torch.device) -> Pool:
     """The rows of train and validation; of very many, those that stand evenly among them."""
     statistics: Statistics = read_statistics(PREPARED)
     arrays = [load_arrays(PREPARED / name) for name in ("train", "validation")]
-    step = -(-sum(len(split["target"]) for split in arrays) // MAX_ROWS)
+    num_rows = sum(len(split["target"]) for split in arrays)
+    num_bytes = sum(
+        size_on_device({k: v for k, v in split.items() if k not in APART}) for split in arrays
+    )
+    room = SHARE_OF_MEMORY * memory_of(device)
+    step = max(-(-num_rows // MAX_ROWS), math.ceil(num_bytes / room))
     data, _ = load_data(schema, statistics, device)
     splits = [_thin(source, step) for source in (data.train, data.validation)]
     weights = [np.array(split["weight"][::step]) for split in arrays if "weight" in split]
     thin = [{"group": split["group"][::step]} for split in arrays if "group" in split]
     rows = join_splits(splits, np.concatenate(weights) if weights else None)
-    return Pool(schema, data, rows, find_groups(thin), len(splits[0]), seed)
+    # The facts alone: the rows are held once.
+    facts = replace(data, train=rows, validation=rows)
+    return Pool(schema, facts, rows, find_groups(thin), len(splits[0]), seed, step)
 
 
 def _thin(source: Source, step: int) -> TensorSource:

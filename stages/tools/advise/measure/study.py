@@ -1,5 +1,6 @@
 """Arms beside the recipe as it is: on the same rows, folds and seeds."""
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from stages.features.numbers import Rows
 from stages.model.calibration import to_probabilities
 from stages.tools.advise.measure.arms import INCUMBENT, Arm, Incumbent
-from stages.tools.advise.measure.judge import Estimate, Floats, Metric, estimate
+from stages.tools.advise.measure.judge import QUICK, Estimate, Floats, Metric, estimate
 from stages.tools.advise.measure.rows import Change, Pool, Split, constant_scores
 from stages.tools.advise.measure.trainings import Job, Journal, Outcome, train_all
 from stages.training.params import CalibrationParams
@@ -18,6 +19,8 @@ from stages.training.recipe import seed_of, seed_of_fold
 
 # Seeds of trainings that differ in nothing else.
 NUM_SEEDS = 3
+# Numbers from which on a slow metric is asked less often, and the groups that then are left out.
+MANY_NUMBERS, FEW_GROUPS = 100_000, 10
 Kept = npt.NDArray[np.bool_]
 
 
@@ -99,7 +102,8 @@ class Study:
     def run(self, asked: Iterable[Asked], until_seconds: float) -> None:
         """Train what is asked for and not known; none begins after `until_seconds`."""
         jobs = [self.job(each) for each in asked if each.arm.trains or each.arm is INCUMBENT]
-        train_all(jobs, self.journal, lambda: self.seconds < until_seconds)
+        num_bytes = sum(values.nbytes for values in self.pool.rows.batch.values())
+        train_all(jobs, self.journal, num_bytes, lambda: self.seconds < until_seconds)
 
     def job(self, asked: Asked) -> Job:
         """The training that is asked for."""
@@ -109,13 +113,26 @@ class Study:
         # Each fold of each repeat has seeds of its own, which all arms share.
         seed = seed_of_fold(seed_of(self.pool.seed, asked.at.repeat), asked.fold)
         seed = seed_of(seed, asked.draw)
-        return Job(asked.name, recipe, spec, lambda: self.pool.divide(split, change), seed)
+        may_fail = asked.arm is not INCUMBENT
+        return Job(
+            asked.name, recipe, spec, lambda: self.pool.divide(split, change), seed, may_fail
+        )
 
     def outcome(self, asked: Asked) -> Outcome | None:
         """The end of a training; None: it was not trained. One that needs none has the recipe's."""
         if not asked.arm.trains:
             asked = replace(asked, arm=INCUMBENT)
-        return self.journal.outcomes.get(asked.name)
+        found = self.journal.outcomes.get(asked.name)
+        return None if found is None or found.failure else found
+
+    def failure(self, arm: Arm) -> str:
+        """The reason why an arm could not be trained; empty where it could."""
+        failures = (
+            outcome.failure
+            for name, outcome in self.journal.outcomes.items()
+            if name.startswith(f"{arm.name} | ")
+        )
+        return next((failure for failure in failures if failure), "")
 
     def value(self, asked: Asked, rows_out: Rows | None = None) -> float | None:
         """The metric of a training with the sign of what is better.
@@ -133,7 +150,8 @@ class Study:
         outcome, split = self.outcome(asked), self.splits(asked.at)[asked.fold]
         if outcome is None:
             return None
-        scores = constant_scores(self.pool, split) if outcome.scores is None else outcome.scores
+        scores = constant_scores(self.pool, split)
+        scores = scores if outcome.scores is None else outcome.scores.astype(np.float64)
         calibration = self.incumbent.recipe(asked.arm.overrides)[0].calibration
         return Judged(split.validated, scores, calibration)
 
@@ -176,8 +194,12 @@ class Study:
                 found.append(self._measure(ours, kept) - self._measure(theirs, kept))
             return found
 
+        numbers = sum(ours.scores.size for ours, _ in pairs)
+        if self.metric.name not in QUICK and numbers > MANY_NUMBERS:
+            # A metric that sorts or counts takes its time: fewer groups, each of more rows.
+            left_out = np.where(left_out >= 0, left_out % FEW_GROUPS, -1)
         known = np.unique(left_out[np.concatenate([ours.rows for ours, _ in pairs])])
-        without = [float(np.nanmean(gains(group))) for group in known if group >= 0]
+        without = [mean_of_known(gains(group)) for group in known if group >= 0]
         return estimate(gains(None), without)
 
     def is_measured(self, arm: Arm, at: At, base: Arm = INCUMBENT) -> bool:
@@ -189,16 +211,17 @@ class Study:
         """The places where an arm was measured on all folds."""
         return [at for at in places if self.is_measured(arm, at)]
 
-    def luck(self, at: At) -> float:
-        """The standard deviation, between seeds, of the metric as the mean over folds."""
-        values = [
-            [self.value(Asked(INCUMBENT, at, fold, draw)) for fold in self.folds(at)]
+    def luck(self, at: At) -> float | None:
+        """The standard deviation, between seeds, of the metric as the mean over folds.
+
+        None where too little of it is known.
+        """
+        means = [
+            mean_of_known([self.value(Asked(INCUMBENT, at, fold, draw)) for fold in self.folds(at)])
             for draw in range(NUM_SEEDS)
         ]
-        known = [
-            np.nanmean([v for v in each if v is not None]) for each in values if None not in each
-        ]
-        return float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
+        known = [mean for mean in means if math.isfinite(mean)]
+        return float(np.std(known, ddof=1)) if len(known) > 1 else None
 
     def out_of_fold(self, at: At) -> tuple[Rows, Floats] | None:
         """The rows of a place and what trainings that have not seen them give for each.
@@ -209,12 +232,18 @@ class Study:
         for fold, split in enumerate(self.splits(at)):
             asked = [Asked(INCUMBENT, at, fold, draw) for draw in range(NUM_SEEDS)]
             known = [o for each in asked if (o := self.outcome(each)) is not None]
-            scores = [o.scores for o in known if o.scores is not None]
+            scores = [o.scores.astype(np.float64) for o in known if o.scores is not None]
             if not scores:
                 return None
             rows.append(split.validated)
             parts.append(mean_scores(scores, self.metric))
         return np.concatenate(rows), np.concatenate(parts)
+
+
+def mean_of_known(values: Sequence[float | None]) -> float:
+    """The mean of the values that there are; NaN where there is none."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def mean_scores(scores: Sequence[Floats], metric: Metric) -> Floats:

@@ -5,20 +5,22 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from stages.common.errors import UserError, shorten
 from stages.model.model import ModelSpec
 from stages.train.calibrate import score
 from stages.training.device.device import choose_device
 from stages.training.device.distributed import World
-from stages.training.device.environment import num_threads
+from stages.training.device.environment import memory_of, num_threads
 from stages.training.loop import train
 from stages.training.packed.loop import train_pack
 from stages.training.packed.pack import Member, Pack
@@ -28,33 +30,43 @@ from stages.training.state import Data, Result
 from stages.training.step.divergence import DivergedError
 from stages.tune.training.groups import divide
 
-Floats = npt.NDArray[np.float64]
-# Trainings that are prepared at once: what they hold is in memory until they have ended.
+Scores = npt.NDArray[np.float32]
+# Trainings that are prepared at once, of small rows: what they hold is in memory until they end.
 AT_ONCE = 16
+SHARE_OF_MEMORY = 0.3
+
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training that is to be done. `name` is its name in the journal."""
+    """A training that is to be done. `name` is its name in the journal.
+
+    `may_fail`: an error ends this one alone.
+    """
 
     name: str
     recipe: TrainParams
     spec: ModelSpec
     data: Callable[[], Data]
     seed: int
+    may_fail: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The end of a training: its scores (rows, outputs), None where it diverged, and its seconds.
 
-    `train_loss` and `validation_loss` are those of the epoch that is kept.
+    `train_loss` and `validation_loss` are those of the epoch that is kept, None where it diverged.
+    `failure`: it could not be trained, for this reason.
     """
 
-    scores: Floats | None
+    scores: Scores | None
     seconds: float
-    train_loss: float
-    validation_loss: float
+    train_loss: float | None = None
+    validation_loss: float | None = None
+    failure: str = ""
 
 
 class Journal:
@@ -63,6 +75,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._folder, self._file = folder, folder / "runs.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
+        _mend(self._file)
         self.outcomes: dict[str, Outcome] = {}
         self.facts: dict[str, Any] = {}
         self.seconds = 0.0
@@ -76,9 +89,10 @@ class Journal:
             "seconds": outcome.seconds,
             "losses": [outcome.train_loss, outcome.validation_loss],
             "diverged": outcome.scores is None,
+            "failure": outcome.failure,
         }
         if outcome.scores is not None:
-            np.save(self._path(name), outcome.scores.astype(np.float32), allow_pickle=False)
+            np.save(self._path(name), outcome.scores, allow_pickle=False)
         self._append(line)
 
     def state(self, fact: str, value: Any, seconds: float) -> None:
@@ -101,50 +115,81 @@ class Journal:
         if not line["diverged"]:
             if not path.exists():
                 return
-            scores = np.load(path).astype(np.float64)
-        self.outcomes[line["name"]] = Outcome(scores, line["seconds"], *line["losses"])
+            scores = np.load(path)
+        failure = line["failure"]
+        train_loss, validation_loss = line["losses"]
+        outcome = Outcome(scores, line["seconds"], train_loss, validation_loss, failure)
+        self.outcomes[line["name"]] = outcome
         self.seconds += line["seconds"]
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.npy"
 
 
+def _mend(path: Path) -> None:
+    """Take away the beginning of a line that a kill has cut short."""
+    if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
+        path.write_bytes(content[: content.rfind(b"\n") + 1])
+
+
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines up to one that a kill has cut short."""
     if not path.exists():
         return []
-    lines = path.read_bytes().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def train_all(
-    jobs: Sequence[Job], journal: Journal, may_go_on: Callable[[], bool] = lambda: True
+    jobs: Sequence[Job],
+    journal: Journal,
+    num_bytes: int,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> None:
     """Train what the journal doesn't hold yet, as packs where that pays.
 
-    It ends between two groups of trainings when `may_go_on` says so.
+    `num_bytes` are those of the rows of a training, of which each holds a copy. It ends between two
+    groups of trainings when `may_go_on` says so.
     """
+    room = SHARE_OF_MEMORY * memory_of(choose_device())
+    at_once = max(1, min(AT_ONCE, int(room / max(1, num_bytes))))
     left = [job for job in jobs if job.name not in journal.outcomes]
-    for first in range(0, len(left), AT_ONCE):
-        part = left[first : first + AT_ONCE]
+    for first in range(0, len(left), at_once):
+        if not may_go_on():
+            return
+        _train_some(left[first : first + at_once], journal, may_go_on)
+
+
+def _train_some(jobs: Sequence[Job], journal: Journal, may_go_on: Callable[[], bool]) -> None:
+    began = time.monotonic()
+    prepared = [(job, _or_failure(job, partial(_prepare, job))) for job in jobs]
+    for job, found in prepared:
+        if isinstance(found, Outcome):
+            journal.add(job.name, found)
+    ready = [(job, found) for job, found in prepared if isinstance(found, Member)]
+    groups, _ = divide([member for _, member in ready])
+    # What it takes to prepare them is shared by all.
+    extra = (time.monotonic() - began) / max(1, len(ready))
+    for places, pack in groups:
         if not may_go_on():
             return
         began = time.monotonic()
-        members = [_prepare(job) for job in part]
-        groups, _ = divide(members)
-        # What it takes to prepare them is shared by all.
-        extra = (time.monotonic() - began) / len(part)
-        for places, pack in groups:
-            if not may_go_on():
-                return
-            began = time.monotonic()
-            if pack is None:
-                outcomes = [_train_alone(_prepare(part[places[0]]))]
-            else:
-                outcomes = _train_together(pack)
-            seconds = (time.monotonic() - began) / len(places) + extra
-            for place, (scores, *losses) in zip(places, outcomes, strict=True):
-                journal.add(part[place].name, Outcome(scores, seconds, *losses))
+        own = [ready[place][0] for place in places]
+        outcomes = None if pack is None else _train_together(pack)
+        if outcomes is None:
+            # One by one too where a pack has failed: not all of them need to.
+            outcomes = [_or_failure(job, partial(_train_alone, job)) for job in own]
+        seconds = (time.monotonic() - began) / len(places) + extra
+        for job, outcome in zip(own, outcomes, strict=True):
+            journal.add(job.name, replace(outcome, seconds=seconds))
+
+
+def _or_failure(job: Job, work: Callable[[], Found]) -> Found | Outcome:
+    """What `work` gives, or why this training can't be done; of the recipe itself, the error."""
+    try:
+        return work()
+    except (UserError, RuntimeError, MemoryError) as error:
+        if not job.may_fail:
+            raise
+        return Outcome(None, 0.0, failure=shorten(str(error).strip().split("\n")[0]))
 
 
 def train_model(job: Job) -> nn.Module:
@@ -166,36 +211,37 @@ def _prepare(job: Job) -> Member:
     return Member(model, job.data(), job.recipe, job.seed)
 
 
-Ended = tuple[Floats | None, float, float]
-
-
-def _train_alone(member: Member) -> Ended:
+def _train_alone(job: Job) -> Outcome:
+    member = _prepare(job)
     _choose_threads([member])
+    parts = member.model, member.data, member.params, member.seed, World()
     try:
-        result = train(
-            member.model, member.data, member.params, member.seed, World(), lambda *_: None
-        )
+        result = train(*parts, lambda *_: None)
     except DivergedError:
-        return None, float("nan"), float("nan")
+        return Outcome(None, 0.0)
     return _end(member, result)
 
 
-def _train_together(pack: Pack) -> list[Ended]:
+def _train_together(pack: Pack) -> list[Outcome] | None:
+    """Train a pack; None where it fails as a whole."""
     _choose_threads(pack.members)
     diverged: set[int] = set()
-    results = train_pack(pack, lambda *_: None, lambda number, _: diverged.add(number))
+    try:
+        results = train_pack(pack, lambda *_: None, lambda number, _: diverged.add(number))
+    except (UserError, RuntimeError, MemoryError):
+        return None
     return [
-        (None, float("nan"), float("nan")) if number in diverged else _end(member, result)
+        Outcome(None, 0.0) if number in diverged else _end(member, result)
         for number, (member, result) in enumerate(zip(pack.members, results, strict=True))
     ]
 
 
-def _end(member: Member, result: Result) -> Ended:
+def _end(member: Member, result: Result) -> Outcome:
     assert result.best_epoch is not None
     member.model.load_state_dict(result.weights)
     scores, _ = score(member.model, member.data.validation)
     best = result.best_epoch
-    return scores, best.train_loss, best.validation_loss
+    return Outcome(scores.astype(np.float32), 0.0, best.train_loss, best.validation_loss)
 
 
 def _choose_threads(members: Sequence[Member]) -> None:
