@@ -105,7 +105,8 @@ def read_incumbent(
             f"Tune's best trial lies on top of params.yaml ({', '.join(best)}): for another value "
             "of such a key, take it out of tune.space too."
         )
-    return Incumbent(section, spec, pool, metric, notes)
+    is_averaged = "folds" in several or "ensemble" in several
+    return Incumbent(section, spec, pool, metric, notes, is_averaged)
 
 
 def _fingerprint(tree: Any) -> str:

@@ -19,6 +19,8 @@ from stages.tune.portfolio import read_portfolio
 RATES = (1 / 32, 1 / 8, 1 / 2, 2, 8, 32)
 # Of a wider model or another one: a rate of its own may suit it.
 OWN_RATES = (1 / 3, 3)
+# Of an ensemble: as many seeds as luck is known by.
+NUM_MEMBERS = 3
 # Metrics of two classes that a threshold can be chosen by, and those that a temperature moves.
 BY_THRESHOLD = {
     "accuracy": "accuracy",
@@ -96,6 +98,11 @@ def model_arms(incumbent: Incumbent) -> Iterator[Arm]:
                 yield set_keys("model", path, {path: value})
                 for rate in own_rates(lr) if number < 2 else ():
                     yield set_keys("model", path, {path: value, LR: rate})
+    if not incumbent.is_averaged:
+        title = f"train.ensemble of {NUM_MEMBERS} trainings of this recipe"
+        members = [{"weight": 1.0, "set": {}}] * NUM_MEMBERS
+        applies = {"train.ensemble": members}
+        yield Arm("model", "train.ensemble", title, {}, None, applies, num_draws=NUM_MEMBERS)
     yield from family_arms(incumbent, train)
     for name in ("layers", "depth"):
         if name in arguments:

@@ -24,7 +24,8 @@ class Arm:
 
     `overrides` are keys of params.yaml with the values that the training has; `applies` those that
     are to be written, the same unless said. `change` is what is done with the rows, `mark` tells
-    apart those of one title.
+    apart those of one title. Of more than one draw it is the mean prediction of as many trainings
+    of the recipe as it is, by several seeds.
     """
 
     axis: Axis
@@ -34,6 +35,7 @@ class Arm:
     change: Change | None = None
     applies: Mapping[str, Any] = field(default_factory=dict)
     mark: str = ""
+    num_draws: int = 1
 
     @property
     def name(self) -> str:
@@ -55,7 +57,7 @@ INCUMBENT = Arm("model", "", "as it is")
 class Incumbent:
     """The recipe as it stands: the section `train` as a tree, the model, the metric's name.
 
-    `notes` say what of it is not as in params.yaml.
+    `notes` say what of it is not as in params.yaml; `is_averaged`: there it is a mean of several.
     """
 
     tree: Mapping[str, Any]
@@ -63,6 +65,7 @@ class Incumbent:
     pool: Pool
     metric: str
     notes: Sequence[str] = ()
+    is_averaged: bool = False
 
     def recipe(self, overrides: Overrides) -> tuple[TrainParams, ModelSpec]:
         """The recipe with `overrides`. Raises UserError where they make none."""

@@ -101,7 +101,8 @@ class Study:
 
     def run(self, asked: Iterable[Asked], until_seconds: float) -> None:
         """Train what is asked for and not known; none begins after `until_seconds`."""
-        jobs = [self.job(each) for each in asked if each.arm.trains or each.arm is INCUMBENT]
+        parts = {part.name: part for one in asked for part in self.trainings_of(one)}
+        jobs = [self.job(part) for part in parts.values()]
         num_bytes = sum(values.nbytes for values in self.pool.rows.batch.values())
         train_all(jobs, self.journal, num_bytes, lambda: self.seconds < until_seconds)
 
@@ -119,11 +120,25 @@ class Study:
         )
 
     def outcome(self, asked: Asked) -> Outcome | None:
-        """The end of a training; None: it was not trained. One that needs none has the recipe's."""
-        if not asked.arm.trains:
-            asked = replace(asked, arm=INCUMBENT)
-        found = self.journal.outcomes.get(asked.name)
-        return None if found is None or found.failure else found
+        """The end of a training, or of the mean of several; None: they were not trained."""
+        found = [self.journal.outcomes.get(each.name) for each in self.trainings_of(asked)]
+        known = [outcome for outcome in found if outcome is not None and not outcome.failure]
+        if len(known) < len(found):
+            return None
+        if len(known) == 1:
+            return known[0]
+        scores = [o.scores.astype(np.float64) for o in known if o.scores is not None]
+        seconds = sum(outcome.seconds for outcome in known)
+        if len(scores) < len(known):
+            return Outcome(None, seconds)
+        return Outcome(mean_scores(scores, self.metric).astype(np.float32), seconds)
+
+    def trainings_of(self, asked: Asked) -> list[Asked]:
+        """The trainings behind one that is asked for: of what needs none, those of the recipe."""
+        if asked.arm is INCUMBENT or (asked.arm.trains and asked.arm.num_draws == 1):
+            return [asked]
+        draws = range(asked.arm.num_draws) if asked.arm.num_draws > 1 else [asked.draw]
+        return [replace(asked, arm=INCUMBENT, draw=draw) for draw in draws]
 
     def failure(self, arm: Arm) -> str:
         """The reason why an arm could not be trained; empty where it could."""
