@@ -154,10 +154,10 @@ def _advice(
 ) -> list[Advice]:
     """The changes that were measured at length: an alarm first, then by gain.
 
-    Last is what may be no better, the likeliest first.
+    Last is what may be no better, by what it promises.
     """
     alarms: list[Advice] = []
-    found: list[tuple[float, Advice]] = []
+    found: list[tuple[float, float, Advice]] = []
     gains = {arm.name: gain for arm, gain in rank(measured)}
     for arm, estimate in measured:
         places = study.measured(arm, plan.finals)
@@ -186,7 +186,7 @@ def _advice(
             num_rows = len(suspects[0])
             cost = "1 row to look at" if num_rows == 1 else f"{num_rows:,} rows to look at"
         advice = advice_of(arm.axis, arm.title, estimate, cost, evidence, arm.applies)
-        found.append((gains[arm.name], advice))
+        found.append((gains[arm.name], estimate.promise, advice))
     base, curve = rows
     if curve is not None:
         num_rows = len(study.pool)
@@ -196,12 +196,10 @@ def _advice(
         evidence = f"the learning curve over {sizes} rows, error falling as n^-{curve.power:.2g}"
         cost = f"{num_rows:,} rows to collect and label"
         advice = advice_of("data", change, curve.doubled, cost, evidence)
-        found.append((advice.gain, advice))
-    sure = sorted((each for each in found if each[1].sure), key=lambda each: -each[0])
-    others = sorted(
-        (each for each in found if not each[1].sure), key=lambda each: -each[1].probability
-    )
-    return alarms + [advice for _, advice in (*sure, *others)]
+        found.append((advice.gain, curve.doubled.promise, advice))
+    sure = sorted((each for each in found if each[-1].sure), key=lambda each: -each[0])
+    others = sorted((each for each in found if not each[-1].sure), key=lambda each: -each[1])
+    return alarms + [each[-1] for each in (*sure, *others)]
 
 
 def _cost(study: Study, arm: Arm, places: Sequence[At]) -> str:

@@ -130,6 +130,19 @@ class Estimate:
     num: int
 
     @property
+    def promise(self) -> float:
+        """The gain that can be expected of somebody who takes it back where it is none.
+
+        The mean of the part above 0 of a normal distribution.
+        """
+        if self.error == 0:
+            return max(0.0, self.gain)
+        distance = self.gain / self.error
+        density = math.exp(-(distance**2) / 2) / math.sqrt(2 * math.pi)
+        share = 0.5 * (1 + math.erf(distance / math.sqrt(2)))
+        return self.gain * share + self.error * density
+
+    @property
     def is_sure(self) -> bool:
         """Check whether the interval is above 0."""
         return self.low > 0
