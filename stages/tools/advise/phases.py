@@ -16,11 +16,11 @@ from stages.tools.advise.measure.arms import AXES, INCUMBENT, LR, Arm
 from stages.tools.advise.measure.judge import Estimate
 from stages.tools.advise.measure.study import NUM_SEEDS, Asked, At, Study
 from stages.tools.advise.plan import (
-    ALL_FOLDS_UNTIL,
-    FINALS_UNTIL,
+    AGAIN,
     NUM_FINALISTS,
-    ONE_FOLD_UNTIL,
-    SCREENED_UNTIL,
+    ON_ALL_FOLDS,
+    ON_FINALS,
+    ON_ONE_FOLD,
     Plan,
 )
 
@@ -45,10 +45,7 @@ def measure_luck(study: Study, at: At) -> None:
 def screen(study: Study, plan: Plan, arms: Sequence[Arm], suspects: Rows | None) -> list[Screened]:
     """Try all arms on one fold, the better ones on all folds, the best ones again and again."""
     at = plan.screen
-    one_fold, all_folds, last = (
-        study.after(share) for share in (ONE_FOLD_UNTIL, ALL_FOLDS_UNTIL, SCREENED_UNTIL)
-    )
-    study.run([Asked(arm, at, 0) for arm in arms], one_fold)
+    study.run([Asked(arm, at, 0) for arm in arms], study.after(ON_ONE_FOLD))
     first = {arm.name: _first_gain(study, arm, at, suspects) for arm in arms}
     tried = sorted(
         (arm for arm in arms if first[arm.name] is not None), key=lambda a: -(first[a.name] or 0.0)
@@ -59,7 +56,8 @@ def screen(study: Study, plan: Plan, arms: Sequence[Arm], suspects: Rows | None)
     kept += [arm for arm in tried if arm.topic == LABELS]
     kept = list({arm.name: arm for arm in kept}.values())
     others = [fold for fold in study.folds(at) if fold > 0]
-    study.run([Asked(arm, at, f) for arm in kept for f in others], all_folds)
+    # Of what is left now: a group of trainings that had begun may have taken longer.
+    study.run([Asked(arm, at, f) for arm in kept for f in others], study.after(ON_ALL_FOLDS))
     places = {arm.name: [at] for arm in kept}
 
     def find(arm: Arm) -> Estimate | None:
@@ -68,6 +66,7 @@ def screen(study: Study, plan: Plan, arms: Sequence[Arm], suspects: Rows | None)
         return study.estimate(arm, places[arm.name], _rows_out(arm, suspects))
 
     found = {arm.name: find(arm) for arm in tried}
+    last = study.after(AGAIN)
     for again in plan.again:
         if study.seconds > last:
             break
@@ -114,13 +113,17 @@ def best_by_topic(arms: Sequence[Arm]) -> list[Arm]:
 def choose_finalists(screened: Sequence[Screened]) -> list[Arm]:
     """The three arms of the largest gains, that of one topic once.
 
-    A gain counts less its error: of many changes the noisiest looks best.
+    A gain counts less its error: of many changes the noisiest looks best. Where too few are known on
+    all folds, the best on one follow.
     """
     known = [(each.arm, each.found) for each in screened if each.found is not None]
     errors = {arm.name: found.error for arm, found in known}
     ranked = [(arm, gain - errors[arm.name]) for arm, gain in rank(known) if gain > 0]
     ranked.sort(key=lambda each: -each[1])
-    return best_by_topic([arm for arm, _ in ranked])[:NUM_FINALISTS]
+    once = [each for each in screened if each.found is None and (each.first or 0.0) > 0]
+    once.sort(key=lambda each: -(each.first or 0.0))
+    arms = [*(arm for arm, _ in ranked), *(each.arm for each in once)]
+    return best_by_topic(arms)[:NUM_FINALISTS]
 
 
 def rank(known: Sequence[tuple[Arm, Estimate]]) -> list[tuple[Arm, float]]:
@@ -139,7 +142,7 @@ def rank(known: Sequence[tuple[Arm, Estimate]]) -> list[tuple[Arm, float]]:
 
 def measure_finals(study: Study, plan: Plan, arms: Sequence[Arm]) -> None:
     """Measure the finalists anew, repeat by repeat: the first in any case, others in time."""
+    until = study.after(ON_FINALS)
     for number, at in enumerate(plan.finals):
         asked = [Asked(arm, at, fold) for fold in study.folds(at) for arm in (INCUMBENT, *arms)]
-        until = float("inf") if number < 1 else FINALS_UNTIL * study.budget_seconds
-        study.run(asked, until)
+        study.run(asked, float("inf") if number < 1 else until)

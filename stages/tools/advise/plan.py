@@ -13,11 +13,11 @@ from stages.tools.advise.measure.study import NUM_SEEDS, Asked, At, Study
 # fewer of a class, all.
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
 FEWEST_ROWS, FEWEST_OF_CLASS = 400, 50
-# Of the time after luck is known, when screening on one fold, on all folds, and again has to be
-# over.
-ONE_FOLD_UNTIL, ALL_FOLDS_UNTIL, SCREENED_UNTIL = 0.3, 0.45, 0.55
-# Of all time, when the last measurements are, before the learning curve.
-FINALS_UNTIL = 0.85
+# Of the time that is left at its beginning, the share of each phase: screening on one fold, on all
+# folds, and again; the last measurements, before the learning curve.
+ON_ONE_FOLD, ON_ALL_FOLDS, AGAIN, ON_FINALS = 0.3, 0.25, 0.2, 0.7
+# Of the budget, what screening may take by the plan.
+SCREENED_BY = 0.45
 # The part of the budget that what has to be done may take.
 DONE_BY = 0.6
 # From so many times the budget on, what has to be done is not begun.
@@ -82,5 +82,5 @@ def make_plan(study: Study, num_arms: int) -> Plan:
         message = f"a budget of {budget:g} s is too short: a training takes {seconds:.2g} s here"
         raise UserError(f"{message}, and about thirty are the least; try --budget {minutes}m")
     count = num_arms + NUM_SEEDS * num_folds + num_arms / 3 * (num_folds - 1)
-    fits = (s for s in shares if s <= final and s * count * seconds <= ALL_FOLDS_UNTIL * budget)
+    fits = (s for s in shares if s <= final and s * count * seconds <= SCREENED_BY * budget)
     return Plan(next(fits, shares[-1]), final)
