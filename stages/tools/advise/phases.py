@@ -113,8 +113,8 @@ def best_by_topic(arms: Sequence[Arm]) -> list[Arm]:
 def choose_finalists(screened: Sequence[Screened]) -> list[Arm]:
     """The three arms of the largest gains, that of one topic once.
 
-    A gain counts less its error: of many changes the noisiest looks best. Where too few are known on
-    all folds, the best on one follow.
+    A gain counts less its error: of many changes the noisiest looks best. Where too few are known
+    on all folds, the best on one follow.
     """
     known = [(each.arm, each.found) for each in screened if each.found is not None]
     errors = {arm.name: found.error for arm, found in known}
