@@ -42,7 +42,7 @@ def check(options: Options) -> Iterator[Finding]:
             yield note(f"{used} rows at once were taken, {asked or 'all'} asked for", why, mend)
     else:
         yield ok("none has ended yet")
-    failed = any(attempt.stage == "train" and not attempt.is_alive for attempt in read_attempts())
+    failed = any(each.stage == "train" and not each.is_running for each in read_attempts())
     if options.measure == "all":
         yield from measure(get_args(Probe))
     elif options.measure == "needed" and not failed:
