@@ -23,6 +23,24 @@ CAUSES = (
         probes=("learning", "layers"),
     ),
     Cause(
+        "a metric that does not show what was learned",
+        (
+            "validation_accuracy is no better than the share of the most frequent class",
+            "validation_loss is lower than that of any answer without a look at the row",
+        ),
+        "Nothing is wrong with the training. With one row in fifty of a class, always to answer "
+        "the other one is right for 98 % of the rows; a model that tells well which rows are "
+        "likelier than others may still answer that for nearly all, so that accuracy hardly moves. "
+        "With weights for the classes it is right for fewer rows on purpose. The loss asks how "
+        "likely the right class was, and there it shows.",
+        (
+            "`evaluate.metrics`: roc_auc, f1_macro or log_loss in place of accuracy",
+            "for two classes: `train.calibration: {temperature: true, threshold: f1}`, which finds "
+            "from which probability on the rare one is answered",
+            "`train.early_stopping`: by the loss, not by accuracy",
+        ),
+    ),
+    Cause(
         "labels that do not belong to their rows",
         (
             "the model learns 32 rows by heart, and nothing that holds for others",

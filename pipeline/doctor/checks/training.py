@@ -6,11 +6,10 @@ from typing import get_args
 from pipeline.doctor.attempts import read_attempts
 from pipeline.doctor.cause import Probe, find_cause
 from pipeline.doctor.finding import Finding, Options, note, ok, wrong
+from pipeline.doctor.guess import PREPARED, find_guess
 from pipeline.doctor.history import (
     HISTORY,
-    PREPARED,
     Sign,
-    find_guess,
     is_of_now,
     judge,
     read_history,
