@@ -11,10 +11,10 @@ CAUSES = (
             "validation_rmse is the spread of the target",
         ),
         "The best answer without looking at the row is the most frequent class, or the mean. A "
-        "model that is no better has learned nothing of the rows. `reprise doctor` takes the "
-        "32 first rows and trains on them alone: a model and a rate that work learn them by heart "
-        "within some hundred steps. Where they do, look at the data; where they don't, at the rate "
-        "and the layers.",
+        "model that is no better, by its loss neither, has learned nothing of the rows. `reprise "
+        "doctor` draws up to 32 rows of all classes and trains on them alone: a model and a rate "
+        "that work learn them by heart within some hundred steps. Where they do, look at the data; "
+        "where they don't, at the rate and the layers.",
         (
             "the rate: `python -m stages.tools.lr_range` measures where the loss falls",
             "more epochs, where the loss was still falling at the end (`train.epochs`)",

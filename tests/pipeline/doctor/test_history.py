@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from tests.support.samples import (
     set_params,
     train_params,
 )
+from tests.support.tables import faint_table, rare_table
 
 GUESS = Guess(0.7, "the most frequent class", luck=0.05, loss=0.61, loss_luck=0.02)
 SAME = "the model predicts the same for every row"
@@ -146,28 +146,6 @@ def test_a_loss_of_ones_own_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     prepare_rows("classification", {"name": "focal", "gamma": 2.0})
     assert find_guess().loss is None
-
-
-def rare_table(num_rows: int) -> pl.DataFrame:
-    """One row in fifty is of the other class, by a column that tells it well and not surely."""
-    random = np.random.default_rng(5)
-    rare = random.random(num_rows) < 0.02
-    return pl.DataFrame(
-        {
-            "id": np.arange(num_rows),
-            "size": random.normal(size=num_rows) + 2.0 * rare,
-            "heavy": random.choice([0.5, 1.0, 4.0], num_rows),
-            "y": np.where(rare, "ill", "well"),
-        }
-    )
-
-
-def faint_table(num_rows: int) -> pl.DataFrame:
-    """Values of which a column explains three hundredths."""
-    random = np.random.default_rng(6)
-    size = random.normal(size=num_rows)
-    noise = random.normal(0, 1.4, num_rows)
-    return pl.DataFrame({"id": np.arange(num_rows), "size": size, "y": 0.25 * size + noise})
 
 
 LINEAR = {"build.model": {"name": "linear"}, "train.batch_size": 128, "train.epochs": 8}
