@@ -119,7 +119,7 @@ def check_left() -> Iterator[Finding]:
 
 
 def find_left() -> Iterator[Path]:
-    """What is half written under `data`; what lies in `data/raw` is nobody's to remove."""
+    """The paths half written under `data`; what lies in `data/raw` is nobody's to remove."""
     yield from WRITING.glob("*")
     for place in sorted(DATA.glob("*")):
         inside = place.rglob(".*") if place.is_dir() and place not in (RAW, WRITING) else ()
