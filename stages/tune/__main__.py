@@ -72,20 +72,23 @@ def _search(
     journal = Path(".reprise/tune") / f"{fingerprint('tune')}.journal"
     kept = journal.with_suffix(".scores")
     count, in_step = section.keep_scores, section.pruner in IN_STEP
-    train_trials, direction, data = make_train_trials(start, in_step=in_step, keep_scores=count > 0)
-    current, sign = current_values(start), 1 if direction == "minimize" else -1
     asked = section.model_size
-    measure = None if asked is None else make_measure(start, data, asked)
-    most = math.inf if asked is None or asked.most is None else asked.most
-    shared = share_batches(name_study(journal.stem), journal) if is_shared() else None
-    with shared or nullcontext(train_trials) as train:
+    # Before any data are loaded: machines that help look for this one.
+    shared = share_batches(name_study(journal.stem), journal) if is_shared() else nullcontext()
+    with shared as train_shared:
+        train_here, direction, data = make_train_trials(
+            start, in_step=in_step, keep_scores=count > 0
+        )
+        current, sign = current_values(start), 1 if direction == "minimize" else -1
+        measure = None if asked is None else make_measure(start, data, asked)
+        most = math.inf if asked is None or asked.most is None else asked.most
         found = search(
             section,
             current,
             direction,
             start.seed,
             journal,
-            train,
+            train_shared or train_here,
             portfolio,
             lambda trials, results: keep_scores(kept, count, sign, trials, results),
             lambda overrides: measure is None or measure(overrides) <= most,
