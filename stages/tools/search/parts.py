@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stages.common.errors import UserError
 from stages.common.params import Params
+from stages.runtime.audit import audit_process
 from stages.runtime.installed import check_installed
 from stages.runtime.snapshot import Snapshot, find_input_changes
 from stages.tools.search.database import Database
@@ -55,7 +56,11 @@ def name_search(study: str) -> str:
 
 
 def check_inputs(snapshot: Snapshot) -> None:
-    """Stop where code, parameters, data or libraries are not those of `snapshot`."""
+    """Stop where code, parameters, data or libraries are not those of `snapshot`.
+
+    And where the process has opened what the stage does not declare.
+    """
+    audit_process().stop_if_refused()
     check_installed()
     changes = find_input_changes(snapshot)
     if changes:

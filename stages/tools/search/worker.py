@@ -12,7 +12,7 @@ from stages.common.errors import UserError, format_problem
 from stages.common.terminal import keep_printing
 from stages.common.user_code import own_errors
 from stages.runtime.environment import check_versions
-from stages.runtime.input_watch import begin
+from stages.runtime.input_watch import begin, follow
 from stages.runtime.snapshot import name_snapshot
 from stages.tools.search.database import Database, open_database
 from stages.tools.search.parts import Worker, check_inputs, make_worker, name_search, work_once
@@ -32,6 +32,7 @@ def main() -> None:
         study = name_search(name_study(name_snapshot(snapshot)))
         with own_errors(""):
             database = open_database(VARIABLE)
+            follow(snapshot)
             work(make_worker(database, study, params, partial(check_inputs, snapshot)))
     except UserError as error:
         print("\ntune --work stopped", file=sys.stderr)

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from stages.common.errors import UserError
+from stages.runtime.audit import Audit
 from stages.runtime.snapshot import Snapshot
 from stages.tools.query.address import Address
 from stages.tools.search import database as databases
@@ -134,6 +135,7 @@ def test_what_has_changed_is_not_written_down(
     monkeypatch.chdir(tmp_path)
     Path("code.py").write_text("a = 1\n")
     monkeypatch.setattr("stages.tools.search.parts.check_installed", lambda: None)
+    monkeypatch.setattr("stages.tools.search.parts.audit_process", Audit)
     Path("dvc.yaml").write_text("stages: {tune: {}}\n")
     snapshot = Snapshot("tune", 0.0, {}, ["code.py"], {}, {})
     batch = post(worker.database, STUDY, {**CONTENT, "parts": PARTS})
