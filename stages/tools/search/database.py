@@ -28,6 +28,8 @@ KEEPALIVES = (
     "SET tcp_keepalives_interval = 5",
     "SET tcp_keepalives_count = 4",
 )
+# This side does so as well: else it would wait for a lost server for a quarter of an hour.
+TIMEOUTS = "keepalives_idle=10&keepalives_interval=5&keepalives_count=4&tcp_user_timeout=30000"
 # Longer than the server takes to drop the connection that was lost, and with it its lock.
 RECONNECT_SECONDS = 60.0
 PAUSE_SECONDS = 1.0
@@ -128,7 +130,7 @@ class Database:
     def _connect(self) -> Any:
         from adbc_driver_postgresql import dbapi
 
-        connection = dbapi.connect(self._address.url, autocommit=True)
+        connection = dbapi.connect(with_timeouts(self._address.url), autocommit=True)
         for statement in KEEPALIVES:
             with connection.cursor() as cursor:
                 cursor.execute(statement)
@@ -158,6 +160,11 @@ def open_database(variable: str) -> Database:
         database.ask(statement)
     database.ask("SELECT pg_advisory_unlock($1)", number_of(MAKING))
     return database
+
+
+def with_timeouts(url: str) -> str:
+    """The address with times after which a server that doesn't answer is given up."""
+    return f"{url}{'&' if '?' in url else '?'}{TIMEOUTS}"
 
 
 def number_of(name: str) -> int:

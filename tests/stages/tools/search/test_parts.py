@@ -14,7 +14,7 @@ from stages.runtime.audit import Audit
 from stages.runtime.snapshot import Snapshot
 from stages.tools.query.address import Address
 from stages.tools.search import database as databases
-from stages.tools.search.database import TABLES, Database
+from stages.tools.search.database import TABLES, Database, with_timeouts
 from stages.tools.search.host import begin, share
 from stages.tools.search.parts import Worker, check_inputs, name_search, name_trials, work_once
 from stages.tools.search.posts import (
@@ -270,6 +270,12 @@ def test_a_short_outage_is_waited_out_and_a_wrong_statement_is_not(
     outages = 1
     with pytest.raises(UserError, match=r"^REPRISE_STUDY: \*\*\* is not there$"):
         Database(Address("REPRISE_STUDY", "sqlite:secret"))
+
+
+def test_a_server_that_is_lost_is_given_up() -> None:
+    assert with_timeouts("postgresql://db/runs").startswith("postgresql://db/runs?keepalives_idle=")
+    asked = with_timeouts("postgresql://db/runs?sslmode=require")
+    assert asked.startswith("postgresql://db/runs?sslmode=require&keepalives_idle=")
 
 
 def test_json_of_a_batch_is_its_name(database: Database) -> None:
