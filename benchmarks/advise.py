@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from scipy.optimize import brentq
 
 from stages.common.params import read_params, read_tree
 from stages.evaluate.measure.metrics import compute_metrics
@@ -89,9 +90,11 @@ def classes(world: int, flipped: float = 0.0, share: float = 0.5, sharp: float =
         source = np.random.default_rng([world, 7])
         function = teacher(source)
         known = function(source.normal(size=(20_000, NUM_COLUMNS)))
-        cut = np.quantile(known, 1 - share)
+        known, scale = known / known.std(), known.std()
+        # The cut at which the second class has its share.
+        cut = brentq(lambda c: (1 / (1 + np.exp(sharp * (c - known)))).mean() - share, -99, 99)
         rows = random.normal(size=(num_rows, NUM_COLUMNS))
-        logits = sharp * (function(rows) - cut) / known.std()
+        logits = sharp * (function(rows) / scale - cut)
         label = random.random(num_rows) < 1 / (1 + np.exp(-logits))
         label ^= random.random(num_rows) < flipped
         return as_table(rows, label)
@@ -150,7 +153,7 @@ def faults(seed: int) -> list[Problem]:
             4000,
             {"build.model": {"name": "mlp", "width": 4, "layers": 1}},
         ),
-        Problem("1 in 50, by F1", "loss", classes(seed, share=0.02, sharp=3.0), 4000, {}, "f1"),
+        Problem("1 in 50, by F1", "loss", classes(seed, share=0.02, sharp=1.5), 6000, {}, "f1"),
         Problem("a leaking column", "data", leaking(seed), 2000, {}),
     ]
 
