@@ -20,8 +20,9 @@ def fit_model(model: nn.Module, source: Source, words: Sequence[Sequence[str]], 
     codes, of which the first is 2.
 
     It sets buffers, or weights that need not start at random, but for those from a file
-    (`build.pretrained`); both travel in the model's file. The rows are on the model's device, at most MAX_ROWS of them, and what is drawn follows from `seed`:
-    every process and every resumed training gets the same.
+    (`build.pretrained`); both travel in the model's file. The rows are on the model's device, at
+    most MAX_ROWS of them, and what is drawn follows from `seed`: every process and every resumed
+    training gets the same.
     """
     read_words, fit = getattr(model, "read_words", None), getattr(model, "fit", None)
     if read_words is not None and words:
