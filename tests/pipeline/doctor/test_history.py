@@ -52,6 +52,14 @@ def test_an_error_is_better_where_it_is_smaller() -> None:
     assert list(judge(history, Guess(9.0, "the mean"))) == []
 
 
+def test_a_history_without_losses_is_judged_by_the_metric() -> None:
+    history = rows([1.0, 0.9, 1.4, 1.6], accuracy=0.74)
+    for row in history:
+        del row["train_loss"], row["validation_loss"]
+    (sign,) = judge(history, GUESS)
+    assert sign.cause == "the model predicts the same for every row"
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A training at a rate that moves nothing."""
