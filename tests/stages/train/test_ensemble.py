@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from pipeline.report.show.metrics import head
 from pipeline.report.show.outputs import read_run
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
+from stages.common.params import read_params
 from stages.features.schema import load_arrays, read_statistics
 from stages.model.ensemble import Ensemble
 from stages.model.model import load_model, read_spec
 from stages.tensors.batch import to_batch
 from stages.tools.rebuild_tensorboard import rebuild
+from stages.train.members import here
+from stages.train.recipe import read_recipe
+from stages.training.packed.rule import Sizes, Way
 from tests.conftest import Project
 from tests.support.samples import (
     mixed_table,
@@ -320,6 +325,35 @@ def test_an_ensemble_that_is_broken_off_ends_with_the_same_bytes(
     run_stages(project, "train")
     assert "2 of 3 trainings have ended before" in capfd.readouterr().out
     assert trained_files(project) == whole
+
+
+def test_a_pack_keeps_its_checkpoints_when_another_group_is_none(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.path)
+    set_params(project, {"train.ensemble": MEMBERS, "train.replicas": 2})
+    recipe = read_recipe(read_params("train"))
+    kept: dict[str, tuple[int, ...]] = {}
+
+    def note(numbers: Sequence[int], _homes: Sequence[Path], folder: Path) -> None:
+        # A resumed stage may have less memory, and pack one of the two groups alone.
+        assert kept.setdefault(folder.name, tuple(numbers)) == tuple(numbers)
+
+    def pack_if_possible(_: Sizes, *, may_pack: bool) -> Way:
+        return Way("packed" if may_pack else "in turn", "")
+
+    monkeypatch.setattr(here, "load_packed", lambda _, numbers: numbers)
+    monkeypatch.setattr(here, "fit_packed", note)
+    monkeypatch.setattr(here, "fit_in_turn", lambda *_, **__: None)
+    monkeypatch.setattr(here, "choose_way", pack_if_possible)
+    homes = [tmp_path / str(number) for number in range(6)]
+    for reasons in ([None, None], ["the memory does not hold the rows", None]):
+        left = iter(reasons)
+        monkeypatch.setattr(here, "_why_no_room", lambda _, left=left: next(left))
+        train = here.choose_here(recipe, 1, 1)
+        assert train is not None
+        train(range(6), homes, tmp_path)
+    assert sorted(kept.values()) == [(0, 2, 3, 5), (1, 4)]
 
 
 @pytest.mark.parametrize(
