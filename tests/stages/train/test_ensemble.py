@@ -270,6 +270,7 @@ def test_the_proposal_of_the_search_is_trained(
     with pytest.raises(UserError, match="tune proposes no ensemble") as raised:
         run_stages(project, "train")
     assert raised.value.problems[0].key == "train.ensemble"
+    assert "tune.space names keys to search" in raised.value.problems[0].message
     set_params(project, {"tune.trials": 6, "tune.keep_scores": 6})
     run_stages(project, "tune")
     folder = project.path / "data/tune"
@@ -398,6 +399,11 @@ def test_check_knows_ensembles() -> None:
     assert "tune.trials is above 1, and it is 0" in problem.message
     tree["tune"]["trials"] = 20
     assert find_problems(tree) == []
+    space, tree["tune"]["space"] = tree["tune"]["space"], {}
+    (problem,) = find_problems(tree)
+    assert (problem.key, problem.value) == ("train.ensemble", "tune")
+    assert "tune.space names keys to search, and it is empty" in problem.message
+    tree["tune"]["space"] = space
     tree["train"]["ensemble"] = [{"weight": 1, "set": {WIDTH: 32, "train.optimizer.lrr": 0.1}}]
     (problem,) = find_problems(tree)
     assert problem.key == "train.ensemble.0.set.train.optimizer.lrr"
