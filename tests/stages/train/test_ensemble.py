@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from pipeline.report.show.metrics import head
 from pipeline.report.show.outputs import read_run
+from pipeline.serve.bundle import load_bundle
+from pipeline.serve.service import Service, Settings
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
 from stages.common.params import read_params
@@ -35,6 +37,7 @@ from tests.support.samples import (
     small_project,
     trained_files,
 )
+from tests.support.serving import ask
 
 LR, WIDTH, DROPOUT = "train.optimizer.lr", "build.model.width", "build.model.dropout"
 MEMBERS: list[dict[str, Any]] = [
@@ -147,6 +150,13 @@ def test_members_of_other_shapes_are_one_model_for_all_that_follows(
     assert "`build.model.width: 12`, `build.model.layers: 2`" in card
     for name in ("model.onnx", "model.pt2"):
         assert f"{name}: differs from the model by" in said
+    of_infer = project.path / "data/infer"
+    service = Service(Settings(of_infer), load_bundle(of_infer))
+    body = {"rows": mixed_table().drop("y").to_dicts()}
+    answer = ask(service, "POST", "/predict", body).json()["predictions"]
+    served = {each["id"]: each["probabilities"]["ill"] for each in answer}
+    for key, probability in predicted.select("id", "probability_ill").iter_rows():
+        assert served[key] == pytest.approx(probability, abs=1e-6)
 
 
 def test_a_member_is_the_training_of_its_recipe(project: Project, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_search_with_a_limit_goes_on_from_wherever_its_journal_ends(
     tmp_path: Path, sampler: str
 ) -> None:
     space = {LR: {"low": 1e-4, "high": 1e-1, "log": True}, WIDTH: {"low": 8, "high": 64}}
-    params = tune_params(sampler=sampler, space=space, trials=18, batch=3)
+    params = tune_params(sampler=sampler, space=space, trials=14, batch=3)
 
     def search(name: str, *, killed_after: int | None = None) -> Search:
         begun: list[int] = []
