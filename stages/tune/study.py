@@ -216,6 +216,9 @@ class _Source:
             drawn = trial.params
             study.tell(trial, state=TrialState.FAIL)
         # It has settled on what it knows, or on what is too large; the space holds more than that.
+        if left is None:
+            # Until the batch ends it learns nothing, and would draw the like again.
+            study.sampler = make_sampler("random", self._seed + len(tried))
         others: Iterable[dict[str, Any]] = (
             draw_points(params, current, self._seed + len(tried), MAX_DRAWS)
             if left is None

@@ -183,7 +183,7 @@ def _train_some(jobs: Sequence[Job], journal: Journal, may_go_on: Callable[[], b
 
 
 def _or_failure(job: Job, work: Callable[[], Found]) -> Found | Outcome:
-    """What `work` gives, or why this training can't be done; of the recipe itself, the error."""
+    """The result of `work`, or why this training can't be done; of the recipe itself, the error."""
     try:
         return work()
     except (UserError, RuntimeError, MemoryError) as error:
