@@ -6,11 +6,11 @@ machine, so that the same search would pick another trial each time.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from stages.common.config import Overrides
 from stages.common.errors import Problem, UserError
@@ -73,22 +73,17 @@ def count(spec: ModelSpec, batch: Batch, of: Literal["weights", "multiply_adds"]
     # Tensors that its file makes when it is imported must be real ones.
     arguments_class(spec.name)
 
-    def count_one() -> int:
+    def count_one(rows: Batch) -> int:
         model = make_model(spec, 0)
         if of == "weights":
             return sum(weight.numel() for weight in model.parameters())
-        return count_products(model, batch) // NUM_ROWS
+        return count_products(model, rows) // NUM_ROWS
 
-    if of == "weights":
-        without_numbers: AbstractContextManager[Any] = torch.device("meta")
-    else:
-        # Unlike 'meta' it takes the kernels of the CPU, whose products the summary of build has.
-        without_numbers = FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        with without_numbers:
-            return count_one()
-    except (UserError, RuntimeError, NotImplementedError):
-        return count_one()
+        with torch.device("meta"), _UncountedAttention():
+            return count_one({kind: values.to("meta") for kind, values in batch.items()})
+    except Exception:  # code of one's own may stop with anything
+        return count_one(batch)
 
 
 def pick(search: Search, sizes: Mapping[int, int], asked: ModelSize | None) -> Trial:
@@ -146,3 +141,20 @@ def describe(picked: Trial, search: Search, sizes: Mapping[int, int], asked: Mod
         return f"{said}, and no other trial is better"
     other = f"{value_of(best[0]):.5f} of trial {best[0].number} with {sizes[best[0].number]:,}"
     return f"{said}, beside {other}"
+
+
+@final
+class _UncountedAttention(TorchFunctionMode):
+    """Attention by its shape alone: a CPU has a kernel of its own for it, which is not counted."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is not nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        query, _, value = args[:3]
+        return query.new_empty(*query.shape[:-1], value.shape[-1])

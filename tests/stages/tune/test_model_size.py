@@ -134,7 +134,7 @@ def test_no_more_recipes_are_counted_than_are_tried(tmp_path: Path) -> None:
 
     for sampler in ("random", "grid"):
         counted.clear()
-        space = {LR: [n / 1000 for n in range(1, 150)], WIDTH: [*range(1, 130)]}
+        space = {LR: [n / 1000 for n in range(1, 50)], WIDTH: [*range(1, 30)]}
         params = tune_params(sampler=sampler, space=space, trials=6, batch=2)
         assert len(run(params, tmp_path / sampler, fits=fits).trials) == 6
         assert len(counted) <= 6
@@ -182,6 +182,30 @@ def test_a_model_larger_than_any_memory_is_counted_and_not_drawn() -> None:
     batch: Batch = {"numeric": torch.zeros(2, 3)}
     for of in ("weights", "multiply_adds"):
         assert count(huge, batch, of) > 2 * 10**12
+
+
+class Looks(torch.nn.Module):
+    """A model whose code looks at the numbers, as one of one's own may."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.output = torch.nn.Linear(3, 2)
+        if place == "weights":
+            assert self.output.weight.detach().numpy().any()
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        rows = batch["numeric"]
+        return self.output(rows) if rows.numpy().sum() == 6 else self.output(rows * 2)
+
+
+@pytest.mark.parametrize("place", ["rows", "weights"])
+def test_a_model_that_looks_at_numbers_is_counted_with_them(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr("stages.tune.model_size.make_model", lambda *_: Looks(place))
+    batch: Batch = {"numeric": torch.ones(2, 3)}
+    assert count(spec_of("mlp"), batch, "weights") == 8
+    assert count(spec_of("mlp"), batch, "multiply_adds") == 6
 
 
 def test_values_that_no_model_takes_together_are_not_tried() -> None:
