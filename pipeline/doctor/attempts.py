@@ -4,6 +4,7 @@ And how far a training had come: its checkpoints are named by epoch and step.
 """
 
 import json
+import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import psutil
 
 from pipeline.scheduled.shared_cache import CHECKPOINTS
+from stages.common.errors import UserError
 from stages.common.files import md5
 from stages.common.params import PARAMS
 from stages.runtime.attempt import ATTEMPTS, count_kills
@@ -44,8 +46,23 @@ class Attempt:
         return "\n".join([*lines, *(self.facts.get("notes") or [])])
 
     @property
+    def is_here(self) -> bool:
+        """Check whether this machine has noted it: a shared disk has those of others too."""
+        return bool(self.facts.get("host", platform.node()) == platform.node())
+
+    @property
+    def is_running(self) -> bool:
+        """Check whether it runs, as far as that can be told: one on another machine may."""
+        return self.state == "running" and (not self.is_here or self.is_alive)
+
+    @property
     def is_alive(self) -> bool:
-        """Check whether the process that has noted it still runs, and not another of its number."""
+        """Check whether the process that has noted it still runs, and not another of its number.
+
+        Of one on another machine the number says nothing.
+        """
+        if not self.is_here:
+            return False
         try:
             process = psutil.Process(int(self.facts["pid"]))
             began = process.create_time()
@@ -67,22 +84,27 @@ class Attempt:
         return 0 if before is None or now is None else max(0, now - before)
 
     def forget(self) -> str:
-        """Remove the record."""
+        """Remove the record. Raises UserError where it is that of a later attempt by now."""
+        now = _read(self.path)
+        if now is not None and now.started != self.started:
+            raise UserError(f"{self.stage} has begun again meanwhile")
         self.path.unlink(missing_ok=True)
         return f"forgot the attempt of {self.stage}"
 
 
 def read_attempts() -> Iterator[Attempt]:
     """The attempts there are, the last one first; a record that can't be read is none."""
-    found = []
-    for path in ATTEMPTS.glob("[!.]*.json"):
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            stage, state = str(facts["stage"]), str(facts["state"])
-            found.append(Attempt(path, stage, state, float(facts["started"]), facts))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+    found = [attempt for path in ATTEMPTS.glob("[!.]*.json") if (attempt := _read(path))]
     yield from sorted(found, key=lambda attempt: -attempt.started)
+
+
+def _read(path: Path) -> Attempt | None:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        stage, state = str(facts["stage"]), str(facts["state"])
+        return Attempt(path, stage, state, float(facts["started"]), facts)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def newest_checkpoint(since: float) -> str:

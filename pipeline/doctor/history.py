@@ -1,30 +1,28 @@
 """The history of the last training that ended: has it learned anything, and what stands out?
 
-Judged without torch, from `data/train/history.csv` and the prepared targets.
+Judged without torch, from `data/train/history.csv` and the targets that it was validated on.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from pipeline.common.lockfile import LOCK
 from pipeline.doctor.cause import Probe
+from pipeline.doctor.guess import RECIPE, Guess
 from stages.common.config import get_path
 from stages.common.files import read_csv, read_json
 from stages.common.params import PARAMS, to_plain
 from stages.common.yamlfile import read_yaml
 
 HISTORY = Path("data/train/history.csv")
-PREPARED = Path("data/prepare")
-RECIPE = Path("data/train/recipe.json")
 LONG_GRADIENT = 1e3
-# Of the best guess's error.
+# Of the rows that the best guess has wrong.
 MARGIN = 0.02
+SAME = "the model predicts the same for every row"
+HIDDEN = "a metric that does not show what was learned"
+PROBES: tuple[Probe, ...] = ("learning", "layers", "labels")
 # Of epochs that were trained, and of the lowest loss of validation.
 EARLY, RISEN = 0.25, 1.5
 
@@ -39,39 +37,10 @@ class Sign:
     fails: bool = False
 
 
-@dataclass(frozen=True)
-class Guess:
-    """The best answer without looking at a row: its metric on validation, and which it is.
-
-    `luck`: of accuracy, how far that alone takes it.
-    """
-
-    metric: float
-    what: str
-    luck: float = 0.0
-
-
 def read_history() -> list[dict[str, float]]:
     """The rows of the history, as numbers; what is empty is not a number."""
     rows = read_csv(HISTORY)
     return [{k: float(v) if v else math.nan for k, v in row.items()} for row in rows]
-
-
-def find_guess() -> Guess:
-    """The best constant answer on the validation rows."""
-    train, validation = (np.load(PREPARED / s / "target.npy") for s in ("train", "validation"))
-    if train.dtype.kind == "f":
-        moments = read_json(PREPARED / "statistics.json").get("target") or {}
-        apart = float(np.sqrt(np.mean((validation - train.mean()) ** 2)))
-        return Guess(apart * float(moments.get("deviation", 1.0)), "the mean of the train rows")
-    return _guess_class(train, validation)
-
-
-def _guess_class(train: npt.NDArray[Any], validation: npt.NDArray[Any]) -> Guess:
-    values, counts = np.unique(train, return_counts=True)
-    share = float((validation == values[counts.argmax()]).mean())
-    luck = 2 * math.sqrt(max(share * (1 - share), 0.0) / max(len(validation), 1))
-    return Guess(share, "the most frequent class", luck)
 
 
 def judge(history: list[dict[str, float]], guess: Guess) -> Iterator[Sign]:
@@ -79,13 +48,8 @@ def judge(history: list[dict[str, float]], guess: Guess) -> Iterator[Sign]:
     metric = next(n for n in history[0] if n.startswith("validation_") and n != "validation_loss")
     values = [row[metric] for row in history]
     best = max(values) if metric == "validation_accuracy" else min(values)
-    if not has_learned(metric, best, guess):
-        yield Sign(
-            "the model predicts the same for every row",
-            f"{metric} is {best:.4g} at best, and {guess.what} gets {guess.metric:.4g}",
-            ("learning", "layers", "labels"),
-            fails=True,
-        )
+    if not is_beaten(metric, best, guess):
+        yield judge_loss(history, f"{metric} is {best:.4g} at best", guess)
     yield from _judge_gradients(history)
     yield from _judge_losses(history)
     skipped = sum(int(row.get("skipped_steps", 0) or 0) for row in history)
@@ -94,11 +58,28 @@ def judge(history: list[dict[str, float]], guess: Guess) -> Iterator[Sign]:
         yield Sign("the loss is not finite", what)
 
 
-def has_learned(metric: str, best: float, guess: Guess) -> bool:
-    """Check whether the best epoch is better than the best guess, by more than luck."""
+def is_beaten(metric: str, best: float, guess: Guess) -> bool:
+    """Check whether the best epoch is better than the guess by the metric, by more than luck."""
     if metric == "validation_accuracy":
         return best > guess.metric + max(guess.luck, MARGIN * (1 - guess.metric))
-    return best < guess.metric * (1 - MARGIN)
+    return best < guess.metric - guess.luck
+
+
+def judge_loss(history: list[dict[str, float]], said: str, guess: Guess) -> Sign:
+    """The sign of a metric that is no better than the guess: the loss tells what that means.
+
+    Of rare classes, and of values that are hard to predict, a good model moves the loss alone.
+    """
+    losses = [row["validation_loss"] for row in history]
+    lowest = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
+    said += f", and {guess.what} gets {guess.metric:.4g}"
+    if guess.loss is None:
+        said += "; what this loss is without a look at the rows is not known"
+        return Sign(SAME, said, PROBES)
+    said += f"; validation_loss is {lowest:.4g}, and without a look at the rows {guess.loss:.4g}"
+    if lowest < guess.loss - guess.loss_luck:
+        return Sign(HIDDEN, said)
+    return Sign(SAME, said, PROBES, fails=True)
 
 
 def _judge_gradients(history: list[dict[str, float]]) -> Iterator[Sign]:

@@ -18,7 +18,17 @@ def cache_folder() -> Path:
 
 
 def stage_is_running() -> bool:
-    """Check whether a stage works in this folder, by the paths that DVC has listed for it."""
+    """Check whether a stage works in this folder.
+
+    By what it has noted itself, since it may run without DVC, and by the paths that DVC has listed
+    for it: a stage of one's own notes nothing.
+    """
+    from pipeline.doctor.attempts import read_attempts
+
+    return any(attempt.is_running for attempt in read_attempts()) or _dvc_runs_stage()
+
+
+def _dvc_runs_stage() -> bool:
     import json
 
     from pipeline.common.processes import find_by_id

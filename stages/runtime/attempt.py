@@ -1,11 +1,12 @@
 """The record of a stage that has begun and not ended well: `.reprise/attempts/<stage>.json`.
 
 `reprise doctor` reads it. A stage that is killed (by the system, for want of memory) can write
-nothing any more: its record still says that it runs, and no process of that number does. A stage
-that ends well removes its record.
+nothing any more: its record still says that it runs, and no process of that number does, on the
+machine that it names. A stage that ends well removes its record.
 """
 
 import os
+import platform
 import re
 import time
 import traceback
@@ -63,6 +64,7 @@ def _begin(stage: str) -> dict[str, Any]:
     return {
         "stage": stage,
         "state": "running",
+        "host": platform.node(),
         "pid": os.getpid(),
         "started": time.time(),
         "params": _digest(),

@@ -38,7 +38,7 @@ def watch(snapshot: Snapshot) -> Iterator[None]:
     audit = audit_process()
     write_snapshot(snapshot)
     try:
-        audit.start(snapshot.stage, _list_declared(snapshot), partial(find_input_change, snapshot))
+        follow(snapshot)
         try:
             yield
         except Exception:
@@ -61,10 +61,16 @@ def join(stage: str) -> Params:
         # Started by hand: there is no stage to end.
         audit_process().rest()
         return params
-    audit_process().start(stage, _list_declared(snapshot), partial(find_input_change, snapshot))
+    follow(snapshot)
     if not params.matches(snapshot.params[str(PARAMS)]):
         raise UserError(*(change.message for change in find_input_changes(snapshot)))
     return params
+
+
+def follow(snapshot: Snapshot) -> None:
+    """Watch this process from now on, as the stage of the snapshot is watched."""
+    declared = _list_declared(snapshot)
+    audit_process().start(snapshot.stage, declared, partial(find_input_change, snapshot))
 
 
 def _list_declared(snapshot: Snapshot) -> list[Path]:

@@ -71,22 +71,25 @@ def _search(
     journal = Path(".reprise/tune") / f"{fingerprint('tune')}.journal"
     kept = journal.with_suffix(".scores")
     count, in_step = section.keep_scores, section.pruner in IN_STEP
-    train_trials, direction, data = make_train_trials(start, in_step=in_step, keep_scores=count > 0)
-    current, sign = current_values(start), 1 if direction == "minimize" else -1
     asked = section.model_size
-    measure = None if asked is None else make_measure(start, data, asked)
-    fits = make_limit(measure, None if asked is None else asked.most)
-    # Trial 0 is trained whatever its size; above the limit it is no member of an ensemble.
-    first = 0 if count == 0 or fits({}) else 1
-    shared = share_batches(name_study(journal.stem), journal) if is_shared() else None
-    with shared or nullcontext(train_trials) as train:
+    # Before any data are loaded: machines that help look for this one.
+    shared = share_batches(name_study(journal.stem), journal) if is_shared() else nullcontext()
+    with shared as train_shared:
+        train_here, direction, data = make_train_trials(
+            start, in_step=in_step, keep_scores=count > 0
+        )
+        current, sign = current_values(start), 1 if direction == "minimize" else -1
+        measure = None if asked is None else make_measure(start, data, asked)
+        fits = make_limit(measure, None if asked is None else asked.most)
+        # Trial 0 is trained whatever its size; above the limit it is no member of an ensemble.
+        first = 0 if count == 0 or fits({}) else 1
         found = search(
             section,
             current,
             direction,
             start.seed,
             journal,
-            train,
+            train_shared or train_here,
             portfolio,
             lambda trials, results: keep_scores(kept, count, sign, trials[first:], results),
             fits,

@@ -1,6 +1,6 @@
 """The command `reprise tune`: the search that runs, or the last one."""
 
-import subprocess
+import os
 import sys
 
 import click
@@ -18,8 +18,8 @@ def tune(watch: bool, work: bool) -> None:  # noqa: FBT001
     With --work this machine helps a search that shares its trials through REPRISE_STUDY.
     """
     if work:
-        command = [sys.executable, "-m", "stages.tools.search.worker"]
-        sys.exit(subprocess.run(command, check=False).returncode)
+        # In place of this process: who ends that ends the work.
+        os.execv(sys.executable, [sys.executable, "-m", "stages.tools.search.worker"])  # noqa: S606
     from pipeline.commands.search.table import show_search
 
     show_search(watch=watch)

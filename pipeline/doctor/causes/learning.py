@@ -11,16 +11,34 @@ CAUSES = (
             "validation_rmse is the spread of the target",
         ),
         "The best answer without looking at the row is the most frequent class, or the mean. A "
-        "model that is no better has learned nothing of the rows. `reprise doctor` takes the "
-        "32 first rows and trains on them alone: a model and a rate that work learn them by heart "
-        "within some hundred steps. Where they do, look at the data; where they don't, at the rate "
-        "and the layers.",
+        "model that is no better, by its loss neither, has learned nothing of the rows. `reprise "
+        "doctor` draws up to 32 rows of all classes and trains on them alone: a model and a rate "
+        "that work learn them by heart within some hundred steps. Where they do, look at the data; "
+        "where they don't, at the rate and the layers.",
         (
             "the rate: `python -m stages.tools.lr_range` measures where the loss falls",
             "more epochs, where the loss was still falling at the end (`train.epochs`)",
             "rare classes: `train.class_weights: balanced`",
         ),
         probes=("learning", "layers"),
+    ),
+    Cause(
+        "a metric that does not show what was learned",
+        (
+            "validation_accuracy is no better than the share of the most frequent class",
+            "validation_loss is lower than that of any answer without a look at the row",
+        ),
+        "Nothing is wrong with the training. With one row in fifty of a class, always to answer "
+        "the other one is right for 98 % of the rows; a model that tells well which rows are "
+        "likelier than others may still answer that for nearly all, so that accuracy hardly moves. "
+        "With weights for the classes it is right for fewer rows on purpose. The loss asks how "
+        "likely the right class was, and there it shows.",
+        (
+            "`evaluate.metrics`: roc_auc, f1_macro or log_loss in place of accuracy",
+            "for two classes: `train.calibration: {temperature: true, threshold: f1}`, which finds "
+            "from which probability on the rare one is answered",
+            "`train.early_stopping`: by the loss, not by accuracy",
+        ),
     ),
     Cause(
         "labels that do not belong to their rows",

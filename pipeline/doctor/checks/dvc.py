@@ -1,12 +1,12 @@
 """DVC: its files, its cache, its locks, and what killed commands have left."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 
-from pipeline.common.dvc_repo import to_user_error
+from pipeline.common.dvc_repo import locked, open_repo, to_user_error
 from pipeline.common.lockfile import DVC_LOCK, LOCK
 from pipeline.common.rwlock import RWLOCK, is_whole, mend_rwlock
 from pipeline.deps.deps import derive, out_of_date
@@ -20,8 +20,11 @@ from stages.locks import is_free
 AREA = "DVC"
 DATA = Path("data")
 WRITING = DATA / ".writing"
-# What a killed DVC, or a killed stage, leaves of files that it was about to put in place.
-LEFT = (".*.tmp", ".*.restoring")
+# The user's own files: no stage writes there.
+RAW = DATA / "raw"
+# What a killed DVC, or a killed stage, leaves of files that it was about to put in place. DVC draws
+# 16 bytes for a name, so that a hidden file of somebody's own is not taken for one.
+LEFT = re.compile(r"\.[\w-]{22}\.tmp|\..+\.restoring")
 
 
 def check(_options: Options) -> Iterator[Finding]:
@@ -89,24 +92,35 @@ def check_locks() -> Iterator[Finding]:
 
 def check_left() -> Iterator[Finding]:
     """Yield what killed stages have left half written; it takes space, and nothing reads it."""
-    if stage_is_running():
+    if stage_is_running() or not is_free(DVC_LOCK):
         return
-    left = list(WRITING.glob("*")) if WRITING.is_dir() else []
-    left += [path for path in DATA.rglob(".*") if any(fnmatch(path.name, each) for each in LEFT)]
+    left = list(find_left())
     if not left:
         yield ok("nothing half written")
         return
 
     def remove() -> str:
-        if stage_is_running():
-            raise UserError("a stage has begun meanwhile")
-        for path in left:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        # No command of DVC's begins as long as its lock is held, 'dvc pull' neither.
+        with open_repo() as repo, locked(repo):
+            if stage_is_running():
+                raise UserError("a stage has begun meanwhile")
+            if not is_whole():
+                raise UserError(f"{RWLOCK} is damaged: nothing tells which stages run")
+            for path in left:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
         return f"removed {len(left)} half-written files and folders of killed stages"
 
     shown = ", ".join(str(path) for path in left[:3])
     why = "killed stages have left it: it takes space, and nothing reads it"
     yield note(f"half written: {shown}", why, "reprise doctor --fix", fix=remove)
+
+
+def find_left() -> Iterator[Path]:
+    """The paths half written under `data`; what lies in `data/raw` is nobody's to remove."""
+    yield from WRITING.glob("*")
+    for place in sorted(DATA.glob("*")):
+        inside = place.rglob(".*") if place.is_dir() and place not in (RAW, WRITING) else ()
+        yield from (path for path in (place, *inside) if LEFT.fullmatch(path.name))

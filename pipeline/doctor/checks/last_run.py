@@ -29,14 +29,26 @@ def check(options: Options) -> Iterator[Finding]:
     if not attempts:
         yield ok("no stage has failed since it last ended well")
     for attempt in attempts:
-        if attempt.state == "running" and attempt.is_alive:
-            yield ok(f"{attempt.stage} runs, since {since(attempt.started)}")
+        if attempt.is_running:
+            yield tell_running(attempt)
             continue
         cause = next(iter(causes_of(attempt)), None)
         measured: list[Finding] = []
         if cause is not None and options.measure == "needed" and is_worth_measuring(attempt):
             measured = list(measure(cause.probes))
         yield from merge(tell(attempt, cause), cause, measured)
+
+
+def tell_running(attempt: Attempt) -> Finding:
+    """The finding of a stage that runs, or that another machine may still run."""
+    when = since(attempt.started)
+    if attempt.is_here:
+        return ok(f"{attempt.stage} runs, since {when}")
+    host = attempt.facts["host"]
+    what = f"{attempt.stage} began {when} on {host}: if it still runs can only be told there"
+    why = "its process is that machine's; what it writes is not looked at"
+    ended = f"rm {attempt.path}   # if it has ended, and {host} is gone"
+    return note(what, why, f"reprise doctor   # on {host}", ended)
 
 
 def is_worth_measuring(attempt: Attempt) -> bool:

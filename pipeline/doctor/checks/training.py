@@ -6,11 +6,10 @@ from typing import get_args
 from pipeline.doctor.attempts import read_attempts
 from pipeline.doctor.cause import Probe, find_cause
 from pipeline.doctor.finding import Finding, Options, note, ok, wrong
+from pipeline.doctor.guess import PREPARED, find_guess
 from pipeline.doctor.history import (
     HISTORY,
-    PREPARED,
     Sign,
-    find_guess,
     is_of_now,
     judge,
     read_history,
@@ -42,7 +41,7 @@ def check(options: Options) -> Iterator[Finding]:
             yield note(f"{used} rows at once were taken, {asked or 'all'} asked for", why, mend)
     else:
         yield ok("none has ended yet")
-    failed = any(attempt.stage == "train" and not attempt.is_alive for attempt in read_attempts())
+    failed = any(each.stage == "train" and not each.is_running for each in read_attempts())
     if options.measure == "all":
         yield from measure(get_args(Probe))
     elif options.measure == "needed" and not failed:

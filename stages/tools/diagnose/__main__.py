@@ -2,9 +2,9 @@
 
     python -m stages.tools.diagnose labels layers
 
-Each name is a file of this folder. Nothing of what it trains is kept: no output, no checkpoint.
-Findings are lines of JSON behind `measured: `; one that can't be measured says why, and the next
-one is.
+Each name is a file of this folder, but for those in `APART`. Nothing of what it trains is kept: no
+output, no checkpoint. Findings are lines of JSON behind `measured: `; one that can't be measured
+says why, and the next one is.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from stages.common.params import Params
 from stages.tools.diagnose.measured import Measured, Probe, tell
 from stages.tools.training_tool import run_tool
 
-APART = ("__main__", "measured")
+APART = ("__main__", "by_heart", "measured", "sample")
 
 
 def names() -> list[str]:

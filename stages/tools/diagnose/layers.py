@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from stages.model.model import read_spec
 from stages.tools.diagnose.measured import Measured, quiet, training_of
+from stages.tools.diagnose.sample import draw_source
 from stages.tools.training_tool import Training
 from stages.training.build import assemble
 from stages.training.device.distributed import World
@@ -83,7 +84,7 @@ def look_at(training: Training) -> Look:
     plain = training.params.model_copy(update={"ema": None, "swa": None})
     with quiet():
         made = assemble(training.model, training.data, plain, training.seed, World())
-    rows = slice(0, min(MAX_ROWS, len(training.data.train)))
+    rows = torch.from_numpy(draw_source(training.data.train, MAX_ROWS))
     batch, target = training.data.train.take(rows)
     weights = training.data.train.weight
     model = training.model.train()
@@ -92,7 +93,10 @@ def look_at(training: Training) -> Look:
         with _Units() as units:
             scores = prepare_scores(model(batch), target)
         loss = compute_loss(
-            made.context.loss_fn, scores, target, None if weights is None else weights[rows]
+            made.context.loss_fn,
+            scores,
+            target,
+            None if weights is None else weights[rows.to(weights.device)],
         )
     finally:
         made.context.dropout_rng.end_epoch()

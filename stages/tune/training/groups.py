@@ -83,14 +83,23 @@ def _choose(members: Sequence[Member]) -> tuple[Pack | None, str]:
         if asked is not True and way.name != "packed":
             return None, way.said
         said = said if asked is True else way.said
-        pack = make_pack(members)
-        reason = why_no_step(pack)
-        if reason is None:
+        pack, reason = pack_members(members)
+        if pack is not None:
             return pack, said
     if asked is True:
         message = f"the trials can't be packed: {reason}"
         raise UserError(Problem(message, KEY, "true", ("auto", "false")))
     return None, f"one after the other: {reason}"
+
+
+def pack_members(members: Sequence[Member]) -> tuple[Pack | None, str]:
+    """The pack of trials of one form; None where this machine can't have it, and why."""
+    reason = why_not_members(members)
+    if reason is not None:
+        return None, reason
+    pack = make_pack(members)
+    reason = why_no_step(pack)
+    return (pack, "") if reason is None else (None, reason)
 
 
 def _find_sizes(members: Sequence[Member]) -> Sizes:

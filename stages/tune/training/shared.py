@@ -4,32 +4,26 @@ A process beside the stage speaks with the database, so that the stage needs no 
 nothing from outside: it hands a batch over, and hears how each trial has gone, epoch by epoch.
 """
 
-import base64
-import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stages.common.config import Overrides
 from stages.common.errors import Problem, UserError
-from stages.features.schema import Array
 from stages.training.device.device import device_kind
 from stages.tune.journal import read_told
 from stages.tune.pruners import IN_STEP
+from stages.tune.training.told import replay
 from stages.tune.trials import OnEpochEnd, TrainTrials, TrialResult
 
 VARIABLE = "REPRISE_STUDY"
 HOST = "stages.tools.search.host"
-# How a trial has gone: its values by epoch, its end, its best value, its scores.
-Told = Mapping[str, Any]
 
 
 def is_shared() -> bool:
@@ -67,66 +61,32 @@ def share_batches(study: str, journal: Path) -> Iterator[TrainTrials]:
 
         def ask(message: Mapping[str, Any]) -> dict[str, Any]:
             assert process.stdin is not None
-            process.stdin.write(json.dumps(message) + "\n")
-            process.stdin.flush()
+            # Where that process has ended, there is no answer either.
+            with suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(message) + "\n")
+                process.stdin.flush()
             return _read_answer(lines.readline())
 
         def train_trials(tried: Sequence[Overrides], on_epoch_end: OnEpochEnd) -> list[TrialResult]:
             before = [asdict(trial) | {"memory": {}} for trial in read_told(journal)]
             batch = {"first": len(before), "tried": list(tried), "before": before}
-            return replay(ask({"batch": batch})["parts"], len(tried), on_epoch_end)
+            return replay(ask({"batch": batch})["parts"], tried, on_epoch_end)
 
         try:
+            # From here on it is this machine that runs the search.
+            ask({})
             yield train_trials
             ask({"end": True})
         finally:
             # It ends when nobody can ask it any more.
-            process.stdin.close()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
 
 
 def _read_answer(line: str) -> dict[str, Any]:
-    if not line:
+    if not line.endswith("\n"):
         raise UserError(f"the process that shares the search ({VARIABLE}) has ended; see above")
     answer: dict[str, Any] = json.loads(line)
     if problems := answer.get("problems"):
         raise UserError(*(Problem(**{**p, "allowed": tuple(p["allowed"])}) for p in problems))
     return answer
-
-
-def replay(
-    parts: Sequence[Mapping[str, Told]], num_trials: int, on_epoch_end: OnEpochEnd
-) -> list[TrialResult]:
-    """Tell of all epochs as if the parts had been trained here, one after the other."""
-    results: dict[int, TrialResult] = {}
-    for part in parts:
-        told = {int(place): each for place, each in part.items()}
-        for epoch in range(1, max(len(each["values"]) for each in told.values()) + 1):
-            there = {p: each for p, each in told.items() if len(each["values"]) >= epoch}
-            ended = on_epoch_end(epoch, {p: each["values"][epoch - 1] for p, each in there.items()})
-            pruned = {
-                place
-                for place, each in there.items()
-                if each["end"] == "pruned" and len(each["values"]) == epoch
-            }
-            if ended != pruned:
-                raise UserError("a machine that works at this search ends trials by another rule")
-        for place, each in told.items():
-            results[place] = TrialResult(each["end"], each["value"], unpack(each["scores"]))
-    return [results[place] for place in range(num_trials)]
-
-
-def pack(scores: Array | None) -> str | None:
-    """Scores as text."""
-    if scores is None:
-        return None
-    file = io.BytesIO()
-    np.save(file, scores, allow_pickle=False)
-    return base64.b64encode(file.getvalue()).decode()
-
-
-def unpack(text: str | None) -> Array | None:
-    """Scores from the text that `pack` has made of them."""
-    if text is None:
-        return None
-    scores: Array = np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
-    return scores

@@ -110,3 +110,15 @@ def test_without_a_search_it_says_so() -> None:
     done = CliRunner().invoke(main, ["tune"])
     assert done.exit_code == 1
     assert "no search runs, and none has run" in done.output
+
+
+def test_to_work_takes_the_place_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Sequence[str]] = []
+
+    def take_place(_: str, command: Sequence[str]) -> None:
+        started.append(command)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("os.execv", take_place)
+    shown("--work")
+    assert started[0][1:] == ["-m", "stages.tools.search.worker"]

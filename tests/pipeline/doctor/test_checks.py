@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.common.lockfile import DVC_LOCK
 from pipeline.doctor.checks import (
     dvc,
     environment,
@@ -23,6 +24,8 @@ from pipeline.doctor.checks import (
 from pipeline.doctor.examine import Area, apply_fixes, examine, list_checks
 from pipeline.doctor.finding import Finding, Options, ok
 from stages.common.errors import UserError
+from stages.locks import hold
+from stages.runtime.attempt import noted_attempt
 from tests.conftest import ROOT, Project
 from tests.support.remotes import make_tiny
 
@@ -262,6 +265,60 @@ def test_what_killed_commands_have_left_is_mended(tiny: Project) -> None:
     assert re.match(r"DVC: removed .dvc/tmp/rwlock, which a killed DVC", done[0])
     assert done[1] == "DVC: removed 2 half-written files and folders of killed stages"
     assert bad([*dvc.check_locks(), *dvc.check_left()]) == []
+
+
+def test_what_dvc_was_writing_goes_and_hidden_files_of_ones_own_stay(tiny: Project) -> None:
+    own = [tiny.path / "data/raw/.notes.tmp", tiny.path / "data/mine/.notes.tmp"]
+    own += [tiny.path / "data/raw/.-bP5BcxwnH8zqb3dC6KV1g.tmp", own[0].with_name(".a.restoring")]
+    left = tiny.path / "data/train/.-bP5BcxwnH8zqb3dC6KV1g.tmp"
+    for path in (*own, left):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert list(apply_fixes([Area("DVC", list(dvc.check_left()))])) == [
+        "DVC: removed 1 half-written files and folders of killed stages"
+    ]
+    assert [path.exists() for path in (*own, left)] == [True] * 4 + [False]
+
+
+def test_the_work_of_a_stage_that_runs_without_dvc_is_left_alone(tiny: Project) -> None:
+    work = tiny.path / "data/.writing/train-x"
+    work.mkdir(parents=True)
+    before = list(dvc.check_left())
+    assert [level for level, _ in bad(before)] == ["note"]
+    # As `python -m stages.train` notes it: DVC knows nothing of it.
+    with noted_attempt("train"):
+        assert bad(dvc.check_left()) == []
+        done = list(apply_fixes([Area("DVC", before)]))
+        assert done == ["DVC: not mended: a stage has begun meanwhile"]
+    assert work.exists()
+    list(apply_fixes([Area("DVC", before)]))
+    assert not work.exists()
+
+
+def test_what_a_stage_on_another_machine_writes_is_left_alone(
+    tiny: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tiny.path / "data/.writing/train-x").mkdir(parents=True)
+    with noted_attempt("train"):
+        monkeypatch.setattr("platform.node", lambda: "another")
+        assert bad(dvc.check_left()) == []
+
+
+def test_nothing_is_removed_while_dvc_has_its_lock(tiny: Project) -> None:
+    work = tiny.path / "data/.writing/train-x"
+    work.mkdir(parents=True)
+    before = list(dvc.check_left())
+    (tiny.path / ".dvc/tmp").mkdir(exist_ok=True)
+    held = hold(DVC_LOCK)
+    assert held is not None
+    with held:
+        assert bad(dvc.check_left()) == []
+        (said,) = apply_fixes([Area("DVC", before)])
+    assert said.startswith("DVC: not mended: another dvc or reprise command holds DVC's lock")
+    (tiny.path / ".dvc/tmp/rwlock").write_text('{"wri', encoding="utf-8")
+    (said,) = apply_fixes([Area("DVC", before)])
+    assert "rwlock is damaged: nothing tells which stages run" in said
+    assert work.exists()
 
 
 def test_nothing_is_removed_while_a_stage_runs(tiny: Project) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import time
@@ -10,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.commands.doctor.table import lay_out, show
+from pipeline.doctor.attempts import read_attempts
 from pipeline.doctor.cause import read_chapters
 from pipeline.doctor.checks import last_run
 from pipeline.doctor.examine import Area
 from pipeline.doctor.finding import Options, note, ok, wrong
 from pipeline.doctor.page import PAGE, anchor_of, heading_of, make_page
+from stages.common.errors import UserError
 from stages.runtime.attempt import noted_attempt
 from tests.conftest import ROOT, Project, project_environment
 
@@ -74,6 +77,36 @@ def test_parameters_that_have_changed_since_make_a_failure_a_note(
     assert found.fix() == "forgot the attempt of evaluate"
     (found,) = last_run.check(Options())
     assert found.level == "ok"
+
+
+def test_a_stage_on_another_machine_is_not_called_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with noted_attempt("train"):
+        (found,) = last_run.check(Options())
+        assert (found.level, found.what) == ("ok", "train runs, since just now")
+        here = platform.node()
+        monkeypatch.setattr("platform.node", lambda: "another")
+        (found,) = last_run.check(Options())
+    assert found.level == "note"
+    assert found.what.startswith(f"train began just now on {here}: ")
+    assert found.mend[1].startswith("rm .reprise/attempts/train.json ")
+
+
+def test_an_attempt_that_began_meanwhile_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit), noted_attempt("train"):
+        raise SystemExit(75)
+    (found,) = last_run.check(Options())
+    assert found.fix is not None
+    with noted_attempt("train"):
+        with pytest.raises(UserError, match="train has begun again meanwhile"):
+            found.fix()
+        (running,) = read_attempts()
+        assert running.is_running
 
 
 def test_a_stage_that_was_killed_is_told_though_it_could_say_nothing(clone: Project) -> None:

@@ -6,15 +6,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from pipeline.doctor.checks import training
 from pipeline.doctor.finding import Options
-from pipeline.doctor.history import Guess, find_guess, is_of_now, judge, rows_at_once
+from pipeline.doctor.guess import Guess, find_guess
+from pipeline.doctor.history import is_of_now, judge, rows_at_once
 from stages.common.files import read_json, write_json
+from stages.training.optim.class_weights import weigh_classes
+from stages.training.optim.loss import make_loss
 from tests.conftest import Project
-from tests.support.samples import mixed_table, ready_to_train, run_stages, set_params
+from tests.support.samples import (
+    mixed_table,
+    ready_to_train,
+    run_stages,
+    set_params,
+    train_params,
+)
+from tests.support.tables import faint_table, rare_table
 
-GUESS = Guess(0.7, "the most frequent class", luck=0.05)
+GUESS = Guess(0.7, "the most frequent class", luck=0.05, loss=0.61, loss_luck=0.02)
+SAME = "the model predicts the same for every row"
+HIDDEN = "a metric that does not show what was learned"
 Rows = list[dict[str, float]]
 
 
@@ -31,7 +45,10 @@ def rows(losses: list[float], accuracy: float = 0.9, **values: float) -> Rows:
     ("history", "causes"),
     [
         (rows([1.0, 0.8, 0.7, 0.8]), []),
-        (rows([1.0, 0.9], accuracy=0.74), ["the model predicts the same for every row"]),
+        (rows([1.0, 0.9], accuracy=0.74), [SAME]),
+        (rows([1.0, 0.6], accuracy=0.74), [SAME]),
+        # The loss is that of no answer which is the same for all rows.
+        (rows([1.0, 0.5], accuracy=0.7), [HIDDEN]),
         (rows([1.0, 0.9], gradient_norm=4e3), ["gradients that explode"]),
         (rows([1.0, 0.9], skipped_steps=2), ["the loss is not finite"]),
         (rows([0.5, 0.7, 0.9, 1.2]), ["the rows are learned by heart"]),
@@ -47,9 +64,127 @@ def test_an_error_is_better_where_it_is_smaller() -> None:
     history = [
         {"train_loss": 1.0, "validation_loss": 1.0, "validation_rmse": 5.0, "gradient_norm": 1.0}
     ]
-    guess = Guess(5.05, "the mean")
-    assert [s.cause for s in judge(history, guess)] == ["the model predicts the same for every row"]
-    assert list(judge(history, Guess(9.0, "the mean"))) == []
+    guess = Guess(5.05, "the mean", luck=0.1, loss=1.01, loss_luck=0.04)
+    (sign,) = judge(history, guess)
+    assert (sign.cause, sign.fails) == (SAME, True)
+    assert list(judge(history, Guess(9.0, "the mean", luck=0.1))) == []
+
+
+def test_a_loss_that_can_not_be_compared_is_measured_and_not_called_wrong() -> None:
+    (sign,) = judge(rows([1.0, 0.9], accuracy=0.74), Guess(0.7, "the most frequent class", 0.05))
+    assert (sign.cause, sign.fails) == (SAME, False)
+    assert sign.probes == ("learning", "layers", "labels")
+
+
+def prepare_rows(task: str, loss: dict[str, Any], weights: Any = None) -> tuple[Tensor, Tensor]:
+    """The files of a training with this loss, in this folder; targets of train and validation."""
+    random = np.random.default_rng(3)
+    made = []
+    for split, num_rows in (("train", 300), ("validation", 90)):
+        codes = random.choice(3, num_rows, p=[0.9, 0.07, 0.03])
+        values = random.gumbel(size=num_rows).astype(np.float32)
+        target = codes if task == "classification" else values
+        Path(f"data/prepare/{split}").mkdir(parents=True)
+        np.save(f"data/prepare/{split}/target.npy", target)
+        made.append(torch.from_numpy(target))
+    classes = ["a", "b", "c"] if task == "classification" else None
+    write_json(Path("data/prepare/schema.json"), {"target": {"classes": classes}})
+    write_json(Path("data/prepare/statistics.json"), {})
+    Path("data/train").mkdir()
+    train = {"loss": loss, "class_weights": weights}
+    write_json(Path("data/train/recipe.json"), {"train": train})
+    return made[0], made[1]
+
+
+@pytest.mark.parametrize("weights", [None, "balanced", {"c": 5.0}])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_of_shares_is_the_least_that_one_answer_has(
+    weights: Any, smoothing: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    loss = {"name": "CrossEntropyLoss", "label_smoothing": smoothing}
+    train, validation = prepare_rows("classification", loss, weights)
+    of_class = None if weights is None else weigh_classes(weights, ["a", "b", "c"], train)
+    params = train_params(loss=loss, class_weights=weights)
+    loss_fn = make_loss(params, "classification", of_class, 3)
+    scores = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([scores], max_iter=200, tolerance_grad=1e-9)
+
+    def least() -> Tensor:
+        optimizer.zero_grad()
+        found: Tensor = loss_fn(scores.expand(len(validation), 3), validation)
+        found.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    for _ in range(5):
+        optimizer.step(least)  # type: ignore[no-untyped-call]
+    assert find_guess().loss == pytest.approx(float(least().detach()), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"name": "MSELoss"},
+        {"name": "L1Loss"},
+        {"name": "HuberLoss", "delta": 0.7},
+        {"name": "SmoothL1Loss", "beta": 0.5},
+        {"name": "quantile", "q": 0.9},
+    ],
+)
+def test_the_loss_of_a_value_is_the_least_that_one_value_has(
+    loss: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, validation = prepare_rows("regression", loss)
+    loss_fn = make_loss(train_params(loss=loss), "regression")
+    values = torch.linspace(float(validation.min()), float(validation.max()), 4000)
+    least = min(float(loss_fn(value.expand(len(validation)), validation)) for value in values)
+    assert find_guess().loss == pytest.approx(least, rel=1e-3)
+
+
+def test_a_loss_of_ones_own_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare_rows("classification", {"name": "focal", "gamma": 2.0})
+    assert find_guess().loss is None
+
+
+LINEAR = {"build.model": {"name": "linear"}, "train.batch_size": 128, "train.epochs": 8}
+HEALTHY = {
+    "rare": (rare_table(3000), {}),
+    "balanced": (rare_table(3000), {"train.class_weights": "balanced"}),
+    "folds": (rare_table(2000), {"train.folds": 3, "prepare.weight": "heavy"}),
+    "faint": (faint_table(4000), {"train.loss": {"name": "MSELoss"}}),
+    "by its median": (faint_table(4000), {"train.loss": {"name": "L1Loss"}, "train.folds": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", HEALTHY)
+def test_a_training_whose_metric_hardly_moves_is_not_called_wrong(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, changes = HEALTHY[kind]
+    lr = {"train.optimizer.lr": 0.2}
+    project = ready_to_train(tmp_path / "p", {**LINEAR, **lr, **changes}, table)
+    run_stages(project, "train")
+    monkeypatch.chdir(project.path)
+    asked: list[str] = []
+    monkeypatch.setattr(training, "measure", lambda probes: asked.extend(probes) or iter(()))
+    (found,) = training.check(Options())
+    assert (found.level in ("ok", "note"), asked) == (True, []), found.what
+    if kind in ("rare", "balanced", "folds"):
+        assert found.what.startswith(f"{HIDDEN}: validation_accuracy is 0.")
+
+
+@pytest.mark.parametrize("changes", [{"train.folds": 3, "prepare.weight": "heavy"}, {}])
+def test_a_training_that_moves_nothing_is_called_wrong_of_rare_classes_too(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lr = {"train.optimizer.lr": 1e-9}
+    project = ready_to_train(tmp_path / "p", {**LINEAR, **lr, **changes}, rare_table(2000))
+    run_stages(project, "train")
+    monkeypatch.chdir(project.path)
+    (found,) = training.check(Options(measure="none"))
+    assert found.level == "wrong"
 
 
 def test_a_history_without_losses_is_judged_by_the_metric() -> None:

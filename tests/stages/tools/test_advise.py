@@ -18,6 +18,7 @@ from pipeline.report.advice.content import read_report
 from pipeline.report.advice.measure import write_pages
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml
+from stages.evaluate.measure.metrics import compute_metrics
 from stages.features.schema import read_schema
 from stages.model.model import read_spec
 from stages.tools.advise import __main__ as tool
@@ -28,7 +29,7 @@ from stages.tools.advise.data import label_arm, leaves_out
 from stages.tools.advise.labels import find_suspects
 from stages.tools.advise.measure import trainings
 from stages.tools.advise.measure.arms import Arm, Incumbent
-from stages.tools.advise.measure.judge import WIDER, Estimate, Metric, estimate
+from stages.tools.advise.measure.judge import QUICK, WIDER, Estimate, Metric, estimate
 from stages.tools.advise.measure.rows import Change, Pool, read_pool
 from stages.tools.advise.measure.trainings import Journal, Outcome
 from stages.training.data.source import TensorSource
@@ -86,6 +87,26 @@ def test_an_interval_holds_the_luck_of_rows_and_of_trainings() -> None:
     assert wider is not None
     assert wider.high - wider.low > found.high - found.low
     assert estimate([0.1], without) is None
+
+
+@pytest.mark.parametrize("name", sorted(QUICK))
+def test_a_metric_by_hand_is_that_of_evaluate(name: str) -> None:
+    random = np.random.default_rng(3)
+    weights = random.random(60)
+    if name in ("rmse", "mae"):
+        target, predicted = random.normal(size=60), random.normal(size=60)
+        for each in (None, weights):
+            known = compute_metrics([name], "regression", target, predicted, each)[name]
+            assert QUICK[name](target, predicted, each) == pytest.approx(known, rel=1e-6)
+        return
+    # Of three classes one is neither there nor predicted.
+    num_classes = 2 if name == "f1" else 3
+    codes, shares = random.integers(2, size=60), random.random((60, num_classes))
+    shares[:, 2:] = 1e-9
+    shares /= shares.sum(axis=1, keepdims=True)
+    for each in (None, weights):
+        known = compute_metrics([name], "classification", codes, shares, each)[name]
+        assert QUICK[name](codes, shares, each) == pytest.approx(known, rel=1e-6)
 
 
 def test_rows_with_wrong_labels_are_suspects() -> None:

@@ -87,12 +87,39 @@ def _rmse(target: Array, predicted: Predicted, weights: Floats | None) -> float:
     return math.sqrt(float(np.average(np.square(errors), weights=weights)))
 
 
+def _mae(target: Array, predicted: Predicted, weights: Floats | None) -> float:
+    errors = values_of(predicted) - target.astype(np.float64)
+    return float(np.average(np.abs(errors), weights=weights))
+
+
+def _f1_of_classes(target: Array, predicted: Predicted, weights: Floats | None) -> Floats:
+    """The F1 of each class (classes,), NaN of one that is neither there nor predicted."""
+    codes, known = codes_of(predicted), target.astype(np.int64)
+    num_classes = probabilities_of(predicted).shape[1]
+    hits = np.ones(len(known)) if weights is None else weights
+    right = np.bincount(known, hits * (codes == known), num_classes)
+    either = np.bincount(known, hits, num_classes) + np.bincount(codes, hits, num_classes)
+    shares = np.divide(2 * right, either, out=np.full(num_classes, np.nan), where=either > 0)
+    return np.asarray(shares, np.float64)
+
+
+def _f1(target: Array, predicted: Predicted, weights: Floats | None) -> float:
+    return float(np.nan_to_num(_f1_of_classes(target, predicted, weights)[1]))
+
+
+def _f1_macro(target: Array, predicted: Predicted, weights: Floats | None) -> float:
+    return float(np.nanmean(_f1_of_classes(target, predicted, weights)))
+
+
 # The usual ones by hand: they are asked thousands of times, for which scikit-learn's checks take
 # longer than the metric.
 QUICK: dict[str, Callable[[Array, Predicted, Floats | None], float]] = {
     "accuracy": _accuracy,
     "log_loss": _log_loss,
     "rmse": _rmse,
+    "mae": _mae,
+    "f1": _f1,
+    "f1_macro": _f1_macro,
 }
 
 

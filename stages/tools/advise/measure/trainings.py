@@ -142,15 +142,17 @@ def train_all(
     jobs: Sequence[Job],
     journal: Journal,
     num_bytes: int,
+    at_once: int,
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> None:
     """Train what the journal doesn't hold yet, as packs where that pays.
 
-    `num_bytes` are those of the rows of a training, of which each holds a copy. It ends between two
+    At most `at_once` are prepared together. `num_bytes` are those of the rows of a training, of
+    which each holds a copy. It ends between two
     groups of trainings when `may_go_on` says so.
     """
     room = SHARE_OF_MEMORY * memory_of(choose_device())
-    at_once = max(1, min(AT_ONCE, int(room / max(1, num_bytes))))
+    at_once = max(1, min(at_once, int(room / max(1, num_bytes))))
     left = [job for job in jobs if job.name not in journal.outcomes]
     for first in range(0, len(left), at_once):
         if not may_go_on():

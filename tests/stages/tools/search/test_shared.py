@@ -1,6 +1,5 @@
 """A search that several machines share through PostgreSQL: the same trials, whoever trains them."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -17,13 +16,15 @@ from stages.common.errors import UserError
 from stages.common.files import read_csv
 from stages.common.params import read_params
 from stages.tools.search.database import Database, open_database
-from stages.tools.search.host import end, forget, share
-from stages.tools.search.parts import Worker, find_done, make_worker, read_batch, work_once
+from stages.tools.search.host import share
+from stages.tools.search.parts import Worker, make_worker, work_once
+from stages.tools.search.posts import end, find_done, post
 from stages.tools.search.worker import work
 from stages.tune.params import TuneParams
 from stages.tune.pruners import find_ended, make_pruner
 from stages.tune.training.batch import make_train_trials, read_start
-from stages.tune.training.shared import VARIABLE, replay
+from stages.tune.training.shared import VARIABLE
+from stages.tune.training.told import Batch, replay
 from stages.tune.trials import Trial, TrialResult
 from tests.conftest import Project, project_environment
 from tests.stages.tune.conftest import LR, WIDTH, built, project
@@ -31,7 +32,8 @@ from tests.support.postgres import WRITTEN, Postgres, start_postgres
 from tests.support.samples import run_stages, set_params
 
 __all__ = ["built", "project"]
-STUDY = "study-cpu"
+STUDY = "study-cpu-code"
+PARTS = [[0, 2], [1], [3]]
 # A pack of two, a width of its own, and one that diverges.
 TRIED: list[Overrides] = [
     {LR: 0.05},
@@ -52,7 +54,8 @@ def database(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Da
     monkeypatch.setenv(VARIABLE, postgres.url)
     opened = open_database(VARIABLE)
     yield opened
-    forget(opened, STUDY)
+    for table in ("reprise_posted", "reprise_trained"):
+        opened.ask(f"DELETE FROM {table}")
     opened.close()
 
 
@@ -61,7 +64,7 @@ def worker(database: Database, project: Project, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(project.path)
     changes = {"train.clip_norm": None, "train.packed": True, "tune.keep_scores": 3}
     set_params(project, {**changes, "tune.pruner": "median"})
-    return make_worker(database, STUDY)
+    return make_worker(database, STUDY, read_params("tune"), lambda: None)
 
 
 def earlier(num: int) -> list[Trial]:
@@ -75,9 +78,8 @@ def content_of(before: list[Trial]) -> dict[str, Any]:
     return {"first": len(before), "tried": TRIED, "before": [asdict(each) for each in before]}
 
 
-def post(worker: Worker) -> None:
-    statement = "INSERT INTO reprise_batches VALUES ($1, 0, $2)"
-    worker.database.ask(statement, STUDY, json.dumps(content_of([])))
+def posted(worker: Worker, before: list[Trial]) -> Batch:
+    return post(worker.database, STUDY, {**content_of(before), "parts": PARTS})
 
 
 Called = list[tuple[int, dict[int, float], set[int]]]
@@ -107,18 +109,13 @@ def test_whoever_trains_a_part_the_batch_is_that_of_one_machine(
     expected, called = trained_here(before)
     ends = ["complete"] * 3 if num_before == 0 else ["pruned"] * 3
     assert [result.end for result in expected] == [*ends, "diverged"]
-    content = content_of(before)
-    batch = read_batch(content)
     other = replace(worker, database=open_database(VARIABLE))
-    parts = other.divide(batch)
-    assert [places for places, _ in parts] == [[0, 2], [1], [3]]
     if num_before:
         # The other machine has trained a part before this one, which was killed, begins again.
-        statement = "INSERT INTO reprise_batches VALUES ($1, $2, $3)"
-        worker.database.ask(statement, STUDY, num_before, json.dumps(content))
-        assert work_once(other, batch, parts)
-        assert find_done(worker, batch) == {0}
-    told = share(worker, content)
+        batch = posted(worker, before)
+        assert work_once(other, batch)
+        assert find_done(worker.database, STUDY, batch) == {0}
+    told = share(worker, content_of(before))
     heard = iter(called)
 
     def on_epoch_end(epoch: int, values: Mapping[int, float]) -> set[int]:
@@ -126,67 +123,78 @@ def test_whoever_trains_a_part_the_batch_is_that_of_one_machine(
         assert (epoch, dict(values)) == (before_epoch, known)
         return ended
 
-    found = replay(told, len(TRIED), on_epoch_end)
+    found = replay(told, TRIED, on_epoch_end)
     assert next(heard, None) is None
     for ours, theirs in zip(found, expected, strict=True):
         assert (ours.end, ours.value) == (theirs.end, theirs.value)
         assert np.array_equal(np.asarray(ours.scores), np.asarray(theirs.scores))
-    assert not work_once(other, batch, parts)
+    assert not work_once(other, posted(worker, before))
+    # Were all of it removed, the same machine would train it again, and come to the same.
+    worker.database.ask("DELETE FROM reprise_trained")
+    assert share(other, content_of(before)) == told
     other.database.close()
 
 
 def test_what_a_lost_machine_was_training_is_trained_by_another(worker: Worker) -> None:
-    post(worker)
-    batch = read_batch(content_of([]))
-    parts = worker.divide(batch)
+    batch = posted(worker, [])
     lost = open_database(VARIABLE)
-    assert lost.try_lock(f"{STUDY}/0/0")
-    assert lost.try_lock(f"{STUDY}/0/1")
-    trained: list[str] = []
-    assert work_once(worker, batch, parts, trained.append)
+    assert lost.try_lock(f"{STUDY}/{batch.name}/0")
+    assert lost.try_lock(f"{STUDY}/{batch.name}/1")
+    said: list[str] = []
+    assert work_once(worker, batch, said.append)
     # However long it takes: the others leave it alone as long as its connection is there.
-    assert not work_once(worker, batch, parts, trained.append)
+    assert not work_once(worker, batch, said.append)
     lost.close()
-    assert work_once(worker, batch, parts, trained.append)
-    assert work_once(worker, batch, parts, trained.append)
-    assert trained == ["4", "1, 3", "2"]
+    assert work_once(worker, batch, said.append)
+    assert work_once(worker, batch, said.append)
+    assert said == ["trains 4", "trains 1, 3", "trains 2"]
+
+
+def test_trials_that_are_no_pack_here_are_left_to_others(worker: Worker) -> None:
+    batch, said = post(worker.database, STUDY, {**content_of([]), "parts": [[0, 1]]}), list[str]()
+    assert not work_once(worker, batch, said.append)
+    assert said[1].startswith("leaves to other machines trials 1, 2: they differ in more than")
 
 
 def test_after_the_end_nothing_is_trained_or_written(worker: Worker) -> None:
-    batch = read_batch(content_of([]))
-    parts, trained = worker.divide(batch), list[str]()
+    batch, said = posted(worker, []), list[str]()
 
-    def end_it(trials: str) -> None:
-        trained.append(trials)
+    def end_it(line: str) -> None:
+        said.append(line)
         end(worker.database, STUDY)
 
-    post(worker)
-    assert work_once(worker, batch, parts, end_it)
-    assert find_done(worker, batch) == set()
-    assert not work_once(worker, batch, parts, trained.append)
-    assert trained == ["1, 3"]
+    assert work_once(worker, batch, end_it)
+    assert find_done(worker.database, STUDY, batch) == set()
+    assert not work_once(worker, batch, said.append)
+    assert said == ["trains 1, 3"]
 
 
-def test_a_lost_connection_is_made_anew_with_its_locks(
-    database: Database, postgres: Postgres
+def test_a_lost_connection_is_made_anew_with_the_locks_that_are_kept(
+    database: Database, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert database.try_lock("mine")
-    me = database.ask("SELECT pg_backend_pid()")[0][0]
-    postgres.ask(f"SELECT pg_terminate_backend({me})")
-    assert database.ask("SELECT pg_backend_pid()")[0][0] != me
+    def lose() -> None:
+        me = database.ask("SELECT pg_backend_pid()")[0][0]
+        postgres.ask(f"SELECT pg_terminate_backend({me})")
+
+    assert database.keep_lock("mine")
+    assert database.try_lock("part")
+    lose()
     other = open_database(VARIABLE)
+    assert database.ask("SELECT 1") == [(1,)]
     assert not other.try_lock("mine")
-    database.unlock("mine")
+    assert other.try_lock("part")
+    # Another machine was quicker.
+    monkeypatch.setattr("stages.tools.search.database.RECONNECT_SECONDS", 0.0)
+    lose()
     assert other.try_lock("mine")
+    with pytest.raises(UserError, match="another machine has taken this search over"):
+        database.ask("SELECT 1")
     other.close()
 
 
 def test_another_rule_or_address_is_refused(
     project: Project, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = {"0": {"values": [0.3], "end": "pruned", "value": None, "scores": None}}
-    with pytest.raises(UserError, match="by another rule"):
-        replay([told], 1, lambda _epoch, _values: set())
     monkeypatch.setenv(VARIABLE, "sqlite:///study.db")
     with pytest.raises(UserError, match="names a file"):
         open_database(VARIABLE)
@@ -205,7 +213,6 @@ def test_a_machine_works_until_the_search_has_ended(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("stages.tools.search.worker.WAIT_SECONDS", 0.0)
-    monkeypatch.setattr("stages.tools.search.worker.make_worker", lambda *_: worker)
     waited: list[float] = []
 
     def wait(seconds: float) -> None:
@@ -216,16 +223,16 @@ def test_a_machine_works_until_the_search_has_ended(
             end(worker.database, STUDY)
 
     monkeypatch.setattr("stages.tools.search.worker.time.sleep", wait)
-    other = replace(worker, study="other")
-    share(other, content_of([]))
-    work(worker.database, STUDY)
-    forget(worker.database, "other")
+    for name in ("other-cpu-code", "study-cuda-code"):
+        share(replace(worker, study=name), content_of([]))
+    work(worker)
     said = capsys.readouterr().out
-    assert "note: the search other is of other code" in said
+    assert "the search other-cpu-code is of other code, parameters or data\n" in said
+    assert "the search study-cuda-code is of another device: cuda\n" in said
     assert "trains 1, 3" not in said
     assert said.endswith("the search has ended\n")
     # Who comes late does not wait.
-    work(worker.database, STUDY)
+    work(worker)
     assert len(waited) == 2
 
 
@@ -272,4 +279,4 @@ def test_two_machines_one_of_which_is_killed_write_what_one_writes(
     assert project.outputs() == alone.outputs()
     rows = read_csv(project.path / "data/tune/trials.csv")
     assert len(rows) == 12
-    assert postgres.ask("SELECT count(*) FROM reprise_parts") == 0
+    assert postgres.ask("SELECT count(*) FROM reprise_trained") == 0
