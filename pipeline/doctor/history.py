@@ -90,6 +90,9 @@ def _judge_gradients(history: list[dict[str, float]]) -> Iterator[Sign]:
 
 
 def _judge_losses(history: list[dict[str, float]]) -> Iterator[Sign]:
+    if "train_loss" not in history[0]:
+        # Of an ensemble whose members learn by different losses.
+        return
     losses = [row["validation_loss"] for row in history]
     lowest = min(range(len(losses)), key=lambda i: losses[i])
     falls = history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]

@@ -225,11 +225,16 @@ def _check_ensemble(train: TrainParams, tune: TuneParams | None, check: Check) -
     """The members of the ensemble, each with what it sets; or whether tune can propose some."""
     if isinstance(train.ensemble, list):
         return check_members(train.ensemble, check, "train.ensemble")
-    if train.ensemble is None or tune is None or min(tune.trials, tune.keep_scores) > 1:
+    if train.ensemble is None or tune is None:
         return []
-    key = "trials" if tune.trials < 2 else "keep_scores"
-    value = getattr(tune, key)
-    message = f"tune proposes an ensemble where tune.{key} is above 1, and it is {value}"
+    message = "tune proposes an ensemble where"
+    if min(tune.trials, tune.keep_scores) < 2:
+        key = "trials" if tune.trials < 2 else "keep_scores"
+        message += f" tune.{key} is above 1, and it is {getattr(tune, key)}"
+    elif not tune.space:
+        message += " tune.space names keys to search, and it is empty"
+    else:
+        return []
     return [Problem(message, "train.ensemble", "tune", ("null", "a list of members"))]
 
 

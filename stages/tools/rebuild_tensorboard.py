@@ -3,6 +3,7 @@
 `python -m stages.tools.rebuild_tensorboard`, which leaves events alone that are there.
 """
 
+import math
 from pathlib import Path
 
 from stages.common.files import read_csv, read_json
@@ -33,8 +34,9 @@ def rebuild() -> None:
             epoch=int(row["epoch"]),
             learning_rate=row["learning_rate"],
             gradient_norm=row["gradient_norm"],
-            train_loss=row["train_loss"],
-            validation_loss=row["validation_loss"],
+            # Members of an ensemble that learn by different losses leave no mean of them.
+            train_loss=row.get("train_loss", math.nan),
+            validation_loss=row.get("validation_loss", math.nan),
             metric=row[metric],
             logged={
                 name.removeprefix(OBJECTIVE): value

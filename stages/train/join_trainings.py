@@ -6,7 +6,7 @@ With both, the members of each fold are joined first.
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +23,9 @@ from stages.train.results import VALIDATION, write_arrays
 from stages.training.optim.monitored_metric import metric_of
 from stages.training.params import CalibrationParams
 from stages.training.recipe import PREPARED
+
+# What `history.csv` has of the loss that a training learns by.
+LOSSES = ("train_loss", "validation_loss")
 
 
 def join_trainings(results: Sequence[Path], out: Path, recipe: Recipe) -> None:
@@ -80,11 +83,13 @@ def join_members(
     scores, judged = join_figures(arrays, recipe, known)
     write_arrays(out / VALIDATION, {**arrays[0], "scores": scores})
     metrics = [read_json(folder / "metrics.json") for folder in members]
-    metric = metric_of(recipe.schema.target.task)
+    metric, comparable = metric_of(recipe.schema.target.task), have_one_loss(recipe)
     joined = _join_metrics(metrics, recipe.weights, metric)
     joined |= {"validation_loss": rounded(judged[0]), f"validation_{metric}": rounded(judged[1])}
+    if not comparable:
+        del joined["train_loss"]
     write_json(out / "metrics.json", joined)
-    write_history(members, out, metric)
+    write_history(members, out, metric, without=() if comparable else LOSSES)
     recipes = [read_json(folder / "recipe.json") for folder in members]
     said = [
         {"weight": part.weight, "set": each.overrides, "seed": own["seed"], "epochs": own["epochs"]}
@@ -92,6 +97,13 @@ def join_members(
     ]
     write_json(out / "recipe.json", recipes[0] | {"ensemble": said})
     shutil.copyfile(members[0] / "machine.json", out / "machine.json")
+
+
+def have_one_loss(recipe: Recipe) -> bool:
+    """Check whether all members learn by the same loss: others are numbers without a mean."""
+    sections = [member.train for member in recipe.members]
+    first, *others = [(s.loss, s.class_weights, s.objective) for s in sections]
+    return all(other == first for other in others)
 
 
 def save_members(folders: Sequence[Path], out: Path, spec: ModelSpec) -> None:
@@ -134,29 +146,34 @@ def _join_metrics(
         return rounded(math.sqrt(value) if squared else value)
 
     return {
-        "kept_epoch": round(float(np.mean([found["kept_epoch"] for found in metrics]))),
-        "train_loss": mean("train_loss"),
+        "kept_epoch": round(mean("kept_epoch")),
+        **({"train_loss": mean("train_loss")} if "train_loss" in metrics[0] else {}),
         "validation_loss": mean("validation_loss"),
         f"validation_{metric}": mean(f"validation_{metric}", squared=metric == "rmse"),
     }
 
 
-def write_history(folders: Sequence[Path], out: Path, metric: str) -> None:
-    """Write `history.csv` and the plots: of each epoch the mean of those that reached it."""
+def write_history(
+    folders: Sequence[Path], out: Path, metric: str, without: Collection[str] = ()
+) -> None:
+    """Write `history.csv` and the plots: of each epoch the mean of those that reached it.
+
+    What is called as in `without` is left out; where losses are, their plot has no points.
+    """
     histories = [read_csv(folder / "history.csv") for folder in folders]
-    names = [name for name in histories[0][0] if name != "epoch"]
+    names = [name for name in histories[0][0] if name not in ("epoch", *without)]
     rows = []
     for epoch in range(1, max(map(len, histories)) + 1):
         there = [history[epoch - 1] for history in histories if len(history) >= epoch]
         rows.append([epoch, *(float(np.mean([float(row[n]) for row in there])) for n in names)])
     write_csv(out / "history.csv", ("epoch", *names), [(r[0], *map(repr, r[1:])) for r in rows])
     places = {name: 1 + place for place, name in enumerate(names)}
-    loss = [places["train_loss"], places["validation_loss"]]
+    loss = [places[name] for name in LOSSES if name in places]
     kept = places[f"validation_{metric}"]
     write_csv(
         out / "plots" / "loss.csv",
         ("epoch", "train", "validation"),
-        [(row[0], *(rounded(row[place]) for place in loss)) for row in rows],
+        [(row[0], *(rounded(row[place]) for place in loss)) for row in rows if loss],
     )
     write_csv(
         out / "plots" / "metric.csv",

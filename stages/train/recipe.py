@@ -148,7 +148,8 @@ def read_proposal() -> list[EnsembleMember]:
     if not found:
         message = (
             "tune proposes no ensemble: it does where tune.trials and tune.keep_scores are above "
-            "1, for losses whose mean can be judged, of 20 validation rows or more"
+            "1 and tune.space names keys to search, for losses whose mean can be judged, of 20 "
+            "validation rows or more, where two trials or more are within tune.model_size.most"
         )
         raise UserError(Problem(message, KEY, "tune", ("null", "a list of members")))
     return [EnsembleMember(weight=each["weight"], set=each["set"]) for each in found]

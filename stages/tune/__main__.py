@@ -6,7 +6,6 @@ Reads the arrays of `data/prepare` and the model of `data/build`; writes `data/t
 `tune.trials: 0` it passes through.
 """
 
-import math
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +20,7 @@ from stages.training.optim.preflight import check_names
 from stages.training.recipe import override_model, override_train
 from stages.tune.ensemble import choose_metric, keep_scores, read_scores
 from stages.tune.hparams import write_hparams
-from stages.tune.model_size import make_measure
+from stages.tune.model_size import make_limit, make_measure
 from stages.tune.params import TuneParams, check_space
 from stages.tune.portfolio import read_portfolio
 from stages.tune.pruners import IN_STEP
@@ -81,7 +80,9 @@ def _search(
         )
         current, sign = current_values(start), 1 if direction == "minimize" else -1
         measure = None if asked is None else make_measure(start, data, asked)
-        most = math.inf if asked is None or asked.most is None else asked.most
+        fits = make_limit(measure, None if asked is None else asked.most)
+        # Trial 0 is trained whatever its size; above the limit it is no member of an ensemble.
+        first = 0 if count == 0 or fits({}) else 1
         found = search(
             section,
             current,
@@ -90,8 +91,8 @@ def _search(
             journal,
             train_shared or train_here,
             portfolio,
-            lambda trials, results: keep_scores(kept, count, sign, trials, results),
-            lambda overrides: measure is None or measure(overrides) <= most,
+            lambda trials, results: keep_scores(kept, count, sign, trials[first:], results),
+            fits,
         )
     sizes = {} if measure is None else {t.number: measure(t.overrides) for t in found.trials}
     write_results(out, found, section, current, sizes)

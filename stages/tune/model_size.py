@@ -6,10 +6,16 @@ machine, so that the same search would pick another trial each time.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, final
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from stages.common.config import Overrides
 from stages.common.errors import Problem, UserError
-from stages.model.model import make_model
+from stages.model.model import ModelSpec, arguments_class, make_model
+from stages.tensors.batch import Batch
 from stages.training.packed.rule import count_products
 from stages.training.recipe import override_model
 from stages.training.state import Data
@@ -23,24 +29,61 @@ NUM_ROWS = 2
 
 
 def make_measure(start: Start, data: Data, asked: ModelSize) -> Callable[[Overrides], int]:
-    """A function that counts the size of the model that overrides make."""
+    """A function that counts the size of the model that overrides make.
+
+    It raises UserError where they make none.
+    """
     known: dict[str, int] = {}
-    batch, _ = data.train.take(slice(0, NUM_ROWS))
+    rows, _ = data.train.take(slice(0, NUM_ROWS))
+    batch = {kind: values.cpu() for kind, values in rows.items()}
 
     def measure(overrides: Overrides) -> int:
         spec = override_model(start.spec, overrides, start.schema)
         name = json.dumps(spec.arguments, sort_keys=True)
         if name not in known:
-            model = make_model(spec, start.seed)
-            device = next(iter(batch.values())).device
-            known[name] = (
-                sum(weight.numel() for weight in model.parameters())
-                if asked.of == "weights"
-                else count_products(model.to(device), batch) // NUM_ROWS
-            )
+            known[name] = count(spec, batch, asked.of)
         return known[name]
 
     return measure
+
+
+def make_limit(
+    measure: Callable[[Overrides], int] | None, most: int | None
+) -> Callable[[Overrides], bool]:
+    """A function that checks whether overrides make a model of size `most` or less; None: any."""
+
+    def is_small(overrides: Overrides) -> bool:
+        if measure is None or most is None:
+            return True
+        try:
+            return measure(overrides) <= most
+        except UserError:
+            # Values that the model takes one by one, and not together.
+            return False
+
+    return is_small
+
+
+def count(spec: ModelSpec, batch: Batch, of: Literal["weights", "multiply_adds"]) -> int:
+    """The weights of a model, or the products that a row of `batch` takes.
+
+    Its tensors have shapes and no numbers, so that a model larger than the memory is counted too;
+    only one whose code looks at the numbers is made in full. Raises UserError where it can't be.
+    """
+    # Tensors that its file makes when it is imported must be real ones.
+    arguments_class(spec.name)
+
+    def count_one(rows: Batch) -> int:
+        model = make_model(spec, 0)
+        if of == "weights":
+            return sum(weight.numel() for weight in model.parameters())
+        return count_products(model, rows) // NUM_ROWS
+
+    try:
+        with torch.device("meta"), _UncountedAttention():
+            return count_one({kind: values.to("meta") for kind, values in batch.items()})
+    except Exception:  # code of one's own may stop with anything
+        return count_one(batch)
 
 
 def pick(search: Search, sizes: Mapping[int, int], asked: ModelSize | None) -> Trial:
@@ -98,3 +141,20 @@ def describe(picked: Trial, search: Search, sizes: Mapping[int, int], asked: Mod
         return f"{said}, and no other trial is better"
     other = f"{value_of(best[0]):.5f} of trial {best[0].number} with {sizes[best[0].number]:,}"
     return f"{said}, beside {other}"
+
+
+@final
+class _UncountedAttention(TorchFunctionMode):
+    """Attention by its shape alone: a CPU has a kernel of its own for it, which is not counted."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is not nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        query, _, value = args[:3]
+        return query.new_empty(*query.shape[:-1], value.shape[-1])

@@ -149,18 +149,45 @@ def points(
     return shuffled
 
 
-def nearest(
-    params: TuneParams, point: Mapping[str, Any], untried: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """The suggestions among `untried` (one at least) that differ least from `point`.
+def draw_points(
+    params: TuneParams, current: Overrides, seed: int, count: int
+) -> Iterator[dict[str, Any]]:
+    """Yield `count` random suggestions: places in a list and numbers of a range, each evenly."""
+    source = random.Random(seed)
+    for _ in range(count):
+        suggested = {path: _draw(source, dimension) for path, dimension in params.space.items()}
+        values = from_suggested(params, suggested)
+        tried = choose(params, current, values.__getitem__)
+        yield {path: suggested[path] for path in tried}
 
-    A value of a list differs by 1, of a range by its share of the range; the first of equals.
+
+def _draw(source: random.Random, dimension: Dimension) -> Any:
+    if not isinstance(dimension, Range):
+        return source.randrange(len(listed(dimension)))
+    low, high = dimension.low, dimension.high
+    if is_whole(dimension) and not dimension.log:
+        return source.randint(int(low), int(high))
+    # The smallest and the largest whole number are as likely as those between them.
+    half = 0.5 if is_whole(dimension) else 0.0
+    if dimension.log:
+        drawn = math.exp(source.uniform(math.log(low - half), math.log(high + half)))
+    else:
+        drawn = source.uniform(low, high)
+    return min(max(round(drawn) if is_whole(dimension) else drawn, low), high)
+
+
+def nearest_first(
+    params: TuneParams, point: Mapping[str, Any], untried: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """`untried` in the order of how much each differs from `point`.
+
+    A value of a list differs by 1, of a range by its share of the range; equals stay in order.
     """
 
     def distance(other: Mapping[str, Any]) -> float:
         return sum(_differences(params, point, other))
 
-    return min(untried, key=distance)
+    return sorted(untried, key=distance)
 
 
 def _differences(

@@ -8,7 +8,7 @@ changes nothing: the sampler and the pruner are told by epoch and in order.
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,24 @@ from optuna.trial import TrialState
 
 from stages.common.config import Overrides
 from stages.tune.journal import Journal
+from stages.tune.model_size import KEY
 from stages.tune.params import TuneParams
 from stages.tune.pruners import find_ended, make_pruner
 from stages.tune.samplers import choose_sampler, make_sampler, make_study, tell
 from stages.tune.space import (
     MAX_POINTS,
     as_suggested,
+    draw_points,
     from_suggested,
     name_of,
-    nearest,
+    nearest_first,
     points,
     suggest,
 )
 from stages.tune.trials import Search, TrainTrials, Trial, TrialResult
 
-# How often a sampler is asked for a recipe that was not tried, and a random one in its place.
-MAX_ASKS, MAX_DRAWS = 5, 100
-
+# How often a sampler is asked for a recipe that may be tried, and a random one in its place.
+MAX_ASKS, MAX_DRAWS = 5, 2000
 
 Keep = Callable[[Sequence[Trial], Mapping[int, TrialResult]], None]
 
@@ -81,7 +82,7 @@ def search(
     while not (reason := _find_end(params, sign, notes.trials, notes.seconds)):
         asked = source.ask(study, notes.trials)
         if not asked:
-            reason = f"no recipe is left in the space after {len(notes.trials)} trials"
+            reason = f"{source.why_none()} after {len(notes.trials)} trials"
             break
         _run(asked, study, params, sign, notes, train_trials, keep, sampler)
         for trial in notes.trials[-len(asked) :]:
@@ -156,21 +157,18 @@ class _Source:
         fits: Callable[[Overrides], bool],
     ) -> None:
         self._params, self._current, self._seed, self._sampler = params, current, seed, sampler
-        self._fits = fits
+        self._fits, self._has_unfit = fits, False
         # A grid is tried point by point, however many it has.
         most = sys.maxsize if sampler == "grid" else MAX_POINTS
-        found = points(params, current, seed, most)
-        self._points = found and [p for p in found if fits(from_suggested(params, p))]
+        self._points = points(params, current, seed, most)
         fixed = {name_of({}, current): ("params.yaml", Overrides())}
         for name, overrides in portfolio.items():
-            if not fits(overrides):
-                continue
             fixed.setdefault(name_of(overrides, current), (name, overrides))
         if sampler == "grid":
             for point in self._points or ():
                 overrides = from_suggested(params, point)
                 fixed.setdefault(name_of(overrides, current), ("grid", overrides))
-        self._fixed = list(fixed.values())
+        self._fixed = iter(fixed.items())
 
     def ask(self, study: optuna.Study, before: Sequence[Trial]) -> list[_Asked]:
         """The next batch; fewer than asked for, or none, when nothing is left to try."""
@@ -178,47 +176,64 @@ class _Source:
         study.sampler = make_sampler(self._sampler, self._seed + first)
         tried = {name_of(trial.overrides, self._current) for trial in before}
         batch: list[_Asked] = []
-        for number in range(first, min(first + params.batch, params.trials)):
-            asked = self._fix(study, number) or self._draw(study, tried)
+        for _ in range(first, min(first + params.batch, params.trials)):
+            asked = self._fix(study, tried) or self._draw(study, tried)
             if asked is None:
                 break
             tried.add(name_of(asked.overrides, self._current))
             batch.append(asked)
         return batch
 
-    def _fix(self, study: optuna.Study, number: int) -> _Asked | None:
-        if number >= len(self._fixed):
-            return None
-        origin, overrides = self._fixed[number]
-        suggested = as_suggested(overrides, self._params, self._current)
-        return _Asked(self._place(study, suggested), origin, overrides, suggested)
+    def why_none(self) -> str:
+        """The reason why nothing is left to try, in words."""
+        if not self._has_unfit:
+            return "no recipe is left in the space"
+        if self._points is not None:
+            return f"no recipe within {KEY} is left in the space"
+        return f"no recipe within {KEY} was found in {MAX_DRAWS:,} random ones"
+
+    def _fix(self, study: optuna.Study, tried: set[str]) -> _Asked | None:
+        for name, (origin, overrides) in self._fixed:
+            # Trial 0, without overrides, is what all others are compared with.
+            if name in tried or (overrides and not self._is_fit(overrides)):
+                continue
+            suggested = as_suggested(overrides, self._params, self._current)
+            return _Asked(self._place(study, suggested), origin, overrides, suggested)
+        return None
 
     def _draw(self, study: optuna.Study, tried: set[str]) -> _Asked | None:
-        """A recipe that was not tried: the sampler's, or the one that is nearest to it."""
+        """A recipe that was not tried: the sampler's, or the nearest to it, or a random one."""
         params, current = self._params, self._current
-        left = None
-        if self._points is not None:
-            left = [p for p in self._points if self._name(p) not in tried]
-            if not left:
-                return None
-        if self._sampler == "grid":
+        left = self._points and [p for p in self._points if self._name(p) not in tried]
+        if self._sampler == "grid" or left == []:
             return None
-        trial = study.ask()
-        for number in range(MAX_ASKS if left else MAX_DRAWS):
-            overrides = suggest(trial, params, current)
-            if name_of(overrides, current) not in tried and self._fits(overrides):
-                return _Asked(trial, self._sampler, overrides, trial.params)
-            study.tell(trial, state=TrialState.FAIL)
-            if number + 1 == MAX_ASKS and not left:
-                # It has settled on what it knows; the space still holds more than that.
-                study.sampler = make_sampler("random", self._seed + len(tried))
+        drawn: dict[str, Any] = {}
+        for _ in range(MAX_ASKS):
             trial = study.ask()
-        study.tell(trial, state=TrialState.FAIL)
-        if not left:
-            return None
-        point = nearest(params, trial.params or left[0], left)
-        overrides = from_suggested(params, point)
-        return _Asked(self._place(study, point), self._sampler, overrides, point)
+            overrides = suggest(trial, params, current)
+            if name_of(overrides, current) not in tried and self._is_fit(overrides):
+                return _Asked(trial, self._sampler, overrides, trial.params)
+            drawn = trial.params
+            study.tell(trial, state=TrialState.FAIL)
+        # It has settled on what it knows, or on what is too large; the space holds more than that.
+        if left is None:
+            # Until the batch ends it learns nothing, and would draw the like again.
+            study.sampler = make_sampler("random", self._seed + len(tried))
+        others: Iterable[dict[str, Any]] = (
+            draw_points(params, current, self._seed + len(tried), MAX_DRAWS)
+            if left is None
+            else nearest_first(params, drawn, left)
+        )
+        for point in others:
+            overrides = from_suggested(params, point)
+            if name_of(overrides, current) not in tried and self._is_fit(overrides):
+                return _Asked(self._place(study, point), self._sampler, overrides, point)
+        return None
+
+    def _is_fit(self, overrides: Overrides) -> bool:
+        fits = self._fits(overrides)
+        self._has_unfit |= not fits
+        return fits
 
     def _name(self, point: Mapping[str, Any]) -> str:
         return name_of(from_suggested(self._params, point), self._current)

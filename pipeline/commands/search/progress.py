@@ -31,6 +31,7 @@ class Progress:
     """A search at one moment. `reason` is empty while it runs.
 
     `seconds_left` is None where nothing tells it; `quiet_seconds` is how long ago it last wrote.
+    `picked` is the trial of `best.yaml`, which need not have the best value; None while it runs.
     """
 
     direction: str
@@ -41,6 +42,7 @@ class Progress:
     seconds_left: float | None = None
     quiet_seconds: float = 0.0
     reason: str = ""
+    picked: int | None = None
 
     @property
     def training(self) -> list[Row]:
@@ -48,10 +50,13 @@ class Progress:
         return [row for row in self.rows if not row.end]
 
     def best(self, count: int) -> list[Row]:
-        """The best trials that have a value and were not cut short, best first."""
+        """The best trials that have a value and were not cut short, best first, and `picked`."""
         sign = 1 if self.direction == "minimize" else -1
         known = [row for row in self.rows if row.value is not None and row.end in ("", "complete")]
-        return sorted(known, key=lambda row: sign * float(row.value or 0.0))[:count]
+        ranked = sorted(known, key=lambda row: sign * float(row.value or 0.0))
+        return [
+            row for place, row in enumerate(ranked) if place < count or row.number == self.picked
+        ]
 
 
 def read_progress() -> Progress:
@@ -129,4 +134,5 @@ def _read_outputs(facts: dict[str, Any]) -> Progress:
         num_epochs=None,
         rows=rows,
         reason=facts["reason"],
+        picked=facts.get("best", {}).get("trial"),
     )

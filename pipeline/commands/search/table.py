@@ -78,6 +78,7 @@ def _state(progress: Progress) -> str:
     parts = [f"{len(ended)} of {progress.num_trials} trials ({progress.sampler})"]
     parts += [f"{pruned} pruned"] * (pruned > 0) + [f"{diverged} diverged"] * (diverged > 0)
     if progress.reason:
+        parts += [f"best.yaml is trial {progress.picked}"] * (progress.picked is not None)
         return ", ".join([*parts, f"ended: {progress.reason}"])
     if progress.training:
         parts.append(f"{len(progress.training)} train, at epoch {progress.training[0].epochs}")

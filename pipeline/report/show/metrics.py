@@ -60,9 +60,12 @@ def _facts(run: Run) -> Iterator[str]:
     if recipe is not None:
         rows, epochs = recipe["rows"], recipe["epochs"]
         yield f"{rows['train']:,} rows to train on, {rows['validation']:,} to validate on"
-        members = recipe.get("ensemble")
-        kept = f"seed {recipe['seed']}, epoch {epochs['kept']} of {epochs['trained']} kept"
-        yield f"the weighted mean of {len(members)} models" if members else kept
+        if members := recipe.get("ensemble"):
+            folds = run.records.get("train/model.json", {}).get("members", 1)
+            each = f"recipes, each trained in {folds} folds" if folds > 1 else "models"
+            yield f"the weighted mean of {len(members)} {each}"
+        else:
+            yield f"seed {recipe['seed']}, epoch {epochs['kept']} of {epochs['trained']} kept"
     num_test = run.records.get("evaluate/intervals.json", {}).get("rows")
     if num_test is not None:
         yield f"{num_test:,} rows to test on"

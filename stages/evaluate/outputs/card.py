@@ -124,10 +124,16 @@ def _training(facts: Facts) -> Iterator[str]:
     """Yield how it was trained, and what was fitted on the validation rows, in sentences."""
     epochs, seed = facts.recipe["epochs"], facts.recipe["seed"]
     if members := facts.recipe.get("ensemble"):
-        yield f"What is predicted is the weighted mean of {len(members)} models, which are listed"
-        yield "below. Arguments and parameters here are those of the first."
-    yield f"From seed {seed}; the weights are those of epoch {epochs['kept']} of"
-    yield f"{epochs['trained']}."
+        number, folds = len(members), facts.model.get("members", 1)
+        said = (
+            f"{number} recipes, each trained in {folds} folds" if folds > 1 else f"{number} models"
+        )
+        yield f"What is predicted is the weighted mean of {said}; they are listed below, with seed"
+        yield f"and epoch{' of the first fold' if folds > 1 else ''}. Arguments and parameters here"
+        yield "are those of the first."
+    else:
+        yield f"From seed {seed}; the weights are those of epoch {epochs['kept']} of"
+        yield f"{epochs['trained']}."
     classes, calibration = facts.schema.target.classes, facts.calibration
     if calibration.temperature != 1:
         yield "So that probabilities are as sure as they are right on the validation rows, scores"

@@ -170,16 +170,12 @@ def _train_here(
     Which trainings are in which pack follows from their numbers alone, so that a stage that was
     killed comes to the same packs, and to the same bits.
     """
-    begun = 0
     numbers = list(others)
     for group, words in packs:
         print(words)
         parts = split_evenly(group.numbers)
-        folders = [
-            None if checkpoints is None else checkpoints / f"pack-{begun + n}"
-            for n in range(len(parts))
-        ]
-        begun += len(parts)
+        # Named by its first training: a resumed stage with other memory may have other packs.
+        folders = [checkpoints and checkpoints / f"pack-{part[0]}" for part in parts]
         if (reason := _train_packs(recipe, parts, homes, folders)) is not None:
             if recipe.train.packed is True:
                 raise _refuse(reason)

@@ -105,7 +105,7 @@ def _columns(
         widths += [num - 1 for num in inputs.get(kind, [])]
     if others is not None:
         widths += [others.text_width] * others.num_texts
-    return torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))
+    return torch.tensor([column for column, width in enumerate(widths) for _ in range(width)])
 
 
 class Outputs(nn.Module):

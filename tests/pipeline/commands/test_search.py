@@ -90,6 +90,22 @@ def test_the_outputs_of_the_last_search_are_shown_when_none_runs() -> None:
     assert "2 of 2 trials (tpe), 1 pruned, ended: all 2 trials were tried" in shown()
 
 
+def test_the_trial_that_its_size_has_picked_is_shown_among_the_best() -> None:
+    Path("data/tune").mkdir(parents=True)
+    trials = [(n, "complete", 0.5 + n / 100, 9, "tpe", 900 - n, "yes", n / 10) for n in range(8)]
+    heads = ("trial", "state", "value", "epochs", "origin", "size", "front", LR)
+    write_csv(Path("data/tune/trials.csv"), heads, trials)
+    facts = {"direction": "minimize", "sampler": "tpe", "reason": "all 8 trials were tried"}
+    best = {"trial": 7, "origin": "tpe", "value": 0.57, "size": 893}
+    write_json(Path("data/tune/search.json"), {**facts, "best": best})
+    said = shown()
+    head, *lines = [line for line in said.splitlines() if line.strip("┏┳┓━")]
+    assert head.strip("┃ ").split() == ["trial", *"┃0┃1┃2┃3┃4┃7"]
+    assert next(line for line in lines if "size" in line).split()[-2] == "893"
+    assert "best.yaml is trial 7" in said
+    assert [row.number for row in read_progress().best(3)] == [0, 1, 2, 7]
+
+
 def test_without_a_search_it_says_so() -> None:
     done = CliRunner().invoke(main, ["tune"])
     assert done.exit_code == 1

@@ -187,6 +187,14 @@ def test_a_training_that_moves_nothing_is_called_wrong_of_rare_classes_too(
     assert found.level == "wrong"
 
 
+def test_a_history_without_losses_is_judged_by_the_metric() -> None:
+    history = rows([1.0, 0.9, 1.4, 1.6], accuracy=0.74)
+    for row in history:
+        del row["train_loss"], row["validation_loss"]
+    (sign,) = judge(history, GUESS)
+    assert sign.cause == "the model predicts the same for every row"
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A training at a rate that moves nothing."""

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.report.show.metrics import head
+from pipeline.report.show.outputs import read_run
+from pipeline.serve.bundle import load_bundle
+from pipeline.serve.service import Service, Settings
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
+from stages.common.params import read_params
 from stages.features.schema import load_arrays, read_statistics
 from stages.model.ensemble import Ensemble
 from stages.model.model import load_model, read_spec
 from stages.tensors.batch import to_batch
+from stages.tools.rebuild_tensorboard import rebuild
+from stages.train.members import here
+from stages.train.recipe import read_recipe
+from stages.training.packed.rule import Sizes, Way
 from tests.conftest import Project
 from tests.support.samples import (
     mixed_table,
@@ -27,6 +37,7 @@ from tests.support.samples import (
     small_project,
     trained_files,
 )
+from tests.support.serving import ask
 
 LR, WIDTH, DROPOUT = "train.optimizer.lr", "build.model.width", "build.model.dropout"
 MEMBERS: list[dict[str, Any]] = [
@@ -139,6 +150,13 @@ def test_members_of_other_shapes_are_one_model_for_all_that_follows(
     assert "`build.model.width: 12`, `build.model.layers: 2`" in card
     for name in ("model.onnx", "model.pt2"):
         assert f"{name}: differs from the model by" in said
+    of_infer = project.path / "data/infer"
+    service = Service(Settings(of_infer), load_bundle(of_infer))
+    body = {"rows": mixed_table().drop("y").to_dicts()}
+    answer = ask(service, "POST", "/predict", body).json()["predictions"]
+    served = {each["id"]: each["probabilities"]["ill"] for each in answer}
+    for key, probability in predicted.select("id", "probability_ill").iter_rows():
+        assert served[key] == pytest.approx(probability, abs=1e-6)
 
 
 def test_a_member_is_the_training_of_its_recipe(project: Project, tmp_path: Path) -> None:
@@ -160,25 +178,69 @@ def test_a_member_is_the_training_of_its_recipe(project: Project, tmp_path: Path
     assert not torch.equal(one, other)
 
 
-def test_with_folds_each_row_is_judged_by_members_that_have_not_learned_from_it(
-    project: Project,
+def test_replicas_of_folds_of_members_are_joined_row_by_row(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folds = {"train.folds": 2, "train.class_weights": "balanced"}
-    set_params(project, {"train.ensemble": MEMBERS[:2], **folds})
+    members = [*MEMBERS[:2], {"weight": 1, "set": {"train.loss.label_smoothing": 0.2}}]
+    several = {"train.replicas": 2, "train.folds": 2, "train.class_weights": "balanced"}
+    set_params(project, {"train.ensemble": members, **several})
     run_stages(project, "train", "evaluate", "infer")
     folder = project.path / "data/train"
-    assert [row["fold"] for row in read_csv(folder / "replicas/members.csv")] == [*"0101"]
+    table = read_csv(folder / "replicas/members.csv")
+    places = [(row["replica"], row["member"], row["fold"]) for row in table]
+    assert places == [(r, m, f) for r in "01" for m in "012" for f in "01"]
     spec = read_spec(folder)
-    assert (spec.members, len(spec.parts)) == (2, 2)
-    rows = load_arrays(folder / "validation")
-    found = {int(key): scores for key, scores in zip(rows["key"], rows["scores"], strict=True)}
-    for split in ("train", "validation"):
-        scores, by_fold = scores_of(project, folder, split)
-        torch.testing.assert_close(scores.softmax(1), by_fold.softmax(2).mean(0))
-        for place, key in enumerate(load_arrays(project.path / "data/prepare" / split)["key"]):
-            fold = int(rows["fold"][list(rows["key"]).index(key)])
-            own = torch.from_numpy(np.array(found[int(key)]))
-            torch.testing.assert_close(own, by_fold[fold, place], rtol=1e-4, atol=1e-5)
+    assert (spec.members, [part.weight for part in spec.parts]) == (2, [0.5, 0.25, 0.25])
+    for replica in ("0", "1"):
+        home = folder / "replicas" / replica
+        rows = load_arrays(home / "validation")
+        for split in ("train", "validation"):
+            assert_judged_by_others(project, home, split)
+        metrics = read_json(home / "metrics.json")
+        assert metrics["validation_loss"] == pytest.approx(balanced_loss(rows), rel=1e-4)
+        own = [row for row in table if row["replica"] == replica]
+        kept = np.average([int(row["kept_epoch"]) for row in own], weights=[2, 2, 1, 1, 1, 1])
+        assert abs(metrics["kept_epoch"] - kept) <= 1
+        # What one of them learns by is another loss: they have no mean.
+        assert "train_loss" not in metrics
+        assert not {"train_loss", "validation_loss"} & {*read_csv(home / "history.csv")[0]}
+        assert read_csv(home / "plots/loss.csv") == []
+        assert len(read_csv(home / "plots/metric.csv")) == CHANGES["train.epochs"]
+    files = trained_files(project)
+    assert files["model.safetensors"] == files["replicas/0/model.safetensors"]
+    assert files["model.safetensors"] != files["replicas/1/model.safetensors"]
+    card = (project.path / "data/evaluate/card.md").read_text(encoding="utf-8")
+    assert "the weighted mean of 3 recipes, each trained in 2 folds;" in card
+    monkeypatch.chdir(project.path)
+    page = "".join(head(read_run()))
+    assert "the weighted mean of 3 recipes, each trained in 2 folds" in page
+    rebuild()
+    assert "from data/train/history.csv" in capfd.readouterr().out
+
+
+def assert_judged_by_others(project: Project, home: Path, split: str) -> None:
+    """The scores of a row are those of the members of its fold, which have not learned from it."""
+    rows = load_arrays(home / "validation")
+    scores, by_fold = scores_of(project, home, split)
+    torch.testing.assert_close(scores.softmax(1), by_fold.softmax(2).mean(0))
+    keys = list(rows["key"])
+    for place, key in enumerate(load_arrays(project.path / "data/prepare" / split)["key"]):
+        own = keys.index(key)
+        found = torch.from_numpy(np.array(rows["scores"][own]))
+        of_fold = by_fold[int(rows["fold"][own]), place]
+        torch.testing.assert_close(found, of_fold, rtol=1e-4, atol=1e-5)
+
+
+def balanced_loss(rows: dict[str, Any]) -> float:
+    """The mean over all rows of their loss, by the classes of the rows of other folds."""
+    losses = np.empty(len(rows["target"]))
+    for fold in (0, 1):
+        judged, learned = rows["fold"] == fold, rows["fold"] != fold
+        counts = np.bincount(rows["target"][learned].astype(int))
+        weights = learned.sum() / (len(counts) * counts)
+        codes = rows["target"][judged].astype(int)
+        losses[judged] = -rows["scores"][judged][np.arange(len(codes)), codes] * weights[codes]
+    return float(losses.mean())
 
 
 def test_values_are_judged_in_the_units_of_the_target_by_the_weights_of_rows(
@@ -218,6 +280,7 @@ def test_the_proposal_of_the_search_is_trained(
     with pytest.raises(UserError, match="tune proposes no ensemble") as raised:
         run_stages(project, "train")
     assert raised.value.problems[0].key == "train.ensemble"
+    assert "tune.space names keys to search" in raised.value.problems[0].message
     set_params(project, {"tune.trials": 6, "tune.keep_scores": 6})
     run_stages(project, "tune")
     folder = project.path / "data/tune"
@@ -275,6 +338,35 @@ def test_an_ensemble_that_is_broken_off_ends_with_the_same_bytes(
     assert trained_files(project) == whole
 
 
+def test_a_pack_keeps_its_checkpoints_when_another_group_is_none(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.path)
+    set_params(project, {"train.ensemble": MEMBERS, "train.replicas": 2})
+    recipe = read_recipe(read_params("train"))
+    kept: dict[str, tuple[int, ...]] = {}
+
+    def note(numbers: Sequence[int], _homes: Sequence[Path], folder: Path) -> None:
+        # A resumed stage may have less memory, and pack one of the two groups alone.
+        assert kept.setdefault(folder.name, tuple(numbers)) == tuple(numbers)
+
+    def pack_if_possible(_: Sizes, *, may_pack: bool) -> Way:
+        return Way("packed" if may_pack else "in turn", "")
+
+    monkeypatch.setattr(here, "load_packed", lambda _, numbers: numbers)
+    monkeypatch.setattr(here, "fit_packed", note)
+    monkeypatch.setattr(here, "fit_in_turn", lambda *_, **__: None)
+    monkeypatch.setattr(here, "choose_way", pack_if_possible)
+    homes = [tmp_path / str(number) for number in range(6)]
+    for reasons in ([None, None], ["the memory does not hold the rows", None]):
+        left = iter(reasons)
+        monkeypatch.setattr(here, "_why_no_room", lambda _, left=left: next(left))
+        train = here.choose_here(recipe, 1, 1)
+        assert train is not None
+        train(range(6), homes, tmp_path)
+    assert sorted(kept.values()) == [(0, 2, 3, 5), (1, 4)]
+
+
 @pytest.mark.parametrize(
     ("changed", "message", "key"),
     [
@@ -317,6 +409,11 @@ def test_check_knows_ensembles() -> None:
     assert "tune.trials is above 1, and it is 0" in problem.message
     tree["tune"]["trials"] = 20
     assert find_problems(tree) == []
+    space, tree["tune"]["space"] = tree["tune"]["space"], {}
+    (problem,) = find_problems(tree)
+    assert (problem.key, problem.value) == ("train.ensemble", "tune")
+    assert "tune.space names keys to search, and it is empty" in problem.message
+    tree["tune"]["space"] = space
     tree["train"]["ensemble"] = [{"weight": 1, "set": {WIDTH: 32, "train.optimizer.lrr": 0.1}}]
     (problem,) = find_problems(tree)
     assert problem.key == "train.ensemble.0.set.train.optimizer.lrr"

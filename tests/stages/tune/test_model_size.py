@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stages.common.config import Overrides
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
 from stages.common.yamlfile import read_yaml
-from stages.tune.model_size import find_front, pick
+from stages.model.model import ModelSpec, arguments_class, make_model
+from stages.tensors.batch import Batch
+from stages.training.packed.rule import count_products
+from stages.tune.model_size import count, find_front, make_limit, pick
 from stages.tune.params import ModelSize
 from stages.tune.trials import OnEpochEnd, Search, Trial, TrialResult
 from tests.conftest import Project
@@ -102,7 +106,7 @@ def test_a_search_with_a_limit_goes_on_from_wherever_its_journal_ends(
     tmp_path: Path, sampler: str
 ) -> None:
     space = {LR: {"low": 1e-4, "high": 1e-1, "log": True}, WIDTH: {"low": 8, "high": 64}}
-    params = tune_params(sampler=sampler, space=space, trials=18, batch=3)
+    params = tune_params(sampler=sampler, space=space, trials=14, batch=3)
 
     def search(name: str, *, killed_after: int | None = None) -> Search:
         begun: list[int] = []
@@ -119,6 +123,118 @@ def test_a_search_with_a_limit_goes_on_from_wherever_its_journal_ends(
     with pytest.raises(KeyboardInterrupt):
         search("killed", killed_after=5)
     assert story(search("killed").trials) == story(whole.trials)
+
+
+def test_no_more_recipes_are_counted_than_are_tried(tmp_path: Path) -> None:
+    counted: list[Overrides] = []
+
+    def fits(overrides: Overrides) -> bool:
+        counted.append(overrides)
+        return True
+
+    for sampler in ("random", "grid"):
+        counted.clear()
+        space = {LR: [n / 1000 for n in range(1, 50)], WIDTH: [*range(1, 30)]}
+        params = tune_params(sampler=sampler, space=space, trials=6, batch=2)
+        assert len(run(params, tmp_path / sampler, fits=fits).trials) == 6
+        assert len(counted) <= 6
+
+
+def test_a_limit_that_few_recipes_keep_is_the_reason_of_the_end(tmp_path: Path) -> None:
+    listed = {LR: [1e-3, 1e-2], WIDTH: [8, 16, 32]}
+    endless = {LR: {"low": 1e-4, "high": 1e-1}, WIDTH: {"low": 1, "high": 1000, "log": False}}
+    few = tune_params(sampler="random", space=listed, trials=9)
+    found = run(few, tmp_path / "few", fits=lambda o: o.get(WIDTH, 16) <= 8)
+    assert len(found.trials) == 3
+    assert (
+        found.reason == "no recipe within tune.model_size.most is left in the space after 3 trials"
+    )
+    # One of a hundred recipes is small enough.
+    rare = tune_params(sampler="tpe", space=endless, trials=6, batch=3)
+    found = run(rare, tmp_path / "rare", fits=lambda o: o.get(WIDTH, 16) <= 10)
+    assert len(found.trials) == 6
+    none = run(rare, tmp_path / "none", fits=lambda o: o.get(WIDTH, 16) < 1)
+    assert none.reason.startswith("no recipe within tune.model_size.most was found in 2,000 random")
+    all_tried = run(few, tmp_path / "all")
+    assert all_tried.reason == "no recipe is left in the space after 7 trials"
+
+
+def spec_of(name: str, **arguments: Any) -> ModelSpec:
+    given = {**arguments_class(name)().model_dump(), **arguments}
+    return ModelSpec(name=name, arguments=given, inputs={"numeric": [3]}, num_outputs=2)
+
+
+@pytest.mark.parametrize("name", ["mlp", "tabm", "transformer"])
+def test_the_size_is_that_of_the_model_with_all_its_numbers(name: str) -> None:
+    inputs = {"text": [6, 50]} if name == "transformer" else {"numeric": [3]}
+    spec = spec_of(name).model_copy(update={"inputs": inputs})
+    batch: Batch = {kind: torch.zeros(2, shape[0]) for kind, shape in inputs.items()}
+    batch = {k: v.long() if k == "text" else v for k, v in batch.items()}
+    model = make_model(spec, 0)
+    state = torch.get_rng_state()
+    assert count(spec, batch, "weights") == sum(w.numel() for w in model.parameters())
+    assert count(spec, batch, "multiply_adds") == count_products(model, batch) // 2
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_model_larger_than_any_memory_is_counted_and_not_drawn() -> None:
+    huge = spec_of("mlp", width=1_000_000, layers=3)
+    batch: Batch = {"numeric": torch.zeros(2, 3)}
+    for of in ("weights", "multiply_adds"):
+        assert count(huge, batch, of) > 2 * 10**12
+
+
+class Looks(torch.nn.Module):
+    """A model whose code looks at the numbers, as one of one's own may."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.output = torch.nn.Linear(3, 2)
+        if place == "weights":
+            assert self.output.weight.detach().numpy().any()
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        rows = batch["numeric"]
+        return self.output(rows) if rows.numpy().sum() == 6 else self.output(rows * 2)
+
+
+@pytest.mark.parametrize("place", ["rows", "weights"])
+def test_a_model_that_looks_at_numbers_is_counted_with_them(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr("stages.tune.model_size.make_model", lambda *_: Looks(place))
+    batch: Batch = {"numeric": torch.ones(2, 3)}
+    assert count(spec_of("mlp"), batch, "weights") == 8
+    assert count(spec_of("mlp"), batch, "multiply_adds") == 6
+
+
+def test_values_that_no_model_takes_together_are_not_tried() -> None:
+    def measure(overrides: Overrides) -> int:
+        if overrides[WIDTH] == 7:
+            raise UserError("width must be a multiple of heads")
+        return int(overrides[WIDTH])
+
+    fits = make_limit(measure, 8)
+    assert [fits({WIDTH: width}) for width in (7, 8, 9)] == [False, True, False]
+    # Without a limit nothing is counted.
+    assert make_limit(measure, None)({WIDTH: 7})
+
+
+def test_what_is_too_large_is_no_member_of_the_ensemble(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.tune.results.MIN_ROWS", 10)
+    # At a width of 3, that of trial 0, there are more weights.
+    rule = {"of": "weights", "most": 30, "within": 0.0}
+    set_params(project, {"tune.model_size": rule, "tune.keep_scores": 9, "tune.epochs": 1})
+    tune(project, 9, "grid", {WIDTH: [1, 2]})
+    folder = project.path / "data/tune"
+    sizes = {row["trial"]: int(row["size"]) for row in read_csv(folder / "trials.csv")}
+    assert sizes["0"] > 30
+    kept = {file.stem for file in (folder / "scores").iterdir()}
+    assert kept == {number for number, size in sizes.items() if size <= 30} != set()
+    members = read_json(folder / "ensemble.json").get("members", [])
+    assert {str(member["trial"]) for member in members} <= kept
 
 
 def test_the_size_stands_beside_each_trial_and_the_smaller_one_is_trained(
