@@ -119,7 +119,7 @@ def check_left() -> Iterator[Finding]:
 
 
 def find_left() -> Iterator[Path]:
-    """The paths half written under `data`; what lies in `data/raw` is nobody's to remove."""
+    """Yield what is half written under `data`, but for `data/raw`: those files are the user's."""
     yield from WRITING.glob("*")
     for place in sorted(DATA.glob("*")):
         inside = place.rglob(".*") if place.is_dir() and place not in (RAW, WRITING) else ()

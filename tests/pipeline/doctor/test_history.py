@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.doctor.cause import find_cause
 from pipeline.doctor.checks import training
-from pipeline.doctor.finding import Options
+from pipeline.doctor.finding import Options, wrong
 from pipeline.doctor.guess import Guess, find_guess
 from pipeline.doctor.history import is_of_now, judge, rows_at_once
 from stages.common.files import read_json, write_json
@@ -173,6 +174,28 @@ def test_a_training_whose_metric_hardly_moves_is_not_called_wrong(
     assert (found.level in ("ok", "note"), asked) == (True, []), found.what
     if kind in ("rare", "balanced", "folds"):
         assert found.what.startswith(f"{HIDDEN}: validation_accuracy is 0.")
+
+
+def test_what_a_training_has_overcome_is_no_more_than_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = ready_to_train(tmp_path / "p", {"train.optimizer.lr": 0.05}, mixed_table(300))
+    run_stages(project, "train")
+    monkeypatch.chdir(project.path)
+    found = [
+        wrong(f"{name}; measured: so it is", "why")
+        for name in (*training.OVERCOME, "a label out of range")
+    ]
+    monkeypatch.setattr(training, "measure", lambda _: iter(found))
+    learned, *measured = training.check(Options(measure="all"))
+    assert learned.what.startswith("the last one that ended has learned")
+    assert [each.level for each in measured] == ["note"] * len(training.OVERCOME) + ["wrong"]
+    assert measured[0].what.endswith("\n  the last training has learned all the same")
+    # Of other parameters the last training says nothing.
+    monkeypatch.setattr(training, "is_of_now", lambda: False)
+    assert {each.level for each in training.check(Options(measure="all"))} == {"ok", "wrong"}
+    for name in training.OVERCOME:
+        assert find_cause(name).name == name
 
 
 @pytest.mark.parametrize("changes", [{"train.folds": 3, "prepare.weight": "heavy"}, {}])
