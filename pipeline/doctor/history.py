@@ -70,12 +70,13 @@ def judge_loss(history: list[dict[str, float]], said: str, guess: Guess) -> Sign
 
     Of rare classes, and of values that are hard to predict, a good model moves the loss alone.
     """
-    losses = [row["validation_loss"] for row in history]
-    lowest = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
     said += f", and {guess.what} gets {guess.metric:.4g}"
-    if guess.loss is None:
+    # An ensemble whose members learn by different losses has no mean of them.
+    if guess.loss is None or "validation_loss" not in history[0]:
         said += "; what this loss is without a look at the rows is not known"
         return Sign(SAME, said, PROBES)
+    losses = [row["validation_loss"] for row in history]
+    lowest = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
     said += f"; validation_loss is {lowest:.4g}, and without a look at the rows {guess.loss:.4g}"
     if lowest < guess.loss - guess.loss_luck:
         return Sign(HIDDEN, said)
@@ -91,7 +92,6 @@ def _judge_gradients(history: list[dict[str, float]]) -> Iterator[Sign]:
 
 def _judge_losses(history: list[dict[str, float]]) -> Iterator[Sign]:
     if "train_loss" not in history[0]:
-        # Of an ensemble whose members learn by different losses.
         return
     losses = [row["validation_loss"] for row in history]
     lowest = min(range(len(losses)), key=lambda i: losses[i])
