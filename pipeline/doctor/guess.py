@@ -7,7 +7,7 @@ better has looked at the rows, but for luck.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ Array = npt.NDArray[Any]
 # The logarithm of how much likelier the rows are by a prediction that has learned nothing: two
 # deviations of luck are 2 over all rows, so 2 / n in their mean.
 LUCK = 2.0
+# Whose scores are put in order.
+MAX_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Guess:
     """The metric and the loss of the best answer, and which it is.
 
     `luck` and `loss_luck`: how far that alone takes a training. `loss` is None where the loss of
-    an answer without a row can't be told.
+    an answer without a row can't be told. `order`: by how many standard errors the order of the
+    kept model's scores goes with the targets; a guess has none.
     """
 
     metric: float
@@ -41,6 +44,7 @@ class Guess:
     luck: float = 0.0
     loss: float | None = None
     loss_luck: float = 0.0
+    order: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ def find_guess() -> Guess:
     """The best answer that is the same for all rows."""
     rows = read_judged()
     trained = read_json(RECIPE).get("train") or {} if RECIPE.exists() else {}
-    return _guess_value(rows, trained) if rows.target.dtype.kind == "f" else _guess(rows, trained)
+    of_task = _guess_value if rows.target.dtype.kind == "f" else _guess
+    return replace(of_task(rows, trained), order=compare_order(rows.target))
 
 
 def read_judged() -> Judged:
@@ -89,6 +94,30 @@ def read_judged() -> Judged:
     for each in np.unique(fold):
         weight[fold == each] /= weight[fold == each].mean()
     return Judged(target, weight, fold)
+
+
+def compare_order(target: Array) -> float:
+    """The standard errors by which the order of the noted scores goes with `target` (rows,).
+
+    Of a class it is the order by how far its score is above the others'. However sure of itself a
+    model is, and however rare the class, rows that it can't tell apart come in any order.
+    """
+    from scipy.stats import rankdata
+
+    if not (VALIDATION / "scores.npy").exists():
+        return 0.0
+    some = np.random.default_rng(0).permutation(len(target))[:MAX_ROWS]
+    noted = np.load(VALIDATION / "scores.npy", mmap_mode="r")
+    scores, target = np.asarray(noted[some], np.float64), target[some]
+    if target.dtype.kind == "f":
+        truth = rankdata(target)[:, None]
+    else:
+        truth = (target[:, None] == np.arange(scores.shape[1])).astype(np.float64)
+        scores -= scores.mean(axis=1, keepdims=True)
+    order = rankdata(scores, axis=0)
+    together = ((order - order.mean(axis=0)) * (truth - truth.mean(axis=0))).sum(axis=1)
+    error = float(together.std()) / math.sqrt(len(together))
+    return float(together.mean()) / error if error > 0 else 0.0
 
 
 def _load(path: Path, default: Array) -> Array:

@@ -20,6 +20,8 @@ HISTORY = Path("data/train/history.csv")
 LONG_GRADIENT = 1e3
 # Of the rows that the best guess has wrong.
 MARGIN = 0.02
+# Standard errors, and the last loss of training as a share of the first.
+SURE, FALLEN = 3.0, 0.9
 SAME = "the model predicts the same for every row"
 HIDDEN = "a metric that does not show what was learned"
 PROBES: tuple[Probe, ...] = ("learning", "layers", "labels")
@@ -69,18 +71,26 @@ def judge_loss(history: list[dict[str, float]], said: str, guess: Guess) -> Sign
     """The sign of a metric that is no better than the guess: the loss tells what that means.
 
     Of rare classes, and of values that are hard to predict, a good model moves the loss alone.
+    One that is far too sure of itself moves neither: the order of its scores tells, if it has
+    trained; weights as they were drawn have an order too.
     """
     said += f", and {guess.what} gets {guess.metric:.4g}"
     # An ensemble whose members learn by different losses has no mean of them.
     if guess.loss is None or "validation_loss" not in history[0]:
         said += "; what this loss is without a look at the rows is not known"
-        return Sign(SAME, said, PROBES)
-    losses = [row["validation_loss"] for row in history]
-    lowest = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
-    said += f"; validation_loss is {lowest:.4g}, and without a look at the rows {guess.loss:.4g}"
-    if lowest < guess.loss - guess.loss_luck:
-        return Sign(HIDDEN, said)
-    return Sign(SAME, said, PROBES, fails=True)
+    else:
+        losses = [row["validation_loss"] for row in history]
+        lowest = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
+        without = f"and without a look at the rows {guess.loss:.4g}"
+        said += f"; validation_loss is {lowest:.4g}, {without}"
+        if lowest < guess.loss - guess.loss_luck:
+            return Sign(HIDDEN, said)
+    losses = [row.get("train_loss", math.inf) for row in history]
+    if guess.order > SURE and losses[-1] < FALLEN * losses[0]:
+        order = f"the order of its scores goes with the targets (by {guess.order:.0f} of its errors"
+        return Sign(HIDDEN, f"{said}; {order}, where luck comes to one)")
+    is_known = guess.loss is not None and "validation_loss" in history[0]
+    return Sign(SAME, said, PROBES, fails=is_known)
 
 
 def _judge_gradients(history: list[dict[str, float]]) -> Iterator[Sign]:

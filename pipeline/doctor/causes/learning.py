@@ -32,7 +32,9 @@ CAUSES = (
         "the other one is right for 98 % of the rows; a model that tells well which rows are "
         "likelier than others may still answer that for nearly all, so that accuracy hardly moves. "
         "With weights for the classes it is right for fewer rows on purpose. The loss asks how "
-        "likely the right class was, and there it shows.",
+        "likely the right class was, and there it shows. A model that is far too sure of itself "
+        "has a large loss as well; that rows of a class come before the others, by their scores, "
+        "then tells that it has learned.",
         (
             "`evaluate.metrics`: roc_auc, f1_macro or log_loss in place of accuracy",
             "for two classes: `train.calibration: {temperature: true, threshold: f1}`, which finds "

@@ -1,6 +1,7 @@
 """A training that ended: learned, or no better than a guess; what stands out in its history."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from pipeline.doctor.cause import find_cause
 from pipeline.doctor.checks import training
 from pipeline.doctor.finding import Options, wrong
-from pipeline.doctor.guess import Guess, find_guess
+from pipeline.doctor.guess import Guess, compare_order, find_guess
 from pipeline.doctor.history import is_of_now, judge, rows_at_once
 from stages.common.files import read_json, write_json
 from stages.training.optim.class_weights import weigh_classes
@@ -95,6 +96,47 @@ def prepare_rows(task: str, loss: dict[str, Any], weights: Any = None) -> tuple[
     train = {"loss": loss, "class_weights": weights}
     write_json(Path("data/train/recipe.json"), {"train": train})
     return made[0], made[1]
+
+
+def test_the_order_of_scores_tells_of_a_model_that_is_too_sure_of_itself() -> None:
+    falling = rows([2.0, 1.9], accuracy=0.7)
+    (sign,) = judge(falling, replace(GUESS, order=8.0))
+    assert (sign.cause, sign.fails, sign.probes) == (HIDDEN, False, ())
+    assert "the order of its scores goes with the targets (by 8 of its errors" in sign.what
+    (sign,) = judge(falling, replace(GUESS, order=2.0))
+    assert (sign.cause, sign.fails) == (SAME, True)
+    # Weights that have not moved have an order by luck.
+    still = [{**row, "train_loss": 1.0} for row in falling]
+    (sign,) = judge(still, replace(GUESS, order=8.0))
+    assert (sign.cause, sign.fails) == (SAME, True)
+    # Of a loss that is not known too.
+    (sign,) = judge(falling, replace(GUESS, loss=None, order=8.0))
+    assert sign.cause == HIDDEN
+
+
+def test_the_order_is_that_of_each_class_and_of_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    target = random.choice(3, 2000, p=[0.96, 0.02, 0.02])
+    assert compare_order(target) == 0.0
+    Path("data/train/validation").mkdir(parents=True)
+
+    def order(scores: Any, target: Any) -> float:
+        np.save("data/train/validation/scores.npy", scores)
+        return compare_order(target)
+
+    luck = [order(random.normal(size=(2000, 3)), target) for _ in range(40)]
+    assert np.abs(luck).max() < 3.5
+    assert 0.6 < np.std(luck) < 1.4
+    # Far too sure, and never of a rare class.
+    scores = random.normal(size=(2000, 3)) + 1.5 * np.eye(3)[target]
+    assert order(50 * scores + np.array([400.0, 0.0, 0.0]), target) > 5
+    values = random.normal(size=2000)
+    assert order((values + 5 * random.normal(size=2000))[:, None], values) > 3
+    assert order(-values[:, None], values) < -10
+    assert order(np.zeros((2000, 1)), values) == 0.0
 
 
 @pytest.mark.parametrize("weights", [None, "balanced", {"c": 5.0}])
