@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 import torch
 from scipy.optimize import brentq
+from scipy.special import expit
 
 from stages.common.params import read_params, read_tree
 from stages.evaluate.measure.metrics import compute_metrics
@@ -92,10 +93,10 @@ def classes(world: int, flipped: float = 0.0, share: float = 0.5, sharp: float =
         known = function(source.normal(size=(20_000, NUM_COLUMNS)))
         known, scale = known / known.std(), known.std()
         # The cut at which the second class has its share.
-        cut = brentq(lambda c: (1 / (1 + np.exp(sharp * (c - known)))).mean() - share, -99, 99)
+        cut = brentq(lambda c: expit(sharp * (known - c)).mean() - share, -9, 9)
         rows = random.normal(size=(num_rows, NUM_COLUMNS))
         logits = sharp * (function(rows) / scale - cut)
-        label = random.random(num_rows) < 1 / (1 + np.exp(-logits))
+        label = random.random(num_rows) < expit(logits)
         label ^= random.random(num_rows) < flipped
         return as_table(rows, label)
 
@@ -121,7 +122,7 @@ def straight(world: int) -> Draw:
     def draw(random: np.random.Generator, num_rows: int) -> pl.DataFrame:
         weights = np.random.default_rng([world, 8]).normal(size=NUM_COLUMNS)
         rows = random.normal(size=(num_rows, NUM_COLUMNS))
-        label = random.random(num_rows) < 1 / (1 + np.exp(-2 * rows @ weights))
+        label = random.random(num_rows) < expit(2 * rows @ weights)
         return as_table(rows, label)
 
     return draw
