@@ -47,8 +47,9 @@ def run_advice(asked: AdviceAsked, supervisors: Supervisors, console: Console) -
         if supervisors.ended:
             return Cancelled(message="ended together with its run")
         if end.code:
-            console.note(f"no advice: {end.reason}")
-            return Failed(message=end.reason)
+            why = end.tail[-1] if end.tail else end.reason
+            console.note(f"no advice: {why}")
+            return Failed(message=why)
         text = asked.write_pages()
         create_markdown_artifact(text, key=NAME, description="What to improve first")
         console.note("wrote .reprise/advise/report.html")

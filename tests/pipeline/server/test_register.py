@@ -60,7 +60,7 @@ def test_what_is_registered_is_registered_once(folder: Project, prefect_server: 
     (step,) = nightly["pull_steps"]
     assert list(step.values()) == [{"directory": "{{ $REPRISE_BASE }}"}]
     asked = set(on_demand["parameter_openapi_schema"]["properties"])
-    assert asked == {"stages", "overrides", "revision", "update_imports"}
+    assert asked == {"stages", "overrides", "revision", "update_imports", "advise_seconds"}
     # Somebody switches the schedule on in the UI, and the automation off: both stay.
     on = {"active": True}
     path = f"/deployments/{nightly['id']}/schedules/{schedule['id']}"
