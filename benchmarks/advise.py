@@ -295,7 +295,7 @@ def measure_intervals(cases: int, seconds: float) -> None:
             measured = [
                 (INCUMBENT, arm, found, 1.0)
                 for arm, found in answer.measured
-                if not arm.change or arm.change.dropped is None
+                if arm.num_draws == 1 and (not arm.change or arm.change.dropped is None)
             ]
             if answer.curve is not None:
                 measured.append((answer.base, answer.base, answer.curve.doubled, 2.0))
