@@ -10,13 +10,13 @@ import numpy as np
 from stages.common.config import ClassSpec, Overrides
 from stages.common.errors import UserError
 from stages.model.model import ZOO, arguments_class, make_model, make_spec
-from stages.tools.advise.measure.arms import LR, MODEL, Arm, Incumbent, set_keys, spell
+from stages.tools.advise.measure.arms import LR, MODEL, Arm, Incumbent, set_keys
 from stages.training.optim.registry import resolve
 from stages.training.params import TrainParams
 from stages.tune.portfolio import read_portfolio
 
 # Of the learning rate, wide enough to find one that is far off.
-RATES = (1 / 32, 1 / 8, 1 / 2, 2, 8, 32)
+RATES = (8, 1 / 8, 32, 1 / 32, 2, 1 / 2)
 # Of a wider model or another one: a rate of its own may suit it.
 OWN_RATES = (1 / 3, 3)
 # Of an ensemble: as many seeds as luck is known by.
@@ -57,7 +57,7 @@ def optimizer_arms(incumbent: Incumbent) -> Iterator[Arm]:
     train, _ = incumbent.recipe({})
     lr = find_rate(train)
     if lr is not None:
-        for factor in (RATES[4], RATES[1], RATES[5], RATES[0], RATES[3], RATES[2]):
+        for factor in RATES:
             yield set_keys("optimizer", LR, {LR: scaled(lr, factor)})
     yield set_keys("optimizer", "train.epochs", {"train.epochs": train.epochs * 2})
     decay = train.optimizer.arguments.get("weight_decay")
@@ -133,9 +133,7 @@ def family_arms(incumbent: Incumbent, train: TrainParams) -> Iterator[Arm]:
             continue
         model = {"name": spec.name, **spec.arguments}
         topic = f"{MODEL}.name: {spec.name}"
-        written = {MODEL: {"name": spec.name}}
-        arm = set_keys("model", topic, {MODEL: model})
-        yield Arm("model", topic, f"{MODEL}: {spell(written[MODEL])}", arm.overrides, None, written)
+        yield set_keys("model", topic, {MODEL: {"name": spec.name}})
         for overrides in _of_portfolio(incumbent, model):
             yield set_keys("model", topic, overrides)
             break

@@ -1,12 +1,13 @@
 """The shares of the rows and the time that each phase may take."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from stages.common.errors import UserError
-from stages.tools.advise.measure.arms import INCUMBENT
+from stages.tools.advise.measure.arms import INCUMBENT, Arm
 from stages.tools.advise.measure.study import NUM_SEEDS, Asked, At, Study
 
 # Shares of the rows that trainings may be measured on; of fewer rows than these, or of
@@ -52,6 +53,20 @@ class Plan:
         """The places where the best ones are screened again."""
         first = MAX_REPEATS + 1
         return [At(repeat, self.screened) for repeat in range(first, first + MAX_AGAIN)]
+
+
+def fit_final(study: Study, plan: Plan, arms: Sequence[Arm]) -> Plan:
+    """The plan with as many rows at last as there is time for, now that the finalists are known.
+
+    What each took in screening says how long it takes; a model may take many times the recipe's.
+    """
+    outcomes = [study.outcome(Asked(arm, plan.screen, 0)) for arm in (INCUMBENT, *arms)]
+    seconds = sum(outcome.seconds for outcome in outcomes if outcome is not None)
+    seconds *= len(study.folds(plan.screen)) / plan.screened
+    left = study.budget_seconds - study.seconds
+    shares = [share for share in SHARES if plan.screened <= share <= plan.final]
+    final = next((share for share in shares if share * seconds <= left), plan.screened)
+    return replace(plan, final=final)
 
 
 def make_plan(study: Study, num_arms: int) -> Plan:

@@ -9,7 +9,7 @@ import numpy as np
 from stages.common.files import rounded, write_csv
 from stages.features.numbers import Rows
 from stages.tools.advise.changes import list_arms
-from stages.tools.advise.columns import Leak
+from stages.tools.advise.columns import Leak, drop_arms
 from stages.tools.advise.curve import Curve
 from stages.tools.advise.data import (
     LABELS,
@@ -24,7 +24,6 @@ from stages.tools.advise.findings import Advice, Findings, advice_of
 from stages.tools.advise.labels import Suspects
 from stages.tools.advise.measure.arms import INCUMBENT, Arm
 from stages.tools.advise.measure.judge import Estimate
-from stages.tools.advise.measure.rows import Change
 from stages.tools.advise.measure.study import Asked, At, Study
 from stages.tools.advise.phases import (
     choose_finalists,
@@ -33,7 +32,7 @@ from stages.tools.advise.phases import (
     rank,
     screen,
 )
-from stages.tools.advise.plan import Plan, make_plan
+from stages.tools.advise.plan import Plan, fit_final, make_plan
 from stages.tools.advise.summary import (
     describe_curve,
     find_detectable,
@@ -78,9 +77,11 @@ def find_all(study: Study, present: dict[str, str]) -> Answer:
     suspects = None if found is None else found[0]
     screened = screen(study, plan, arms, suspects)
     _say(study, f"{len(screened)} of {len(arms)} changes are screened")
-    finalists = [at_final_share(study, plan, arm) for arm in choose_finalists(screened)]
+    chosen = choose_finalists(screened)
+    plan = fit_final(study, plan, chosen)
+    finalists = [at_final_share(study, plan, arm) for arm in chosen]
     if leak is not None:
-        finalists.append(_leak_arm(leak, present))
+        finalists += drop_arms([leak.column], present)
     measure_finals(study, plan, finalists)
     places = study.measured(INCUMBENT, plan.finals)
     _say(study, f"{len(finalists)} changes are measured anew, {len(places)} times")
@@ -138,12 +139,6 @@ def _say(study: Study, what: str) -> None:
     print(f"{study.seconds:6.1f} s  {what}", flush=True)
 
 
-def _leak_arm(leak: Leak, present: dict[str, str]) -> Arm:
-    applies = {"prepare.columns": {**present, leak.column: "exclude"}}
-    title = f"prepare.columns: {{{leak.column}: exclude}}"
-    return Arm("data", f"column {leak.column}", title, {}, Change(column=leak.column), applies)
-
-
 def _advice(
     study: Study,
     plan: Plan,
@@ -194,6 +189,8 @@ def _advice(
         change = f"{num_rows:,} more rows with labels, twice as many as there are"
         change += "" if base is INCUMBENT else f", after {base.title}"
         evidence = f"the learning curve over {sizes} rows, error falling as n^-{curve.power:.2g}"
+        if (needed := curve.rows_for(curve.doubled.gain / 2)) is not None:
+            evidence += f"; {needed:,} more would bring half of that gain"
         cost = f"{num_rows:,} rows to collect and label"
         advice = advice_of("data", change, curve.doubled, cost, evidence)
         found.append((advice.gain, curve.doubled.promise, advice))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -60,7 +59,6 @@ def describe_curve(curve: Curve, sign: int) -> dict[str, Any]:
         "sizes": list(curve.sizes),
         "values": [rounded(sign * value) for value in curve.values],
         "power": rounded(curve.power),
-        "doubled": {k: rounded(v) for k, v in asdict(curve.doubled).items()},
     }
 
 

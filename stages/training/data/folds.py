@@ -47,7 +47,7 @@ def divide(
     strata = None if rows.target.is_floating_point() else rows.target.cpu().numpy()
     of_row = assign_folds(len(rows), strata, groups, fold)
     in_fold = of_row == fold.number
-    return _take(rows, np.flatnonzero(~in_fold)), _take(rows, np.flatnonzero(in_fold))
+    return take_rows(rows, np.flatnonzero(~in_fold)), take_rows(rows, np.flatnonzero(in_fold))
 
 
 def assign_folds(num_rows: int, strata: Array | None, groups: Array | None, fold: Fold) -> Rows:
@@ -81,7 +81,8 @@ def assign_folds(num_rows: int, strata: Array | None, groups: Array | None, fold
     return found
 
 
-def _take(rows: TensorSource, chosen: Rows) -> TensorSource:
+def take_rows(rows: TensorSource, chosen: Rows) -> TensorSource:
+    """Some rows, whose weights have a mean of 1."""
     numbers = torch.from_numpy(chosen).to(rows.target.device)
     weight = None if rows.weight is None else rows.weight[numbers].double()
     return TensorSource(

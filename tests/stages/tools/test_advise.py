@@ -64,6 +64,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     changes = {**CHANGES, "prepare.target": "target"}
     project = small_project(folder, ring(200), changes)
     run_stages(project, "prepare", "build")
+    # The file that a null stands for in dvc.yaml, which `reprise check` looks for.
+    (folder / "None").touch()
     return project
 
 
@@ -143,8 +145,6 @@ def test_every_change_is_one_that_the_check_takes(
     built: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(built.path)
-    # The file that a null stands for in dvc.yaml.
-    Path("None").touch()
     tree = read_yaml(Path("params.yaml"))
     pool = read_pool(read_schema(PREPARED), 0, torch.device("cpu"))
     arms = list_arms(Incumbent(tree["train"], read_spec(BUILT), pool, "accuracy"))

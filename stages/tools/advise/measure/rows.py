@@ -15,8 +15,14 @@ import torch
 from stages.common.errors import UserError
 from stages.features.numbers import Rows
 from stages.features.schema import APART, Array, Schema, Statistics, load_arrays, read_statistics
-from stages.tensors.batch import size_on_device, take
-from stages.training.data.folds import Fold, assign_folds, find_groups, join_splits
+from stages.tensors.batch import size_on_device
+from stages.training.data.folds import (
+    Fold,
+    assign_folds,
+    find_groups,
+    join_splits,
+    take_rows,
+)
 from stages.training.data.source import Source, TensorSource
 from stages.training.device.environment import memory_of
 from stages.training.recipe import PREPARED, load_data, seed_of
@@ -160,7 +166,7 @@ class Pool:
         return None if self.groups is None else np.asarray(self.groups[rows])
 
     def _take(self, rows: Rows, column: str | None) -> TensorSource:
-        source = select(self.rows, rows)
+        source = take_rows(self.rows, rows)
         if column is None:
             return source
         kind = next(f.kind for f in self.schema.features if f.name == column)
@@ -178,18 +184,6 @@ def constant_scores(pool: Pool, split: Split) -> npt.NDArray[np.float64]:
     counts = np.bincount(target.astype(np.int64), minlength=pool.schema.num_outputs())
     shares = np.maximum(counts / counts.sum(), 1e-6)
     return np.tile(np.log(shares), (num_rows, 1))
-
-
-def select(source: TensorSource, rows: Rows) -> TensorSource:
-    """Some rows, whose weights have a mean of 1."""
-    numbers = torch.from_numpy(rows).to(source.target.device)
-    weight = None if source.weight is None else source.weight[numbers].double()
-    return TensorSource(
-        take(source.batch, numbers),
-        source.target[numbers],
-        None if source.keys is None else source.keys[rows],
-        None if weight is None else (weight / weight.mean()).float(),
-    )
 
 
 def read_pool(schema: Schema, seed: int, device: torch.device) -> Pool:

@@ -148,8 +148,7 @@ def train_all(
     """Train what the journal doesn't hold yet, as packs where that pays.
 
     At most `at_once` are prepared together. `num_bytes` are those of the rows of a training, of
-    which each holds a copy. It ends between two
-    groups of trainings when `may_go_on` says so.
+    which each holds a copy. It ends between two groups of trainings when `may_go_on` says so.
     """
     room = SHARE_OF_MEMORY * memory_of(choose_device())
     at_once = max(1, min(at_once, int(room / max(1, num_bytes))))
