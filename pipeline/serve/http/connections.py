@@ -199,7 +199,7 @@ class Connection(HttpToolsProtocol):
         self._connections = connections
         connections.num_new -= 1
         connections.waits(self)
-        self._in_head, self._lost = True, False
+        self._in_head, self._lost, self._aborted = True, False, False
         # Of the headers or of the body, and not those that came along with the end of the other.
         self._num_bytes = 0
 
@@ -213,8 +213,15 @@ class Connection(HttpToolsProtocol):
 
     def abort(self) -> None:
         """Close it, whatever is under way."""
+        self._aborted = True
         if self.transport is not None:
             self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, unless it had to make room for others one turn of the event loop before."""
+        super().connection_made(transport)
+        if self._aborted:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what is under way; it has been closed, by whomever."""

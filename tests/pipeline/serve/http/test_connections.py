@@ -196,6 +196,33 @@ def test_a_full_server_closes_who_waits_longest_and_nobody_who_is_answered(
     assert 'closed_total{reason="refused"} 1.0' in service.metrics.text().decode()
 
 
+def test_one_that_makes_room_before_it_has_begun_is_closed_too(service: Service) -> None:
+    async def story() -> None:
+        async with serving(service, num=1, header_seconds=SECONDS, answer_seconds=SECONDS) as port:
+            loop, slow = asyncio.get_running_loop(), list[socket.socket]()
+
+            def connect() -> None:
+                slow.append(socket.create_connection(("127.0.0.1", port), SECONDS))
+                slow[-1].setblocking(False)
+                # A timer is the last step of a turn of the event loop: the next turn takes this
+                # connection just after it has made the one before, which has not begun yet.
+                if len(slow) < 50:
+                    loop.call_later(1e-6, connect)
+
+            connect()
+            await until(lambda: len(slow) == 50)
+            await asyncio.sleep(0.1)
+            assert await is_answered(port)
+            for each in slow[:-1]:
+                with contextlib.suppress(ConnectionError):
+                    while await asyncio.wait_for(loop.sock_recv(each, 1000), SECONDS):
+                        pass
+            for each in slow:
+                each.close()
+
+    asyncio.run(story())
+
+
 def test_hundreds_of_slow_clients_keep_nobody_out_and_fill_no_disk(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -174,7 +174,8 @@ def test_a_lost_connection_is_made_anew_with_the_locks_that_are_kept(
 ) -> None:
     def lose() -> None:
         me = database.ask("SELECT pg_backend_pid()")[0][0]
-        postgres.ask(f"SELECT pg_terminate_backend({me})")
+        # The second number is how long to wait until it has ended, in milliseconds.
+        assert postgres.ask(f"SELECT pg_terminate_backend({me}, 30000)")
 
     assert database.keep_lock("mine")
     assert database.try_lock("part")
