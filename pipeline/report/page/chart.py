@@ -11,7 +11,9 @@ from pipeline.report.page.page import escape, figure
 from pipeline.report.page.scale import Scale, label_ticks, make_scale
 
 WIDTH, HEIGHT = 440, 270
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 30, 44
+RIGHT, TOP, BOTTOM = 14, 30, 44
+# Left of the numbers at the upright axis: its name, written upwards.
+NAME = 28
 # Of the key: its sample of a line, and about what a letter takes.
 SAMPLE, LETTER = 26, 7
 STYLES = (("first", ""), ("second", "7 4"), ("third", "2 4"))
@@ -26,6 +28,23 @@ class Series:
     name: str
     points: Points
     dots: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Both axes, and where the left one stands: as far in as its numbers are long."""
+
+    across: Scale
+    up: Scale
+    left: float
+
+    def x(self, value: float) -> float:
+        """The place of a value of the x axis."""
+        return self.left + self.across.share(value) * (WIDTH - self.left - RIGHT)
+
+    def y(self, value: float) -> float:
+        """The place of a value of the y axis."""
+        return HEIGHT - BOTTOM - self.up.share(value) * (HEIGHT - TOP - BOTTOM)
 
 
 def draw_chart(
@@ -46,19 +65,18 @@ def draw_chart(
     points = [point for each in shown for point in each.points]
     if not points:
         return ""
-    across = make_scale((x for x, _ in points), whole=counts)
-    up = make_scale(y for _, y in points)
-    parts = [_axes(across, up, x_name, y_name)]
-    at = float(LEFT)
+    frame = _frame(points, counts=counts)
+    parts = [_axes(frame, x_name, y_name)]
+    at = frame.left
     for number, each in enumerate(shown):
         if not each.points:
             continue
         style, dashes = STYLES[number % len(STYLES)]
-        parts.append(_draw(each, across, up, style, dashes))
+        parts.append(_draw(each, frame, style, dashes))
         parts.append(_key(at, each, style, dashes))
         at += SAMPLE + 14 + LETTER * len(each.name)
-    if mark is not None and across.low <= mark[0] <= across.high:
-        parts.append(_mark(_x(across, mark[0]), at - 14, mark[1]))
+    if mark is not None and frame.across.low <= mark[0] <= frame.across.high:
+        parts.append(_mark(frame.x(mark[0]), at - 14, mark[1]))
     said = f"{caption}: {y_name} by {x_name}"
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
     return figure(caption, f'{svg}aria-label="{escape(said)}">{"".join(parts)}</svg>')
@@ -68,28 +86,28 @@ def _finite(points: Points) -> Points:
     return [point for point in points if all(map(math.isfinite, point))]
 
 
-def _x(scale: Scale, value: float) -> float:
-    return LEFT + scale.share(value) * (WIDTH - LEFT - RIGHT)
+def _frame(points: Points, *, counts: bool) -> Frame:
+    across = make_scale((x for x, _ in points), whole=counts)
+    up = make_scale(y for _, y in points)
+    longest = max(map(len, label_ticks(up.ticks)))
+    return Frame(across, up, NAME + LETTER * longest)
 
 
-def _y(scale: Scale, value: float) -> float:
-    return HEIGHT - BOTTOM - scale.share(value) * (HEIGHT - TOP - BOTTOM)
-
-
-def _axes(across: Scale, up: Scale, x_name: str, y_name: str) -> str:
+def _axes(frame: Frame, x_name: str, y_name: str) -> str:
     """Both axes with lines, numbers and names."""
+    across, up, left = frame.across, frame.up, frame.left
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts = []
     for tick, text in zip(up.ticks, label_ticks(up.ticks), strict=True):
-        y = _y(up, tick)
-        parts.append(f'<path class="grid" d="M{LEFT},{y:.1f} H{right}"/>')
-        parts.append(_text(LEFT - 6, y + 4, text, "end"))
+        y = frame.y(tick)
+        parts.append(f'<path class="grid" d="M{left:g},{y:.1f} H{right}"/>')
+        parts.append(_text(left - 6, y + 4, text, "end"))
     for tick, text in zip(across.ticks, label_ticks(across.ticks), strict=True):
-        x = _x(across, tick)
+        x = frame.x(tick)
         parts.append(f'<path class="axis" d="M{x:.1f},{bottom} v4"/>')
         parts.append(_text(x, bottom + 17, text, "middle"))
-    parts.append(f'<path class="axis" d="M{LEFT},{TOP} V{bottom} H{right}"/>')
-    parts.append(_text((LEFT + right) / 2, HEIGHT - 8, x_name, "middle"))
+    parts.append(f'<path class="axis" d="M{left:g},{TOP} V{bottom} H{right}"/>')
+    parts.append(_text((left + right) / 2, HEIGHT - 8, x_name, "middle"))
     middle = (TOP + bottom) / 2
     turned = f'transform="rotate(-90 12 {middle:g})"'
     parts.append(
@@ -108,8 +126,8 @@ def _mark(x: float, at: float, name: str) -> str:
     return f'<path class="axis" stroke-dasharray="1 3" {line}/>{_text(at + SAMPLE, 16, name)}'
 
 
-def _draw(series: Series, across: Scale, up: Scale, style: str, dashes: str) -> str:
-    places = [(_x(across, x), _y(up, y)) for x, y in series.points]
+def _draw(series: Series, frame: Frame, style: str, dashes: str) -> str:
+    places = [(frame.x(x), frame.y(y)) for x, y in series.points]
     if series.dots:
         dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in places)
         return f'<g class="dots">{dots}</g>'

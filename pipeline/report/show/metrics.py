@@ -123,7 +123,7 @@ def _row(
     if len(heads) > 4:
         seeds = known.get("seeds") or {}
         mean, deviation = seeds.get("mean"), seeds.get("deviation")
-        spread = "" if deviation is None else f" ± {format_value(deviation)}"
+        spread = "" if deviation is None else f" ± {deviation:.2g}"
         cells.append("" if mean is None else f"{format_value(mean)}{spread}")
     return cells
 

@@ -1,7 +1,7 @@
 """The pictures of the run: training, confusion or residuals, calibration, slices, columns."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pipeline.metrics.metrics import format_value
 from pipeline.report.page.chart import Series, draw_chart
@@ -155,7 +155,7 @@ def classes(run: Run) -> Iterator[str]:
             continue
         said = "never predicted" if precision is None else f"precision {precision:.3f}"
         ends = number(row["recall_low"]), number(row["recall_high"])
-        note = f"{int(row['rows']):,} rows, {said}"
+        note = f"{_rows(row)}, {said}"
         written = format_value(recall), _interval(*ends)
         strips.append(Strip(Code(row["class"]), recall, *ends, *written, note))
     yield from _limited(strips, "data/evaluate/classes.csv", draw_forest, ("class", "recall"))
@@ -174,7 +174,7 @@ def slices(run: Run) -> Iterator[str]:
         if value is None:
             continue
         small = row["small"] == "yes"
-        note = f"{int(row['rows']):,} rows" + (", too few to judge" if small else "")
+        note = _rows(row) + (", too few to judge" if small else "")
         title = (Code(row["column"]), f": {row['slice']}")
         written = format_value(value), _interval(*ends)
         strips.append(Strip(title, value, *ends, *written, note, is_small=small))
@@ -182,9 +182,10 @@ def slices(run: Run) -> Iterator[str]:
         said = f"{name} of each slice; the upright line is all test rows, {format_value(whole)}."
         yield paragraph(f"{said} A hollow dot has fewer than 30 rows.", "soft")
     line = whole if isinstance(whole, float) else None
-    shown = strips[:MAX_STRIPS]
-    yield draw_forest(("slice", name), shown, line)
-    yield from _rest(strips, "data/evaluate/slices.csv")
+    worst = run.metrics.get("evaluate", {}).get(f"worst_slice_{name}")
+    less = line is not None and worst is not None and worst > line
+    yield draw_forest(("slice", name), _worst(strips, less_is_better=less), line)
+    yield from _rest(strips, "data/evaluate/slices.csv", "The worst of those with enough rows. ")
 
 
 def columns(run: Run) -> Iterator[str]:
@@ -205,7 +206,7 @@ def _bars(rows: Rows, name: str) -> list[Strip]:
         if value is None:
             continue
         low, high = (None if deviation is None else value + s * deviation for s in (-1, 1))
-        spread = "" if deviation is None else f" ± {format_value(deviation)}"
+        spread = "" if deviation is None else f" ± {deviation:.2g}"
         written = format_value(value), spread.strip()
         strips.append(Strip(Code(row["column"]), value, low, high, *written))
     return strips
@@ -221,9 +222,23 @@ def _limited(strips: list[Strip], file: str, draw: Draw, heads: tuple[str, str])
     yield from _rest(strips, file)
 
 
-def _rest(strips: list[Strip], file: str) -> Iterator[str]:
+def _rest(strips: list[Strip], file: str, which: str = "") -> Iterator[str]:
     if len(strips) > MAX_STRIPS:
-        yield paragraph(f"{len(strips) - MAX_STRIPS} more are in {file}.", "soft")
+        yield paragraph(f"{which}{len(strips) - MAX_STRIPS} more are in {file}.", "soft")
+
+
+def _worst(strips: list[Strip], *, less_is_better: bool) -> list[Strip]:
+    """As many as a page has room for: the worst, those of too few rows last; in their order."""
+    sign = -1 if less_is_better else 1
+    ranked = sorted(strips, key=lambda strip: (strip.is_small, sign * strip.value))
+    chosen = {id(strip) for strip in ranked[:MAX_STRIPS]}
+    return [strip for strip in strips if id(strip) in chosen]
+
+
+def _rows(row: Mapping[str, str]) -> str:
+    """The number of a row's rows, with the word."""
+    num = int(row["rows"])
+    return "1 row" if num == 1 else f"{num:,} rows"
 
 
 def _side_by_side(charts: list[str]) -> Iterator[str]:

@@ -7,7 +7,17 @@ import polars as pl
 import pytest
 
 from pipeline.metrics.gates import Verdict
-from pipeline.report.page.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, draw_chart
+from pipeline.report.page.chart import (
+    BOTTOM,
+    HEIGHT,
+    LETTER,
+    NAME,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Series,
+    draw_chart,
+)
 from pipeline.report.page.confusion import draw_confusion
 from pipeline.report.page.page import STYLES, make_page, table
 from pipeline.report.page.scale import label_ticks, make_scale, make_tight_scale
@@ -38,7 +48,8 @@ def test_an_axis_holds_its_values_between_round_ticks() -> None:
 def test_a_chart_puts_points_where_its_axes_say() -> None:
     curve, other = [(0.0, 0.0), (5.0, 2.0), (10.0, 1.0)], [(0.0, 2.0), (5.0, float("nan"))]
     chart = draw_chart("Loss", "epoch", "loss", [Series("a", curve), Series("b", other)])
-    left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
+    # The upright axis stands further in the longer its numbers are, here '0.0' to '2.0'.
+    left, right, top, bottom = NAME + 3 * LETTER, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
     middle = ((left + right) / 2, (top + bottom) / 2)
     places = f"M{left:.1f},{bottom:.1f} L{middle[0]:.1f},{top:.1f} L{right:.1f},{middle[1]:.1f}"
     assert f'class="series first" d="{places}"' in chart
@@ -48,6 +59,8 @@ def test_a_chart_puts_points_where_its_axes_say() -> None:
     assert f'class="series second" stroke-dasharray="7 4" d="M{left + 47:g},12' in chart
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", chart)
     assert {"a", "b", "epoch", "loss", "7.5", "10.0", "0.0", "2.0"} <= set(texts)
+    close = draw_chart("L", "x", "y", [Series("a", [(0.0, 0.8655), (1.0, 0.8675)])])
+    assert f"M{NAME + 6 * LETTER},{TOP} V" in close
     assert draw_chart("Loss", "epoch", "loss", [Series("a", [])]) == ""
     dots = draw_chart("R", "x", "y", [Series("rows", curve, dots=True)], (5.0, "kept"))
     assert dots.count("<circle") == 4

@@ -12,6 +12,7 @@ from pipeline.metrics.gates import Verdict
 from pipeline.metrics.metrics import format_value
 from pipeline.report.show.card import card_sections, inline
 from pipeline.report.show.outputs import RECORDS, TABLES, Run, read_run
+from pipeline.report.show.pictures import MAX_STRIPS
 from pipeline.report.show.show import draw_run
 from stages.common.errors import UserError
 from stages.common.files import read_json, write_json
@@ -121,6 +122,16 @@ def test_a_run_of_values_has_its_own_pictures() -> None:
     assert 'class="hollow"' in sections["slices"]
     assert "too few to judge" in sections["slices"]
     assert "the upright line is all test rows, 2.5000" in sections["slices"]
+    # Where there is no room for all, the worst have it: here the largest errors of enough rows.
+    first, last = {"column": "a", "slice": "", "rows": "90", "small": "no"}, {"low": "", "high": ""}
+    rows = [{**first, "slice": f"s{n}", "rmse": str(n % 50 + 1), **last} for n in range(60)]
+    rows[0] |= {"small": "yes", "rmse": "99"}
+    evaluated = {"evaluate": {"rmse": 2.5, "worst_slice_rmse": 50.0}}
+    page = draw_run(run_named("a", tables={"evaluate/slices.csv": rows}, metrics=evaluated))
+    shown = re.findall(r"</code>: (s\d+)", sections_of(page)["slices"])
+    assert len(shown) == MAX_STRIPS
+    assert "s49" in shown
+    assert {"s0", "s1", "s50"}.isdisjoint(shown)
     # What is no number is no bar.
     assert sections["columns"].count("<rect") == 1
     # Of many classes there is no matrix, but those that are confused.
