@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pipeline.commands.recipe import stop_at_unsaved_edits
-from pipeline.commands.suite_file import suite_text
+from pipeline.commands.suite_file import read_rules, suite_text
 from pipeline.common.atomic import write_whole
 from pipeline.common.bring_in import is_address, tell_address, tell_path
 from pipeline.common.git import try_git
@@ -68,6 +68,13 @@ def init(
         title = f"{source.name} as `reprise init` found it"
         write_whole(suite, suite_text(title, found["expectations"]))
     write_whole(PARAMS, text)
+    if kept and (strange := _strange_columns(suite, found)):
+        click.echo(
+            f"warning: {suite} was there and is kept, but has rules about columns that {source} "
+            f"has not: {', '.join(strange)}; if it is of another table, remove it and run this "
+            "again, which drafts one",
+            err=True,
+        )
     if not as_json:
         _say_next(source, suite, kept=kept)
 
@@ -150,6 +157,13 @@ def _say_next(source: Path, suite: Path, *, kept: bool) -> None:
     if _is_untracked(source):
         click.echo(f"next: dvc add {source}   (its versions; git is for small files)")
     click.echo("next: dvc repro, then reprise metrics")
+
+
+def _strange_columns(suite: Path, found: Mapping[str, Any]) -> list[str]:
+    """The columns that a suite has rules about and the table has not."""
+    known = {column["name"] for column in found["columns"]}
+    asked = [rule.get("column") for rule in read_rules(suite) if isinstance(rule, dict)]
+    return list(dict.fromkeys(name for name in map(str, filter(None, asked)) if name not in known))
 
 
 def _is_untracked(source: Path) -> bool:

@@ -54,6 +54,9 @@ def test_edits_that_no_commit_holds_are_not_lost(project: Project) -> None:
     assert f"kept {suite.relative_to(project.path)}" in project.run(*command, "--force").stdout
     assert suite.read_text() == "[]\n"
     assert params.read_text() != before
+    suite.write_text("- {type: expect_column_to_exist, column: of_another_table}\n")
+    done = project.run(*command, "--force")
+    assert "rules about columns that data/raw/patients.csv has not: of_another_table" in done.stderr
 
 
 def test_a_dry_run_looks_elsewhere_and_writes_nothing(project: Project, tmp_path: Path) -> None:
