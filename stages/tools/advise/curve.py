@@ -23,6 +23,9 @@ USUAL_POWER = 0.7
 NUM_DRAWS = 2000
 # Of Student's t, as the groups of rows give it that an error is from.
 FREEDOM = 24
+# Of the error that is left, a doubling takes this share at the most: it falls as 1/n where a
+# learner is at its fastest.
+MOST_OF_REST = 0.5
 # From so many times the rows on, the curve is no ground to stand on.
 MAX_TIMES = 64
 
@@ -51,10 +54,12 @@ class Curve:
         return None if 2**doublings > MAX_TIMES else math.ceil(whole * (2**doublings - 1))
 
 
-def fit_curve(values: Mapping[int, Floats], whole: Estimate, seed: int) -> Curve:
+def fit_curve(values: Mapping[int, Floats], whole: Estimate, seed: int, perfect: float) -> Curve:
     """The curve of values by the rows learned from: of each size (units,), in the same order.
 
-    The sizes double, and `whole` is the gain of the largest over the smallest.
+    The sizes double, and `whole` is the gain of the largest over the smallest. `perfect` is the
+    value where nothing is wrong. A gain that is not sure may be that of a learner which has hardly
+    begun, on too few rows: the law says nothing of it, and the next doubling may bring much.
     """
     from scipy.stats import t as student
 
@@ -78,6 +83,8 @@ def fit_curve(values: Mapping[int, Floats], whole: Estimate, seed: int) -> Curve
     gain = max(0.0, _next(whole.gain, power, num_doublings))
     low, high = map(float, np.quantile(gains, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]))
     low, high = min(low, gain), max(high, gain)
+    if whole.low <= 0:
+        high = max(high, MOST_OF_REST * (perfect - float(table[-1].mean())))
     probability, error = float((gains > 0).mean()), float(gains.std())
     doubled = Estimate(gain, error, low, high, probability, table.shape[1])
     means = tuple(float(mean) for mean in table.mean(axis=1))

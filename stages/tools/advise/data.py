@@ -119,8 +119,8 @@ def measure_curve(study: Study, plan: Plan, base: Arm) -> Curve | None:
     if whole is None or not all(np.isfinite(each).all() for each in values.values()):
         return None
     # What all rows gain over the part, and not the part over all.
-    whole = replace(whole, gain=-whole.gain)
-    return fit_curve(values, whole, study.pool.seed)
+    whole = replace(whole, gain=-whole.gain, low=-whole.high, high=-whole.low)
+    return fit_curve(values, whole, study.pool.seed, study.metric.perfect)
 
 
 def leaves_out(arm: Arm, column: str) -> bool:

@@ -131,7 +131,7 @@ def test_the_curve_is_followed_beyond_its_end() -> None:
     values = {n: np.full(8, 0.9 - 2.0 * n**-0.5) for n in sizes}
     gain = float(values[800][0] - values[100][0])
     whole = Estimate(gain, 0.001, gain - 0.002, gain + 0.002, 1.0, 8)
-    curve = fit_curve(values, whole, seed=0)
+    curve = fit_curve(values, whole, 0, perfect=1.0)
     assert curve.power == pytest.approx(0.5)
     ahead = 2.0 * 800**-0.5 - 2.0 * 1600**-0.5
     assert curve.doubled.gain == pytest.approx(ahead)
@@ -139,6 +139,11 @@ def test_the_curve_is_followed_beyond_its_end() -> None:
     needed = curve.rows_for(ahead)
     assert needed == pytest.approx(800, abs=1)
     assert curve.rows_for(10.0) is None
+    # Where nothing is sure yet, a doubling may halve the error that is left.
+    unsure = Estimate(0.001, 0.002, -0.003, 0.005, 0.7, 8)
+    flat = fit_curve({n: np.full(8, 0.6 + n / 1e6) for n in sizes}, unsure, 0, perfect=1.0)
+    assert flat.doubled.high == pytest.approx(0.2, abs=1e-3)
+    assert curve.doubled.high < 0.05
 
 
 def test_every_change_is_one_that_the_check_takes(
