@@ -6,9 +6,10 @@
 
 The tables are drawn, so that there is fresh data without end. Part `faults`: of each problem one
 thing is wrong, and the first advice has to lie on its axis. Part `intervals`: each change that was
-measured is made, on fresh rows, by fresh seeds; the mean gain on 20,000 rows that nobody has seen
-is what the interval has to hold. Part `tuned`: nothing can be better than the recipe, so that no
-advice is right.
+measured is made, by fresh seeds; the mean gain on 20,000 rows that nobody has seen is what the
+interval has to hold: of trainings on the rows that the advice is from, as of somebody who follows
+it, and beside it of trainings on fresh rows each time, as of somebody with other rows. Part
+`tuned`: nothing can be better than the recipe, so that no advice is right.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +37,13 @@ from stages.model.model import read_spec
 from stages.tools.advise.__main__ import ALONE
 from stages.tools.advise.findings import Advice
 from stages.tools.advise.measure.arms import INCUMBENT, Arm, Incumbent
-from stages.tools.advise.measure.judge import Metric
+from stages.tools.advise.measure.judge import Estimate, Metric
 from stages.tools.advise.measure.rows import read_pool
 from stages.tools.advise.measure.study import At, Study
 from stages.tools.advise.measure.trainings import Job, Journal, train_model
 from stages.tools.advise.report import Answer, find_all
 from stages.train.calibrate import calibrate_scores, score
+from stages.training.data.folds import take_rows
 from stages.training.data.source import TensorSource
 from stages.training.recipe import BUILT, PREPARED
 from stages.training.state import Data
@@ -185,26 +188,40 @@ def measure(problem: Problem, seed: int, seconds: float) -> tuple[Study, Answer]
         return study, find_all(study, {})
 
 
-def follow(problem: Problem, study: Study, arm: Arm, times: float) -> np.ndarray:
-    """The metric on unseen rows of trainings on fresh rows, by fresh seeds: (repeats,).
+def follow(problem: Problem, study: Study, arm: Arm, times: float, *, own: bool) -> np.ndarray:
+    """The metric on unseen rows of trainings by fresh seeds: (repeats,).
 
-    `times`: of so many times the rows of the measured trainings. Repeats of two arms are pairs: of
-    the same rows, and the same seed.
+    They learn from the problem's own rows, or from fresh ones each time, as many as the measured
+    trainings had; `times`: so many times as many. Repeats of two arms are pairs: of the same rows,
+    and the same seed.
     """
-    split = study.splits(At(0, 1.0))[0]
-    num_learned = len(split.learned)
+    pool, split = study.pool, study.splits(At(0, 1.0))[0]
+    mine = take_rows(pool.rows, np.arange(pool.num_train))
+    kept = take_rows(pool.rows, np.arange(pool.num_train, len(pool)))
+    num_learned = len(mine) if own else len(split.learned)
     # As many as can be asked for, of which the first are learned from.
     sizes = 2 * num_learned, len(split.validated), NUM_TEST
     values = []
-    for repeat in range(NUM_REPEATS):
-        random = np.random.default_rng([study.pool.seed, 2, repeat])
+    for repeat in range(NUM_REPEATS // 2 if own else NUM_REPEATS):
+        random = np.random.default_rng([pool.seed, 2, repeat])
         drawn, stopping, unseen = (encode(problem.draw(random, size)) for size in sizes)
-        end = round(num_learned * times)
-        batch = {kind: numbers[:end] for kind, numbers in drawn.batch.items()}
-        learned = TensorSource(batch, drawn.target[:end])
-        data = replace(study.pool.data, train=learned, validation=stopping)
+        fresh = head(drawn, round(num_learned * (times - own)))
+        learned = join(mine, fresh) if own else fresh
+        data = replace(pool.data, train=learned, validation=kept if own else stopping)
         values.append(judge(problem, study, arm, data, unseen, 1000 + repeat))
     return np.array(values)
+
+
+def head(source: TensorSource, num_rows: int) -> TensorSource:
+    """The first rows."""
+    batch = {kind: values[:num_rows] for kind, values in source.batch.items()}
+    return TensorSource(batch, source.target[:num_rows])
+
+
+def join(first: TensorSource, second: TensorSource) -> TensorSource:
+    """The rows of both."""
+    batch = {kind: torch.cat([first.batch[kind], second.batch[kind]]) for kind in second.batch}
+    return TensorSource(batch, torch.cat([first.target, second.target]))
 
 
 def judge(
@@ -280,38 +297,50 @@ def measure_faults(seeds: int, seconds: float) -> None:
 
 def measure_intervals(cases: int, seconds: float) -> None:
     """Print how many intervals hold what following the advice brings."""
-    held = total = 0
+    held, total = {True: 0, False: 0}, 0
     for case in range(cases):
-        known = (*(faults(100 + case)[number] for number in (1, 2, 3)), tuned(100 + case))
-        problem = known[case % len(known)]
+        problems = (*(faults(100 + case)[number] for number in (1, 2, 3)), tuned(100 + case))
+        problem = problems[case % len(problems)]
         problem = replace(problem, num_rows=min(problem.num_rows, 2000))
         with in_folder():
             study, answer = measure(problem, case, seconds)
-            measured = [
-                (INCUMBENT, arm, found, 1.0)
-                for arm, found in answer.measured
-                if arm.num_draws == 1 and (not arm.change or arm.change.dropped is None)
-            ]
-            if answer.curve is not None:
-                measured.append((answer.base, answer.base, answer.curve.doubled, 2.0))
-            # Many changes are of the same recipe, which is trained once.
-            known: dict[tuple[str, float], np.ndarray] = {}
-            for before, arm, found, times in measured:
-                for each, size in ((before, 1.0), (arm, times)):
-                    if (each.name, size) not in known:
-                        with contextlib.redirect_stdout(io.StringIO()):
-                            known[each.name, size] = follow(problem, study, each, size)
-                gain = float(np.mean(known[arm.name, times] - known[before.name, 1.0]))
-                holds = found.low <= gain <= found.high
-                held, total = held + holds, total + 1
-                errors = (gain - found.gain) / max(found.error, 1e-9)
-                print(
-                    f"{problem.name}, {answer.findings.share:g} of the rows, {times:g} times, "
-                    f"{arm.title}: {found.gain:+.4f} [{found.low:+.4f}, {found.high:+.4f}] "
-                    f"{'holds' if holds else 'MISSES'} {gain:+.4f}, {errors:+.1f} errors away",
-                    flush=True,
-                )
-    print(f"{held} of {total} intervals hold")
+            for before, arm, found, times in promises(answer):
+                shown = [f"{found.gain:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"]
+                for own in (True, False):
+                    gain = brought(problem, study, before, arm, times, own=own)
+                    holds = found.low <= gain <= found.high
+                    held[own] += holds
+                    errors = (gain - found.gain) / max(found.error, 1e-9)
+                    rows = "own rows" if own else "fresh rows"
+                    word = "holds" if holds else "MISSES"
+                    shown.append(f"{rows} {gain:+.4f} {word} ({errors:+.1f} errors)")
+                total += 1
+                title = f"{problem.name}, {answer.findings.share:g} of the rows, {times:g} times"
+                print(f"{title}, {arm.title}: {'; '.join(shown)}", flush=True)
+    print(f"of {total} intervals {held[True]} hold by own rows, {held[False]} by fresh ones")
+
+
+def promises(answer: Answer) -> Iterator[tuple[Arm, Arm, Estimate, float]]:
+    """Each change that was measured: the recipe before and after, the gain, and times the rows."""
+    for arm, found in answer.measured:
+        if arm.num_draws == 1 and (not arm.change or arm.change.dropped is None):
+            yield INCUMBENT, arm, found, 1.0
+    if answer.curve is not None:
+        yield answer.base, answer.base, answer.curve.doubled, 2.0
+
+
+def brought(
+    problem: Problem, study: Study, before: Arm, after: Arm, times: float, *, own: bool
+) -> float:
+    """The mean gain on unseen rows. Many changes are of the same recipe, which is trained once."""
+    means = []
+    for arm, size in ((before, 1.0), (after, times)):
+        file = Path(f"{sha256(f'{arm.name} {size} {own}'.encode()).hexdigest()}.npy")
+        if not file.exists():
+            with contextlib.redirect_stdout(io.StringIO()):
+                np.save(file, follow(problem, study, arm, size, own=own))
+        means.append(np.load(file))
+    return float(np.mean(means[1] - means[0]))
 
 
 def measure_tuned(cases: int, seconds: float) -> None:
