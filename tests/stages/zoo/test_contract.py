@@ -44,6 +44,14 @@ TAKEN = [
 ]
 REFUSED = [(name, kinds) for name in MODELS for kinds in CHOICES if kinds not in takes(name)]
 TASKS = ("classification", "regression")
+# An export takes seconds, and these end in a plain linear layer whatever they predict.
+SAME_FOR_VALUES = ("cnn", "mixed", "mlp", "ngrams", "resnet", "transformer")
+EXPORTED = [
+    (name, task)
+    for name in MODELS
+    for task in TASKS
+    if task == "classification" or name not in SAME_FOR_VALUES
+]
 taken = pytest.mark.parametrize(("name", "kinds"), TAKEN, ids=str)
 each_model = pytest.mark.parametrize("name", MODELS)
 each_task = pytest.mark.parametrize("task", TASKS)
@@ -162,8 +170,7 @@ def test_it_learns_one_batch_by_heart(name: str, task: str) -> None:
     assert loss.item() < 0.02 * start
 
 
-@each_task
-@each_model
+@pytest.mark.parametrize(("name", "task"), EXPORTED)
 def test_what_is_exported_is_the_model(name: str, task: str) -> None:
     rows = rows_of(largest(name), task)
     predictor = Predictor(model_for(name, rows).eval(), rows.schema, rows.statistics)
