@@ -23,9 +23,6 @@ USUAL_POWER = 0.7
 NUM_DRAWS = 2000
 # Of Student's t, as the groups of rows give it that an error is from.
 FREEDOM = 24
-# Of the error that is left, a doubling takes this share at the most: it falls as 1/n where a
-# learner is at its fastest.
-MOST_OF_REST = 0.5
 # From so many times the rows on, the curve is no ground to stand on.
 MAX_TIMES = 64
 
@@ -59,7 +56,7 @@ def fit_curve(values: Mapping[int, Floats], whole: Estimate, seed: int, perfect:
 
     The sizes double, and `whole` is the gain of the largest over the smallest. `perfect` is the
     value where nothing is wrong. A gain that is not sure may be that of a learner which has hardly
-    begun, on too few rows: the law says nothing of it, and the next doubling may bring much.
+    begun, on too few rows: the law says nothing of it, and only that value bounds what may come.
     """
     from scipy.stats import t as student
 
@@ -84,7 +81,7 @@ def fit_curve(values: Mapping[int, Floats], whole: Estimate, seed: int, perfect:
     low, high = map(float, np.quantile(gains, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]))
     low, high = min(low, gain), max(high, gain)
     if whole.low <= 0:
-        high = max(high, MOST_OF_REST * (perfect - float(table[-1].mean())))
+        high = max(high, perfect - float(table[-1].mean()))
     probability, error = float((gains > 0).mean()), float(gains.std())
     doubled = Estimate(gain, error, low, high, probability, table.shape[1])
     means = tuple(float(mean) for mean in table.mean(axis=1))
