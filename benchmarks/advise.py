@@ -10,6 +10,8 @@ measured is made, by fresh seeds; the mean gain on 20,000 rows that nobody has s
 interval has to hold: of trainings on the rows that the advice is from, as of somebody who follows
 it, and beside it of trainings on fresh rows each time, as of somebody with other rows. Part
 `tuned`: nothing can be better than the recipe, so that no advice is right.
+
+Budgets are seconds of the processor, on one thread: what else the machine does changes nothing.
 """
 
 import argparse
@@ -17,10 +19,12 @@ import contextlib
 import io
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -28,6 +32,8 @@ import torch
 from scipy.optimize import brentq
 from scipy.special import expit
 
+import stages.tools.advise.measure.study
+import stages.tools.advise.measure.trainings
 from stages.common.params import read_params, read_tree
 from stages.evaluate.measure.metrics import compute_metrics
 from stages.evaluate.measure.predictions import Classified
@@ -184,7 +190,8 @@ def measure(problem: Problem, seed: int, seconds: float) -> tuple[Study, Answer]
         tree = {**params.part("train"), **ALONE}
         metric = Metric(read_tree()["evaluate"]["metrics"][0], schema.target.task)
         incumbent = Incumbent(tree, read_spec(BUILT), pool, metric.name)
-        study = Study(incumbent, metric, Journal(Path("journal")), seconds)
+        began = time.process_time()
+        study = Study(incumbent, metric, Journal(Path("journal")), seconds, began)
         return study, find_all(study, {})
 
 
@@ -377,6 +384,10 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=20)
     parser.add_argument("--budget-seconds", type=float, default=60)
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ["REPRISE_THREADS"] = "1"
+    for module in (stages.tools.advise.measure.study, stages.tools.advise.measure.trainings):
+        module.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[attr-defined]
     match options.part:
         case "faults":
             measure_faults(options.seeds, options.budget_seconds)
