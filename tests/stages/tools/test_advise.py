@@ -29,7 +29,7 @@ from stages.tools.advise.data import label_arm, leaves_out
 from stages.tools.advise.labels import find_suspects
 from stages.tools.advise.measure import trainings
 from stages.tools.advise.measure.arms import Arm, Incumbent
-from stages.tools.advise.measure.judge import QUICK, WIDER, Estimate, Metric, estimate
+from stages.tools.advise.measure.judge import QUICK, Estimate, Metric, estimate
 from stages.tools.advise.measure.rows import Change, Pool, read_pool
 from stages.tools.advise.measure.trainings import Journal, Outcome
 from stages.training.data.source import TensorSource
@@ -81,13 +81,20 @@ def test_an_interval_holds_the_luck_of_rows_and_of_trainings() -> None:
     without = [(groups.sum() - group) / 39 for group in groups]
     found = estimate([float(groups.mean())] * 4, without)
     assert found is not None
-    assert found.error == pytest.approx(WIDER * groups.std(ddof=1) / math.sqrt(40))
+    assert found.error == pytest.approx(groups.std(ddof=1) / math.sqrt(40))
     assert found.low < groups.mean() < found.high
     normal = 1 - 0.5 * math.erfc(found.gain / found.error / 2**0.5)
     assert found.probability == pytest.approx(normal, abs=0.01)
     wider = estimate([0.05, 0.15, 0.05, 0.15], without)
     assert wider is not None
     assert wider.high - wider.low > found.high - found.low
+    # However often four folds are measured, they have learned from nearly the same rows.
+    few, many = (estimate([0.0, 0.4] * num, without, num_folds=4) for num in (4, 400))
+    assert few is not None
+    assert many is not None
+    left = (0.04 - 4 * found.error**2) / 3
+    assert many.error == pytest.approx(math.sqrt(found.error**2 + left), rel=0.01)
+    assert few.error > many.error
     assert estimate([0.1], without) is None
 
 

@@ -24,9 +24,6 @@ from stages.training.params import CalibrationParams
 
 Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
-# Trainings of all folds and repeats learn from the same rows, whose luck no spread between them
-# shows. `benchmarks/advise.py` measures how many intervals hold.
-WIDER = 1.2
 UNCALIBRATED = CalibrationParams(temperature=False, threshold=None)
 
 
@@ -175,12 +172,18 @@ class Estimate:
         return self.low > 0
 
 
-def estimate(gains: Sequence[float], without: Sequence[float]) -> Estimate | None:
+def estimate(
+    gains: Sequence[float], without: Sequence[float], num_folds: int = 1
+) -> Estimate | None:
     """The mean of `gains`, of pairs of trainings, with its interval.
 
     `without` are the means when one group of rows after the other is left out. Their spread gives
-    the luck of the rows (the jackknife: Tukey, 1958); that of the gains, the luck of seeds and
-    folds. None where fewer than two of them are known.
+    the luck of the rows that are judged (the jackknife: Tukey, 1958). That of the gains gives the
+    luck of seeds and folds, and of the rows that are learned from: trainings of `num_folds` folds
+    share most of these, so that no number of repeats makes this luck less than a fold's weight of
+    it (Nadeau and Bengio, Inference for the generalization error, Machine Learning 52, 2003). 1:
+    all learned from the same rows. None where fewer than two of them are known.
+    `benchmarks/advise.py` measures how many intervals hold.
     """
     from scipy.stats import t as student
 
@@ -190,8 +193,12 @@ def estimate(gains: Sequence[float], without: Sequence[float]) -> Estimate | Non
         return None
     gain = float(known.mean())
     of_rows = (len(means) - 1) / len(means) * float(np.square(means - means.mean()).sum())
-    of_trainings = float(np.var(known, ddof=1)) / len(known)
-    error = WIDER * math.sqrt(of_rows + of_trainings)
+    spread = float(np.var(known, ddof=1))
+    # What judges a fold is a part of the rows: so much of the spread is their luck.
+    of_learned = max(0.0, spread - num_folds * of_rows)
+    weight = 1 / (num_folds - 1) if num_folds > 1 else 0.0
+    of_trainings = spread / len(known) + weight * of_learned
+    error = math.sqrt(of_rows + of_trainings)
     if error == 0:
         return Estimate(gain, 0.0, gain, gain, 0.5 + 0.5 * float(np.sign(gain)), len(known))
     # Satterthwaite's degrees of freedom of a sum of two variances (Biometrics Bulletin 2, 1946).

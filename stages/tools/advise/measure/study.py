@@ -12,7 +12,7 @@ from stages.features.numbers import Rows
 from stages.model.calibration import to_probabilities
 from stages.tools.advise.measure.arms import INCUMBENT, Arm, Incumbent
 from stages.tools.advise.measure.judge import QUICK, Estimate, Floats, Metric, estimate
-from stages.tools.advise.measure.rows import Change, Pool, Split, constant_scores
+from stages.tools.advise.measure.rows import NUM_FOLDS, Change, Pool, Split, constant_scores
 from stages.tools.advise.measure.trainings import AT_ONCE, Job, Journal, Outcome, train_all
 from stages.training.params import CalibrationParams
 from stages.training.recipe import seed_of, seed_of_fold
@@ -227,7 +227,8 @@ class Study:
             left_out = np.where(left_out >= 0, left_out % FEW_GROUPS, -1)
         known = np.unique(left_out[np.concatenate([ours.rows for ours, _ in pairs])])
         without = [mean_of_known(gains(group)) for group in known if group >= 0]
-        return estimate(gains(None), without)
+        num_folds = 1 if self.pool.schema.ordered else NUM_FOLDS
+        return estimate(gains(None), without, num_folds)
 
     def is_measured(self, arm: Arm, at: At, base: Arm = INCUMBENT) -> bool:
         """Check whether an arm and `base`, the recipe as it is, were trained on all folds."""
