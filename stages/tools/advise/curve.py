@@ -17,7 +17,7 @@ from stages.tools.advise.measure.judge import LEVEL, Estimate
 Floats = npt.NDArray[np.float64]
 MIN_POWER, MAX_POWER = 0.1, 3.0
 # The deviation of the logarithm of c beyond what trainings show, by `benchmarks/advise.py`.
-DOUBT = 0.35
+DOUBT = 0.7
 # Where the curve is too ragged to tell.
 USUAL_POWER = 0.7
 NUM_DRAWS = 2000
