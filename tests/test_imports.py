@@ -22,6 +22,7 @@ ROOMS = {
     "stages": (
         ("common", "locks"),
         ("runtime",),
+        ("parallel",),
         ("features",),
         ("formats", "tensors"),
         ("model",),

@@ -18,12 +18,12 @@ from stages.formats.chunk import Chunk
 from stages.formats.images.folder import PATH
 from stages.formats.read import read_chunks
 from stages.formats.reading import Damage, Noticed
-from stages.formats.thread_map import map_in_order, num_threads
 from stages.infer.explain import Explanations, explain, in_words
 from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole, without_numberless
 from stages.model.attribution import Attribution
 from stages.model.predictor import Predictor
+from stages.parallel.thread_map import map_in_order, num_threads
 
 # A file that begins with as many rows that no model here takes is another kind of file.
 MAX_DAMAGED_FIRST = 16_384
