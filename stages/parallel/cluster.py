@@ -1,4 +1,4 @@
-"""Dask's distributed scheduler as an engine: parts are computed by the workers of a cluster.
+"""Dask's distributed scheduler as an mapper: parts are computed by the workers of a cluster.
 
 A worker is a process of the same code and libraries that sees the same files; others are refused.
 What a worker had begun when it was lost is computed anew by another one.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, final
 
 from stages.common.errors import Problem, UserError
-from stages.parallel.engine import ENV_VAR, Engine
+from stages.parallel.mapper import ENV_VAR, Mapper
 from stages.parallel.remote_call import Answer, as_message, carry_out
 from stages.parallel.same_code import Process, describe_process, differences, libraries_of
 
@@ -31,7 +31,7 @@ INSTALL = "pip install --constraint constraints.txt --editable '.[dask]'"
 
 
 @final
-class Cluster(Engine):
+class Cluster(Mapper):
     """The workers of a cluster that compute as this process does."""
 
     is_remote = True
@@ -46,7 +46,7 @@ class Cluster(Engine):
         *,
         in_python: bool = False,  # noqa: ARG002  # A worker is a process in any case.
     ) -> Iterator[Result]:
-        """As `Engine.map`; what a part printed is printed here, in the parts' order."""
+        """As `Mapper.map`; what a part printed is printed here, in the parts' order."""
         waiting: deque[Any] = deque()
         try:
             for item in items:
@@ -57,7 +57,8 @@ class Cluster(Engine):
             while waiting:
                 yield self._take(waiting.popleft())
         finally:
-            self._client.cancel(list(waiting))
+            if waiting:
+                self._client.cancel(list(waiting))
 
     def _num_threads(self) -> int:
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
@@ -105,7 +106,7 @@ class Cluster(Engine):
 
 
 @contextmanager
-def open_cluster(address: str, stage: str, folder: Path) -> Iterator[Engine]:
+def open_cluster(address: str, stage: str, folder: Path) -> Iterator[Mapper]:
     """The cluster at `address`, of which each worker computes as this process does for `stage`.
 
     Raises UserError where there is none within seconds, and for workers with other code or

@@ -7,6 +7,7 @@ their target: what infer predicts when `infer.input` is null.
 """
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from stages.features.schema import KINDS, Schema, Statistics, write_record
 from stages.features.spelling import as_line
 from stages.formats.parquet import open_writer
 from stages.formats.reject import write_rejected
-from stages.parallel.engine import Engine, open_engine
+from stages.parallel.mapper import Mapper, open_mapper
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import SOURCE, check_names, find_schema, names_rows
 from stages.prepare.columns.target import find_target
@@ -44,16 +45,17 @@ def prepare(params: Params, out: Path) -> None:
     # Of a table that memory does not hold, the parts lie here as long as the stage runs.
     folder = (out / "parts").resolve()
     try:
-        with open_engine("prepare", folder) as engine:
-            _prepare(section, out, folder, engine)
+        with open_mapper("prepare", folder) as mapper:
+            _prepare(section, out, folder, mapper)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prepare(section: PrepareParams, out: Path, folder: Path, engine: Engine) -> None:
-    raw = open_table(Path(section.source), SOURCE, folder, expected=section.named, engine=engine)
+def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) -> None:
+    raw = open_table(Path(section.source), SOURCE, folder, expected=section.named, mapper=mapper)
     check_names(raw.columns, section)
-    raw, sample, written, lines = apply_writing(raw, take_sample(raw, section.words), section)
+    sample = take_sample(raw, section.words, mapper)
+    raw, sample, written, lines = apply_writing(raw, sample, section)
     for line in lines:
         print(line)
     stop_at_total(raw, SOURCE)
@@ -61,12 +63,12 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, engine: Engine) ->
     of_files = check_files(raw, suite, Path(section.source))
     images = load_images(raw, sample.table, section)
     table = images.table
-    check_expectations(table, suite, section.source, out, of_files)
+    check_expectations(table, suite, section.source, out, of_files, mapper=mapper)
 
     usable = _rows_with_target(table, section)
     labelled = table if usable is None else table.where(usable)
     target = find_target(labelled.column_parts(section.target), section.task)
-    sample = sample if labelled is raw else take_sample(labelled, section.words)
+    sample = sample if labelled is raw else take_sample(labelled, section.words, mapper)
     found = find_schema(sample.table, section, target, sample.rows)
     schema = images.describe(with_written(found, written))
     for line in (
@@ -76,25 +78,30 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, engine: Engine) ->
         print(f"warning  {line}")
 
     keys = find_keys(raw, schema.key)
-    assigned = assign_rows(images, usable, schema, keys, section, engine)
+    assigned = assign_rows(images, usable, schema, keys, section, mapper)
     for line in assigned.lines:
         print(line)
     write_rejected(out / "rejected.csv", [*images.rejected, *assigned.copies])
     chosen, train = table.where(assigned.codes < LEFT_OUT), table.where(assigned.of("train"))
-    if table.is_on_disk and engine.is_remote:
+    if table.is_on_disk and mapper.is_remote:
         chosen = chosen.with_mask_on_disk(folder / "chosen.npy")
         train = train.with_mask_on_disk(folder / "train.npy")
 
-    schema = fit_schema(schema, train, engine)
-    statistics = fit_statistics(schema, train, section.normalize, engine)
+    schema = fit_schema(schema, train, mapper)
+    statistics = fit_statistics(schema, train, section.normalize, mapper)
     for line in _constant(schema, statistics):
         print(f"warning  {line}")
-    for line in tell(schema, chosen, engine):
+    for line in tell(schema, chosen, mapper):
         print(line)
     write_record(out / "schema.json", schema)
     write_record(out / "statistics.json", statistics)
-    _write_test_rows(out / "test_rows.parquet", table.where(assigned.of("test")), schema)
-    for line in write_arrays(images, assigned, keys, schema, statistics, out, folder, engine):
+    test = table.where(assigned.of("test"))
+    with ThreadPoolExecutor(1) as pool:
+        # One file, that one process writes: while others encode.
+        rows = pool.submit(_write_test_rows, out / "test_rows.parquet", test, schema)
+        warnings = write_arrays(images, assigned, keys, schema, statistics, out, folder, mapper)
+        rows.result()
+    for line in warnings:
         print(f"warning  {line}")
     print(_summary(section.source, chosen.height, schema, assigned.codes))
 

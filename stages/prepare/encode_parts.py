@@ -11,7 +11,7 @@ import polars as pl
 from stages.features.encode import encode
 from stages.features.numbers import Rows
 from stages.features.schema import Array, Schema, Statistics
-from stages.parallel.engine import Engine
+from stages.parallel.mapper import Mapper
 from stages.prepare.arrays import Layout, write_rows
 from stages.prepare.columns.infer_schema import SOURCE
 from stages.prepare.columns.target import encode_target
@@ -21,7 +21,7 @@ from stages.prepare.rows.keys import Keys
 from stages.prepare.rows.split import SPLITS, Codes
 from stages.prepare.rows.twins import find_twins, write_twins
 from stages.prepare.rows.weights import Weights
-from stages.prepare.table.table import Shard, engine_for
+from stages.prepare.table.table import Shard, mapper_for
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def write_arrays(
     statistics: Statistics,
     out: Path,
     folder: Path,
-    engine: Engine,
+    mapper: Mapper,
 ) -> list[str]:
     """Encode and write each split; return a warning for each that repeats an earlier one's rows.
 
@@ -74,7 +74,7 @@ def write_arrays(
     target = Target(out.resolve(), twins.resolve(), schema, statistics, keys, sizes)
     layouts: dict[str, Layout] = {}
     pieces = _cut(images, assigned)
-    for found in engine_for(images.table, engine).map(partial(encode_piece, target), pieces):
+    for found in mapper_for(images.table, mapper).map(partial(encode_piece, target), pieces):
         for name, layout in found.items():
             assert layouts.setdefault(name, layout) == layout, f"{name}: {layout}"
     return list(find_twins(twins, out, SPLITS))

@@ -10,11 +10,13 @@ from stages.common.errors import Problem, UserError
 from stages.features.columns import column_moments
 from stages.features.kind import kind_of
 from stages.features.schema import Feature, Moments, Schema, Statistics
-from stages.parallel.engine import Engine, Local
+from stages.parallel.mapper import Local, Mapper
 from stages.prepare.params import Normalize
-from stages.prepare.table.table import Table, engine_for
+from stages.prepare.table.table import Table, mapper_for
 
 SOURCE = "prepare.source"
+# Kinds of which a column takes as long as many others: dates are read, and texts cut, again.
+SLOW = ("datetime", "text", "image")
 Result = TypeVar("Result")
 
 
@@ -30,9 +32,9 @@ class Column:
         return self.table.column_parts(self.feature.name)
 
 
-def fit_schema(schema: Schema, train: Table, engine: Engine | None = None) -> Schema:
+def fit_schema(schema: Schema, train: Table, mapper: Mapper | None = None) -> Schema:
     """`schema` with each feature's gaps and categories as the train rows have them."""
-    features = list(_map_columns(fit_column, schema, train, engine))
+    features = list(_map_columns(fit_column, schema, train, mapper))
     return schema.model_copy(update={"features": features})
 
 
@@ -41,9 +43,9 @@ def fit_column(column: Column) -> Feature:
     return kind_of(column.feature.kind).fit(column.feature, column.parts(), SOURCE)
 
 
-def tell(schema: Schema, table: Table, engine: Engine | None = None) -> list[str]:
+def tell(schema: Schema, table: Table, mapper: Mapper | None = None) -> list[str]:
     """Lines on the columns of `table` as they were fitted: what a kind cuts or gathers."""
-    return [line for said in _map_columns(tell_column, schema, table, engine) for line in said]
+    return [line for said in _map_columns(tell_column, schema, table, mapper) for line in said]
 
 
 def tell_column(column: Column) -> list[str]:
@@ -57,18 +59,24 @@ def find_moments(column: Column) -> list[Moments]:
 
 
 def _map_columns(
-    function: Callable[[Column], Result], schema: Schema, table: Table, engine: Engine | None
+    function: Callable[[Column], Result], schema: Schema, table: Table, mapper: Mapper | None
 ) -> Iterator[Result]:
-    """`function` of the column of each feature, several columns at a time."""
-    columns = (Column(feature, table) for feature in schema.features)
-    return engine_for(table, engine or Local()).map(function, columns)
+    """`function` of the column of each feature, several columns at a time; in their order."""
+    columns = [Column(feature, table) for feature in schema.features]
+    # Those that take long begin first, so that none is computed alone at the end.
+    order = sorted(range(len(columns)), key=lambda place: columns[place].feature.kind not in SLOW)
+    own = mapper_for(table, mapper or Local())
+    if not own.is_remote:
+        return own.map(function, columns)
+    found = dict(zip(order, own.map(function, [columns[n] for n in order]), strict=True))
+    return iter([found[place] for place in range(len(columns))])
 
 
 def fit_statistics(
     schema: Schema,
     train: Table,
     normalize: Normalize | None = None,
-    engine: Engine | None = None,
+    mapper: Mapper | None = None,
 ) -> Statistics:
     """Means and deviations (population, float64) over the train rows.
 
@@ -78,7 +86,7 @@ def fit_statistics(
     numeric: dict[str, Moments] = {}
     image: list[Moments] = []
     wide: dict[str, list[Moments]] = {}
-    found = _map_columns(find_moments, schema, train, engine)
+    found = _map_columns(find_moments, schema, train, mapper)
     for feature, moments in zip(schema.features, found, strict=True):
         if feature.is_array:
             image = moments

@@ -22,12 +22,16 @@ _NOT_PLAIN = (b'"', b"\r", b"\0")
 
 @dataclass(frozen=True)
 class Ranges:
-    """A file with its header read, and the first byte behind it."""
+    """A file with its header read, and the first byte behind it.
+
+    `is_ascii`: its first bytes are, so all must be; else the first two that are read are one.
+    """
 
     path: Path
     separator: str
     names: list[str]
     begin: int
+    is_ascii: bool
 
     def cut(self, part_bytes: int) -> list[tuple[int, int]] | None:
         """The first byte of each part, and the one behind its last; None at a very long line."""
@@ -38,12 +42,14 @@ class Ranges:
             while start < size:
                 # As blocks are joined: each ends with the last line before a multiple of `step`.
                 place = max(place, -(-(start + part_bytes) // step) * step)
+                if place == step and not self.is_ascii:
+                    place += step
                 end = size
                 if place < size:
                     low = max(start, place - LOOK_BACK)
                     file.seek(low)
                     end = low + file.read(place - low).rfind(b"\n") + 1
-                    if end == low:
+                    if end == low > start:
                         return None
                     if end - start < part_bytes:
                         place += step
@@ -57,7 +63,7 @@ class Ranges:
         with self.path.open("rb") as file:
             file.seek(start)
             data = file.read(end - start)
-        if any(sign in data for sign in _NOT_PLAIN):
+        if any(sign in data for sign in _NOT_PLAIN) or (self.is_ascii and not data.isascii()):
             return None
         clean = take_clean(data, Form(self.separator, len(self.names)), is_last=True)
         if clean is None or clean[2]:
@@ -82,4 +88,4 @@ def find_ranges(path: Path, separator: str, noticed: Noticed) -> Ranges | None:
     noticed.remarks += [f"{path} {remark}" for remark in layout.remarks]
     refuse_patterns(layout.names)
     begin = len(head) - len(data) + layout.start
-    return Ranges(path.resolve(), layout.separator, layout.names, begin)
+    return Ranges(path.resolve(), layout.separator, layout.names, begin, data.isascii())

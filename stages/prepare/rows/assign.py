@@ -8,7 +8,7 @@ import numpy as np
 from stages.features.numbers import Rows
 from stages.features.schema import Array, Schema
 from stages.formats.reading import Damage
-from stages.parallel.engine import Engine
+from stages.parallel.mapper import Mapper
 from stages.prepare.columns.target import encode_classes, find_target
 from stages.prepare.images import Images
 from stages.prepare.params import PrepareParams
@@ -17,7 +17,7 @@ from stages.prepare.rows.keys import KeyPiece, Keys, hash_keys, named_rows
 from stages.prepare.rows.split import SPLITS, Codes, Structure, split_rows
 from stages.prepare.rows.structure import find_structure
 from stages.prepare.rows.weights import Weights, check_splits, describe_weights, find_weights
-from stages.prepare.table.table import Mask, Table, engine_for
+from stages.prepare.table.table import Mask, Table, mapper_for
 
 # In place of a split: a row without a target, or a copy of another one.
 LEFT_OUT = len(SPLITS)
@@ -48,7 +48,7 @@ def assign_rows(
     schema: Schema,
     keys: Keys,
     section: PrepareParams,
-    engine: Engine,
+    mapper: Mapper,
 ) -> Assigned:
     """Assign each usable row of the table to a split; `usable` None: all rows.
 
@@ -67,7 +67,7 @@ def assign_rows(
         firsts = _firsts(chosen, [feature.name for feature in schema.features])
         structure = tie(structure, firsts, row_keys)
         lines += describe(firsts, row_keys, "each is in the split of those that it is equal to")
-    codes = _divide(images, usable, chosen, schema, keys, section, structure, engine)
+    codes = _divide(images, usable, chosen, schema, keys, section, structure, mapper)
     if weights is not None:
         check_splits(weights, codes)
     groups = None if structure.groups is None else _number(structure.groups, usable)
@@ -106,11 +106,11 @@ def _divide(
     keys: Keys,
     section: PrepareParams,
     structure: Structure,
-    engine: Engine,
+    mapper: Mapper,
 ) -> Codes:
     seed = section.split.seed
     pieces = _key_pieces(images, chosen, schema)
-    hashes = hash_keys(pieces, keys, seed, chosen, engine_for(chosen, engine))
+    hashes = hash_keys(pieces, keys, seed, chosen, mapper_for(chosen, mapper))
     classes = encode_classes(chosen.column_parts(schema.target.name), schema)
     split_codes = split_rows(hashes, classes, section.split, structure)
     if usable is None:

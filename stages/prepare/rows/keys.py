@@ -11,7 +11,7 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Array
-from stages.parallel.engine import Engine, Local
+from stages.parallel.mapper import Local, Mapper
 from stages.prepare.table.table import Shard, Table
 
 KEY = "prepare.key"
@@ -97,7 +97,7 @@ def named_rows(keys: Keys, piece: KeyPiece) -> Array:
 
 
 def hash_keys(
-    pieces: Iterable[KeyPiece], keys: Keys, seed: int, table: Table, engine: Engine
+    pieces: Iterable[KeyPiece], keys: Keys, seed: int, table: Table, mapper: Mapper
 ) -> Hashes:
     """A number of 64 bits for the key of each row, which another seed draws anew; (rows,).
 
@@ -105,7 +105,7 @@ def hash_keys(
     """
     is_long = table.height >= MANY_NAMES
     if table.is_on_disk:
-        found = engine.map(partial(_hash_piece, keys, seed), pieces, in_python=is_long)
+        found = mapper.map(partial(_hash_piece, keys, seed), pieces, in_python=is_long)
     else:
         # A part in memory may be long, and goes to another process as its names alone.
         names = (names for piece in pieces for names in _slices(named_rows(keys, piece)))

@@ -12,7 +12,7 @@ from stages.formats.format import find_reader
 from stages.formats.read import CANNOT_READ, check_file, unreadable
 from stages.formats.reading import Noticed, damage_message
 from stages.formats.suffixes import SUFFIXES
-from stages.parallel.engine import Engine
+from stages.parallel.mapper import Mapper
 from stages.prepare.table.collected import Collected
 from stages.prepare.table.read_ranges import collect_ranges
 from stages.prepare.table.table import Table
@@ -27,7 +27,7 @@ def open_table(
     folder: Path,
     say: Callable[[str], None] = print,
     expected: Collection[str] = (),
-    engine: Engine | None = None,
+    mapper: Mapper | None = None,
 ) -> Table:
     """The table in a file or a folder of files; `key` is the parameter that names it.
 
@@ -42,7 +42,7 @@ def open_table(
         noticed = Noticed(expected=expected)
         collected = Collected(folder / PARTS)
         try:
-            if engine is None or not collect_ranges(path, noticed, collected, as_text, engine):
+            if mapper is None or not collect_ranges(path, noticed, collected, as_text, mapper):
                 for part in reader.parts(path, key, noticed, as_text):
                     collected.add(part, noticed)
         except CANNOT_READ as error:

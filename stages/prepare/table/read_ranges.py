@@ -13,7 +13,7 @@ import stages.prepare.table.collected as collected_parts
 from stages.formats.reading import Noticed
 from stages.formats.text.compressed import suffix_of
 from stages.formats.text.csv_ranges import Ranges, find_ranges
-from stages.parallel.engine import Engine
+from stages.parallel.mapper import Mapper
 from stages.prepare.table.collected import Collected, Look, look_at
 
 
@@ -36,14 +36,14 @@ class Place:
 
 
 def collect_ranges(
-    path: Path, noticed: Noticed, collected: Collected, as_text: frozenset[str], engine: Engine
+    path: Path, noticed: Noticed, collected: Collected, as_text: frozenset[str], mapper: Mapper
 ) -> bool:
     """Collect a file by its ranges; False, and nothing is collected, where that can't be done.
 
     That is a short one, any other format, and one with quotes or damaged lines.
     """
     is_csv = path.is_file() and suffix_of(path) in (".csv", ".tsv")
-    if not engine.is_remote or not is_csv or path.stat().st_size <= collected_parts.MEMORY_BYTES:
+    if not mapper.is_remote or not is_csv or path.stat().st_size <= collected_parts.MEMORY_BYTES:
         return False
     own = Noticed(expected=noticed.expected)
     ranges = find_ranges(path, csv.separator_of(path), own)
@@ -58,7 +58,7 @@ def collect_ranges(
     reading = Reading(ranges, seen, as_text)
     numbered = [Place(*place, collected.file_of(number)) for number, place in enumerate(places)]
     looks = []
-    for look in engine.map(partial(read_place, reading), numbered):
+    for look in mapper.map(partial(read_place, reading), numbered):
         if look is None:
             return False
         looks.append(look)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from stages.features.numbers import Rows
-from stages.parallel.engine import Engine, Local
+from stages.parallel.mapper import Local, Mapper
 
 Change = Callable[[pl.Series], pl.Series]
 Mask = npt.NDArray[np.bool_]
@@ -179,6 +179,6 @@ def in_memory(frame: pl.DataFrame) -> Table:
     return Table(frame.schema, [frame.height], [frame])
 
 
-def engine_for(table: Table, engine: Engine) -> Engine:
-    """`engine`, or threads of this process for parts that lie in its memory."""
-    return engine if table.is_on_disk else Local()
+def mapper_for(table: Table, mapper: Mapper) -> Mapper:
+    """`mapper`, or threads of this process for parts that lie in its memory."""
+    return mapper if table.is_on_disk else Local()

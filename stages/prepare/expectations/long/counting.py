@@ -13,7 +13,8 @@ from typing import Any
 import polars as pl
 
 from stages.prepare.expectations.great import COMPLETE, Engine, not_checked
-from stages.prepare.expectations.long.facts import COUNT, VALUE, Facts
+from stages.prepare.expectations.long.facts import Facts
+from stages.prepare.expectations.long.look import COUNT, VALUE
 from stages.prepare.expectations.long.masks import find_mask
 from stages.prepare.expectations.long.pieces import pieces
 from stages.prepare.expectations.long.repeats import find_repeats, plain_rows

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from stages.parallel.mapper import Mapper
 from stages.prepare.expectations.great import Engine, not_checked, quiet
 from stages.prepare.expectations.long.counting import Counting
 from stages.prepare.expectations.long.facts import Facts, take_facts
@@ -30,7 +31,9 @@ def judge_long(
         return _Judge(table, facts).judge(rules, expectations)
 
 
-def facts_for(table: Table, rules: Sequence[Rule], shown: Collection[str]) -> dict[str, Facts]:
+def facts_for(
+    table: Table, rules: Sequence[Rule], shown: Collection[str], mapper: Mapper | None = None
+) -> dict[str, Facts]:
     """The facts of the columns that the rules are about, and of those in `shown`."""
     named = {name for rule in rules for name in used_columns(rule, table.columns)}
     counted = {
@@ -40,7 +43,7 @@ def facts_for(table: Table, rules: Sequence[Rule], shown: Collection[str]) -> di
         for name in used_columns(rule, table.columns)
     }
     names = [name for name in table.columns if name in named or name in shown]
-    return take_facts(table, names, counted)
+    return take_facts(table, names, counted, mapper)
 
 
 class _Judge:

@@ -1,12 +1,12 @@
 """The one way to compute a function of many parts of a table: on threads here, or on a cluster.
 
-    with open_engine("prepare", folder) as engine:
-        for found in engine.map(function, parts):
+    with open_mapper("prepare", folder) as mapper:
+        for found in mapper.map(function, parts):
             …
 
 Results come in the order of the parts, at most some of them waiting; the first error, in that
-order, ends all. What an engine may be given is a pure function of its part: it returns the same
-wherever it runs, and may run twice. So the engine changes no byte of any output.
+order, ends all. What a mapper may be given is a pure function of its part: it returns the same
+wherever it runs, and may run twice. So the mapper changes no byte of any output.
 """
 
 import multiprocessing
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 ENV_VAR = "REPRISE_DASK"
 
 
-class Engine(ABC):
+class Mapper(ABC):
     """Maps functions over parts."""
 
     # Whether parts leave this machine: then they are named by files that all machines see, and
@@ -45,7 +45,7 @@ class Engine(ABC):
 
 
 @final
-class Local(Engine):
+class Local(Mapper):
     """Threads of this process, as many as `REPRISE_THREADS` says; for Python processes."""
 
     is_remote = False
@@ -53,7 +53,7 @@ class Local(Engine):
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, in_python: bool = False
     ) -> Iterator[Result]:
-        """As `Engine.map`."""
+        """As `Mapper.map`."""
         threads = num_threads()
         if in_python and threads > 1:
             return _map_in_processes(function, items, threads)
@@ -79,8 +79,8 @@ def _map_in_processes(
 
 
 @contextmanager
-def open_engine(stage: str, folder: Path) -> Iterator[Engine]:
-    """The engine that the environment names, for the work of `stage` on files in `folder`.
+def open_mapper(stage: str, folder: Path) -> Iterator[Mapper]:
+    """The mapper that the environment names, for the work of `stage` on files in `folder`.
 
     Raises UserError where there is no such cluster, or one that would not compute the same.
     """
@@ -90,5 +90,5 @@ def open_engine(stage: str, folder: Path) -> Iterator[Engine]:
         return
     from stages.parallel.cluster import open_cluster
 
-    with open_cluster(address, stage, folder) as engine:
-        yield engine
+    with open_cluster(address, stage, folder) as mapper:
+        yield mapper
