@@ -21,9 +21,10 @@ IDLE = ("--idle-timeout", "300s")
 
 @dataclass
 class Cluster:
-    """A scheduler, and the workers that were started for it, by their names."""
+    """A scheduler, and the workers that were started for it, by their names; in a clone `home`."""
 
     folder: Path
+    home: Path = ROOT
     address: str = ""
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     workers: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class Cluster:
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 [*DASK, *command],
-                cwd=ROOT,
+                cwd=self.home,
                 env={**os.environ, "POLARS_MAX_THREADS": "1", **environment},
                 stdout=log,
                 stderr=log,
@@ -72,9 +73,9 @@ class Cluster:
 
 
 @contextmanager
-def start_cluster(folder: Path, num_workers: int) -> Iterator[Cluster]:
-    """A cluster for as long as the block runs."""
-    cluster = Cluster(folder)
+def start_cluster(folder: Path, num_workers: int, home: Path = ROOT) -> Iterator[Cluster]:
+    """A cluster of the code in `home`, for as long as the block runs."""
+    cluster = Cluster(folder, home)
     try:
         cluster.start_scheduler()
         for number in range(num_workers):
