@@ -6,10 +6,10 @@
 The table and the suite of `benchmarks.prepare`. The scheduler and the workers, of one thread each,
 are processes of this machine, and so is the stage; the outputs of both runs must be the same bytes.
 Seconds by the clock, and of the processor: of the stage, and of its workers. With nothing else on
-two cores the clock says what the workers bring. Beside other work, which takes its share of the cores,
-it does not; so there is the ratio, too, that the seconds of the processor allow on two cores: of one
-worker, all of its seconds and the stage's, one after the other; of several, the workers' on two
-cores, and then the stage's on one.
+two cores the clock says what the workers bring. Beside other work, which takes its share of the
+cores, it does not; so there is the ratio, too, that the seconds of the processor allow on two
+cores: of one worker, all of its seconds and the stage's, one after the other; of several, the
+workers' on two cores, and then the stage's on one.
 """
 
 import argparse
@@ -27,6 +27,10 @@ from tests.support.cluster import Cluster, start_cluster
 
 ROWS, CORES = 10_000_000, 2
 READ_BYTES = 1 << 22
+HEAD = (
+    *("workers", "s", "processor s of the stage", "of the workers", "peak MB of the stage"),
+    *("of a worker", "ratio", "by the processor", "load before"),
+)
 
 
 def main() -> None:
@@ -42,29 +46,27 @@ def main() -> None:
         write_table(table, options.rows)
         run(project, ("reprise", "init", str(table), "--target", "y", "--force"))
         print(f"{options.rows:,} rows, {table.stat().st_size / 1e9:.2f} GB of CSV\n")
-        print(
-            "| workers | s | processor s of the stage | of the workers | peak MB of the stage | "
-            "of a worker | ratio | by the processor | load before |\n|---|---|---|---|---|---|---|---|---|"
-        )
+        print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
         base, base_work, digest = 0.0, 0.0, ""
         for number in options.workers:
             (folder / str(number)).mkdir()
             load = os.getloadavg()[0]
             with start_cluster(folder / str(number), number, project.path) as cluster:
                 os.environ["REPRISE_DASK"] = cluster.address
+                before, _ = _measure_workers(cluster)
                 stage = (sys.executable, "-m", "stages.prepare")
                 seconds, processor, peak = run(project, stage)
-                used, worker_peak = _measure_workers(cluster)
+                after, worker_peak = _measure_workers(cluster)
+                used = after - before
             work = processor + used / min(number, CORES)
             base, base_work = base or seconds, base_work or work
             found = _digest(project.path / "data/prepare")
             assert digest in ("", found), "the outputs differ"
             digest = found
-            print(
-                f"| {number} | {seconds:.1f} | {processor:.1f} | {used:.1f} | {peak:,.0f} | "
-                f"{worker_peak:,.0f} | {base / seconds:.2f} | {base_work / work:.2f} | {load:.1f} |",
-                flush=True,
-            )
+            row = [f"{number}", f"{seconds:.1f}", f"{processor:.1f}", f"{used:.1f}"]
+            row += [f"{peak:,.0f}", f"{worker_peak:,.0f}", f"{base / seconds:.2f}"]
+            row += [f"{base_work / work:.2f}", f"{load:.1f}"]
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 def _measure_workers(cluster: Cluster) -> tuple[float, float]:

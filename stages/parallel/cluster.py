@@ -15,8 +15,14 @@ from typing import Any, TypeVar, final
 
 from stages.common.errors import Problem, UserError
 from stages.parallel.mapper import ENV_VAR, Mapper
-from stages.parallel.remote_call import Answer, as_message, carry_out
-from stages.parallel.same_code import Process, describe_process, differences, libraries_of
+from stages.parallel.remote_call import Answer, Code, as_message, carry_out
+from stages.parallel.same_code import (
+    Process,
+    Stage,
+    describe_process,
+    describe_stage,
+    differences,
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,8 +42,8 @@ class Cluster(Mapper):
 
     is_remote = True
 
-    def __init__(self, client: Any, address: str, process: Process) -> None:
-        self._client, self._address, self._process = client, address, process
+    def __init__(self, client: Any, address: str, code: Code) -> None:
+        self._client, self._address, self._code = client, address, code
 
     def map(
         self,
@@ -50,7 +56,7 @@ class Cluster(Mapper):
         waiting: deque[Any] = deque()
         try:
             for item in items:
-                message = as_message(self._process, function, item)
+                message = as_message(self._code, function, item)
                 waiting.append(self._client.submit(carry_out, message, pure=False))
                 if len(waiting) > AHEAD * max(1, self._num_threads()):
                     yield self._take(waiting.popleft())
@@ -128,14 +134,15 @@ def open_cluster(address: str, stage: str, folder: Path) -> Iterator[Mapper]:
         message = f"{ENV_VAR}: no scheduler of Dask's answers at {address}: {reason}"
         raise UserError(message) from None
     try:
-        process = describe_process(libraries_of(stage))
-        _check_workers(client, address, process, folder)
-        yield Cluster(client, address, process)
+        described = describe_stage(stage)
+        process = describe_process(described)
+        _check_workers(client, address, described, process, folder)
+        yield Cluster(client, address, Code(described.code, process.digest))
     finally:
         client.close(timeout=CONNECT_SECONDS)
 
 
-def _check_workers(client: Any, address: str, process: Process, folder: Path) -> None:
+def _check_workers(client: Any, address: str, stage: Stage, process: Process, folder: Path) -> None:
     """Stop at workers that would compute something else, or that don't see the files."""
     from distributed import TimeoutError as NotYet
 
@@ -149,7 +156,7 @@ def _check_workers(client: Any, address: str, process: Process, folder: Path) ->
     mark = folder.resolve() / "seen-by-all"
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.write_text(secrets.token_hex(), encoding="utf-8")
-    found = client.run(look, [*process.versions][1:], mark, on_error="return")
+    found = client.run(look, stage, mark, on_error="return")
     lines = []
     for worker, answer in sorted(found.items()):
         for line in _faults(answer, process, mark):
@@ -164,10 +171,10 @@ def _check_workers(client: Any, address: str, process: Process, folder: Path) ->
         )
 
 
-def look(libraries: list[str], mark: Path) -> tuple[Process, str]:
+def look(stage: Stage, mark: Path) -> tuple[Process, str]:
     """A worker's own description, and what it finds in a file of the stage's folder."""
     content = mark.read_text(encoding="utf-8") if mark.is_file() else ""
-    return describe_process(libraries), content
+    return describe_process(stage), content
 
 
 def _faults(answer: Any, process: Process, mark: Path) -> list[str]:

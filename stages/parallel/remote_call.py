@@ -12,9 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.common.errors import UserError
-from stages.parallel.same_code import Process, code_digest
+from stages.parallel.same_code import code_digest
 
 carry_out = pickle.loads
+
+
+@dataclass(frozen=True)
+class Code:
+    """Files and folders of code, and their digest."""
+
+    paths: tuple[str, ...]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -28,27 +36,27 @@ class Answer:
 class _Call:
     """Becomes the answer where it is unpickled."""
 
-    def __init__(self, digest: str, function: Callable[[Any], Any], item: object) -> None:
-        self._call = digest, function, item
+    def __init__(self, code: Code, function: Callable[[Any], Any], item: object) -> None:
+        self._call = code, function, item
 
     def __reduce__(self) -> tuple[Callable[..., Answer], tuple[Any, ...]]:
         return compute, self._call
 
 
-def as_message(process: Process, function: Callable[[Any], Any], item: object) -> bytes:
-    """The bytes that `carry_out` makes an Answer of, on a worker with the code of `process`."""
-    return pickle.dumps(_Call(process.digest, function, item), protocol=pickle.HIGHEST_PROTOCOL)
+def as_message(code: Code, function: Callable[[Any], Any], item: object) -> bytes:
+    """The bytes that `carry_out` makes an Answer of, on a worker with that code."""
+    return pickle.dumps(_Call(code, function, item), protocol=pickle.HIGHEST_PROTOCOL)
 
 
-def compute(digest: str, function: Callable[[Any], Any], item: object) -> Answer:
+def compute(code: Code, function: Callable[[Any], Any], item: object) -> Answer:
     """Call `function` on a worker. Raises UserError where its code is another one.
 
     A worker may have come after the others were looked at.
     """
-    if code_digest() != digest:
+    if (own := code_digest(code.paths)) != code.digest:
         raise UserError(
-            f"a worker that came late runs other code ({code_digest()}, and here it is {digest}): "
-            "start it anew in a clone at this commit"
+            f"a worker that came late runs other code ({own}, and here it is {code.digest}): start "
+            "it anew in a clone at this commit"
         )
     printed = io.StringIO()
     with redirect_stdout(printed):

@@ -142,7 +142,7 @@ def test_a_worker_that_would_compute_something_else_is_refused(
     cluster.end("other")
     cluster.wait_for(num_workers)
     message = str(caught.value)
-    assert f"its code {tmp_path}/stages is " in message
+    assert f"its code in {tmp_path} is " in message
     assert message.count("start it anew in a clone at this commit") == 1
 
 
