@@ -22,8 +22,7 @@ ROOMS = {
     "stages": (
         ("common", "locks"),
         ("runtime",),
-        ("parallel",),
-        ("features",),
+        ("features", "parallel"),
         ("formats", "tensors"),
         ("model",),
         ("zoo",),

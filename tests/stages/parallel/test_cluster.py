@@ -12,16 +12,21 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+import stages.formats.chunk as chunk
 import stages.formats.csv as csv
 import stages.formats.text.compressed as compressed
+import stages.infer.__main__ as infer_stage
 import stages.parallel.cluster as cluster_module
 import stages.prepare.table.collected as collected
 import stages.prepare.table.sample as sample
 from stages.common.errors import Problem, UserError
+from stages.infer.write import write_predictions
+from stages.model.predictor import load_predictor
 from stages.parallel.mapper import open_mapper
 from tests.conftest import ROOT
 from tests.stages.prepare.test_parts import SUITE, mixed, run
 from tests.support.cluster import Cluster, start_cluster, unused_port
+from tests.support.samples import mixed_table, run_stages, small_project
 
 pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
 SOON = 30
@@ -97,6 +102,49 @@ def test_a_cluster_that_loses_a_worker_writes_the_bytes_of_one_thread(
         assert files_of(out) == alone
         assert capfd.readouterr().out == said
         cluster.start_worker(f"worker-{number + 3}")
+
+
+def test_a_cluster_predicts_the_bytes_of_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Cluster
+) -> None:
+    table = mixed_table()
+    project = small_project(tmp_path / "p", table, {"prepare.key": "id"})
+    run_stages(project, "prepare", "build", "tune", "train", "infer")
+    monkeypatch.chdir(project.path)
+    monkeypatch.setattr(chunk, "CHUNK_ROWS", 7)
+    source = tmp_path / "new.csv"
+    # A value that training has not seen, and a row that the model can't be given.
+    changed = pl.concat([table] * 5).with_row_index()
+    odd = changed["index"] % 100 == 50
+    size = changed["size"].cast(pl.String).set(changed["index"] == 333, "tall")
+    changed = changed.with_columns(size, town=changed["town"].set(odd, "Paris")).drop("index")
+    changed.write_csv(source)
+    predictor = load_predictor()
+    found = []
+    for number, address in enumerate(("", cluster.address)):
+        monkeypatch.setenv("REPRISE_DASK", address)
+        out = [tmp_path / f"{number}.{name}" for name in ("parquet", "csv")]
+        with infer_stage.open_cluster_for(source, predictor, None) as own:
+            assert own is None
+        monkeypatch.setattr(infer_stage, "CLUSTER_BYTES", 0)
+        killed: list[float] = []
+        with infer_stage.open_cluster_for(source, predictor, None) as own:
+            assert (own is None) == (address == "")
+            if address:
+                name, process = next(iter(cluster.workers.items()))
+                there = (out[0], process.pid, killed)
+                killer = threading.Thread(target=kill_when, args=there)
+                killer.start()
+            summary = write_predictions(source, *out, predictor, "infer.input", cluster=own)
+        monkeypatch.setattr(infer_stage, "CLUSTER_BYTES", 1 << 30)
+        found.append((summary, [each.read_bytes() for each in out]))
+    killer.join()
+    cluster.end(name)
+    cluster.start_worker(f"{name}-again")
+    cluster.wait_for(3)
+    assert found[0] == found[1]
+    assert found[0][0].num_predicted == 5 * table.height - 1
+    assert any("'Paris'" in note for note in found[0][0].notes)
 
 
 @pytest.mark.parametrize("column", ["size", "id"])
