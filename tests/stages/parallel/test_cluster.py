@@ -5,7 +5,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -192,6 +192,29 @@ def test_a_worker_that_would_compute_something_else_is_refused(
     message = str(caught.value)
     assert f"its code in {tmp_path} is " in message
     assert message.count("start it anew in a clone at this commit") == 1
+
+
+def sleep_until_lost(folder: Path, lose: Callable[[], None]) -> None:
+    with open_mapper("prepare", folder) as mapper:
+        for place, _ in enumerate(mapper.map(time.sleep, [0.02] * 1000)):
+            if place == 2:
+                lose()
+
+
+def test_a_cluster_that_goes_away_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(cluster_module, "WAIT_SECONDS", 2.0)
+    with start_cluster(tmp_path, 1) as own:
+        monkeypatch.setenv("REPRISE_DASK", own.address)
+        said = f"the cluster at {own.address} .REPRISE_DASK. has had no worker for 2 s"
+        with pytest.raises(UserError, match=said):
+            sleep_until_lost(tmp_path, partial(own.end, "worker-0"))
+        own.start_worker("another")
+        own.wait_for(1)
+        with pytest.raises(UserError, match="has gone away in the middle of the work"):
+            sleep_until_lost(tmp_path, own.processes[0].kill)
 
 
 def test_no_cluster_at_an_address_is_an_error_within_seconds(
