@@ -29,8 +29,8 @@ LISTING = (
     *(Path("pipeline/doctor/cause.py"), Path("pipeline/doctor/examine.py")),
     Path("stages/tools/diagnose/__main__.py"),
 )
-# Carry work to other processes, which give the same bytes; with none of them installed it stays here.
-# They are extras, so no stage may depend on their versions.
+# Carry work to other processes, which give the same bytes; without them it is done here. They are
+# extras, so no stage may depend on their versions.
 CARRIERS = ("distributed",)
 DYNAMIC = ("import_module", "__import__", "run_module", "run_path")
 # A library that another one's module stands for.
