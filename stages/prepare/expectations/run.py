@@ -132,7 +132,7 @@ def _outcomes(
         # Of a table in memory, the page has each column whole.
         shown = [] if table.is_whole else table.columns[:MAX_COLUMNS_SHOWN]
         facts = facts_for(table, there, shown, mapper)
-    return _judge(table, there, expectations, facts, files) if expectations else [], facts
+    return _judge(table, there, expectations, facts, files, mapper) if expectations else [], facts
 
 
 def _stop_at_failures(
@@ -178,12 +178,13 @@ def _judge(
     expectations: list[Any],
     facts: Mapping[str, Facts],
     files: Mapping[str, str],
+    mapper: Mapper | None = None,
 ) -> list[Outcome]:
     """The outcome of each rule, in their order; `files` are the columns that name files."""
     if is_short(table):
         results = judge_frame(_needed(table, rules), expectations)
     else:
-        results = judge_long(table, rules, expectations, facts)
+        results = judge_long(table, rules, expectations, facts, mapper)
     rows = [offending_rows(result) for result in results]
     shown = [
         [
