@@ -19,7 +19,7 @@ import polars as pl
 from PIL import Image
 
 from stages.formats.images.load import load_column
-from stages.formats.thread_map import num_threads
+from stages.parallel.thread_map import num_threads
 
 # What the files are, their width and height, and the height and width that they are brought to.
 CASES: tuple[tuple[str, str, tuple[int, int], tuple[int, int] | None], ...] = (

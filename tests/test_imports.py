@@ -22,7 +22,7 @@ ROOMS = {
     "stages": (
         ("common", "locks"),
         ("runtime",),
-        ("features",),
+        ("features", "parallel"),
         ("formats", "tensors"),
         ("model",),
         ("zoo",),

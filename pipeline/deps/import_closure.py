@@ -29,6 +29,9 @@ LISTING = (
     *(Path("pipeline/doctor/cause.py"), Path("pipeline/doctor/examine.py")),
     Path("stages/tools/diagnose/__main__.py"),
 )
+# Carry work to other processes, which give the same bytes; without them it is done here. They are
+# extras, so no stage may depend on their versions.
+CARRIERS = ("distributed",)
 DYNAMIC = ("import_module", "__import__", "run_module", "run_path")
 # A library that another one's module stands for.
 BEHIND = {"torch.utils.tensorboard": "tensorboard"}
@@ -168,7 +171,7 @@ def name_libraries(imports: tuple[Import, ...], pinned: dict[str, str]) -> set[s
     problems: dict[str, Problem] = {}
     for statement in imports:
         first = statement.name.split(".")[0]
-        if first in sys.stdlib_module_names:
+        if first in sys.stdlib_module_names or first in CARRIERS:
             continue
         # A namespace such as `ruamel` belongs to several: the one that the import spells.
         holders = {canonical(name) for name in distributions.get(first, [first])}

@@ -36,6 +36,10 @@ class UserError(ValueError):
         self.problems = [Problem(p) if isinstance(p, str) else p for p in problems]
         super().__init__("\n".join(format_problem(p) for p in self.problems))
 
+    def __reduce__(self) -> tuple[type["UserError"], tuple[Problem, ...]]:
+        # From process to process with the keys and lines that its text has lost.
+        return type(self), tuple(self.problems)
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` most looks like, or is the beginning of, or None."""

@@ -16,7 +16,8 @@ from stages.common.errors import Problem, UserError
 from stages.features.encode import check_columns
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, Write, chunk_rows, in_equal_parts, needed_columns
-from stages.formats.part import PART_BYTES, Part, join_types
+from stages.formats.part import PART_BYTES as PART_BYTES
+from stages.formats.part import Part, join_types
 from stages.formats.reading import Damage, Noticed
 from stages.formats.text.compressed import suffix_of
 from stages.formats.text.csv_scan import Block, Form, scan
@@ -26,7 +27,7 @@ from stages.formats.text.header import numbered
 from stages.formats.text.layout import find_layout
 from stages.formats.text.pieces import mark_last, read_pieces
 from stages.formats.text.plain_values import plain, refuse_patterns, typed
-from stages.formats.thread_map import map_in_order, num_threads
+from stages.parallel.thread_map import map_in_order, num_threads
 
 # By them the header is found, and what divides the columns.
 LAYOUT_BYTES = 1 << 18
@@ -82,20 +83,40 @@ def parts(path: Path, _key: str, noticed: Noticed, as_text: frozenset[str]) -> I
     seen: dict[str, pl.DataType] = dict.fromkeys(as_text, pl.String())
 
     def read_part(block: Block) -> Part:
-        types = [seen.get(name) for name in file.names]
-        table = read_typed(block, file.separator, file.names, types)
-        if table is None:
-            texts = _parse(block, file.separator, list(range(len(file.names))), file.names)
-            table = typed(texts, as_text)
-        return Part(table, block.damaged)
+        return read_block(block, file.separator, file.names, seen, as_text)
 
-    yield Part(pl.DataFrame(schema=dict.fromkeys(file.names, pl.String)))
+    yield header_part(file.names)
     for part in map_in_order(read_part, join_blocks(file.blocks, PART_BYTES), num_threads()):
-        for column in part.table.iter_columns():
-            if column.null_count() < column.len():
-                joined = join_types(seen.get(column.name, pl.Null()), column.dtype)
-                seen[column.name] = joined or pl.String()
+        add_types(seen, part)
         yield part
+
+
+def header_part(names: list[str]) -> Part:
+    """A part of no row, with the columns that the header names."""
+    return Part(pl.DataFrame(schema=dict.fromkeys(names, pl.String)))
+
+
+def add_types(seen: dict[str, pl.DataType], part: Part) -> None:
+    """Take into `seen` the types that columns of a part have."""
+    for column in part.table.iter_columns():
+        if column.null_count() < column.len():
+            joined = join_types(seen.get(column.name, pl.Null()), column.dtype)
+            seen[column.name] = joined or pl.String()
+
+
+def read_block(
+    block: Block,
+    separator: str,
+    names: list[str],
+    seen: Mapping[str, pl.DataType],
+    as_text: frozenset[str],
+) -> Part:
+    """The rows of a block; `seen` are types of columns in other parts, which spare time alone."""
+    table = read_typed(block, separator, names, [seen.get(name) for name in names])
+    if table is None:
+        texts = _parse(block, separator, list(range(len(names))), names)
+        table = typed(texts, as_text)
+    return Part(table, block.damaged)
 
 
 def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:

@@ -8,7 +8,8 @@ set aside in `data/infer/rejected.csv`, with their reason. `model.onnx` and `mod
 model and its preparation, `signature.json` says how to call them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from stages.common.files import write_json
@@ -20,14 +21,18 @@ from stages.infer.export.torch_program import export_program, program_signature
 from stages.infer.export.verify import verify, verify_program
 from stages.infer.params import Export, InferParams
 from stages.infer.rejected import encode_whole
+from stages.infer.stream import Cluster, Trained
 from stages.infer.write import describe, write_predictions
 from stages.model.conformal import CoverageParams
 from stages.model.predictor import Predictor, load_predictor
+from stages.parallel.mapper import open_mapper
 from stages.runtime.stage import run_stage
 
 INPUT = "infer.input"
 TEST_ROWS = Path("data/prepare/test_rows.parquet")
 ROWS_COMPARED = 1024
+# A shorter file is predicted sooner than a worker has loaded the model.
+CLUSTER_BYTES = 16 << 20
 
 
 def infer(params: Params, out: Path) -> None:
@@ -37,7 +42,8 @@ def infer(params: Params, out: Path) -> None:
     coverage = params.section("evaluate", CoverageParams).coverage
     predictor = load_predictor(coverage=coverage)
     target, rejected = out / "predictions.parquet", out / "rejected.csv"
-    summary = write_predictions(source, target, rejected, predictor, INPUT)
+    with open_cluster_for(source, predictor, coverage) as cluster:
+        summary = write_predictions(source, target, rejected, predictor, INPUT, cluster=cluster)
     for note in summary.notes:
         print(note)
     print(f"{source}: {summary.num_predicted} rows predicted")
@@ -46,6 +52,23 @@ def infer(params: Params, out: Path) -> None:
         for damage in summary.examples:
             print(f"  {describe(damage)}")
     export_model(source, section.export, predictor, out)
+
+
+@contextmanager
+def open_cluster_for(
+    source: Path, predictor: Predictor, coverage: float | None
+) -> Iterator[Cluster | None]:
+    """The cluster that the environment names, for a long file; None: the rows are predicted here.
+
+    Raises UserError as `open_mapper`.
+    """
+    if not source.is_file() or source.stat().st_size <= CLUSTER_BYTES:
+        yield None
+        return
+    data = TEST_ROWS.parent.parent.resolve()
+    with open_mapper("infer", data / "train") as mapper:
+        trained = Trained(data, coverage, predictor.model_md5)
+        yield Cluster(mapper, trained) if mapper.is_remote else None
 
 
 def export_model(source: Path, exports: Sequence[Export], predictor: Predictor, out: Path) -> None:

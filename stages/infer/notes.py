@@ -58,6 +58,21 @@ class Notes:
         kept = self.unseen.setdefault(name, set())
         kept.update(new.unique().sort().head(MAX_KEPT - len(kept)))
 
+    def merge(self, after: "Notes") -> None:
+        """Take in the notes of rows that follow: as if they had been added here."""
+        self.num_rows += after.num_rows
+        self.sums_of |= after.sums_of
+        for name, count in after.gaps.items():
+            self.gaps[name] = self.gaps.get(name, 0) + count
+        for name, found in after.sums.items():
+            sums = self.sums.setdefault(name, [Sums() for _ in found])
+            for own, other in zip(sums, found, strict=True):
+                own.merge(other)
+        for name, count in after.unseen_rows.items():
+            self.unseen_rows[name] = self.unseen_rows.get(name, 0) + count
+            kept = self.unseen.setdefault(name, set())
+            kept.update(sorted(after.unseen[name])[: MAX_KEPT - len(kept)])
+
     def lines(self) -> list[str]:
         """A line for each thing to know, in the order of the columns."""
         lines = []

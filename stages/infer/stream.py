@@ -1,5 +1,6 @@
 """Predictions from a file of new rows, chunk by chunk, for the stage and the command."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from stages.formats.chunk import Chunk
 from stages.formats.images.folder import PATH
 from stages.formats.read import read_chunks
 from stages.formats.reading import Damage, Noticed
-from stages.formats.thread_map import map_in_order, num_threads
 from stages.infer.explain import Explanations, explain, in_words
 from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole, without_numberless
 from stages.model.attribution import Attribution
-from stages.model.predictor import Predictor
+from stages.model.predictor import Predictor, load_predictor
+from stages.parallel.mapper import Mapper
+from stages.parallel.thread_map import map_in_order, num_threads
 
 # A file that begins with as many rows that no model here takes is another kind of file.
 MAX_DAMAGED_FIRST = 16_384
@@ -40,6 +42,32 @@ class Part:
     damaged: list[Damage]
 
 
+@dataclass(frozen=True)
+class Trained:
+    """The folder `data` of a trained model, as `load_predictor` takes it, and the weights' MD5."""
+
+    data: Path
+    coverage: float | None
+    model_md5: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The workers of a cluster, and where each finds the model."""
+
+    mapper: Mapper
+    trained: Trained
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done with each chunk; `key` is the parameter that names the file."""
+
+    key: str
+    text_keys: bool
+    explained: bool
+
+
 class KeysDifferError(Exception):
     """Keys were whole numbers so far, and one is not: all of them are texts."""
 
@@ -53,6 +81,7 @@ def predict_file(
     *,
     text_keys: bool = False,
     explanations: Explanations | None = None,
+    cluster: Cluster | None = None,
 ) -> Iterator[Part]:
     """The predictions of a file's rows, part by part; `key` is the parameter that names it.
 
@@ -65,23 +94,28 @@ def predict_file(
     kind: pl.DataType | None = None
     num_damaged = 0
     explained = explanations is not None
-    predict = partial(_predict, predictor, key, text_keys=text_keys, explained=explained)
     chunks = read_chunks(path, predictor.schema, key, noticed)
+    work = Work(key, text_keys=text_keys, explained=explained)
     # Explaining puts a hook into the model, which two threads at once would share.
     with one_thread_each():
-        for done in map_in_order(predict, chunks, 1 if explained else num_threads()):
-            num_damaged += len(done.whole.damaged)
+        if cluster is not None and not explained:
+            results = cluster.mapper.map(partial(_predict_there, cluster.trained, work), chunks)
+        else:
+            predict = partial(_predict, predictor, work)
+            results = map_in_order(predict, chunks, 1 if explained else num_threads())
+        for done in results:
+            num_damaged += len(done.damaged)
             if kind is None and num_damaged >= MAX_DAMAGED_FIRST:
                 break
-            if done.whole.table.height:
+            if done.notes is not None:
                 dtype = done.predictions.dtypes[0]
                 kind = kind or dtype
                 if dtype != kind:
                     raise KeysDifferError
-                notes.add(done.whole.table, done.arrays)
+                notes.merge(done.notes)
             if explanations is not None and done.attribution is not None:
                 explanations.add(done.attribution)
-            yield Part(done.predictions, done.whole.damaged)
+            yield Part(done.predictions, done.damaged)
     if kind is None:
         _stop(done, num_damaged, predictor, path, key)
 
@@ -99,31 +133,49 @@ def one_thread_each() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Done:
-    """A chunk of which all is known: its whole rows, their arrays and their predictions."""
+    """A chunk of which all is known. Without a prediction it has no notes, but the rows as read."""
 
-    chunk: Chunk
-    whole: Chunk
-    arrays: dict[str, Array]
+    damaged: list[Damage]
     predictions: pl.DataFrame
+    notes: Notes | None = None
     attribution: Attribution | None = None
+    unpredicted: pl.DataFrame | None = None
 
 
-def _predict(
-    predictor: Predictor, key: str, chunk: Chunk, *, text_keys: bool, explained: bool
-) -> _Done:
-    whole, arrays = encode_whole(chunk, predictor.schema, predictor.statistics, key)
+def _predict_there(trained: Trained, work: Work, chunk: Chunk) -> _Done:
+    """Predict a chunk on a worker, which keeps the model for the next one."""
+    predictor = _load(trained)
+    if predictor.model_md5 != trained.model_md5:
+        raise UserError(
+            f"a worker finds another model in {trained.data}/train than this process: it needs the "
+            "same disk, under the same path"
+        )
+    with one_thread_each():
+        return _predict(predictor, work, chunk)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(trained: Trained) -> Predictor:
+    return load_predictor(trained.data, coverage=trained.coverage)
+
+
+def _predict(predictor: Predictor, work: Work, chunk: Chunk) -> _Done:
+    whole, arrays = encode_whole(chunk, predictor.schema, predictor.statistics, work.key)
     if not whole.table.height:
-        return _Done(chunk, whole, arrays, pl.DataFrame())
+        return _Done(whole.damaged, pl.DataFrame(), unpredicted=chunk.table)
     scores = _scores(predictor, chunk, whole, arrays)
     whole, arrays, scores = without_numberless(whole, arrays, scores, predictor.schema)
     if not whole.table.height:
-        return _Done(chunk, whole, arrays, pl.DataFrame())
-    keys = _keys(whole, predictor.schema.key, text_keys=text_keys)
+        return _Done(whole.damaged, pl.DataFrame(), unpredicted=chunk.table)
+    keys = _keys(whole, predictor.schema.key, text_keys=work.text_keys)
     predictions = predictor.decode(scores).insert_column(0, keys)
-    if not explained:
-        return _Done(chunk, whole, arrays, predictions)
+    notes = Notes(predictor.schema, predictor.statistics)
+    notes.add(whole.table, arrays)
+    if not work.explained:
+        return _Done(whole.damaged, predictions, notes)
     found = explain(predictor, arrays, predictions)
-    return _Done(chunk, whole, arrays, predictions.with_columns(in_words(found)), found)
+    explained = predictions.with_columns(in_words(found))
+    return _Done(whole.damaged, explained, notes, found)
 
 
 def _scores(
@@ -149,9 +201,9 @@ def _scores(
 
 def _stop(done: _Done, num_damaged: int, predictor: Predictor, path: Path, key: str) -> None:
     """Stop with what is wrong with a file of whose beginning no row can be predicted."""
-    if done.chunk.table.height:
-        encode(done.chunk.table, predictor.schema, predictor.statistics, key)
-    damaged = done.whole.damaged
+    if done.unpredicted is not None and done.unpredicted.height:
+        encode(done.unpredicted, predictor.schema, predictor.statistics, key)
+    damaged = done.damaged
     where = f"'{damaged[0].column}': " if damaged[0].column else ""
     message = f"none of the first {num_damaged} rows can be predicted: {where}{damaged[0].reason}"
     raise UserError(Problem(message, key, str(path)))

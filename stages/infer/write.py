@@ -14,7 +14,7 @@ from stages.formats.reading import Damage, Noticed
 from stages.formats.reject import open_rejected
 from stages.infer.explain import Explanations
 from stages.infer.notes import Notes
-from stages.infer.stream import KeysDifferError, predict_file
+from stages.infer.stream import Cluster, KeysDifferError, predict_file
 from stages.model.predictor import Predictor
 
 # The metadata of a prediction's file name the model under this word.
@@ -40,13 +40,14 @@ def write_predictions(
     key: str,
     *,
     explained: bool = False,
+    cluster: Cluster | None = None,
 ) -> PredictionSummary:
     """Predict the rows of `source` into `target` (None: CSV, here); others go into `rejected`.
 
     `key` is the parameter that names the source; `explained` adds a column with what moved each
     prediction. Raises UserError as `predict_file`.
     """
-    write = partial(_write, source, target, rejected, predictor, key, explained=explained)
+    write = partial(_write, source, target, rejected, predictor, key, explained, cluster)
     try:
         return write(text_keys=target is None)
     except KeysDifferError:
@@ -59,9 +60,10 @@ def _write(
     rejected: Path | None,
     predictor: Predictor,
     key: str,
+    explained: bool,  # noqa: FBT001
+    cluster: Cluster | None,
     *,
     text_keys: bool,
-    explained: bool,
 ) -> PredictionSummary:
     summary = PredictionSummary()
     explanations = Explanations() if explained else None
@@ -70,7 +72,10 @@ def _write(
         write = stack.enter_context(_open_target(target, predictor.model_md5))
         note = stack.enter_context(open_rejected(rejected))
         parts = predict_file(
-            source, predictor, notes, noticed, key, text_keys=text_keys, explanations=explanations
+            *(source, predictor, notes, noticed, key),
+            text_keys=text_keys,
+            explanations=explanations,
+            cluster=cluster,
         )
         for part in parts:
             if part.predictions.height:

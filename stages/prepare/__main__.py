@@ -7,36 +7,34 @@ their target: what infer predicts when `infer.input` is null.
 """
 
 import shutil
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from stages.common.params import Params
-from stages.features.encode import encode
-from stages.features.numbers import Rows
-from stages.features.schema import KINDS, Array, Schema, Statistics, write_record
+from stages.features.schema import KINDS, Schema, Statistics, write_record
 from stages.features.spelling import as_line
 from stages.formats.parquet import open_writer
 from stages.formats.reject import write_rejected
-from stages.formats.thread_map import map_in_order, num_threads
-from stages.prepare.arrays import open_arrays
+from stages.parallel.mapper import Mapper, open_mapper
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import SOURCE, check_names, find_schema, names_rows
-from stages.prepare.columns.target import encode_target, find_target
+from stages.prepare.columns.target import find_target
 from stages.prepare.columns.written import with_written
+from stages.prepare.encode_parts import input_columns, write_arrays
 from stages.prepare.expectations.run import check_expectations, check_files
 from stages.prepare.fit import fit_schema, fit_statistics, tell
-from stages.prepare.images import Images, load_images
+from stages.prepare.images import load_images
 from stages.prepare.params import PrepareParams
-from stages.prepare.rows.assign import LEFT_OUT, Assigned, assign_rows
-from stages.prepare.rows.keys import Keys, find_keys
+from stages.prepare.rows.assign import LEFT_OUT, assign_rows
+from stages.prepare.rows.keys import find_keys
 from stages.prepare.rows.split import SPLITS, Codes
-from stages.prepare.rows.twins import Twins
 from stages.prepare.table.long_table import apply_writing
+from stages.prepare.table.open_table import open_table
 from stages.prepare.table.sample import take_sample
-from stages.prepare.table.table import Mask, Table, open_table
+from stages.prepare.table.table import Mask, Table
 from stages.prepare.table.total import stop_at_total
 from stages.runtime.stage import run_stage
 
@@ -45,17 +43,19 @@ def prepare(params: Params, out: Path) -> None:
     """Validate, describe, split, fit on train, encode, write."""
     section = params.section("prepare", PrepareParams)
     # Of a table that memory does not hold, the parts lie here as long as the stage runs.
-    folder = out / "parts"
+    folder = (out / "parts").resolve()
     try:
-        _prepare(section, out, folder)
+        with open_mapper("prepare", folder) as mapper:
+            _prepare(section, out, folder, mapper)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
-    raw = open_table(Path(section.source), SOURCE, folder, expected=section.named)
+def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) -> None:
+    raw = open_table(Path(section.source), SOURCE, folder, expected=section.named, mapper=mapper)
     check_names(raw.columns, section)
-    raw, sample, written, lines = apply_writing(raw, take_sample(raw, section.words), section)
+    sample = take_sample(raw, section.words, mapper)
+    raw, sample, written, lines = apply_writing(raw, sample, section)
     for line in lines:
         print(line)
     stop_at_total(raw, SOURCE)
@@ -63,12 +63,12 @@ def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
     of_files = check_files(raw, suite, Path(section.source))
     images = load_images(raw, sample.table, section)
     table = images.table
-    check_expectations(table, suite, section.source, out, of_files)
+    check_expectations(table, suite, section.source, out, of_files, mapper=mapper)
 
     usable = _rows_with_target(table, section)
     labelled = table if usable is None else table.where(usable)
     target = find_target(labelled.column_parts(section.target), section.task)
-    sample = sample if labelled is raw else take_sample(labelled, section.words)
+    sample = sample if labelled is raw else take_sample(labelled, section.words, mapper)
     found = find_schema(sample.table, section, target, sample.rows)
     schema = images.describe(with_written(found, written))
     for line in (
@@ -78,76 +78,37 @@ def _prepare(section: PrepareParams, out: Path, folder: Path) -> None:
         print(f"warning  {line}")
 
     keys = find_keys(raw, schema.key)
-    assigned = assign_rows(images, usable, schema, keys, section)
+    assigned = assign_rows(images, usable, schema, keys, section, mapper)
     for line in assigned.lines:
         print(line)
     write_rejected(out / "rejected.csv", [*images.rejected, *assigned.copies])
     chosen, train = table.where(assigned.codes < LEFT_OUT), table.where(assigned.of("train"))
+    if table.is_on_disk and mapper.is_remote:
+        chosen = chosen.with_mask_on_disk(folder / "chosen.npy")
+        train = train.with_mask_on_disk(folder / "train.npy")
 
-    schema = fit_schema(schema, train)
-    statistics = fit_statistics(schema, train, section.normalize)
+    schema = fit_schema(schema, train, mapper)
+    statistics = fit_statistics(schema, train, section.normalize, mapper)
     for line in _constant(schema, statistics):
         print(f"warning  {line}")
-    for line in tell(schema, chosen):
+    for line in tell(schema, chosen, mapper):
         print(line)
     write_record(out / "schema.json", schema)
     write_record(out / "statistics.json", statistics)
-    _write_test_rows(out / "test_rows.parquet", table.where(assigned.of("test")), schema)
-    for line in _write_arrays(images, assigned, keys, schema, statistics, out, folder):
+    test = table.where(assigned.of("test"))
+    with ThreadPoolExecutor(1) as pool:
+        # One file, that one process writes: while others encode.
+        rows = pool.submit(_write_test_rows, out / "test_rows.parquet", test, schema)
+        warnings = write_arrays(images, assigned, keys, schema, statistics, out, folder, mapper)
+        rows.result()
+    for line in warnings:
         print(f"warning  {line}")
     print(_summary(section.source, chosen.height, schema, assigned.codes))
 
 
-def _write_arrays(
-    images: Images,
-    assigned: Assigned,
-    keys: Keys,
-    schema: Schema,
-    statistics: Statistics,
-    out: Path,
-    folder: Path,
-) -> list[str]:
-    """Encode and write each split; return a warning for each that repeats an earlier one's rows."""
-    names = [*_input_columns(schema), schema.target.name]
-    twins = Twins(folder / "twins")
-
-    def encode_part(numbered: tuple[pl.DataFrame, Rows]) -> list[dict[str, Array]]:
-        part, numbers = numbered
-        found = []
-        for code in range(len(SPLITS)):
-            is_own = assigned.codes[numbers] == code
-            own = part.filter(pl.Series(is_own))
-            arrays = encode(own, schema, statistics, SOURCE)
-            arrays["target"] = encode_target(own[schema.target.name], schema, statistics)
-            arrays["key"] = keys.of(own, images.in_source(numbers[is_own]))
-            if assigned.weights is not None:
-                arrays["weight"] = assigned.weights[numbers[is_own]]
-            if assigned.groups is not None:
-                arrays["group"] = assigned.groups[numbers[is_own]]
-            found.append(arrays)
-        return found
-
-    with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(open_arrays(out / split, int(assigned.of(split).sum())))
-            for split in SPLITS
-        }
-        parts = images.table.numbered_parts(names)
-        for found in map_in_order(encode_part, parts, num_threads()):
-            for (split, writer), arrays in zip(writers.items(), found, strict=True):
-                writer.add(arrays)
-                twins.add(split, arrays)
-    return list(twins.find(out, SPLITS))
-
-
-def _input_columns(schema: Schema) -> list[str]:
-    """The columns of new rows: the key's, if there is one, and those of the features."""
-    return [*([] if schema.key is None else [schema.key]), *(f.name for f in schema.features)]
-
-
 def _write_test_rows(path: Path, table: Table, schema: Schema) -> None:
     """The rows of the test split as they came, without their target."""
-    names = _input_columns(schema)
+    names = input_columns(schema)
     if table.is_whole:
         table.frame()[names].write_parquet(path)
         return

@@ -1,44 +1,57 @@
-"""Arrays of a split on the disk, written part by part: the files that `numpy.save` would write."""
+"""Arrays of a split on the disk, written in any order: the files that `numpy.save` would write.
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+Several processes may write rows of one file, each into the rows' own place, and may do so twice.
+"""
+
+import io
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 
 from stages.features.schema import Array
 
-
-@dataclass
-class ArrayWriter:
-    """Adds rows to the arrays of a folder, which have `num_rows` at the end."""
-
-    folder: Path
-    num_rows: int
-    stack: ExitStack
-    files: dict[str, BinaryIO] = field(default_factory=dict)
-
-    def add(self, arrays: Mapping[str, Array]) -> None:
-        """Write the next rows of each array, by its name."""
-        for name, array in arrays.items():
-            if name not in self.files:
-                self.files[name] = self.stack.enter_context(
-                    (self.folder / f"{name}.npy").open("wb")
-                )
-                header = {
-                    "descr": np.lib.format.dtype_to_descr(array.dtype),
-                    "fortran_order": False,
-                    "shape": (self.num_rows, *array.shape[1:]),
-                }
-                np.lib.format.write_array_header_1_0(self.files[name], header)
-            np.ascontiguousarray(array).tofile(self.files[name])
+# Of an array: its type as the header has it, and the shape of one row.
+Layout = tuple[Any, tuple[int, ...]]
 
 
-@contextmanager
-def open_arrays(folder: Path, num_rows: int) -> Iterator[ArrayWriter]:
-    """A writer into a new folder, of `num_rows` in all."""
-    folder.mkdir()
-    with ExitStack() as stack:
-        yield ArrayWriter(folder, num_rows, stack)
+def write_rows(
+    folder: Path, arrays: Mapping[str, Array], start: int, num_rows: int
+) -> dict[str, Layout]:
+    """Write rows of each array, by its name, from row `start` on; the file has `num_rows` in all.
+
+    Return what must be the same for all rows of a file.
+    """
+    layouts = {}
+    for name, array in arrays.items():
+        descr, row_shape = np.lib.format.dtype_to_descr(array.dtype), array.shape[1:]
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": descr, "fortran_order": False, "shape": (num_rows, *row_shape)}
+        )
+        row_bytes = array.dtype.itemsize * int(np.prod(row_shape, dtype=np.int64))
+        # Each writer of a file writes the same header.
+        place = len(header.getvalue()) + start * row_bytes
+        write_at(folder / f"{name}.npy", {0: header.getvalue(), place: as_bytes(array)})
+        layouts[name] = descr, row_shape
+    return layouts
+
+
+def as_bytes(array: Array) -> memoryview:
+    """The numbers of an array, one behind the other, as they lie in memory."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def write_at(path: Path, pieces: Mapping[int, bytes | memoryview]) -> None:
+    """Write each piece into its place of a file, which may be there or not."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        for start, piece in pieces.items():
+            left, place = memoryview(piece), start
+            while left:
+                written = os.pwrite(descriptor, left, place)
+                left, place = left[written:], place + written
+    finally:
+        os.close(descriptor)

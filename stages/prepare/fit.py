@@ -1,53 +1,92 @@
 """Statistics of the train split alone: gaps, categories, means; several columns at a time."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import polars as pl
+
 from stages.common.errors import Problem, UserError
 from stages.features.columns import column_moments
 from stages.features.kind import kind_of
 from stages.features.schema import Feature, Moments, Schema, Statistics
-from stages.formats.thread_map import map_in_order, num_threads
+from stages.parallel.mapper import Local, Mapper
 from stages.prepare.params import Normalize
-from stages.prepare.table.table import Table
+from stages.prepare.table.table import Table, mapper_for
 
 SOURCE = "prepare.source"
+# Kinds of which a column takes as long as many others: dates are read, and texts cut, again.
+SLOW = ("datetime", "text", "image")
+Result = TypeVar("Result")
 
 
-def fit_schema(schema: Schema, train: Table) -> Schema:
+@dataclass(frozen=True)
+class Column:
+    """A feature, and the table that has its column."""
+
+    feature: Feature
+    table: Table
+
+    def parts(self) -> Iterator[pl.Series]:
+        """The column, part by part."""
+        return self.table.column_parts(self.feature.name)
+
+
+def fit_schema(schema: Schema, train: Table, mapper: Mapper | None = None) -> Schema:
     """`schema` with each feature's gaps and categories as the train rows have them."""
-
-    def fit(feature: Feature) -> Feature:
-        parts = train.column_parts(feature.name)
-        return kind_of(feature.kind).fit(feature, parts, SOURCE)
-
-    features = list(map_in_order(fit, schema.features, num_threads()))
+    features = list(_map_columns(fit_column, schema, train, mapper))
     return schema.model_copy(update={"features": features})
 
 
-def tell(schema: Schema, table: Table) -> list[str]:
+def fit_column(column: Column) -> Feature:
+    """A feature with what the rows of its column have."""
+    return kind_of(column.feature.kind).fit(column.feature, column.parts(), SOURCE)
+
+
+def tell(schema: Schema, table: Table, mapper: Mapper | None = None) -> list[str]:
     """Lines on the columns of `table` as they were fitted: what a kind cuts or gathers."""
-
-    def tell_one(feature: Feature) -> list[str]:
-        return kind_of(feature.kind).tell(feature, table.column_parts(feature.name))
-
-    return [
-        line for said in map_in_order(tell_one, schema.features, num_threads()) for line in said
-    ]
+    return [line for said in _map_columns(tell_column, schema, table, mapper) for line in said]
 
 
-def fit_statistics(schema: Schema, train: Table, normalize: Normalize | None = None) -> Statistics:
+def tell_column(column: Column) -> list[str]:
+    """Lines on one column."""
+    return kind_of(column.feature.kind).tell(column.feature, column.parts())
+
+
+def find_moments(column: Column) -> list[Moments]:
+    """The moments of a column, as its kind has them."""
+    return kind_of(column.feature.kind).moments(column.feature, column.parts(), SOURCE)
+
+
+def _map_columns(
+    function: Callable[[Column], Result], schema: Schema, table: Table, mapper: Mapper | None
+) -> Iterator[Result]:
+    """`function` of the column of each feature, several columns at a time; in their order."""
+    columns = [Column(feature, table) for feature in schema.features]
+    # Those that take long begin first, so that none is computed alone at the end.
+    order = sorted(range(len(columns)), key=lambda place: columns[place].feature.kind not in SLOW)
+    own = mapper_for(table, mapper or Local())
+    if not own.is_remote:
+        return own.map(function, columns)
+    found = dict(zip(order, own.map(function, [columns[n] for n in order]), strict=True))
+    return iter([found[place] for place in range(len(columns))])
+
+
+def fit_statistics(
+    schema: Schema,
+    train: Table,
+    normalize: Normalize | None = None,
+    mapper: Mapper | None = None,
+) -> Statistics:
     """Means and deviations (population, float64) over the train rows.
 
     Those of images are `normalize` where it is given. Raises UserError where it has not a number
     for each channel, or there are no images.
     """
-
-    def find_moments(feature: Feature) -> list[Moments]:
-        parts = train.column_parts(feature.name)
-        return kind_of(feature.kind).moments(feature, parts, SOURCE)
-
     numeric: dict[str, Moments] = {}
     image: list[Moments] = []
     wide: dict[str, list[Moments]] = {}
-    found = map_in_order(find_moments, schema.features, num_threads())
+    found = _map_columns(find_moments, schema, train, mapper)
     for feature, moments in zip(schema.features, found, strict=True):
         if feature.is_array:
             image = moments

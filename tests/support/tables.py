@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 
-from stages.prepare.table.table import open_table
+from stages.prepare.table.open_table import open_table
 
 
 def read_table(

@@ -26,7 +26,7 @@ from stages.features.pixels import (
 )
 from stages.features.schema import Decode
 from stages.formats.reading import Damage
-from stages.formats.thread_map import map_in_order, num_threads
+from stages.parallel.thread_map import map_in_order, num_threads
 
 # A column of these holds image files, not arrays.
 FILES = (pl.String, pl.Binary)

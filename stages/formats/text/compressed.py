@@ -46,6 +46,11 @@ def read_bytes(path: Path, noticed: Noticed | None = None) -> Iterator[bytes]:
                 yield piece
 
 
+def is_packed(start: bytes) -> bool:
+    """Check whether a file that begins so is something else than a text, or one compressed."""
+    return start.startswith((_GZIP, _ZSTD, *_OTHERS))
+
+
 def _decompressed(file: BinaryIO, raw: BinaryIO, name: str) -> Iterator[bytes]:
     try:
         while piece := file.read(READ_BYTES):

@@ -43,7 +43,7 @@ def read_pieces(path: Path, noticed: Noticed) -> Iterator[bytes]:
         start += piece
         if len(start) >= SNIFFED_BYTES:
             break
-    encoding = _wide(start[:SNIFFED_BYTES])
+    encoding = find_wide(start[:SNIFFED_BYTES])
     if encoding is not None:
         name = encoding[:6].upper()
         noticed.remarks.append(f"{path} is {name}, and read as such")
@@ -90,7 +90,7 @@ def _cut(pieces: Iterable[bytes]) -> Iterator[bytes]:
             yield piece[place : place + size]
 
 
-def _wide(start: bytes) -> str | None:
+def find_wide(start: bytes) -> str | None:
     """The kind of UTF-16 or UTF-32 that a file begins as, by its mark or by where its NULs are."""
     for mark, encoding in _MARKS:
         if start.startswith(mark):

@@ -13,6 +13,7 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError
 from stages.common.files import write_json
+from stages.parallel.mapper import Mapper
 from stages.prepare.expectations.fact_names import OF_IMAGES
 from stages.prepare.expectations.great import judge_frame, load_classes, quiet
 from stages.prepare.expectations.html import MAX_COLUMNS_SHOWN, render
@@ -76,6 +77,7 @@ def check_expectations(
     folder: Path,
     before: Sequence[Outcome] = (),
     other: OtherTable | None = None,
+    mapper: Mapper | None = None,
 ) -> list[Outcome]:
     """Hold `table`, read from `source`, to `suite`; write expectations.json and .html to `folder`.
 
@@ -88,7 +90,7 @@ def check_expectations(
     for place, rule in enumerate(rules):
         if place in known or (rule and other and other.leaves_out(rule)):
             rules[place] = None
-    outcomes, facts = _outcomes(table, rules, problems, suite, {})
+    outcomes, facts = _outcomes(table, rules, problems, suite, {}, mapper)
     outcomes = sorted([*before, *outcomes], key=lambda outcome: outcome.place)
     warned = [outcome for outcome in outcomes if outcome.status == "warning"]
     for outcome in warned[:MAX_WARNINGS_SHOWN]:
@@ -118,6 +120,7 @@ def _outcomes(
     problems: list[Problem],
     suite: Path | None,
     files: Mapping[str, str],
+    mapper: Mapper | None = None,
 ) -> tuple[list[Outcome], Mapping[str, Facts]]:
     """The outcome of each rule, and the facts of columns of a table that is not looked at whole."""
     there = [rule for rule in rules if rule is not None]
@@ -128,8 +131,8 @@ def _outcomes(
     if not is_short(table):
         # Of a table in memory, the page has each column whole.
         shown = [] if table.is_whole else table.columns[:MAX_COLUMNS_SHOWN]
-        facts = facts_for(table, there, shown)
-    return _judge(table, there, expectations, facts, files) if expectations else [], facts
+        facts = facts_for(table, there, shown, mapper)
+    return _judge(table, there, expectations, facts, files, mapper) if expectations else [], facts
 
 
 def _stop_at_failures(
@@ -175,12 +178,13 @@ def _judge(
     expectations: list[Any],
     facts: Mapping[str, Facts],
     files: Mapping[str, str],
+    mapper: Mapper | None = None,
 ) -> list[Outcome]:
     """The outcome of each rule, in their order; `files` are the columns that name files."""
     if is_short(table):
         results = judge_frame(_needed(table, rules), expectations)
     else:
-        results = judge_long(table, rules, expectations, facts)
+        results = judge_long(table, rules, expectations, facts, mapper)
     rows = [offending_rows(result) for result in results]
     shown = [
         [

@@ -8,15 +8,16 @@ import numpy as np
 from stages.features.numbers import Rows
 from stages.features.schema import Array, Schema
 from stages.formats.reading import Damage
+from stages.parallel.mapper import Mapper
 from stages.prepare.columns.target import encode_classes, find_target
 from stages.prepare.images import Images
 from stages.prepare.params import PrepareParams
 from stages.prepare.rows.duplicates import describe, digest, find_firsts, set_aside, tie
-from stages.prepare.rows.keys import Keys, hash_keys
+from stages.prepare.rows.keys import KeyPiece, Keys, hash_keys, named_rows
 from stages.prepare.rows.split import SPLITS, Codes, Structure, split_rows
 from stages.prepare.rows.structure import find_structure
 from stages.prepare.rows.weights import Weights, check_splits, describe_weights, find_weights
-from stages.prepare.table.table import Mask, Table
+from stages.prepare.table.table import Mask, Table, mapper_for
 
 # In place of a split: a row without a target, or a copy of another one.
 LEFT_OUT = len(SPLITS)
@@ -42,7 +43,12 @@ class Assigned:
 
 
 def assign_rows(
-    images: Images, usable: Mask | None, schema: Schema, keys: Keys, section: PrepareParams
+    images: Images,
+    usable: Mask | None,
+    schema: Schema,
+    keys: Keys,
+    section: PrepareParams,
+    mapper: Mapper,
 ) -> Assigned:
     """Assign each usable row of the table to a split; `usable` None: all rows.
 
@@ -61,7 +67,7 @@ def assign_rows(
         firsts = _firsts(chosen, [feature.name for feature in schema.features])
         structure = tie(structure, firsts, row_keys)
         lines += describe(firsts, row_keys, "each is in the split of those that it is equal to")
-    codes = _divide(images, usable, chosen, schema, keys, section, structure)
+    codes = _divide(images, usable, chosen, schema, keys, section, structure, mapper)
     if weights is not None:
         check_splits(weights, codes)
     groups = None if structure.groups is None else _number(structure.groups, usable)
@@ -80,10 +86,16 @@ def _number(groups: Array, usable: Mask | None) -> Rows:
 
 def key_parts(images: Images, table: Table, schema: Schema, keys: Keys) -> Iterator[Array]:
     """The keys of the rows, part by part."""
+    return (named_rows(keys, piece) for piece in _key_pieces(images, table, schema))
+
+
+def _key_pieces(images: Images, table: Table, schema: Schema) -> Iterator[KeyPiece]:
+    """The parts of the table by which its rows are named."""
     # Without a key column any column will do: only the row numbers are used.
-    names = [schema.target.name] if schema.key is None else [schema.key]
-    for part, numbers in table.numbered_parts(names):
-        yield keys.of(part, images.in_source(numbers))
+    name = schema.target.name if schema.key is None else schema.key
+    for shard in table.each_part():
+        numbers = np.arange(shard.start, shard.start + sum(shard.table.heights))
+        yield KeyPiece(shard, name, images.in_source(numbers))
 
 
 def _divide(
@@ -94,9 +106,11 @@ def _divide(
     keys: Keys,
     section: PrepareParams,
     structure: Structure,
+    mapper: Mapper,
 ) -> Codes:
     seed = section.split.seed
-    hashes = hash_keys(key_parts(images, chosen, schema, keys), seed, chosen.height)
+    pieces = _key_pieces(images, chosen, schema)
+    hashes = hash_keys(pieces, keys, seed, chosen, mapper_for(chosen, mapper))
     classes = encode_classes(chosen.column_parts(schema.target.name), schema)
     split_codes = split_rows(hashes, classes, section.split, structure)
     if usable is None:
@@ -129,7 +143,8 @@ def _firsts(table: Table, names: list[str]) -> Rows:
 
 def _numbers(table: Table) -> Rows:
     every = np.arange(sum(table.heights))
-    return every if table.rows is None else every[table.rows]
+    mask = table.mask
+    return every if mask is None else every[mask]
 
 
 def _weigh(images: Images, chosen: Table, schema: Schema) -> tuple[Weights | None, list[str]]:

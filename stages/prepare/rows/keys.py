@@ -1,10 +1,9 @@
 """The names of the rows: the key column, or the row's number from 0; and the hashes of them."""
 
 import hashlib
-import multiprocessing
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +11,8 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Array
-from stages.formats.thread_map import num_threads
-from stages.prepare.table.table import Table
+from stages.parallel.mapper import Local, Mapper
+from stages.prepare.table.table import Shard, Table
 
 KEY = "prepare.key"
 MAX_SHOWN = 5
@@ -79,37 +78,54 @@ def _find_twice(table: Table, column: str, hashes: Hashes) -> list[str]:
     return [str(value) for value in twice]
 
 
-def hash_keys(parts: Iterable[Array], seed: int, num_rows: int) -> Hashes:
-    """A number of 64 bits for each key, which another seed draws anew; (rows,)."""
-    hashes, end = np.empty(num_rows, np.uint64), 0
-    for found in _hash_parts(_slices(parts), seed, num_rows):
-        hashes[end : end + len(found)] = found
-        end += len(found)
-    assert end == num_rows
+@dataclass(frozen=True)
+class KeyPiece:
+    """A part of a table, the column that names its rows, and their numbers in the source (rows,).
+
+    `source_rows` are those of all rows of the part, whether the table has them or not.
+    """
+
+    shard: Shard
+    column: str
+    source_rows: Array
+
+
+def named_rows(keys: Keys, piece: KeyPiece) -> Array:
+    """The keys of the rows of a part, (rows,)."""
+    part, numbers = piece.shard.read([piece.column])
+    return keys.of(part, piece.source_rows[numbers - piece.shard.start])
+
+
+def hash_keys(
+    pieces: Iterable[KeyPiece], keys: Keys, seed: int, table: Table, mapper: Mapper
+) -> Hashes:
+    """A number of 64 bits for the key of each row, which another seed draws anew; (rows,).
+
+    `pieces` are those of `table`.
+    """
+    is_long = table.height >= MANY_NAMES
+    if table.is_on_disk:
+        found = mapper.map(partial(_hash_piece, keys, seed), pieces, in_python=is_long)
+    else:
+        # A part in memory may be long, and goes to another process as its names alone.
+        names = (names for piece in pieces for names in _slices(named_rows(keys, piece)))
+        found = Local().map(partial(hash_names, seed), names, in_python=is_long)
+    # Eight bytes a row, and no second time for their parts.
+    hashes, end = np.empty(table.height, np.uint64), 0
+    for part in found:
+        hashes[end : end + len(part)] = part
+        end += len(part)
+    assert end == len(hashes)
     return hashes
 
 
-def _slices(parts: Iterable[Array]) -> Iterator[Array]:
-    for part in parts:
-        for start in range(0, len(part), NAMES_AT_ONCE):
-            yield part[start : start + NAMES_AT_ONCE]
+def _hash_piece(keys: Keys, seed: int, piece: KeyPiece) -> Hashes:
+    return hash_names(seed, named_rows(keys, piece))
 
 
-def _hash_parts(parts: Iterable[Array], seed: int, num_rows: int) -> Iterator[Hashes]:
-    threads = num_threads()
-    if num_rows < MANY_NAMES or threads == 1:
-        for part in parts:
-            yield hash_names(seed, part)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(threads, mp_context=context) as pool:
-        waiting = []
-        for part in parts:
-            waiting.append(pool.submit(hash_names, seed, part))
-            if len(waiting) > threads:
-                yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
+def _slices(names: Array) -> Iterator[Array]:
+    for start in range(0, len(names), NAMES_AT_ONCE):
+        yield names[start : start + NAMES_AT_ONCE]
 
 
 def hash_names(seed: int, names: Array) -> Hashes:

@@ -8,59 +8,60 @@ import numpy as np
 import polars as pl
 
 from stages.features.schema import APART, Array
+from stages.prepare.arrays import as_bytes, write_at
 
 MAX_KEYS_SHOWN = 3
 
 
-class Twins:
-    """Takes the splits as they are written, and counts the rows that an earlier split has too.
+def write_twins(folder: Path, split: str, arrays: Mapping[str, Array], start: int) -> None:
+    """Keep the hashes of rows of a split, of which the first is its row `start`.
 
-    Rows are alike where a model is given the same of them, whatever stands in other columns. Their
-    hashes lie in `folder`, 16 bytes a row.
+    They lie in `folder`, 16 bytes a row; rows may come in any order.
     """
+    features = _digests(arrays)
+    target = pl.Series("target", arrays["target"])
+    wholes = pl.DataFrame([features.alias("features"), target]).hash_rows()
+    for name, hashes in (("features", features), ("wholes", wholes)):
+        found = hashes.to_numpy()
+        write_at(_file(folder, split, name), {start * found.itemsize: as_bytes(found)})
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, split: str, arrays: Mapping[str, Array]) -> None:
-        """Take in rows of a split."""
-        features = _digests(arrays)
-        target = pl.Series("target", arrays["target"])
-        wholes = pl.DataFrame([features.alias("features"), target]).hash_rows()
-        for name, hashes in (("features", features), ("wholes", wholes)):
-            with self._file(split, name).open("ab") as file:
-                hashes.to_numpy().tofile(file)
+def find_twins(folder: Path, arrays: Path, splits: tuple[str, ...]) -> Iterator[str]:
+    """A line for each split with rows that an earlier one has too.
 
-    def find(self, folder: Path, splits: tuple[str, ...]) -> Iterator[str]:
-        """A line for each split with rows that an earlier one has; `folder` holds the arrays."""
-        for place, split in enumerate(splits[1:], start=1):
-            features, before = self._read(split, "features"), splits[:place]
-            is_twin = features.is_in(self._common(before, "features", features).implode())
-            if not is_twin.any():
-                continue
-            wholes = self._read(split, "wholes")
-            alike = wholes.is_in(self._common(before, "wholes", wholes).implode())
-            named = np.load(folder / split / "key.npy", mmap_mode="r")
-            keys = ", ".join(map(str, named[is_twin.arg_true()[:MAX_KEYS_SHOWN]]))
-            yield (
-                f"{is_twin.sum()} of {features.len()} {split} rows "
-                f"({features.filter(is_twin).n_unique()} groups of equal rows) stand in "
-                f"{' or '.join(before)} too, in every feature, {alike.sum()} of them with the "
-                f"same target: the first have the keys {keys}; what is learnt by heart looks right "
-                "there: keep copies in one split, or one of each"
-            )
+    Rows are alike where a model is given the same of them, whatever stands in other columns.
+    `folder` has their hashes, `arrays` the splits' arrays.
+    """
+    for place, split in enumerate(splits[1:], start=1):
+        features, before = _read(folder, split, "features"), splits[:place]
+        is_twin = features.is_in(_common(folder, before, "features", features).implode())
+        if not is_twin.any():
+            continue
+        wholes = _read(folder, split, "wholes")
+        alike = wholes.is_in(_common(folder, before, "wholes", wholes).implode())
+        named = np.load(arrays / split / "key.npy", mmap_mode="r")
+        keys = ", ".join(map(str, named[is_twin.arg_true()[:MAX_KEYS_SHOWN]]))
+        yield (
+            f"{is_twin.sum()} of {features.len()} {split} rows "
+            f"({features.filter(is_twin).n_unique()} groups of equal rows) stand in "
+            f"{' or '.join(before)} too, in every feature, {alike.sum()} of them with the "
+            f"same target: the first have the keys {keys}; what is learnt by heart looks right "
+            "there: keep copies in one split, or one of each"
+        )
 
-    def _common(self, splits: tuple[str, ...], name: str, hashes: pl.Series) -> pl.Series:
-        """Those of `hashes` that one of the splits has."""
-        others = (self._read(split, name) for split in splits)
-        return pl.concat([other.filter(other.is_in(hashes.implode())) for other in others]).unique()
 
-    def _read(self, split: str, name: str) -> pl.Series:
-        return pl.Series(np.fromfile(self._file(split, name), np.uint64))
+def _common(folder: Path, splits: tuple[str, ...], name: str, hashes: pl.Series) -> pl.Series:
+    """Those of `hashes` that one of the splits has."""
+    others = (_read(folder, split, name) for split in splits)
+    return pl.concat([other.filter(other.is_in(hashes.implode())) for other in others]).unique()
 
-    def _file(self, split: str, name: str) -> Path:
-        return self._folder / f"{split}-{name}"
+
+def _read(folder: Path, split: str, name: str) -> pl.Series:
+    return pl.Series(np.fromfile(_file(folder, split, name), np.uint64))
+
+
+def _file(folder: Path, split: str, name: str) -> Path:
+    return folder / f"{split}-{name}"
 
 
 def _digests(arrays: Mapping[str, Array]) -> pl.Series:

@@ -3,9 +3,7 @@
     table = open_table(Path("data/raw/houses.csv"), "prepare.source", folder)
     for part in table.parts(["price"]): …
 
-The source is read once, and again if its parts disagree on a column's type: a column has the type
-that all of its values have, as in a table that is read whole. A part has up to 131,072 rows, or
-some 16 MiB of text.
+A part has up to 131,072 rows, or some 16 MiB of text.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,20 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from stages.common.errors import Problem, UserError
 from stages.features.numbers import Rows
-from stages.formats.format import find_reader
-from stages.formats.part import Part, join_types
-from stages.formats.read import CANNOT_READ, check_file, unreadable
-from stages.formats.reading import Damage, Noticed, damage_message
-from stages.formats.suffixes import SUFFIXES
-
-# Estimated size of all parts above which each is written to the disk; fixed, so that results do
-# not depend on the machine.
-MEMORY_BYTES = 128 << 20
-# Where a table lies on the disk, below the folder that was named for it.
-PARTS = "table"
-
+from stages.parallel.mapper import Local, Mapper
 
 Change = Callable[[pl.Series], pl.Series]
 Mask = npt.NDArray[np.bool_]
@@ -42,7 +28,7 @@ class Table:
     `sources` are the parts as read, each a frame or an Arrow file. Whenever a part is taken, a
     column is cast to its type in `types` (else in `schema`), and then changed by its function in
     `changes`. `made` are columns more, each by the name of another one and a function of it. `rows`
-    is a mask over all rows of the sources, of those that the table has; None: all.
+    is a mask over all rows of the sources, of those that the table has, or its file; None: all.
     """
 
     schema: pl.Schema
@@ -50,13 +36,19 @@ class Table:
     sources: Sequence[pl.DataFrame | Path]
     changes: Mapping[str, Change] = field(default_factory=dict)
     types: Mapping[str, pl.DataType] = field(default_factory=dict)
-    rows: Mask | None = None
+    rows: Mask | Path | None = None
     made: Mapping[str, tuple[str, Change]] = field(default_factory=dict)
 
     @property
     def height(self) -> int:
         """The number of rows."""
-        return sum(self.heights) if self.rows is None else int(np.count_nonzero(self.rows))
+        rows = self.mask
+        return sum(self.heights) if rows is None else int(np.count_nonzero(rows))
+
+    @property
+    def mask(self) -> Mask | None:
+        """The rows of the sources that the table has, as a mask over all; None: all of them."""
+        return np.load(self.rows, mmap_mode="r") if isinstance(self.rows, Path) else self.rows
 
     @property
     def columns(self) -> list[str]:
@@ -67,6 +59,26 @@ class Table:
     def is_whole(self) -> bool:
         """Check whether all rows are one part in memory."""
         return len(self.sources) == 1 and isinstance(self.sources[0], pl.DataFrame)
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Check whether all parts are files, which other processes can read."""
+        return all(isinstance(source, Path) for source in self.sources)
+
+    def with_mask_on_disk(self, file: Path) -> "Table":
+        """The same table, with its mask in a file: as small as the list of its parts."""
+        if self.mask is None:
+            return self
+        np.save(file, self.mask)
+        return replace(self, rows=file)
+
+    def each_part(self) -> Iterator["Shard"]:
+        """Each part as a table of its own, with the number of its first row in the sources."""
+        start, rows = 0, self.mask
+        for source, height in zip(self.sources, self.heights, strict=True):
+            own = None if rows is None else np.array(rows[start : start + height])
+            yield Shard(replace(self, sources=[source], heights=[height], rows=own), start)
+            start += height
 
     def where(self, rows: Mask) -> "Table":
         """The rows of the sources where `rows` (of all) is true; replaces an earlier mask."""
@@ -99,12 +111,12 @@ class Table:
     def numbered_parts(self, names: Collection[str]) -> Iterator[tuple[pl.DataFrame, Rows]]:
         """The rows, part by part, and their numbers in the sources (rows,)."""
         wanted = [name for name in self.schema if name in names]
-        start = 0
+        start, rows = 0, self.mask
         for source, height in zip(self.sources, self.heights, strict=True):
             part, numbers = self._load(source, wanted), np.arange(start, start + height)
             start += height
-            if self.rows is not None:
-                is_own = self.rows[numbers]
+            if rows is not None:
+                is_own = rows[numbers]
                 part, numbers = part.filter(pl.Series(is_own)), numbers[is_own]
             yield part, numbers
 
@@ -145,6 +157,19 @@ class Table:
         return column
 
 
+@dataclass(frozen=True)
+class Shard:
+    """A part of a table: what a function of parts is given. `start` is its first row's number."""
+
+    table: Table
+    start: int
+
+    def read(self, names: Collection[str]) -> tuple[pl.DataFrame, Rows]:
+        """The rows, and their numbers in the sources of the whole table (rows,)."""
+        ((part, numbers),) = self.table.numbered_parts(names)
+        return part, numbers + self.start
+
+
 def _gaps(name: str, num_rows: int) -> pl.Series:
     return pl.Series(name, [None], dtype=pl.Null).new_from_index(0, num_rows)
 
@@ -154,103 +179,6 @@ def in_memory(frame: pl.DataFrame) -> Table:
     return Table(frame.schema, [frame.height], [frame])
 
 
-def open_table(
-    path: Path,
-    key: str,
-    folder: Path,
-    say: Callable[[str], None] = print,
-    expected: Collection[str] = (),
-) -> Table:
-    """The table in a file or a folder of files; `key` is the parameter that names it.
-
-    What does not fit into MEMORY_BYTES lies in `folder`, which the caller removes. `expected` are
-    names of columns that are asked for, by which a header is known as one; `say` is told what a
-    person should know. Raises UserError when the source is missing, empty, of another kind, or
-    damaged, be it in one line.
-    """
-    check_file(path, key)
-    reader, as_text = find_reader(path), frozenset[str]()
-    while True:
-        noticed = Noticed(expected=expected)
-        collected = _Collected(folder / PARTS)
-        try:
-            for part in reader.parts(path, key, noticed, as_text):
-                collected.add(part, noticed)
-        except CANNOT_READ as error:
-            raise unreadable(error, path, key) from None
-        if not collected.conflicts or collected.damaged:
-            break
-        # A text behind many numbers, mostly: the column is one of texts from its first row on.
-        as_text |= collected.conflicts
-    if collected.damaged:
-        raise UserError(_problem(damage_message(path, collected.damaged), path, key))
-    table = collected.finish()
-    if table.height == 0:
-        raise UserError(_problem(f"{path} has a header but no rows", path, key))
-    for line in noticed.lines():
-        say(line)
-    return table
-
-
-@dataclass
-class _Collected:
-    """Takes the parts as they come; `conflicts` are columns that are texts, and were read as not.
-
-    Of a table with a damaged row the damage alone is kept.
-    """
-
-    folder: Path
-    parts: list[pl.DataFrame | Path] = field(default_factory=list)
-    heights: list[int] = field(default_factory=list)
-    schema: dict[str, pl.DataType] = field(default_factory=dict)
-    types: dict[str, pl.DataType] = field(default_factory=dict)
-    damaged: list[Damage] = field(default_factory=list)
-    conflicts: set[str] = field(default_factory=set)
-    num_bytes: int = 0
-
-    def add(self, part: Part, noticed: Noticed) -> None:
-        """Take a part in."""
-        self.damaged += part.damaged
-        if self.damaged:
-            self.parts.clear()
-            return
-        for column in part.table.iter_columns():
-            noticed.add_infinite(column.name, column if column.dtype.is_float() else column.head(0))
-            self.types.setdefault(column.name, column.dtype)
-            is_empty = column.dtype == pl.String and column.null_count() == column.len()
-            dtype = pl.Null() if is_empty else column.dtype
-            joined = join_types(self.schema.get(column.name, pl.Null()), dtype)
-            if joined is None:
-                self.conflicts.add(column.name)
-            else:
-                self.schema[column.name] = joined
-        if self.conflicts or not part.table.height:
-            return
-        self.num_bytes += int(part.table.estimated_size())
-        self.parts.append(part.table)
-        self.heights.append(part.table.height)
-        if self.num_bytes > MEMORY_BYTES:
-            self._to_disk()
-
-    def _to_disk(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for number, part in enumerate(self.parts):
-            if isinstance(part, pl.DataFrame):
-                file = self.folder / f"{number:06}.arrow"
-                part.write_ipc(file)
-                self.parts[number] = file
-
-    def finish(self) -> Table:
-        """The table; what fits into memory is one part."""
-        schema = {
-            name: self.types[name] if dtype == pl.Null else dtype
-            for name, dtype in self.schema.items()
-        }
-        table = Table(pl.Schema(schema), self.heights, self.parts)
-        if self.num_bytes > MEMORY_BYTES or not self.parts:
-            return table
-        return in_memory(table.frame())
-
-
-def _problem(message: str, path: Path, key: str) -> Problem:
-    return Problem(message, key=key, value=str(path), allowed=SUFFIXES)
+def mapper_for(table: Table, mapper: Mapper) -> Mapper:
+    """`mapper`, or threads of this process for parts that lie in its memory."""
+    return mapper if table.is_on_disk else Local()

@@ -7,7 +7,8 @@ import polars as pl
 
 from stages.features.columns import as_category
 from stages.features.schema import Feature, Schema
-from stages.prepare.expectations.long.facts import VALUE, Facts, take_facts
+from stages.prepare.expectations.long.facts import Facts, take_facts
+from stages.prepare.expectations.long.look import VALUE
 from stages.prepare.table.table import Table
 
 # Of the values, as many must be as today: a few new ones are no alarm.

@@ -6,8 +6,9 @@ They are warnings, with room for chance: what they find is a reason to look, no 
 from collections.abc import Iterator
 
 from stages.features.schema import Feature, Schema
-from stages.prepare.expectations.long.facts import COUNT, VALUE, Facts, take_facts
+from stages.prepare.expectations.long.facts import Facts, take_facts
 from stages.prepare.expectations.long.figures import Figures
+from stages.prepare.expectations.long.look import COUNT, VALUE
 from stages.prepare.table.table import Table
 from stages.tools.expect.draft import MAX_COLUMNS, Rule, about, category_names
 

@@ -20,8 +20,9 @@ from stages.prepare.columns.written import Written, with_written
 from stages.prepare.images import Images, load_images
 from stages.prepare.params import PrepareParams
 from stages.prepare.table.long_table import apply_writing
+from stages.prepare.table.open_table import open_table
 from stages.prepare.table.sample import take_sample
-from stages.prepare.table.table import Table, open_table
+from stages.prepare.table.table import Table
 
 # Of a table that memory does not hold, the parts lie here meanwhile.
 FOLDER = Path(".reprise")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from stages.common.errors import UserError
-from stages.formats.thread_map import map_in_order, num_threads
+from stages.parallel.thread_map import map_in_order, num_threads
 from stages.prepare.rows.keys import find_keys
 from stages.prepare.table.table import Table
 

@@ -20,8 +20,9 @@ from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
 from stages.prepare.rows.weights import describe_weights, find_weights
 from stages.prepare.table.long_table import apply_writing
+from stages.prepare.table.open_table import open_table
 from stages.prepare.table.sample import take_sample
-from stages.prepare.table.table import Mask, Table, open_table
+from stages.prepare.table.table import Mask, Table
 from stages.prepare.table.total import stop_at_total
 from stages.tools.expect.draft import draft_suite
 from stages.tools.init import roles

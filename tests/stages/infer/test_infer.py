@@ -21,13 +21,13 @@ from stages.features.schema import Feature, Moments, Schema, Statistics, Target
 from stages.formats import chunk
 from stages.formats.chunk import Chunk, chunk_rows
 from stages.formats.read import read_chunks
-from stages.formats.thread_map import map_in_order, num_threads
 from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole
 from stages.infer.stream import one_thread_each
 from stages.infer.write import PredictionSummary, write_predictions
 from stages.model.onednn import OneDnnLinear
 from stages.model.predictor import Predictor, load_predictor
+from stages.parallel.thread_map import map_in_order, num_threads
 from tests.conftest import Project
 from tests.support.samples import mixed_table, run_stages, small_project
 

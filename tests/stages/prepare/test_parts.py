@@ -14,8 +14,8 @@ import stages.formats.csv as csv
 import stages.formats.json_lines as json_lines
 import stages.formats.parquet as parquet
 import stages.formats.text.compressed as compressed
+import stages.prepare.table.collected as table_module
 import stages.prepare.table.sample as sample
-import stages.prepare.table.table as table_module
 from stages.common.errors import UserError
 from stages.common.params import Params
 from stages.formats.format import find_reader
@@ -25,8 +25,8 @@ from stages.formats.text.plain_values import typed
 from stages.prepare.__main__ import prepare
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_schema
+from stages.prepare.table.open_table import open_table
 from stages.prepare.table.sample import take_sample
-from stages.prepare.table.table import open_table
 from stages.tools.init.survey import Options, survey
 from tests.support.samples import prepare_params
 

@@ -14,7 +14,7 @@ from stages.prepare.params import Split
 from stages.prepare.rows.keys import hash_names
 from stages.prepare.rows.split import SPLITS, Structure
 from stages.prepare.rows.split import split_rows as find_codes
-from stages.prepare.rows.twins import Twins
+from stages.prepare.rows.twins import find_twins, write_twins
 from tests.support.samples import run_stages, small_project
 
 Keys = npt.NDArray[np.generic]
@@ -143,13 +143,13 @@ def test_three_rows_are_enough() -> None:
 
 def said(folder: Path, arrays: dict[str, dict[str, list[object]]]) -> list[str]:
     folder = Path(tempfile.mkdtemp(dir=folder))
-    twins = Twins(folder / "twins")
     for split, part in arrays.items():
         (folder / split).mkdir()
         np.save(folder / split / "key.npy", part["key"])
-        for half in (slice(1), slice(1, None)):
-            twins.add(split, {kind: np.array(values[half]) for kind, values in part.items()})
-    return list(twins.find(folder, tuple(arrays)))
+        for start, half in ((1, slice(1, None)), (0, slice(1))):
+            own = {kind: np.array(values[half]) for kind, values in part.items()}
+            write_twins(folder, split, own, start)
+    return list(find_twins(folder, folder, tuple(arrays)))
 
 
 def test_rows_that_stand_in_two_splits_are_counted(tmp_path: Path) -> None:

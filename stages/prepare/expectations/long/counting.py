@@ -6,19 +6,22 @@ stands twice is found in shares of the rows.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import polars as pl
 
+from stages.parallel.mapper import Mapper
 from stages.prepare.expectations.great import COMPLETE, Engine, not_checked
-from stages.prepare.expectations.long.facts import COUNT, VALUE, Facts
+from stages.prepare.expectations.long.facts import Facts
+from stages.prepare.expectations.long.look import COUNT, VALUE
 from stages.prepare.expectations.long.masks import find_mask
-from stages.prepare.expectations.long.pieces import pieces
+from stages.prepare.expectations.long.pieces import Piece, cut_pieces, pieces
 from stages.prepare.expectations.long.repeats import find_repeats, plain_rows
 from stages.prepare.expectations.suite import Rule
-from stages.prepare.table.table import Table
+from stages.prepare.table.table import Table, mapper_for
 
 MAX_EXAMPLES = 20
 _UNIQUE = "expect_column_values_to_be_unique"
@@ -73,9 +76,15 @@ class Counting:
     """
 
     def __init__(
-        self, table: Table, facts: Mapping[str, Facts], gaps: Collection[str], head: Engine
+        self,
+        table: Table,
+        facts: Mapping[str, Facts],
+        gaps: Collection[str],
+        head: Engine,
+        mapper: Mapper,
     ) -> None:
         self._table, self._facts, self._gaps, self._head = table, facts, gaps, head
+        self._mapper = mapper_for(table, mapper)
         self._rules: dict[int, _Counted] = {}
         self._texts: dict[str, Engine] = {}
 
@@ -105,7 +114,9 @@ class Counting:
 
     def finish(self) -> dict[int, Any]:
         """Count the rules in all parts; the result of each by its place."""
-        going = [rule for rule in self._rules.values() if rule.needs_parts]
+        self._count_masked([rule for rule in self._rules.values() if rule.needs_parts])
+        # The others are judged by Great Expectations, or by values that repeat.
+        going = [rule for rule in self._rules.values() if rule.needs_parts and rule.mask is None]
         names = {name for rule in going for name in rule.columns}
         for start, piece in pieces(self._table, names) if going else ():
             self._count(going, start, piece)
@@ -158,27 +169,30 @@ class Counting:
             counted.count_name: int(counts[COUNT][wrong].sum()),
         }
 
-    def _count(self, rules: list[_Counted], start: int, piece: pl.DataFrame) -> None:
-        """Take in a part, whose first row is `start`."""
-        masked = {str(n): rule.mask for n, rule in enumerate(rules) if rule.mask is not None}
-        sums = piece.select(mask.sum().alias(n) for n, mask in masked.items())
-        judged = {
-            name
-            for rule in rules
-            if rule.mask is None and rule.repeated is None
-            for name in rule.columns
-        }
-        engine = Engine(piece.select(judged), self._gaps) if judged else None
-        for n, rule in enumerate(rules):
-            places: list[int] = []
-            num_missing = MAX_EXAMPLES - len(rule.rows)
-            if rule.mask is not None:
-                count = int(sums[str(n)][0])
+    def _count_masked(self, rules: list[_Counted]) -> None:
+        """Count the rules that a mask tells, several pieces at a time."""
+        masked = [(rule, rule.mask) for rule in rules if rule.mask is not None]
+        if not masked:
+            return
+        names = list(dict.fromkeys(name for rule, _ in masked for name in rule.columns))
+        find = partial(find_offending, [mask for _, mask in masked])
+        start = 0
+        for height, found in self._mapper.map(find, cut_pieces(self._table, names)):
+            for (rule, _), (count, places) in zip(masked, found, strict=True):
                 if not rule.is_counted:
                     rule.add(rule.count_name, count)
-                if count and num_missing:
-                    places = piece.select(rule.mask.arg_true()).to_series().to_list()
-            elif rule.repeated is not None:
+                num_missing = MAX_EXAMPLES - len(rule.rows)
+                rule.rows += [start + place for place in places[: max(0, num_missing)]]
+            start += height
+
+    def _count(self, rules: list[_Counted], start: int, piece: pl.DataFrame) -> None:
+        """Take in a part, whose first row is `start`."""
+        judged = {name for rule in rules if rule.repeated is None for name in rule.columns}
+        engine = Engine(piece.select(judged), self._gaps) if judged else None
+        for rule in rules:
+            places: list[int] = []
+            num_missing = MAX_EXAMPLES - len(rule.rows)
+            if rule.repeated is not None:
                 names = rule.repeated.columns
                 rows = plain_rows(piece.select(names)).with_row_index(_ROWS)
                 same = rows.join(rule.repeated, on=names, how="semi", nulls_equal=True)
@@ -186,6 +200,21 @@ class Counting:
             elif engine is not None:
                 places = _measure(engine, rule)
             rule.rows += [start + place for place in places[: max(0, num_missing)]]
+
+
+def find_offending(
+    masks: Sequence[pl.Expr], piece: Piece
+) -> tuple[int, list[tuple[int, list[int]]]]:
+    """The rows of a piece; and by each mask how many offend, with the places of the first."""
+    rows = piece.read()
+    sums = rows.select(mask.sum().alias(str(n)) for n, mask in enumerate(masks))
+    found = []
+    for n, mask in enumerate(masks):
+        count = int(sums[str(n)][0])
+        # Most rules are met: then there is nothing to find.
+        first = rows.select(mask.arg_true().head(MAX_EXAMPLES)) if count else pl.DataFrame()
+        found.append((count, first.to_series().to_list() if count else []))
+    return rows.height, found
 
 
 def _measure(engine: Engine, rule: _Counted) -> list[int]:

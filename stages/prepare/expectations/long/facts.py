@@ -1,36 +1,37 @@
 """Each column of a table of any length at a glance, from its parts: two passes, no column whole."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from stages.common.errors import shorten
+from stages.parallel.mapper import Local, Mapper
 from stages.prepare.expectations.column_profile import (
-    MAX_WHOLE_RANGE,
-    TEXTS,
-    Numbers,
     Overview,
     Shown,
-    are_whole,
     count_bars,
     find_edges,
     finite,
-    inner_type,
-    innermost,
     number_facts,
-    present,
     value_facts,
 )
-from stages.prepare.expectations.long.pieces import pieces
-from stages.prepare.expectations.pandas_frame import flatten
-from stages.prepare.table.table import Table
+from stages.prepare.expectations.long.look import (
+    COUNT,
+    MAX_VALUES,
+    VALUE,
+    ColumnLook,
+    find_sought,
+    look_at_piece,
+)
+from stages.prepare.expectations.long.pieces import Piece, cut_pieces
+from stages.prepare.table.table import Table, mapper_for
 
-# Of so many different values of a column it is known how often each stands there.
-MAX_VALUES = 100_000
-VALUE, COUNT = "value", "count"
+Bars = dict[str, npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -51,29 +52,42 @@ class Facts:
 
 
 def take_facts(
-    table: Table, names: Collection[str], counted: Collection[str] = ()
+    table: Table,
+    names: Collection[str],
+    counted: Collection[str] = (),
+    mapper: Mapper | None = None,
 ) -> dict[str, Facts]:
     """The facts of the columns `names`; of those in `counted`, the values are counted.
 
     Texts are counted in any case.
     """
     takers = {name: _Taker(name, table.schema[name], name in counted) for name in names}
-    for _, piece in pieces(table, names):
-        for column in piece.iter_columns():
-            takers[column.name].add(column)
+    own = mapper_for(table, mapper or Local())
+    look = partial(look_at_piece, {name: taker.sought for name, taker in takers.items()})
+    for looks in own.map(look, cut_pieces(table, list(names))):
+        for name, seen in looks.items():
+            takers[name].add(seen)
     edges = {n: found for n, taker in takers.items() if (found := taker.edges()) is not None}
     bars = {name: np.zeros(bins, np.int64) for name, (_, bins) in edges.items()}
-    for _, piece in pieces(table, edges) if edges else ():
-        for column in piece.iter_columns():
-            span, bins = edges[column.name]
-            bars[column.name] += count_bars(finite(column), span, bins)
+    if edges:
+        for counts in own.map(partial(count_piece, edges), cut_pieces(table, list(edges))):
+            for name, count in counts.items():
+                bars[name] += count
     return {
         name: taker.finish(tuple(map(int, bars.get(name, ())))) for name, taker in takers.items()
     }
 
 
+def count_piece(edges: Mapping[str, tuple[tuple[float, float], int]], piece: Piece) -> Bars:
+    """The rows of a piece in each bar of the columns that have some."""
+    return {
+        column.name: count_bars(finite(column), *edges[column.name])
+        for column in piece.read().iter_columns()
+    }
+
+
 class _Taker:
-    """Takes one column in, part by part."""
+    """Takes one column in, part by part, by what was seen of each."""
 
     def __init__(self, name: str, dtype: pl.DataType, is_counted: bool) -> None:  # noqa: FBT001
         self._name, self._dtype = name, dtype
@@ -81,43 +95,27 @@ class _Taker:
         self._has_gaps = False
         self._ends: list[pl.Series] = []
         self._total, self._num_finite, self._is_whole = 0.0, 0, True
-        inner = inner_type(dtype)
-        self._is_number, self._is_time = inner.is_numeric(), inner.is_temporal()
-        self._is_text = inner in TEXTS
-        self._is_nested = inner != dtype
-        self._of_rules = _Counts() if is_counted else None
-        self._of_page = _Counts() if self._is_text and (self._is_nested or not is_counted) else None
+        self.sought = find_sought(dtype, is_counted=is_counted)
+        self._is_number, self._is_time = self.sought.is_number, self.sought.is_time
+        self._is_text, self._is_nested = self.sought.is_text, self.sought.is_nested
+        self._of_rules = _Counts() if self.sought.rule_counts else None
+        self._of_page = _Counts() if self.sought.page_counts else None
 
-    def add(self, column: pl.Series) -> None:
+    def add(self, look: ColumnLook) -> None:
         """Take a part in."""
-        values = present(column)
-        self._height += column.len()
-        self._missing += column.len() - values.len()
-        self._has_gaps |= column.null_count() > 0
+        self._height += look.height
+        self._missing += look.missing
+        self._has_gaps |= look.has_gaps
+        self._num_values += look.num_values
         if self._of_rules is not None:
-            flat = flatten(values.to_frame()).to_series() if self._is_nested else values
-            self._of_rules.add(flat)
-        values = innermost(values)
-        self._num_values += values.len()
+            self._of_rules.add(look.rule_counts)
         if self._of_page is not None:
-            self._of_page.add(values)
-        if self._is_time and values.len():
-            self._ends.append(values.filter(values.is_in([values.min(), values.max()])).unique())
-        if self._is_number:
-            self._add_numbers(finite(column))
-
-    def _add_numbers(self, values: Numbers) -> None:
-        if not values.size:
-            return
-        low, high = values.min(), values.max()
-        self._ends.append(pl.Series(np.array([low, high])))
-        self._num_finite += values.size
-        with np.errstate(over="ignore"):
-            self._total += float(values.sum(dtype=np.float64))
-        # It is asked of small ranges alone.
-        if self._is_whole:
-            is_small = float(high) - float(low) < MAX_WHOLE_RANGE
-            self._is_whole = is_small and are_whole(values)
+            self._of_page.add(look.page_counts)
+        if look.ends is not None:
+            self._ends.append(look.ends)
+        self._total += look.total
+        self._num_finite += look.num_finite
+        self._is_whole &= look.is_whole
 
     def edges(self) -> tuple[tuple[float, float], int] | None:
         """The ends and the number of the bars, if there are any."""
@@ -172,11 +170,12 @@ class _Counts:
         self._num_held, self._limit = 0, 0
         self._are_too_many = False
 
-    def add(self, values: pl.Series) -> None:
-        """Take in the values of a part."""
-        if self._are_too_many:
+    def add(self, found: pl.DataFrame | None) -> None:
+        """Take in the counts of a part; None: it has too many values by itself."""
+        if found is None:
+            self._are_too_many, self._held = True, []
+        if found is None or self._are_too_many:
             return
-        found = values.alias(VALUE).value_counts(name=COUNT)
         self._held.append(found)
         self._num_held += found.height
         if self._num_held > 2 * self._limit + 10_000:

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 
 from stages.prepare.expectations.great import Engine
-from stages.prepare.expectations.long.facts import COUNT, VALUE, Facts
+from stages.prepare.expectations.long.facts import Facts
+from stages.prepare.expectations.long.look import COUNT, VALUE
 from stages.prepare.expectations.long.pieces import pieces
 from stages.prepare.expectations.long.ranks import values_at
 from stages.prepare.expectations.long.repeats import Repeats, find_repeats, plain_rows

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from stages.parallel.mapper import Local, Mapper
 from stages.prepare.expectations.great import Engine, not_checked, quiet
 from stages.prepare.expectations.long.counting import Counting
 from stages.prepare.expectations.long.facts import Facts, take_facts
@@ -23,14 +24,20 @@ _OF_VALUES = re.compile("distinct|unique_value|most_common|divergence")
 
 
 def judge_long(
-    table: Table, rules: Sequence[Rule], expectations: Sequence[Any], facts: Mapping[str, Facts]
+    table: Table,
+    rules: Sequence[Rule],
+    expectations: Sequence[Any],
+    facts: Mapping[str, Facts],
+    mapper: Mapper | None = None,
 ) -> list[Any]:
     """The result of each expectation, in their order; `facts` are those of the rules' columns."""
     with quiet():
-        return _Judge(table, facts).judge(rules, expectations)
+        return _Judge(table, facts, mapper or Local()).judge(rules, expectations)
 
 
-def facts_for(table: Table, rules: Sequence[Rule], shown: Collection[str]) -> dict[str, Facts]:
+def facts_for(
+    table: Table, rules: Sequence[Rule], shown: Collection[str], mapper: Mapper | None = None
+) -> dict[str, Facts]:
     """The facts of the columns that the rules are about, and of those in `shown`."""
     named = {name for rule in rules for name in used_columns(rule, table.columns)}
     counted = {
@@ -40,19 +47,19 @@ def facts_for(table: Table, rules: Sequence[Rule], shown: Collection[str]) -> di
         for name in used_columns(rule, table.columns)
     }
     names = [name for name in table.columns if name in named or name in shown]
-    return take_facts(table, names, counted)
+    return take_facts(table, names, counted, mapper)
 
 
 class _Judge:
     """Judges rules by what they share: one pass over the parts."""
 
-    def __init__(self, table: Table, facts: Mapping[str, Facts]) -> None:
+    def __init__(self, table: Table, facts: Mapping[str, Facts], mapper: Mapper) -> None:
         self._table = table
         gaps = {name for name, each in facts.items() if each.has_gaps}
         head = next(table.parts()).head(1)
         # The names and types that all rows have.
         self._head = Engine(head.with_columns(head.clear(1)[name] for name in gaps), gaps)
-        self._counting = Counting(table, facts, gaps, self._head)
+        self._counting = Counting(table, facts, gaps, self._head, mapper)
         self._figures = Figures(table, facts, gaps)
         self._gaps = gaps
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from stages.prepare.expectations import run
-from stages.prepare.expectations.long import counting, facts, pieces, ranks, repeats
+from stages.prepare.expectations.long import counting, facts, look, pieces, ranks, repeats
 from stages.prepare.table.table import Table, in_memory
 
 SUITE = Path("suite.yaml")
@@ -205,6 +205,7 @@ def test_a_table_in_parts_has_the_outcomes_of_a_whole_one(
     monkeypatch.setattr(repeats, "BUCKET_BYTES", 1000)
     monkeypatch.setattr(ranks, "MAX_VALUES", 4)
     monkeypatch.setattr(facts, "MAX_VALUES", max_values)
+    monkeypatch.setattr(look, "MAX_VALUES", max_values)
     heights = [40, 7, 0, 13, 30]
     starts = np.cumsum([0, *heights])
     frames = [table[start : start + n] for start, n in zip(starts, heights, strict=False)]

@@ -1,0 +1,65 @@
+"""The reading of a source into a table.
+
+The source is read once, and again if its parts disagree on a column's type: a column has the type
+that all of its values have, as in a table that is read whole.
+"""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from stages.common.errors import Problem, UserError
+from stages.formats.format import find_reader
+from stages.formats.read import CANNOT_READ, check_file, unreadable
+from stages.formats.reading import Noticed, damage_message
+from stages.formats.suffixes import SUFFIXES
+from stages.parallel.mapper import Mapper
+from stages.prepare.table.collected import Collected
+from stages.prepare.table.read_ranges import collect_ranges
+from stages.prepare.table.table import Table
+
+# Where a table lies on the disk, below the folder that was named for it.
+PARTS = "table"
+
+
+def open_table(
+    path: Path,
+    key: str,
+    folder: Path,
+    say: Callable[[str], None] = print,
+    expected: Collection[str] = (),
+    mapper: Mapper | None = None,
+) -> Table:
+    """The table in a file or a folder of files; `key` is the parameter that names it.
+
+    What does not fit into MEMORY_BYTES lies in `folder`, which the caller removes. `expected` are
+    names of columns that are asked for, by which a header is known as one; `say` is told what a
+    person should know. Raises UserError when the source is missing, empty, of another kind, or
+    damaged, be it in one line.
+    """
+    check_file(path, key)
+    reader, as_text = find_reader(path), frozenset[str]()
+    while True:
+        noticed = Noticed(expected=expected)
+        collected = Collected(folder / PARTS)
+        try:
+            if mapper is None or not collect_ranges(path, noticed, collected, as_text, mapper):
+                for part in reader.parts(path, key, noticed, as_text):
+                    collected.add(part, noticed)
+        except CANNOT_READ as error:
+            raise unreadable(error, path, key) from None
+        if not collected.conflicts or collected.damaged:
+            break
+        # A text behind many numbers, mostly: the column is one of texts from its first row on.
+        as_text |= collected.conflicts
+    if collected.damaged:
+        raise UserError(_problem(damage_message(path, collected.damaged), path, key))
+    table = collected.finish()
+    if table.height == 0:
+        raise UserError(_problem(f"{path} has a header but no rows", path, key))
+    for line in noticed.lines():
+        say(line)
+    return table
+
+
+def _problem(message: str, path: Path, key: str) -> Problem:
+    return Problem(message, key=key, value=str(path), allowed=SUFFIXES)
