@@ -25,7 +25,7 @@ from stages.infer.stream import Cluster, Trained
 from stages.infer.write import describe, write_predictions
 from stages.model.conformal import CoverageParams
 from stages.model.predictor import Predictor, load_predictor
-from stages.parallel.mapper import open_mapper
+from stages.parallel.open_mapper import open_mapper
 from stages.runtime.stage import run_stage
 
 INPUT = "infer.input"

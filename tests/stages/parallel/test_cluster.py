@@ -22,7 +22,7 @@ import stages.prepare.table.sample as sample
 from stages.common.errors import Problem, UserError
 from stages.infer.write import write_predictions
 from stages.model.predictor import load_predictor
-from stages.parallel.mapper import open_mapper
+from stages.parallel.open_mapper import open_mapper
 from tests.conftest import ROOT
 from tests.stages.prepare.test_parts import SUITE, mixed, run
 from tests.support.cluster import Cluster, start_cluster, unused_port
