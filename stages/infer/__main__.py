@@ -25,7 +25,7 @@ from stages.infer.stream import Cluster, Trained
 from stages.infer.write import describe, write_predictions
 from stages.model.conformal import CoverageParams
 from stages.model.predictor import Predictor, load_predictor
-from stages.parallel.mapper import open_mapper
+from stages.parallel.open_mapper import open_mapper
 from stages.runtime.stage import run_stage
 
 INPUT = "infer.input"
@@ -42,7 +42,7 @@ def infer(params: Params, out: Path) -> None:
     coverage = params.section("evaluate", CoverageParams).coverage
     predictor = load_predictor(coverage=coverage)
     target, rejected = out / "predictions.parquet", out / "rejected.csv"
-    with open_cluster_for(source, predictor, coverage) as cluster:
+    with open_cluster_for(source, predictor, coverage, out) as cluster:
         summary = write_predictions(source, target, rejected, predictor, INPUT, cluster=cluster)
     for note in summary.notes:
         print(note)
@@ -56,17 +56,17 @@ def infer(params: Params, out: Path) -> None:
 
 @contextmanager
 def open_cluster_for(
-    source: Path, predictor: Predictor, coverage: float | None
+    source: Path, predictor: Predictor, coverage: float | None, out: Path
 ) -> Iterator[Cluster | None]:
     """The cluster that the environment names, for a long file; None: the rows are predicted here.
 
-    Raises UserError as `open_mapper`.
+    Workers must see `out`, and `data/train` beside it. Raises UserError as `open_mapper`.
     """
     if not source.is_file() or source.stat().st_size <= CLUSTER_BYTES:
         yield None
         return
     data = TEST_ROWS.parent.parent.resolve()
-    with open_mapper("infer", data / "train") as mapper:
+    with open_mapper("infer", out) as mapper:
         trained = Trained(data, coverage, predictor.model_md5)
         yield Cluster(mapper, trained) if mapper.is_remote else None
 

@@ -61,7 +61,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Work:
-    """What is done with each chunk; `key` is the parameter that names the file."""
+    """All that is done with each chunk; `key` is the parameter that names the file."""
 
     key: str
     text_keys: bool

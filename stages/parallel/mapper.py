@@ -10,13 +10,10 @@ wherever it runs, and may run twice. So the mapper changes no byte of any output
 """
 
 import multiprocessing
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar, final
 
 from stages.parallel.thread_map import map_in_order, num_threads
@@ -76,19 +73,3 @@ def _map_in_processes(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-@contextmanager
-def open_mapper(stage: str, folder: Path) -> Iterator[Mapper]:
-    """The mapper that the environment names, for the work of `stage` on files in `folder`.
-
-    Raises UserError where there is no such cluster, or one that would not compute the same.
-    """
-    address = os.environ.get(ENV_VAR)
-    if not address:
-        yield Local()
-        return
-    from stages.parallel.cluster import open_cluster
-
-    with open_cluster(address, stage, folder) as mapper:
-        yield mapper

@@ -1,4 +1,4 @@
-"""What a process computes with: the project's code, the libraries, the files that it sees.
+"""All that a process computes with: the project's code, the libraries, the files that it sees.
 
 A worker of a cluster may be a process on another machine, started days ago in another clone.
 """
@@ -21,7 +21,7 @@ DIGEST_LETTERS = 12
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage is computed with: files and folders of code, and libraries by their names."""
+    """The files and folders of code of a stage, and its libraries by their names."""
 
     code: tuple[str, ...]
     libraries: tuple[str, ...]
@@ -80,7 +80,7 @@ def _home() -> Path:
 
 
 def differences(here: Process, there: Process) -> list[str]:
-    """What of `there` is another than `here`, a line each; both are named."""
+    """The differences of `there` from `here`, a line each; both are named."""
     lines = []
     if here.digest != there.digest:
         lines.append(

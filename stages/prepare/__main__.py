@@ -18,7 +18,8 @@ from stages.features.schema import KINDS, Schema, Statistics, write_record
 from stages.features.spelling import as_line
 from stages.formats.parquet import open_writer
 from stages.formats.reject import write_rejected
-from stages.parallel.mapper import Mapper, open_mapper
+from stages.parallel.mapper import Mapper
+from stages.parallel.open_mapper import open_mapper
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import SOURCE, check_names, find_schema, names_rows
 from stages.prepare.columns.target import find_target

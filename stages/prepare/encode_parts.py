@@ -26,7 +26,7 @@ from stages.prepare.table.table import Shard, mapper_for
 
 @dataclass(frozen=True)
 class Target:
-    """Where arrays go, and how rows become them; `sizes` are the rows of each split in all."""
+    """The folders for arrays, and the way to them; `sizes` are the rows of each split in all."""
 
     out: Path
     twins: Path

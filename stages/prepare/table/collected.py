@@ -17,7 +17,7 @@ MEMORY_BYTES = 128 << 20
 
 @dataclass(frozen=True)
 class Look:
-    """What the table must know of a part: the type of each column, and whether it is empty there.
+    """A part, as far as the table must know it: the type of each column, and whether it is empty.
 
     `infinite` counts the infinities and NaN by column and word.
     """
@@ -29,7 +29,7 @@ class Look:
 
 
 def look_at(table: pl.DataFrame) -> Look:
-    """What the whole table must know of a part."""
+    """All that the whole table must know of a part."""
     noticed, columns = Noticed(), {}
     for column in table.iter_columns():
         noticed.add_infinite(column.name, column if column.dtype.is_float() else column.head(0))

@@ -19,7 +19,7 @@ from stages.prepare.table.collected import Collected, Look, look_at
 
 @dataclass(frozen=True)
 class Reading:
-    """What a worker must know to read any range: `seen` are the types in the first one."""
+    """All that a worker must know to read any range: `seen` are the types in the first one."""
 
     ranges: Ranges
     seen: dict[str, pl.DataType]

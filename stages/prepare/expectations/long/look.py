@@ -26,7 +26,7 @@ VALUE, COUNT = "value", "count"
 
 @dataclass(frozen=True)
 class Sought:
-    """What is looked for in a column; counts of its values are for rules, or for the page."""
+    """All that is looked for in a column; counts of its values are for rules, or for the page."""
 
     is_number: bool
     is_time: bool
@@ -53,7 +53,7 @@ class ColumnLook:
 
 
 def find_sought(dtype: pl.DataType, *, is_counted: bool) -> Sought:
-    """What is looked for in a column of that type; `is_counted`: rules ask for its values."""
+    """All that is looked for in a column of that type; `is_counted`: rules ask for its values."""
     inner = inner_type(dtype)
     is_text, is_nested = inner in TEXTS, inner != dtype
     page_counts = is_text and (is_nested or not is_counted)
@@ -62,7 +62,7 @@ def find_sought(dtype: pl.DataType, *, is_counted: bool) -> Sought:
 
 
 def look_at_piece(sought: Mapping[str, Sought], piece: Piece) -> dict[str, ColumnLook]:
-    """What is looked for in each column of a piece."""
+    """All that is looked for in each column of a piece."""
     return {
         column.name: look_at_column(sought[column.name], column)
         for column in piece.read().iter_columns()
@@ -70,7 +70,7 @@ def look_at_piece(sought: Mapping[str, Sought], piece: Piece) -> dict[str, Colum
 
 
 def look_at_column(sought: Sought, column: pl.Series) -> ColumnLook:
-    """What is looked for in a column."""
+    """All that is looked for in a column."""
     values = present(column)
     missing, flat = column.len() - values.len(), values
     if sought.rule_counts and sought.is_nested:
@@ -103,6 +103,6 @@ def _look_at_numbers(values: Numbers) -> tuple[pl.Series, float, int, bool]:
 
 
 def _count(values: pl.Series) -> pl.DataFrame | None:
-    """How often each value is there; None: there are more than MAX_VALUES."""
+    """The count of each value is there; None: there are more than MAX_VALUES."""
     found = values.alias(VALUE).value_counts(name=COUNT)
     return found if found.height <= MAX_VALUES else None
