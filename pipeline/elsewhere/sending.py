@@ -152,9 +152,7 @@ class Sending:
             remove_refs(self._folder, self._key)
 
     def _give_up(self, state: State) -> int:
-        self._say(f"the run in the pool: {state.name}")
-        if state.message:
-            self._say(state.message)
+        self._say(state.message or f"the run in the pool ended as '{state.name}'")
         remove_refs(self._folder, self._key)
         return 1
 

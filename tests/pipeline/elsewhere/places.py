@@ -70,10 +70,6 @@ class Place:
         found: list[dict[str, Any]] = request(self.url, "/flow_runs/filter", body)
         return found
 
-    def cancel(self, run: dict[str, Any]) -> None:
-        state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-        request(self.url, f"/flow_runs/{run['id']}/set_state", state)
-
 
 def make_place(project: Project, url: str) -> Place:
     """Remotes for a project that has none, all in the folder beside it, and a work pool."""
