@@ -108,6 +108,8 @@ FLOWS = (
     "pipeline/elsewhere/follow.py",
     "pipeline/elsewhere/link.py",
     "pipeline/elsewhere/pool.py",
+    "pipeline/elsewhere/search/helper.py",
+    "pipeline/elsewhere/search/helpers.py",
     "pipeline/elsewhere/send.py",
     "pipeline/elsewhere/sending.py",
     "pipeline/run/advice_task.py",

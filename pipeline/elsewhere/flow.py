@@ -5,6 +5,7 @@ working folder it leaves as it is. Its parameters name a stage and a ref of `ori
 """
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -24,6 +25,7 @@ from pipeline.elsewhere.data import check_remote, missing_inputs, pull, push_out
 from pipeline.elsewhere.names import ALIVE_LOG, DONE, STAGE_LOG
 from pipeline.elsewhere.refs import RESULT, STATE, push_ref, ref_of
 from pipeline.elsewhere.result import commit_result
+from pipeline.elsewhere.search.helper import help_search
 from pipeline.run.console import Console
 from pipeline.run.execute import StageEnd, Supervisors, read_grace_seconds, run_stage
 from pipeline.run.server_contact import POLL_SECONDS, Contact
@@ -35,6 +37,8 @@ from stages.runtime.environment import check_versions
 
 # Signs of life in the time after which the sender gives the run up.
 SIGNS = 3
+# Where the machines of a search meet (stages/tune/training/shared.py).
+STUDY = "REPRISE_STUDY"
 CANCELLED = "the run was cancelled"
 
 
@@ -43,21 +47,37 @@ class StageFailedError(Exception):
 
 
 @flow(name="elsewhere", persist_result=False)
-def elsewhere(stage: str, key: str, force: bool, silent_seconds: float) -> State[Any]:  # noqa: FBT001
-    """Run `stage` at the state that lies in origin under `key`, and put the result beside it."""
+def elsewhere(
+    stage: str,
+    key: str,
+    force: bool,  # noqa: FBT001
+    silent_seconds: float,
+    workers: int = 0,
+    helper: bool = False,  # noqa: FBT001
+) -> State[Any]:
+    """Run `stage` at the state that lies in origin under `key`, and put the result beside it.
+
+    A search has that many `workers` beside it: runs like this one, with `helper`.
+    """
     ends: list[StageEnd] = []
     try:
         with (
             _signs_of_life(silent_seconds / SIGNS),
             keep(str(flow_run.id), read_grace_seconds()),
             open_workspace(
-                Path.cwd(), f"{stage}-{key[:8]}", None, _say, ref=ref_of(key, STATE)
+                Path.cwd(),
+                f"{stage}-{key[:8]}{'-helper' if helper else ''}",
+                None,
+                _say,
+                ref=ref_of(key, STATE),
             ) as workspace,
             chdir(workspace.path),
         ):
-            _prepare(workspace, stage)
-            ends.append(_run(stage, force=force))
-            if ends[0].state != "failed":
+            _prepare(workspace, stage, shared=helper or workers > 0)
+            ends.append(_help(key) if helper else _run(stage, force=force))
+            if helper and ends[0].state != "failed":
+                _say("the search has ended")
+            elif ends[0].state != "failed":
                 _finish(workspace, stage, key)
             elif ends[0].reason != CANCELLED:
                 raise StageFailedError
@@ -95,8 +115,13 @@ def _flush() -> None:
         handler.flush()
 
 
-def _prepare(workspace: Workspace, stage: str) -> None:
+def _prepare(workspace: Workspace, stage: str, *, shared: bool) -> None:
     """Refuse what can't run here before any data moves; then pull the inputs of the stage."""
+    if shared and not os.environ.get(STUDY):
+        raise UserError(
+            f"{STUDY} is not set for this worker: it says in which database the machines of a "
+            "search meet (docs/tuning.md, 'Several machines')"
+        )
     check_remote(workspace.path)
     if VERSIONS.exists() and _declares_versions(stage):
         check_versions(stage)
@@ -135,6 +160,17 @@ def _run(stage: str, *, force: bool) -> StageEnd:
             supervisors.end_all()
     end = running.result()
     return replace(end, reason=CANCELLED) if cancelled and end.state == "failed" else end
+
+
+def _help(key: str) -> StageEnd:
+    """Train trials of the search that another run of the pool holds."""
+    supervisors = Supervisors(str(flow_run.id))
+    logger = _logger(STAGE_LOG)
+
+    def say(line: str) -> None:
+        logger.info("%s", line)
+
+    return help_search(key, supervisors, Contact(Console(live=False)), say)
 
 
 def _finish(workspace: Workspace, stage: str, key: str) -> None:

@@ -31,6 +31,7 @@ class Follower:
     pool: str
     say: Callable[[str], None]
     silent_seconds: float
+    on_poll: Callable[[], None] = lambda: None
     done: bool = False
     _seen: set[UUID] = field(default_factory=set)
     _since: datetime | None = None
@@ -48,6 +49,7 @@ class Follower:
             if state.is_final() or (self.done and not to_the_end):
                 return state
             self._watch(state)
+            self.on_poll()
             time.sleep(POLL_SECONDS)
 
     def poll(self, until: float | None = None) -> State:

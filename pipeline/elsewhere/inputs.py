@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.git import git
+from pipeline.elsewhere.refs import KEY_LENGTH
 from pipeline.plan.forecast import RESTORABLE, STALE, Forecast
 from pipeline.plan.plan import active_graph, describe, in_order, named
 from pipeline.plan.run_key import has_key, is_params, is_plain, run_key
 from pipeline.plan.working_tree import Content
 from stages.common.errors import UserError
-
-KEY_LENGTH = 40
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Cancelling, Crashed
 
+from pipeline.elsewhere.refs import KEY_LENGTH
 from pipeline.server.names import BASE
 from stages.common.errors import UserError, wrong_name
 
@@ -107,7 +108,7 @@ def start_run(
     return client.create_flow_run_from_deployment(
         ensure_deployment(client, pool),
         parameters=dict(parameters),
-        name=f"{parameters['stage']} {key[:8]}",
+        name=f"{parameters['stage']} {key[:8]}{key[KEY_LENGTH:]}".replace("-", " "),
         tags=[key],
         idempotency_key=f"{key}-{num_ended}",
     )

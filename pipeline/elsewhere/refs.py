@@ -11,7 +11,8 @@ from stages.common.errors import UserError
 
 FOLDER = "refs/reprise/elsewhere"
 STATE, RESULT = "state", "result"
-_KEY = re.compile(r"[0-9a-f]{40}")
+KEY_LENGTH = 40
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
 def ref_of(key: str, kind: str) -> str:

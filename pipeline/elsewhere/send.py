@@ -1,4 +1,4 @@
-"""Has a stage run in a work pool: `python -m pipeline.elsewhere.send STAGE POOL [--force]`.
+"""Has a stage run in a work pool: `python -m pipeline.elsewhere.send STAGE POOL`.
 
 It takes the place of `dvc repro` under the supervisor of a run, prints what the stage prints
 there, and ends with 0 when the result has been taken. SIGTERM cancels the run in the pool.
@@ -30,10 +30,11 @@ def main() -> None:
     parser.add_argument("stage")
     parser.add_argument("pool")
     parser.add_argument("--force", action="store_true")
+    parser.add_argument("--workers", type=int, default=0)
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        sys.exit(send(given.stage, given.pool, force=given.force))
+        sys.exit(send(given.stage, given.pool, force=given.force, workers=given.workers))
     except Stopped:
         sys.exit(ENDED)
     except UserError as error:
@@ -55,7 +56,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def send(stage: str, pool: str, *, force: bool) -> int:
+def send(stage: str, pool: str, *, force: bool, workers: int) -> int:
     """Run `stage` in the pool and take its result; the exit code. Raises UserError."""
     folder = Path.cwd()
     origin = find_origin(folder)
@@ -67,7 +68,7 @@ def send(stage: str, pool: str, *, force: bool) -> int:
         commit = make_snapshot(repo, inputs.plain, inputs.cached, f"{stage}, sent to run elsewhere")
         only = os.environ.get(RUN_VARIABLE, "") if force or inputs.stage.always_changed else ""
         key = name_run(inputs, commit, origin, pool, only)
-        return Sending(repo, inputs, commit, key, pool, say, force=force).run()
+        return Sending(repo, inputs, commit, key, pool, say, force=force, workers=workers).run()
 
 
 def _restore_here(stage: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,6 +25,7 @@ from pipeline.elsewhere.refs import (
     ref_of,
     remove_refs,
 )
+from pipeline.elsewhere.search.helpers import Helpers
 from pipeline.elsewhere.take import take_result
 from pipeline.run.execute import read_grace_seconds
 from pipeline.run.supervisor import ALONE_SECONDS
@@ -58,6 +60,7 @@ class Sending:
         say: Callable[[str], None],
         *,
         force: bool,
+        workers: int,
     ) -> None:
         """Take the stage's inputs, the commit of its state, and the key of that."""
         self._say = say
@@ -66,11 +69,18 @@ class Sending:
         self._commit = commit
         self._key = key
         self._pool = pool
-        self._force = force
         self._folder = Path(repo.root_dir)
         self._silent_seconds = read_silent_seconds()
         self._link = Link(self._say, self._look_for_result)
         self._looked = time.monotonic()
+        self._parameters = {
+            "stage": inputs.stage.addressing,
+            "key": key,
+            "force": force,
+            "silent_seconds": self._silent_seconds,
+            "workers": workers,
+        }
+        self._helpers = Helpers(self._link, pool, key, workers, self._parameters)
 
     def run(self) -> int:
         """Find the result, join a run or start one; at most some more when it is lost."""
@@ -102,7 +112,14 @@ class Sending:
         """Follow a run to its end; None when it had been cancelled before it was found."""
         try:
             run, joined, ending = self._join()
-            follower = Follower(self._link, run, self._pool, self._say, self._silent_seconds)
+            follower = Follower(
+                self._link,
+                run,
+                self._pool,
+                self._say,
+                self._silent_seconds,
+                lambda: self._helpers.look(self._say),
+            )
             state = follower.follow()
             if not state.is_final() and not self._has_result():
                 state = follower.follow(to_the_end=True)
@@ -112,12 +129,6 @@ class Sending:
         return None if joined and ending else state
 
     def _join(self) -> tuple[UUID, bool, bool]:
-        parameters = {
-            "stage": self._inputs.stage.addressing,
-            "key": self._key,
-            "force": self._force,
-            "silent_seconds": self._silent_seconds,
-        }
         run = self._link.ask(lambda client: find_going(client, self._key))
         joined = run is not None
         if run is None:
@@ -126,7 +137,7 @@ class Sending:
             what = f"with {', '.join(pushed)}" if pushed else "with no data"
             self._say(f"sent {self._commit[:10]} {what}")
             run = self._link.ask(
-                lambda client: start_run(client, self._pool, self._key, parameters)
+                lambda client: start_run(client, self._pool, self._key, self._parameters)
             )
         url = url_for("flow-run", run.id) or ""
         self._say(f"{'joined' if joined else 'started'} the run '{run.name}' in the pool: {url}")
@@ -139,6 +150,7 @@ class Sending:
         try:
             message = "the run that sent it has ended"
             left = self._link.ask(lambda client: cancel(client, self._key, message), until)
+            self._helpers.end(until)
             for run in left:
                 follower = Follower(self._link, run, self._pool, self._say, self._silent_seconds)
                 while not follower.poll(until).is_final():
@@ -152,13 +164,20 @@ class Sending:
             remove_refs(self._folder, self._key)
 
     def _give_up(self, state: State) -> int:
-        self._say(state.message or f"the run in the pool ended as '{state.name}'")
+        if state.is_cancelled():
+            self._say("the run in the pool was cancelled in Prefect, not here")
+        else:
+            self._say(state.message or f"the run in the pool ended as '{state.name}'")
+        self._helpers.end()
         remove_refs(self._folder, self._key)
         return 1
 
     def _take(self) -> int:
         commit = fetch_ref(self._folder, ref_of(self._key, RESULT))
         take_result(self._repo, self._inputs, commit)
+        # Those of a sender before this one included; a server that is gone is not waited for.
+        with suppress(TimeoutError):
+            self._helpers.end(time.monotonic())
         if not remove_refs(self._folder, self._key):
             self._say(f"origin does not let us remove {ref_of(self._key, STATE)}")
         return 0

@@ -10,6 +10,7 @@ train:
     concurrency: 1              # of this stage at once, over all runs of the server
     concurrency: {name: gpu, limit: 2}      # or shared by every stage that names it
     work_pool: gpu              # `reprise run` sends it to that work pool of Prefect's
+    workers: 4                  # of tune: so many more runs of the pool help the search
 """
 
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ class StageMeta(Config):
     tags: list[str] = Field(default_factory=list)
     concurrency: int | Concurrency | None = None
     work_pool: str | None = Field(None, pattern=NAME.pattern)
+    workers: int = Field(0, ge=0)
 
 
 def read_meta(stage: str, tree: Mapping[str, Any]) -> StageMeta:

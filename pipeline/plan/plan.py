@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.common.dvc_repo import open_repo
-from pipeline.params.work_pool import check_variables, find_work_pool
+from pipeline.params.work_pool import check_variables, find_work_pool, find_workers
 from pipeline.plan.durations import read_seconds
 from pipeline.plan.forecast import FRESH, Forecast
 from pipeline.plan.reasons import Reason, describe
@@ -25,7 +25,8 @@ class StagePlan:
     """The plan for one stage: fresh, restorable or stale, and why.
 
     `upstream` names the stages that it directly follows, `meta` is the stage's in `dvc.yaml`,
-    `last_seconds` how long its last run here took, `work_pool` where `reprise run` sends it.
+    `last_seconds` how long its last run here took, `work_pool` where `reprise run` sends it, and
+    `workers` how many more runs there help a search.
     """
 
     name: str
@@ -35,6 +36,7 @@ class StagePlan:
     meta: Mapping[str, Any]
     last_seconds: float | None
     work_pool: str | None = None
+    workers: int = 0
 
 
 def make_plan(targets: Sequence[str] = (), *, lock_only: bool = False) -> list[StagePlan]:
@@ -68,6 +70,7 @@ def make_plan(targets: Sequence[str] = (), *, lock_only: bool = False) -> list[S
                     dict(stage.meta or {}),
                     seconds.get(name),
                     find_work_pool(name, stage.meta or {}),
+                    find_workers(name, stage.meta or {}),
                 )
             )
     return plans

@@ -18,12 +18,14 @@ def run_elsewhere(
     say: Callable[[str], None],
     *,
     force: bool,
+    workers: int,
     timeout_seconds: float | None,
 ) -> StageEnd:
-    """Run one stage in a work pool to its end; `say` gets each line of it."""
+    """Run one stage in a work pool to its end, a search with `workers`; `say` gets each line."""
     start = time.monotonic()
     limit = threading.TIMEOUT_MAX if timeout_seconds is None else timeout_seconds
-    command = [*python("pipeline.elsewhere.send"), name, pool, *(["--force"] if force else [])]
+    command = [*python("pipeline.elsewhere.send"), name, pool, "--workers", str(workers)]
+    command += ["--force"] if force else []
     end = run_command(name, command, supervisors, say, limit)
     end = replace(end, seconds=time.monotonic() - start)
     if end.timed_out:

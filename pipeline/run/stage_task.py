@@ -107,7 +107,13 @@ class StageTask:
         pool = self.plan.work_pool
         if pool is not None:
             return run_elsewhere(
-                name, pool, self.supervisors, say, force=force, timeout_seconds=limit
+                name,
+                pool,
+                self.supervisors,
+                say,
+                force=force,
+                workers=self.plan.workers,
+                timeout_seconds=limit,
             )
         fetched = fetch_inputs(name, self.supervisors, say)
         if fetched is not None and fetched.state == "failed":
