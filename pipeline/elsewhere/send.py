@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from pipeline.common.dvc_repo import open_repo
 from pipeline.common.processes import RUN_VARIABLE
-from pipeline.elsewhere.data import check_remote
+from pipeline.elsewhere.data import check_remote, missing_inputs, pull
 from pipeline.elsewhere.inputs import find_origin, name_run, read_inputs
 from pipeline.elsewhere.sending import Sending, Stopped
 from pipeline.elsewhere.snapshot import make_snapshot
@@ -64,6 +64,7 @@ def send(stage: str, pool: str, *, force: bool, workers: int) -> int:
     with open_repo(wait=True) as repo:
         inputs = read_inputs(repo, stage)
         if inputs.state == RESTORABLE and not force:
+            pull(repo, missing_inputs(repo, stage))
             _restore_here(stage)
         commit = make_snapshot(repo, inputs.plain, inputs.cached, f"{stage}, sent to run elsewhere")
         only = os.environ.get(RUN_VARIABLE, "") if force or inputs.stage.always_changed else ""

@@ -34,6 +34,7 @@ from stages.common.errors import UserError
 MAX_RESENDS = 3
 # While the server is silent the result may have come to origin.
 LOOK_SECONDS = 30.0
+ORIGIN_WAITS_SECONDS = (1.0, 5.0, 10.0, 30.0)
 # Of the grace period, for what is left to do at the end.
 REST_SECONDS = 1.0
 POLL_SECONDS = 0.2
@@ -183,11 +184,19 @@ class Sending:
         return 0
 
     def _has_result(self) -> bool:
+        """Ask origin for the result, some times while it is out of reach. Raises UserError."""
+        for seconds in ORIGIN_WAITS_SECONDS:
+            with suppress(UserError):
+                return RESULT in find_refs(self._folder, self._key)
+            time.sleep(seconds)
         return RESULT in find_refs(self._folder, self._key)
 
     def _look_for_result(self) -> None:
+        """Raise ResultIsThere once it is; called while Prefect's server is out of reach."""
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        if self._has_result():
-            raise ResultIsThere
+        # With the network gone neither answers.
+        with suppress(UserError):
+            if RESULT in find_refs(self._folder, self._key):
+                raise ResultIsThere
