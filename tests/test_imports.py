@@ -51,6 +51,7 @@ ROOMS = {
         ("run", "report", "comment"),
         ("scheduled",),
         ("server", "serve"),
+        ("elsewhere",),
         ("doctor",),
         ("commands",),
         ("cli",),
@@ -103,6 +104,14 @@ HEAVY = (
 )
 # What Prefect runs; the command loads it only for a run.
 FLOWS = (
+    "pipeline/elsewhere/flow.py",
+    "pipeline/elsewhere/follow.py",
+    "pipeline/elsewhere/link.py",
+    "pipeline/elsewhere/pool.py",
+    "pipeline/elsewhere/search/helper.py",
+    "pipeline/elsewhere/search/helpers.py",
+    "pipeline/elsewhere/send.py",
+    "pipeline/elsewhere/sending.py",
     "pipeline/run/advice_task.py",
     "pipeline/run/artifacts.py",
     "pipeline/run/flow.py",

@@ -65,7 +65,8 @@ def to_table(plans: Sequence[StagePlan]) -> Table:
     for plan in plans:
         why = "\n".join(escape(line) for line in explain(plan.reasons))
         state = f"[{COLOURS[plan.state]}]{plan.state}[/]"
-        table.add_row(escape(plan.name), state, why, format_seconds(plan.last_seconds))
+        where = f"\n[dim]in the work pool {escape(plan.work_pool)}[/]" if plan.work_pool else ""
+        table.add_row(f"{escape(plan.name)}{where}", state, why, format_seconds(plan.last_seconds))
     return table
 
 

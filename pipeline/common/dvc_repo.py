@@ -18,14 +18,17 @@ _CONFLICT = b"<<<<<<< "
 
 
 @contextmanager
-def open_repo() -> Iterator[Any]:
-    """DVC's `Repo` of the current folder; what it raises inside becomes UserError."""
+def open_repo(*, wait: bool = False) -> Iterator[Any]:
+    """DVC's `Repo` of the current folder; what it raises inside becomes UserError.
+
+    With `wait` its lock is waited for, as long as that takes.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc_data.hashfile.build import IgnoreInCollectedDirError
 
     try:
-        with Repo() as repo:
+        with Repo(_wait_for_lock=wait) as repo:
             yield repo
     except (DvcException, IgnoreInCollectedDirError) as error:
         raise to_user_error(error) from None

@@ -9,6 +9,8 @@ train:
     tags: [gpu]                 # in Prefect
     concurrency: 1              # of this stage at once, over all runs of the server
     concurrency: {name: gpu, limit: 2}      # or shared by every stage that names it
+    work_pool: gpu              # `reprise run` sends it to that work pool of Prefect's
+    workers: 4                  # of tune: so many more runs of the pool help the search
 """
 
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from typing import Any
 
 from pydantic import Field
 
+from pipeline.params.work_pool import NAME
 from stages.common.config import Config, validate_all
 from stages.common.errors import Problem, UserError, did_you_mean
 from stages.common.params import DVC_FILE
@@ -36,6 +39,8 @@ class StageMeta(Config):
     timeout_seconds: float | None = Field(None, gt=0)
     tags: list[str] = Field(default_factory=list)
     concurrency: int | Concurrency | None = None
+    work_pool: str | None = Field(None, pattern=NAME.pattern)
+    workers: int = Field(0, ge=0)
 
 
 def read_meta(stage: str, tree: Mapping[str, Any]) -> StageMeta:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.plan.reasons import Reason, Reasons, differing_params
-from pipeline.plan.run_key import _has_key, _is_params, _is_plain, _params_hash, run_key
+from pipeline.plan.remote_outputs import read_remote_outputs
+from pipeline.plan.run_key import has_key, is_params, is_plain, params_hash, run_key
 from pipeline.plan.working_tree import Content, Contents
 from stages.common.yamlfile import read_yaml
 
@@ -54,6 +55,7 @@ class Forecast:
     merging: bool = False
     contents: Contents = field(init=False)
     reasons: Reasons = field(init=False)
+    remote_outputs: Mapping[str, str] = field(default_factory=read_remote_outputs)
     _left: dict[str, Content | Waiting] = field(default_factory=dict)
     _producers: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -72,7 +74,7 @@ class Forecast:
         if not why or (self.accepting and all(reason.kind == "comments" for reason in why)):
             state, outs = FRESH if not why else STALE, stage.outs
         elif not self.lock_only:
-            outs = self._restorable(stage, found, why)
+            outs = self.restorable(stage, found, why)
             state = STALE if outs is None else RESTORABLE
         self.leave(stage, outs)
         return StageForecast(state, tuple(dict.fromkeys(why)), found)
@@ -123,11 +125,11 @@ class Forecast:
         if not self.lock_only and (stage.is_callback or stage.always_changed):
             why.append(Reason("always", ""))
         for dep in stage.deps:
-            if _is_params(dep):
+            if is_params(dep):
                 values = self.contents.params(dep)
                 why += differing_params(dep, values)
-                found[dep.def_path] = Content(_params_hash(values), None)
-            elif not _is_plain(dep):
+                found[dep.def_path] = Content(params_hash(values), None)
+            elif not is_plain(dep):
                 why += [Reason("file", str(dep), new=status) for status in dep.status().values()]
             else:
                 why += self._judge_file(dep, found)
@@ -142,13 +144,13 @@ class Forecast:
         found[dep.def_path] = content
         if content.hash == dep.hash_info:
             return []
-        if self._producers_of(dep.fs_path) or not dep.hash_info:
+        if self.producers_of(dep.fs_path) or not dep.hash_info:
             return [Reason("file", str(dep), dep.hash_info.value, content.hash.value)]
         return self.reasons.of_file(dep, content)
 
     def _expect(self, dep: Any) -> Content | Waiting | None:
         """The content of `dep` when its stage's turn comes."""
-        outs = self._producers_of(dep.fs_path)
+        outs = self.producers_of(dep.fs_path)
         if not outs:
             return self.contents.at(dep.fs_path, dep.hash_name)
         left = [self._left[out.fs_path] for out in outs if out.fs_path in self._left]
@@ -167,7 +169,7 @@ class Forecast:
             return Content(dep.hash_info, dep.meta)
         return part or Waiting(tuple(dict.fromkeys(out.stage.addressing for out in outs)))
 
-    def _producers_of(self, path: str) -> list[Any]:
+    def producers_of(self, path: str) -> list[Any]:
         """The outputs of stages at, around or below `path`."""
         if path not in self._producers:
             from dvc.fs import localfs
@@ -222,7 +224,7 @@ class Forecast:
         if not out.hash_info:
             return [Reason("output", str(out), new="not in dvc.lock")]
         here = self._here(out)
-        excused = self.lock_only and out.use_cache
+        excused = out.use_cache and (self.lock_only or self._is_remote(out))
         gone = out.use_cache and not self.lock_only and out.changed_cache()
         if here is None:
             state = "missing, and not in the cache" if gone else "missing"
@@ -231,9 +233,12 @@ class Forecast:
             return [Reason("output", str(out), out.hash_info.value, "modified")]
         return [Reason("output", str(out), new="not in the cache")] if gone else []
 
-    def _restorable(self, stage: Any, found: dict[str, Content], why: list[Reason]) -> Any:
+    def _is_remote(self, out: Any) -> bool:
+        return bool(self.remote_outputs.get(str(out)) == out.hash_info.value)
+
+    def restorable(self, stage: Any, found: Mapping[str, Content], why: list[Reason]) -> Any:
         """The outputs that `dvc repro` would bring back from its cache, None if it would run."""
-        if any(reason.kind in ("upstream", "always") for reason in why) or not _has_key(stage):
+        if any(reason.kind in ("upstream", "always") for reason in why) or not has_key(stage):
             return None
         if any(dep.def_path not in found for dep in stage.deps):
             return None
@@ -249,7 +254,7 @@ class Forecast:
         restored = self.repo.stage_cache._create_stage(entry, wdir=stage.wdir)
         return restored.outs if restored.outs_cached() else None
 
-    def _find_run(self, stage: Any, found: dict[str, Content]) -> Any:
+    def _find_run(self, stage: Any, found: Mapping[str, Content]) -> Any:
         """The run-cache's newest entry for `stage` with the inputs `found`."""
         runs = self.repo.stage_cache
         key = run_key(stage, found)

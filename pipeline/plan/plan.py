@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.common.dvc_repo import open_repo
+from pipeline.params.work_pool import check_variables, find_work_pool, find_workers
 from pipeline.plan.durations import read_seconds
 from pipeline.plan.forecast import FRESH, Forecast
 from pipeline.plan.reasons import Reason, describe
@@ -24,7 +25,8 @@ class StagePlan:
     """The plan for one stage: fresh, restorable or stale, and why.
 
     `upstream` names the stages that it directly follows, `meta` is the stage's in `dvc.yaml`,
-    `last_seconds` how long its last run here took.
+    `last_seconds` how long its last run here took, `work_pool` where `reprise run` sends it, and
+    `workers` how many more runs there help a search.
     """
 
     name: str
@@ -33,6 +35,8 @@ class StagePlan:
     upstream: tuple[str, ...]
     meta: Mapping[str, Any]
     last_seconds: float | None
+    work_pool: str | None = None
+    workers: int = 0
 
 
 def make_plan(targets: Sequence[str] = (), *, lock_only: bool = False) -> list[StagePlan]:
@@ -45,6 +49,7 @@ def make_plan(targets: Sequence[str] = (), *, lock_only: bool = False) -> list[S
     """
     seconds = read_seconds()
     with _no_garbage(), open_repo() as repo:
+        check_variables(s.addressing for s in repo.index.stages if not s.is_data_source)
         graph = active_graph(repo)
         order = in_order(repo, graph, targets)
         forecast = Forecast(repo, lock_only=lock_only)
@@ -64,6 +69,8 @@ def make_plan(targets: Sequence[str] = (), *, lock_only: bool = False) -> list[S
                     tuple(follows),
                     dict(stage.meta or {}),
                     seconds.get(name),
+                    find_work_pool(name, stage.meta or {}),
+                    find_workers(name, stage.meta or {}),
                 )
             )
     return plans

@@ -1,11 +1,12 @@
 """The key under which DVC finds a stage's outputs in its run cache."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.plan.working_tree import Content
 
 
-def run_key(stage: Any, found: dict[str, Content]) -> str:
+def run_key(stage: Any, found: Mapping[str, Content]) -> str:
     """The run-cache's key of `stage` with the inputs `found`."""
     from dvc.stage.cache import _get_cache_hash
     from dvc.stage.serialize import to_single_stage_lockfile
@@ -23,7 +24,7 @@ def run_key(stage: Any, found: dict[str, Content]) -> str:
     return key
 
 
-def _has_key(stage: Any) -> bool:
+def has_key(stage: Any) -> bool:
     """Check whether DVC's run-cache takes this stage at all."""
     return bool(
         stage.cmd
@@ -36,19 +37,22 @@ def _has_key(stage: Any) -> bool:
     )
 
 
-def _is_params(dep: Any) -> bool:
+def is_params(dep: Any) -> bool:
+    """Check whether a dependency is keys of a file of parameters."""
     from dvc.dependency import ParamsDependency
 
     return isinstance(dep, ParamsDependency)
 
 
-def _is_plain(dep: Any) -> bool:
+def is_plain(dep: Any) -> bool:
+    """Check whether a dependency is a file or folder of this machine."""
     from dvc.dependency import Dependency
 
     return type(dep) is Dependency and dep.protocol == "local"
 
 
-def _params_hash(values: dict[str, Any]) -> Any:
+def params_hash(values: dict[str, Any]) -> Any:
+    """The hash of a params dependency with these values."""
     from dvc_data.hashfile.hash_info import HashInfo
 
     # DVC keeps the values themselves where others have a hash.

@@ -181,7 +181,11 @@ def _run_stages(
         # By tasks, not by states: a stage that failed may be about to be tried again.
         unfinished = waiting.keys() | running
         ready = [each for each in waiting.values() if unfinished.isdisjoint(each.upstream)]
-        for each in ready[: parallel - len(running)]:
+        # What runs in a work pool takes no processor here.
+        pools = {each.name: each.work_pool for each in result.plan}
+        free = parallel - sum(pools[name] is None for name in running)
+        here = [each for each in ready if each.work_pool is None][:free]
+        for each in [each for each in ready if each.work_pool is not None or each in here]:
             del waiting[each.name]
             running.add(each.name)
             body = StageTask(each, metas[each.name], result, supervisors, console, force)

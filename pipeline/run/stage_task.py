@@ -1,6 +1,6 @@
 """A stage as a Prefect task: under its name, with what its `meta:` says, in a state of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,8 @@ from pipeline.params.stage_meta import Concurrency, StageMeta, limit_of
 from pipeline.plan.durations import note_seconds
 from pipeline.plan.plan import StagePlan
 from pipeline.run.console import Console
-from pipeline.run.execute import Supervisors, run_stage
+from pipeline.run.elsewhere import fetch_inputs, run_elsewhere
+from pipeline.run.execute import StageEnd, Supervisors, run_stage
 from pipeline.run.run_result import BROKEN, RunResult
 
 SLOT_SECONDS = 5.0
@@ -84,13 +85,7 @@ class StageTask:
 
         with _slot(limit_of(name, self.meta), self.supervisors):
             self.console.started(name)
-            end = run_stage(
-                name,
-                self.supervisors,
-                say,
-                force=self.force,
-                timeout_seconds=self.meta.timeout_seconds,
-            )
+            end = self._run(say)
         self.result.ends[name] = end
         if end.state == "failed" and self.supervisors.ended:
             states[name] = "cancelled"
@@ -105,6 +100,25 @@ class StageTask:
         states[name] = end.state
         self.console.ended(name, end.state, end.seconds)
         return Completed(name=end.state.capitalize(), message=f"{end.seconds:.1f} s")
+
+    def _run(self, say: Callable[[str], None]) -> StageEnd:
+        """Run the stage where it belongs: here, or in a work pool."""
+        name, force, limit = self.plan.name, self.force, self.meta.timeout_seconds
+        pool = self.plan.work_pool
+        if pool is not None:
+            return run_elsewhere(
+                name,
+                pool,
+                self.supervisors,
+                say,
+                force=force,
+                workers=self.plan.workers,
+                timeout_seconds=limit,
+            )
+        fetched = fetch_inputs(name, self.supervisors, say)
+        if fetched is not None and fetched.state == "failed":
+            return fetched
+        return run_stage(name, self.supervisors, say, force=force, timeout_seconds=limit)
 
     def _is_fresh(self) -> bool:
         """Check that a stage is fresh, by the plan or as its inputs have the same bytes again."""

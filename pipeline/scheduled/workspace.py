@@ -45,11 +45,14 @@ class Workspace:
 
 
 @contextmanager
-def open_workspace(base: Path, name: str, revision: str | None, say: Say) -> Iterator[Workspace]:
+def open_workspace(
+    base: Path, name: str, revision: str | None, say: Say, *, ref: str | None = None
+) -> Iterator[Workspace]:
     """A clone of `base` at `revision`, removed at the end, or kept when the block fails.
 
     `revision` is a branch, tag or commit; None is the default branch of `origin` where the
-    repository has that, else its current branch. Removes first what dead runs have left.
+    repository has that, else its current branch. `ref`, in place of it, is a ref of `origin`
+    that no clone fetches by itself. Removes first what dead runs have left.
     Raises UserError when there is no such revision, or git, the network or the disk fails.
     """
     folder = base.resolve() / WORKSPACES
@@ -64,7 +67,7 @@ def open_workspace(base: Path, name: str, revision: str | None, say: Say) -> Ite
     keep = ended = False
     try:
         try:
-            workspace = _fill(base.resolve(), path, revision, say)
+            workspace = _fill(base.resolve(), path, revision, say, ref)
         except OSError as error:
             raise UserError(f"cannot make {path}: {error.strerror or error}") from None
         try:
@@ -172,7 +175,7 @@ def _remove(path: Path) -> None:
         lock_of(path).unlink(missing_ok=True)
 
 
-def _fill(base: Path, path: Path, revision: str | None, say: Say) -> Workspace:
+def _fill(base: Path, path: Path, revision: str | None, say: Say, ref: str | None) -> Workspace:
     # On one file system git links the objects: nothing is copied. A template's hooks stay out.
     arguments = ["--no-checkout", "--origin", "base", "--template="]
     git(
@@ -184,8 +187,15 @@ def _fill(base: Path, path: Path, revision: str | None, say: Say) -> Workspace:
         git(base, "rev-parse", "--show-toplevel"),
         str(path),
     )
-    remote = _add_origin(base, path, say)
-    shown, commit = resolve_revision(base, path, remote, revision)
+    remote = _add_origin(base, path)
+    if ref is not None:
+        shown, commit = ref, _fetch_ref(base, path, remote, ref)
+    else:
+        if remote == "origin":
+            say("fetching origin")
+            heads = ["--tags", "--force", "origin", "+refs/heads/*:refs/remotes/origin/*"]
+            git(path, "fetch", "--quiet", *heads, seconds=TRANSFER_SECONDS)
+        shown, commit = resolve_revision(base, path, remote, revision)
     git(path, "checkout", "--quiet", "--detach", commit)
     say(f"workspace {path.name}: {shown} at {commit[:10]}")
     project = find_project(base, path)
@@ -195,8 +205,16 @@ def _fill(base: Path, path: Path, revision: str | None, say: Say) -> Workspace:
     return Workspace(path.name, project, base, shown, commit, remote)
 
 
-def _add_origin(base: Path, path: Path, say: Say) -> str:
-    """Give the clone the repository's own `origin` and fetch it; 'base' if there is none."""
+def _fetch_ref(base: Path, path: Path, remote: str, ref: str) -> str:
+    """The commit of a ref of origin, fetched alone. Raises UserError where it is not there."""
+    if remote != "origin":
+        raise UserError(f"{base} has no remote 'origin' to fetch {ref} from")
+    git(path, "fetch", "--quiet", "--no-tags", "origin", f"+{ref}:{ref}", seconds=TRANSFER_SECONDS)
+    return git(path, "rev-parse", "--verify", f"{ref}^{{commit}}")
+
+
+def _add_origin(base: Path, path: Path) -> str:
+    """Give the clone the repository's own `origin`; 'base' if there is none."""
     listed = try_git(base, "config", "--local", "--list", "-z").stdout
     settings = [entry.partition("\n")[::2] for entry in listed.split("\0") if entry]
     carried = [
@@ -211,12 +229,8 @@ def _add_origin(base: Path, path: Path, say: Say) -> str:
     with own.open("w", encoding="utf-8") as file:
         file.writelines(_as_setting(name, _absolute(base, name, value)) for name, value in carried)
     git(path, "config", "include.path", own.name)
-    if not any(name == "remote.origin.url" for name, _ in settings):
-        return "base"
-    say("fetching origin")
-    heads = "+refs/heads/*:refs/remotes/origin/*"
-    git(path, "fetch", "--quiet", "--tags", "--force", "origin", heads, seconds=TRANSFER_SECONDS)
-    return "origin"
+    has_origin = any(name == "remote.origin.url" for name, _ in settings)
+    return "origin" if has_origin else "base"
 
 
 def _absolute(base: Path, name: str, value: str) -> str:

@@ -59,7 +59,7 @@ def make_dag(folder: Path, stages: Mapping[str, Mapping[str, Any]]) -> Project:
             "cmd": f"{stage.get('cmd', 'true')} && echo {name} > {name}.out",
             "deps": [*deps, *stage.get("deps", [])] or ["Makefile"],
             "outs": [f"{name}.out"],
-            **{key: stage[key] for key in ("meta", "metrics") if key in stage},
+            **{key: stage[key] for key in ("meta", "metrics", "params") if key in stage},
         }
     with (folder / "dvc.yaml").open("w", encoding="utf-8") as file:
         yaml = YAML()

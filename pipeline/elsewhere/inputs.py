@@ -1,0 +1,119 @@
+"""The inputs of a stage that is sent to a work pool: who carries each, and the key of them all."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.common.git import git
+from pipeline.elsewhere.refs import KEY_LENGTH
+from pipeline.plan.forecast import RESTORABLE, STALE, Forecast
+from pipeline.plan.plan import active_graph, describe, in_order, named
+from pipeline.plan.run_key import has_key, is_params, is_plain, run_key
+from pipeline.plan.working_tree import Content
+from stages.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The dependencies of a stage, and who carries each.
+
+    `stage` is DVC's; `state` what `dvc repro` would do; `hashes` of its dependencies by path.
+    DVC's remote carries the outputs `cached`, git the paths `plain`.
+    """
+
+    stage: Any
+    state: str
+    hashes: Mapping[str, str]
+    cached: tuple[Any, ...]
+    plain: tuple[str, ...]
+    run_key: str | None
+
+    @property
+    def lock(self) -> Path:
+        """The lock file that has the stage's entry."""
+        return Path(self.stage.relpath).with_suffix(".lock")
+
+
+def find_stage(repo: Any, name: str) -> Any:
+    """DVC's stage of that name. Raises UserError where there is none."""
+    found = [stage for stage in repo.index.stages if stage.addressing == name]
+    return found[0] if found else named([name], repo.index.stages)[0]
+
+
+def read_inputs(repo: Any, name: str) -> Inputs:
+    """The dependencies of the stage `name` now; outputs that are not here count with `dvc.lock`.
+
+    Raises UserError where what is upstream of it is not up to date.
+    """
+    stage = find_stage(repo, name)
+    forecast = Forecast(repo, lock_only=True, merging=True)
+    for each in in_order(repo, active_graph(repo), [name]):
+        expected = forecast.judge(each)
+    found, reasons = expected.inputs, list(expected.reasons)
+    unknown = [d for d in stage.deps if d.def_path not in found and (is_plain(d) or is_params(d))]
+    if unknown:
+        why = [describe(reason) for reason in reasons if reason.kind in ("upstream", "file")]
+        names = ", ".join(str(dep) for dep in unknown)
+        raise UserError(
+            f"'{name}' can't be sent to a work pool: nobody knows yet what {names} will hold"
+            + "".join(f"\n  {line}" for line in why)
+        )
+    restored = forecast.restorable(stage, found, reasons)
+    state = STALE if restored is None else RESTORABLE
+    cached, plain = _divide(forecast, stage)
+    whole = has_key(stage) and all(dep.def_path in found for dep in stage.deps)
+    key = run_key(stage, found) if whole else None
+    return Inputs(stage, state, _hashes(stage, found), tuple(cached), tuple(plain), key)
+
+
+def _divide(forecast: Forecast, stage: Any) -> tuple[list[Any], list[str]]:
+    """The outputs that DVC's remote carries, and the paths that git does."""
+    cached: dict[str, Any] = {}
+    plain = [str(stage.relpath), str(Path(stage.relpath).with_suffix(".lock")), ".dvcignore"]
+    for dep in stage.deps:
+        outs = forecast.producers_of(dep.fs_path) if dep.protocol == "local" else []
+        for out in outs:
+            if out.use_cache:
+                cached[out.fs_path] = out
+            if out.stage.is_data_source:
+                plain.append(str(out.stage.relpath))
+        inside = any(dep.fs_path == o.fs_path or o.fs.isin(dep.fs_path, o.fs_path) for o in outs)
+        if dep.protocol == "local" and not (inside and all(o.use_cache for o in outs)):
+            plain.append(str(dep))
+    return list(cached.values()), list(dict.fromkeys(plain))
+
+
+def _hashes(stage: Any, found: Mapping[str, Content]) -> dict[str, str]:
+    return {
+        dep.def_path: str(found[dep.def_path].hash.value)
+        for dep in stage.deps
+        if dep.def_path in found and not is_params(dep)
+    }
+
+
+def name_run(inputs: Inputs, commit: str, origin: str, pool: str, only: str = "") -> str:
+    """The key of a run: two senders of one state at one origin to one pool have the same.
+
+    `only`, if it is not empty, keeps it apart from all others.
+    """
+    what = inputs.run_key or commit
+    text = "\0".join([inputs.stage.addressing, what, origin, pool, only])
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def find_origin(folder: Path) -> str:
+    """The address of `origin`, a path as seen from anywhere.
+
+    Raises UserError where the repository has none.
+    """
+    if "origin" not in git(folder, "remote").split():
+        raise UserError(
+            "a stage reaches a work pool by way of git: this repository has no remote 'origin'\n"
+            "  git remote add origin ADDRESS   (one that the pool's workers reach as well)"
+        )
+    address = git(folder, "ls-remote", "--get-url", "origin")
+    is_path = ":" not in address
+    top = Path(git(folder, "rev-parse", "--show-toplevel"))
+    return str((top / address).resolve()) if is_path else address
