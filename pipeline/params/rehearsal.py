@@ -29,8 +29,8 @@ UNSEEN = {
 # The code that may answer, the zoo among it; whole rooms, which takes no reading of imports.
 CODE = "stages/{}/**/*.py"
 ROOMS = (
-    *("common", "runtime", "features", "tensors", "formats", "model", "zoo", "training"),
-    *("prepare", "build", "tools"),
+    *("common", "runtime", "features", "tensors", "formats", "parallel", "model", "zoo"),
+    *("training", "prepare", "build", "tools"),
 )
 
 

@@ -118,7 +118,8 @@ def test_a_stage_that_was_killed_is_told_though_it_could_say_nothing(clone: Proj
         stdout=subprocess.DEVNULL,
     )
     until = time.monotonic() + 60
-    while not record.exists():
+    # Its record comes first, and then the folder that it writes into.
+    while not (record.exists() and list((clone.path / "data/.writing").glob("train-*"))):
         assert time.monotonic() < until
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
