@@ -24,7 +24,7 @@ from stages.infer.rejected import encode_whole
 from stages.infer.stream import Cluster, Trained
 from stages.infer.write import describe, write_predictions
 from stages.model.conformal import CoverageParams
-from stages.model.predictor import Predictor, load_predictor
+from stages.model.predictor import Predictor, load_predictor, predictor_digest
 from stages.parallel.open_mapper import open_mapper
 from stages.runtime.stage import run_stage
 
@@ -42,7 +42,7 @@ def infer(params: Params, out: Path) -> None:
     coverage = params.section("evaluate", CoverageParams).coverage
     predictor = load_predictor(coverage=coverage)
     target, rejected = out / "predictions.parquet", out / "rejected.csv"
-    with open_cluster_for(source, predictor, coverage, out) as cluster:
+    with open_cluster_for(source, coverage, out) as cluster:
         summary = write_predictions(source, target, rejected, predictor, INPUT, cluster=cluster)
     for note in summary.notes:
         print(note)
@@ -55,9 +55,7 @@ def infer(params: Params, out: Path) -> None:
 
 
 @contextmanager
-def open_cluster_for(
-    source: Path, predictor: Predictor, coverage: float | None, out: Path
-) -> Iterator[Cluster | None]:
+def open_cluster_for(source: Path, coverage: float | None, out: Path) -> Iterator[Cluster | None]:
     """The cluster that the environment names, for a long file; None: the rows are predicted here.
 
     Workers must see `out`, and `data/train` beside it. Raises UserError as `open_mapper`.
@@ -67,8 +65,10 @@ def open_cluster_for(
         return
     data = TEST_ROWS.parent.parent.resolve()
     with open_mapper("infer", out) as mapper:
-        trained = Trained(data, coverage, predictor.model_md5)
-        yield Cluster(mapper, trained) if mapper.is_remote else None
+        if not mapper.is_remote:
+            yield None
+            return
+        yield Cluster(mapper, Trained(data, coverage, predictor_digest(data, coverage)))
 
 
 def export_model(source: Path, exports: Sequence[Export], predictor: Predictor, out: Path) -> None:

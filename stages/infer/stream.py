@@ -1,9 +1,10 @@
 """Predictions from a file of new rows, chunk by chunk, for the stage and the command."""
 
 import functools
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from stages.infer.explain import Explanations, explain, in_words
 from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole, without_numberless
 from stages.model.attribution import Attribution
-from stages.model.predictor import Predictor, load_predictor
+from stages.model.predictor import Predictor, load_predictor, predictor_digest
 from stages.parallel.mapper import Mapper
 from stages.parallel.thread_map import map_in_order, num_threads
 
@@ -44,11 +45,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Trained:
-    """The folder `data` of a trained model, as `load_predictor` takes it, and the weights' MD5."""
+    """The folder `data` of a trained model, as `load_predictor` takes it.
+
+    `digest` is that of all files that it reads there. The instructions of the processor that torch
+    makes use of decide the last bits of a prediction.
+    """
 
     data: Path
     coverage: float | None
-    model_md5: str
+    digest: str
+    instructions: str = field(default_factory=torch.backends.cpu.get_cpu_capability)
 
 
 @dataclass(frozen=True)
@@ -145,17 +151,24 @@ class _Done:
 def _predict_there(trained: Trained, work: Work, chunk: Chunk) -> _Done:
     """Predict a chunk on a worker, which keeps the model for the next one."""
     predictor = _load(trained)
-    if predictor.model_md5 != trained.model_md5:
-        raise UserError(
-            f"a worker finds another model in {trained.data}/train than this process: it needs the "
-            "same disk, under the same path"
-        )
     with one_thread_each():
         return _predict(predictor, work, chunk)
 
 
 @functools.lru_cache(maxsize=1)
 def _load(trained: Trained) -> Predictor:
+    if predictor_digest(trained.data, trained.coverage) != trained.digest:
+        raise UserError(
+            f"a worker finds another model in {trained.data}/train, or other files of it in "
+            f"{trained.data}/prepare, than this process: it needs the same disk, under the same "
+            "path"
+        )
+    if (own := torch.backends.cpu.get_cpu_capability()) != trained.instructions:
+        raise UserError(
+            f"a worker's torch computes with the instructions {own} ({platform.node()}), and that "
+            f"of this process with {trained.instructions}: set ATEN_CPU_CAPABILITY to the same for "
+            "all of them, or leave that machine out"
+        )
     return load_predictor(trained.data, coverage=trained.coverage)
 
 

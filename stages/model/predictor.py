@@ -1,5 +1,6 @@
 """Results for a person from scores: the class with its probabilities, or the value in units."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,16 @@ def load_predictor(
         calibration,
         conformal,
     )
+
+
+def predictor_digest(data: Path, coverage: float | None = None) -> str:
+    """The digest of all files that `load_predictor` reads of `data`, for replica 0."""
+    names = ["prepare/schema.json", "prepare/statistics.json"]
+    names += [f"train/{name}" for name in ("calibration.json", "model.json", "model.safetensors")]
+    if coverage is not None:
+        names += [f"train/validation/{name}.npy" for name in ("scores", "target", "weight")]
+    found = [f"{name} {md5(data / name)}" for name in names if (data / name).exists()]
+    return hashlib.md5("\n".join(found).encode(), usedforsecurity=False).hexdigest()
 
 
 def _slices(num_rows: int) -> Iterator[slice]:

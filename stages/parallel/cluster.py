@@ -1,4 +1,4 @@
-"""Dask's distributed scheduler as an mapper: parts are computed by the workers of a cluster.
+"""Dask's distributed scheduler as a mapper: parts are computed by the workers of a cluster.
 
 A worker is a process of the same code and libraries that sees the same files; others are refused.
 What a worker had begun when it was lost is computed anew by another one.
@@ -10,29 +10,32 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, final
 
 from stages.common.errors import Problem, UserError
 from stages.parallel.mapper import ENV_VAR, Mapper
-from stages.parallel.remote_call import Answer, Code, as_message, carry_out
+from stages.parallel.remote_call import Answer, as_message, carry_out
 from stages.parallel.same_code import (
-    Process,
-    Stage,
+    Origin,
     describe_process,
     describe_stage,
-    differences,
+    find_faults,
+    look,
 )
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 CONNECT_SECONDS = 5.0
-# Without any worker for so long, a cluster is given up.
+# Without any worker, or any answer, for so long a cluster is given up.
 WAIT_SECONDS = 60.0
 LOOK_SECONDS = 1.0
-# Parts that are sent ahead for each thread of a worker, so that none waits for its next one.
+# Parts that are sent ahead for each worker, so that none waits for its next one.
 AHEAD = 3
 MAX_SHOWN = 3
+MARK = "seen-by-all"
+GONE = "has gone away in the middle of the work"
 INSTALL = "pip install --constraint constraints.txt --editable '.[dask]'"
 
 
@@ -42,8 +45,8 @@ class Cluster(Mapper):
 
     is_remote = True
 
-    def __init__(self, client: Any, address: str, code: Code) -> None:
-        self._client, self._address, self._code = client, address, code
+    def __init__(self, client: Any, address: str, origin: Origin) -> None:
+        self._client, self._address, self._origin = client, address, origin
 
     def map(
         self,
@@ -56,19 +59,15 @@ class Cluster(Mapper):
         waiting: deque[Any] = deque()
         try:
             for item in items:
-                message = as_message(self._code, function, item)
+                message = as_message(self._origin, function, item)
                 waiting.append(self._client.submit(carry_out, message, pure=False))
-                if len(waiting) > AHEAD * max(1, self._num_threads()):
+                if len(waiting) > AHEAD * max(1, len(find_workers(self._client, self._address))):
                     yield self._take(waiting.popleft())
             while waiting:
                 yield self._take(waiting.popleft())
         finally:
             if waiting:
                 self._client.cancel(list(waiting))
-
-    def _num_threads(self) -> int:
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        return sum(worker["nthreads"] for worker in workers.values())
 
     def _take(self, future: Any) -> Any:
         """The result of a part, once it is there. Raises what the part raised."""
@@ -79,11 +78,15 @@ class Cluster(Mapper):
             try:
                 answer = future.result(timeout=LOOK_SECONDS)
             except NotYet:
+                # Python's own name for it, too: a part may have raised it.
+                if future.status == "error":
+                    raise self._explain(future.exception(timeout=WAIT_SECONDS)) from None
                 now = time.monotonic()
-                is_alone = not self._client.scheduler_info(n_workers=-1)["workers"]
+                is_alone = not find_workers(self._client, self._address)
                 alone_since = (alone_since or now) if is_alone else None
                 if alone_since is not None and now - alone_since > WAIT_SECONDS:
-                    raise self._lost(f"has had no worker for {WAIT_SECONDS:.0f} s") from None
+                    what = f"has had no worker for {WAIT_SECONDS:.0f} s that is not paused"
+                    raise lost(self._address, what) from None
                 continue
             except Exception as error:
                 raise self._explain(error) from error
@@ -94,21 +97,19 @@ class Cluster(Mapper):
 
     def _explain(self, error: Exception) -> Exception:
         """The user's mistake behind an error of the cluster; else the error itself."""
-        from distributed.client import FutureCancelledError
+        from distributed.client import FutureCancelledError, FuturesCancelledError
         from distributed.comm.core import CommClosedError
         from distributed.scheduler import KilledWorker
 
         if isinstance(error, KilledWorker):
-            return self._lost(
+            return lost(
+                self._address,
                 f"has lost {error.allowed_failures + 1} workers over one part, the last "
-                f"{error.last_worker.address}: its log says why (memory?)"
+                f"{error.last_worker.address}: its log says why (memory?)",
             )
-        if isinstance(error, FutureCancelledError | CommClosedError):
-            return self._lost("has gone away in the middle of the work")
+        if isinstance(error, FutureCancelledError | FuturesCancelledError | CommClosedError):
+            return lost(self._address, GONE)
         return error
-
-    def _lost(self, what: str) -> UserError:
-        return UserError(f"the cluster at {self._address} ({ENV_VAR}) {what}")
 
 
 @contextmanager
@@ -134,34 +135,74 @@ def open_cluster(address: str, stage: str, folder: Path) -> Iterator[Mapper]:
         message = f"{ENV_VAR}: no scheduler of Dask's answers at {address}: {reason}"
         raise UserError(message) from None
     try:
-        described = describe_stage(stage)
-        process = describe_process(described)
-        _check_workers(client, address, described, process, folder)
-        yield Cluster(client, address, Code(described.code, process.digest))
+        origin = _describe(stage, folder.resolve() / MARK)
+        try:
+            _check_workers(client, address, origin)
+            yield Cluster(client, address, origin)
+        finally:
+            origin.mark.unlink(missing_ok=True)
     finally:
         client.close(timeout=CONNECT_SECONDS)
 
 
-def _check_workers(client: Any, address: str, stage: Stage, process: Process, folder: Path) -> None:
-    """Stop at workers that would compute something else, or that don't see the files."""
-    from distributed import TimeoutError as NotYet
-
-    try:
-        client.wait_for_workers(1, timeout=WAIT_SECONDS)
-    except NotYet:
-        raise UserError(
-            f"the cluster at {address} ({ENV_VAR}) has no worker, and none came in "
-            f"{WAIT_SECONDS:.0f} s: start one in a clone of this commit: dask worker {address}"
-        ) from None
-    mark = folder.resolve() / "seen-by-all"
+def _describe(name: str, mark: Path) -> Origin:
+    """This process at the work of a stage; `mark` is written."""
+    stage, content = describe_stage(name), secrets.token_hex()
     mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.write_text(secrets.token_hex(), encoding="utf-8")
-    found = client.run(look, stage, mark, on_error="return")
+    mark.write_text(content, encoding="utf-8")
+    return Origin(stage, describe_process(stage), mark, content)
+
+
+def lost(address: str, what: str) -> UserError:
+    """The error of a cluster that is of no use any more."""
+    return UserError(f"the cluster at {address} ({ENV_VAR}) {what}")
+
+
+def find_workers(client: Any, address: str) -> dict[str, dict[str, Any]]:
+    """The workers that take parts, by their addresses: one paused for want of memory takes none.
+
+    Raises UserError where the scheduler does not answer.
+    """
+    identity = client.scheduler.identity
+    try:
+        found = client.sync(identity, n_workers=-1, callback_timeout=WAIT_SECONDS)["workers"]
+    except OSError as error:
+        is_late = isinstance(error, TimeoutError) and client.status == "running"
+        silent = f"has not answered for {WAIT_SECONDS:.0f} s"
+        raise lost(address, silent if is_late else GONE) from None
+    return {name: worker for name, worker in found.items() if worker["status"] == "running"}
+
+
+def _await_workers(client: Any, address: str) -> dict[str, dict[str, Any]]:
+    """The workers, as soon as there is one."""
+    until = time.monotonic() + WAIT_SECONDS
+    while not (workers := find_workers(client, address)):
+        if time.monotonic() > until:
+            raise lost(
+                address,
+                f"has no worker, and none came in {WAIT_SECONDS:.0f} s: start one in a clone of "
+                f"this commit: dask worker {address} --nthreads 1",
+            )
+        time.sleep(LOOK_SECONDS / 10)
+    return workers
+
+
+def _check_workers(client: Any, address: str, origin: Origin) -> None:
+    """Stop at workers that would compute something else, or that don't see the files."""
+    workers = _await_workers(client, address)
+    # As `client.run`, which would wait for ever for a worker that has stopped.
+    call = partial(client._run, look, origin.stage, origin.mark, on_error="return")
+    try:
+        found = client.sync(call, callback_timeout=WAIT_SECONDS)
+    except OSError:
+        what = f"has a worker that did not answer in {WAIT_SECONDS:.0f} s, or has gone away"
+        raise lost(address, what) from None
     lines = []
     for worker, answer in sorted(found.items()):
-        for line in _faults(answer, process, mark):
-            lines.append(f"{worker}: {line}")
-    mark.unlink()
+        num_threads = workers.get(worker, {}).get("nthreads", 1)
+        if num_threads > 1:
+            lines.append(f"{worker}: it has {num_threads} threads: start it with --nthreads 1")
+        lines += [f"{worker}: {line}" for line in _faults(answer, origin)]
     if lines:
         rest = len(lines) - MAX_SHOWN
         shown = [*lines[:MAX_SHOWN], *([f"and {rest} more"] if rest > 0 else [])]
@@ -171,20 +212,7 @@ def _check_workers(client: Any, address: str, stage: Stage, process: Process, fo
         )
 
 
-def look(stage: Stage, mark: Path) -> tuple[Process, str]:
-    """A worker's own description, and what it finds in a file of the stage's folder."""
-    content = mark.read_text(encoding="utf-8") if mark.is_file() else ""
-    return describe_process(stage), content
-
-
-def _faults(answer: Any, process: Process, mark: Path) -> list[str]:
+def _faults(answer: Any, origin: Origin) -> list[str]:
     if isinstance(answer, Exception):
         return [f"it can't load the code of this project: {type(answer).__name__}: {answer}"]
-    there, content = answer
-    faults = differences(process, there)
-    if content != mark.read_text(encoding="utf-8"):
-        faults.append(
-            f"it does not see {mark.parent}, where the parts lie: workers need a disk that all "
-            "share, under the same path"
-        )
-    return faults
+    return find_faults(origin, *answer)

@@ -6,23 +6,17 @@ bytes, and the function that Dask is given is Python's own. To unpickle the mess
 
 import io
 import pickle  # From this process to its cluster, as Dask itself does it.
+import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-from stages.common.errors import UserError
-from stages.parallel.same_code import code_digest
+from stages.parallel.same_code import Origin, check_here
 
 carry_out = pickle.loads
-
-
-@dataclass(frozen=True)
-class Code:
-    """Files and folders of code, and their digest."""
-
-    paths: tuple[str, ...]
-    digest: str
+# What a part prints is caught for the whole process: so one part at a time.
+ALONE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -36,29 +30,25 @@ class Answer:
 class _Call:
     """Becomes the answer where it is unpickled."""
 
-    def __init__(self, code: Code, function: Callable[[Any], Any], item: object) -> None:
-        self._call = code, function, item
+    def __init__(self, origin: Origin, function: Callable[[Any], Any], item: object) -> None:
+        self._call = origin, function, item
 
     def __reduce__(self) -> tuple[Callable[..., Answer], tuple[Any, ...]]:
         return compute, self._call
 
 
-def as_message(code: Code, function: Callable[[Any], Any], item: object) -> bytes:
-    """The bytes that `carry_out` makes an Answer of, on a worker with that code."""
-    return pickle.dumps(_Call(code, function, item), protocol=pickle.HIGHEST_PROTOCOL)
+def as_message(origin: Origin, function: Callable[[Any], Any], item: object) -> bytes:
+    """The bytes that `carry_out` makes an Answer of, on a worker that computes as `origin` does."""
+    return pickle.dumps(_Call(origin, function, item), protocol=pickle.HIGHEST_PROTOCOL)
 
 
-def compute(code: Code, function: Callable[[Any], Any], item: object) -> Answer:
-    """Call `function` on a worker. Raises UserError where its code is another one.
+def compute(origin: Origin, function: Callable[[Any], Any], item: object) -> Answer:
+    """Call `function` on a worker. Raises UserError where it would not compute as `origin` does.
 
     A worker may have come after the others were looked at.
     """
-    if (own := code_digest(code.paths)) != code.digest:
-        raise UserError(
-            f"a worker that came late runs other code ({own}, and here it is {code.digest}): start "
-            "it anew in a clone at this commit"
-        )
     printed = io.StringIO()
-    with redirect_stdout(printed):
+    with ALONE, redirect_stdout(printed):
+        check_here(origin)
         value = function(item)
     return Answer(value, printed.getvalue())

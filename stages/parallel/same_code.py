@@ -5,12 +5,14 @@ A worker of a cluster may be a process on another machine, started days ago in a
 
 import functools
 import hashlib
+import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import stages
+from stages.common.errors import UserError
 from stages.common.params import VERSIONS, declared, declared_deps
 
 # They carry functions and results from process to process.
@@ -29,23 +31,39 @@ class Stage:
 
 @dataclass(frozen=True)
 class Process:
-    """A process: the digest of its code, the clone that it is of, and the versions of libraries."""
+    """A process: the digest of its code, the clone that it is of, and what else it computes with.
+
+    `versions` are those of libraries by their names, and the kind of machine.
+    """
 
     digest: str
     folder: str
-    versions: dict[str, str]
+    versions: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The process that gives away the parts of a stage.
+
+    `content` stands in the file `mark` of the stage's folder: who reads it there sees the folder.
+    """
+
+    stage: Stage
+    process: Process
+    mark: Path
+    content: str
 
 
 def describe_process(stage: Stage) -> Process:
     """This process, as far as `stage` depends on it."""
-    found = {"python": platform.python_version()}
+    found = {"machine": platform.machine(), "python": platform.python_version()}
     for name in stage.libraries:
         try:
             # A build tag (`2.13.0+cpu`) says which machine, not which code.
             found[name] = version(name).split("+")[0]
         except PackageNotFoundError:
             found[name] = "not installed"
-    return Process(code_digest(stage.code), str(_home()), found)
+    return Process(code_digest(stage.code), str(_home()), tuple(found.items()))
 
 
 def describe_stage(name: str) -> Stage:
@@ -87,7 +105,35 @@ def differences(here: Process, there: Process) -> list[str]:
             f"its code in {there.folder} is {there.digest}, and here it is {here.digest}: start it "
             "anew in a clone at this commit, with the same edits"
         )
-    for name, own in here.versions.items():
-        if (other := there.versions.get(name)) != own:
+    others = dict(there.versions)
+    for name, own in here.versions:
+        if (other := others.get(name)) != own:
             lines.append(f"its {name} is {other}, and here it is {own}")
     return lines
+
+
+def look(stage: Stage, mark: Path) -> tuple[Process, str]:
+    """A worker's own description, and what it finds in a file of the stage's folder."""
+    content = mark.read_text(encoding="utf-8") if mark.is_file() else ""
+    return describe_process(stage), content
+
+
+def find_faults(origin: Origin, there: Process, content: str) -> list[str]:
+    """The reasons, a line each, for which what `look` found would not compute as `origin` does."""
+    faults = differences(origin.process, there)
+    if content != origin.content:
+        faults.append(
+            f"it does not see {origin.mark.parent}, where the parts lie: workers need a disk that "
+            "all share, under the same path"
+        )
+    return faults
+
+
+@functools.lru_cache(maxsize=8)
+def check_here(origin: Origin) -> None:
+    """Raise UserError where this process would not compute as `origin` does; once looked at."""
+    if faults := find_faults(origin, *look(origin.stage, origin.mark)):
+        raise UserError(
+            f"a worker that came late (process {os.getpid()} of {platform.node()}) would not "
+            "compute what this process does:\n  " + "\n  ".join(faults)
+        )

@@ -22,7 +22,7 @@ def write_rows(
 ) -> dict[str, Layout]:
     """Write rows of each array, by its name, from row `start` on; the file has `num_rows` in all.
 
-    Return what must be the same for all rows of a file.
+    Row 0 brings the header. Return what must be the same for all rows of a file.
     """
     layouts = {}
     for name, array in arrays.items():
@@ -32,9 +32,10 @@ def write_rows(
             header, {"descr": descr, "fortran_order": False, "shape": (num_rows, *row_shape)}
         )
         row_bytes = array.dtype.itemsize * int(np.prod(row_shape, dtype=np.int64))
-        # Each writer of a file writes the same header.
-        place = len(header.getvalue()) + start * row_bytes
-        write_at(folder / f"{name}.npy", {0: header.getvalue(), place: as_bytes(array)})
+        pieces = {len(header.getvalue()) + start * row_bytes: as_bytes(array)}
+        if start == 0:
+            pieces[0] = header.getbuffer()
+        write_at(folder / f"{name}.npy", pieces)
         layouts[name] = descr, row_shape
     return layouts
 
@@ -44,12 +45,15 @@ def as_bytes(array: Array) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def write_at(path: Path, pieces: Mapping[int, bytes | memoryview]) -> None:
-    """Write each piece into its place of a file, which may be there or not."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+def write_at(path: Path, pieces: Mapping[int, memoryview]) -> None:
+    """Write each piece into its place of a file, which may be there or not.
+
+    For writing alone: a disk of a network then sends these bytes, and no others around them.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
     try:
         for start, piece in pieces.items():
-            left, place = memoryview(piece), start
+            left, place = piece, start
             while left:
                 written = os.pwrite(descriptor, left, place)
                 left, place = left[written:], place + written

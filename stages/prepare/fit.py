@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import polars as pl
@@ -68,8 +69,23 @@ def _map_columns(
     own = mapper_for(table, mapper or Local())
     if not own.is_remote:
         return own.map(function, columns)
-    found = dict(zip(order, own.map(function, [columns[n] for n in order]), strict=True))
-    return iter([found[place] for place in range(len(columns))])
+    results = own.map(partial(_or_error, function), [columns[place] for place in order])
+    found = dict(zip(order, results, strict=True))
+    return (_raised(found[place]) for place in range(len(columns)))
+
+
+def _or_error(function: Callable[[Column], Result], column: Column) -> Result | UserError:
+    """The result, or the user's mistake in a column; one in an earlier column goes before it."""
+    try:
+        return function(column)
+    except UserError as error:
+        return error
+
+
+def _raised(found: Result | UserError) -> Result:
+    if isinstance(found, UserError):
+        raise found
+    return found
 
 
 def fit_statistics(

@@ -38,9 +38,10 @@ class Cluster:
             time.sleep(0.05)
         self.address = json.loads(file.read_text())["address"]
 
-    def start_worker(self, name: str, **environment: str) -> None:
-        """A worker of one thread; it may take a while until the scheduler knows it."""
-        alone = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "0")
+    def start_worker(self, name: str, num_threads: int = 1, **environment: str) -> None:
+        """A worker; it may take a while until the scheduler knows it."""
+        threads = ("--nthreads", str(num_threads), "--memory-limit", "0")
+        alone = (*threads, "--no-nanny", "--no-dashboard")
         here = ("--local-directory", str(self.folder), "--death-timeout", str(SECONDS))
         command = ("worker", self.address, "--name", name, *alone, *here)
         self.workers[name] = self._start(*command, **environment)

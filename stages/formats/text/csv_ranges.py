@@ -5,10 +5,12 @@ returns, NULs and damaged lines; that it is, each range tells when it is read.
 """
 
 import codecs
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import stages.formats.text.compressed as compressed
+from stages.common.errors import UserError
 from stages.formats.reading import Noticed
 from stages.formats.text.csv_scan import Block, Form, take_clean
 from stages.formats.text.layout import find_layout
@@ -25,6 +27,7 @@ class Ranges:
     """A file with its header read, and the first byte behind it.
 
     `is_ascii`: its first bytes are, so all must be; else the first two that are read are one.
+    `changed` is its time of change in nanoseconds: who reads another file does not go on.
     """
 
     path: Path
@@ -32,10 +35,12 @@ class Ranges:
     names: list[str]
     begin: int
     is_ascii: bool
+    size: int
+    changed: int
 
     def cut(self, part_bytes: int) -> list[tuple[int, int]] | None:
         """The first byte of each part, and the one behind its last; None at a very long line."""
-        step, size = compressed.READ_BYTES, self.path.stat().st_size
+        step, size = compressed.READ_BYTES, self.size
         start = place = self.begin
         found = []
         with self.path.open("rb") as file:
@@ -59,10 +64,19 @@ class Ranges:
         return found
 
     def read(self, start: int, end: int) -> Block | None:
-        """The rows of a range; None where they are not plain."""
+        """The rows of a range; None where they are not plain. Raises UserError at another file."""
         with self.path.open("rb") as file:
+            found = os.fstat(file.fileno())
             file.seek(start)
             data = file.read(end - start)
+        if (found.st_size, found.st_mtime_ns) != (self.size, self.changed):
+            raise UserError(
+                f"{self.path} has changed since it was first opened, or a worker sees another file "
+                f"there: {found.st_size} bytes and the time {found.st_mtime_ns} ns, at first "
+                f"{self.size} bytes and {self.changed} ns"
+            )
+        if len(data) != end - start:
+            raise UserError(f"{self.path} was cut off while it was read, before byte {end}")
         if any(sign in data for sign in _NOT_PLAIN) or (self.is_ascii and not data.isascii()):
             return None
         clean = take_clean(data, Form(self.separator, len(self.names)), is_last=True)
@@ -76,7 +90,11 @@ def find_ranges(path: Path, separator: str, noticed: Noticed) -> Ranges | None:
 
     `separator` is that which the suffix promises. `noticed` is told what its head has to say.
     """
+    if path.suffix.lower() in compressed.COMPRESSED:
+        # One that is not, whatever its name says, is remarked on by the reader of the whole.
+        return None
     with path.open("rb") as file:
+        status = os.fstat(file.fileno())
         head = file.read(compressed.READ_BYTES)
     is_short = len(head) < compressed.READ_BYTES
     if is_short or compressed.is_packed(head) or find_wide(head[:SNIFFED_BYTES]) is not None:
@@ -88,4 +106,12 @@ def find_ranges(path: Path, separator: str, noticed: Noticed) -> Ranges | None:
     noticed.remarks += [f"{path} {remark}" for remark in layout.remarks]
     refuse_patterns(layout.names)
     begin = len(head) - len(data) + layout.start
-    return Ranges(path.resolve(), layout.separator, layout.names, begin, data.isascii())
+    return Ranges(
+        path.resolve(),
+        layout.separator,
+        layout.names,
+        begin,
+        data.isascii(),
+        status.st_size,
+        status.st_mtime_ns,
+    )

@@ -4,6 +4,7 @@ The source is read once, and again if its parts disagree on a column's type: a c
 that all of its values have, as in a table that is read whole.
 """
 
+import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def open_table(
             break
         # A text behind many numbers, mostly: the column is one of texts from its first row on.
         as_text |= collected.conflicts
+        shutil.rmtree(collected.folder, ignore_errors=True)
     if collected.damaged:
         raise UserError(_problem(damage_message(path, collected.damaged), path, key))
     table = collected.finish()

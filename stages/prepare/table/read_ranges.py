@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,8 @@ def collect_ranges(
 ) -> bool:
     """Collect a file by its ranges; False, and nothing is collected, where that can't be done.
 
-    That is a short one, any other format, and one with quotes or damaged lines.
+    That is a short one, any other format, and one with quotes or damaged lines. The rows lie in a
+    folder of this attempt alone: a worker may still be at a part of one that was given up.
     """
     is_csv = path.is_file() and suffix_of(path) in (".csv", ".tsv")
     if not mapper.is_remote or not is_csv or path.stat().st_size <= collected_parts.MEMORY_BYTES:
@@ -56,10 +58,14 @@ def collect_ranges(
     seen: dict[str, pl.DataType] = dict.fromkeys(as_text, pl.String())
     csv.add_types(seen, csv.read_block(block, ranges.separator, ranges.names, seen, as_text))
     reading = Reading(ranges, seen, as_text)
-    numbered = [Place(*place, collected.file_of(number)) for number, place in enumerate(places)]
+    folder = collected.folder / f"ranges-{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    files = (folder / f"{number:06}.arrow" for number in range(len(places)))
+    numbered = [Place(*place, file) for place, file in zip(places, files, strict=True)]
     looks = []
     for look in mapper.map(partial(read_place, reading), numbered):
         if look is None:
+            shutil.rmtree(folder, ignore_errors=True)
             return False
         looks.append(look)
     noticed.remarks += own.remarks

@@ -2,12 +2,14 @@
 
 import codecs
 import gzip
+import os
 from pathlib import Path
 
 import pytest
 
 import stages.formats.csv as csv
 import stages.formats.text.compressed as compressed
+from stages.common.errors import UserError
 from stages.formats.reading import Noticed
 from stages.formats.text.csv_ranges import find_ranges
 from stages.formats.text.csv_typed import join_blocks
@@ -82,6 +84,24 @@ def test_a_line_that_is_not_plain_is_told_by_its_range(tmp_path: Path, line: byt
     assert ranges.read(*places[0]) is not None
 
 
+def test_a_file_that_is_another_one_by_now_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(HEAD + ROWS)
+    before = path.stat()
+    ranges = find_ranges(path, ",", Noticed())
+    assert ranges is not None
+    places = ranges.cut(9000)
+    assert places is not None
+    assert ranges.read(*places[-1]) is not None
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(UserError, match="has changed since it was first opened, or a worker sees"):
+        ranges.read(*places[-1])
+    path.write_text(HEAD + ROWS[:-10])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UserError, match=f"{before.st_size - 10} bytes"):
+        ranges.read(*places[0])
+
+
 def test_other_files_are_read_by_one_process(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     content = (HEAD + ROWS).encode()
@@ -89,6 +109,10 @@ def test_other_files_are_read_by_one_process(tmp_path: Path) -> None:
     for other in (gzip.compress(content), content.decode().encode("utf-16"), content[:4900]):
         path.write_bytes(other)
         assert find_ranges(path, ",", Noticed()) is None
+    # It is told that this one is not compressed, by the one process that reads it.
+    named = tmp_path / "table.csv.gz"
+    named.write_bytes(content)
+    assert find_ranges(named, ",", Noticed()) is None
     path.write_bytes(long)
     ranges = find_ranges(path, ",", Noticed())
     assert ranges is not None

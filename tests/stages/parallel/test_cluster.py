@@ -20,10 +20,12 @@ import stages.parallel.cluster as cluster_module
 import stages.prepare.table.collected as collected
 import stages.prepare.table.sample as sample
 from stages.common.errors import Problem, UserError
-from stages.infer.write import write_predictions
+from stages.infer.write import PredictionSummary, write_predictions
+from stages.model.calibration import Calibration
 from stages.model.predictor import load_predictor
 from stages.parallel.open_mapper import open_mapper
 from tests.conftest import ROOT
+from tests.stages.parallel.time_out import time_out
 from tests.stages.prepare.test_parts import SUITE, mixed, run
 from tests.support.cluster import Cluster, start_cluster, unused_port
 from tests.support.samples import mixed_table, run_stages, small_project
@@ -64,10 +66,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
-def kill_when(there: Path, pid: int, killed: list[float]) -> None:
-    """End a process without a warning as soon as a file is there."""
+def kill_when(folder: Path, pattern: str, pid: int, killed: list[float]) -> None:
+    """End a process without a warning as soon as such a file is there."""
     until = time.monotonic() + SOON
-    while not there.exists() and time.monotonic() < until:
+    while not any(folder.glob(pattern)) and time.monotonic() < until:
         time.sleep(0.001)
     os.kill(pid, signal.SIGKILL)
     killed.append(time.monotonic())
@@ -87,12 +89,12 @@ def test_a_cluster_that_loses_a_worker_writes_the_bytes_of_one_thread(
     assert len(alone) > 15
     monkeypatch.setenv("REPRISE_DASK", cluster.address)
     # While ranges are read, and while arrays are written.
-    moments = ("parts/table/000003.arrow", "train/key.npy")
+    moments = ("parts/table/*/000003.arrow", "train/key.npy")
     for number, there in enumerate(moments):
         cluster.wait_for(3)
         out, killed = tmp_path / f"cluster-{number}", list[float]()
         pid = cluster.workers[f"worker-{number}"].pid
-        killer = threading.Thread(target=kill_when, args=(out / there, pid, killed))
+        killer = threading.Thread(target=kill_when, args=(out, there, pid, killed))
         killer.start()
         run(out, source, suite)
         ended = time.monotonic()
@@ -119,32 +121,45 @@ def test_a_cluster_predicts_the_bytes_of_one_thread(
     size = changed["size"].cast(pl.String).set(changed["index"] == 333, "tall")
     changed = changed.with_columns(size, town=changed["town"].set(odd, "Paris")).drop("index")
     changed.write_csv(source)
-    predictor = load_predictor()
-    found = []
-    for number, address in enumerate(("", cluster.address)):
-        monkeypatch.setenv("REPRISE_DASK", address)
-        out = [tmp_path / f"{number}.{name}" for name in ("parquet", "csv")]
-        with infer_stage.open_cluster_for(source, predictor, None, tmp_path) as own:
-            assert own is None
-        monkeypatch.setattr(infer_stage, "CLUSTER_BYTES", 0)
-        killed: list[float] = []
-        with infer_stage.open_cluster_for(source, predictor, None, tmp_path) as own:
-            assert (own is None) == (address == "")
-            if address:
-                name, process = next(iter(cluster.workers.items()))
-                there = (out[0], process.pid, killed)
-                killer = threading.Thread(target=kill_when, args=there)
-                killer.start()
-            summary = write_predictions(source, *out, predictor, "infer.input", cluster=own)
-        monkeypatch.setattr(infer_stage, "CLUSTER_BYTES", 1 << 30)
-        found.append((summary, [each.read_bytes() for each in out]))
+    monkeypatch.setenv("REPRISE_DASK", cluster.address)
+    with infer_stage.open_cluster_for(source, None, tmp_path) as own:
+        assert own is None
+    monkeypatch.setattr(infer_stage, "CLUSTER_BYTES", 0)
+    name, process = next(iter(cluster.workers.items()))
+    lost = (tmp_path / "0-there", "new.parquet", process.pid, list[float]())
+    killer = threading.Thread(target=kill_when, args=lost)
+    killer.start()
+    found = predict_here_and_there(source, tmp_path / "0", cluster, monkeypatch)
     killer.join()
     cluster.end(name)
     cluster.start_worker(f"{name}-again")
     cluster.wait_for(3)
-    assert found[0] == found[1]
-    assert found[0][0].num_predicted == 5 * table.height - 1
-    assert any("'Paris'" in note for note in found[0][0].notes)
+    assert found.num_predicted == 5 * table.height - 1
+    assert any("'Paris'" in note for note in found.notes)
+    # The same weights: what else a living worker has loaded, it does not keep.
+    calibration = project.path / "data/train/calibration.json"
+    calibration.write_text(Calibration(temperature=7.0).model_dump_json())
+    predict_here_and_there(source, tmp_path / "1", cluster, monkeypatch)
+    assert files_of(tmp_path / "1-there") != files_of(tmp_path / "0-there")
+
+
+def predict_here_and_there(
+    source: Path, folder: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> PredictionSummary:
+    """Predict in this process and on the cluster: the same bytes."""
+    summaries = []
+    for place, address in (("here", ""), ("there", cluster.address)):
+        monkeypatch.setenv("REPRISE_DASK", address)
+        out = folder.with_name(f"{folder.name}-{place}")
+        out.mkdir()
+        files = out / "new.parquet", out / "new.csv"
+        with infer_stage.open_cluster_for(source, None, out) as own:
+            assert (own is None) == (address == "")
+            predictor = load_predictor()
+            summary = write_predictions(source, *files, predictor, "infer.input", cluster=own)
+        summaries.append((summary, files_of(out)))
+    assert summaries[0] == summaries[1]
+    return summaries[0][0]
 
 
 @pytest.mark.parametrize("column", ["size", "id"])
@@ -157,7 +172,7 @@ def test_an_error_of_a_part_is_that_of_one_thread(
 ) -> None:
     source, _ = write_tables(tmp_path)
     text = source.read_text().splitlines()
-    # A word among numbers far down; a quote, with which the file is read by one process.
+    # A field too many far down; a quote, with which the file is read by one process.
     text[2500] = text[2500].replace("row-2499", '"row-7"') if column == "id" else "row-x,unknown,"
     text[2500] += text[2400][text[2400].index(",", 12) :] if column == "size" else ""
     source.write_text("\n".join(text) + "\n")
@@ -192,6 +207,36 @@ def test_a_worker_that_would_compute_something_else_is_refused(
     message = str(caught.value)
     assert f"its code in {tmp_path} is " in message
     assert message.count("start it anew in a clone at this commit") == 1
+    assert not list(tmp_path.glob("seen-*"))
+
+
+def test_a_worker_of_several_threads_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Cluster
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("REPRISE_DASK", cluster.address)
+    num_workers = len(cluster.workers)
+    cluster.start_worker("wide", num_threads=2)
+    cluster.wait_for(num_workers + 1)
+    said = "it has 2 threads: start it with --nthreads 1"
+    with pytest.raises(UserError, match=said), open_mapper("prepare", tmp_path):
+        pass
+    cluster.end("wide")
+    cluster.wait_for(num_workers)
+
+
+def test_a_part_that_raises_a_timeout_ends_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Cluster
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("REPRISE_DASK", cluster.address)
+    start = time.monotonic()
+    with open_mapper("prepare", tmp_path) as mapper:
+        results = mapper.map(time_out, range(5))
+        assert [next(results), next(results)] == [0, 1]
+        with pytest.raises(TimeoutError, match="the disk does not answer"):
+            next(results)
+    assert time.monotonic() - start < SOON
 
 
 def sleep_until_lost(folder: Path, lose: Callable[[], None]) -> None:
@@ -208,7 +253,7 @@ def test_a_cluster_that_goes_away_is_an_error_that_says_so(
     monkeypatch.setattr(cluster_module, "WAIT_SECONDS", 2.0)
     with start_cluster(tmp_path, 1) as own:
         monkeypatch.setenv("REPRISE_DASK", own.address)
-        said = f"the cluster at {own.address} .REPRISE_DASK. has had no worker for 2 s"
+        said = f"the cluster at {own.address} .REPRISE_DASK. has had no worker for 2 s that"
         with pytest.raises(UserError, match=said):
             sleep_until_lost(tmp_path, partial(own.end, "worker-0"))
         own.start_worker("another")

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from stages.features.schema import read_schema
+from stages.prepare.arrays import write_rows
 from tests.conftest import Project
 from tests.stages.features.encoded import Arrays
 from tests.support.samples import mixed_table, run_stages, small_project
@@ -68,6 +69,18 @@ def test_the_arrays_of_a_split_are_its_rows_encoded(prepared: Project) -> None:
         assert [schema.target.classes[code] for code in arrays["target"]] == rows["y"].to_list()
         assert arrays["target"].dtype == np.int64
         assert (arrays["numeric"][:, 1] == rows["size"].is_null().to_numpy()).all()
+
+
+def test_pieces_in_any_order_are_the_file_of_the_whole_and_row_0_brings_the_header(
+    tmp_path: Path,
+) -> None:
+    array = np.arange(30, dtype=np.float32).reshape(10, 3)
+    np.save(tmp_path / "whole.npy", array)
+    for start in (7, 3, 7):
+        write_rows(tmp_path, {"pieces": array[start : start + 4]}, start, len(array))
+    assert (tmp_path / "pieces.npy").read_bytes()[:128] == bytes(128)
+    write_rows(tmp_path, {"pieces": array[:3]}, 0, len(array))
+    assert (tmp_path / "pieces.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
 def test_a_target_in_numbers_is_standardised_on_train(tmp_path: Path) -> None:
