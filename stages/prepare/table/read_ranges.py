@@ -13,9 +13,9 @@ import stages.formats.csv as csv
 import stages.prepare.table.collected as collected_parts
 from stages.formats.reading import Noticed
 from stages.formats.text.compressed import suffix_of
-from stages.formats.text.csv_ranges import Ranges, find_ranges
 from stages.parallel.mapper import Mapper
 from stages.prepare.table.collected import Collected, Look, look_at
+from stages.prepare.table.csv_ranges import Ranges, find_ranges
 
 
 @dataclass(frozen=True)

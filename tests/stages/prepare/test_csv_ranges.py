@@ -11,8 +11,8 @@ import stages.formats.csv as csv
 import stages.formats.text.compressed as compressed
 from stages.common.errors import UserError
 from stages.formats.reading import Noticed
-from stages.formats.text.csv_ranges import find_ranges
 from stages.formats.text.csv_typed import join_blocks
+from stages.prepare.table.csv_ranges import find_ranges
 
 READ_BYTES = 5000
 ROWS = "".join(f"{n},{n * 7 % 1001},town {n % 13}\n" for n in range(3000))
