@@ -16,6 +16,7 @@ from tests.conftest import Project, project_environment
 from tests.pipeline.elsewhere.conftest import Served
 from tests.pipeline.elsewhere.places import (
     Place,
+    going_for,
     log_of,
     wait_for_nobody,
 )
@@ -152,6 +153,30 @@ def test_a_cancel_there_ends_the_stage_here(slow: Served) -> None:
         wait_for_nobody(place, END_SECONDS)
     assert process.returncode == 1
     assert "the run in the pool was cancelled in Prefect, not here" in said
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("seed")
+def test_a_run_that_was_given_up_ends_itself(slow: Served) -> None:
+    place, clone = slow.place, slow.clone
+
+    def going() -> int:
+        return sum(line.endswith("sh slow.sh") for line in going_for(place))
+
+    with held(clone), place.started("slow") as process:
+        wait_until(lambda: count_in(clone) >= 3)
+        assert going() >= 1
+        # As by a sender that has heard nothing of it for too long.
+        state = {"state": {"type": "CRASHED", "name": "Crashed"}, "force": True}
+        ask(place.url, f"/flow_runs/{place.runs()[-1]['id']}/set_state", state)
+        wait_until(lambda: going() == 0)
+        reached = count_in(clone)
+        wait_until(lambda: count_in(clone) > reached)
+        (clone.path / ".reprise/checkpoints/hold").unlink()
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said + log_of(place)
+    assert resumed_at(said)[-1] >= reached
+    assert states_of(place, 2) == ["CRASHED", "COMPLETED"]
 
 
 @pytest.mark.soak

@@ -249,6 +249,27 @@ def test_a_wrong_pool_is_an_error_that_names_the_others(tiny: Project, prefect_s
     assert branches(tiny.path.parent / "origin.git").keys() == {"main"}
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PREFECT_LOGGING_LEVEL", "WARNING"),
+        pytest.param("PREFECT_LOGGING_TO_API_ENABLED", "false", marks=pytest.mark.soak),
+    ],
+)
+def test_a_worker_that_nobody_could_follow_is_refused(
+    tiny: Project, prefect_server: str, name: str, value: str
+) -> None:
+    code = f"""\
+from pipeline.elsewhere.flow import elsewhere
+print(elsewhere('count', '{KEY}', False, 60.0, return_state=True))
+"""
+    environment = {"PREFECT_API_URL": prefect_server, name: value}
+    done = tiny.run(sys.executable, "-c", code, env=environment)
+    assert done.stdout.startswith("Failed(")
+    assert name in done.stdout
+    assert "nobody could follow the run" in done.stdout
+
+
 def test_the_pool_is_that_of_the_variable_or_of_meta(monkeypatch: pytest.MonkeyPatch) -> None:
     meta = {"work_pool": "gpu"}
     assert find_work_pool("train", {}) is None
