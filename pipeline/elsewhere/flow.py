@@ -20,7 +20,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.logging.loggers import PrefectLogAdapter
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_LOGGING_TO_API_ENABLED
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from pipeline.common.dvc_repo import open_repo
 from pipeline.common.git import hide_secrets
@@ -43,6 +43,7 @@ SIGNS = 3
 # Where the machines of a search meet (stages/tune/training/shared.py).
 STUDY = "REPRISE_STUDY"
 CANCELLED = "the run was cancelled"
+GIVEN_UP = "the run was given up by its sender"
 
 
 class StageFailedError(Exception):
@@ -83,7 +84,7 @@ def elsewhere(
                 _say("the search has ended")
             elif ends[0].state != "failed":
                 _finish(workspace, stage, key)
-            elif ends[0].reason != CANCELLED:
+            elif ends[0].reason not in (CANCELLED, GIVEN_UP):
                 raise StageFailedError
     except StageFailedError:
         return _flushed(Failed(message=f"{stage} failed ({ends[0].reason})"))
@@ -92,6 +93,9 @@ def elsewhere(
         text = hide_secrets("\n".join([str(error), *getattr(error, "__notes__", [])]))
         get_run_logger().error("%s", text)
         return _flushed(Failed(message=text))
+    if ends[0].reason == GIVEN_UP:
+        # As its sender has it, which must not take that for a person's wish.
+        return _flushed(Crashed(message=f"{GIVEN_UP}; every process of the run has ended"))
     if ends[0].state == "failed":
         return _flushed(Cancelled(message="cancelled; every process of the run has ended"))
     return _flushed(Completed(message=f"{ends[0].state} in {ends[0].seconds:.1f} s"))
@@ -167,19 +171,19 @@ def _run(stage: str, *, force: bool) -> StageEnd:
     def say(line: str) -> None:
         logger.info("%s", line)
 
-    cancelled = False
+    reason = ""
     with ThreadPoolExecutor(1) as pool:
         try:
             running = pool.submit(run_stage, stage, supervisors, say, force=force)
             while not wait([running], POLL_SECONDS).done:
                 # Also for a run that its sender has given up: another one does its work.
                 if contact.is_over():
-                    cancelled = True
+                    reason = CANCELLED if contact.is_cancelled() else GIVEN_UP
                     supervisors.end_all()
         finally:
             supervisors.end_all()
     end = running.result()
-    return replace(end, reason=CANCELLED) if cancelled and end.state == "failed" else end
+    return replace(end, reason=reason) if reason and end.state == "failed" else end
 
 
 def _help(key: str) -> StageEnd:

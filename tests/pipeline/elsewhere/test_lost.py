@@ -186,7 +186,7 @@ def test_a_kill_at_any_moment_on_either_side_loses_nothing(
 ) -> None:
     place, clone = slow.place, slow.clone
     project, dice = place.project, random.Random(number)
-    (project.path / "seed").write_text(f"{1000 + number}\n")
+    (project.path / "seed").write_text(f"{1000 * (1 + number)}\n")
     num_before, reached = len(place.runs()), 0
     with place.started("slow") as process:
         time.sleep(dice.uniform(3.0, 25.0))
