@@ -79,6 +79,7 @@ def states_of(place: Place, num: int) -> list[str]:
 @pytest.mark.usefixtures("seed")
 def test_killed_here_or_there_it_ends_on_both_sides_and_resumes(slow: Served) -> None:
     place, clone = slow.place, slow.clone
+    num_before = len(place.runs())
     with held(clone):
         with place.started("slow") as process:
             wait_until(lambda: count_in(clone) >= 3)
@@ -91,7 +92,7 @@ def test_killed_here_or_there_it_ends_on_both_sides_and_resumes(slow: Served) ->
             wait_until(lambda: count_in(clone) >= first + 3)
             second = count_in(clone)
             assert kill(clone.path, "flow-run execute") + kill(clone.path, "prefect.engine") > 0
-            wait_until(lambda: len(place.runs()) == 3)
+            wait_until(lambda: len(place.runs()) == num_before + 3)
             (clone.path / ".reprise/checkpoints/hold").unlink()
             said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said + log_of(place)
