@@ -33,14 +33,19 @@ def push_inputs(repo: Any, outs: Sequence[Any]) -> list[str]:
 
 def missing_inputs(repo: Any, name: str) -> list[str]:
     """The inputs of a stage that DVC tracks and that are not in the working folder."""
-    stage = find_stage(repo, name)
+    trie = repo.index.outs_trie
     missing = []
-    for dep in stage.deps:
-        if dep.protocol != "local" or not dep.def_path or Path(dep.fs_path).exists():
+    for dep in find_stage(repo, name).deps:
+        if dep.protocol != "local" or not dep.def_path:
             continue
-        if any(repo.index.outs_trie.prefixes(repo.fs.parts(dep.fs_path))):
+        key = repo.fs.parts(dep.fs_path)
+        if not Path(dep.fs_path).exists() and any(trie.prefixes(key)):
             missing.append(str(dep))
-    return missing
+        elif trie.has_subtrie(key):
+            # A folder around outputs may be here for what git has of it.
+            inside = [out for out in trie.values(prefix=key) if out.use_cache]
+            missing += [str(out) for out in inside if not Path(out.fs_path).exists()]
+    return list(dict.fromkeys(missing))
 
 
 def pull(repo: Any, paths: Sequence[str]) -> None:
@@ -66,9 +71,12 @@ def push_outputs(repo: Any, name: str) -> None:
 def _push_run(repo: Any, stage: Any) -> None:
     """Push the record of one run; `dvc push --run-cache` would push those of all stages."""
     from dvc.fs import LocalFileSystem
-    from dvc.stage.cache import RunCacheNotSupported, _get_stage_hash
+    from dvc.stage.cache import RunCacheNotSupported, _can_hash, _get_stage_hash
     from dvc_objects.fs import generic
 
+    # Of a stage that runs always, say, DVC keeps no record.
+    if not _can_hash(stage):
+        return
     key = _get_stage_hash(stage)
     folder = Path(repo.stage_cache._get_cache_dir(key))
     if not folder.is_dir():

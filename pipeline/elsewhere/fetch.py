@@ -6,6 +6,7 @@ Run under the supervisor of a run, before a stage that runs here after one that 
 import sys
 
 from pipeline.common.dvc_repo import open_repo
+from pipeline.common.git import hide_secrets
 from pipeline.elsewhere.data import missing_inputs, pull
 from stages.common.errors import UserError, format_problem
 
@@ -22,7 +23,7 @@ def main() -> None:
     except UserError as error:
         print(f"\nthe inputs of {stage} could not be fetched from DVC's remote")
         for problem in error.problems:
-            print(format_problem(problem))
+            print(hide_secrets(format_problem(problem)))
         sys.exit(1)
 
 

@@ -16,11 +16,14 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.logging.handlers import APILogHandler
 from prefect.logging.loggers import PrefectLogAdapter
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed, Failed
+from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_LOGGING_TO_API_ENABLED
+from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from pipeline.common.dvc_repo import open_repo
+from pipeline.common.git import hide_secrets
 from pipeline.elsewhere.data import check_remote, missing_inputs, pull, push_outputs
 from pipeline.elsewhere.names import ALIVE_LOG, DONE, STAGE_LOG
 from pipeline.elsewhere.refs import RESULT, STATE, push_ref, ref_of
@@ -40,6 +43,7 @@ SIGNS = 3
 # Where the machines of a search meet (stages/tune/training/shared.py).
 STUDY = "REPRISE_STUDY"
 CANCELLED = "the run was cancelled"
+GIVEN_UP = "the run was given up by its sender"
 
 
 class StageFailedError(Exception):
@@ -61,6 +65,7 @@ def elsewhere(
     """
     ends: list[StageEnd] = []
     try:
+        _check_log()
         with (
             _signs_of_life(silent_seconds / SIGNS),
             keep(str(flow_run.id), read_grace_seconds()),
@@ -79,15 +84,18 @@ def elsewhere(
                 _say("the search has ended")
             elif ends[0].state != "failed":
                 _finish(workspace, stage, key)
-            elif ends[0].reason != CANCELLED:
+            elif ends[0].reason not in (CANCELLED, GIVEN_UP):
                 raise StageFailedError
     except StageFailedError:
         return _flushed(Failed(message=f"{stage} failed ({ends[0].reason})"))
     except (UserError, OSError) as error:
         # What a person can mend is no matter for a traceback.
-        text = "\n".join([str(error), *getattr(error, "__notes__", [])])
+        text = hide_secrets("\n".join([str(error), *getattr(error, "__notes__", [])]))
         get_run_logger().error("%s", text)
         return _flushed(Failed(message=text))
+    if ends[0].reason == GIVEN_UP:
+        # As its sender has it, which must not take that for a person's wish.
+        return _flushed(Crashed(message=f"{GIVEN_UP}; every process of the run has ended"))
     if ends[0].state == "failed":
         return _flushed(Cancelled(message="cancelled; every process of the run has ended"))
     return _flushed(Completed(message=f"{ends[0].state} in {ends[0].seconds:.1f} s"))
@@ -102,6 +110,21 @@ def _logger(name: str) -> PrefectLogAdapter:
 
 def _say(line: str) -> None:
     get_run_logger().info("%s", line)
+
+
+def _check_log() -> None:
+    """Raise UserError where no line of this run would reach who follows it."""
+    setting = PREFECT_LOGGING_TO_API_ENABLED
+    if not setting.value():
+        raise UserError(f"{setting.name} is off for this worker: nobody could follow the run")
+    handlers = logging.getLogger("prefect.flow_runs").handlers
+    reached = any(h.level <= logging.INFO for h in handlers if isinstance(h, APILogHandler))
+    if not (reached and _logger(ALIVE_LOG).isEnabledFor(logging.INFO)):
+        raise UserError(
+            f"{PREFECT_LOGGING_LEVEL.name} is '{PREFECT_LOGGING_LEVEL.value()}' for this worker, "
+            "or its logging.yml leaves lines out: it must let lines at INFO through to Prefect's "
+            "server, else nobody could follow the run"
+        )
 
 
 def _flushed(state: State[Any]) -> State[Any]:
@@ -140,7 +163,7 @@ def _declares_versions(stage: str) -> bool:
 
 
 def _run(stage: str, *, force: bool) -> StageEnd:
-    """Run the stage under a supervisor; end it when somebody cancels the run in Prefect."""
+    """Run the stage under a supervisor; end it when the run has an end in Prefect, or is to."""
     supervisors = Supervisors(str(flow_run.id))
     contact = Contact(Console(live=False))
     logger = _logger(STAGE_LOG)
@@ -148,18 +171,19 @@ def _run(stage: str, *, force: bool) -> StageEnd:
     def say(line: str) -> None:
         logger.info("%s", line)
 
-    cancelled = False
+    reason = ""
     with ThreadPoolExecutor(1) as pool:
         try:
             running = pool.submit(run_stage, stage, supervisors, say, force=force)
             while not wait([running], POLL_SECONDS).done:
-                if contact.is_cancelled():
-                    cancelled = True
+                # Also for a run that its sender has given up: another one does its work.
+                if contact.is_over():
+                    reason = CANCELLED if contact.is_cancelled() else GIVEN_UP
                     supervisors.end_all()
         finally:
             supervisors.end_all()
     end = running.result()
-    return replace(end, reason=CANCELLED) if cancelled and end.state == "failed" else end
+    return replace(end, reason=reason) if reason and end.state == "failed" else end
 
 
 def _help(key: str) -> StageEnd:

@@ -20,6 +20,8 @@ POLL_SECONDS = 1.0
 QUIET_SECONDS = 10.0
 # A machine or a container may have to be started first.
 PENDING_FACTOR = 4
+# So long between two answers: what the run said meanwhile may still be on its way.
+GAP_SECONDS = 5.0
 
 
 @dataclass
@@ -37,6 +39,8 @@ class Follower:
     _since: datetime | None = None
     _state: str = ""
     _heard: float = field(default_factory=time.monotonic)
+    _polled: float = field(default_factory=time.monotonic)
+    _cancelling: bool = False
     _told: bool = False
 
     def follow(self, *, to_the_end: bool = False) -> State:
@@ -46,6 +50,9 @@ class Follower:
         """
         while True:
             state = self.poll()
+            if state.is_crashed() and self._cancelling:
+                # Its worker went away before it had ended it: nobody wants it back.
+                return Cancelled(message=state.message)
             if state.is_final() or (self.done and not to_the_end):
                 return state
             self._watch(state)
@@ -58,8 +65,13 @@ class Follower:
         state = self.link.ask(self._read_state, until)
         lines = self.link.ask(lambda client: read_lines(client, self.run, self._since), until)
         new = [line for line in lines if line.id not in self._seen]
-        if new or state.type.value != self._state:
-            self._heard, self._state = time.monotonic(), state.type.value
+        # Of the time in which nobody answered here nothing is known of the run.
+        now = time.monotonic()
+        lost = now - self._polled > GAP_SECONDS
+        if new or lost or state.type.value != self._state:
+            self._heard, self._state = now, state.type.value
+        self._polled = now
+        self._cancelling = self._cancelling or state.is_cancelling()
         for line in new:
             self._print(line)
         self._seen = {line.id for line in lines}

@@ -1,7 +1,10 @@
 """The inputs of a stage that is sent to a work pool: who carries each, and the key of them all."""
 
 import hashlib
+import os
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from pipeline.plan.forecast import RESTORABLE, STALE, Forecast
 from pipeline.plan.plan import active_graph, describe, in_order, named
 from pipeline.plan.run_key import has_key, is_params, is_plain, run_key
 from pipeline.plan.working_tree import Content
+from pipeline.scheduled.workspace import WORKSPACES
 from stages.common.errors import UserError
 
 
@@ -19,13 +23,15 @@ from stages.common.errors import UserError
 class Inputs:
     """The dependencies of a stage, and who carries each.
 
-    `stage` is DVC's; `state` what `dvc repro` would do; `hashes` of its dependencies by path.
+    `stage` is DVC's; `state` what `dvc repro` would do; `hashes` of its dependencies and values
+    of its `params`, both by path.
     DVC's remote carries the outputs `cached`, git the paths `plain`.
     """
 
     stage: Any
     state: str
     hashes: Mapping[str, str]
+    params: Mapping[str, Mapping[str, Any]]
     cached: tuple[Any, ...]
     plain: tuple[str, ...]
     run_key: str | None
@@ -65,7 +71,8 @@ def read_inputs(repo: Any, name: str) -> Inputs:
     cached, plain = _divide(forecast, stage)
     whole = has_key(stage) and all(dep.def_path in found for dep in stage.deps)
     key = run_key(stage, found) if whole else None
-    return Inputs(stage, state, _hashes(stage, found), tuple(cached), tuple(plain), key)
+    hashes, params = _hashes(stage, found), _params(stage, found)
+    return Inputs(stage, state, hashes, params, tuple(cached), tuple(plain), key)
 
 
 def _divide(forecast: Forecast, stage: Any) -> tuple[list[Any], list[str]]:
@@ -93,14 +100,40 @@ def _hashes(stage: Any, found: Mapping[str, Content]) -> dict[str, str]:
     }
 
 
-def name_run(inputs: Inputs, commit: str, origin: str, pool: str, only: str = "") -> str:
-    """The key of a run: two senders of one state at one origin to one pool have the same.
+def _params(stage: Any, found: Mapping[str, Content]) -> dict[str, dict[str, Any]]:
+    """The values of its parameters, as `dvc.lock` will have them."""
+    return {
+        dep.def_path: dict(found[dep.def_path].hash.value or {})
+        for dep in stage.deps
+        if is_params(dep) and dep.def_path in found
+    }
 
-    `only`, if it is not empty, keeps it apart from all others.
-    """
+
+def name_run(inputs: Inputs, commit: str, origin: str, pool: str, sender: str) -> str:
+    """The key of a run: one sender has the same for one state at one origin and one pool."""
     what = inputs.run_key or commit
-    text = "\0".join([inputs.stage.addressing, what, origin, pool, only])
+    text = "\0".join([inputs.stage.addressing, what, origin, pool, sender])
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def name_clone(folder: Path) -> str:
+    """A name that no other clone has: two clones must not end or take each other's runs.
+
+    The clone of a scheduled run lives no longer than that: it goes by the name of the repository
+    that it was made from.
+    """
+    top = Path(git(folder, "rev-parse", "--show-toplevel"))
+    if top.parent.parts[-len(WORKSPACES.parts) :] == WORKSPACES.parts:
+        folder = top.parents[len(WORKSPACES.parts)]
+    own = Path(git(folder, "rev-parse", "--absolute-git-dir"))
+    path, new = own / "reprise-clone", own / f"reprise-{uuid.uuid4().hex}"
+    if not path.exists():
+        # Whole, and one of two that are written at once.
+        new.write_text(uuid.uuid4().hex, encoding="utf-8")
+        with suppress(FileExistsError):
+            os.link(new, path)
+        new.unlink()
+    return path.read_text(encoding="utf-8")
 
 
 def find_origin(folder: Path) -> str:

@@ -104,13 +104,14 @@ def start_run(
     client: SyncPrefectClient, pool: str, key: str, parameters: Mapping[str, Any]
 ) -> FlowRun:
     """A new run of that key; two that ask at once get the same."""
-    num_ended = sum(map(has_ended, find_runs(client, key)))
+    # By its id, not by a number, which falls when somebody deletes an old run.
+    last = next((run.id for run in find_runs(client, key) if has_ended(run)), None)
     return client.create_flow_run_from_deployment(
         ensure_deployment(client, pool),
         parameters=dict(parameters),
         name=f"{parameters['stage']} {key[:8]}{key[KEY_LENGTH:]}".replace("-", " "),
         tags=[key],
-        idempotency_key=f"{key}-{num_ended}",
+        idempotency_key=f"{key}-{last or 0}",
     )
 
 

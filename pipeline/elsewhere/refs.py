@@ -4,6 +4,7 @@ They are no branches: no clone fetches them by itself, and nothing that a person
 """
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.common.git import TRANSFER_SECONDS, git, hide_secrets, try_git
@@ -12,6 +13,10 @@ from stages.common.errors import UserError
 FOLDER = "refs/reprise/elsewhere"
 STATE, RESULT = "state", "result"
 KEY_LENGTH = 40
+# An answer that lists some refs, and moves no data.
+ASK_SECONDS = 60.0
+# Keys whose result lies here whole, until origin has let go of their refs.
+TAKEN = Path(".reprise/elsewhere/taken")
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
@@ -39,7 +44,7 @@ def push_ref(folder: Path, commit: str, ref: str) -> None:
 def find_refs(folder: Path, key: str) -> dict[str, str]:
     """The refs of a run that origin has, by kind, with their commits."""
     pattern = f"{FOLDER}/{key}/*"
-    listed = git(folder, "ls-remote", "--quiet", "origin", pattern, seconds=TRANSFER_SECONDS)
+    listed = git(folder, "ls-remote", "--quiet", "origin", pattern, seconds=ASK_SECONDS)
     pairs = [line.split("\t") for line in listed.splitlines()]
     return {name.rpartition("/")[2]: commit for commit, name in pairs}
 
@@ -60,5 +65,37 @@ def remove_refs(folder: Path, key: str) -> bool:
         return True
     wanted = [f":{ref_of(key, kind)}" for kind in sorted(found)]
     arguments = ["--quiet", "--no-verify", "origin", *wanted]
-    done = try_git(folder, "push", *arguments, seconds=TRANSFER_SECONDS)
+    done = try_git(folder, "push", *arguments, seconds=ASK_SECONDS)
     return done.returncode == 0
+
+
+def note_taken(folder: Path, key: str) -> None:
+    """Keep in mind that a run's refs are of no more use: this process may be killed before they go.
+
+    Raises OSError.
+    """
+    (folder / TAKEN).mkdir(parents=True, exist_ok=True)
+    (folder / TAKEN / key).touch()
+
+
+def remove_taken(folder: Path) -> list[str]:
+    """Remove the refs of results that have been taken; the keys that origin does not let go of.
+
+    Where it is out of reach the next call tries again.
+    """
+    left = []
+    for path in sorted((folder / TAKEN).glob("*")):
+        with suppress(UserError):
+            if _KEY.fullmatch(path.name) and not remove_refs(folder, path.name):
+                left.append(path.name)
+            path.unlink(missing_ok=True)
+    return left
+
+
+def remove_useless(folder: Path, key: str) -> None:
+    """Remove a run's refs, but for a result: the next run of its state takes that.
+
+    Raises UserError.
+    """
+    if RESULT not in find_refs(folder, key):
+        remove_refs(folder, key)

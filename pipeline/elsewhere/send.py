@@ -14,9 +14,10 @@ from types import FrameType
 from typing import NoReturn
 
 from pipeline.common.dvc_repo import open_repo
+from pipeline.common.git import hide_secrets
 from pipeline.common.processes import RUN_VARIABLE
 from pipeline.elsewhere.data import check_remote, missing_inputs, pull
-from pipeline.elsewhere.inputs import find_origin, name_run, read_inputs
+from pipeline.elsewhere.inputs import find_origin, name_clone, name_run, read_inputs
 from pipeline.elsewhere.sending import Sending, Stopped
 from pipeline.elsewhere.snapshot import make_snapshot
 from pipeline.plan.forecast import RESTORABLE
@@ -40,7 +41,7 @@ def main() -> None:
     except UserError as error:
         print(f"\n{given.stage} was not run in the work pool '{given.pool}'")
         for problem in error.problems:
-            print(format_problem(problem))
+            print(hide_secrets(format_problem(problem)))
         for note in getattr(error, "__notes__", []):
             print(note)
         sys.exit(1)
@@ -67,8 +68,8 @@ def send(stage: str, pool: str, *, force: bool, workers: int) -> int:
             pull(repo, missing_inputs(repo, stage))
             _restore_here(stage)
         commit = make_snapshot(repo, inputs.plain, inputs.cached, f"{stage}, sent to run elsewhere")
-        only = os.environ.get(RUN_VARIABLE, "") if force or inputs.stage.always_changed else ""
-        key = name_run(inputs, commit, origin, pool, only)
+        run = os.environ.get(RUN_VARIABLE, "") if force or inputs.stage.always_changed else ""
+        key = name_run(inputs, commit, origin, pool, f"{name_clone(folder)} {run}")
         return Sending(repo, inputs, commit, key, pool, say, force=force, workers=workers).run()
 
 

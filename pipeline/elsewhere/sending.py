@@ -1,5 +1,6 @@
 """One state of a stage on its way to a work pool and back."""
 
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,9 +25,11 @@ from pipeline.elsewhere.refs import (
     push_ref,
     ref_of,
     remove_refs,
+    remove_taken,
+    remove_useless,
 )
 from pipeline.elsewhere.search.helpers import Helpers
-from pipeline.elsewhere.take import take_result
+from pipeline.elsewhere.take import UnusableResultError, take_result
 from pipeline.run.execute import read_grace_seconds
 from pipeline.run.supervisor import ALONE_SECONDS
 from stages.common.errors import UserError
@@ -46,6 +49,11 @@ class Stopped(BaseException):
 
 class ResultIsThere(Exception):  # noqa: N818
     """The result came to origin while Prefect's server was out of reach."""
+
+
+def _end_no_more() -> None:
+    """Let no wish to end come between the outputs and their entry of `dvc.lock`."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class Sending:
@@ -90,19 +98,26 @@ class Sending:
         if self._has_result():
             self._say("its result is at origin already: a run before this one was not taken")
             return self._take()
+        remove_taken(self._folder)
+        try:
+            state = self._follow_to_result()
+        except ResultIsThere:
+            state = None
+        return self._take() if state is None else self._give_up(state)
+
+    def _follow_to_result(self) -> State | None:
+        """None once the result is at origin, else the last state of the last run."""
         self._link.ask(lambda client: check_pool(client, self._pool, self._say))
         lost = 0
         while True:
-            try:
-                state = self._run_once()
-            except ResultIsThere:
-                return self._take()
+            state = self._run_once()
+            # However the run has ended: a result that is there is the one of this state.
+            if self._has_result():
+                return None
             if state is None:
                 continue
-            if (state.is_completed() or not state.is_final()) and self._has_result():
-                return self._take()
             if state.is_failed() or state.is_cancelled() or lost == MAX_RESENDS:
-                return self._give_up(state)
+                return state
             lost += 1
             why = state.message or "its result is gone from origin"
             self._say(
@@ -162,25 +177,36 @@ class Sending:
             self._say("the run in the pool has not said yet that it has ended")
         else:
             self._say("the run in the pool has ended")
-            remove_refs(self._folder, self._key)
+            with suppress(UserError):
+                remove_useless(self._folder, self._key)
 
     def _give_up(self, state: State) -> int:
         if state.is_cancelled():
             self._say("the run in the pool was cancelled in Prefect, not here")
         else:
             self._say(state.message or f"the run in the pool ended as '{state.name}'")
-        self._helpers.end()
-        remove_refs(self._folder, self._key)
+        self._end_helpers()
+        with suppress(UserError):
+            remove_useless(self._folder, self._key)
         return 1
+
+    def _end_helpers(self) -> None:
+        """End those of a sender before this one, too; a server that is gone is not waited for."""
+        with suppress(TimeoutError):
+            self._helpers.end(time.monotonic())
 
     def _take(self) -> int:
         commit = fetch_ref(self._folder, ref_of(self._key, RESULT))
-        take_result(self._repo, self._inputs, commit)
-        # Those of a sender before this one included; a server that is gone is not waited for.
-        with suppress(TimeoutError):
-            self._helpers.end(time.monotonic())
-        if not remove_refs(self._folder, self._key):
-            self._say(f"origin does not let us remove {ref_of(self._key, STATE)}")
+        try:
+            take_result(self._repo, self._inputs, commit, self._key, _end_no_more)
+        except UnusableResultError:
+            # It would be found first each time.
+            with suppress(UserError):
+                remove_refs(self._folder, self._key)
+            raise
+        self._end_helpers()
+        for key in remove_taken(self._folder):
+            self._say(f"origin does not let us remove {ref_of(key, STATE)}")
         return 0
 
     def _has_result(self) -> bool:

@@ -6,7 +6,7 @@ gives the same commit.
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from stages.common.errors import UserError
 # A larger file would stay in git's history for ever.
 MAX_UNTRACKED_BYTES = 20_000_000
 MAX_SHOWN = 8
+# What `git ls-files -v` puts before a file whose content git looks at itself.
+TAGS = ("H", "M", "R", "C", "K", "?")
 WHO = {
     f"GIT_{who}_{what}": value
     for who in ("AUTHOR", "COMMITTER")
@@ -42,6 +44,7 @@ def make_snapshot(repo: Any, plain: Sequence[str], cached: Sequence[Any], messag
         if (own / "index").exists():
             shutil.copy2(own / "index", index)
         env = {"GIT_INDEX_FILE": str(index)}
+        _look_at_all(folder, here, env)
         git(folder, "add", "--update", "--", ":/", env=env)
         if new:
             git(folder, "add", "--", *(f":(literal){path}" for path in new), env=env)
@@ -50,6 +53,20 @@ def make_snapshot(repo: Any, plain: Sequence[str], cached: Sequence[Any], messag
     env = {**WHO, "GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
     arguments = ["-p", "HEAD", "--no-gpg-sign", "-m", message]
     return git(folder, "commit-tree", tree, *arguments, env=env)
+
+
+def _look_at_all(folder: Path, paths: Sequence[str], env: Mapping[str, str]) -> None:
+    """Have git look at the files at `paths` that it was told to take for unchanged."""
+    if not paths:
+        return
+    literal = [f":(literal){path}" for path in paths]
+    listed = names_of(git(folder, "ls-files", "-v", "-z", "--", *literal, env=env))
+    # Lower case: assume-unchanged; S: skip-worktree.
+    told = [name for tag, _, name in (each.partition(" ") for each in listed) if tag not in TAGS]
+    there = [name for name in told if (folder / name).exists()]
+    if there:
+        for option in ("--no-assume-unchanged", "--no-skip-worktree"):
+            git(folder, "update-index", option, "--", *there, env=env)
 
 
 def _check_inside(folder: Path, paths: Sequence[str]) -> None:

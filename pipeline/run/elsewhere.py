@@ -27,17 +27,25 @@ def run_elsewhere(
     command = [*python("pipeline.elsewhere.send"), name, pool, "--workers", str(workers)]
     command += ["--force"] if force else []
     end = run_command(name, command, supervisors, say, limit)
-    end = replace(end, seconds=time.monotonic() - start)
-    if end.timed_out:
-        return replace(end, reason=f"no end after {limit:g} s (meta.timeout_seconds)")
-    return end
+    return _explain(replace(end, seconds=time.monotonic() - start), limit)
 
 
 def fetch_inputs(
-    name: str, supervisors: Supervisors, say: Callable[[str], None]
+    name: str,
+    supervisors: Supervisors,
+    say: Callable[[str], None],
+    timeout_seconds: float | None,
 ) -> StageEnd | None:
     """Bring inputs here that only DVC's remote has; how that ended, None: none may be missing."""
     remote = read_remote_outputs()
     if all(Path(path).exists() for path in remote):
         return None
-    return run_command(name, [*python("pipeline.elsewhere.fetch"), name], supervisors, say)
+    limit = threading.TIMEOUT_MAX if timeout_seconds is None else timeout_seconds
+    command = [*python("pipeline.elsewhere.fetch"), name]
+    return _explain(run_command(name, command, supervisors, say, limit), limit)
+
+
+def _explain(end: StageEnd, limit: float) -> StageEnd:
+    if not end.timed_out:
+        return end
+    return replace(end, reason=f"no end after {limit:g} s (meta.timeout_seconds)")

@@ -30,11 +30,17 @@ class Contact:
         self._heard = time.monotonic()
         self._said = False
         self._cancelled = False
+        self._over = False
 
     def is_cancelled(self) -> bool:
         """Return True if somebody has asked Prefect to cancel the current flow run."""
         self._ask()
         return self._cancelled
+
+    def is_over(self) -> bool:
+        """Return True if the current flow run was cancelled, or given its end by somebody else."""
+        self._ask()
+        return self._cancelled or self._over
 
     def is_there(self) -> bool:
         """Check that the server answers, or does so before `LOST_SECONDS` of silence."""
@@ -53,6 +59,7 @@ class Contact:
             with once, client:
                 state = client.read_flow_run(UUID(str(flow_run.id))).state
             self._cancelled = state is not None and (state.is_cancelling() or state.is_cancelled())
+            self._over = state is not None and state.is_final()
         except ObjectNotFound:
             self._cancelled = True  # deleted in the UI
         except (httpx.HTTPError, PrefectHTTPStatusError) as error:

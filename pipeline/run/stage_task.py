@@ -115,7 +115,7 @@ class StageTask:
                 workers=self.plan.workers,
                 timeout_seconds=limit,
             )
-        fetched = fetch_inputs(name, self.supervisors, say)
+        fetched = fetch_inputs(name, self.supervisors, say, limit)
         if fetched is not None and fetched.state == "failed":
             return fetched
         return run_stage(name, self.supervisors, say, force=force, timeout_seconds=limit)

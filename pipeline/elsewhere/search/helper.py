@@ -32,7 +32,7 @@ def help_search(
                 command = [sys.executable, "-m", WORKER]
                 running = pool.submit(run_command, "tune", command, supervisors, say)
                 while not wait([running], POLL_SECONDS).done:
-                    if contact.is_cancelled() or watch.has_ended():
+                    if contact.is_over() or watch.has_ended():
                         supervisors.end_all()
                 end = running.result()
                 if supervisors.ended:

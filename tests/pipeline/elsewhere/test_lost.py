@@ -16,6 +16,7 @@ from tests.conftest import Project, project_environment
 from tests.pipeline.elsewhere.conftest import Served
 from tests.pipeline.elsewhere.places import (
     Place,
+    going_for,
     log_of,
     wait_for_nobody,
 )
@@ -78,6 +79,7 @@ def states_of(place: Place, num: int) -> list[str]:
 @pytest.mark.usefixtures("seed")
 def test_killed_here_or_there_it_ends_on_both_sides_and_resumes(slow: Served) -> None:
     place, clone = slow.place, slow.clone
+    num_before = len(place.runs())
     with held(clone):
         with place.started("slow") as process:
             wait_until(lambda: count_in(clone) >= 3)
@@ -90,7 +92,7 @@ def test_killed_here_or_there_it_ends_on_both_sides_and_resumes(slow: Served) ->
             wait_until(lambda: count_in(clone) >= first + 3)
             second = count_in(clone)
             assert kill(clone.path, "flow-run execute") + kill(clone.path, "prefect.engine") > 0
-            wait_until(lambda: len(place.runs()) == 3)
+            wait_until(lambda: len(place.runs()) == num_before + 3)
             (clone.path / ".reprise/checkpoints/hold").unlink()
             said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said + log_of(place)
@@ -155,24 +157,58 @@ def test_a_cancel_there_ends_the_stage_here(slow: Served) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("seed")
+def test_a_run_that_was_given_up_ends_itself(slow: Served) -> None:
+    place, clone = slow.place, slow.clone
+
+    def going() -> int:
+        return sum(line.endswith("sh slow.sh") for line in going_for(place))
+
+    with held(clone), place.started("slow") as process:
+        wait_until(lambda: count_in(clone) >= 3)
+        assert going() >= 1
+        # As by a sender that has heard nothing of it for too long.
+        state = {"state": {"type": "CRASHED", "name": "Crashed"}, "force": True}
+        ask(place.url, f"/flow_runs/{place.runs()[-1]['id']}/set_state", state)
+        wait_until(lambda: going() == 0)
+        reached = count_in(clone)
+        wait_until(lambda: count_in(clone) > reached)
+        (clone.path / ".reprise/checkpoints/hold").unlink()
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said + log_of(place)
+    assert resumed_at(said)[-1] >= reached
+    assert states_of(place, 2) == ["CRASHED", "COMPLETED"]
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("number", range(20))
 def test_a_kill_at_any_moment_on_either_side_loses_nothing(
     slow: Served, tmp_path: Path, number: int
 ) -> None:
     place, clone = slow.place, slow.clone
     project, dice = place.project, random.Random(number)
-    (project.path / "seed").write_text(f"kill {number}\n")
+    (project.path / "seed").write_text(f"{1000 * (1 + number)}\n")
+    num_before, reached = len(place.runs()), 0
     with place.started("slow") as process:
         time.sleep(dice.uniform(3.0, 25.0))
         if number % 2:
+            reached = count_in(clone)
             kill(clone.path)
         else:
             process.kill()
         said, _ = process.communicate(timeout=240)
     if number % 2 == 0:
         wait_for_nobody(place, 2 * END_SECONDS)
+    else:
+        # It is sent again, or its result was at origin already.
+        assert process.returncode == 0, said
+        assert "slow │ ran in" in said
+        # Near its end it may have ended, and forgotten its checkpoint, before the kill.
+        if "was lost" in said and 0 < reached < 6:
+            assert resumed_at(said)[-1] >= reached, said
     said = place.run("slow")
-    assert re.search(r"slow │ (ran in|unchanged)", said), said
+    assert re.search(r"slow │ (ran in|unchanged)" if number % 2 == 0 else r"unchanged", said), said
+    assert 1 <= len(place.runs()) - num_before <= 2
     wait_for_nobody(place, END_SECONDS)
     assert place.refs() == ["refs/heads/main"]
     assert project.run("reprise", "plan", "--check").stdout.strip() == "dvc.lock is current"

@@ -10,14 +10,15 @@ import pytest
 
 from pipeline.common.dvc_repo import open_repo
 from pipeline.common.git import git
-from pipeline.elsewhere.data import check_remote, push_inputs
-from pipeline.elsewhere.inputs import find_origin, name_run, read_inputs
+from pipeline.elsewhere.data import check_remote, missing_inputs, push_inputs, push_outputs
+from pipeline.elsewhere.inputs import find_origin, name_clone, name_run, read_inputs
 from pipeline.elsewhere.refs import RESULT, fetch_ref, find_refs, push_ref, ref_of, remove_refs
 from pipeline.elsewhere.result import commit_result
 from pipeline.elsewhere.snapshot import MAX_UNTRACKED_BYTES, make_snapshot
 from pipeline.elsewhere.take import take_result
 from pipeline.params.work_pool import check_variables, find_work_pool
 from pipeline.plan.plan import make_plan
+from pipeline.scheduled.workspace import WORKSPACES
 from stages.common.errors import UserError
 from tests.conftest import Project
 from tests.support.remotes import branches, make_tiny, snapshot
@@ -111,18 +112,62 @@ def test_upstream_must_be_up_to_date(tiny: Project, repo: Any) -> None:
 
 
 def test_one_state_has_one_key(tiny: Project) -> None:
-    def key(stage: str = "count", pool: str = "gpu", only: str = "") -> str:
+    def key(stage: str = "count", pool: str = "gpu", sender: str = "me") -> str:
         with open_repo() as repo:
             inputs = read_inputs(repo, stage)
-            return name_run(inputs, commit_of(repo), find_origin(tiny.path), pool, only)
+            return name_run(inputs, commit_of(repo), find_origin(tiny.path), pool, sender)
 
     first = key()
-    # What is no input of the stage is none of its key, another clone of origin is the same.
+    # What is no input of the stage is none of its key.
     tiny.edit("dvc.yaml", "cat counted.txt counted.txt", "cat counted.txt")
     assert key() == first
-    assert len({first, key(pool="other"), key(only="forced")}) == 3
+    assert len({first, key(pool="other"), key(sender="you")}) == 3
     (tiny.path / "source.txt").write_text("two\n")
     assert key() != first
+
+
+def test_a_clone_has_a_name_that_no_other_has(tiny: Project, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    # A scheduled run's, which is gone when it ends: the next one has to find what it has sent.
+    scheduled = tiny.path / WORKSPACES / "nightly"
+    for path in (other, scheduled):
+        tiny.run("git", "clone", "--quiet", ".", str(path))
+    names = [name_clone(path) for path in (tiny.path, other, scheduled, tiny.path)]
+    assert names == [names[0], names[1], names[0], names[0]]
+    assert names[0] != names[1]
+
+
+def test_files_that_git_was_told_not_to_look_at_travel_as_they_are(tiny: Project) -> None:
+    for name, option in (("source.txt", "--skip-worktree"), ("count.sh", "--assume-unchanged")):
+        tiny.run("git", "update-index", option, name)
+        with (tiny.path / name).open("a") as file:
+            file.write("# edited\n")
+    before = snapshot(tiny.path)
+    with open_repo() as repo:
+        commit = commit_of(repo)
+    assert git(tiny.path, "show", f"{commit}:source.txt") == "one\n# edited"
+    assert git(tiny.path, "show", f"{commit}:count.sh").endswith("# edited")
+    assert snapshot(tiny.path) == before
+
+
+def test_a_folder_around_an_output_is_not_here_for_a_tracked_file(tiny: Project) -> None:
+    tiny.edit("dvc.yaml", "outs: [counted.txt]", "outs: [out/counted.txt]")
+    tiny.edit("dvc.yaml", "deps: [counted.txt]", "deps: [out]")
+    tiny.edit("count.sh", "cp source.txt counted.txt", "cp source.txt out/counted.txt")
+    (tiny.path / "out").mkdir()
+    (tiny.path / "out/readme.txt").write_text("git has it\n")
+    with open_repo() as repo:
+        assert missing_inputs(repo, "double") == ["out/counted.txt"]
+        (tiny.path / "out/counted.txt").write_text("1\n")
+        assert missing_inputs(repo, "double") == []
+
+
+def test_outputs_of_a_stage_that_dvc_keeps_no_record_of_are_pushed(tiny: Project) -> None:
+    tiny.edit("dvc.yaml", "    deps: [source", "    always_changed: true\n    deps: [source")
+    tiny.repro("--single-item", "count")
+    with open_repo() as repo:
+        push_outputs(repo, "count")
+    assert any(path.is_file() for path in (tiny.path.parent / "store").rglob("*"))
 
 
 def sent_back(project: Project, other: Project, stage: str) -> str:
@@ -140,6 +185,11 @@ def test_a_result_comes_back_whole_or_not_at_all(
     tiny: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Project(tmp_path / "other")
+    files = "deps: [source.txt, count.sh]"
+    tiny.edit("dvc.yaml", files, f"{files}\n    params: [factor, deep]")
+    params = tiny.path / "params.yaml"
+    params.write_text("factor: 1e-3\ndeep: {list: [1, 2.5, null]}\n")
+    tiny.commit("parameters")
     Project(tmp_path).run("git", "clone", "--quiet", "origin.git", "other")
     commit = sent_back(tiny, other, "count")
     other.repro("--single-item", "count")
@@ -155,16 +205,22 @@ def test_a_result_comes_back_whole_or_not_at_all(
         inputs = read_inputs(repo, "count")
         # Of a lock that is empty, and of other inputs.
         with pytest.raises(UserError, match="has no entry of 'count'"):
-            take_result(repo, inputs, commit)
+            take_result(repo, inputs, commit, KEY)
         (tiny.path / "source.txt").write_text("another\n")
     with open_repo() as repo:
         with pytest.raises(UserError, match=r"other content than was sent: source\.txt"):
-            take_result(repo, read_inputs(repo, "count"), result)
+            take_result(repo, read_inputs(repo, "count"), result, KEY)
         assert not (tiny.path / "dvc.lock").exists()
         assert (tiny.path / "counted.txt").read_text() == "of another run\n"
     (tiny.path / "source.txt").write_text("one\n")
+    sent = params.read_text()
+    params.write_text(sent.replace("2.5", "3"))
     with open_repo() as repo:
-        take_result(repo, read_inputs(repo, "count"), result)
+        with pytest.raises(UserError, match=r"than was sent: params\.yaml:deep\n"):
+            take_result(repo, read_inputs(repo, "count"), result, KEY)
+        params.write_text(sent)
+    with open_repo() as repo:
+        take_result(repo, read_inputs(repo, "count"), result, KEY)
     assert (tiny.path / "dvc.lock").read_bytes() == (other.path / "dvc.lock").read_bytes()
     assert (tiny.path / "metrics.json").read_bytes() == (other.path / "metrics.json").read_bytes()
     assert not (tiny.path / "counted.txt").exists()
@@ -191,6 +247,27 @@ def test_a_wrong_pool_is_an_error_that_names_the_others(tiny: Project, prefect_s
     assert "prefect work-pool create" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert branches(tiny.path.parent / "origin.git").keys() == {"main"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PREFECT_LOGGING_LEVEL", "WARNING"),
+        pytest.param("PREFECT_LOGGING_TO_API_ENABLED", "false", marks=pytest.mark.soak),
+    ],
+)
+def test_a_worker_that_nobody_could_follow_is_refused(
+    tiny: Project, prefect_server: str, name: str, value: str
+) -> None:
+    code = f"""\
+from pipeline.elsewhere.flow import elsewhere
+print(elsewhere('count', '{KEY}', False, 60.0, return_state=True))
+"""
+    environment = {"PREFECT_API_URL": prefect_server, name: value}
+    done = tiny.run(sys.executable, "-c", code, env=environment)
+    assert done.stdout.startswith("Failed(")
+    assert name in done.stdout
+    assert "nobody could follow the run" in done.stdout
 
 
 def test_the_pool_is_that_of_the_variable_or_of_meta(monkeypatch: pytest.MonkeyPatch) -> None:
