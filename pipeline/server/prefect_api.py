@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.server.access import URL, auth_of, is_local
 
-HEALTH_SECONDS, ANSWER_SECONDS = 3.0, 60.0
+HEALTH_SECONDS, ANSWER_SECONDS = 15.0, 60.0
 # As long as Prefect's own client, about, keeps asking a server that is busy.
 BUSY_WAITS_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
