@@ -228,7 +228,7 @@ def _rest(strips: list[Strip], file: str, which: str = "") -> Iterator[str]:
 
 
 def _worst(strips: list[Strip], *, less_is_better: bool) -> list[Strip]:
-    """As many as a page has room for: the worst, those of too few rows last; in their order."""
+    """Choose as many as a page has room for, the worst of enough rows first, in their order."""
     sign = -1 if less_is_better else 1
     ranked = sorted(strips, key=lambda strip: (strip.is_small, sign * strip.value))
     chosen = {id(strip) for strip in ranked[:MAX_STRIPS]}
