@@ -1,5 +1,6 @@
 """The summary of a model: layers, shapes, parameters, multiply-adds; a trial of its gradients."""
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -163,6 +164,7 @@ def summarise(model: nn.Module, spec: ModelSpec, seed: int) -> str:
     ]
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
+        _call_without_compiler(counter.mode)
         model.eval()(probe_batch(spec, seed))
     for hook in hooks:
         hook.remove()
@@ -177,6 +179,16 @@ def summarise(model: nn.Module, spec: ModelSpec, seed: int) -> str:
     lines += [lines[1], last]
     inputs = ", ".join(f"{kind} {'×'.join(map(str, shape))}" for kind, shape in spec.inputs.items())
     return f"{spec.name}: {inputs} -> {spec.num_outputs}\n\n" + "\n".join(lines) + "\n"
+
+
+def _call_without_compiler(mode: object) -> None:
+    """Have the counter count without an import of torch's compiler, which takes a second.
+
+    torch wraps what the compiler must not look into; the first call imports it, for the function
+    to call from then on, which is kept in this attribute (`torch/_compile.py`).
+    """
+    count = inspect.unwrap(type(mode).__torch_dispatch__)  # type: ignore[attr-defined]
+    count.__dynamo_disable = count
 
 
 def _own_macs(counter: FlopCounterMode, model: nn.Module, name: str) -> int:

@@ -1,5 +1,7 @@
 """YAML 1.2 as DVC reads it (`1e-3` is a number), with friendly errors and line numbers."""
 
+import copy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ def read_yaml(path: Path) -> Any:
 
     Raises UserError, with the line, when the file is missing or is no YAML.
     """
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
@@ -25,9 +26,8 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     try:
-        _check_aliases(text, path)
-        tree = YAML(typ="safe").load(text)
-        _check_depth(tree)
+        # A copy: whoever changes it changes no other's.
+        return copy.deepcopy(_parse(text, path))
     except MarkedYAMLError as error:
         mark = error.problem_mark
         line = None if mark is None else mark.line + 1
@@ -39,6 +39,16 @@ def read_yaml(path: Path) -> Any:
         # A date that there is not, a number of thousands of digits, brackets in brackets.
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"{path}: not valid YAML: {reason}") from None
+
+
+# A stage looks at dvc.yaml and params.yaml thirty times, to see an edit at once.
+@lru_cache(maxsize=8)
+def _parse(text: str, path: Path) -> Any:
+    from ruamel.yaml import YAML
+
+    _check_aliases(text, path)
+    tree = YAML(typ="safe").load(text)
+    _check_depth(tree)
     return tree
 
 

@@ -5,6 +5,7 @@ no stage would run again.
 """
 
 import ast
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -39,8 +40,10 @@ _READERS = (
 def check_zoo() -> None:
     """Look at every file of the zoo that this process has imported. Raises UserError."""
     root = Path.cwd()
-    files = {Path(getattr(m, "__file__", None) or "/") for m in list(sys.modules.values())}
-    stop_if_outside(sorted(f.relative_to(root) for f in files if root / ZOO in f.parents))
+    files = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
+    # As texts: a process has thousands of modules.
+    inside = [Path(file) for file in files if file.startswith(f"{root / ZOO}{os.sep}")]
+    stop_if_outside(sorted(file.relative_to(root) for file in inside))
 
 
 def stop_if_outside(files: Iterable[Path]) -> None:

@@ -115,3 +115,10 @@ def test_what_aliases_are_meant_for_is_read(tmp_path: Path) -> None:
     file.write_text("a: &a {x: 1}\nb: *a\nc: {<<: *a, y: [*a, *a]}\n", encoding="utf-8")
     one = {"x": 1}
     assert read_yaml(file) == {"a": one, "b": one, "c": {"x": 1, "y": [one, one]}}
+
+
+def test_who_changes_what_was_read_changes_no_other_reading(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("a: [1]\n")
+    read_yaml(file)["a"].append(2)
+    assert read_yaml(file) == {"a": [1]}
