@@ -53,8 +53,9 @@ def read_scale(folder: Path, num_channels: int) -> Scale:
 
 def read_object(file: Path, key: str = KEY) -> dict[str, Any]:
     """An object of JSON. Raises UserError where the file holds none."""
+    text = read_text(file, key)
     try:
-        tree = json.loads(read_text(file, key))
+        tree = json.loads(text)
     except ValueError as error:
         raise UserError(Problem(f"{file} is no JSON: {error}", key, str(file.parent))) from None
     if not isinstance(tree, dict):

@@ -213,7 +213,8 @@ class Statistics(Record):
     regression.
 
     `numeric` has one entry for each other column of which a kind keeps moments, `wide` several for
-    a column that becomes several numbers.
+    a column that becomes several numbers, and for images that are brought to another scale than
+    that of the train rows.
     """
 
     numeric: dict[str, Moments]
@@ -223,10 +224,10 @@ class Statistics(Record):
 
     def of(self, feature: Feature) -> list[Moments]:
         """Those of a feature: one, one a channel or a number, or none."""
-        if feature.is_array:
-            return self.image
         if feature.name in self.wide:
             return self.wide[feature.name]
+        if feature.is_array:
+            return self.image
         return [self.numeric[feature.name]] if feature.name in self.numeric else []
 
 

@@ -98,7 +98,10 @@ def fit_statistics(schema: Schema, train: Table, mapper: Mapper | None = None) -
     found = _map_columns(find_moments, schema, train, mapper)
     for feature, moments in zip(schema.features, found, strict=True):
         if feature.is_array:
-            image = moments if feature.scale is None else _as_given(feature, feature.scale)
+            image = moments
+            if feature.scale is not None:
+                # What new rows are compared with is what these are like all the same.
+                image, wide[feature.name] = _as_given(feature, feature.scale), moments
         elif len(moments) == 1:
             (numeric[feature.name],) = moments
         elif moments:

@@ -151,7 +151,10 @@ def test_images_have_the_scale_that_pretrained_weights_had() -> None:
     image = pl.Series("x", black, pl.Array(pl.UInt8, (3, 2, 2))).to_frame()
     given = {"mean": [0.5, 0.25, 0.0], "std": [0.2, 0.1, 1.0]}
     scaled = with_pretrained(schema, prepare_params(normalize=given))
-    found = fit_statistics(scaled, in_memory(image)).image
+    statistics = fit_statistics(scaled, in_memory(image))
+    # What drift is told by is what the train rows are like.
+    assert [m.mean for m in statistics.of(scaled.features[0])] == [0.0] * 3
+    found = statistics.image
     assert [(m.mean, m.deviation) for m in found] == [(127.5, 51.0), (63.75, 25.5), (0.0, 255.0)]
     with pytest.raises(UserError) as caught:
         with_pretrained(schema, prepare_params(normalize={"mean": [0.5], "std": [0.2]}))
