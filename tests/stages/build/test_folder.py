@@ -16,8 +16,9 @@ from stages.build.params import BuildParams
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Feature, Scale, Schema, Target, read_schema
 from stages.features.words.tokens import find_tokenizer, with_places
-from stages.model.model import load_model
+from stages.model.model import load_model, read_spec
 from stages.tools.rehearse import rehearse
+from stages.training.recipe import load_weights, override_model
 from tests.conftest import ROOT, Project
 from tests.support.huggingface import NUM_TOKENS, model_folder
 from tests.support.samples import run_stages, set_params, small_project
@@ -108,6 +109,17 @@ def test_it_learns_and_every_way_to_predict_gives_the_same(trained: Project) -> 
     np.testing.assert_allclose(
         theirs["probability_good"], ours["probability_good"], rtol=1e-5, atol=1e-6
     )
+
+
+def test_a_winner_of_tune_keeps_the_architecture(trained: Project) -> None:
+    with contextlib.chdir(trained.path):
+        built, schema = read_spec(Path("data/build")), read_schema(Path("data/prepare"))
+        found = override_model(built, {"build.model.dropout": 0.4}, schema)
+        assert found.arguments == {**built.arguments, "dropout": 0.4}
+        before = load_file("data/build/weights.safetensors")
+        weights = dict(load_weights(found, seed=9, number=1).named_parameters())
+    assert torch.equal(weights["body.pooler.dense.weight"], before["body.pooler.dense.weight"])
+    assert not torch.equal(weights["output.weight"], before["output.weight"])
 
 
 def test_the_tokenizer_is_the_files_and_travels(trained: Project) -> None:
