@@ -207,3 +207,18 @@ def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(extras, "_installed", lambda _, found=found: found)
         with pytest.raises(UserError, match=f"needs transformers .*; {here}\n  install  pip"):
             make_model(spec, 0)
+
+
+def test_the_body_is_taken_out_of_a_model_with_another_head(tmp_path: Path) -> None:
+    """Its pooled output is not in the file, and is not drawn: the first place is taken."""
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    whole = AutoModelForMaskedLM.from_config(AutoConfig.for_model("bert", **CONFIGS["bert"]))
+    whole.save_pretrained(tmp_path)
+    model: Any = pretrained(tmp_path, TEXT)
+    assert model.pool == "first"
+    names = [name for name, _ in model.named_parameters() if name.startswith("body.")]
+    assert len(names) == 37
+    for name in names:
+        source = whole.get_parameter(name.replace("body.", "bert."))
+        assert torch.equal(model.get_parameter(name), source), name
