@@ -17,6 +17,7 @@ from stages.common.errors import Problem, UserError
 from stages.features.schema import Feature, Scale, Schema, Target, read_schema
 from stages.features.words.tokens import find_tokenizer, with_places
 from stages.model.model import load_model, read_spec
+from stages.tools.predict_file import predict
 from stages.tools.rehearse import rehearse
 from stages.training.recipe import load_weights, override_model
 from tests.conftest import ROOT, Project
@@ -101,9 +102,8 @@ def test_it_learns_and_every_way_to_predict_gives_the_same(trained: Project) -> 
     notes = (trained.path / "data/infer/signature.json").read_text(encoding="utf-8")
     (described,) = (i for i in json.loads(notes)["inputs"] if i["kind"] == "text")
     assert described["num_tokens"] <= NUM_TOKENS
-    trained.run(
-        "python", "-m", "stages.tools.predict_file", "data/raw/table.parquet", "--output=p.parquet"
-    )
+    with contextlib.chdir(trained.path):
+        predict(Path("data/raw/table.parquet"), Path("p.parquet"))
     ours = pl.read_parquet(trained.path / "data/infer/predictions.parquet")
     theirs = pl.read_parquet(trained.path / "p.parquet")
     np.testing.assert_allclose(
