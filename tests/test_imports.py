@@ -1,5 +1,6 @@
 """Imports run one way, and rooms stay small. `make check` runs this file."""
 
+import ast
 import functools
 import re
 import subprocess
@@ -226,6 +227,24 @@ def test_no_stage_imports_a_model_of_the_zoo_by_itself() -> None:
         if not starts_with(module, ("stages.zoo",)) and starts_with(name, ("stages.zoo.models",))
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("library", "file"),
+    [
+        ("transformers", "stages/zoo/models/huggingface.py"),
+        ("tokenizers", "stages/features/words/tokens.py"),
+    ],
+)
+def test_an_extra_is_imported_by_one_file_and_only_where_it_is_used(
+    library: str, file: str
+) -> None:
+    places = {where.split(":")[0] for _, name, where in edges() if starts_with(name, (library,))}
+    assert places == {file}
+    top = ast.parse(Path(file).read_bytes()).body
+    names = [a.name for node in top if isinstance(node, ast.Import) for a in node.names]
+    names += [str(node.module) for node in top if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in names if starts_with(name, (library,))]
 
 
 def test_the_command_starts_without_heavy_libraries() -> None:

@@ -24,6 +24,7 @@ from pipeline.deps.import_closure import (
     OBJECTIVE_LOADER,
     Closure,
     canonical,
+    check_extras,
     find_closure,
     name_libraries,
 )
@@ -60,6 +61,7 @@ def derive() -> dict[Path, str]:
     yaml = _yaml()
     tree = yaml.load(DVC_FILE.read_text(encoding="utf-8"))
     check_alone(*model_files(), *objective_files())
+    check_extras(model_files(), pinned)
     stop_if_outside(sorted(ZOO_FOLDER.rglob("*.py")))
     of_models = find_allowed()
     used: set[str] = set()
@@ -88,6 +90,7 @@ def derive() -> dict[Path, str]:
                 tuple(sorted({*closure.files, *of_datasets.files})),
                 closure.libraries + of_datasets.libraries,
             )
+        check_extras(closure.files, pinned)
         libraries = name_libraries(closure.libraries, pinned)
         used |= libraries
         _set_code(stage.setdefault("deps", CommentedSeq()), _code(name, closure))

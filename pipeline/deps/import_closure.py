@@ -9,7 +9,7 @@ import functools
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -150,6 +150,35 @@ def _called(node: ast.Call) -> str:
     return function.id if isinstance(function, ast.Name) else ""
 
 
+def find_extras(file: Path) -> Mapping[str, str]:
+    """The versions of libraries that a file asks for by itself: its `LIBRARIES`, by module.
+
+    They are extras: the file is the dependency, so that who does not use it need not have them.
+    """
+    content = file.read_bytes()
+    for node in ast.parse(content).body if b"LIBRARIES" in content else ():
+        names = [t.id for t in getattr(node, "targets", ()) if isinstance(t, ast.Name)]
+        if isinstance(node, ast.Assign) and names == ["LIBRARIES"]:
+            found: dict[str, str] = ast.literal_eval(node.value)
+            return found
+    return {}
+
+
+def check_extras(files: Iterable[Path], pinned: Mapping[str, str]) -> None:
+    """Raise UserError where a file asks for another version than `pinned` (library to version)."""
+    problems = [
+        Problem(
+            f"{file}: LIBRARIES has {name} {version}, and constraints.txt "
+            f"has {pinned.get(canonical(name), 'none')}: make both the same"
+        )
+        for file in files
+        for name, version in find_extras(file).items()
+        if pinned.get(canonical(name)) != version
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
 def canonical(name: str) -> str:
     """A library's name as package indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -172,6 +201,8 @@ def name_libraries(imports: tuple[Import, ...], pinned: dict[str, str]) -> set[s
     for statement in imports:
         first = statement.name.split(".")[0]
         if first in sys.stdlib_module_names or first in CARRIERS:
+            continue
+        if first in find_extras(statement.file):
             continue
         # A namespace such as `ruamel` belongs to several: the one that the import spells.
         holders = {canonical(name) for name in distributions.get(first, [first])}

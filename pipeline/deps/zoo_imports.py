@@ -13,6 +13,7 @@ from pipeline.deps.import_closure import (
     Closure,
     Import,
     find_closure,
+    find_extras,
     read_imports,
 )
 from stages.common.errors import Problem, UserError
@@ -108,6 +109,8 @@ def _check_library(statement: Import, libraries: set[str]) -> Problem | None:
     first = name.split(".")[0]
     behind = any(f"{name}.".startswith(f"{module}.") for module in BEHIND)
     if first in sys.stdlib_module_names or (first in libraries and not behind):
+        return None
+    if first in find_extras(statement.file):
         return None
     return Problem(
         f"{statement.file}:{statement.line}: imports '{name}', which no stage with a model "

@@ -20,7 +20,7 @@ SECTIONS = ("prepare", "build", "train")
 # What no constructor is given; of the epochs only a length that is written out depends.
 UNSEEN = {
     "prepare": ("split", "expectations", "task"),
-    "build": ("pretrained",),
+    "build": (),
     "train": (
         *("batch_size", "micro_batch_size", "early_stopping", "ema", "swa", "replicas"),
         *("folds", "ensemble"),
@@ -78,8 +78,11 @@ def _stamp(tree: Mapping[str, Any]) -> str:
     digest = hashlib.md5(json.dumps(seen, sort_keys=True, default=str).encode())
     for path in code_files():
         digest.update(str(path).encode() + path.read_bytes())
-    source = Path(str((tree.get("prepare") or {}).get("source")))
-    if source.exists():
-        state = source.stat()
-        digest.update(f"{state.st_mtime_ns} {state.st_size}".encode())
+    source = Path(str(tree["prepare"].get("source")))
+    folders = [Path(str(tree[name].get("pretrained"))) for name in ("prepare", "build")]
+    of_models = [file for folder in folders for file in sorted(folder.glob("*.json"))]
+    for path in (source, *folders, *of_models):
+        if path.exists():
+            state = path.stat()
+            digest.update(f"{state.st_mtime_ns} {state.st_size}".encode())
     return digest.hexdigest()

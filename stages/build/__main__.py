@@ -1,7 +1,7 @@
 """First weights of a model, from a schema and a name: `python -m stages.build`.
 
 Reads `data/prepare/schema.json`; writes `data/build/model.json`, `weights.safetensors`,
-`summary.txt` and `pretrained.safetensors`, what the file of `build.pretrained` holds.
+`summary.txt` and `pretrained.safetensors`, what `build.pretrained` holds.
 """
 
 from pathlib import Path
@@ -9,6 +9,8 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
+from stages.build.architecture import read_weights
+from stages.build.folder import find_folder, find_spec
 from stages.build.params import BuildParams
 from stages.build.pretrained import compare, read_pretrained
 from stages.build.summary import check_gradients, summarise
@@ -17,7 +19,6 @@ from stages.features.schema import read_schema
 from stages.model.model import (
     PRETRAINED_FILE,
     make_model,
-    make_spec,
     save_model,
     take_pretrained,
 )
@@ -28,14 +29,18 @@ def build(params: Params, out: Path) -> None:
     """Make the model, prove that it trains, write it down."""
     schema = read_schema(Path("data/prepare"))
     section = params.section("build", BuildParams)
-    spec = make_spec(section.model, schema)
+    spec = find_spec(section, schema)
     model = make_model(spec, params.seed)
     check_gradients(model, spec, params.seed)
 
     summary = summarise(model, spec, params.seed)
     pretrained: dict[str, Tensor] = {}
     if section.pretrained is not None:
-        pretrained = read_pretrained(section.pretrained, model.state_dict())
+        folder = find_folder(section)
+        if folder is None:
+            pretrained = read_pretrained(section.pretrained, model.state_dict())
+        else:
+            pretrained = read_weights(spec, folder)
         summary += "\n" + compare(model, pretrained, section.pretrained)
         take_pretrained(model, pretrained)
     save_model(out, spec, model.state_dict(), "weights.safetensors")

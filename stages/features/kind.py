@@ -51,6 +51,14 @@ class Described(Protocol):
         """The words of training."""
 
     @property
+    def tokenizer(self) -> str | None:
+        """The `tokenizer.json` that cuts its texts; None: they are cut into words."""
+
+    @property
+    def num_tokens(self) -> int:
+        """The number of tokens that the tokenizer knows."""
+
+    @property
     def format(self) -> str | None:
         """The format of dates; None: ISO 8601."""
 

@@ -47,6 +47,16 @@ class Decode(Record):
     depth: int = 16
 
 
+class Scale(Record):
+    """The mean and deviation that images are brought to, of each channel.
+
+    Both are shares of the largest value; of images of floats, they are in these.
+    """
+
+    mean: list[float]
+    std: list[float]
+
+
 class Feature(Record):
     """One input column.
 
@@ -56,8 +66,12 @@ class Feature(Record):
     `shape`: of an image, (channels, height, width); `layout` says how its rows hold it.
     `words`: of a text column, those that stand in two train rows or more, the most frequent first;
     code 1 is 'none of these', 2 the first of them.
+    `tokenizer`: of a text column that a pretrained model's tokenizer cuts, its `tokenizer.json`
+    with the number of places; a code is the id of one of `num_tokens` tokens plus 1. `places`: the
+    most that a text may have, where it is said.
     `format`: of a datetime column whose texts are not those of ISO 8601; `zone`: its values have
     one, or offsets from UTC; `cycles`: those of which it has the place.
+    `scale`: of an image that is not standardised by the train rows.
     `decode`: of an image that prepare read from files; None: from arrays. `eight_bit`: its values
     are whole numbers from 0 to 255, as those of a file are.
     `width`: the numbers that a value becomes in the array of its kind.
@@ -70,11 +84,15 @@ class Feature(Record):
     missing: bool = False
     categories: list[str] | None = None
     words: list[str] | None = None
+    tokenizer: str | None = None
+    num_tokens: int = 0
+    places: int | None = None
     format: str | None = None
     zone: str | None = None
     cycles: list[Cycle] | None = None
     shape: list[int] | None = None
     layout: Literal["HW", "CHW", "HWC"] | None = None
+    scale: Scale | None = None
     decode: Decode | None = None
     eight_bit: bool = True
     width: int = 1
@@ -86,6 +104,11 @@ class Feature(Record):
     def is_array(self) -> bool:
         """Check whether a row of it is an array, and it has the tensor of its kind for itself."""
         return self.shape is not None
+
+    @property
+    def num_codes(self) -> int:
+        """The number of codes of a text column, with that of none."""
+        return len(self.words or []) + 2 if self.tokenizer is None else self.num_tokens + 1
 
     @property
     def gap_code(self) -> int:
@@ -152,7 +175,7 @@ class Schema(Record):
             if kind in CODES:
                 inputs[kind] = [len(f.categories or []) + 1 + f.missing for f in features]
             elif kind in WORDS:
-                inputs[kind] = [n for f in features for n in (f.width, len(f.words or []) + 2)]
+                inputs[kind] = [n for f in features for n in (f.width, f.num_codes)]
             elif features[0].is_array:
                 inputs[kind] = list(features[0].shape or [])
             else:
@@ -190,7 +213,8 @@ class Statistics(Record):
     regression.
 
     `numeric` has one entry for each other column of which a kind keeps moments, `wide` several for
-    a column that becomes several numbers.
+    a column that becomes several numbers, and for images that are brought to another scale than
+    that of the train rows.
     """
 
     numeric: dict[str, Moments]
@@ -200,10 +224,10 @@ class Statistics(Record):
 
     def of(self, feature: Feature) -> list[Moments]:
         """Those of a feature: one, one a channel or a number, or none."""
-        if feature.is_array:
-            return self.image
         if feature.name in self.wide:
             return self.wide[feature.name]
+        if feature.is_array:
+            return self.image
         return [self.numeric[feature.name]] if feature.name in self.numeric else []
 
 

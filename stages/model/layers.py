@@ -98,6 +98,28 @@ def _weights(num_codes: int) -> Tensor:
     return torch.cat([torch.tensor([0.0, 1.0]), 2 + ranks.log()])
 
 
+class FrozenNorm(nn.Module):
+    """A batch norm that keeps the mean and variance of its pretraining, (rows, channels, …).
+
+    So a row is not scored by the others of its batch; scale and shift learn.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.weight = nn.Parameter(torch.ones(norm.num_features))
+        self.bias = nn.Parameter(torch.zeros(norm.num_features))
+        register_constant(self, "running_mean", torch.zeros(norm.num_features))
+        register_constant(self, "running_var", torch.ones(norm.num_features))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Scale and shift each channel."""
+        mean, variance = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return values * scale[:, None, None] + shift[:, None, None]
+
+
 class PiecewiseLinear(nn.Module):
     """Each number of a row as `width` numbers: (rows, columns * width), smooth between the bins.
 

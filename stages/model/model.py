@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stages.common.config import ClassSpec, validate
 from stages.common.errors import Problem, UserError, shorten, wrong_name
+from stages.common.extras import check_extra
 from stages.common.files import read_json, write_json
 from stages.common.user_code import own_errors, require
 from stages.features.schema import Record, Schema
@@ -68,6 +69,18 @@ def make_spec(model: ClassSpec, schema: Schema) -> ModelSpec:
     )
 
 
+def read_folder_weights(spec: ModelSpec, folder: Path) -> dict[str, Tensor]:
+    """The weights in the folder of `build.pretrained`, by the names that they have in the model.
+
+    Raises UserError where they can't be read.
+    """
+    module = _zoo_module(spec.name)
+    arguments = module.Arguments.model_validate(spec.arguments)
+    with own_errors(f"the weights in {folder} can't be read"):
+        weights: dict[str, Tensor] = module.read_weights(folder, arguments)
+    return weights
+
+
 def arguments_class(name: str) -> type[BaseModel]:
     """The typed arguments of a model of the zoo."""
     arguments: type[BaseModel] = _zoo_module(name).Arguments
@@ -81,6 +94,7 @@ def make_model(spec: ModelSpec, seed: int) -> nn.Module:
     (rows, num_outputs).
     """
     module = _zoo_module(spec.name)
+    check_extra(f"the model '{spec.name}'", getattr(module, "LIBRARIES", {}), "build.model.name")
     parts = [part.arguments for part in spec.parts] or [spec.arguments]
     arguments = [module.Arguments.model_validate(each) for each in parts]
 

@@ -22,6 +22,7 @@ from stages.parallel.mapper import Mapper
 from stages.parallel.open_mapper import open_mapper
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import SOURCE, check_names, find_schema, names_rows
+from stages.prepare.columns.pretrained import with_pretrained
 from stages.prepare.columns.target import find_target
 from stages.prepare.columns.written import with_written
 from stages.prepare.encode_parts import input_columns, write_arrays
@@ -71,7 +72,7 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
     target = find_target(labelled.column_parts(section.target), section.task)
     sample = sample if labelled is raw else take_sample(labelled, section.words, mapper)
     found = find_schema(sample.table, section, target, sample.rows)
-    schema = images.describe(with_written(found, written))
+    schema = with_pretrained(images.describe(with_written(found, written)), section)
     for line in (
         *_row_label_warnings(sample.table, section),
         *find_doubts(sample.table, schema, section.columns, sample.rows),
@@ -89,7 +90,7 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
         train = train.with_mask_on_disk(folder / "train.npy")
 
     schema = fit_schema(schema, train, mapper)
-    statistics = fit_statistics(schema, train, section.normalize, mapper)
+    statistics = fit_statistics(schema, train, mapper)
     for line in _constant(schema, statistics):
         print(f"warning  {line}")
     for line in tell(schema, chosen, mapper):

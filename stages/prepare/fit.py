@@ -7,12 +7,11 @@ from typing import TypeVar
 
 import polars as pl
 
-from stages.common.errors import Problem, UserError
+from stages.common.errors import UserError
 from stages.features.columns import column_moments
 from stages.features.kind import kind_of
-from stages.features.schema import Feature, Moments, Schema, Statistics
+from stages.features.schema import Feature, Moments, Scale, Schema, Statistics
 from stages.parallel.mapper import Local, Mapper
-from stages.prepare.params import Normalize
 from stages.prepare.table.table import Table, mapper_for
 
 SOURCE = "prepare.source"
@@ -88,16 +87,10 @@ def _raised(found: Result | UserError) -> Result:
     return found
 
 
-def fit_statistics(
-    schema: Schema,
-    train: Table,
-    normalize: Normalize | None = None,
-    mapper: Mapper | None = None,
-) -> Statistics:
+def fit_statistics(schema: Schema, train: Table, mapper: Mapper | None = None) -> Statistics:
     """Means and deviations (population, float64) over the train rows.
 
-    Those of images are `normalize` where it is given. Raises UserError where it has not a number
-    for each channel, or there are no images.
+    Those of images are the scale of their feature where it has one.
     """
     numeric: dict[str, Moments] = {}
     image: list[Moments] = []
@@ -106,30 +99,23 @@ def fit_statistics(
     for feature, moments in zip(schema.features, found, strict=True):
         if feature.is_array:
             image = moments
+            if feature.scale is not None:
+                # What new rows are compared with is what these are like all the same.
+                image, wide[feature.name] = _as_given(feature, feature.scale), moments
         elif len(moments) == 1:
             (numeric[feature.name],) = moments
         elif moments:
             wide[feature.name] = moments
-    if normalize is not None:
-        image = _as_given(schema, normalize, len(image))
     target = None
     if schema.target.task == "regression":
         target = column_moments(train.column_parts(schema.target.name), SOURCE)
     return Statistics(numeric=numeric, image=image, target=target, wide=wide)
 
 
-def _as_given(schema: Schema, normalize: Normalize, num_channels: int) -> list[Moments]:
+def _as_given(feature: Feature, scale: Scale) -> list[Moments]:
     """The moments that pretrained weights expect, in the units of the images' numbers."""
-    key = "prepare.normalize"
-    images = schema.of_kind("image")
-    if not images:
-        raise UserError(Problem("there are no images to normalize", key, allowed=("null",)))
-    for name, numbers in (("mean", normalize.mean), ("std", normalize.std)):
-        if len(numbers) != num_channels:
-            message = f"images of {num_channels} channels take as many numbers, not {len(numbers)}"
-            raise UserError(Problem(message, f"{key}.{name}", str(numbers)))
-    largest = 255.0 if images[0].eight_bit else 1.0
+    largest = 255.0 if feature.eight_bit else 1.0
     return [
         Moments(mean=mean * largest, deviation=std * largest)
-        for mean, std in zip(normalize.mean, normalize.std, strict=True)
+        for mean, std in zip(scale.mean, scale.std, strict=True)
     ]

@@ -14,6 +14,7 @@ from stages.formats.suffixes import TableFile
 Kind = Literal[FeatureKind, "exclude"]
 Task = Literal["auto", "regression", "classification"]
 Side = Annotated[int, Field(ge=1, le=4096)]
+MAX_PLACES = 8192
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -32,6 +33,17 @@ class Column(Config):
     """The sign between the thousands of its numbers, as in `1,234.5`; null: as found."""
     format: str | None = None
     """The format of the dates in a datetime column, such as `'%d/%m/%Y'`; null: as found."""
+
+    places: Annotated[int, Field(ge=1, le=MAX_PLACES)] | None = None
+    """The most words or tokens of a text that are kept, such as 128; null: 512. Fewer where 99 % of
+    the train rows have fewer.
+    """
+
+    @model_validator(mode="after")
+    def _check_places(self) -> Self:
+        if self.places is not None and self.kind not in (None, "text"):
+            raise ValueError(f"places are for texts, and kind is {self.kind}")
+        return self
 
     @model_validator(mode="after")
     def _check_signs(self) -> Self:
@@ -153,8 +165,13 @@ class PrepareParams(Config):
     """
     normalize: Normalize | None
     """The scale of images that pretrained weights were trained with, such as `{mean: [0.485, 0.456,
-    0.406], std: [0.229, 0.224, 0.225]}`, as torchvision's Normalize takes it; null: that of the
-    train rows.
+    0.406], std: [0.229, 0.224, 0.225]}`, as torchvision's Normalize takes it; null: that of
+    `prepare.pretrained`, or of the train rows.
+    """
+    pretrained: Annotated[str, Field(min_length=1)] | None
+    """A folder of a model from Hugging Face that the rows are prepared for, such as
+    `data/raw/bert`: its `tokenizer.json` cuts texts, and images have the scale that its
+    `preprocessor_config.json` says; null: words and scale are those of the train rows.
     """
     structure: Structure | None
     """Ties between the rows, such as `{group: patient}` or `{time: day}`; null: rows are

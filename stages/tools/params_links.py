@@ -6,6 +6,7 @@ MORE = {
     "prepare.weight": "training.md#row-weights",
     "prepare.duplicates": "columns.md#equal-rows",
     "prepare.normalize": "own_code.md#pretrained-weights",
+    "prepare.pretrained": "own_code.md#a-model-from-hugging-face",
     "prepare.expectations": "../data/README.md#what-is-expected-of-a-table",
     "build.model": "own_code.md#a-model",
     "build.pretrained": "own_code.md#pretrained-weights",

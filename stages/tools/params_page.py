@@ -158,7 +158,8 @@ def _takes(field: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
             "list of values" if any_value else f"list of {_plural(_takes(field['items'], parts))}"
         )
     if kind == "object":
-        return f"names, each with {_takes(field['additionalProperties'], parts)}"
+        of_each = field["additionalProperties"]
+        return "keys" if of_each is True else f"names, each with {_takes(of_each, parts)}"
     return {"null": "`null`", "boolean": "`true`, `false`", "string": "text"}[str(kind)]
 
 

@@ -15,20 +15,24 @@ import polars as pl
 import torch
 from PIL import Image
 
+from stages.build.architecture import fill_arguments
+from stages.build.folder import check_prepared, find_folder
 from stages.build.params import BuildParams
 from stages.common.config import validate, validate_all
 from stages.common.errors import Problem, UserError
 from stages.features.pixels import GREY
+from stages.features.schema import Feature, Schema, Target
 from stages.formats.arrow import read
 from stages.formats.csv import open_csv
 from stages.formats.folders.folder_kind import find_kind, list_shards
-from stages.formats.images.folder import SUFFIXES
+from stages.formats.images.folder import IMAGE, SUFFIXES
 from stages.formats.reading import Noticed
 from stages.formats.text.compressed import suffix_of
 from stages.formats.text.json_scan import parse_lines, read_lines
 from stages.formats.text.plain_values import plain, typed
 from stages.model.model import ModelSpec, arguments_class, make_model
 from stages.prepare.columns.infer_schema import find_schema
+from stages.prepare.columns.pretrained import with_pretrained
 from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.params import Kind, PrepareParams
 from stages.training.optim.preflight import check_names
@@ -60,10 +64,15 @@ def check_model(request: Mapping[str, Any], task: str) -> None:
     _, prepare = validate_all(PrepareParams, request["prepare"], at="prepare")
     if prepare is None:
         return  # said already
-    model = validate(BuildParams, request["build"], at="build").model
-    inputs = find_inputs(prepare)
-    if not inputs:
+    section = validate(BuildParams, request["build"], at="build")
+    model, folder = section.model, find_folder(section)
+    schema = find_schema_of(prepare)
+    if schema is None:
         return
+    if folder is not None:
+        model = fill_arguments(model, folder)
+        check_prepared(folder, schema)
+    inputs = schema.inputs()
     arguments = validate(arguments_class(model.name), model.arguments, at="build.model")
     num_outputs = 1 if task == "regression" else 2
     spec = ModelSpec(
@@ -78,17 +87,27 @@ def check_model(request: Mapping[str, Any], task: str) -> None:
             raise
 
 
-def find_inputs(prepare: PrepareParams) -> dict[str, list[int]]:
-    """The kinds of columns of the source by its first rows; empty when they can't be told."""
+def find_schema_of(prepare: PrepareParams) -> Schema | None:
+    """The columns of the source by its first rows; None where they can't be told.
+
+    Raises UserError where a pretrained model's folder lacks what they need.
+    """
+    schema = _look_at_rows(prepare)
+    if prepare.pretrained is None or schema is None or not Path(prepare.pretrained).exists():
+        return schema
+    return with_pretrained(schema, prepare)
+
+
+def _look_at_rows(prepare: PrepareParams) -> Schema | None:
     path = Path(prepare.source)
     if path.is_dir():
         kind = find_kind(path)
         if kind != "shards":
-            return _of_images(path, prepare) if kind == "images" else {}
+            return _of_images(path, prepare) if kind == "images" else None
         path = list_shards(path)[0]
     table = _first_rows(path, prepare.named)
     if table is None:
-        return {}
+        return None
     # As prepare finds them, except the target, of which a few rows say little.
     others = table.drop(prepare.target, strict=False)
     others = others.with_columns(pl.int_range(table.height).alias(prepare.target))
@@ -97,20 +116,23 @@ def find_inputs(prepare: PrepareParams) -> dict[str, list[int]]:
     params = prepare.model_copy(update={"task": "regression", "key": None, "columns": columns})
     try:
         others, written, _ = read_written(others, params)
-        return with_written(find_schema(others, params), written).inputs()
+        return with_written(find_schema(others, params), written)
     except UserError:
-        return {}  # prepare says so
+        return None  # prepare says so
 
 
-def _of_images(folder: Path, prepare: PrepareParams) -> dict[str, list[int]]:
+def _of_images(folder: Path, prepare: PrepareParams) -> Schema | None:
     images = (each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES)
     first = next(images, None)
     if first is None:
-        return {}
+        return None
     with Image.open(first) as image:
         size = prepare.image
         height, width = (image.height, image.width) if size is None else (size.height, size.width)
-        return {"image": [1 if image.mode in GREY else 3, height, width]}
+        shape = [1 if image.mode in GREY else 3, height, width]
+    feature = Feature(name=IMAGE, kind="image", shape=shape, layout="CHW")
+    target = Target(name=prepare.target, task="regression")
+    return Schema(key=None, features=[feature], target=target)
 
 
 def _first_rows(path: Path, expected: Collection[str]) -> pl.DataFrame | None:

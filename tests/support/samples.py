@@ -42,6 +42,7 @@ def prepare_params(**changes: object) -> PrepareParams:
         "duplicates": "warn",
         "image": None,
         "normalize": None,
+        "pretrained": None,
         "split": {"seed": 0, "validation": 0.2, "test": 0.2},
         "expectations": "none.yaml",
     }

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 import torch
@@ -24,9 +25,21 @@ from stages.prepare.table.table import in_memory
 from stages.tensors.batch import Batch, to_batch
 from tests.conftest import ROOT
 from tests.stages.features.test_kinds import COLUMNS
+from tests.support.huggingface import argument
 
 KEY = "infer.input"
-MODELS = tuple(sorted(file.stem for file in (ROOT / "stages/zoo/models").glob("[!_]*.py")))
+FILES = sorted(file.stem for file in (ROOT / "stages/zoo/models").glob("[!_]*.py"))
+# Of a file that makes several models, each of them and its arguments: 'huggingface bert'.
+# A bias of keys is the same for all places: its gradient is what rounding leaves of nothing.
+GREY = {"num_channels": 1, "qkv_bias": False}
+OF_FILE: dict[str, dict[str, Any]] = {
+    "huggingface": {
+        "bert": {"config": argument("bert", vocab_size=200, num_hidden_layers=1)},
+        "vit": {"config": argument("vit", image_size=[2, 3], patch_size=1, **GREY)},
+        "resnet": {"config": argument("resnet", num_channels=1)},
+    }
+}
+MODELS = tuple(f"{file} {inner}".strip() for file in FILES for inner in OF_FILE.get(file, {"": {}}))
 CLASSES = ["a", "b", "c"]
 Kinds = tuple[FeatureKind, ...]
 # Kinds that a table may have: one, two, all but one, all.
@@ -84,7 +97,9 @@ def spec_for(name: str, rows: Rows) -> ModelSpec:
     """The spec of a model with the arguments that it has by itself."""
     # The zoo is looked up from the project's root, where every stage runs.
     with contextlib.chdir(ROOT):
-        return make_spec(ClassSpec(name=name), rows.schema)
+        file, _, inner = name.partition(" ")
+        arguments = OF_FILE[file][inner] if inner else {}
+        return make_spec(ClassSpec(name=file, **arguments), rows.schema)
 
 
 def model_for(name: str, rows: Rows) -> nn.Module:

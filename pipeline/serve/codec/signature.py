@@ -26,7 +26,7 @@ class Input(_Part):
 
     `name` is what the graph calls it (`c0`, `c1`, …), `column` what everybody else does.
     `mean` and `deviation` are those of training, of a number or of an image's numbers; `decode`
-    and `eight_bit` say what of an image's file training had.
+    and `eight_bit` say what of an image's file training had. `tokenizer` cuts a text into tokens.
     `missing_words` stand for a gap; `decimal` and `thousands` are the signs in texts of numbers.
     """
 
@@ -36,6 +36,8 @@ class Input(_Part):
     shape: Annotated[list[Size | str], Field(min_length=1)]
     categories: list[str] = []
     words: list[str] = []
+    tokenizer: str | None = None
+    num_tokens: int = 0
     format: str | None = None
     zone: str | None = None
     mean: float | None = None

@@ -3,10 +3,12 @@
 A text is cut into words: NFKC, small letters, and then each run of letters and digits is a word,
 as is each sign of Chinese and Japanese. Code 1 is a word that no two train rows have, 2 the most
 frequent of the others. There are places for as many words as 99 % of the train rows have, at most
-512; what stands behind them is cut off. A text without a word is a gap.
+512; what stands behind them is cut off. A text without a word is a gap. Where a pretrained model's
+tokenizer cuts the text, it is tokens in place of words (`stages/features/words/tokens.py`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -29,6 +31,7 @@ from stages.features.schema import Array, Feature, Moments, Statistics
 from stages.features.spelling import as_markdown
 from stages.features.words.count import MAX_SEEN, count_words, merge
 from stages.features.words.split import Numbers, cut, num_words, portions, split_words
+from stages.features.words.tokens import code_tokens, count_tokens, with_places
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,7 +74,13 @@ def infer(column: "pl.Series", key: str) -> Feature:
 
 def fit(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
     """Return `feature` with the words of the train rows, and places for them."""
-    counted = merge(count_words(_texts(part), MAX_PLACES) for part in parts if part.len())
+    most = feature.places or MAX_PLACES
+    if feature.tokenizer is not None:
+        lengths = np.concatenate([_lengths(feature, part) for part in parts])
+        width = int(np.quantile(np.minimum(lengths, most), SHARE_WHOLE, method="higher"))
+        tokenizer = with_places(feature.tokenizer, max(width, 1))
+        return feature.model_copy(update={"tokenizer": tokenizer, "width": width})
+    counted = merge(count_words(_texts(part), most) for part in parts if part.len())
     if counted.missed:
         print(
             f"warning  '{feature.name}' has more than {MAX_SEEN:,} different words in the train "
@@ -86,7 +95,7 @@ def moments(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> list[Mo
     """Return one entry, of the number of words of the train rows that have some."""
     from stages.common.errors import Problem, UserError
 
-    found = (np.minimum(_lengths(part), feature.width) for part in parts)
+    found = (np.minimum(_lengths(feature, part), feature.width) for part in parts)
     filled = (numbers[numbers > 0] for numbers in found)
     spreads = [spread_of(numbers.astype(np.float64)) for numbers in filled if len(numbers)]
     if not spreads:
@@ -145,20 +154,28 @@ def to_torch(
 
 def tell(feature: Feature, parts: "Iterable[pl.Series]") -> list[str]:
     """Describe the words of a column, and count the texts that are cut."""
-    lengths = np.concatenate([_lengths(part) for part in parts])
-    line = f"'{feature.name}' is text: {len(feature.words or []):,} words, {feature.width} a row"
+    if feature.tokenizer is not None:
+        whole = with_places(feature.tokenizer, None)
+        feature = feature.model_copy(update={"tokenizer": whole})
+    lengths = np.concatenate([_lengths(feature, part) for part in parts])
+    known = feature.num_tokens or len(feature.words or [])
+    line = f"'{feature.name}' is text: {known:,} {_unit(feature)}, {feature.width} a row"
     cut = int((lengths > feature.width).sum())
     return [f"{line}; the rest of {cut} of {len(lengths)} rows is cut off" if cut else line]
 
 
 def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
-    """Return the words, in the order of their codes, from 2 on."""
+    """Return the words, in the order of their codes, from 2 on; or what cuts a text to tokens."""
+    if feature.tokenizer is not None:
+        return {"tokenizer": feature.tokenizer, "num_tokens": feature.num_tokens}
     return {"words": feature.words}
 
 
 def read_values(described: Described, values: list[object]) -> npt.NDArray[Any]:
     """Return the codes of the words of texts; a number or a truth is its text."""
     texts = [_read(value) for value in values]
+    if described.tokenizer is not None:
+        return code_tokens(described.tokenizer, texts, *described.row_shape)
     known, (places,) = _look_up(described.words), described.row_shape
     found = np.full((len(texts), places), NOTHING, np.int64)
     for row, text in enumerate(texts):
@@ -177,14 +194,17 @@ def _read(value: object) -> str:
 def read_tensor(described: Described, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return int64, of codes of words."""
     codes = tensor.astype(np.int64)
-    num = len(described.words) + FIRST
+    num = described.num_tokens + 1 if described.tokenizer else len(described.words) + FIRST
     if (codes != tensor).any() or (codes < 0).any() or (codes >= num).any():
-        raise ValueError(f"codes of words, whole numbers below {num}")
+        what = "ids of tokens plus 1" if described.tokenizer else "codes of words"
+        raise ValueError(f"{what}, whole numbers below {num}")
     return codes
 
 
 def json_type(described: Described) -> dict[str, object]:
     """Return a text, or null for a gap, with the most frequent words."""
+    if described.tokenizer is not None:
+        return {"type": ["string", "null"], "description": "cut by the model's own tokenizer"}
     shown = as_markdown(", ".join(described.words[:12]))
     return {"type": ["string", "null"], "description": f"frequent in training: {shown}"}
 
@@ -197,7 +217,7 @@ def example(described: Described) -> object:
 def slices(feature: Feature, train: Encoded, test: Encoded, moments: list[Moments]) -> Sliced:
     """Cut at the quartiles of the number of words of the train rows."""
     seen, numbers = (_count(each.values).astype(np.float64) for each in (train, test))
-    found = quartiles(seen[seen > 0], numbers, lambda edge: f"{edge:.0f} words")
+    found = quartiles(seen[seen > 0], numbers, lambda edge: f"{edge:.0f} {_unit(feature)}")
     return with_missing(*found, numbers == 0)
 
 
@@ -207,7 +227,7 @@ def observe(
     """Return the sums of the numbers of words, where there are some."""
     numbers, sums = _count(encoded.values), Sums()
     sums.add(numbers[numbers > 0], moments[0])
-    return Observed(sums=[sums], of="number of words")
+    return Observed(sums=[sums], of=f"number of {_unit(feature)}")
 
 
 def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
@@ -227,9 +247,15 @@ def _texts(column: "pl.Series") -> "pl.Series":
     return (column.cast(pl.String) if is_text else as_category(column)).fill_null("")
 
 
-def _lengths(column: "pl.Series") -> Numbers:
+def _unit(feature: Feature) -> str:
+    return "words" if feature.tokenizer is None else "tokens"
+
+
+def _lengths(feature: Feature, column: "pl.Series") -> Numbers:
     """The numbers of words of its values (rows,)."""
-    lengths = (num_words(part) for part in portions(_texts(column)))
+    cutter = feature.tokenizer
+    count = num_words if cutter is None else partial(count_tokens, cutter)
+    lengths = (count(part) for part in portions(_texts(column)))
     return np.concatenate([np.zeros(0, np.int64), *lengths])
 
 
@@ -239,6 +265,11 @@ def _put_codes(feature: Feature, column: "pl.Series", found: Array) -> None:
 
     known, num_places, start = pl.Enum(feature.words or []), found.shape[1], 0
     for texts in portions(_texts(column)):
+        if feature.tokenizer is not None:
+            rows = found[start : start + texts.len()]
+            rows[:] = code_tokens(feature.tokenizer, texts.to_list(), num_places)
+            start += texts.len()
+            continue
         words = cut(texts)
         lengths = words.list.len().to_numpy().astype(np.int64)
         numbers = words.explode(empty_as_null=False).cast(known, strict=False).to_physical()

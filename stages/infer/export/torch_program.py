@@ -7,7 +7,8 @@ It takes a dict of one tensor a kind of column, rows first, with the columns sid
 `signature.json` lists them: `numeric`, `boolean` and `datetime` (seconds since 1970 in UTC) float64
 with NaN for a gap, `image` float32 as its layout has it. Tensors hold no text: `categorical` is
 int64 codes, 1 for the first of `categories` there and 0 for any other value; `text` is int64 codes
-of words, one column behind the other, 2 for the first of `words`, 1 for any other and 0 for none.
+of words, one column behind the other, 2 for the first of `words`, 1 for any other and 0 for none;
+where a `tokenizer` cuts the text, they are the ids of its tokens plus 1.
 It gives the value, or the number of the class and the probability of each, and where
 `evaluate.coverage` asks for it the ends of the interval, or which classes are in the set. The bytes
 follow from the model alone: no path, no time.

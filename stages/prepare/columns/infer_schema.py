@@ -115,7 +115,11 @@ def find_feature(column: pl.Series, said: Column, rows: Rows | None = None) -> F
         raise UserError(Problem(message, key=key, allowed=("exclude",)))
     if said.format is not None:
         return with_format(column, said.format)
-    return kind.infer(column, key)
+    found = kind.infer(column, key)
+    if said.places is not None and found.kind != "text":
+        message = f"places are for texts, and the column '{column.name}' is {found.kind}"
+        raise UserError(Problem(message, f"{key}.places", str(said.places)))
+    return found.model_copy(update={"places": said.places})
 
 
 def guess_kind(column: pl.Series, rows: Rows | None = None) -> FeatureKind:

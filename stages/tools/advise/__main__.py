@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.common.config import ClassSpec, Overrides, apply_overrides
+from stages.build.folder import find_spec
+from stages.build.params import BuildParams
+from stages.common.config import Overrides, apply_overrides, validate
 from stages.common.errors import UserError
 from stages.common.files import md5, write_json
 from stages.common.params import Params, read_tree, to_plain
 from stages.common.yamlfile import read_yaml
 from stages.features.schema import read_schema
-from stages.model.model import make_spec, read_spec
+from stages.model.model import read_spec
 from stages.tools.advise.measure.arms import Incumbent
 from stages.tools.advise.measure.judge import Metric
 from stages.tools.advise.measure.rows import Pool, read_pool
@@ -87,7 +89,7 @@ def read_incumbent(
     `train` is the section of params.yaml, `tree` the whole of it.
     """
     spec = read_spec(BUILT)
-    if spec != make_spec(ClassSpec(**tree["build"]["model"]), pool.schema):
+    if spec != find_spec(validate(BuildParams, to_plain(tree["build"]), at="build"), pool.schema):
         raise UserError(
             "data/build has another model than params.yaml: run 'dvc repro build' first"
         )

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from stages.build.folder import find_spec
 from stages.build.params import BuildParams
 from stages.build.summary import probe_batch
 from stages.common.params import read_params
 from stages.features.schema import read_schema
-from stages.model.model import make_model, make_spec
+from stages.model.model import make_model
 from stages.tools.diagnose.measured import Measured
 from stages.training.recipe import PREPARED
 
@@ -23,7 +24,7 @@ MAX_SHOWN = 12
 def measure() -> Iterator[Measured]:
     """Send two rows through the model, and tell how far they come."""
     params = read_params("build")
-    spec = make_spec(params.section("build", BuildParams).model, read_schema(PREPARED))
+    spec = find_spec(params.section("build", BuildParams), read_schema(PREPARED))
     model = make_model(spec, params.seed)
     lines, error = trace(model, probe_batch(spec, params.seed, NUM_ROWS))
     shown = "\n  ".join(lines[-MAX_SHOWN:])

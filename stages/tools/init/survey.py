@@ -258,6 +258,7 @@ def _prepare_values(
         "duplicates": "warn",
         "image": None,
         "normalize": None,
+        "pretrained": None,
         "structure": tie or None,
         "split": SPLIT,
         "expectations": None,

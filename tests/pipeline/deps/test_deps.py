@@ -217,6 +217,19 @@ def test_what_a_model_may_not_import_is_refused_with_its_place(
     assert says in problem.message
 
 
+def test_a_model_may_ask_for_a_library_that_no_other_needs(project: Path) -> None:
+    """Its version stands in the file, which is a dependency where it is named, and nowhere else."""
+    version = read_pins()["requests"]
+    add_model(project, f'LIBRARIES = {{"requests": "{version}"}}\nimport requests.adapters')
+    assert out_of_date(derive()) == []
+    add_model(project, 'LIBRARIES = {"requests": "0.1"}\nimport requests')
+    with pytest.raises(UserError, match=rf"mine.py: LIBRARIES has requests 0.1, .* has {version}"):
+        derive()
+    add_model(project, 'LIBRARIES = {"requests": "0.1"}\nimport polars')
+    with pytest.raises(UserError, match="imports 'polars', which no stage"):
+        derive()
+
+
 def test_comments_and_stages_of_ones_own_stay(clone: Project) -> None:
     path = clone.path / "dvc.yaml"
     text = path.read_text(encoding="utf-8")

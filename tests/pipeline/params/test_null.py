@@ -1,4 +1,4 @@
-"""`prepare.expectations`, `build.pretrained` and `infer.input`: null, where DVC wants a path."""
+"""Paths that may be null, such as `prepare.expectations`, where DVC wants one."""
 
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT
 from tests.support.samples import mixed_table, run_stages, set_params, small_project
 
-NULLS = {"prepare.expectations": None, "build.pretrained": None, "infer.input": None}
+KEYS = ("prepare.expectations", "prepare.pretrained", "build.pretrained", "infer.input")
+NULLS = dict.fromkeys(KEYS)
 
 
 def test_null_expects_nothing_and_predicts_the_test_rows(tmp_path: Path) -> None:

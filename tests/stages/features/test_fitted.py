@@ -10,8 +10,8 @@ from stages.features.encode import encode
 from stages.features.kinds import boolean
 from stages.features.schema import Feature, Moments, Schema, Statistics, Target
 from stages.prepare.columns.infer_schema import find_schema
+from stages.prepare.columns.pretrained import with_pretrained
 from stages.prepare.fit import fit_statistics
-from stages.prepare.params import Normalize
 from stages.prepare.table.table import in_memory
 from tests.stages.features.encoded import (
     CLASSES,
@@ -149,11 +149,15 @@ def test_images_have_the_scale_that_pretrained_weights_had() -> None:
     schema = Schema(key=None, features=[feature], target=CLASSES)
     black = np.zeros((2, 3, 2, 2), np.uint8)
     image = pl.Series("x", black, pl.Array(pl.UInt8, (3, 2, 2))).to_frame()
-    given = Normalize(mean=[0.5, 0.25, 0.0], std=[0.2, 0.1, 1.0])
-    found = fit_statistics(schema, in_memory(image), given).image
+    given = {"mean": [0.5, 0.25, 0.0], "std": [0.2, 0.1, 1.0]}
+    scaled = with_pretrained(schema, prepare_params(normalize=given))
+    statistics = fit_statistics(scaled, in_memory(image))
+    # What drift is told by is what the train rows are like.
+    assert [m.mean for m in statistics.of(scaled.features[0])] == [0.0] * 3
+    found = statistics.image
     assert [(m.mean, m.deviation) for m in found] == [(127.5, 51.0), (63.75, 25.5), (0.0, 255.0)]
     with pytest.raises(UserError) as caught:
-        fit_statistics(schema, in_memory(image), Normalize(mean=[0.5], std=[0.2]))
+        with_pretrained(schema, prepare_params(normalize={"mean": [0.5], "std": [0.2]}))
     problem = caught.value.problems[0]
     assert problem.key == "prepare.normalize.mean"
     assert problem.message == "images of 3 channels take as many numbers, not 1"

@@ -70,7 +70,7 @@ def test_columns_stand_side_by_side_and_json_is_coded_as_they_are() -> None:
     for feature, given, found in zip(
         features, (values, other), (codes[:, :2], codes[:, 2:]), strict=True
     ):
-        described = SimpleNamespace(words=feature.words, row_shape=(feature.width,))
+        described = SimpleNamespace(words=feature.words, tokenizer=None, row_shape=(feature.width,))
         assert text.read_values(described, given).tolist() == found.tolist()
     assert text.feed(fitted("a", None), series("a"), KEY).tolist() == [[text.UNKNOWN]]
 

@@ -136,7 +136,7 @@ def test_of_too_many_words_the_rarest_are_forgotten(monkeypatch: pytest.MonkeyPa
 def test_json_values_are_coded_without_polars() -> None:
     code = (
         "import sys\nfrom types import SimpleNamespace\nfrom stages.features.kinds import text\n"
-        "described = SimpleNamespace(words=['oil'], row_shape=(3,))\n"
+        "described = SimpleNamespace(words=['oil'], tokenizer=None, row_shape=(3,))\n"
         "print(text.read_values(described, ['Oil up', None]).tolist(), 'polars' in sys.modules)"
     )
     command = [sys.executable, "-c", code]

@@ -18,6 +18,7 @@ SECTION = {
     "duplicates": "warn",
     "image": None,
     "normalize": None,
+    "pretrained": None,
     "split": {"seed": 0, "validation": 0.1, "test": 0.2},
     "expectations": None,
 }

@@ -20,7 +20,7 @@ from stages.model.model import ModelSpec, load_model, make_model, make_spec, sav
 from stages.model.predictor import load_predictor
 from tests.conftest import ROOT
 from tests.support.samples import mixed_table, run_stages, small_project
-from tests.support.zoo import MODELS as MODELS_OF_ZOO
+from tests.support.zoo import FILES as MODELS_OF_ZOO
 
 TARGET = Target(name="y", task="classification", classes=["a", "b", "c"])
 TABULAR = Schema(
@@ -216,7 +216,7 @@ def test_arguments_are_checked(named: dict[str, Any], key: str, suggestion: str 
 
 
 def test_an_unknown_model_is_told_with_those_of_the_zoo() -> None:
-    assert problem({"name": "densenet"}).allowed == MODELS_OF_ZOO
+    assert problem({"name": "densenet"}).allowed == tuple(MODELS_OF_ZOO)
 
 
 def test_cnn_takes_images_alone() -> None:

@@ -16,6 +16,7 @@ from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.params import TrainParams
 from stages.training.state import Data, Epoch, Result
+from tests.support.huggingface import argument
 
 
 class Model(nn.Module):
@@ -113,6 +114,12 @@ SPECS = {
         inputs={"text": [36, 9]},
         num_outputs=3,
     ),
+    "huggingface": ModelSpec(
+        name="huggingface",
+        arguments={"config": argument("bert", num_hidden_layers=1), "dropout": 0.3},
+        inputs={"text": [36, 9]},
+        num_outputs=3,
+    ),
 }
 
 # Those that take numbers or images, to which noise can be added.
@@ -128,7 +135,7 @@ def pixels(kind: str, num_rows: int = 45, dtype: torch.dtype = torch.float64) ->
         target = torch.randint(3, (num_rows,), generator=random)
         if kind in ("cnn", "mixed", "resnet"):
             return TensorSource({"image": images}, target)
-        if kind in ("ngrams", "transformer"):
+        if kind in ("huggingface", "ngrams", "transformer"):
             codes = (images.flatten(1) * 2 + 4).round().long().clamp(0, 8)
             return TensorSource({"text": codes}, target)
         return TensorSource({"numeric": images.flatten(1)}, target)

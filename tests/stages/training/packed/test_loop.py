@@ -19,6 +19,7 @@ from stages.training.packed.loop import run_pack, train_pack
 from stages.training.packed.pack import Member, Pack, make_pack
 from stages.training.state import Data, Result
 from stages.training.step.divergence import DivergedError
+from tests.stages.training.packed.test_packable import NOT_PACKED
 from tests.support.samples import classification, regression, train_params
 from tests.support.training.models import SPECS, assert_same, doubled, figures, pixels
 
@@ -150,7 +151,7 @@ def test_each_optimizer_and_loss_is_that_of_each_member_alone(
         assert_equal(result, alone(member), 1e-9)
 
 
-@pytest.mark.parametrize("kind", [name for name in SPECS if name != "transformer"])
+@pytest.mark.parametrize("kind", [name for name in SPECS if name not in NOT_PACKED])
 def test_models_of_the_zoo_are_what_they_are_alone(kind: str) -> None:
     params = train_params(epochs=2, batch_size=20, optimizer={"name": "AdamW", "lr": 0.01})
     found = [

@@ -15,7 +15,7 @@ from tests.support.samples import classification, train_params
 from tests.support.training.models import SPECS, named, pixels
 
 # Of torch's attention there is no batched form.
-NOT_PACKED = {"transformer": "attention"}
+NOT_PACKED = {"transformer": "attention", "huggingface": "data-dependent control flow"}
 
 
 class Normed(nn.Module):
