@@ -131,7 +131,7 @@ class Forecast:
                 why += differing_params(dep, values)
                 found[dep.def_path] = Content(params_hash(values), None)
             elif not is_plain(dep):
-                why += _judge_elsewhere(dep)
+                why += _judge_elsewhere(dep, found)
             else:
                 why += self._judge_file(dep, found)
         return why
@@ -266,10 +266,12 @@ class Forecast:
         return None if newest is None else runs._load_cache(key, newest.name)
 
 
-def _judge_elsewhere(dep: Any) -> list[Reason]:
+def _judge_elsewhere(dep: Any, found: dict[str, Content]) -> list[Reason]:
     """The change of what lies in object storage. Raises UserError where that can't be asked."""
     with explained(str(dep), None, dep.fs.fs):
         status = dep.status()
+        if "deleted" not in status.values():
+            found[dep.def_path] = Content(dep.get_hash(), None)
     old = dep.hash_info.value
     return [
         Reason("file", str(dep), old, None if state == "deleted" else state)

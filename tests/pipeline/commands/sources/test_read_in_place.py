@@ -11,6 +11,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from pipeline.common.dvc_repo import open_repo
+from pipeline.elsewhere.inputs import name_run, read_inputs
 from pipeline.params import object_heads
 from pipeline.params.check import find_problems
 from stages.common.addresses import FETCHED, is_plain_name, local_path, name_objects
@@ -19,6 +21,7 @@ from stages.common.yamlfile import read_yaml
 from stages.runtime.finished import stop_if_changed
 from stages.runtime.input_watch import begin
 from stages.runtime.object_storage import fetch, fetched, list_objects
+from stages.runtime.storage_errors import explained
 from tests.conftest import ROOT, Project
 from tests.pipeline.commands.sources.conftest import BUCKET
 
@@ -197,15 +200,35 @@ def test_an_object_that_is_replaced_meanwhile_ends_the_stage(clone: Project, sto
     clone.edit("params.yaml", SOURCE, ONE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(clone.path)
+        sent = _key_in_a_pool()
         snapshot, _ = begin("prepare")
         stop_if_changed(snapshot, clone.path / "out")
         (listing,) = snapshot.listings
+        assert _key_in_a_pool() == sent
         storage.put_object(Bucket=BUCKET, Key="digits.parquet", Body=b"another")
+        # In a work pool it is another run, though the commit is the same.
+        assert _key_in_a_pool() != sent
         with pytest.raises(UserError, match="was changed while it was fetched"):
             fetch("prepare", listing)
         (clone.path / "out").mkdir()
         with pytest.raises(UserError, match=f"{ONE} was replaced"):
             stop_if_changed(snapshot, clone.path / "out")
+
+
+def _key_in_a_pool() -> str:
+    with open_repo() as repo:
+        return name_run(read_inputs(repo, "prepare"), "commit", "origin", "pool", "sender")
+
+
+def test_a_refusal_is_told_with_the_key() -> None:
+    with (
+        pytest.raises(UserError, match="refuses") as caught,
+        explained(ONE, "prepare.source", None),
+    ):
+        raise PermissionError("Access Denied")
+    assert [problem.key for problem in caught.value.problems] == ["prepare.source"]
+    with pytest.raises(ZeroDivisionError), explained(ONE, "prepare.source", None):
+        raise ZeroDivisionError
 
 
 def test_an_object_is_fetched_whole_and_removed(storage: Any, tmp_path: Path) -> None:
