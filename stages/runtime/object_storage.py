@@ -1,7 +1,7 @@
 """Objects in storage: what stands at an address now, and its bytes as files of this machine.
 
 What an object holds is known by its version, the ETag that the storage gives it and that DVC
-records. It is another with each upload, and of one in parts it is no MD5.
+records. It follows the bytes and the parts in which they were uploaded, and need be no MD5.
 """
 
 import shutil
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event
 from typing import Any, BinaryIO
 
 from stages.common.addresses import FETCHED, STORES, is_plain_name, local_path
@@ -99,16 +100,22 @@ def fetch(reader: str, listing: Listing) -> None:
         )
         raise UserError(Problem(message, listing.key, listing.address))
     store, place = _open_store(listing.address, listing.key)
+    stopped = Event()
 
     def fetch_one(name: str) -> None:
         path = target / name if name else target
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            _copy(store, f"{place}/{name}" if name else place, listing, name, file)
+            _copy(store, f"{place}/{name}" if name else place, listing, name, file, stopped)
 
     with ThreadPoolExecutor(NUM_CONNECTIONS) as pool:
-        for _ in pool.map(fetch_one, listing.objects):
-            pass
+        try:
+            for _ in pool.map(fetch_one, listing.objects):
+                pass
+        finally:
+            # After an error or a signal nobody waits for the others.
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
 
 
 def read_range(listing: Listing, name: str, start: int, end: int) -> bytes:
@@ -154,13 +161,18 @@ def _described(info: Mapping[str, Any]) -> StoredObject:
     return StoredObject(str(version).strip('"'), int(info["size"]))
 
 
-def _copy(store: Any, path: str, listing: Listing, name: str, file: BinaryIO) -> None:
-    """Write an object into `file`: all of it is of the version that was listed."""
+def _copy(
+    store: Any, path: str, listing: Listing, name: str, file: BinaryIO, stopped: Event
+) -> None:
+    """Write an object into `file`: all of it is of the version that was listed.
+
+    It ends in the middle once `stopped` is set.
+    """
     with explained(listing.address, listing.key, store):
         # S3 is asked for each block with `If-Match`, and refuses that of another version.
         source = store.open(path, "rb", block_size=BLOCK_BYTES, cache_type="none")
     with source:
-        while True:
+        while not stopped.is_set():
             with explained(listing.address, listing.key, store):
                 block = source.read(BLOCK_BYTES)
             if not block:

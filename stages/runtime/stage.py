@@ -52,6 +52,8 @@ def run_stage(stage: str, work: Work) -> None:
             check_versions(stage)
             check_imports(stage)
             snapshot, params = begin(stage)
+            for listing in snapshot.listings:
+                print(f"fetching {listing.address}: {listing.num_bytes:,} bytes", flush=True)
             # Before the audit, which ends a stage that asks the network for anything.
             with fetched(stage, snapshot.listings), watch(snapshot):
                 if not take_finished(snapshot, folder):

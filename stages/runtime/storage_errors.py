@@ -84,4 +84,5 @@ def _is_there(store: Any, bucket: str) -> bool:
 
 
 def _said(error: Exception) -> str:
-    return _USER.sub("", str(error) or type(error).__name__).split("\n")[0][:MAX_SHOWN]
+    text = " ".join(str(error).split()) or type(error).__name__
+    return _USER.sub("", text)[:MAX_SHOWN]
