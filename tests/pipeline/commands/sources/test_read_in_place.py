@@ -18,6 +18,7 @@ from pipeline.params.check import find_problems
 from stages.common.addresses import FETCHED, is_plain_name, local_path, name_objects
 from stages.common.errors import Problem, UserError
 from stages.common.yamlfile import read_yaml
+from stages.prepare.table.open_table import open_table
 from stages.runtime.finished import stop_if_changed
 from stages.runtime.input_watch import begin
 from stages.runtime.object_storage import fetch, fetched, list_objects
@@ -29,16 +30,15 @@ SOURCE = "data/raw/digits.parquet"
 ONE, FOLDER = f"s3://{BUCKET}/digits.parquet", f"s3://{BUCKET}/digits/"
 
 
-def shards(path: Path, storage: Any) -> None:
-    """Put the table of `path` under FOLDER, in two files of which one has narrower numbers."""
-    table = pl.read_parquet(path)
-    for number, rows in enumerate((table[:1000], table[1000:])):
-        part = path.parent / f"part-{number}.parquet"
-        rows.with_columns(pl.col("id").cast(pl.Int16) if number else pl.col("id")).write_parquet(
-            part
-        )
-        storage.upload_file(str(part), BUCKET, f"digits/{part.name}")
-        part.unlink()
+def put_shards(storage: Any) -> None:
+    """Put the table of SOURCE under FOLDER, in two files of which one has narrower numbers."""
+    table = pl.read_parquet(_source())
+    parts = (table[:1000], table[1000:].with_columns(pl.col("id").cast(pl.Int16)))
+    for number, rows in enumerate(parts):
+        content = io.BytesIO()
+        rows.write_parquet(content)
+        name = f"digits/part-{number}.parquet"
+        storage.put_object(Bucket=BUCKET, Key=name, Body=content.getvalue())
 
 
 def results(project: Project) -> dict[str, bytes]:
@@ -88,17 +88,37 @@ def _source() -> Path:
     return ROOT / SOURCE
 
 
-def test_a_prefix_is_one_table_and_knows_each_of_its_objects(clone: Project, storage: Any) -> None:
+def test_the_objects_under_a_prefix_are_one_table(
+    storage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put_shards(storage)
+    here = local_path("prepare", FOLDER)
+    with fetched("prepare", [list_objects(FOLDER, None)]):
+        table = open_table(here, "prepare.source", tmp_path).frame()
+    # With the types that hold the values of each, and the rows in the order of the names.
+    assert table.equals(pl.read_parquet(_source()))
+    storage.put_object(Bucket=BUCKET, Key="digits/part-2.parquet", Body=b"nothing")
+    with (
+        fetched("prepare", [list_objects(FOLDER, None)]),
+        pytest.raises(UserError) as caught,
+    ):
+        open_table(here, "prepare.source", tmp_path)
+    # The address is named, and not the folder that it was here for a moment.
+    assert name_objects(str(caught.value)).startswith(f"cannot read {FOLDER.rstrip('/')}: ")
+
+
+@pytest.mark.soak
+def test_a_prefix_gives_the_bytes_of_the_file(clone: Project, storage: Any) -> None:
     before = results(clone)
-    shards(clone.path / SOURCE, storage)
+    put_shards(storage)
     clone.edit("params.yaml", SOURCE, FOLDER)
-    clone.run("dvc", "repro", "prepare")
+    assert clone.repro("prepare") == ["prepare"]
     assert results(clone) == before
+    assert clone.repro("prepare") == []
     storage.put_object(Bucket=BUCKET, Key="digits/part-2.parquet", Body=b"nothing")
     said = clone.run("dvc", "repro", "prepare", ok=False).stderr
-    # The address is named, and not the folder that it was here for a moment.
-    assert f"cannot read s3://{BUCKET}/digits: " in said
-    assert str(FETCHED) not in said
+    assert f"cannot read {FOLDER.rstrip('/')}: " in said
     assert results(clone) == before
 
 
@@ -196,8 +216,8 @@ def test_a_storage_that_gives_nothing_is_told_of(
 
 
 def test_an_object_that_is_replaced_meanwhile_ends_the_stage(clone: Project, storage: Any) -> None:
-    storage.upload_file(str(clone.path / SOURCE), BUCKET, "digits.parquet")
-    clone.edit("params.yaml", SOURCE, ONE)
+    storage.upload_file(str(clone.path / SOURCE), BUCKET, "digits/part.parquet")
+    clone.edit("params.yaml", SOURCE, FOLDER)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(clone.path)
         sent = _key_in_a_pool()
@@ -205,13 +225,13 @@ def test_an_object_that_is_replaced_meanwhile_ends_the_stage(clone: Project, sto
         stop_if_changed(snapshot, clone.path / "out")
         (listing,) = snapshot.listings
         assert _key_in_a_pool() == sent
-        storage.put_object(Bucket=BUCKET, Key="digits.parquet", Body=b"another")
-        # In a work pool it is another run, though the commit is the same.
+        storage.put_object(Bucket=BUCKET, Key="digits/part.parquet", Body=b"another")
+        # DVC sees it. In a work pool it is another run, though the commit is the same.
         assert _key_in_a_pool() != sent
         with pytest.raises(UserError, match="was changed while it was fetched"):
             fetch("prepare", listing)
         (clone.path / "out").mkdir()
-        with pytest.raises(UserError, match=f"{ONE} was replaced"):
+        with pytest.raises(UserError, match=f"{FOLDER}part.parquet was replaced"):
             stop_if_changed(snapshot, clone.path / "out")
 
 
