@@ -125,7 +125,8 @@ def gc(days: int, yes: bool, dry: bool, shared: bool) -> None:  # noqa: FBT001
 def init(path: str, new: str | None, **options: Any) -> None:
     """Look at the data in PATH and write a params.yaml that trains on it.
 
-    For an address, such as s3://bucket/houses.csv, it says how to bring it in.
+    PATH may be an address in object storage, such as s3://bucket/houses.csv. Of another address it
+    says how to bring the data in.
     """
     from pipeline.commands.init import init
 

@@ -13,12 +13,16 @@ import click
 from pipeline.commands.recipe import stop_at_unsaved_edits
 from pipeline.commands.suite_file import read_rules, suite_text
 from pipeline.common.atomic import write_whole
-from pipeline.common.bring_in import is_address, tell_address, tell_path
+from pipeline.common.bring_in import RAW, is_address, tell_address, tell_path
 from pipeline.common.git import try_git
 from pipeline.common.programs import python
 from pipeline.params.template import fill_template
+from stages.common.addresses import find_fault, is_object, local_path, name_objects
 from stages.common.errors import UserError
 from stages.common.params import PARAMS
+from stages.formats.suffixes import SUFFIXES
+from stages.formats.text.compressed import suffix_of
+from stages.runtime.object_storage import fetched, list_objects
 
 # From it on, git is no place for a file.
 LARGE_BYTES = 1_000_000
@@ -47,13 +51,14 @@ def init(
     source = _locate(where, here, then, anywhere=dry_run)
     rows = None if new is None else _locate(new, here, f"{then} --new {{}}", anywhere=dry_run)
     found = _survey(source, options)
-    suite = source.with_name(f"{_bare_name(source)}.expectations.yaml")
+    suite = _suite_of(source)
     values = found["values"] | {
         "prepare.expectations": str(suite),
-        "infer.input": None if rows is None else str(rows),
+        "infer.input": rows,
         "evaluate.gates": {},
     }
-    title = f"{found['task']['name'].capitalize()} of {options['target']} from {source.name}."
+    name = source.rstrip("/").rpartition("/")[2]
+    title = f"{found['task']['name'].capitalize()} of {options['target']} from {name}."
     text = fill_template(values, title)
     if as_json:
         click.echo(json.dumps(found | {"values": values}, ensure_ascii=False, indent=2))
@@ -65,7 +70,7 @@ def init(
         stop_at_unsaved_edits(text, f"reprise init {source} … --force")
     kept = suite.exists()
     if not kept:
-        title = f"{source.name} as `reprise init` found it"
+        title = f"{name} as `reprise init` found it"
         write_whole(suite, suite_text(title, found["expectations"]))
     write_whole(PARAMS, text)
     if kept and (strange := _strange_columns(suite, found)):
@@ -79,17 +84,27 @@ def init(
         _say_next(source, suite, kept=kept)
 
 
-def _bare_name(source: Path) -> str:
-    """The name without its suffix, and without that of a compression before it."""
-    plain = source.with_suffix("") if source.suffix.lower() in (".gz", ".zst") else source
-    return plain.name if source.is_dir() else plain.stem
+def _suite_of(source: str) -> Path:
+    """The path of the suite beside a source; of one in object storage, in the folder of raw data.
+
+    Its name is that of the source, without its suffix and that of a compression before it.
+    """
+    path = Path(source.rstrip("/"))
+    plain = path.with_suffix("") if path.suffix.lower() in (".gz", ".zst") else path
+    is_folder = path.is_dir() or (is_object(source) and suffix_of(path) not in SUFFIXES)
+    folder = RAW if is_object(source) else path.parent
+    return folder / f"{plain.name if is_folder else plain.stem}.expectations.yaml"
 
 
-def _locate(word: str, here: Path, then: str, *, anywhere: bool) -> Path:
-    """The path from the repository's root, or with `anywhere` the whole of it.
+def _locate(word: str, here: Path, then: str, *, anywhere: bool) -> str:
+    """The path from the repository's root, or with `anywhere` the whole of it; or an address.
 
     Raises UserError for what lies elsewhere, with the commands that bring it in and `then`.
     """
+    if is_object(word):
+        if fault := find_fault(word):
+            raise UserError(fault)
+        return word
     if is_address(word):
         raise UserError(tell_address(word, then))
     path = here / word
@@ -97,20 +112,23 @@ def _locate(word: str, here: Path, then: str, *, anywhere: bool) -> Path:
         raise UserError(f"{path} does not exist")
     root, whole = Path.cwd().resolve(), path.resolve()
     if anywhere:
-        return path
+        return str(path)
     if whole.is_relative_to(root):
-        return whole.relative_to(root)
+        return str(whole.relative_to(root))
     raise UserError(tell_path(path, f"{then}   (--dry-run looks at it where it lies)"))
 
 
-def _survey(source: Path, options: Mapping[str, str | None]) -> dict[str, Any]:
+def _survey(source: str, options: Mapping[str, str | None]) -> dict[str, Any]:
     """The findings of `stages.tools.init`, which says itself what is wrong."""
     words = [f"--{name}={value}" for name, value in options.items() if value]
-    command = [*python("stages.tools.init"), *words, "--", str(source)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    listings = [list_objects(source, None)] if is_object(source) else []
+    with fetched("init", listings):
+        command = [*python("stages.tools.init"), *words, "--", str(local_path("init", source))]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(name_objects(done.stdout))
+    found["source"] = found["values"]["prepare.source"] = source
     return found
 
 
@@ -150,7 +168,7 @@ def _cells(column: Mapping[str, Any], num_rows: int) -> tuple[str, ...]:
     return column["name"], column["role"], share, distinct, column["values"], column["why"]
 
 
-def _say_next(source: Path, suite: Path, *, kept: bool) -> None:
+def _say_next(source: str, suite: Path, *, kept: bool) -> None:
     click.echo(f"\nwrote {PARAMS}" + ("" if kept else f" and {suite}"))
     if kept:
         click.echo(f"kept {suite}, which was there")
@@ -166,9 +184,12 @@ def _strange_columns(suite: Path, found: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(name for name in map(str, filter(None, asked)) if name not in known))
 
 
-def _is_untracked(source: Path) -> bool:
+def _is_untracked(source: str) -> bool:
     """Check whether neither git nor DVC keeps a large source."""
-    if Path(f"{source}.dvc").exists() or try_git(Path.cwd(), "ls-files", str(source)).stdout:
+    if is_object(source) or Path(f"{source}.dvc").exists():
         return False
-    files = [source] if source.is_file() else [f for f in source.rglob("*") if f.is_file()]
+    if try_git(Path.cwd(), "ls-files", source).stdout:
+        return False
+    path = Path(source)
+    files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
     return sum(file.stat().st_size for file in files) >= LARGE_BYTES

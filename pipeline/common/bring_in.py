@@ -9,9 +9,6 @@ RAW = Path("data/raw")
 _PIP = "pip install --constraint constraints.txt"
 # What DVC needs beside itself, by the beginning of an address.
 _PACKAGES = {
-    "s3": f"{_PIP} --editable '.[s3]'",
-    "gs": f"{_PIP} dvc-gs",
-    "azure": f"{_PIP} dvc-azure",
     "ssh": f"{_PIP} dvc-ssh",
     "hdfs": f"{_PIP} dvc-hdfs",
     "webdav": f"{_PIP} dvc-webdav",
@@ -19,6 +16,8 @@ _PACKAGES = {
     "http": None,
     "https": None,
 }
+# What others call storage that DVC has another name for.
+_NAMES = {"abfs": "azure", "abfss": "azure", "az": "azure", "gcs": "gs", "s3a": "s3", "s3n": "s3"}
 _SSH_OF_GIT = re.compile(r"\w[\w.-]*@[\w.-]+:(?!//)")
 _DATABASES = ("postgresql", "postgres", "sqlite")
 _WHY = "lies outside the repository, where DVC can't tell its versions apart"
@@ -37,6 +36,8 @@ def tell_address(address: str, then: str) -> str:
     scheme = address.partition("://")[0].lower()
     if scheme in _DATABASES:
         return _tell_database(scheme, then)
+    if scheme in _NAMES:
+        return f"DVC knows {scheme}:// as {_NAMES[scheme]}://bucket/name: write that"
     if _SSH_OF_GIT.match(address) or urlsplit(address).path.endswith(".git"):
         return _tell_repository(address, then)
     name = Path(urlsplit(address).path).name or "data"
@@ -105,6 +106,6 @@ def _split_user(address: str) -> tuple[str, bool]:
         return address, False
     host, slash, path = rest.partition("/")
     user, at, name = host.rpartition("@")
-    # Of abfs://container@account it is neither: a password has a colon before it.
+    # Of ssh://user@host there is none: a password has a colon before it.
     has_password = ":" in user
     return f"{scheme}://{'' if has_password else user + at}{name}{slash}{path}", has_password

@@ -29,9 +29,9 @@ LISTING = (
     *(Path("pipeline/doctor/cause.py"), Path("pipeline/doctor/examine.py")),
     Path("stages/tools/diagnose/__main__.py"),
 )
-# Carry work to other processes, which give the same bytes; without them it is done here. They are
-# extras, so no stage may depend on their versions.
-CARRIERS = ("distributed",)
+# Carry work to other processes, which give the same bytes, and bytes from object storage, which DVC
+# knows by their version there. They are extras, so no stage may depend on their versions.
+CARRIERS = ("distributed", "fsspec")
 DYNAMIC = ("import_module", "__import__", "run_module", "run_path")
 # A library that another one's module stands for.
 BEHIND = {"torch.utils.tensorboard": "tensorboard"}

@@ -112,7 +112,10 @@ def _params(stage: Any, found: Mapping[str, Content]) -> dict[str, dict[str, Any
 def name_run(inputs: Inputs, commit: str, origin: str, pool: str, sender: str) -> str:
     """The key of a run: one sender has the same for one state at one origin and one pool."""
     what = inputs.run_key or commit
-    text = "\0".join([inputs.stage.addressing, what, origin, pool, sender])
+    # What lies in object storage is in no commit.
+    apart = [str(dep.def_path) for dep in inputs.stage.deps if dep.protocol != "local"]
+    stored = [f"{path} {inputs.hashes.get(path)}" for path in apart]
+    text = "\0".join([inputs.stage.addressing, what, origin, pool, sender, *stored])
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 

@@ -93,7 +93,7 @@ def _read_entry(folder: Path, inputs: Inputs, commit: str) -> Any:
 
 def _check_inputs(inputs: Inputs, entry: Mapping[str, Any]) -> None:
     """Refuse a result of other inputs: with it `dvc.lock` would lie."""
-    theirs = {dep["path"]: str(dep.get("md5")) for dep in entry.get("deps", [])}
+    theirs = {d["path"]: str(d.get("md5") or d.get("etag")) for d in entry.get("deps", [])}
     differing = [path for path, digest in inputs.hashes.items() if theirs.get(path) != digest]
     params = entry.get("params", {})
     for path, values in inputs.params.items():

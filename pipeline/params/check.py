@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.deps.zoo_imports import OBJECTIVES, ZOO, check_alone
+from pipeline.params.object_heads import name_problems, with_heads
 from pipeline.params.paths import OTHER_FILE, check_paths
 from pipeline.params.rehearsal import rehearse
 from pipeline.params.schema_check import check_named, read_schema
@@ -73,11 +74,12 @@ def check_params(*, fetched: bool = True) -> None:
     Raises UserError with all that is wrong in it: keys, types, names, arguments, the search
     space, and the files that `dvc.yaml` takes from it; and with what is wrong in its `meta:`.
     """
-    tree = read_yaml(PARAMS)
-    problems = find_problems(tree, fetched=fetched) + _check_meta()
+    tree, of_objects = with_heads(read_yaml(PARAMS))
+    problems = in_order([*of_objects, *_find_problems(tree, fetched=fetched)]) + _check_meta()
     # What torch's own constructors and the model say, once names and types are right.
     if not any(_section_of(problem) in (None, "build", "train") for problem in problems):
         problems = in_order([*problems, *rehearse(tree)])
+    problems = name_problems(problems)
     if problems:
         error = UserError(*problems)
         error.add_note(RESTORE)
@@ -86,6 +88,12 @@ def check_params(*, fetched: bool = True) -> None:
 
 def find_problems(tree: object, *, fetched: bool = True) -> list[Problem]:
     """All that is wrong with `tree`, the content of a `params.yaml`; see `check_params`."""
+    tree, of_objects = with_heads(tree)
+    return name_problems(in_order([*of_objects, *_find_problems(tree, fetched=fetched)]))
+
+
+def _find_problems(tree: object, *, fetched: bool) -> list[Problem]:
+    """The same of a tree in which heads stand for objects in storage."""
     if not isinstance(tree, Mapping):
         return [Problem(f"{PARAMS} must be a list of sections: seed, {', '.join(SECTIONS)}")]
     schema = read_schema()

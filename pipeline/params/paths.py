@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.bring_in import is_address, tell_address
+from stages.common.addresses import is_object
 from stages.common.config import get_path
 from stages.common.errors import Problem, did_you_mean
 from stages.common.files import find_odd
@@ -54,6 +55,8 @@ def _check_path(
     path = Path(dep.replace(f"${{{key}}}", value))
     if TEMPLATE.search(str(path)) is not None:
         return None
+    if is_object(value):
+        return None  # said by who asked for it
     if is_address(value):
         return Problem(tell_address(value, f"{key}: {{}} in params.yaml"), key)
     makers = [

@@ -15,6 +15,7 @@ from pipeline.plan.remote_outputs import read_remote_outputs
 from pipeline.plan.run_key import has_key, is_params, is_plain, params_hash, run_key
 from pipeline.plan.working_tree import Content, Contents
 from stages.common.yamlfile import read_yaml
+from stages.runtime.storage_errors import explained
 
 FRESH, RESTORABLE, STALE = "fresh", "restorable", "stale"
 
@@ -130,7 +131,7 @@ class Forecast:
                 why += differing_params(dep, values)
                 found[dep.def_path] = Content(params_hash(values), None)
             elif not is_plain(dep):
-                why += [Reason("file", str(dep), new=status) for status in dep.status().values()]
+                why += _judge_elsewhere(dep, found)
             else:
                 why += self._judge_file(dep, found)
         return why
@@ -263,6 +264,19 @@ class Forecast:
             return None
         newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime, default=None)
         return None if newest is None else runs._load_cache(key, newest.name)
+
+
+def _judge_elsewhere(dep: Any, found: dict[str, Content]) -> list[Reason]:
+    """The change of what lies in object storage. Raises UserError where that can't be asked."""
+    with explained(str(dep), None, dep.fs.fs):
+        status = dep.status()
+        if "deleted" not in status.values():
+            found[dep.def_path] = Content(dep.get_hash(), None)
+    old = dep.hash_info.value
+    return [
+        Reason("file", str(dep), old, None if state == "deleted" else state)
+        for state in status.values()
+    ]
 
 
 def _is_locked(stage: Any) -> bool:

@@ -36,7 +36,8 @@ def _source_of(locked: Locked) -> tuple[object, object]:
     """The key's column and the hash of the source that prepare is recorded with."""
     entry = locked.get("prepare", {})
     section = entry.get("params", {}).get(PARAMS.name, {}).get("prepare", {})
-    deps = {dep["path"]: dep.get("md5") for dep in entry.get("deps", [])}
+    # An object in storage is known by its ETag.
+    deps = {dep["path"]: dep.get("md5") or dep.get("etag") for dep in entry.get("deps", [])}
     # Where nothing is recorded nothing is known of it.
     return section.get("key", ""), deps.get(section.get("source"))
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from stages.common.addresses import is_object
 from stages.common.config import check_seed, get_path, validate
 from stages.common.errors import Problem, UserError
 from stages.common.yamlfile import read_yaml
@@ -93,15 +94,22 @@ def declared(stage: str, file: Path) -> list[str]:
 
 def declared_deps(stage: str) -> list[Path]:
     """The paths that `dvc.yaml` lists under `deps:` of `stage`, with `${...}` filled in."""
-    return _paths(stage, "deps")
+    return [Path(name) for name, _ in _names(stage, "deps") if not is_object(name)]
+
+
+def declared_objects(stage: str) -> list[tuple[str, str | None]]:
+    """The addresses in object storage under `deps:` of `stage`, each with the key that names it."""
+    return [(name, key) for name, key in _names(stage, "deps") if is_object(name)]
 
 
 def declared_outs(stage: str) -> list[Path]:
     """The paths that `stage` writes: its outputs, metrics and plots."""
-    return [path for kind in ("outs", "metrics", "plots") for path in _paths(stage, kind)]
+    kinds = ("outs", "metrics", "plots")
+    return [Path(name) for kind in kinds for name, _ in _names(stage, kind)]
 
 
-def _paths(stage: str, kind: str) -> list[Path]:
+def _names(stage: str, kind: str) -> list[tuple[str, str | None]]:
+    """The paths and addresses of a kind, with the key of `params.yaml` that each begins with."""
     tree = {**read_variables(read_yaml(DVC_FILE)), **read_tree()}
     # A path with options (`cache: false`) is a mapping of one key.
     listed = [
@@ -109,11 +117,14 @@ def _paths(stage: str, kind: str) -> list[Path]:
     ]
     # As DVC does it; a null becomes the text None.
     try:
-        return [Path(TEMPLATE.sub(lambda m: str(get_path(tree, m[1])), path)) for path in listed]
+        names = [TEMPLATE.sub(lambda m: str(get_path(tree, m[1])), name) for name in listed]
     except KeyError as error:
         key = str(error.args[0])
         message = f"the key '{key}' is missing, which dvc.yaml names a path by"
         raise UserError(Problem(message, key=key)) from None
+    firsts = [TEMPLATE.match(name) for name in listed]
+    keys = [None if first is None else first[1] for first in firsts]
+    return list(zip(names, keys, strict=True))
 
 
 def read_tree() -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from stages.common.addresses import find_fault, is_object
 from stages.formats.text.compressed import suffix_of
 
 # In the order in which messages name them. `format.py` says what such a file has.
@@ -32,6 +33,8 @@ WRITTEN = tuple(suffix for suffix in SUFFIXES if suffix not in (".xlsx", ".npz")
 
 
 def _check_suffix(name: str) -> str:
+    if is_object(name) and (fault := find_fault(name)):
+        raise ValueError(fault)
     is_folder = name.endswith("/") or not Path(name).suffix
     if not name or (not is_folder and suffix_of(Path(name)) not in SUFFIXES):
         known = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from stages.common.addresses import local_path, name_objects
 from stages.common.files import write_json
 from stages.common.params import Params
 from stages.formats.read import read_chunks
@@ -38,15 +39,15 @@ CLUSTER_BYTES = 16 << 20
 def infer(params: Params, out: Path) -> None:
     """Read, predict, write, chunk by chunk."""
     section = params.section("infer", InferParams)
-    source = TEST_ROWS if section.input is None else Path(section.input)
+    source = TEST_ROWS if section.input is None else local_path("infer", section.input)
     coverage = params.section("evaluate", CoverageParams).coverage
     predictor = load_predictor(coverage=coverage)
     target, rejected = out / "predictions.parquet", out / "rejected.csv"
     with open_cluster_for(source, coverage, out) as cluster:
         summary = write_predictions(source, target, rejected, predictor, INPUT, cluster=cluster)
     for note in summary.notes:
-        print(note)
-    print(f"{source}: {summary.num_predicted} rows predicted")
+        print(name_objects(note))
+    print(f"{name_objects(str(source))}: {summary.num_predicted} rows predicted")
     if summary.num_damaged:
         print(f"{summary.num_damaged} rows set aside in data/infer/rejected.csv, such as:")
         for damage in summary.examples:

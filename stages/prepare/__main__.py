@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from stages.common.addresses import local_path, name_objects
 from stages.common.params import Params
 from stages.features.schema import KINDS, Schema, Statistics, write_record
 from stages.features.spelling import as_line
@@ -44,6 +45,8 @@ from stages.runtime.stage import run_stage
 def prepare(params: Params, out: Path) -> None:
     """Validate, describe, split, fit on train, encode, write."""
     section = params.section("prepare", PrepareParams)
+    source = local_path("prepare", section.source)
+    section = section.model_copy(update={"source": str(source)})
     # Of a table that memory does not hold, the parts lie here as long as the stage runs.
     folder = (out / "parts").resolve()
     try:
@@ -54,7 +57,8 @@ def prepare(params: Params, out: Path) -> None:
 
 
 def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) -> None:
-    raw = open_table(Path(section.source), SOURCE, folder, expected=section.named, mapper=mapper)
+    source, named = Path(section.source), name_objects(section.source)
+    raw = open_table(source, SOURCE, folder, _say, expected=section.named, mapper=mapper)
     check_names(raw.columns, section)
     sample = take_sample(raw, section.words, mapper)
     raw, sample, written, lines = apply_writing(raw, sample, section)
@@ -62,10 +66,10 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
         print(line)
     stop_at_total(raw, SOURCE)
     suite = None if section.expectations is None else Path(section.expectations)
-    of_files = check_files(raw, suite, Path(section.source))
+    of_files = check_files(raw, suite, source)
     images = load_images(raw, sample.table, section)
     table = images.table
-    check_expectations(table, suite, section.source, out, of_files, mapper=mapper)
+    check_expectations(table, suite, named, out, of_files, mapper=mapper)
 
     usable = _rows_with_target(table, section)
     labelled = table if usable is None else table.where(usable)
@@ -105,7 +109,11 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
         rows.result()
     for line in warnings:
         print(f"warning  {line}")
-    print(_summary(section.source, chosen.height, schema, assigned.codes))
+    print(_summary(named, chosen.height, schema, assigned.codes))
+
+
+def _say(line: str) -> None:
+    print(name_objects(line))
 
 
 def _write_test_rows(path: Path, table: Table, schema: Schema) -> None:

@@ -128,7 +128,7 @@ class PrepareParams(Config):
     source: TableFile
     """The file with the rows, such as `data/raw/houses.csv`, or a folder: of such files, or of
     images with a folder for each class, with a table of their paths called `manifest.csv`, or as
-    IDX files.
+    IDX files. Or the address of one in object storage, such as `s3://bucket/houses.csv`.
     """
     key: str | None
     """The column that names each row, such as `id`; of a folder of images `path`; null: the

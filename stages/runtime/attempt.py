@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from stages.common.addresses import name_objects
 from stages.common.errors import UserError, format_problem
 from stages.common.files import md5, write_json
 from stages.common.params import PARAMS
@@ -113,8 +114,9 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _message(error: BaseException) -> str:
     """The error's text; of a user's mistake with the lines to edit."""
     if isinstance(error, UserError):
-        return "\n".join(format_problem(with_location(problem)) for problem in error.problems)
-    return str(error)
+        lines = [format_problem(with_location(problem)) for problem in error.problems]
+        return name_objects("\n".join(lines))
+    return name_objects(str(error))
 
 
 def _clean(text: str) -> str:

@@ -59,7 +59,11 @@ def changes_explain_errors(snapshot: Snapshot) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        changes = find_input_changes(snapshot)
+        try:
+            changes = find_input_changes(snapshot)
+        except UserError:
+            # Object storage can't be asked any more.
+            changes = []
         if not changes:
             raise
         reason = str(error).split("\n")[0]

@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,17 @@ from stages.common.params import (
     VERSIONS,
     declared,
     declared_deps,
+    declared_objects,
     stage_entry,
     to_plain,
 )
 from stages.common.yamlfile import find_place, read_yaml
+from stages.runtime.object_storage import (
+    Listing,
+    StoredObject,
+    find_differences,
+    list_objects,
+)
 
 # The record of each stage that runs: its processes compare with it what they read.
 RUNNING = Path(".reprise/running")
@@ -53,7 +60,7 @@ class Snapshot:
     """All that a stage depends on: its entry in `dvc.yaml`, paths, values and files.
 
     The paths are those of the entry with `${…}` filled in; values are by file and key, files by
-    path.
+    path. `listings` are what stands in object storage.
     """
 
     stage: str
@@ -62,6 +69,7 @@ class Snapshot:
     deps: list[str]
     params: dict[str, dict[str, Any]]
     files: dict[str, FileState]
+    listings: list[Listing] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,10 @@ class InputChange:
 
 
 def take_snapshot(stage: str) -> Snapshot:
-    """The declared inputs of `stage` as they are now. Raises UserError as `read_yaml` does."""
+    """The declared inputs of `stage` as they are now.
+
+    Raises UserError as `read_yaml` and `list_objects` do.
+    """
     params: dict[str, dict[str, Any]] = {}
     for file in (PARAMS, VERSIONS):
         tree = read_yaml(file)
@@ -88,7 +99,8 @@ def take_snapshot(stage: str) -> Snapshot:
             left -= known.size
         files[path.as_posix()] = known
     names = [dep.as_posix() for dep in deps]
-    return Snapshot(stage, time.time(), stage_entry(stage), names, params, files)
+    listings = [list_objects(address, key) for address, key in declared_objects(stage)]
+    return Snapshot(stage, time.time(), stage_entry(stage), names, params, files, listings)
 
 
 def find_input_changes(snapshot: Snapshot) -> list[InputChange]:
@@ -114,6 +126,10 @@ def find_input_changes(snapshot: Snapshot) -> list[InputChange]:
             changes.append(InputChange(f"{name} {verb}", mixed))
         elif not is_same(path, old_state):
             changes.append(InputChange(f"{name} {_when(path, snapshot)}", mixed))
+    for old in snapshot.listings:
+        # The stage has read what it fetched when it began, and that alone.
+        words = find_differences(old, list_objects(old.address, old.key))
+        changes += [InputChange(text, mixed=False) for text in words]
     return changes
 
 
@@ -147,7 +163,8 @@ def name_snapshot(snapshot: Snapshot) -> str:
 
     Files that the snapshot has no digest of are read now.
     """
-    content = [snapshot.params, snapshot.deps]
+    content: list[Any] = [snapshot.params, snapshot.deps]
+    content += [[each.address, asdict(each)["objects"]] for each in snapshot.listings]
     content += [[name, f.digest or md5(Path(name))] for name, f in sorted(snapshot.files.items())]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -167,12 +184,18 @@ def read_snapshot(stage: str) -> Snapshot | None:
     except FileNotFoundError:
         return None
     files = {name: FileState(**state) for name, state in content.pop("files").items()}
-    return Snapshot(**content, files=files)
+    listings = [_to_listing(each) for each in content.pop("listings")]
+    return Snapshot(**content, files=files, listings=listings)
 
 
 def remove_snapshot(stage: str) -> None:
     """Remove what `write_snapshot` has left."""
     _file_of(stage).unlink(missing_ok=True)
+
+
+def _to_listing(content: Mapping[str, Any]) -> Listing:
+    objects = {name: StoredObject(**each) for name, each in content["objects"].items()}
+    return Listing(content["address"], content["key"], objects)
 
 
 def _file_of(stage: str) -> Path:

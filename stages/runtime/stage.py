@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from stages.common.addresses import name_objects
 from stages.common.errors import UserError, format_problem
 from stages.common.params import Params
 from stages.common.telemetry import switch_off_telemetry
@@ -20,6 +21,7 @@ from stages.runtime.attempt import noted_attempt
 from stages.runtime.environment import check_imports, check_versions
 from stages.runtime.finished import changes_explain_errors, stop_if_changed, take_finished
 from stages.runtime.input_watch import begin, watch
+from stages.runtime.object_storage import fetched
 from stages.runtime.outputs import flush_files, stage_outputs
 
 Work = Callable[[Params, Path], None]
@@ -50,7 +52,10 @@ def run_stage(stage: str, work: Work) -> None:
             check_versions(stage)
             check_imports(stage)
             snapshot, params = begin(stage)
-            with watch(snapshot):
+            for listing in snapshot.listings:
+                print(f"fetching {listing.address}: {listing.num_bytes:,} bytes", flush=True)
+            # Before the audit, which ends a stage that asks the network for anything.
+            with fetched(stage, snapshot.listings), watch(snapshot):
                 if not take_finished(snapshot, folder):
                     with changes_explain_errors(snapshot):
                         work(params, folder)
@@ -87,7 +92,7 @@ def _note_seconds(stage: str, seconds: float) -> None:
 def _fail(stage: str, error: UserError, cause: BaseException | None = None) -> NoReturn:
     print(f"\n{stage} stopped", file=sys.stderr)
     for problem in error.problems:
-        print(format_problem(with_location(problem)), file=sys.stderr)
+        print(name_objects(format_problem(with_location(problem))), file=sys.stderr)
     for note in getattr(cause or error, "__notes__", []):
         print(note, file=sys.stderr)
     sys.exit(1)

@@ -12,6 +12,8 @@ from pipeline.common.rwlock import RWLOCK, is_whole, mend_rwlock
 from pipeline.deps.deps import derive, out_of_date
 from pipeline.doctor.finding import Finding, Options, note, ok, wrong
 from pipeline.doctor.places import cache_folder, stage_is_running
+from pipeline.params.object_heads import HEAD
+from stages.common.addresses import FETCHED
 from stages.common.errors import UserError
 from stages.common.params import DVC_FILE, PARAMS
 from stages.common.yamlfile import read_yaml
@@ -119,8 +121,12 @@ def check_left() -> Iterator[Finding]:
 
 
 def find_left() -> Iterator[Path]:
-    """Yield what is half written under `data`, but for `data/raw`: those files are the user's."""
+    """Yield what is half written under `data`, but for `data/raw`: those files are the user's.
+
+    And what was fetched from object storage, for somebody who has not lived to remove it.
+    """
     yield from WRITING.glob("*")
+    yield from (path for path in FETCHED.glob("*") if not path.name.startswith(HEAD))
     for place in sorted(DATA.glob("*")):
         inside = place.rglob(".*") if place.is_dir() and place not in (RAW, WRITING) else ()
         yield from (path for path in (place, *inside) if LEFT.fullmatch(path.name))

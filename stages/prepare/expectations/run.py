@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from stages.common.addresses import name_objects
 from stages.common.errors import Problem, UserError
 from stages.common.files import write_json
 from stages.parallel.mapper import Mapper
@@ -66,7 +67,7 @@ def check_files(
     table = with_facts(table, named, folder)
     outcomes, facts = _outcomes(table, rules, [], suite, _files_of(table, named))
     failed_page = FAILED_PAGE if other is None else other.folder / PAGE
-    _stop_at_failures(table, outcomes, facts, suite, str(source), failed_page)
+    _stop_at_failures(table, outcomes, facts, suite, name_objects(str(source)), failed_page)
     return outcomes
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from stages.common.addresses import name_objects
 from stages.common.errors import UserError, format_problem
 from stages.common.yamlfile import with_location
 from stages.prepare.expectations.fact_names import split_fact
@@ -51,7 +52,7 @@ def main() -> None:
     except UserError as error:
         for problem in error.problems:
             plain = replace(problem, key=None) if problem.key == PATH else with_location(problem)
-            print(format_problem(plain), file=sys.stderr)
+            print(name_objects(format_problem(plain)), file=sys.stderr)
         sys.exit(1)
 
 
@@ -84,7 +85,7 @@ def _check(path: Path | None, suite: Path | None) -> None:
             return is_left
 
         other = OtherTable(FOLDER, leaves_out)
-        of_files = check_files(source.raw, suite, Path(name), other)
+        of_files = check_files(source.raw, suite, Path(source.section.source), other)
         outcomes = check_expectations(source.load().table, suite, name, FOLDER, of_files, other)
     passed = sum(outcome.passed for outcome in outcomes)
     if left_out:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 
+from stages.common.addresses import is_object, local_path
 from stages.common.config import validate
 from stages.common.params import PARAMS
 from stages.common.yamlfile import read_yaml
@@ -23,6 +24,7 @@ from stages.prepare.table.long_table import apply_writing
 from stages.prepare.table.open_table import open_table
 from stages.prepare.table.sample import take_sample
 from stages.prepare.table.table import Table
+from stages.runtime.object_storage import fetched, list_objects
 
 # Of a table that memory does not hold, the parts lie here meanwhile.
 FOLDER = Path(".reprise")
@@ -68,9 +70,14 @@ def open_source(section: PrepareParams, path: Path | None) -> Iterator[Source]:
     What prepare would say of them goes to standard error. Raises UserError for what can't be read.
     """
     key = SOURCE if path is None else PATH
-    section = section if path is None else section.model_copy(update={"source": str(path)})
+    name = section.source if path is None else str(path)
+    listings = [list_objects(name, key)] if is_object(name) else []
+    section = section.model_copy(update={"source": str(local_path("expect", name))})
     FOLDER.mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=FOLDER, prefix="expect-") as folder:
+    with (
+        fetched("expect", listings),
+        TemporaryDirectory(dir=FOLDER, prefix="expect-") as folder,
+    ):
         with redirect_stdout(sys.stderr):
             raw = open_table(Path(section.source), key, Path(folder), expected=section.named)
             raw, sample, written, lines = apply_writing(

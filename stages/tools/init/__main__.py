@@ -8,6 +8,7 @@ import json
 import sys
 from dataclasses import replace
 
+from stages.common.addresses import name_objects
 from stages.common.errors import UserError, format_problem
 from stages.tools.init.survey import Options, survey
 
@@ -27,7 +28,7 @@ def main() -> None:
     except UserError as error:
         for problem in error.problems:
             plain = replace(problem, key=None) if problem.key == SOURCE else problem
-            print(format_problem(plain), file=sys.stderr)
+            print(name_objects(format_problem(plain)), file=sys.stderr)
         sys.exit(1)
     print(json.dumps(found, ensure_ascii=False, default=str))
 

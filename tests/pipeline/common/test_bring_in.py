@@ -12,9 +12,7 @@ THEN = "reprise init {} --target y"
 @pytest.mark.parametrize(
     ("address", "command"),
     [
-        ("s3://b/k/houses.csv", "dvc import-url s3://b/k/houses.csv data/raw/houses.csv"),
-        ("gs://b/houses.csv", "dvc import-url gs://b/houses.csv data/raw/houses.csv"),
-        ("azure://c/houses.csv", "dvc import-url azure://c/houses.csv data/raw/houses.csv"),
+        ("ssh://h.org/k/houses.csv", "dvc import-url ssh://h.org/k/houses.csv data/raw/houses.csv"),
         ("https://h.org/houses.csv?v=1", "dvc import-url 'https://h.org/houses.csv?v=1' data/raw/"),
         ("https://u:hidden@h.org/houses.csv", "dvc import-url https://h.org/houses.csv data/raw/"),
         ("ftp://u:hidden@h.org/houses.csv", "fetch it to data/raw/houses.csv, then dvc add data/"),
@@ -29,6 +27,10 @@ def test_an_address_is_told_with_the_command(address: str, command: str) -> None
     assert command in told
     assert "hidden" not in told
     assert "reprise init data/raw/" in told
+
+
+def test_another_name_for_a_storage_is_told_by_that_of_dvc() -> None:
+    assert "azure://bucket/name" in tell_address("abfs://c/houses.csv", THEN)
 
 
 def test_a_path_elsewhere_is_copied_or_imported() -> None:
