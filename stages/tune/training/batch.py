@@ -168,8 +168,18 @@ def train_parts(
         return gathered.results
 
     if at_once > 1:
-        return train_side_by_side(parts, train, on_epoch_end, at_once, in_step=in_step)
+        names = [_name(part, tried) for part in parts]
+        return train_side_by_side(parts, names, train, on_epoch_end, at_once, in_step=in_step)
     numbers, results = range(len(parts)), dict[int, TrialResult]()
     for together in [numbers] if in_step else [[number] for number in numbers]:
         results |= train(together, on_epoch_end)
     return results
+
+
+def _name(part: Part, tried: Sequence[Overrides]) -> str:
+    """The trials of a part in words, by what the first of them sets."""
+    first = ", ".join(f"{path} {value}" for path, value in tried[part.places[0]].items())
+    others = len(part.places) - 1
+    return f"the trial with {first or 'the values of params.yaml'}" + (
+        f" and {others} packed with it" if others else ""
+    )

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,12 +49,17 @@ class Copy:
         self._process: ForkProcess = multiprocessing.get_context("fork").Process(
             target=_work, args=arguments
         )
-        with hold_signals():
+        self._work = ""
+        with hold_signals(), warnings.catch_warnings():
+            # From 3.12 on Python warns of other threads: those of torch wait, and a copy that
+            # computes with one thread never asks for them.
+            warnings.simplefilter("ignore", DeprecationWarning)
             self._process.start()
         theirs.close()
 
-    def begin(self, parts: Sequence[int]) -> None:
-        """Have it train the parts of these numbers."""
+    def begin(self, parts: Sequence[int], work: str) -> None:
+        """Have it train the parts of these numbers; `work` are they in words."""
+        self._work = work
         self._send(list(parts))
 
     def go_on(self, ended: Collection[int]) -> None:
@@ -69,7 +75,8 @@ class Copy:
             told: Reached | Results | Exception = self.connection.recv()
         except (EOFError, OSError):
             self._process.join()
-            raise UserError(f"{_describe_end(self._process.exitcode)}; {HINT}") from None
+            code = self._process.exitcode
+            raise UserError(f"{_describe_end(code)} that trained {self._work}\n  {HINT}") from None
         if isinstance(told, Exception):
             raise told
         return told
@@ -90,7 +97,7 @@ def _describe_end(code: int | None) -> str:
     what = f"exit code {code}"
     if code is not None and code < 0:
         what = f"{signal.Signals(-code).name}, by the system or by hand"
-    return f"a process that trained trials was ended ({what})"
+    return f"the process was ended ({what})"
 
 
 def _work(train: TrainParts, parents_end: Connection, connection: Connection, parent: int) -> None:

@@ -34,6 +34,7 @@ def num_at_once(parts: Sequence[Part]) -> int:
 
 def train_side_by_side(
     parts: Sequence[Part],
+    names: Sequence[str],
     train: TrainParts,
     on_epoch_end: OnEpochEnd,
     at_once: int,
@@ -42,8 +43,8 @@ def train_side_by_side(
 ) -> Results:
     """Train all parts with `at_once` copies of this process; the results are by place.
 
-    With `in_step` all get to the end of an epoch before any goes on to the next one. Raises what a
-    copy has met, and UserError when one was lost.
+    With `in_step` all get to the end of an epoch before any goes on to the next one. `names` are
+    those of the parts, for an error. Raises what a copy has met, and UserError when one was lost.
     """
     turns = deque(share_out(parts, at_once if in_step else len(parts)))
     results: Results = {}
@@ -51,10 +52,15 @@ def train_side_by_side(
     # Of all that have reached the end of an epoch and wait for the others.
     idle: list[Copy] = []
     epoch, values = 0, dict[int, float]()
+
+    def begin_next(copy: Copy) -> None:
+        numbers = turns.popleft()
+        copy.begin(numbers, "; ".join(names[number] for number in numbers))
+
     try:
         for _ in range(at_once):
             copies.append(Copy(train))
-            copies[-1].begin(turns.popleft())
+            begin_next(copies[-1])
         busy = list(copies)
         while busy or idle:
             if not busy:
@@ -73,7 +79,7 @@ def train_side_by_side(
                 else:
                     results |= told
                     if turns:
-                        copy.begin(turns.popleft())
+                        begin_next(copy)
                     else:
                         busy.remove(copy)
     finally:

@@ -94,8 +94,9 @@ def test_whatever_ends_a_batch_ends_its_copies(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(KeyboardInterrupt):
         train_trials(TRIED, interrupt)
     assert copies() == []
-    with pytest.raises(UserError, match=r"was ended \(SIGKILL.*; REPRISE_AT_ONCE=1 trains"):
+    with pytest.raises(UserError, match=r"ended \(SIGKILL.* the trial with .*lr 0\.") as lost:
         train_trials(TRIED, lose_one)
+    assert "REPRISE_AT_ONCE=1 trains one after the other" in str(lost.value)
     assert copies() == []
 
     def fail(error: Exception) -> Any:
