@@ -370,7 +370,7 @@ def main() -> None:
     if given.processor:
         os.environ.update(REPRISE_THREADS="1", REPRISE_AT_ONCE="1")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("lightning").setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(prepare(given.model, Path(folder) / "project").path)
