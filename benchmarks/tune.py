@@ -1,12 +1,18 @@
 """Searches side by side with Optuna around a loop by hand: `python -m benchmarks.tune`.
 
-All contenders search the same space with the same number of trials and epochs, on the digits by the
-recipe `mlp`, without a pruner; round by round in turn, in one process with one thread. What a
-trial costs beside its training (sampler, journal, pruner) is that of the same search in which each
-training takes no time. Lightning is measured where it is installed (`pip install -e '.[bench]'`).
-`--trials`, `--epochs` and `--rounds` shorten it; `--processor` counts what the process used, on a
-machine with other work the steadier clock. `--quality` compares what samplers and pruners find, and
-for how many epochs of training in all.
+All contenders search the same space with the same number of trials and epochs, without a pruner;
+round by round in turn, in one process, by the clock, with all cores. By hand is Optuna's study
+around a loop with a `DataLoader`, on one thread or on all, whichever was faster in four
+trials; Lightning (`pip install -e '.[bench]'`) the same around its `Trainer` with
+Optuna's callback for pruning. What a trial costs beside its training (sampler, journal, pruner) is
+that of the same search in which each training takes no time. A round has a seed of its own; the
+best losses are compared within it.
+
+`--model` takes `mlp` and `cnn` on the digits, by their recipes, or `tabm` on a table of 5,000 rows;
+`--batch`, `--samplers`, `--trials`, `--epochs` and `--rounds` are those of the searches.
+`--processor` counts what one process with one thread uses, on a machine with other work the
+steadier clock. `--quality` compares what samplers and pruners find, and for how many epochs of
+training in all.
 """
 
 import argparse
@@ -20,10 +26,14 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import optuna
+import polars as pl
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -33,80 +43,144 @@ from torch.utils.data import DataLoader, TensorDataset
 from pipeline.params.template import apply_recipe
 from stages.common.config import Overrides
 from stages.common.params import read_params
+from stages.model.model import make_model
 from stages.training.state import Data
 from stages.tune.params import TuneParams
 from stages.tune.study import search
 from stages.tune.training.batch import Start, current_values, make_train_trials, read_start
-from stages.tune.trials import OnEpochEnd, Search, TrialResult, best_trial
-from tests.conftest import ROOT
-from tests.support.samples import mixed_table, run_stages, small_project
+from stages.tune.trials import OnEpochEnd, TrialResult, best_trial
+from tests.conftest import ROOT, Project
+from tests.support.samples import mixed_table, run_stages, set_params, small_project
 
-BATCH_SIZE, CLIP = 64, 1.0
-WIDTHS = (64, 128, 256)
+CLIP = 1.0
+# Trials by which the threads of the loop by hand are chosen.
+FEW = 4
 LR = "train.optimizer.lr"
-SAMPLERS = ("random", "tpe", "gp")
-Run = Callable[[], object]
-Clock = Callable[[], float]
+TABM: dict[str, Any] = {
+    "prepare.key": None,
+    "build.model": {"name": "tabm", "members": 8, "width": 64, "bins": 16, "embedding": 8},
+    "train.loss": {"name": "MSELoss"},
+    "train.batch_size": 256,
+    "train.class_weights": None,
+    "tune.space": {
+        LR: {"low": 1e-4, "high": 1e-1, "log": True},
+        "build.model.width": [32, 64, 128],
+        "build.model.dropout": {"low": 0.0, "high": 0.5},
+    },
+}
+# What a search has found, and a function that searches with the seed that it is given.
+Run = Callable[[int], float]
 
 
-def tune(start: Start, section: TuneParams, sampler: str, journal: Path) -> Search:
+@dataclass(frozen=True)
+class Case:
+    """What all contenders search: how each trial begins, the data, and the section `tune`."""
+
+    start: Start
+    data: Data
+    section: TuneParams
+
+    def make(self, trial: optuna.Trial) -> tuple[nn.Module, float]:
+        """A model and a learning rate from the space, as Optuna suggests them."""
+        arguments: dict[str, Any] = dict(self.start.spec.arguments)
+        lr = trial.suggest_float("lr", 1e-4, 1e-1, log=True)
+        for path, values in self.section.space.items():
+            name = path.rpartition(".")[2]
+            if isinstance(values, list):
+                arguments[name] = trial.suggest_categorical(name, values)
+            elif name == "dropout":
+                arguments[name] = trial.suggest_float(name, 0.0, 0.5)
+        return make_model(self.start.spec.model_copy(update={"arguments": arguments}), 0), lr
+
+    def loaders(self) -> tuple[DataLoader[Any], DataLoader[Any]]:
+        """Batches to train on and to validate on, as (features, target)."""
+        size = int(self.start.train["batch_size"])
+        train, validation = (
+            DataLoader(TensorDataset(split.batch[self.kind], split.target), rows, shuffle=shuffle)
+            for split, rows, shuffle in (
+                (self.data.train, size, True),
+                (self.data.validation, 256, False),
+            )
+        )
+        return train, validation
+
+    @property
+    def kind(self) -> str:
+        """The only kind of the features."""
+        (kind,) = self.data.train.batch
+        return str(kind)
+
+
+def loss_of(scores: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of classes, squared errors of values, each of several where a model has so."""
+    if not target.is_floating_point():
+        return nn.functional.cross_entropy(scores, target, reduction=reduction)
+    scores = scores.squeeze(-1)
+    target = target if scores.ndim == 1 else target[:, None].expand_as(scores)
+    return nn.functional.mse_loss(scores, target, reduction=reduction)
+
+
+def tune(case: Case, sampler: str, journal: str, seed: int) -> float:
     """The search of the stage tune, its outputs aside."""
-    train_trials, direction, _ = make_train_trials(start, in_step=False, keep_scores=False)
-    params = section.model_copy(update={"sampler": sampler})
-    return search(params, current_values(start), direction, start.seed, journal, train_trials)
+    train_trials, direction, _ = make_train_trials(case.start, in_step=False, keep_scores=False)
+    params = case.section.model_copy(update={"sampler": sampler})
+    path = Path(f"{journal}-{sampler}-{seed}.journal")
+    found = search(params, current_values(case.start), direction, seed, path, train_trials)
+    return float(best_trial(found).value or 0.0)
 
 
-def idle(start: Start, section: TuneParams, sampler: str, journal: Path) -> Search:
+def idle(case: Case, sampler: str, journal: str, seed: int) -> float:
     """The same search with trainings that take no time: the better, the nearer lr is to 0.01."""
 
     def train_trials(tried: Sequence[Overrides], on_epoch_end: OnEpochEnd) -> list[TrialResult]:
         values = [abs(math.log10(each.get(LR, 1.0)) + 2) for each in tried]
-        for epoch in range(1, section.epochs + 1):
+        for epoch in range(1, case.section.epochs + 1):
             on_epoch_end(epoch, dict(enumerate(values)))
         return [TrialResult("complete", value) for value in values]
 
-    params = section.model_copy(update={"sampler": sampler})
-    return search(params, current_values(start), "minimize", start.seed, journal, train_trials)
+    params = case.section.model_copy(update={"sampler": sampler})
+    path = Path(f"{journal}-{sampler}-{seed}.journal")
+    search(params, current_values(case.start), "minimize", seed, path, train_trials)
+    return math.nan
 
 
-def by_hand(data: Data, section: TuneParams, make: Callable[[int, float], nn.Module]) -> None:
+def by_hand(case: Case, threads: int, seed: int) -> float:
     """Optuna's study around a loop with a DataLoader, as their documentation writes it."""
-    train, validation = (
-        DataLoader(TensorDataset(split.batch["image"], split.target), size, shuffle=shuffle)
-        for split, size, shuffle in ((data.train, BATCH_SIZE, True), (data.validation, 256, False))
-    )
+    torch.set_num_threads(threads)
+    train, validation = case.loaders()
+    num_epochs, kind = case.section.epochs, case.kind
 
     def objective(trial: optuna.Trial) -> float:
-        model, lr = _suggest(trial, make)
+        model, lr = case.make(trial)
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, section.epochs)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_epochs)
         best = float("inf")
-        for epoch in range(section.epochs):
+        for epoch in range(num_epochs):
             model.train()
             for x, y in train:
                 optimizer.zero_grad()
-                loss = nn.functional.cross_entropy(model({"image": x}), y)
-                loss.backward()
+                loss = loss_of(model({kind: x}), y)
+                loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(model.parameters(), CLIP)
                 optimizer.step()
             schedule.step()
             model.eval()
             with torch.inference_mode():
-                losses = [
-                    nn.functional.cross_entropy(model({"image": x}), y, reduction="sum")
-                    for x, y in validation
-                ]
-            value = float(sum(losses)) / len(data.validation)
+                losses = [loss_of(model({kind: x}), y, "sum") for x, y in validation]
+            value = float(sum(losses)) / len(case.data.validation)
             trial.report(value, epoch)
             best = min(best, value)
         return best
 
-    _study(objective, section)
+    return _study(objective, case.section, seed)
 
 
-def lightning(data: Data, section: TuneParams, make: Callable[[int, float], nn.Module]) -> None:
-    """Optuna's study around Lightning's Trainer, all off that can be off."""
+def lightning(case: Case, threads: int, seed: int) -> float:
+    """Optuna's study around Lightning's Trainer, all off that can be off but for the callback."""
     import lightning as pl
+
+    torch.set_num_threads(threads)
+    kind = case.kind
 
     class Module(pl.LightningModule):
         def __init__(self, model: nn.Module, lr: float) -> None:
@@ -114,25 +188,36 @@ def lightning(data: Data, section: TuneParams, make: Callable[[int, float], nn.M
             self.model, self.lr = model, lr
 
         def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-            return nn.functional.cross_entropy(self.model({"image": batch[0]}), batch[1])
+            return loss_of(self.model({kind: batch[0]}), batch[1])
 
         def validation_step(self, batch: list[Tensor], _: int) -> None:
-            loss = nn.functional.cross_entropy(self.model({"image": batch[0]}), batch[1])
-            self.log("loss", loss)
+            self.log("loss", loss_of(self.model({kind: batch[0]}), batch[1]))
 
         def configure_optimizers(self) -> object:
             optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.lr, weight_decay=0.01)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, section.epochs)
+            rounds = case.section.epochs
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, rounds)
             return [optimizer], [schedule]
 
-    loaders = [
-        DataLoader(TensorDataset(split.batch["image"], split.target), size, shuffle=shuffle)
-        for split, size, shuffle in ((data.train, BATCH_SIZE, True), (data.validation, 256, False))
-    ]
+    class Pruning(pl.Callback):
+        """What `PyTorchLightningPruningCallback` of optuna-integration does in one process."""
+
+        def __init__(self, trial: optuna.Trial) -> None:
+            self.trial, self.best = trial, float("inf")
+
+        def on_validation_end(self, trainer: Any, _: Any) -> None:
+            value = float(trainer.callback_metrics["loss"])
+            self.best = min(self.best, value)
+            self.trial.report(value, trainer.current_epoch)
+            if self.trial.should_prune():
+                raise optuna.TrialPruned
+
+    loaders = case.loaders()
 
     def objective(trial: optuna.Trial) -> float:
+        pruning = Pruning(trial)
         trainer = pl.Trainer(
-            max_epochs=section.epochs,
+            max_epochs=case.section.epochs,
             accelerator="cpu",
             devices=1,
             gradient_clip_val=CLIP,
@@ -141,55 +226,44 @@ def lightning(data: Data, section: TuneParams, make: Callable[[int, float], nn.M
             num_sanity_val_steps=0,
             logger=False,
             enable_checkpointing=False,
+            callbacks=[pruning],
         )
-        trainer.fit(Module(*_suggest(trial, make)), *loaders)
-        return float(trainer.callback_metrics["loss"])
+        trainer.fit(Module(*case.make(trial)), *loaders)
+        return pruning.best
 
-    _study(objective, section)
-
-
-def _suggest(
-    trial: optuna.Trial, make: Callable[[int, float], nn.Module]
-) -> tuple[nn.Module, float]:
-    lr = trial.suggest_float("lr", 1e-4, 1e-1, log=True)
-    width = trial.suggest_categorical("width", WIDTHS)
-    return make(width, trial.suggest_float("dropout", 0.0, 0.5)), lr
+    return _study(objective, case.section, seed)
 
 
-def _study(objective: Callable[[optuna.Trial], float], section: TuneParams) -> None:
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+def _study(objective: Callable[[optuna.Trial], float], section: TuneParams, seed: int) -> float:
+    sampler, pruner = optuna.samplers.TPESampler(seed=seed), optuna.pruners.NopPruner()
+    study = optuna.create_study(sampler=sampler, pruner=pruner)
     study.optimize(objective, n_trials=section.trials)
+    return float(study.best_value)
 
 
-def measure(num_trials: int, epochs: int, rounds: int, batch: int, clock: Clock) -> None:
+def measure(case: Case, samplers: Sequence[str], rounds: int, *, processor: bool) -> None:
     """Time the contenders in turn, print their trials a second and what a trial costs beside."""
-    from stages.model.model import make_model
-
-    start = read_start(read_params("tune"), epochs)
-    section = read_params("tune").section("tune", TuneParams)
-    changes = {"trials": num_trials, "epochs": epochs, "pruner": "none", "batch": batch}
-    section = section.model_copy(update=changes)
-    _, _, data = make_train_trials(start, in_step=False, keep_scores=False)
-
-    def make(width: int, dropout: float) -> nn.Module:
-        arguments = {**start.spec.arguments, "width": width, "dropout": dropout}
-        return make_model(start.spec.model_copy(update={"arguments": arguments}), 0)
-
-    contenders: dict[str, Run] = {"by hand": lambda: by_hand(data, section, make)}
-    if importlib.util.find_spec("lightning"):
-        contenders["lightning"] = lambda: lightning(data, section, make)
+    clock = time.process_time if processor else time.perf_counter
+    cores = [1] if processor else sorted({1, len(os.sched_getaffinity(0))})
     seconds: dict[str, list[float]] = {}
+    best: dict[str, list[float]] = {}
+    few = replace(case, section=case.section.model_copy(update={"trials": FEW}))
+    for threads in cores:
+        _time(str(threads), partial(by_hand, few, threads), 0, clock, seconds, best)
+    threads = min(cores, key=lambda number: seconds[str(number)][0])
+    hand = f"by hand, {threads} thread{'s' * (threads > 1)}"
+    contenders: dict[str, Run] = {hand: partial(by_hand, case, threads)}
+    if importlib.util.find_spec("lightning"):
+        contenders["lightning"] = partial(lightning, case, threads)
+    for sampler in samplers:
+        contenders[f"tune, {sampler}"] = partial(tune, case, sampler, "tune")
+        contenders[f"idle, {sampler}"] = partial(idle, case, sampler, "idle")
     for number in range(rounds + 1):
+        if number <= 1:
+            seconds, best = {}, {}  # the first round imports
         for name, run in contenders.items():
-            _time(name, run, seconds, clock)
-        for sampler in SAMPLERS:
-            for kind, run in (("tune", tune), ("idle", idle)):
-                journal = Path(f"{number}-{kind}-{sampler}.journal")
-                given = (start, section, sampler, journal)
-                _time(f"{kind}, {sampler}", partial(run, *given), seconds, clock)
-        if number == 0:
-            seconds.clear()  # the first round imports and compiles
-    _show(seconds, num_trials)
+            _time(name, run, number, clock, seconds, best)
+    _show(hand, seconds, best, case.section.trials)
 
 
 def compare(rounds: int) -> None:
@@ -223,58 +297,92 @@ def compare(rounds: int) -> None:
     Console(width=110).print(table)
 
 
-def _time(name: str, run: Run, seconds: dict[str, list[float]], clock: Clock) -> None:
+def _time(
+    name: str,
+    run: Run,
+    seed: int,
+    clock: Callable[[], float],
+    seconds: dict[str, list[float]],
+    best: dict[str, list[float]],
+) -> None:
     began = clock()
     with contextlib.redirect_stdout(None):
-        run()
+        found = run(seed)
     seconds.setdefault(name, []).append(clock() - began)
+    best.setdefault(name, []).append(found)
 
 
-def _show(seconds: dict[str, list[float]], num_trials: int) -> None:
-    table = Table("contender", "trials/s", "times by hand", "ms a trial beside its training")
+def _show(
+    hand: str, seconds: dict[str, list[float]], best: dict[str, list[float]], num_trials: int
+) -> None:
+    title = ("contender", "trials/s", f"times {hand}", "ms beside a training")
+    table = Table(*title, "best loss", "less that by hand, in a round")
     for name, taken in seconds.items():
         if name.startswith("idle"):
             continue
-        ratios = [hand / own for hand, own in zip(seconds["by hand"], taken, strict=True)]
+        ratios = [one / own for one, own in zip(seconds[hand], taken, strict=True)]
         idle_seconds = seconds.get(name.replace("tune", "idle"), []) if "tune" in name else []
         beside = _spread([1000 * s / num_trials for s in idle_seconds]) if idle_seconds else ""
         rate = num_trials / statistics.median(taken)
-        table.add_row(name, f"{rate:.2f}", _spread(ratios), beside)
-    Console(width=110).print(table)
+        more = [own - one for own, one in zip(best[name], best[hand], strict=True)]
+        loss = f"{statistics.median(best[name]):.4f}"
+        table.add_row(name, f"{rate:.2f}", _spread(ratios), beside, loss, _spread(more, "+.4f"))
+    Console(width=140).print(table)
 
 
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+def _spread(values: list[float], form: str = ".2f") -> str:
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):{form}} ({low:{form}} to {high:{form}})"
+
+
+def prepare(model: str, folder: Path) -> Project:
+    """A project in `folder` in which the stages before tune have run."""
+    random = np.random.default_rng(0)
+    columns = random.normal(size=(5000, 8))
+    table = pl.DataFrame(columns, schema=[f"x{n}" for n in range(8)])
+    wave = np.sin(2 * columns[:, 0]) * columns[:, 1] + np.abs(columns[:, 2])
+    table = table.with_columns(y=wave + 0.1 * random.normal(size=5000))
+    changes = TABM if model == "tabm" else {}
+    project = small_project(folder, table if model == "tabm" else mixed_table(), changes)
+    if model != "tabm":
+        for name in ("digits.parquet", "digits.expectations.yaml"):
+            file = ROOT / "data/raw" / name
+            (project.path / "data/raw" / name).write_bytes(file.read_bytes())
+        recipe = apply_recipe(ROOT / f"docs/recipes/{model}.yaml")
+        (project.path / "params.yaml").write_text(recipe, encoding="utf-8")
+    set_params(project, {"tune.pruner": "none", "tune.portfolio": False})
+    run_stages(project, "prepare", "build")
+    return project
 
 
 def main() -> None:
-    """Prepare the digits in a folder of their own, and measure there."""
+    """Prepare the data in a folder of their own, and measure there."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=("mlp", "cnn", "tabm"), default="mlp")
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=8, help="of the search: what can be packed")
+    parser.add_argument("--batch", type=int, default=16, help="trials that are asked for at once")
+    parser.add_argument("--samplers", nargs="+", default=["random", "tpe"])
     parser.add_argument("--processor", action="store_true")
     parser.add_argument("--quality", action="store_true")
     given = parser.parse_args()
-    os.environ["REPRISE_THREADS"] = "1"
-    torch.set_num_threads(1)
+    if given.processor:
+        os.environ.update(REPRISE_THREADS="1", REPRISE_AT_ONCE="1")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("lightning").setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
-        project = small_project(Path(folder) / "project", mixed_table(), {})
-        for name in ("digits.parquet", "digits.expectations.yaml"):
-            (project.path / "data/raw" / name).write_bytes((ROOT / "data/raw" / name).read_bytes())
-        recipe = apply_recipe(ROOT / "docs/recipes/mlp.yaml")
-        (project.path / "params.yaml").write_text(recipe, encoding="utf-8")
-        run_stages(project, "prepare", "build")
-        os.chdir(project.path)
-        clock = time.process_time if given.processor else time.perf_counter
+        os.chdir(prepare(given.model, Path(folder) / "project").path)
         if given.quality:
             compare(given.rounds)
         else:
-            measure(given.trials, given.epochs, given.rounds, given.batch, clock)
+            section = read_params("tune").section("tune", TuneParams)
+            changes = {"trials": given.trials, "epochs": given.epochs, "batch": given.batch}
+            start = read_start(read_params("tune"), given.epochs)
+            _, _, data = make_train_trials(start, in_step=False, keep_scores=False)
+            case = Case(start, data, section.model_copy(update=changes))
+            measure(case, given.samplers, given.rounds, processor=given.processor)
         os.chdir(ROOT)
 
 

@@ -1,9 +1,9 @@
 """Dropout that neither the number of processes nor the steps before change."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -78,16 +78,25 @@ class DropoutRng:
         if not values.is_cpu:
             mask = self._empty(values, *values.shape[1:])
             return mask.bernoulli_(1 - p, generator=self._generator), 1 - p
+        kept = np.empty((self._num_rows, *values.shape[1:]), np.bool_)
+        probability = self.draw_kept(kept, p)
+        return torch.from_numpy(kept), probability
+
+    def draw_kept(self, kept: npt.NDArray[np.bool_], p: float) -> float:
+        """Draw on the CPU which numbers of the whole batch are kept; give their probability.
+
+        They are put into `kept` (rows, …), which is contiguous.
+        """
         # torch's generator on a CPU takes as long as a layer. NumPy's draws four numbers of 16 bits
         # at once, in a third of the time; the share is then a multiple of 2**-16.
-        shape = (self._num_rows, *values.shape[1:])
-        num_dropped, size = min(round(p * 2**16), 2**16 - 1), math.prod(shape)
+        num_dropped = min(round(p * 2**16), 2**16 - 1)
         self._seed()
         if self._words is None:
             self._words = np.random.SFC64(self._step_seed)
-        words = np.asarray(self._words.random_raw(-(-size // 4)), np.uint64)
-        kept = words.view(np.uint16)[:size].reshape(shape) >= num_dropped
-        return torch.from_numpy(kept), 1 - num_dropped / 2**16
+        words = np.asarray(self._words.random_raw(-(-kept.size // 4)), np.uint64)
+        drawn = words.view(np.uint16)[: kept.size].reshape(kept.shape)
+        np.greater_equal(drawn, num_dropped, out=kept)
+        return 1 - num_dropped / 2**16
 
     def draw_uniform(self, values: Tensor, *shape: int) -> Tensor:
         """Numbers from 0 to 1 for the local rows (rows, *shape), of the type of `values`."""

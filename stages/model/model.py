@@ -110,7 +110,9 @@ def make_model(spec: ModelSpec, seed: int) -> nn.Module:
     what = f"the model '{spec.name}' can't be made" + (f" with {shown}" if shown else "")
     try:
         with torch.random.fork_rng(devices=[]), own_errors(what, module.Model.__init__):
-            torch.manual_seed(seed)
+            # Weights are drawn on the CPU. `torch.manual_seed` takes as long as all of them: it
+            # notes each call for a GPU that may come.
+            torch.default_generator.manual_seed(seed)
             models = [draw() for _ in range(spec.members)]
     except (MemoryError, RuntimeError) as error:
         message = f"{what}: {error or 'memory is full'}"

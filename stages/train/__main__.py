@@ -27,10 +27,10 @@ from stages.train.launch import launch
 from stages.train.logs.logger import asked_loggers
 from stages.train.members.here import choose_here
 from stages.train.recipe import KEY, Recipe, describe_members, read_recipe
-from stages.train.replicas import can_go_on, num_at_once, read_at_once, train_all, write_seeds
+from stages.train.replicas import can_go_on, num_at_once, train_all, write_seeds
 from stages.training.compatibility import check_calibration, check_folds
 from stages.training.device.distributed import World
-from stages.training.device.environment import num_nodes, num_processes
+from stages.training.device.environment import num_nodes, num_processes, read_at_once
 from stages.training.optim.preflight import check_names
 
 

@@ -31,27 +31,14 @@ from stages.train.launch import raise_problems, start, stop
 from stages.train.recipe import Trainings
 from stages.training.device.device import device_kind
 from stages.training.device.distributed import World
-from stages.training.device.environment import num_threads
+from stages.training.device.environment import num_threads, read_at_once
 from stages.training.recipe import seed_of
 
 # A training that has ended, and its exit code.
 Ended = tuple[int, int]
-# Trainings side by side, each in a process; 1: one after the other in the stage's own.
-AT_ONCE = "REPRISE_AT_ONCE"
 # Called with the numbers of the trainings that are left, the folders of all, and that of the
 # checkpoints, if any are kept; each that it trains leaves its result by `set_aside`.
 Here = Callable[[Sequence[int], Sequence[Path], Path | None], None]
-
-
-def read_at_once() -> int | None:
-    """The trainings side by side that `REPRISE_AT_ONCE` asks for; None: it asks for nothing.
-
-    Raises UserError for a wrong number.
-    """
-    value = os.environ.get(AT_ONCE)
-    if value is not None and (not value.isdigit() or int(value) < 1):
-        raise UserError(f"{AT_ONCE} is '{value}': it must be a whole number, 1 or more")
-    return None if value is None else int(value)
 
 
 def num_at_once(spec: ModelSpec, batch_size: int, num_processes: int) -> int:

@@ -102,7 +102,8 @@ def share(worker: Worker, content: dict[str, Any]) -> list[dict[str, Any]]:
     Raises UserError where the batch is gone from the database before all of it is trained.
     """
     database, study = worker.database, worker.study
-    parts = [places for places, _ in divide_batch(worker.trainer, content["tried"], worker.said)]
+    divided = divide_batch(worker.trainer, content["tried"], worker.said)
+    parts = [part.places for part in divided]
     batch = post(database, study, {**content, "parts": parts})
     since, told = time.monotonic(), False
     while left := set(range(len(parts))) - find_done(database, study, batch):

@@ -19,12 +19,20 @@ from stages.tensors.batch import size_on_device
 from stages.train.members.fit_in_turn import fit_in_turn
 from stages.train.members.fit_packed import CannotPackError, fit_packed, load_packed
 from stages.train.recipe import Recipe
-from stages.train.replicas import Here, read_at_once, result_of
+from stages.train.replicas import Here, result_of
 from stages.training.data.memmap import choose_place, open_split
 from stages.training.device.device import device_kind
+from stages.training.device.environment import read_at_once
 from stages.training.device.out_of_memory import is_out_of_memory
 from stages.training.packed.packable import form_of_recipe, group_by_form, why_not_recipe
-from stages.training.packed.rule import HOW, MAX_MEMBERS, Sizes, choose_way, count_products
+from stages.training.packed.rule import (
+    HOW,
+    MAX_MEMBERS,
+    Sizes,
+    choose_way,
+    count_products,
+    split_evenly,
+)
 from stages.training.params import Choice
 from stages.training.recipe import PREPARED
 
@@ -173,7 +181,7 @@ def _train_here(
     numbers = list(others)
     for group, words in packs:
         print(words)
-        parts = split_evenly(group.numbers)
+        parts = split_evenly(group.numbers, MAX_MEMBERS)
         # Named by its first training: a resumed stage with other memory may have other packs.
         folders = [checkpoints and checkpoints / f"pack-{part[0]}" for part in parts]
         if (reason := _train_packs(recipe, parts, homes, folders)) is not None:
@@ -208,12 +216,6 @@ def _train_packs(
             raise
         return "the memory is full"
     return None
-
-
-def split_evenly(numbers: Sequence[int]) -> list[Sequence[int]]:
-    """`numbers` in as few packs as there can be, about as large."""
-    size = math.ceil(len(numbers) / math.ceil(len(numbers) / MAX_MEMBERS))
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
 def _refuse(reason: str) -> UserError:

@@ -5,11 +5,9 @@ Python, NumPy or torch, follows from the seed of the epoch and the row's number:
 before each row. So neither the workers nor the processes nor the steps before change a bit.
 """
 
-import ctypes
 import os
 import random
 import signal
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from stages.tensors.batch import to_weight
 from stages.tensors.rows import Rows
 from stages.training.data.seeded_dataset import Collated, Failure, Row, Seeded
 from stages.training.data.zoo_datasets import AT, check_dataset, make_dataset
+from stages.training.device.copied_process import end_with_parent, hold_signals, let_signals_in
 
 # The rows that are looked at (validation, a sample) are the same in each epoch.
 SEED_OF_TAKE = 0
@@ -34,9 +33,6 @@ SEED_OF_TAKE = 0
 PIECE = 64
 # As long as a training may take to end when it is told to.
 LINGER_SECONDS = 25.0
-TO_GROUPS = (signal.SIGINT, signal.SIGTERM)
-# Of prctl: the signal that comes when the thread that started this process ends, here the main one.
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -165,13 +161,12 @@ def as_workers_begin() -> Iterator[None]:
 
     The loader would raise wherever the training is when a worker dies; the next batch tells too.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, TO_GROUPS)
     at_a_death = signal.getsignal(signal.SIGCHLD)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, at_a_death)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with hold_signals():
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGCHLD, at_a_death)
 
 
 def begin_worker(_: int) -> None:
@@ -181,8 +176,7 @@ def begin_worker(_: int) -> None:
     workers along: they are copies of it, which hold the lock of its checkpoints and the pipes to
     its loggers as it did, and would look after it every few seconds only.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     received: list[int] = []
 
     def linger(number: int, _frame: FrameType | None) -> None:
@@ -194,4 +188,4 @@ def begin_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, linger)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, TO_GROUPS)
+    let_signals_in()

@@ -4,6 +4,7 @@
     PET_NPROC_PER_NODE=2    the processes, as torchrun reads it; else one a GPU
     PET_NNODES=2            the machines; PET_RDZV_ENDPOINT=host:port is where they meet
     REPRISE_THREADS=4       the threads of a process; else chosen by the rule below
+    REPRISE_AT_ONCE=2       the trainings side by side, each in a process; 1: one after the other
     REPRISE_DATA=mapped     where the data lie: see `data/memmap.py`
 
 The thread count decides in which order sums are taken, and so the last bits: it follows from
@@ -34,6 +35,17 @@ def num_processes() -> int:
     if not value.isdigit() or int(value) < 1:
         raise UserError(f"PET_NPROC_PER_NODE is '{value}': it must be a whole number, 1 or more")
     return int(value)
+
+
+def read_at_once() -> int | None:
+    """The trainings side by side that `REPRISE_AT_ONCE` asks for; None: it asks for nothing.
+
+    Raises UserError for a wrong number.
+    """
+    value = os.environ.get("REPRISE_AT_ONCE")
+    if value is not None and (not value.isdigit() or int(value) < 1):
+        raise UserError(f"REPRISE_AT_ONCE is '{value}': it must be a whole number, 1 or more")
+    return None if value is None else int(value)
 
 
 def num_nodes() -> int:

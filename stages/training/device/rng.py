@@ -17,8 +17,11 @@ def seed_generators(seed: int, rank: int) -> None:
     """
     # The last number keeps them apart from what epochs and steps are seeded with.
     seed_all(seed, rank, 2)
-    # A GPU's generator as well.
-    torch.manual_seed(seed if rank == 0 else torch.initial_seed())
+    number = seed if rank == 0 else torch.initial_seed()
+    torch.default_generator.manual_seed(number)
+    # A GPU's generator as well. Without a GPU torch would keep each call, for when there is one.
+    if torch.accelerator.is_available():
+        torch.manual_seed(number)
 
 
 def seed_all(*numbers: int) -> None:

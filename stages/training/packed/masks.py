@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,6 +74,14 @@ def shares_of(model: nn.Module) -> dict[str, float]:
     return {name: layer.p for name, layer in _layers(model).items()}
 
 
+def make_ones(calls: Sequence[Call], num_members: int, num_rows: int) -> tuple[Tensor, ...]:
+    """Masks (members, rows, …) for each call that drop nothing."""
+    return tuple(
+        torch.ones((), dtype=call.dtype).expand(num_members, num_rows, *call.shape)
+        for call in calls
+    )
+
+
 def draw_masks(
     calls: Sequence[Call],
     rngs: Sequence[DropoutRng],
@@ -83,14 +92,20 @@ def draw_masks(
 
     The step has begun for them. `shares` are those of the members' layers.
     """
-    masks: list[list[Tensor]] = [[] for _ in calls]
-    for rng, own in zip(rngs, shares, strict=True):
-        for call, drawn in zip(calls, masks, strict=True):
-            # Of the values a mask takes the shape alone.
-            values = torch.ones((), dtype=call.dtype).expand(num_rows, *call.shape)
+    kept = [np.ones((len(rngs), num_rows, *call.shape), np.bool_) for call in calls]
+    factors = [[1.0] * len(rngs) for _ in calls]
+    for row, (rng, own) in enumerate(zip(rngs, shares, strict=True)):
+        for number, call in enumerate(calls):
             # Alone, a layer that drops nothing draws nothing.
-            drawn.append(rng.draw_mask(values, own[call.layer]) if own[call.layer] else values)
-    return tuple(torch.stack(drawn) for drawn in masks)
+            if share := own[call.layer]:
+                factors[number][row] = 1 / rng.draw_kept(kept[number][row], share)
+    masks = []
+    for call, own_kept, own_factors in zip(calls, kept, factors, strict=True):
+        # From bytes torch converts several times as fast.
+        mask = torch.from_numpy(own_kept.view(np.uint8)).to(call.dtype)
+        factor = torch.tensor(own_factors, dtype=call.dtype)
+        masks.append(mask.mul_(factor.view(-1, *[1] * (mask.ndim - 1))))
+    return tuple(masks)
 
 
 def _layers(model: nn.Module) -> dict[str, Dropout]:

@@ -19,7 +19,7 @@ from stages.training.packed.layout import Stacked
 # The optimizers of which a pack knows the step, and the numbers that each keeps of a weight.
 NUM_MOMENTS: dict[type[Optimizer], int] = {Adam: 2, AdamW: 2, SGD: 1}
 # Rows of up to so many weights, in so many runs or more, are updated by columns.
-SHORT, MANY_RUNS = 4096, 3
+SHORT, MANY_RUNS = 8192, 3
 _ADAM = ("lr", "betas", "eps", "weight_decay", "decoupled_weight_decay")
 _SGD = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
 
@@ -61,7 +61,7 @@ def apply_gradients(
             by_columns(tensors[0], gradient, tensors[1:], settings)
             continue
         parts = [_divide(each, rows, runs) for each in tensors]
-        gradient_parts = torch.split(gradient, [run.stop - run.start for run in runs])
+        gradient_parts = torch.split_with_sizes(gradient, [run.stop - run.start for run in runs])
         for run, own, *kept in zip(runs, gradient_parts, *parts, strict=True):
             update(kept[0], own, kept[1:], *settings[run.start])
 
@@ -83,7 +83,7 @@ def _divide(matrix: Tensor, rows: Sequence[int], runs: Sequence[slice]) -> Seque
     """The rows of each run, as views."""
     if len(rows) == len(matrix):
         # One call: a slice for each run takes as long as the step itself.
-        return torch.split(matrix, [run.stop - run.start for run in runs])
+        return torch.split_with_sizes(matrix, [run.stop - run.start for run in runs])
     return [matrix[rows[run.start] : rows[run.stop - 1] + 1] for run in runs]
 
 
@@ -158,7 +158,7 @@ def _adam_by_columns(
             lr / (1 - first**count),
             1 - first,
             1 - second,
-            math.sqrt(1 - second**count),
+            1 / math.sqrt(1 - second**count),
             eps,
             0.0 if decoupled else decay,
             1 - lr * decay if decoupled else 1.0,
@@ -166,11 +166,12 @@ def _adam_by_columns(
         for count, lr, (first, second), eps, decay, decoupled in settings
     ]
     rate, to_first, to_second, bias, eps, added, kept = _columns(columns, weights)
-    gradient = torch.addcmul(gradient, weights, added)
+    if any(column[5] for column in columns):
+        gradient = torch.addcmul(gradient, weights, added)
     moments[0].lerp_(gradient, to_first)
     moments[1].lerp_(gradient.square(), to_second)
-    size = moments[1].sqrt().div_(bias).add_(eps)
-    weights.mul_(kept).sub_(moments[0].mul(rate).div_(size))
+    size = moments[1].sqrt().mul_(bias).add_(eps)
+    weights.mul_(kept).addcdiv_(moments[0] * rate, size, value=-1)
 
 
 def _sgd_by_columns(

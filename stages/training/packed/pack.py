@@ -1,5 +1,6 @@
 """Members of a pack, put together: all that their next step depends on."""
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ from torch.func import functional_call, vmap
 from stages.tensors.batch import Batch
 from stages.training.build import Assembly, assemble
 from stages.training.device.distributed import World
+from stages.training.device.rng import put_generators, read_generators
+from stages.training.packed.folded import Folded, agrees, fold
 from stages.training.packed.layout import (
     Constants,
     Layout,
@@ -22,6 +25,7 @@ from stages.training.packed.loss import PackedLoss, pack_losses
 from stages.training.packed.masks import (
     Call,
     MaskFeed,
+    make_ones,
     make_template,
     record_calls,
     shares_of,
@@ -30,6 +34,8 @@ from stages.training.packed.optimizer import make_moments
 from stages.training.params import TrainParams
 from stages.training.state import Data, Result, State
 from stages.training.step.divergence import DivergedError
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ class Pack:
     `numbers` are those of the members that still do, in the order of the rows of all tensors:
     `weights` and `kept`, those of the best epoch, `average` (None: nobody asks for one) and
     `moments`, what the optimizers keep; `counts` are the steps that each has applied. `epoch` is
-    the one that runs, from 1, and `step` the next one in it. `failed` diverged, and leave with the
+    the one that runs, from 1, and `step` the next one in it. `folded` scores without `vmap`, where
+    the model can have that form. `failed` diverged, and leave with the
     epoch. `assemblies` are those of all members, by number; what does not lie here in rows (the
     sums of the epoch, history, schedule) is in their states.
     """
@@ -72,6 +79,7 @@ class Pack:
     average: Stacked | None
     moments: list[Stacked]
     counts: list[int]
+    folded: Folded | None = None
     epoch: int = 1
     step: int = 0
     failed: dict[int, DivergedError] = field(default_factory=dict)
@@ -122,7 +130,8 @@ class Pack:
         masks: tuple[Tensor, ...],
     ) -> Tensor:
         """The scores (members, rows, …) of rows (members, rows, …), in the template's mode."""
-
+        if self.folded is not None:
+            return self.folded.score(named, batch, masks, training=self.template.training)
         own = {**named, **constants.own}
 
         # Tuples: `vmap` takes dicts apart and puts them together in Python, at each step.
@@ -154,7 +163,7 @@ def make_pack(members: Sequence[Member]) -> Pack:
     sample, _ = members[0].data.train.take(slice(0, size))
     weights = layout.stack(models)
     averaged = any(member.params.ema is not None for member in members)
-    return Pack(
+    pack = Pack(
         members=members,
         assemblies=assemblies,
         layout=layout,
@@ -171,3 +180,36 @@ def make_pack(members: Sequence[Member]) -> Pack:
         moments=make_moments(assemblies[0].context.optimizer, weights),
         counts=[0] * len(members),
     )
+    folded = fold(template, feed, layout, pack.all_constants)
+    if folded is not None and _is_same(pack, folded):
+        pack.folded = folded
+    return pack
+
+
+@torch.no_grad()
+def _is_same(pack: Pack, folded: Folded) -> bool:
+    """Check that the folded form comes to the scores of `vmap`, each member with other rows.
+
+    In both modes, the template's last.
+    """
+    batches = [
+        member.data.train.take((torch.arange(2) + 2 * place) % len(member.data.train))[0]
+        for place, member in enumerate(pack.members)
+    ]
+    batch = {kind: torch.stack([rows[kind] for rows in batches]) for kind in batches[0]}
+    named, ones = pack.layout.name(pack.weights), make_ones(pack.calls, len(batches), 2)
+    before = read_generators(CPU)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            for training, masks in ((False, ()), (True, ones)):
+                pack.template.train(training)
+                scores = pack.score(named, pack.constants, batch, masks)
+                if not agrees(folded.score(named, batch, masks, training=training), scores):
+                    return False
+            return True
+    except Exception:  # `why_no_step` asks again, and says why
+        return False
+    finally:
+        pack.template.train()
+        put_generators(before, CPU)

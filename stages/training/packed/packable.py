@@ -12,6 +12,7 @@ from stages.model.dropout import Dropout
 from stages.training.data.source import TensorSource
 from stages.training.device.rng import put_generators, read_generators
 from stages.training.optim.registry import resolve
+from stages.training.packed.masks import make_ones
 from stages.training.packed.optimizer import NUM_MOMENTS
 from stages.training.packed.pack import Member, Pack
 from stages.training.params import TrainParams
@@ -109,10 +110,7 @@ def why_no_step(pack: Pack) -> str | None:
     sample = [member.data.train.take(slice(0, NUM_ROWS))[0] for member in pack.members]
     batch = {kind: torch.stack([rows[kind] for rows in sample]) for kind in sample[0]}
     num_rows = len(next(iter(sample[0].values())))
-    masks = tuple(
-        torch.ones((), dtype=call.dtype).expand(len(pack.members), num_rows, *call.shape)
-        for call in pack.calls
-    )
+    masks = make_ones(pack.calls, len(pack.members), num_rows)
     named = pack.layout.name([matrix.detach().requires_grad_() for matrix in pack.weights])
     before = read_generators(CPU)
     pack.template.train()

@@ -32,10 +32,10 @@ def take_step(pack: Pack, group: Group) -> None:
         if math.isfinite(loss) and math.isfinite(norm)
     ]
     if len(applied) < len(group.places):
-        gradients, norms = [gradient[applied] for gradient in gradients], norms[applied]
+        gradients = [gradient[applied] for gradient in gradients]
     rows = [group.places[place] for place in applied]
     if rows:
-        _clip(pack, rows, gradients, norms)
+        _clip(pack, rows, gradients, [norms_now[place] for place in applied])
         apply_gradients(
             [state.optimizer for state in pack.states],
             rows,
@@ -89,18 +89,22 @@ def draw(pack: Pack, group: Group) -> tuple[Batch, tuple[Tensor, ...]]:
     return batch, draw_masks(pack.calls, rngs, shares, num_rows)
 
 
-def _clip(pack: Pack, rows: Sequence[int], gradients: Stacked, norms: Tensor) -> None:
+def _clip(pack: Pack, rows: Sequence[int], gradients: Stacked, norms: Sequence[float]) -> None:
     """Clip the gradients of `rows` in place, each by its member's own limits."""
     contexts = [pack.assemblies[pack.numbers[row]].context for row in rows]
-    limits = torch.tensor([context.clip_norm for context in contexts], dtype=norms.dtype)
-    if (norms > limits).any():
-        # As torch's clip_grads_with_norm_, which is asked only where the norm is too long.
-        factors = torch.where(norms > limits, limits / (norms + 1e-6), 1.0)
+    dtype = gradients[0].dtype
+    # As torch's clip_grads_with_norm_, which is asked only where the norm is too long.
+    factors = [
+        context.clip_norm / (norm + 1e-6) if norm > context.clip_norm else 1.0
+        for context, norm in zip(contexts, norms, strict=True)
+    ]
+    if min(factors) < 1:
+        column = torch.tensor(factors, dtype=dtype)[:, None]
         for gradient in gradients:
-            gradient.mul_(factors[:, None])
+            gradient.mul_(column)
     most = [math.inf if c.clip_value is None else c.clip_value for c in contexts]
     if min(most) < math.inf:
-        bound = torch.tensor(most, dtype=norms.dtype)[:, None]
+        bound = torch.tensor(most, dtype=dtype)[:, None]
         for gradient in gradients:
             torch.minimum(torch.maximum(gradient, -bound, out=gradient), bound, out=gradient)
 

@@ -1,6 +1,6 @@
 """The trainings of a batch of trials, on the recipe with each one's overrides."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from stages.model.model import ModelSpec, read_spec
 from stages.training.device.device import choose_device
 from stages.training.device.environment import compute_deterministically
 from stages.training.optim.monitored_metric import monitored_direction
-from stages.training.packed.pack import Member, Pack
+from stages.training.packed.pack import Member
 from stages.training.recipe import (
     BUILT,
     PREPARED,
@@ -22,7 +22,16 @@ from stages.training.recipe import (
     override_train,
 )
 from stages.training.state import Data
-from stages.tune.training.groups import Gathered, Group, Part, divide, train_alone, train_together
+from stages.tune.training.groups import (
+    Gathered,
+    Group,
+    Part,
+    divide,
+    run_in_step,
+    train_alone,
+    train_together,
+)
+from stages.tune.training.side_by_side import num_at_once, train_side_by_side
 from stages.tune.trials import OnEpochEnd, TrainTrials, TrialResult
 
 
@@ -108,7 +117,10 @@ def make_train_trials(
 
     def train_trials(tried: Sequence[Overrides], on_epoch_end: OnEpochEnd) -> list[TrialResult]:
         parts = divide_batch(trainer, tried, told)
-        results = train_parts(trainer, parts, tried, on_epoch_end, in_step=in_step)
+        at_once = num_at_once(parts)
+        if at_once > 1:
+            say_once(f"{at_once} at once, each in a process", told)
+        results = train_parts(trainer, parts, tried, on_epoch_end, at_once, in_step=in_step)
         return [results[place] for place in range(len(tried))]
 
     return train_trials, trainer.direction, trainer.data
@@ -121,10 +133,15 @@ def divide_batch(trainer: Trainer, tried: Sequence[Overrides], told: set[str]) -
     """
     parts, lines = divide([trainer.prepare(overrides) for overrides in tried])
     for line in lines:
-        if line not in told:
-            print(line, flush=True)
-        told.add(line)
+        say_once(line, told)
     return parts
+
+
+def say_once(line: str, told: set[str]) -> None:
+    """Print a line unless it was; `told` has those that were."""
+    if line not in told:
+        print(line, flush=True)
+    told.add(line)
 
 
 def train_parts(
@@ -132,34 +149,37 @@ def train_parts(
     parts: Sequence[Part],
     tried: Sequence[Overrides],
     on_epoch_end: OnEpochEnd,
+    at_once: int = 1,
     *,
     in_step: bool = False,
 ) -> dict[int, TrialResult]:
-    """Train some parts of a batch; the results are by place."""
-    gathered = Gathered({}, trainer.keep_scores)
+    """Train some parts of a batch, `at_once` side by side; the results are by place."""
 
-    def begin(places: Sequence[int], pack: Pack | None) -> Group:
-        if pack is not None:
-            return train_together(places, pack, gathered)
+    def begin(part: Part, gathered: Gathered) -> Group:
+        if part.pack is not None:
+            return train_together(part.places, part.pack, gathered)
+        place = part.places[0]
         # Anew: a pack that could not be had has begun to use the model.
-        return train_alone(places[0], trainer.prepare(tried[places[0]]), gathered)
+        return train_alone(place, trainer.prepare(tried[place]), gathered)
 
-    for together in [parts] if in_step else [[part] for part in parts]:
-        run_in_step([begin(*part) for part in together], on_epoch_end)
-    return gathered.results
+    def train(numbers: Sequence[int], on_epoch_end: OnEpochEnd) -> dict[int, TrialResult]:
+        gathered = Gathered({}, trainer.keep_scores)
+        run_in_step([begin(parts[number], gathered) for number in numbers], on_epoch_end)
+        return gathered.results
+
+    if at_once > 1:
+        names = [_name(part, tried) for part in parts]
+        return train_side_by_side(parts, names, train, on_epoch_end, at_once, in_step=in_step)
+    numbers, results = range(len(parts)), dict[int, TrialResult]()
+    for together in [numbers] if in_step else [[number] for number in numbers]:
+        results |= train(together, on_epoch_end)
+    return results
 
 
-def run_in_step(groups: Sequence[Group], on_epoch_end: OnEpochEnd) -> None:
-    """Bring all groups to the end of an epoch before any goes on to the next."""
-    left, epoch = list(range(len(groups))), 0
-    ended: Collection[int] | None = None
-    while left:
-        values: dict[int, float] = {}
-        for number in list(left):
-            try:
-                group = groups[number]
-                values |= next(group) if ended is None else group.send(ended)
-            except StopIteration:
-                left.remove(number)
-        epoch += 1
-        ended = on_epoch_end(epoch, values) if values else set()
+def _name(part: Part, tried: Sequence[Overrides]) -> str:
+    """The trials of a part in words, by what the first of them sets."""
+    first = ", ".join(f"{path} {value}" for path, value in tried[part.places[0]].items())
+    others = len(part.places) - 1
+    return f"the trial with {first or 'the values of params.yaml'}" + (
+        f" and {others} packed with it" if others else ""
+    )

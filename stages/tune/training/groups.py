@@ -23,16 +23,29 @@ from stages.training.loop import monitored_value, run_epochs
 from stages.training.packed.loop import run_pack
 from stages.training.packed.pack import Member, Pack, make_pack
 from stages.training.packed.packable import form_of, group_by_form, why_no_step, why_not_members
-from stages.training.packed.rule import MAX_MEMBERS, Sizes, choose_way, count_products
+from stages.training.packed.rule import Sizes, choose_way, count_products, split_evenly
 from stages.training.state import Result
 from stages.training.step.divergence import DivergedError
 from stages.training.step.loss_of_scores import prepare_scores
-from stages.tune.trials import TrialResult
+from stages.tune.trials import OnEpochEnd, TrialResult
 
 Group = Generator[Mapping[int, float], Collection[int], None]
-# The places of trials that train together, and their pack; without one there is one place.
-Part = tuple[list[int], Pack | None]
 KEY = "train.packed"
+# Trials of one pack. Fewer would take longer in all, more would leave no second pack to a second
+# core. The number of cores has no say in it: it would change the last digits.
+MAX_TRIALS = 16
+
+
+@dataclass(frozen=True)
+class Part:
+    """Trials that train together, by their places in the batch; without a pack there is one.
+
+    `size` are the products of weights and rows in a step, by which threads are chosen.
+    """
+
+    places: list[int]
+    pack: Pack | None
+    size: int
 
 
 @dataclass(frozen=True)
@@ -54,21 +67,26 @@ class Gathered:
 
 
 def divide(members: Sequence[Member]) -> tuple[list[Part], list[str]]:
-    """The places of the trials that train together with their pack, and how, in lines.
+    """The trials that train together, and how, in lines.
 
-    Without a pack there is one place. Raises UserError where `train.packed` is true and two or more
-    of one form can't be packed.
+    Raises UserError where `train.packed` is true and two or more of one form can't be packed.
     """
-    groups: list[Part] = []
+    parts: list[Part] = []
     said: dict[str, int] = {}
     for places in group_by_form([form_of(member) for member in members]):
-        for start in range(0, len(places), MAX_MEMBERS):
-            part = places[start : start + MAX_MEMBERS]
-            pack, line = _choose([members[place] for place in part])
-            groups += [([place], None) for place in part] if pack is None else [(part, pack)]
-            said[line] = said.get(line, 0) + len(part)
+        for together in split_evenly(places, MAX_TRIALS):
+            pack, line = _choose([members[place] for place in together])
+            for own in [together] if pack else [[place] for place in together]:
+                parts.append(Part(list(own), pack, find_size([members[place] for place in own])))
+            said[line] = said.get(line, 0) + len(together)
     lines = [f"{count} trials: {line}" for line, count in said.items() if line]
-    return sorted(groups, key=lambda group: group[0]), lines
+    return sorted(parts, key=lambda part: part.places[0]), lines
+
+
+def find_size(members: Sequence[Member]) -> int:
+    """The products of weights and rows in a step of trials that train together."""
+    num_weights = sum(weight.numel() for weight in members[0].model.parameters())
+    return num_weights * len(members) * members[0].params.batch_size
 
 
 def _choose(members: Sequence[Member]) -> tuple[Pack | None, str]:
@@ -113,8 +131,7 @@ def _find_sizes(members: Sequence[Member]) -> Sizes:
 def train_alone(place: int, member: Member, gathered: Gathered) -> Group:
     """Train one trial by the usual loop."""
     device = member.data.train.target.device
-    num_weights = sum(weight.numel() for weight in member.model.parameters())
-    threads, _ = num_threads(num_weights, member.params.batch_size, World())
+    threads, _ = num_threads(find_size([member]), 1, World())
     torch.set_num_threads(threads)
     assembly = assemble(member.model, member.data, member.params, member.seed, World())
     epochs = run_epochs(assembly, member.data, member.params, member.seed)
@@ -140,9 +157,7 @@ def train_alone(place: int, member: Member, gathered: Gathered) -> Group:
 
 def train_together(places: Sequence[int], pack: Pack, gathered: Gathered) -> Group:
     """Train trials as a pack; `places` are those of its members."""
-    num_weights = sum(weight.numel() for weight in pack.members[0].model.parameters())
-    size = pack.members[0].params.batch_size
-    threads, _ = num_threads(num_weights * len(places), size, World())
+    threads, _ = num_threads(find_size(pack.members), 1, World())
 
     def on_diverged(number: int, _: DivergedError) -> None:
         gathered.results[places[number]] = TrialResult("diverged", None)
@@ -165,6 +180,22 @@ def train_together(places: Sequence[int], pack: Pack, gathered: Gathered) -> Gro
     for number, place in enumerate(places):
         if place not in gathered.results:
             gathered.complete(place, pack.members[number], pack.results[number])
+
+
+def run_in_step(groups: Sequence[Group], on_epoch_end: OnEpochEnd) -> None:
+    """Bring all groups to the end of an epoch before any goes on to the next."""
+    left, epoch = list(range(len(groups))), 0
+    ended: Collection[int] | None = None
+    while left:
+        values: dict[int, float] = {}
+        for number in list(left):
+            try:
+                group = groups[number]
+                values |= next(group) if ended is None else group.send(ended)
+            except StopIteration:
+                left.remove(number)
+        epoch += 1
+        ended = on_epoch_end(epoch, values) if values else set()
 
 
 @torch.inference_mode()

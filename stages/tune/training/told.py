@@ -17,7 +17,7 @@ from stages.tune.journal import to_trial
 from stages.tune.params import TuneParams
 from stages.tune.pruners import find_ended, make_pruner
 from stages.tune.training.batch import Trainer, train_parts
-from stages.tune.training.groups import pack_members
+from stages.tune.training.groups import Part, find_size, pack_members
 from stages.tune.trials import OnEpochEnd, Trial, TrialResult
 
 # How a trial has gone: its overrides, its values by epoch, its end, its best value, its scores.
@@ -56,11 +56,13 @@ def train_part(
     Raises CannotPackError where several can't be trained together here.
     """
     pack: Pack | None = None
+    # Anew each time: a pack that has been trained is at its end.
+    members = [trainer.prepare(batch.tried[place]) for place in places]
     if len(places) > 1:
-        # Anew each time: a pack that has been trained is at its end.
-        pack, reason = pack_members([trainer.prepare(batch.tried[place]) for place in places])
+        pack, reason = pack_members(members)
         if pack is None:
             raise CannotPackError(reason)
+    part = Part(list(places), pack, find_size(members))
     sign = 1 if trainer.direction == "minimize" else -1
     pruner = make_pruner(section, sign, batch.before, ())
     reached: dict[int, list[float]] = {place: [] for place in places}
@@ -70,7 +72,7 @@ def train_part(
             reached[place].append(value)
         return find_ended(pruner, epoch, values, section.epochs, batch.first)
 
-    results = train_parts(trainer, [(list(places), pack)], batch.tried, on_epoch_end)
+    results = train_parts(trainer, [part], batch.tried, on_epoch_end)
     return {
         str(place): {
             "overrides": batch.tried[place],

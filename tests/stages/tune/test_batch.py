@@ -68,7 +68,7 @@ def test_to_train_in_turns_by_the_epoch_changes_no_bit() -> None:
 def test_a_member_ends_where_it_is_told_to(in_step: bool) -> None:  # noqa: FBT001
     results, reached, _ = run(TRIED[:2], in_step=in_step, last=2)
     assert [result.end for result in results] == ["pruned", "complete"]
-    assert [len(values) for values in reached.values()] == [2, 3]
+    assert [len(reached[place]) for place in (0, 1)] == [2, 3]
     assert results[0].scores is None
     # Of the best epoch.
     assert results[1].value == min(reached[1])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from stages.common.errors import UserError
@@ -158,7 +159,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.tune"],
         cwd=project.path,
-        env=project_environment(),
+        env={**project_environment(), "REPRISE_AT_ONCE": "2"},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -166,9 +167,16 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     for line in process.stdout:
         if line.startswith("trial 3/"):
             break
+    # In the middle of a batch, of which each part is trained by a copy of the stage.
+    stage, copies = psutil.Process(process.pid), list[psutil.Process]()
+    while not copies and process.poll() is None:
+        copies = stage.children()
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
+    assert copies
+    _, left = psutil.wait_procs(copies, timeout=10)
+    assert left == []
     assert not (project.path / "data/tune/best.yaml").exists()
 
     said = project.run("python", "-m", "stages.tune").stdout

@@ -166,19 +166,19 @@ def _train_some(jobs: Sequence[Job], journal: Journal, may_go_on: Callable[[], b
         if isinstance(found, Outcome):
             journal.add(job.name, found)
     ready = [(job, found) for job, found in prepared if isinstance(found, Member)]
-    groups, _ = divide([member for _, member in ready])
+    parts, _ = divide([member for _, member in ready])
     # What it takes to prepare them is shared by all.
     extra = (time.monotonic() - began) / max(1, len(ready))
-    for places, pack in groups:
+    for part in parts:
         if not may_go_on():
             return
         began = time.monotonic()
-        own = [ready[place][0] for place in places]
-        outcomes = None if pack is None else _train_together(pack)
+        own = [ready[place][0] for place in part.places]
+        outcomes = None if part.pack is None else _train_together(part.pack)
         if outcomes is None:
             # One by one too where a pack has failed: not all of them need to.
             outcomes = [_or_failure(job, partial(_train_alone, job)) for job in own]
-        seconds = (time.monotonic() - began) / len(places) + extra
+        seconds = (time.monotonic() - began) / len(own) + extra
         for job, outcome in zip(own, outcomes, strict=True):
             journal.add(job.name, replace(outcome, seconds=seconds))
 

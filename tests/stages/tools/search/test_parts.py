@@ -30,6 +30,7 @@ from stages.tools.search.posts import (
 from stages.tools.search.worker import find_difference
 from stages.tune.params import TuneParams
 from stages.tune.training.batch import Trainer
+from stages.tune.training.groups import Part
 from stages.tune.training.shared import share_batches
 from stages.tune.training.told import Batch, CannotPackError, Told, replay
 
@@ -72,7 +73,8 @@ def worker(database: Database, monkeypatch: pytest.MonkeyPatch) -> Worker:
     """A machine that trains at once, and divides as `PARTS` says."""
     monkeypatch.setattr("stages.tools.search.parts.train_part", train)
     monkeypatch.setattr(
-        "stages.tools.search.host.divide_batch", lambda *_: [(places, None) for places in PARTS]
+        "stages.tools.search.host.divide_batch",
+        lambda *_: [Part(places, None, 0) for places in PARTS],
     )
     section, trainer = cast(TuneParams, None), cast(Trainer, None)
     return Worker(database, STUDY, section, trainer, lambda: None)
