@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -20,14 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.warm import COMMANDS, Warm
+from tests.support.session_process import start_for_session
+from tests.support.warm.server import WARM, start_servers
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is read by those who need it, never at a program's start.
 LATER = ("PREFECT_API_URL", "REPRISE_", "PET_", "HTTP_PROXY", "http_proxy")
 # What a command of a test may take before it counts as hanging.
 TIMEOUT_SECONDS = 300
-SERVER_SECONDS = 120
 # Before torch is loaded here, and for what tests start: threads that wait for one another spin, and
 # several workers' on the same cores take longer than the work. No result goes by this: a training
 # sets its threads itself.
@@ -41,8 +40,6 @@ SHARED = "REPRISE_TESTS_SHARED"
 if SHARED not in os.environ:
     os.environ[SHARED] = tempfile.mkdtemp(prefix="reprise-tests-")
     atexit.register(shutil.rmtree, os.environ[SHARED], ignore_errors=True)
-
-_warm = Warm()
 
 
 @dataclass(frozen=True)
@@ -60,28 +57,17 @@ class Project:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the project; `ok` says whether it must succeed, None either.
 
-        `dvc` and `reprise` start warm (`tests/support/warm.py`): not with a variable that may say
-        how they start, and not `cold`, as from a shell.
+        `dvc`, `reprise` and stages start warm (`tests/support/warm/`): not with a variable that may
+        say how they start, and not `cold` or from another program, as from a shell.
         """
         environment = {**project_environment(), **(env or {})}
-        done = None
-        if (
-            command[0] in COMMANDS
-            and not cold
-            and all(name.startswith(LATER) for name in env or {})
-        ):
-            done = _warm.run(command, self.path, environment, TIMEOUT_SECONDS)
-        if done is None:
-            done = self._run_cold(command, environment)
-        said = f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        if ok is not None:
-            assert (done.returncode == 0) == ok, said
-        return done
-
-    def _run_cold(
-        self, command: tuple[str, ...], environment: dict[str, str]
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        program = "python" if command[0] == sys.executable else command[0]
+        if program in WARM and not cold and all(name.startswith(LATER) for name in env or {}):
+            pytest = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+            programs = start_servers(Path(os.environ[SHARED]), pytest)
+            environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
+            command = (f"{programs}/{program}", *command[1:])
+        done = subprocess.run(
             command,
             cwd=self.path,
             env=environment,
@@ -89,6 +75,10 @@ class Project:
             text=True,
             timeout=TIMEOUT_SECONDS,
         )
+        said = f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        if ok is not None:
+            assert (done.returncode == 0) == ok, said
+        return done
 
     def repro(self, *arguments: str, **options: object) -> list[str]:
         """Run `dvc repro`; return the stages that ran or came from the cache."""
@@ -142,7 +132,21 @@ def project_environment() -> dict[str, str]:
 
 
 def copy_project(target: Path) -> Project:
-    """A fresh repository with what the working tree holds: tracked files and new ones."""
+    """A fresh repository with what the working tree held when the first one was made."""
+    original = Path(os.environ[SHARED], "project")
+    with original.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not original.exists():
+            making = original.with_suffix(".making")
+            making.mkdir()
+            _commit_files(making)
+            making.rename(original)
+    shutil.copytree(original, target, symlinks=True, dirs_exist_ok=True)
+    return Project(target)
+
+
+def _commit_files(target: Path) -> None:
+    """The first commit of a repository: tracked files of the working tree, and new ones."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -158,7 +162,8 @@ def copy_project(target: Path) -> Project:
     project = Project(target)
     project.run("git", "init", "--quiet", "--initial-branch", "main")
     project.commit("start")
-    return project
+    # One file to copy in place of hundreds.
+    project.run("git", "gc", "--quiet")
 
 
 def copy_of(project: Project, folder: Path) -> Project:
@@ -246,32 +251,13 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> 
     alone = worker_id == "master"
     folder = (base if alone else base.parent) / "prefect_server"
     folder.mkdir(exist_ok=True)
-    url, log = folder / "url", folder / "server.log"
+    url = folder / "url"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not url.exists():
             watched = os.getpid() if alone else os.getppid()
-            with log.open("ab") as output:
-                server = subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-m",
-                        "tests.support.watched_server",
-                        str(watched),
-                        str(folder),
-                    ],
-                    cwd=ROOT,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
-            until = time.monotonic() + SERVER_SECONDS
-            while not url.exists() and server.poll() is None and time.monotonic() < until:
-                time.sleep(0.1)
-            assert url.exists(), f"no Prefect server:\n{log.read_text(errors='replace')[-4000:]}"
-            # It is waited for by nobody here: it outlives this worker.
-            server.returncode = 0
+            module = ["-m", "tests.support.watched_server", str(watched), str(folder)]
+            start_for_session([sys.executable, *module], ROOT, folder / "server.log", url)
     return url.read_text()
 
 

@@ -115,7 +115,7 @@ def test_a_run_is_found_again_and_so_is_its_result(slow: Served) -> None:
         with place.started("slow"):
             wait_until(lambda: count_in(clone) >= 3)
             kill(project.path)
-            assert family(project) == []
+            wait_until(lambda: family(project) == [])
         with place.started("slow") as process:
             assert process.stdout is not None
             assert any("joined the run 'slow " in line for line in process.stdout)
