@@ -67,7 +67,7 @@ def check_model(request: Mapping[str, Any], task: str) -> None:
     section = validate(BuildParams, request["build"], at="build")
     model, folder = section.model, find_folder(section)
     schema = find_schema_of(prepare)
-    if schema is None:
+    if schema is None or not schema.features:
         return
     if folder is not None:
         model = fill_arguments(model, folder)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.build.folder import find_spec
+from stages.build.folder import check_prepared, find_spec
 from stages.build.params import BuildParams
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Feature, Scale, Schema, Target, read_schema
@@ -167,6 +167,21 @@ def test_images_of_another_scale_are_refused(tmp_path: Path) -> None:
     other = image.model_copy(update={"scale": Scale(mean=[0.5] * 3, std=[0.5] * 3)})
     message = refused(tmp_path, other).message
     assert "was trained with mean [0.5, 0.4, 0.3] and std [0.2, 0.25, 0.3]" in message
+
+
+def test_a_scale_that_prepare_normalize_says_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model_folder(tmp_path, "vit")
+    own = Scale(mean=[0.5] * 3, std=[0.5] * 3, said=True)
+    image = Feature(name="image", kind="image", shape=[3, 8, 8], layout="CHW", scale=own)
+    target = Target(name="y", task="regression")
+    schema = Schema(key=None, features=[image], target=target)
+    check_prepared(tmp_path, schema)
+    assert "prepare.normalize goes before it" in capsys.readouterr().out
+    (tmp_path / "preprocessor_config.json").write_text("{}", encoding="utf-8")
+    check_prepared(tmp_path, schema)
+    assert capsys.readouterr().out == ""
 
 
 def test_the_check_says_so_before_anything_runs(
