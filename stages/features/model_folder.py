@@ -105,7 +105,7 @@ def read_text(file: Path, key: str = KEY) -> str:
 
 
 class Preprocessor(BaseModel):
-    """What a model's images are brought to, of the keys that transformers writes."""
+    """The scale that a model's images are brought to, in the keys that transformers writes."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
 

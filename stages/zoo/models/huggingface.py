@@ -10,6 +10,7 @@ takes the architecture along, so that after build nothing needs the folder.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -126,21 +127,16 @@ class Model(nn.Module):
             return pooled.flatten(1)
         if self.pool != "mean":
             return hidden[:, 0]
-        there = (
-            given["attention_mask"][:, :, None].to(hidden.dtype) if self.kind == "text" else None
-        )
-        if there is None:
+        if self.kind == "image":
             return hidden.flatten(2).mean(dim=2) if hidden.ndim == 4 else hidden.mean(dim=1)
+        there = given["attention_mask"][:, :, None].to(hidden.dtype)
         return (hidden * there).sum(dim=1) / there.sum(dim=1)
 
 
 def drop_keys(config: dict[str, Any]) -> dict[str, Any]:
     """`config` without the keys that are DROPPED, those of its inner objects too."""
-    return {
-        key: drop_keys(value) if isinstance(value, dict) else value
-        for key, value in config.items()
-        if not any(part in key for part in DROPPED)
-    }
+    kept = {key: v for key, v in config.items() if not any(part in str(key) for part in DROPPED)}
+    return {key: drop_keys(v) if isinstance(v, dict) else v for key, v in kept.items()}
 
 
 def make_config(described: dict[str, Any]) -> Any:
@@ -157,8 +153,9 @@ def make_config(described: dict[str, Any]) -> Any:
     described = drop_keys(described)
     kind = described.pop("model_type", None)
     if kind not in (*TEXTS, *IMAGES):
-        message = f"{kind} is not among the models of transformers that are tried here"
-        raise UserError(wrong_name(message, str(kind), (*TEXTS, *IMAGES), PRETRAINED))
+        known = f"of texts {', '.join(TEXTS)}; of images {', '.join(IMAGES)}"
+        message = f"{kind} is not among the models of transformers that are tried here: {known}"
+        raise UserError(Problem(message, PRETRAINED, str(kind)))
     if described.pop("quantization_config", None) is not None:
         message = "the weights are quantized, and such are not trained: take those that are not"
         raise UserError(Problem(message, PRETRAINED, str(kind)))
@@ -173,6 +170,16 @@ def make_config(described: dict[str, Any]) -> Any:
         if hasattr(config, name):
             setattr(config, name, 0.0)
     return config
+
+
+def check_said(config: dict[str, Any]) -> None:
+    """Raise UserError for a key of `build.model.config` that the type of model does not have."""
+    made = make_config(config)
+    known = [*(field.name for field in fields(made)), *made.attribute_map]
+    wrong = [key for key in drop_keys(config) if key not in (*known, "model_type")]
+    if wrong:
+        message = f"{made.model_type} has no '{wrong[0]}'"
+        raise UserError(wrong_name(message, wrong[0], known, f"{CONFIG}.{wrong[0]}"))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.build.folder import check_prepared, find_spec
+from stages.build.folder import check_prepared, find_model, find_spec
 from stages.build.params import BuildParams
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Feature, Scale, Schema, Target, read_schema
@@ -182,6 +182,28 @@ def test_a_scale_that_prepare_normalize_says_is_noted(
     (tmp_path / "preprocessor_config.json").write_text("{}", encoding="utf-8")
     check_prepared(tmp_path, schema)
     assert capsys.readouterr().out == ""
+
+
+def test_a_key_of_the_architecture_that_is_unknown_is_refused(folder: Path) -> None:
+    """That of params.yaml; one of config.json may be of another version of transformers."""
+    target = Target(name="y", task="regression")
+    schema = Schema(key=None, features=[], target=target)
+
+    def find(**config: object) -> None:
+        model = {"name": "huggingface", "config": {"model_type": "bert", **config}}
+        with contextlib.chdir(ROOT):
+            find_model(BuildParams.model_validate({"model": model, "pretrained": None}), schema)
+
+    find(hidden_size=16, attn_implementation="mine")
+    with pytest.raises(UserError, match="bert has no 'hidden_sise'") as caught:
+        find(hidden_sise=16)
+    (problem,) = caught.value.problems
+    assert problem.key == "build.model.config.hidden_sise"
+    assert problem.suggestion == "hidden_size"
+    for wrong in ({"hidden_size": "x"}, {"model_type": "clip"}):
+        with pytest.raises(UserError, match=r"can't make a bert|tried here: .* vit") as caught:
+            find(**wrong)
+        assert caught.value.problems[0].key == "build.model.config"
 
 
 def test_the_check_says_so_before_anything_runs(

@@ -163,6 +163,13 @@ def test_a_model_trained_here_is_a_folder_for_the_next(tmp_path: Path) -> None:
         ({"model_type": "gpt2"}, TEXT, "build.pretrained", "gpt2 is not among"),
         ({"model_type": "bart"}, TEXT, "build.pretrained", "bart is not among"),
         ({"model_type": "mine"}, TEXT, "build.pretrained", "mine is not among"),
+        (argument("bert", quantization_config={}), TEXT, "build.pretrained", "are quantized"),
+        (
+            argument("swin", hidden_dropout_prob=0.1),
+            IMAGE,
+            "build.pretrained",
+            "set hidden_dropout_prob and attention_probs_dropout_prob to 0",
+        ),
         (
             argument("bert"),
             {"text": [65, 60]},
