@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
@@ -19,11 +20,12 @@ from stages.model.model import ModelSpec, read_folder_weights
 KEY = "build.pretrained"
 CONFIG, OWN, WEIGHTS = "config.json", "model.json", "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
+ADAPTER = "adapter_config.json"
 NAME = "huggingface"
 # Of config.json: what says nothing of the architecture, such as the names of other classes.
 UNUSED = (
-    *("_name_or_path", "architectures", "dtype", "finetuning_task", "id2label", "label2id"),
-    *("problem_type", "torch_dtype", "transformers_version"),
+    *("_name_or_path", "architectures", "finetuning_task", "id2label", "label2id"),
+    *("problem_type", "transformers_version"),
 )
 
 
@@ -37,6 +39,9 @@ def fill_arguments(model: ClassSpec, folder: Path) -> ClassSpec:
             f"{folder} is a folder, and the model '{model.name}' starts from a file of weights"
         )
         raise UserError(Problem(message, KEY, str(folder)))
+    if (folder / ADAPTER).exists():
+        message = f"{folder} has {ADAPTER}: weights beside those of another model, which it names"
+        raise UserError(Problem(f"{message}; save both as one model", KEY, str(folder)))
     said = _read_own(folder) if (folder / OWN).exists() else _read_config(folder)
     given = {name: value for name, value in model.arguments.items() if value is not None}
     return ClassSpec(name=model.name, **{**said, **given})
@@ -45,7 +50,11 @@ def fill_arguments(model: ClassSpec, folder: Path) -> ClassSpec:
 def read_weights(spec: ModelSpec, folder: Path) -> dict[str, Tensor]:
     """The weights in the folder, by the names that they have in the model."""
     if (folder / OWN).exists():
-        return load((folder / WEIGHTS).read_bytes())
+        try:
+            return load((folder / WEIGHTS).read_bytes())
+        except (OSError, SafetensorError) as error:
+            message = f"{folder / WEIGHTS} can't be read as safetensors: {error}"
+            raise UserError(Problem(message, KEY, str(folder))) from None
     return read_folder_weights(spec, folder)
 
 
@@ -56,7 +65,11 @@ def _read_own(folder: Path) -> dict[str, Any]:
     if tree.get("name") != NAME:
         message = f"{folder} holds a model '{tree.get('name')}', and build.model is {NAME}"
         raise UserError(Problem(message, KEY, str(folder)))
-    return {name: tree["arguments"][name] for name in ("config", "pool")}
+    arguments = tree.get("arguments")
+    if not isinstance(arguments, dict) or not isinstance(arguments.get("config"), dict):
+        message = f"{folder / OWN} has no 'arguments' with the 'config' of the model"
+        raise UserError(Problem(message, KEY, str(folder)))
+    return {name: arguments.get(name) for name in ("config", "pool")}
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -73,10 +86,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _list_weights(folder: Path) -> list[str]:
     """The names of all weights. Raises UserError where no file of safetensors has them."""
     if (folder / INDEX).exists():
-        return list(read_object(folder / INDEX, KEY).get("weight_map", {}))
+        found = read_object(folder / INDEX, KEY).get("weight_map")
+        if not isinstance(found, dict):
+            message = f"{folder / INDEX} has no 'weight_map' of weights and their files"
+            raise UserError(Problem(message, KEY, str(folder)))
+        return list(found)
     try:
         with (folder / WEIGHTS).open("rb") as file:
-            return list(json.loads(file.read(int.from_bytes(file.read(8), "little"))))
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        if not isinstance(header, dict):
+            raise ValueError
+        return list(header)
     except (OSError, ValueError, OverflowError, MemoryError):
         others = sorted(each.name for each in folder.glob("*.bin"))
         message = f"{folder} has no {WEIGHTS}"

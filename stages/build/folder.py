@@ -5,13 +5,14 @@ From build on `model.json` has all that it says, so that the folder is read by n
 
 from pathlib import Path
 
-from stages.build.architecture import fill_arguments
+from stages.build.architecture import NAME, fill_arguments
 from stages.build.params import BuildParams
+from stages.common.config import ClassSpec
 from stages.common.errors import Problem, UserError
 from stages.features.model_folder import KEY, TOKENIZER, find_preprocessor, read_scale
 from stages.features.schema import Feature, Schema
 from stages.features.words.tokens import find_tokenizer, with_places
-from stages.model.model import ModelSpec, make_spec
+from stages.model.model import ModelSpec, check_said, make_spec
 
 # Between the same number written with more digits and with fewer.
 CLOSE = 1e-6
@@ -29,12 +30,19 @@ def find_spec(section: BuildParams, schema: Schema) -> ModelSpec:
     Raises UserError for a folder that can't be read so, and where the columns are not prepared as
     its model wants them.
     """
+    return make_spec(find_model(section, schema), schema)
+
+
+def find_model(section: BuildParams, schema: Schema) -> ClassSpec:
+    """`build.model` with the arguments that a folder says. Raises UserError as `find_spec` does."""
     folder = find_folder(section)
+    if section.model.name == NAME:
+        check_said(section.model)
     if folder is None:
-        return make_spec(section.model, schema)
+        return section.model
     model = fill_arguments(section.model, folder)
     check_prepared(folder, schema)
-    return make_spec(model, schema)
+    return model
 
 
 def check_prepared(folder: Path, schema: Schema) -> None:
@@ -75,6 +83,8 @@ def _check_images(folder: Path, schema: Schema) -> list[Problem]:
     if not images or find_preprocessor(folder) is None:
         return []
     wanted, had = read_scale(folder, (images[0].shape or [1])[0]), images[0].scale
+    if wanted is None:
+        return []  # the file says none, and so any is right
     if had is not None:
         pairs = zip([*wanted.mean, *wanted.std], [*had.mean, *had.std], strict=True)
         if all(abs(one - other) <= CLOSE for one, other in pairs):
@@ -84,4 +94,7 @@ def _check_images(folder: Path, schema: Schema) -> list[Problem]:
         f"the scale of the images is {scale}; the model in {folder} was trained with mean "
         f"{wanted.mean} and std {wanted.std}"
     )
+    if had is not None and had.said:
+        print(f"note  {message}. prepare.normalize goes before it")
+        return []
     return [Problem(message, KEY, allowed=(str(folder),))]

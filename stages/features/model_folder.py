@@ -8,8 +8,11 @@ Prepare reads both (`prepare.pretrained`); they travel in `schema.json` from the
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from stages.common.config import validate
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Scale
 
@@ -17,6 +20,7 @@ KEY = "prepare.pretrained"
 TOKENIZER = "tokenizer.json"
 # The second one holds the first under a key, beside what other kinds of data need.
 PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
+INSIDE = "image_processor"
 BYTE = 255.0
 
 
@@ -25,29 +29,47 @@ def find_preprocessor(folder: Path) -> Path | None:
     return next((folder / name for name in PREPROCESSORS if (folder / name).exists()), None)
 
 
-def read_scale(folder: Path, num_channels: int) -> Scale:
+def need_scale(folder: Path, num_channels: int) -> Scale:
+    """The scale that `read_scale` finds. Raises UserError where it finds none."""
+    scale = read_scale(folder, num_channels)
+    if scale is None:
+        file = find_preprocessor(folder)
+        message = f"{folder} has no {PREPROCESSORS[0]}, which says the scale of the model's images"
+        if file is not None:
+            message = f"{file} has no image_mean and image_std"
+        raise UserError(Problem(f"{message}; say it in prepare.normalize", KEY, str(folder)))
+    return scale
+
+
+def read_scale(folder: Path, num_channels: int) -> Scale | None:
     """The scale of images of a model in a folder, as shares of the largest value.
 
-    Raises UserError where no file there says it, or for other images.
+    None: no file there says it. Raises UserError for what is not done here, and for other images.
     """
     file = find_preprocessor(folder)
     if file is None:
-        message = f"{folder} has no {PREPROCESSORS[0]}, which says the scale of the model's images"
-        raise UserError(Problem(f"{message}; or say it in prepare.normalize", KEY, str(folder)))
+        return None
     tree = read_object(file)
-    tree = tree.get("image_processor", tree)
-    mean, std = tree.get("image_mean"), tree.get("image_std")
-    if not tree.get("do_normalize", True):
+    at = INSIDE if INSIDE in tree else ""
+    said = validate(Preprocessor, tree[INSIDE] if at else tree, at, str(file))
+    for name in ("do_flip_channel_order", "rescale_offset"):
+        if getattr(said, name):
+            message = f"{file} says '{name}: true', and images are not prepared so here"
+            raise UserError(Problem(message, KEY, str(folder)))
+    mean, std = said.image_mean, said.image_std
+    if not said.do_normalize:
         mean, std = [0.0] * num_channels, [1.0] * num_channels
-    if not isinstance(mean, list) or not isinstance(std, list) or not mean or len(mean) != len(std):
-        message = f"{file} has no image_mean and image_std, lists of a number for each channel"
-        raise UserError(Problem(f"{message}; or say them in prepare.normalize", KEY, str(folder)))
-    if len(mean) != num_channels:
-        message = f"the model in {folder} takes images of {len(mean)} channels, not {num_channels}"
+    if mean is None or std is None:
+        return None
+    if not len(mean) == len(std) == num_channels:
+        message = (
+            f"the model in {folder} takes images of {len(mean)} channels, not {num_channels}"
+            if len(mean) == len(std)
+            else f"{file} has {len(mean)} numbers in image_mean and {len(std)} in image_std"
+        )
         raise UserError(Problem(message, KEY, str(folder)))
     # What the pixels of a file are multiplied by first; without it the numbers are in pixels.
-    factor = tree.get("rescale_factor", 1 / BYTE) if tree.get("do_rescale", True) else 1.0
-    unit = factor * BYTE
+    unit = (said.rescale_factor if said.do_rescale else 1.0) * BYTE
     return Scale(mean=[m / unit for m in mean], std=[s / unit for s in std])
 
 
@@ -80,3 +102,17 @@ def read_text(file: Path, key: str = KEY) -> str:
         raise UserError(Problem(f"{lacks}{hint}", key, str(file.parent))) from None
     except UnicodeDecodeError:
         raise UserError(Problem(f"{file} is no text", key, str(file.parent))) from None
+
+
+class Preprocessor(BaseModel):
+    """The scale that a model's images are brought to, in the keys that transformers writes."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
+
+    do_normalize: bool = True
+    image_mean: Annotated[list[float], Field(min_length=1)] | None = None
+    image_std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] | None = None
+    do_rescale: bool = True
+    rescale_factor: Annotated[float, Field(gt=0)] = 1 / BYTE
+    do_flip_channel_order: bool | None = None
+    rescale_offset: bool | None = None

@@ -50,11 +50,13 @@ class Decode(Record):
 class Scale(Record):
     """The mean and deviation that images are brought to, of each channel.
 
-    Both are shares of the largest value; of images of floats, they are in these.
+    Both are shares of the largest value; of images of floats, they are in these. `said`: they stand
+    in `prepare.normalize`.
     """
 
     mean: list[float]
     std: list[float]
+    said: bool = False
 
 
 class Feature(Record):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.features.schema import CODES, WORDS
+from stages.model.dropout import Dropout
 
 # The attribute of a module that names its constant buffers.
 CONSTANTS = "constant_names"
@@ -118,6 +119,37 @@ class FrozenNorm(nn.Module):
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
         return values * scale[:, None, None] + shift[:, None, None]
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Attention (rows, places, heads, width) of queries and others (rows, heads, places, width).
+
+    The form is that of transformers. The layer `drawn` of `module` drops the shares.
+    """
+    if dropout == 0:
+        found = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, scale=scaling
+        )
+        return found.transpose(1, 2), None
+    weights = query @ key.transpose(2, 3) * (scaling or query.shape[-1] ** -0.5)
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        weights = torch.where(attention_mask, weights, torch.finfo(weights.dtype).min)
+    elif attention_mask is not None:
+        weights = weights + attention_mask
+    drawn = module.get_submodule("drawn")
+    assert isinstance(drawn, Dropout)
+    drawn.p = dropout
+    shares: Tensor = drawn(weights.softmax(dim=-1))
+    return (shares @ value).transpose(1, 2), None
 
 
 class PiecewiseLinear(nn.Module):

@@ -5,6 +5,7 @@ model = load_model(Path("data/train"))
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,24 @@ def read_folder_weights(spec: ModelSpec, folder: Path) -> dict[str, Tensor]:
     return weights
 
 
+def check_said(model: ClassSpec) -> None:
+    """Raise UserError for an architecture of `params.yaml` that its model does not know."""
+    config = model.arguments.get("config")
+    if isinstance(config, dict) and (check := getattr(_zoo_module(model.name), "check_said", None)):
+        _check_libraries(model.name)
+        try:
+            check(config)
+        except UserError as error:
+            at = "build.model.config"
+            found = (p if str(p.key).startswith(at) else replace(p, key=at) for p in error.problems)
+            raise UserError(*found) from None
+
+
+def _check_libraries(name: str) -> None:
+    libraries = getattr(_zoo_module(name), "LIBRARIES", {})
+    check_extra(f"the model '{name}'", libraries, "build.model.name")
+
+
 def arguments_class(name: str) -> type[BaseModel]:
     """The typed arguments of a model of the zoo."""
     arguments: type[BaseModel] = _zoo_module(name).Arguments
@@ -94,7 +113,7 @@ def make_model(spec: ModelSpec, seed: int) -> nn.Module:
     (rows, num_outputs).
     """
     module = _zoo_module(spec.name)
-    check_extra(f"the model '{spec.name}'", getattr(module, "LIBRARIES", {}), "build.model.name")
+    _check_libraries(spec.name)
     parts = [part.arguments for part in spec.parts] or [spec.arguments]
     arguments = [module.Arguments.model_validate(each) for each in parts]
 

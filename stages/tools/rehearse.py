@@ -15,8 +15,7 @@ import polars as pl
 import torch
 from PIL import Image
 
-from stages.build.architecture import fill_arguments
-from stages.build.folder import check_prepared, find_folder
+from stages.build.folder import find_model
 from stages.build.params import BuildParams
 from stages.common.config import validate, validate_all
 from stages.common.errors import Problem, UserError
@@ -65,13 +64,10 @@ def check_model(request: Mapping[str, Any], task: str) -> None:
     if prepare is None:
         return  # said already
     section = validate(BuildParams, request["build"], at="build")
-    model, folder = section.model, find_folder(section)
     schema = find_schema_of(prepare)
-    if schema is None:
+    if schema is None or not schema.features:
         return
-    if folder is not None:
-        model = fill_arguments(model, folder)
-        check_prepared(folder, schema)
+    model = find_model(section, schema)
     inputs = schema.inputs()
     arguments = validate(arguments_class(model.name), model.arguments, at="build.model")
     num_outputs = 1 if task == "regression" else 2

@@ -12,39 +12,43 @@ import torch
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NUM_TOKENS = 90
-# Two of texts and two of images: with dropout in attention and elsewhere, without a pooled output,
-# and with batch norms.
+_LAYERS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+_TEXT = {"vocab_size": NUM_TOKENS, "max_position_embeddings": 64}
+_BERT = {**_LAYERS, **_TEXT, "intermediate_size": 32}
+_VIT = {**_LAYERS, "intermediate_size": 32, "image_size": 8, "patch_size": 4}
+_CONVNEXT = {"hidden_sizes": [4, 4, 4, 8], "depths": [1, 1, 1, 1]}
+# One of each type that the model `huggingface` takes.
 CONFIGS: dict[str, dict[str, Any]] = {
-    "bert": {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "vocab_size": NUM_TOKENS,
-        "max_position_embeddings": 64,
-    },
-    "distilbert": {
-        "dim": 16,
-        "n_layers": 1,
-        "n_heads": 2,
-        "hidden_dim": 32,
-        "vocab_size": NUM_TOKENS,
-        "max_position_embeddings": 64,
-    },
-    "vit": {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "image_size": 8,
-        "patch_size": 4,
-    },
+    "albert": {**_BERT, "embedding_size": 8},
+    "bert": {**_BERT, "num_hidden_layers": 2},
+    "camembert": _BERT,
+    "convbert": {**_BERT, "embedding_size": 8},
+    "convnext": _CONVNEXT,
+    "convnextv2": _CONVNEXT,
+    "deberta-v2": {**_BERT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "deit": _VIT,
+    "dinov2": {**_LAYERS, "image_size": 8, "patch_size": 4},
+    "distilbert": {**_TEXT, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32},
+    "electra": {**_BERT, "embedding_size": 8},
+    "modernbert": {**_BERT, "pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3},
+    "mpnet": _BERT,
     "resnet": {
         "embedding_size": 8,
         "hidden_sizes": [8, 16],
         "depths": [1, 1],
         "layer_type": "basic",
     },
+    "roberta": _BERT,
+    "swin": {
+        "embed_dim": 4,
+        "depths": [1, 1],
+        "num_heads": [1, 1],
+        "image_size": 8,
+        "patch_size": 2,
+        "window_size": 2,
+    },
+    "vit": _VIT,
+    "xlm-roberta": _BERT,
 }
 
 

@@ -31,7 +31,7 @@ from stages.features.schema import Array, Feature, Moments, Statistics
 from stages.features.spelling import as_markdown
 from stages.features.words.count import MAX_SEEN, count_words, merge
 from stages.features.words.split import Numbers, cut, num_words, portions, split_words
-from stages.features.words.tokens import code_tokens, count_tokens, with_places
+from stages.features.words.tokens import code_tokens, count_tokens, least_places, with_places
 
 if TYPE_CHECKING:
     import polars as pl
@@ -78,7 +78,8 @@ def fit(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
     if feature.tokenizer is not None:
         lengths = np.concatenate([_lengths(feature, part) for part in parts])
         width = int(np.quantile(np.minimum(lengths, most), SHARE_WHOLE, method="higher"))
-        tokenizer = with_places(feature.tokenizer, max(width, 1))
+        width = max(width, least_places(feature.tokenizer))
+        tokenizer = with_places(feature.tokenizer, width)
         return feature.model_copy(update={"tokenizer": tokenizer, "width": width})
     counted = merge(count_words(_texts(part), most) for part in parts if part.len())
     if counted.missed:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = {"tokenizers": "0.23.3"}
 Codes = npt.NDArray[np.int64]
+ENDLESS = 2**31
 
 
 def find_tokenizer(folder: Path) -> tuple[str, int]:
@@ -47,22 +48,26 @@ def find_tokenizer(folder: Path) -> tuple[str, int]:
 def with_places(text: str, places: int | None) -> str:
     """Return a tokenizer that keeps at most `places` tokens of each text; None: all of them.
 
-    The special tokens stay: there is room for these and one more at least.
+    The special tokens stay, where there are as many as `least_places`.
     """
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_str(text)
-    if places is not None:
-        places = max(places, tokenizer.num_special_tokens_to_add(is_pair=False) + 1)
-    return _with_places(tokenizer, places)
+    return _with_places(Tokenizer.from_str(text), places)
+
+
+def least_places(text: str) -> int:
+    """Return the places that the special tokens of a text and one other take."""
+    return int(_load(text).num_special_tokens_to_add(is_pair=False)) + 1
 
 
 def _with_places(tokenizer: "Tokenizer", places: int | None) -> str:
     tokenizer.no_padding()
-    if places is None:
+    # The end at which a text is cut: 'left' is kept by a length that no text has.
+    end = (tokenizer.truncation or {}).get("direction", "right")
+    if places is None and end == "right":
         tokenizer.no_truncation()
     else:
-        tokenizer.enable_truncation(places)
+        tokenizer.enable_truncation(ENDLESS if places is None else places, direction=end)
     text: str = tokenizer.to_str()
     return text
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import Problem, UserError
-from stages.features.model_folder import KEY, TOKENIZER, read_scale
+from stages.features.model_folder import KEY, TOKENIZER, need_scale
 from stages.features.schema import Scale, Schema
 from stages.features.words.tokens import find_tokenizer
 from stages.prepare.params import PrepareParams
@@ -43,9 +43,9 @@ def _find_scale(schema: Schema, params: PrepareParams) -> Scale | None:
         return None
     num_channels = (images[0].shape or [1])[0]
     if params.normalize is None:
-        return read_scale(Path(str(params.pretrained)), num_channels)
+        return need_scale(Path(str(params.pretrained)), num_channels)
     for name, numbers in params.normalize.model_dump().items():
         if len(numbers) != num_channels:
             message = f"images of {num_channels} channels take as many numbers, not {len(numbers)}"
             raise UserError(Problem(message, f"{NORMALIZE}.{name}", str(numbers)))
-    return Scale(**params.normalize.model_dump())
+    return Scale(**params.normalize.model_dump(), said=True)

@@ -9,20 +9,35 @@ takes the architecture along, so that after build nothing needs the folder.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from stages.common.config import Config
-from stages.common.errors import Problem, UserError
+from stages.common.errors import Problem, UserError, shorten, wrong_name
 from stages.model.dropout import Dropout
-from stages.model.layers import Flatten, FrozenNorm, register_constant
+from stages.model.layers import Flatten, FrozenNorm, attend, register_constant
 
 LIBRARIES = {"transformers": "5.24.0"}
-NAME, PRETRAINED = "build.model.name", "build.pretrained"
+NAME, PRETRAINED, CONFIG = "build.model.name", "build.pretrained", "build.model.config"
+# Those that the tests try: the same numbers as in transformers, no randomness but the project's,
+# a gradient for every weight, and no row that depends on the others.
+TEXTS = (
+    *("albert", "bert", "camembert", "convbert", "deberta-v2", "distilbert", "electra"),
+    *("modernbert", "mpnet", "roberta", "xlm-roberta"),
+)
+IMAGES = ("convnext", "convnextv2", "deit", "dinov2", "resnet", "swin", "vit")
+# Keys with one of these are dropped wherever an architecture comes from: transformers would fetch
+# and run code that is named there, read another file, or compute in other numbers.
+DROPPED = (
+    *("attn_implementation", "experts_implementation", "auto_map", "dtype", "use_kernels"),
+    *("kernel_config", "transformers_weights"),
+)
 
 
 class Arguments(Config):
@@ -36,6 +51,11 @@ class Arguments(Config):
     config: dict[str, Any] | None = None
     pool: Literal["own", "first", "mean"] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @field_validator("config")
+    @classmethod
+    def _drop(cls, config: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if config is None else drop_keys(config)
 
 
 class Model(nn.Module):
@@ -52,7 +72,7 @@ class Model(nn.Module):
             message = "huggingface has no architecture of its own: name the folder of a model"
             raise UserError(Problem(message, PRETRAINED, "null", ("data/raw/bert",)))
         self.body = make_body(arguments.config)
-        self.kind = "text" if self.body.main_input_name == "input_ids" else "image"
+        self.kind = "text" if self.body.config.model_type in TEXTS else "image"
         other = "image" if self.kind == "text" else "text"
         if self.kind not in inputs or (self.kind == "text" and other in inputs):
             found = self.body.config.model_type
@@ -64,7 +84,7 @@ class Model(nn.Module):
         self.lengths = inputs["text"][::2] if self.kind == "text" else [1]
         config = self.body.config
         check = check_texts if self.kind == "text" else check_images
-        check(config, inputs[self.kind])
+        check(self.body, inputs[self.kind])
         self.pad = getattr(config, "pad_token_id", None) or 0
         pooler = getattr(self.body, "pooler", None)
         has_weights = pooler is not None and next(pooler.parameters(), None) is not None
@@ -107,45 +127,86 @@ class Model(nn.Module):
             return pooled.flatten(1)
         if self.pool != "mean":
             return hidden[:, 0]
-        there = (
-            given["attention_mask"][:, :, None].to(hidden.dtype) if self.kind == "text" else None
-        )
-        if there is None:
+        if self.kind == "image":
             return hidden.flatten(2).mean(dim=2) if hidden.ndim == 4 else hidden.mean(dim=1)
+        there = given["attention_mask"][:, :, None].to(hidden.dtype)
         return (hidden * there).sum(dim=1) / there.sum(dim=1)
 
 
-def make_body(config: dict[str, Any]) -> Any:
-    """The model of transformers that `config` describes, its weights drawn, without its randomness.
+def drop_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` without the keys that are DROPPED, those of its inner objects too."""
+    kept = {key: v for key, v in config.items() if not any(part in str(key) for part in DROPPED)}
+    return {key: drop_keys(v) if isinstance(v, dict) else v for key, v in kept.items()}
 
-    Its dropout becomes the project's, which does not depend on the number of processes. Raises
-    UserError for what is no encoder of texts or images.
+
+def make_config(described: dict[str, Any]) -> Any:
+    """The configuration of transformers, in which no layer is left out at random.
+
+    Raises UserError for a model that is not among those tried, and for values that can't be.
     """
-    from transformers import AutoConfig, AutoModel
-    from transformers.models.auto import modeling_auto as known
+    from transformers import AutoConfig
     from transformers.utils import logging
 
     # What it would say of each model of which only the body is taken.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    described = dict(config)
+    described = drop_keys(described)
     kind = described.pop("model_type", None)
-    is_encoder = kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    is_encoder |= kind in known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-    # What leaves out whole layers at random does so for all processes in another way.
-    described |= dict.fromkeys(("drop_path_rate", "layerdrop") & described.keys(), 0.0)
-    made = AutoConfig.for_model(kind, **described) if is_encoder else None
-    if made is None or made.is_encoder_decoder:
-        message = (
-            f"{kind} is no encoder of texts or images that transformers "
-            f"{LIBRARIES['transformers']} has: one that was trained on masked words (bert, "
-            "distilbert, roberta, …), or one that classifies images (vit, convnext, resnet, …)"
-        )
+    if kind not in (*TEXTS, *IMAGES):
+        known = f"of texts {', '.join(TEXTS)}; of images {', '.join(IMAGES)}"
+        message = f"{kind} is not among the models of transformers that are tried here: {known}"
         raise UserError(Problem(message, PRETRAINED, str(kind)))
-    if "quantization_config" in described:
+    if described.pop("quantization_config", None) is not None:
         message = "the weights are quantized, and such are not trained: take those that are not"
         raise UserError(Problem(message, PRETRAINED, str(kind)))
-    body = AutoModel.from_config(made, dtype=torch.float32)
+    with _named(kind):
+        config = AutoConfig.for_model(kind, **described)
+    shares = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    if kind == "swin" and any(getattr(config, name) for name in shares):
+        message = "of swin, whose windows stand in the place of rows, nothing is dropped within"
+        raise UserError(Problem(f"{message}: set {' and '.join(shares)} to 0", PRETRAINED, kind))
+    # What leaves out whole layers at random does so for all processes in another way.
+    for name in ("drop_path_rate", "layerdrop"):
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    return config
+
+
+def check_said(config: dict[str, Any]) -> None:
+    """Raise UserError for a key of `build.model.config` that the type of model does not have."""
+    made = make_config(config)
+    known = [*(field.name for field in fields(made)), *made.attribute_map]
+    wrong = [key for key in drop_keys(config) if key not in (*known, "model_type")]
+    if wrong:
+        message = f"{made.model_type} has no '{wrong[0]}'"
+        raise UserError(wrong_name(message, wrong[0], known, f"{CONFIG}.{wrong[0]}"))
+
+
+@contextmanager
+def _named(kind: str) -> Iterator[None]:
+    """Turn what transformers raises of an architecture into a UserError with the keys."""
+    try:
+        yield
+    except Exception as error:
+        reason = shorten(" ".join(f"{type(error).__name__}: {error}".split()))
+        message = (
+            f"transformers can't make a {kind} of this architecture, the config.json of "
+            f"{PRETRAINED} or {CONFIG}: {reason}"
+        )
+        raise UserError(Problem(message, PRETRAINED, kind)) from None
+
+
+def make_body(described: dict[str, Any]) -> Any:
+    """The model of transformers that is described, its weights drawn, without its randomness.
+
+    Its dropout becomes the project's, which does not depend on the number of processes. Raises
+    UserError as `make_config` does.
+    """
+    from transformers import AutoModel
+
+    config = make_config(described)
+    with _named(config.model_type):
+        body = AutoModel.from_config(config, dtype=torch.float32, attn_implementation="eager")
     _use_own_attention(body)
     for module in list(body.modules()):
         if getattr(module, "mask_token", None) is not None:
@@ -178,36 +239,9 @@ def _use_own_attention(body: Any) -> None:
     body.set_attn_implementation("reprise")
 
 
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: object,
-) -> tuple[Tensor, None]:
-    """Attention (rows, heads, places, width), given as (rows, places, heads, width)."""
-    if dropout == 0:
-        found = nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask, scale=scaling
-        )
-        return found.transpose(1, 2), None
-    weights = query @ key.transpose(2, 3) * (scaling or query.shape[-1] ** -0.5)
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        weights = torch.where(attention_mask, weights, torch.finfo(weights.dtype).min)
-    elif attention_mask is not None:
-        weights = weights + attention_mask
-    drawn = module.get_submodule("drawn")
-    assert isinstance(drawn, Dropout)
-    drawn.p = dropout
-    shares: Tensor = drawn(weights.softmax(dim=-1))
-    return (shares @ value).transpose(1, 2), None
-
-
-def check_texts(config: Any, shape: list[int]) -> None:
+def check_texts(body: Any, shape: list[int]) -> None:
     """Raise UserError for texts of more tokens or places than the model has."""
+    config = body.config
     places, codes = max(shape[::2]), max(shape[1::2])
     if codes - 1 > config.vocab_size:
         message = (
@@ -216,16 +250,18 @@ def check_texts(config: Any, shape: list[int]) -> None:
         )
         raise UserError(Problem(message, "prepare.pretrained"))
     most = getattr(config, "max_position_embeddings", None)
-    if most is not None and "roberta" in config.model_type:
-        most -= config.pad_token_id + 1  # places are counted from behind it on
+    padding = getattr(getattr(body, "embeddings", None), "padding_idx", None)
+    if most is not None and padding is not None:
+        most -= padding + 1  # places are counted from behind it on
     if most is not None and 0 < most < places:
         message = f"a text has {places} places, and the model takes {most} tokens"
         said = f"{{kind: text, places: {most}}}"
         raise UserError(Problem(message, "prepare.columns", None, (said,)))
 
 
-def check_images(config: Any, shape: list[int]) -> None:
+def check_images(body: Any, shape: list[int]) -> None:
     """Raise UserError for images of other channels, or of a size that the model does not take."""
+    config = body.config
     channels, *sides = shape
     if channels != config.num_channels:
         message = (
@@ -243,15 +279,15 @@ def check_images(config: Any, shape: list[int]) -> None:
 
 def read_weights(folder: Path, arguments: Arguments) -> dict[str, Tensor]:
     """The weights in a folder as transformers loads them, by the names that `Model` gives them."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
-    described = dict(arguments.config or {})
-    config = AutoConfig.for_model(described.pop("model_type"), **described)
+    config = make_config(arguments.config or {})
     with torch.random.fork_rng(devices=[]):
         body, report = AutoModel.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
+            attn_implementation="eager",
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.build.folder import find_spec
+from stages.build.folder import check_prepared, find_model, find_spec
 from stages.build.params import BuildParams
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Feature, Scale, Schema, Target, read_schema
@@ -167,6 +167,43 @@ def test_images_of_another_scale_are_refused(tmp_path: Path) -> None:
     other = image.model_copy(update={"scale": Scale(mean=[0.5] * 3, std=[0.5] * 3)})
     message = refused(tmp_path, other).message
     assert "was trained with mean [0.5, 0.4, 0.3] and std [0.2, 0.25, 0.3]" in message
+
+
+def test_a_scale_that_prepare_normalize_says_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model_folder(tmp_path, "vit")
+    own = Scale(mean=[0.5] * 3, std=[0.5] * 3, said=True)
+    image = Feature(name="image", kind="image", shape=[3, 8, 8], layout="CHW", scale=own)
+    target = Target(name="y", task="regression")
+    schema = Schema(key=None, features=[image], target=target)
+    check_prepared(tmp_path, schema)
+    assert "prepare.normalize goes before it" in capsys.readouterr().out
+    (tmp_path / "preprocessor_config.json").write_text("{}", encoding="utf-8")
+    check_prepared(tmp_path, schema)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_key_of_the_architecture_that_is_unknown_is_refused(folder: Path) -> None:
+    """That of params.yaml; one of config.json may be of another version of transformers."""
+    target = Target(name="y", task="regression")
+    schema = Schema(key=None, features=[], target=target)
+
+    def find(**config: object) -> None:
+        model = {"name": "huggingface", "config": {"model_type": "bert", **config}}
+        with contextlib.chdir(ROOT):
+            find_model(BuildParams.model_validate({"model": model, "pretrained": None}), schema)
+
+    find(hidden_size=16, attn_implementation="mine")
+    with pytest.raises(UserError, match="bert has no 'hidden_sise'") as caught:
+        find(hidden_sise=16)
+    (problem,) = caught.value.problems
+    assert problem.key == "build.model.config.hidden_sise"
+    assert problem.suggestion == "hidden_size"
+    for wrong in ({"hidden_size": "x"}, {"model_type": "clip"}):
+        with pytest.raises(UserError, match=r"can't make a bert|tried here: .* vit") as caught:
+            find(**wrong)
+        assert caught.value.problems[0].key == "build.model.config"
 
 
 def test_the_check_says_so_before_anything_runs(

@@ -1,5 +1,6 @@
 """Texts by the tokenizer of a pretrained model: the ids of transformers plus 1, and a way back."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.features.kinds import text
+from stages.features.model_folder import read_scale
 from stages.features.schema import Feature, Schema, Statistics, Target
 from stages.features.words.tokens import find_tokenizer
 from stages.prepare.columns.pretrained import with_pretrained
@@ -76,6 +78,28 @@ def _encoded(feature: Feature, values: pl.Series) -> text.Encoded:
     return text.Encoded(text.encode([feature], values.to_frame(), nothing, KEY))
 
 
+def test_the_special_tokens_have_places_however_few_are_asked_for(folder: Path) -> None:
+    for values, places in ((TEXTS, 1), (["", None, ""] * 100 + ["a"], None)):
+        feature = text.fit(described(folder, places=places), [series(*values)], KEY)
+        assert feature.width == 3
+        (codes,) = text.feed(feature, series("a ship"), KEY)
+        assert [codes[0], codes[2]] == [3, 4]  # [CLS] and [SEP]
+
+
+def test_a_text_is_cut_at_the_end_that_the_file_says(folder: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(9, direction="left")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    feature = text.fit(described(tmp_path, places=4), [series(*TEXTS)], KEY)
+    (codes,) = text.feed(feature, series(TEXTS[0]), KEY)
+    whole = tokenizer.encode(TEXTS[0]).ids
+    assert list(codes - 1) == [2, *whole[-3:-1], 3]
+    (line,) = text.tell(feature, [series(*TEXTS)])
+    assert "the rest of 3 of 4 rows is cut off" in line
+
+
 def test_a_text_without_anything_in_it_is_a_gap(folder: Path) -> None:
     feature = text.fit(described(folder), [series(*TEXTS)], KEY)
     codes = text.feed(feature, series(None, "", " \n", "a"), KEY)
@@ -103,18 +127,42 @@ def test_images_have_the_scale_of_the_folder(folder: Path, tmp_path: Path) -> No
         params = prepare_params(pretrained=str(tmp_path), **changes)
         return with_pretrained(schema, params).features[0].scale
 
-    said = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
+    said = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "said": False}
     assert scaled().model_dump() == said  # type: ignore[attr-defined]
     own = {"mean": [0.1] * 3, "std": [1.0] * 3}
-    assert scaled(normalize=own).model_dump() == own  # type: ignore[attr-defined]
+    assert scaled(normalize=own).model_dump() == {**own, "said": True}  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="takes images of 3 channels, not 1"):
         scaled(channels=1)
     file = tmp_path / "preprocessor_config.json"
     file.write_text('{"do_rescale": false, "image_mean": [51.0], "image_std": [102.0]}', "utf-8")
-    assert scaled(channels=1).model_dump() == {"mean": [0.2], "std": [0.4]}  # type: ignore[attr-defined]
+    expected = {"mean": [0.2], "std": [0.4], "said": False}
+    assert scaled(channels=1).model_dump() == expected  # type: ignore[attr-defined]
     file.write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="has no image_mean and image_std"):
         scaled()
     file.unlink()
     with pytest.raises(UserError, match=r"has no preprocessor_config.json"):
         scaled()
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "key"),
+    [
+        ({"image_mean": ["a"]}, "image_mean.0 must be a number", "image_mean.0"),
+        ({"rescale_factor": None}, "rescale_factor must be a number", "rescale_factor"),
+        ({"rescale_factor": 0}, "rescale_factor must be greater than 0", "rescale_factor"),
+        ({"image_std": [1.0, 0.0]}, "image_std.1 must be greater than 0", "image_std.1"),
+        ({"image_processor": None}, "image_processor must be keys", "image_processor"),
+        ({"image_processor": {"do_rescale": 3}}, "must be true", "image_processor.do_rescale"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order: true", "prepare.pretrained"),
+        ({"rescale_offset": True}, "rescale_offset: true", "prepare.pretrained"),
+        ({"image_mean": [0.0], "image_std": [1.0, 1.0]}, "1 numbers in", "prepare.pretrained"),
+    ],
+)
+def test_a_scale_that_can_not_be_is_told(
+    said: dict[str, object], message: str, key: str, tmp_path: Path
+) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(UserError, match=message) as caught:
+        read_scale(tmp_path, 3)
+    assert caught.value.problems[0].key == key

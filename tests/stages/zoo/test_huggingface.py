@@ -14,39 +14,12 @@ from stages.common.config import ClassSpec
 from stages.common.errors import UserError
 from stages.model.dropout import share_dropout_rng
 from stages.model.model import ModelSpec, load_model, make_model, save_model, take_pretrained
+from stages.zoo.models.huggingface import IMAGES, TEXTS, drop_keys
 from tests.support.huggingface import CONFIGS, NUM_TOKENS, argument, model_folder
 
 TEXT: dict[str, list[int]] = {"text": [7, NUM_TOKENS + 1]}
 IMAGE: dict[str, list[int]] = {"image": [3, 8, 8]}
-# Small ones of kinds that the contract does not try: without a pooled output, without places of
-# their own, with the pooled output that is not in the file of a masked model, and in windows.
-OTHERS: dict[str, dict[str, Any]] = {
-    "albert": {"embedding_size": 8},
-    "convnext": {"hidden_sizes": [4, 4, 4, 8], "depths": [1, 1, 1, 1]},
-    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
-    "dinov2": {"image_size": 8, "patch_size": 4, "drop_path_rate": 0.5},
-    "modernbert": {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3},
-    "roberta": {"pad_token_id": 1, "max_position_embeddings": 9},
-    "swin": {
-        "embed_dim": 4,
-        "depths": [1],
-        "num_heads": [1],
-        "image_size": 8,
-        "patch_size": 2,
-        "window_size": 2,
-    },
-}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _configs() -> None:
-    own = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
-    for kind, config in OTHERS.items():
-        text = {**own, "intermediate_size": 32, "vocab_size": NUM_TOKENS}
-        CONFIGS.setdefault(
-            kind, {**(text if kind[-4:] in ("bert", "erta", "a-v2") else {}), **config}
-        )
-    CONFIGS["dinov2"] = {**own, **OTHERS["dinov2"]}
+SHAPES: dict[str, Any] = {"inputs": TEXT, "num_outputs": 2}
 
 
 def pretrained(folder: Path, inputs: dict[str, list[int]]) -> nn.Module:
@@ -58,59 +31,99 @@ def pretrained(folder: Path, inputs: dict[str, list[int]]) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "vit", "resnet", *OTHERS])
+def _batch(kind: str, num_rows: int = 4) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    if kind in IMAGES:
+        side = 32 if kind.startswith("convnext") else 8
+        return {"image": torch.randn(num_rows, 3, side, side)}
+    codes = torch.randint(5, NUM_TOKENS + 1, (num_rows, 7))
+    codes[1, 4:], codes[2, 1:] = 0, 0
+    return {"text": codes}
+
+
+def _random(kind: str) -> dict[str, Any]:
+    """Each share of a type's configuration that says what is dropped, at a third."""
+    from transformers import AutoConfig
+
+    made = AutoConfig.for_model(kind, **CONFIGS[kind]).to_dict()
+    shares = [name for name, value in made.items() if "drop" in name and value is not None]
+    unused = ("classifier_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob")
+    # Of swin nothing may be dropped within its windows.
+    left_out = unused if kind == "swin" else unused[:1]
+    return dict.fromkeys((name for name in shares if name not in left_out), 0.3)
+
+
+@pytest.mark.parametrize("kind", [*TEXTS, *IMAGES])
 def test_the_pooled_output_is_that_of_transformers(kind: str, tmp_path: Path) -> None:
     from transformers import AutoModel
 
-    model_folder(tmp_path, kind)
+    model_folder(tmp_path, kind, **_random(kind))
     reference = AutoModel.from_pretrained(tmp_path).eval()
-    is_text = reference.main_input_name == "input_ids"
+    batch, is_text = _batch(kind), kind in TEXTS
     model: Any = pretrained(tmp_path, TEXT if is_text else IMAGE)
-    torch.manual_seed(1)
-    side = 32 if kind == "convnext" else 8
-    batch: dict[str, torch.Tensor] = {"image": torch.randn(4, 3, side, side)}
-    given = {"pixel_values": batch["image"]}
+    given = {"pixel_values": batch.get("image")}
     if is_text:
-        codes = torch.randint(5, NUM_TOKENS + 1, (4, 7))
-        codes[1, 4:], codes[2, 1:] = 0, 0
-        batch = {"text": codes}
+        codes = batch["text"]
         ids = torch.where(codes == 0, reference.config.pad_token_id or 0, codes - 1)
         given = {"input_ids": ids, "attention_mask": (codes != 0).long()}
     with torch.no_grad():
         expected = reference(**given)
         (found,) = [model._run(**each) for each in model._split(batch[model.kind])]
-        pooled = getattr(expected, "pooler_output", None)
-        wanted = expected.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
+        scores, alone = model(batch), model({name: rows[1:2] for name, rows in batch.items()})
+    pooled = getattr(expected, "pooler_output", None)
+    wanted = expected.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
-    # In training nothing draws but the project's own dropout, and every weight learns.
-    rng = share_dropout_rng(model.train(), torch.device("cpu"))
-    rng.begin_epoch(0, 0)
-    rng.begin_step(0, 4, slice(None))
-    before = torch.get_rng_state()
-    model(batch).sum().backward()
-    assert torch.equal(torch.get_rng_state(), before)
-    assert [n for n, weight in model.named_parameters() if weight.grad is None] == []
+    torch.testing.assert_close(alone, scores[1:2], rtol=1e-5, atol=1e-5)
 
 
-def test_dropout_of_attention_is_drawn_for_the_whole_batch() -> None:
+@pytest.mark.parametrize("kind", [*TEXTS, *IMAGES])
+def test_every_weight_learns_and_what_is_dropped_is_drawn_for_the_whole_batch(kind: str) -> None:
     """Two processes with half of the rows each drop what one with all of them drops."""
-    config = argument("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.4)
-    spec = ModelSpec(
-        name="huggingface", arguments={"config": config, "dropout": 0.0}, inputs=TEXT, num_outputs=2
-    )
-    model = make_model(spec, 0).train()
+    arguments = {"config": argument(kind, **_random(kind))}
+    inputs = TEXT if kind in TEXTS else IMAGE
+    spec = ModelSpec(name="huggingface", arguments=arguments, inputs=inputs, num_outputs=2)
+    model, batch = make_model(spec, 0).train(), _batch(kind)
     rng = share_dropout_rng(model, torch.device("cpu"))
-    codes = torch.randint(1, NUM_TOKENS, (6, 7))
 
     def run(rows: slice) -> torch.Tensor:
         rng.begin_epoch(3, 1)
-        rng.begin_step(2, 6, rows)
-        scores: torch.Tensor = model({"text": codes[rows]})
+        rng.begin_step(2, 4, rows)
+        scores: torch.Tensor = model({name: each[rows] for name, each in batch.items()})
         return scores
 
+    before = torch.get_rng_state()
     whole = run(slice(None))
-    torch.testing.assert_close(torch.cat([run(slice(4)), run(slice(4, 6))]), whole)
-    assert not torch.allclose(whole, model.eval()({"text": codes}))
+    whole.square().sum().backward()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [n for n, weight in model.named_parameters() if weight.grad is None] == []
+    torch.testing.assert_close(torch.cat([run(slice(3)), run(slice(3, 4))]), whole)
+    assert not torch.allclose(whole, model.eval()(batch))
+    with torch.device("meta"):  # as `reprise check` makes it
+        make_model(spec, 0)
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_text_has_as_many_places_as_the_model(kind: str) -> None:
+    """One more is refused, where transformers itself has no number for the place."""
+    arguments = {"config": argument(kind, max_position_embeddings=12)}
+
+    def make(places: int) -> Any:
+        inputs = {"text": [places, NUM_TOKENS + 1]}
+        spec = ModelSpec(name="huggingface", arguments=arguments, inputs=inputs, num_outputs=2)
+        return make_model(spec, 0).eval()
+
+    with pytest.raises(UserError, match="places, and the model takes") as caught:
+        make(13)
+    most = int(caught.value.problems[0].message.split()[-2])
+    codes = torch.full((1, most), 9)
+    model = make(most)
+    assert model({"text": codes}).isfinite().all()
+    with pytest.raises(UserError, match=f"a text has {most + 1} places"):
+        make(most + 1)
+    if kind != "modernbert":  # its places are turned, and it was trained with so many
+        model.lengths = [most + 1]
+        with pytest.raises((RuntimeError, IndexError)):
+            model({"text": torch.full((1, most + 1), 9)})
 
 
 def test_a_column_of_text_more_has_the_same_body_and_pooling_is_chosen(tmp_path: Path) -> None:
@@ -147,9 +160,16 @@ def test_a_model_trained_here_is_a_folder_for_the_next(tmp_path: Path) -> None:
     ("config", "inputs", "key", "said"),
     [
         (None, TEXT, "build.pretrained", "no architecture of its own"),
-        ({"model_type": "gpt2"}, TEXT, "build.pretrained", "gpt2 is no encoder"),
-        ({"model_type": "bart"}, TEXT, "build.pretrained", "bart is no encoder"),
-        ({"model_type": "mine"}, TEXT, "build.pretrained", "mine is no encoder"),
+        ({"model_type": "gpt2"}, TEXT, "build.pretrained", "gpt2 is not among"),
+        ({"model_type": "bart"}, TEXT, "build.pretrained", "bart is not among"),
+        ({"model_type": "mine"}, TEXT, "build.pretrained", "mine is not among"),
+        (argument("bert", quantization_config={}), TEXT, "build.pretrained", "are quantized"),
+        (
+            argument("swin", hidden_dropout_prob=0.1),
+            IMAGE,
+            "build.pretrained",
+            "set hidden_dropout_prob and attention_probs_dropout_prob to 0",
+        ),
         (
             argument("bert"),
             {"text": [65, 60]},
@@ -198,6 +218,66 @@ def test_a_folder_without_safe_weights_or_with_code_is_refused(tmp_path: Path) -
     with pytest.raises(UserError, match=r"^[^:]* has no config\.json\n") as caught:
         fill_arguments(spec, tmp_path)
     assert caught.value.problems[0].key == "build.pretrained"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("model.json", '{"name": "huggingface"}', "has no 'arguments' with the 'config'"),
+        ("model.safetensors", "\x02\0\0\0\0\0\0\0[]", "can't be read as safetensors"),
+        ("model.safetensors.index.json", '{"weight_map": null}', "has no 'weight_map'"),
+        ("adapter_config.json", "{}", "weights beside those of another model"),
+    ],
+)
+def test_a_file_that_is_not_as_it_should_be_is_told(
+    file: str, content: str, said: str, tmp_path: Path
+) -> None:
+    model_folder(tmp_path, "bert")
+    (tmp_path / file).write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=said) as caught:
+        fill_arguments(ClassSpec(name="huggingface"), tmp_path)
+    assert caught.value.problems[0].key == "build.pretrained"
+
+
+def test_no_key_names_code_that_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one of the folder nor one of params.yaml, under whichever name."""
+    from transformers import PreTrainedModel
+
+    kernel = "kernels-community/somewhere"
+    names = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+    bad = {**dict.fromkeys(names, kernel), "experts_implementation": kernel, "dtype": "float16"}
+    asked: list[object] = []
+    checked = PreTrainedModel._check_and_adjust_attn_implementation
+
+    def check(self: Any, name: object, *given: Any, **named: Any) -> object:
+        asked.append(name)
+        return checked(self, name, *given, **named)
+
+    monkeypatch.setattr(PreTrainedModel, "_check_and_adjust_attn_implementation", check)
+    model_folder(tmp_path, "bert")
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    inner = {"per_layer_config": {"0": {"_attn_implementation": kernel}}}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **bad}), encoding="utf-8")
+    asked.clear()
+    model = pretrained(tmp_path, TEXT)
+    assert model.get_parameter("output.weight").dtype == torch.float32
+    assert set(asked) == {"eager", "reprise"}
+    config = drop_keys({**config, **bad, **inner, "auto_map": {}})
+    assert not {*bad, "auto_map"} & set(config)
+    assert config["per_layer_config"] == {"0": {}}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"hidden_act": "gulu"}, {"hidden_size": 15}, {"hidden_size": "x"}]
+)
+def test_an_architecture_that_can_not_be_is_told(changes: dict[str, object]) -> None:
+    spec = ModelSpec(
+        name="huggingface", arguments={"config": argument("bert", **changes)}, **SHAPES
+    )
+    with torch.device("meta"), pytest.raises(UserError, match="can't make a bert") as caught:
+        make_model(spec, 0)
+    assert caught.value.problems[0].key == "build.pretrained"
+    assert caught.value.__cause__ is None  # so that `reprise check` says it too
 
 
 def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
