@@ -183,6 +183,8 @@ def _open_store(address: str, key: str | None) -> tuple[Any, str]:
 
 def _find(store: Any, place: str) -> dict[str, StoredObject]:
     """The objects at a place by their names below it. Raises what the storage's client raises."""
+    # s3fs asks five times by itself: of blocks of a long object that is right, a question is short.
+    store.retries = 1
     found: dict[str, Any] = store.info(place)
     if found["type"] == "file":
         return {"": _described(found)}
