@@ -71,7 +71,7 @@ def list_objects(address: str, key: str | None) -> Listing:
 
 
 def list_again(old: Listing) -> Listing:
-    """What stands now where `old` stood: no objects, where all of them were deleted."""
+    """Return what stands now where `old` stood: no objects, where all of them were deleted."""
     store, place = _open_store(old.address, old.key)
     with explained(old.address, old.key, store):
         try:
