@@ -22,7 +22,7 @@ from stages.common.errors import UserError
 from stages.common.params import PARAMS
 from stages.formats.suffixes import SUFFIXES
 from stages.formats.text.compressed import suffix_of
-from stages.runtime.object_storage import fetched, list_objects
+from stages.runtime.object_storage import fetched, list_objects, name_reader
 
 # From it on, git is no place for a file.
 LARGE_BYTES = 1_000_000
@@ -122,8 +122,9 @@ def _survey(source: str, options: Mapping[str, str | None]) -> dict[str, Any]:
     """The findings of `stages.tools.init`, which says itself what is wrong."""
     words = [f"--{name}={value}" for name, value in options.items() if value]
     listings = [list_objects(source, None)] if is_object(source) else []
-    with fetched("init", listings):
-        command = [*python("stages.tools.init"), *words, "--", str(local_path("init", source))]
+    reader = name_reader("init")
+    with fetched(reader, listings):
+        command = [*python("stages.tools.init"), *words, "--", str(local_path(reader, source))]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.returncode)

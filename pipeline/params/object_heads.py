@@ -1,8 +1,8 @@
 """The heads of tables in object storage, as files here: what a check reads of them.
 
 Of a text that is its beginning, of Parquet and Arrow the beginning and the end, with nothing in
-between; of a prefix the names, and the head of the first file of a table. They are kept until the
-objects are other ones.
+between; of a prefix the names, and the head of the first table, or else of the first image. They
+are kept until the objects are other ones.
 """
 
 import hashlib
@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.common.processes import find_by_id
 from stages.common.addresses import FETCHED, find_fault, is_object, local_path, name_objects
 from stages.common.config import get_path
 from stages.common.errors import Problem, UserError
+from stages.formats.images.folder import SUFFIXES as IMAGES
 from stages.formats.suffixes import SUFFIXES
 from stages.formats.text.compressed import suffix_of
 from stages.runtime.object_storage import Listing, list_objects, read_range
@@ -23,6 +25,7 @@ from stages.runtime.object_storage import Listing, list_objects, read_range
 KEYS = ("prepare.source", "infer.input")
 # How the folders of heads begin, in that of what is fetched.
 HEAD = "head-"
+DIGEST_LENGTH = 12
 # Of the end of a file, and twice as many of its beginning: what is looked at of a text is less.
 SIDE_BYTES = 4 << 20
 # These are known by their end.
@@ -71,21 +74,38 @@ def name_problems(problems: list[Problem]) -> list[Problem]:
 
 def fetch_head(listing: Listing) -> Path:
     """The path of the head of what stands at an address. Raises UserError as `read_range`."""
-    digest = hashlib.md5(repr(listing).encode()).hexdigest()[:12]
+    digest = hashlib.md5(repr(listing).encode()).hexdigest()[:DIGEST_LENGTH]
     kept = FETCHED / f"{HEAD}{listing.key}-{digest}"
     if not kept.exists():
         writing = kept.with_name(f"{kept.name}-{os.getpid()}")
         try:
             _write(listing, local_path(writing.name, listing.address))
+            _put_in_place(writing, kept)
             for old in FETCHED.glob(f"{HEAD}{listing.key}-*"):
-                if old != writing:
+                if old != kept and not is_written(old.name):
                     shutil.rmtree(old, ignore_errors=True)
-            writing.rename(kept)
         except OSError as error:
             raise UserError(f"cannot write under {FETCHED}: {error.strerror or error}") from None
         finally:
             shutil.rmtree(writing, ignore_errors=True)
     return local_path(kept.name, listing.address)
+
+
+def is_written(name: str) -> bool:
+    """Check whether the process whose number a folder's name ends with runs."""
+    number = name.rpartition("-")[2]
+    # A digest that has digits alone is longer than any number of a process.
+    is_number = number.isascii() and number.isdigit() and len(number) < DIGEST_LENGTH
+    return is_number and find_by_id(int(number)) is not None
+
+
+def _put_in_place(writing: Path, kept: Path) -> None:
+    try:
+        writing.rename(kept)
+    except OSError:
+        # Unless another check was here first, with the same.
+        if not kept.exists():
+            raise
 
 
 def _write(listing: Listing, target: Path) -> None:
@@ -101,8 +121,10 @@ def _write(listing: Listing, target: Path) -> None:
     tables = [name for name in names if is_table(name)]
     # A manifest says what the files beside it are.
     tables.sort(key=lambda name: not name.lower().startswith("manifest."))
-    if tables:
-        _write_head(listing, tables[0], target / tables[0])
+    # Of images the first says how large they are.
+    images = [name for name in names if Path(name).suffix.lower() in IMAGES]
+    for name in tables[:1] or images[:1]:
+        _write_head(listing, name, target / name)
 
 
 def is_table(name: str) -> bool:

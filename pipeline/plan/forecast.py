@@ -268,7 +268,9 @@ class Forecast:
 
 def _judge_elsewhere(dep: Any, found: dict[str, Content]) -> list[Reason]:
     """The change of what lies in object storage. Raises UserError where that can't be asked."""
-    with explained(str(dep), None, dep.fs.fs):
+    with explained(str(dep), None, None):
+        store = dep.fs.fs
+    with explained(str(dep), None, store):
         status = dep.status()
         if "deleted" not in status.values():
             found[dep.def_path] = Content(dep.get_hash(), None)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stages.common.addresses import find_fault, is_object
 from stages.common.errors import Problem, UserError, shorten, wrong_name, wrong_value
 from stages.common.yamlfile import yaml_text
 
@@ -160,6 +161,10 @@ def _problem(model: type[BaseModel], error: dict[str, Any], key: str, file: str)
         plural = "" if context.get("min_length") == 1 else "s"
         return wrong_value(_BOUNDS[kind].format(**context, s=plural), key, error["input"], file)
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    source = error["input"]
+    if isinstance(source, str) and is_object(source) and find_fault(source):
+        # What stands there may be a password in a place where nobody looks for one.
+        return Problem(message, key=key, file=file)
     return Problem(message, key=key, value=value, file=file)
 
 

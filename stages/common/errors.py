@@ -4,13 +4,13 @@
 """
 
 import difflib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from stages.common.addresses import hide_secrets
+
 MAX_ALLOWED_SHOWN = 12
 MAX_VALUE_LENGTH = 80
-_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ def wrong_value(
 
 def shorten(value: object) -> str:
     """`value` as text that fits a line, without the user and password of an address."""
-    text = str(value)
-    text = _USER_IN_ADDRESS.sub("***@", text)
+    text = hide_secrets(str(value))
     return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 1] + "…"
 
 

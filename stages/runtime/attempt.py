@@ -7,7 +7,6 @@ machine that it names. A stage that ends well removes its record.
 
 import os
 import platform
-import re
 import time
 import traceback
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stages.common.addresses import name_objects
+from stages.common.addresses import hide_secrets, name_objects
 from stages.common.errors import UserError, format_problem
 from stages.common.files import md5, write_json
 from stages.common.params import PARAMS
@@ -31,7 +30,6 @@ VARIABLES = (
 EVENTS = Path("/sys/fs/cgroup/memory.events")
 NUM_FRAMES = 12
 MAX_TEXT = 4000
-_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @contextmanager
@@ -121,7 +119,7 @@ def _message(error: BaseException) -> str:
 
 def _clean(text: str) -> str:
     """The text without what may be a password in an address, at a length that can be shown."""
-    hidden = _USER_IN_ADDRESS.sub("***@", text.encode("utf-8", "replace").decode("utf-8"))
+    hidden = hide_secrets(text.encode("utf-8", "replace").decode("utf-8"))
     return hidden if len(hidden) <= MAX_TEXT else f"{hidden[:MAX_TEXT]}…"
 
 

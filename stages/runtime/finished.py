@@ -59,11 +59,8 @@ def changes_explain_errors(snapshot: Snapshot) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        try:
-            changes = find_input_changes(snapshot)
-        except UserError:
-            # Object storage can't be asked any more.
-            changes = []
+        # Of objects in storage the stage has read what it fetched, before this.
+        changes = find_input_changes(snapshot, objects=False)
         if not changes:
             raise
         reason = str(error).split("\n")[0]

@@ -63,7 +63,8 @@ def join(stage: str) -> Params:
         return params
     follow(snapshot)
     if not params.matches(snapshot.params[str(PARAMS)]):
-        raise UserError(*(change.message for change in find_input_changes(snapshot)))
+        changes = find_input_changes(snapshot, objects=False)
+        raise UserError(*(change.message for change in changes))
     return params
 
 

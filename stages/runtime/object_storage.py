@@ -4,21 +4,27 @@ What an object holds is known by its version, the ETag that the storage gives it
 records. It follows the bytes and the parts in which they were uploaded, and need be no MD5.
 """
 
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from threading import Event
 from typing import Any, BinaryIO
 
-from stages.common.addresses import FETCHED, STORES, is_plain_name, local_path
-from stages.common.errors import Problem, UserError
+from stages.common.addresses import FETCHED, STORES, find_fault, is_plain_name, local_path
+from stages.common.errors import Problem, UserError, shorten
 from stages.runtime.storage_errors import explained
 
 # So much is asked for at once, and held in memory, by each of the connections.
 BLOCK_BYTES = 16 << 20
 NUM_CONNECTIONS = 4
+# A server that does not answer is told of after some seconds, and not after minutes.
+CONNECT_SECONDS = 3
+READ_SECONDS = 10
+NUM_ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -50,42 +56,55 @@ def list_objects(address: str, key: str | None) -> Listing:
     """Ask the storage what stands at `address` now: an object, or else all under it as a prefix.
 
     This is DVC's order too, so that both mean the same. Raises UserError, with `key`, where there
-    is nothing, and where the storage can't be asked.
+    is nothing, where that can't be files, and where the storage can't be asked.
     """
+    if fault := find_fault(address):
+        raise UserError(Problem(fault, key))
     store, place = _open_store(address, key)
     with explained(address, key, store):
-        found: dict[str, Any] = store.info(place)
-        if found["type"] == "file":
-            return Listing(address, key, {"": _described(found)})
-        below = store.find(place, detail=True)
-    # A name with a slash at its end is a mark that consoles leave for a folder.
-    names = {path: path.removeprefix(f"{place}/") for path in below if not path.endswith("/")}
-    for name in names.values():
-        if not is_plain_name(name):
-            message = f"{address} has an object that can be no file in a folder: {name!r}"
-            raise UserError(Problem(message, key, address))
-    if not names:
+        objects = _find(store, place)
+    if not objects:
         raise UserError(Problem(f"there is nothing under {address}", key, address))
-    objects = {names[path]: _described(below[path]) for path in sorted(names)}
+    if fault := _find_clash(objects):
+        raise UserError(Problem(f"{address} has {fault}", key, address))
     return Listing(address, key, objects)
+
+
+def list_again(old: Listing) -> Listing:
+    """Return what stands now where `old` stood: no objects, where all of them were deleted."""
+    store, place = _open_store(old.address, old.key)
+    with explained(old.address, old.key, store):
+        try:
+            objects = _find(store, place)
+        except FileNotFoundError:
+            objects = {}
+    return Listing(old.address, old.key, objects)
 
 
 @contextmanager
 def fetched(reader: str, listings: list[Listing]) -> Iterator[None]:
     """Have what `listings` name in files at their `local_path` for `reader`, and remove it after.
 
-    Raises UserError where an object is no longer the one that was listed, and where the disk has
-    no room.
+    They come there when all are whole. Raises UserError where an object is no longer the one that
+    was listed, and where the disk has no room.
     """
-    folder = FETCHED / reader
+    folder, writing = FETCHED / reader, FETCHED / f"{reader}.writing-{os.getpid()}"
     # What a killed run has left.
     shutil.rmtree(folder, ignore_errors=True)
     try:
         for listing in listings:
-            fetch(reader, listing)
+            fetch(writing.name, listing)
+        if listings:
+            writing.rename(folder)
         yield
     finally:
+        shutil.rmtree(writing, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def name_reader(command: str) -> str:
+    """The reader that is this process of a command, of which several may run at once."""
+    return f"{command}-{os.getpid()}"
 
 
 def fetch(reader: str, listing: Listing) -> None:
@@ -146,13 +165,47 @@ def _open_store(address: str, key: str | None) -> tuple[Any, str]:
         import fsspec
 
         # It remembers no listing: what is asked for later is what stands there then.
-        options = {"skip_instance_cache": True, "use_listings_cache": False}
-        store = fsspec.filesystem(STORES[scheme].protocol, **options)
+        options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+        if scheme == "s3":
+            options["config_kwargs"] = {
+                "connect_timeout": CONNECT_SECONDS,
+                "read_timeout": READ_SECONDS,
+                "retries": {"total_max_attempts": NUM_ATTEMPTS},
+            }
+        with explained(address, key, None):
+            store = fsspec.filesystem(STORES[scheme].protocol, **options)
     except ImportError:
         command = f"pip install --constraint constraints.txt {STORES[scheme].package}"
         message = f"{scheme}:// needs a library that is not installed: {command}"
         raise UserError(Problem(message, key, address)) from None
     return store, rest.rstrip("/")
+
+
+def _find(store: Any, place: str) -> dict[str, StoredObject]:
+    """The objects at a place by their names below it. Raises what the storage's client raises."""
+    # s3fs asks five times by itself: of blocks of a long object that is right, a question is short.
+    store.retries = 1
+    found: dict[str, Any] = store.info(place)
+    if found["type"] == "file":
+        return {"": _described(found)}
+    below: dict[str, Any] = store.find(place, detail=True)
+    # A name with a slash at its end is a mark that consoles leave for a folder.
+    paths = sorted(path for path in below if not path.endswith("/"))
+    return {path.removeprefix(f"{place}/"): _described(below[path]) for path in paths}
+
+
+def _find_clash(names: Iterable[str]) -> str | None:
+    """The first object that can be no file in a folder beside the others, in words."""
+    known = set(names) - {""}
+    for name in sorted(known):
+        if not is_plain_name(name):
+            return f"an object that can be no file in a folder: {shorten(repr(name))}"
+        parents = {str(parent) for parent in PurePosixPath(name).parents}
+        if clash := parents & known:
+            # Storage knows no folders; a disk does.
+            both = f"{shorten(repr(min(clash)))} and {shorten(repr(name))}"
+            return f"objects of which one would be a file and the folder of the other: {both}"
+    return None
 
 
 def _described(info: Mapping[str, Any]) -> StoredObject:
@@ -168,6 +221,7 @@ def _copy(
 
     It ends in the middle once `stopped` is set.
     """
+    num_bytes = 0
     with explained(listing.address, listing.key, store):
         # S3 is asked for each block with `If-Match`, and refuses that of another version.
         source = store.open(path, "rb", block_size=BLOCK_BYTES, cache_type="none")
@@ -177,9 +231,17 @@ def _copy(
                 block = source.read(BLOCK_BYTES)
             if not block:
                 break
-            file.write(block)
+            num_bytes += file.write(block)
+    if stopped.is_set():
+        return
     with explained(listing.address, listing.key, store):
         versions = {_described(source.details), _described(store.info(path))}
     if versions != {listing.objects[name]}:
         message = f"{listing.address} was changed while it was fetched: run this again"
+        raise UserError(Problem(message, listing.key, listing.address))
+    if num_bytes != listing.objects[name].size:
+        message = (
+            f"of {path} {num_bytes:,} bytes came, and it has {listing.objects[name].size:,}: "
+            "run this again"
+        )
         raise UserError(Problem(message, listing.key, listing.address))

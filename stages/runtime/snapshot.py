@@ -31,6 +31,7 @@ from stages.runtime.object_storage import (
     Listing,
     StoredObject,
     find_differences,
+    list_again,
     list_objects,
 )
 
@@ -103,8 +104,11 @@ def take_snapshot(stage: str) -> Snapshot:
     return Snapshot(stage, time.time(), stage_entry(stage), names, params, files, listings)
 
 
-def find_input_changes(snapshot: Snapshot) -> list[InputChange]:
-    """The dependencies in `snapshot` that have changed since."""
+def find_input_changes(snapshot: Snapshot, *, objects: bool = True) -> list[InputChange]:
+    """The dependencies in `snapshot` that have changed since.
+
+    Without `objects` storage is not asked, which the audit of a running stage would refuse.
+    """
     changes = []
     if _read(DVC_FILE, f"stages.{snapshot.stage}") != snapshot.entry:
         message = f"{DVC_FILE}: the stage '{snapshot.stage}' {_when(DVC_FILE, snapshot)}"
@@ -126,9 +130,13 @@ def find_input_changes(snapshot: Snapshot) -> list[InputChange]:
             changes.append(InputChange(f"{name} {verb}", mixed))
         elif not is_same(path, old_state):
             changes.append(InputChange(f"{name} {_when(path, snapshot)}", mixed))
-    for old in snapshot.listings:
+    for old in snapshot.listings if objects else ():
         # The stage has read what it fetched when it began, and that alone.
-        words = find_differences(old, list_objects(old.address, old.key))
+        try:
+            words = list(find_differences(old, list_again(old)))
+        except UserError as error:
+            # No reason to lose the work: with the same objects the next run takes it.
+            words = [f"{old.address} can't be looked at: {error.problems[0].message}"]
         changes += [InputChange(text, mixed=False) for text in words]
     return changes
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from stages.common.addresses import hide_secrets
 from stages.common.errors import Problem, UserError, did_you_mean
 
 # Where the errors of the clients come from; any other is a bug.
@@ -20,7 +21,8 @@ _NO_ANSWER = (
     *("ConnectionClosedError", "ClientConnectorError", "ServiceRequestError", "TimeoutError"),
 )
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST")
-_USER = re.compile(r"(?<=://)[^/@\s]+@")
+# Azure signs the addresses that its errors name.
+_QUERY = re.compile(r"(\b\w+://[^\s?]*\?)\S+")
 MAX_SHOWN = 300
 
 
@@ -32,7 +34,9 @@ def explained(address: str, key: str | None, store: Any) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in CLIENTS:
+        # Wrong settings end in a ValueError of Python's own.
+        is_theirs = isinstance(error, OSError | ValueError)
+        if not is_theirs and type(error).__module__.split(".")[0] not in CLIENTS:
             raise
         raise UserError(_problem(error, address, key, store)) from None
 
@@ -51,11 +55,21 @@ def _problem(error: Exception, address: str, key: str | None, store: Any) -> Pro
         message = f"the storage refuses {address} with the keys that were found: {_said(error)}"
         return Problem(message, key, address)
     if kind in _NO_ANSWER:
-        named = [f"{name} is {os.environ[name]}" for name in _ENDPOINTS if os.environ.get(name)]
-        server = f"; {_USER.sub('', named[0])}" if named else ""
-        message = f"the storage of {address} does not answer{server}"
+        message = f"the storage of {address} does not answer{_server()}"
+        return Problem(message, key, address)
+    if type(error) is ValueError:
+        message = f"cannot ask the storage of {address}: {_said(error)}{_server()}"
         return Problem(message, key, address)
     return Problem(f"cannot read {address}: {_said(error)}", key, address)
+
+
+def _server() -> str:
+    """The server that the environment names, if it names one."""
+    for name in _ENDPOINTS:
+        if value := os.environ.get(name):
+            wants = "" if "://" in value else ", without http:// or https:// before it"
+            return f"; {name} is {hide_secrets(value)}{wants}"
+    return ""
 
 
 def _missing(address: str, key: str | None, store: Any) -> Problem:
@@ -85,4 +99,4 @@ def _is_there(store: Any, bucket: str) -> bool:
 
 def _said(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return _USER.sub("", text)[:MAX_SHOWN]
+    return _QUERY.sub(r"\1…", hide_secrets(text))[:MAX_SHOWN]

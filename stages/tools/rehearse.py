@@ -119,13 +119,18 @@ def _look_at_rows(prepare: PrepareParams) -> Schema | None:
 
 def _of_images(folder: Path, prepare: PrepareParams) -> Schema | None:
     images = (each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES)
-    first = next(images, None)
+    # Of objects in storage all but one are names alone.
+    first = next((each for each in images if each.stat().st_size), None)
     if first is None:
         return None
-    with Image.open(first) as image:
-        size = prepare.image
-        height, width = (image.height, image.width) if size is None else (size.height, size.width)
-        shape = [1 if image.mode in GREY else 3, height, width]
+    try:
+        with Image.open(first) as image:
+            found, is_grey = (image.height, image.width), image.mode in GREY
+    except OSError:
+        return None  # prepare says so
+    size = prepare.image
+    height, width = found if size is None else (size.height, size.width)
+    shape = [1 if is_grey else 3, height, width]
     feature = Feature(name=IMAGE, kind="image", shape=shape, layout="CHW")
     target = Target(name=prepare.target, task="regression")
     return Schema(key=None, features=[feature], target=target)

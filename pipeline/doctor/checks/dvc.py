@@ -12,7 +12,7 @@ from pipeline.common.rwlock import RWLOCK, is_whole, mend_rwlock
 from pipeline.deps.deps import derive, out_of_date
 from pipeline.doctor.finding import Finding, Options, note, ok, wrong
 from pipeline.doctor.places import cache_folder, stage_is_running
-from pipeline.params.object_heads import HEAD
+from pipeline.params.object_heads import HEAD, is_written
 from stages.common.addresses import FETCHED
 from stages.common.errors import UserError
 from stages.common.params import DVC_FILE, PARAMS
@@ -126,7 +126,12 @@ def find_left() -> Iterator[Path]:
     And what was fetched from object storage, for somebody who has not lived to remove it.
     """
     yield from WRITING.glob("*")
-    yield from (path for path in FETCHED.glob("*") if not path.name.startswith(HEAD))
+    yield from (path for path in FETCHED.glob("*") if not _is_used(path.name))
     for place in sorted(DATA.glob("*")):
         inside = place.rglob(".*") if place.is_dir() and place not in (RAW, WRITING) else ()
         yield from (path for path in (place, *inside) if LEFT.fullmatch(path.name))
+
+
+def _is_used(fetched: str) -> bool:
+    """Check whether heads are kept in a folder of what was fetched, or its command still runs."""
+    return fetched.startswith(HEAD) or is_written(fetched)

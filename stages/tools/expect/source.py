@@ -24,7 +24,7 @@ from stages.prepare.table.long_table import apply_writing
 from stages.prepare.table.open_table import open_table
 from stages.prepare.table.sample import take_sample
 from stages.prepare.table.table import Table
-from stages.runtime.object_storage import fetched, list_objects
+from stages.runtime.object_storage import fetched, list_objects, name_reader
 
 # Of a table that memory does not hold, the parts lie here meanwhile.
 FOLDER = Path(".reprise")
@@ -72,10 +72,11 @@ def open_source(section: PrepareParams, path: Path | None) -> Iterator[Source]:
     key = SOURCE if path is None else PATH
     name = section.source if path is None else str(path)
     listings = [list_objects(name, key)] if is_object(name) else []
-    section = section.model_copy(update={"source": str(local_path("expect", name))})
+    reader = name_reader("expect")
+    section = section.model_copy(update={"source": str(local_path(reader, name))})
     FOLDER.mkdir(exist_ok=True)
     with (
-        fetched("expect", listings),
+        fetched(reader, listings),
         TemporaryDirectory(dir=FOLDER, prefix="expect-") as folder,
     ):
         with redirect_stdout(sys.stderr):

@@ -4,25 +4,31 @@ import gzip
 import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from PIL import Image
 
 from pipeline.common.dvc_repo import open_repo
+from pipeline.doctor.checks.dvc import find_left
 from pipeline.elsewhere.inputs import name_run, read_inputs
 from pipeline.params import object_heads
 from pipeline.params.check import find_problems
-from stages.common.addresses import FETCHED, is_plain_name, local_path, name_objects
+from pipeline.params.object_heads import fetch_head
+from stages.common.addresses import FETCHED, hide_secrets, is_plain_name, local_path, name_objects
 from stages.common.errors import Problem, UserError
 from stages.common.yamlfile import read_yaml
+from stages.prepare.params import PrepareParams
 from stages.prepare.table.open_table import open_table
-from stages.runtime.finished import stop_if_changed
+from stages.runtime.finished import FINISHED, stop_if_changed
 from stages.runtime.input_watch import begin
-from stages.runtime.object_storage import fetch, fetched, list_objects
+from stages.runtime.object_storage import fetch, fetched, list_objects, name_reader
 from stages.runtime.storage_errors import explained
+from stages.tools.rehearse import find_schema_of
 from tests.conftest import ROOT, Project
 from tests.pipeline.commands.sources.conftest import BUCKET
 
@@ -181,6 +187,11 @@ def test_a_check_knows_the_columns_of_an_object(
         (f"s3://{BUCKET}/*.parquet", "an address has no '*'", None),
         (f"s3://me:secret@{BUCKET}/digits.parquet", "no user and no password", None),
         (f"s3://{BUCKET}/../digits.parquet", "an address is such as", None),
+        (f"s3://KEY:a/secret@{BUCKET}/digits.parquet", "no user and no password", None),
+        (f"s3://KEY:secret/{BUCKET}/digits.parquet", "no user and no password", None),
+        (f"s3://{BUCKET}/digits.parquet?sig=secret", "an address has no '*', '?'", None),
+        (f"s3://{BUCKET}/digits\n", "no line break", None),
+        (f"S3://{BUCKET}/digits.parquet", "write s3://", None),
         ("gs://bucket/digits.parquet", "pip install --constraint constraints.txt dvc-gs", None),
     ],
 )
@@ -190,6 +201,7 @@ def test_an_address_that_leads_nowhere_is_told_beforehand(
     (problem,) = [each for each in edited(source) if each.key == "prepare.source"]
     assert said in problem.message
     assert problem.suggestion == meant
+    assert problem.value is None or problem.value == source
     assert "secret" not in str(UserError(problem))
 
 
@@ -197,6 +209,7 @@ def test_an_address_that_leads_nowhere_is_told_beforehand(
     ("variables", "said"),
     [
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "does not answer; AWS_ENDPOINT_URL is http"),
+        ({"AWS_ENDPOINT_URL": "localhost:9000"}, "localhost:9000, without http:// or https://"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no keys for"),
     ],
 )
@@ -233,6 +246,28 @@ def test_an_object_that_is_replaced_meanwhile_ends_the_stage(clone: Project, sto
         (clone.path / "out").mkdir()
         with pytest.raises(UserError, match=f"{FOLDER}part.parquet was replaced"):
             stop_if_changed(snapshot, clone.path / "out")
+        # One that is gone, and a storage that is: neither loses what was finished.
+        storage.delete_object(Bucket=BUCKET, Key="digits/part.parquet")
+        for said in (f"{FOLDER}part.parquet was deleted", f"{FOLDER} can't be looked at: "):
+            (clone.path / "out/made").touch()
+            with pytest.raises(UserError, match=said):
+                stop_if_changed(snapshot, clone.path / "out")
+            assert [path.name for path in FINISHED.glob("prepare/*/*")] == ["made"]
+            patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+
+
+def test_a_mistake_is_told_and_not_that_storage_is_elsewhere(clone: Project, storage: Any) -> None:
+    storage.upload_file(str(clone.path / SOURCE), BUCKET, "digits.parquet")
+    clone.edit("params.yaml", SOURCE, ONE)
+    clone.edit("params.yaml", "target: label", "target: lable")
+    # As with a storage that is not on this machine.
+    code = (
+        "import runpy; from stages.runtime import audit; audit._LOOPBACK = (); "
+        "runpy.run_module('stages.prepare', run_name='__main__')"
+    )
+    said = clone.run(sys.executable, "-c", code, ok=False).stderr
+    assert f"{ONE} has no column 'lable'" in said
+    assert "connects to" not in said
 
 
 def _key_in_a_pool() -> str:
@@ -267,6 +302,78 @@ def test_an_object_is_fetched_whole_and_removed(storage: Any, tmp_path: Path) ->
             assert (here / "deep/b.csv").read_bytes() == content
             assert name_objects(f"in {here.resolve()}/a.csv:") == f"in s3://{BUCKET}/t/a.csv:"
         assert not (FETCHED / "train").exists()
+
+
+def test_objects_that_can_be_no_files_are_refused(storage: Any) -> None:
+    for name in ("t/a", "t/a/b.csv", f"u/{256 * 'x'}.csv"):
+        storage.put_object(Bucket=BUCKET, Key=name, Body=b"x")
+    with pytest.raises(UserError, match="one would be a file and the folder of the other: 'a' and"):
+        list_objects(f"s3://{BUCKET}/t/", None)
+    with pytest.raises(UserError, match="can be no file in a folder: 'xxx"):
+        list_objects(f"s3://{BUCKET}/u/", None)
+    with pytest.raises(UserError, match="an address is such as"):
+        list_objects(f"s3://{BUCKET}/../../x.csv", None)
+
+
+def test_what_came_is_counted(
+    storage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage.put_object(Bucket=BUCKET, Key="t.csv", Body=b"0123456789")
+    listing = list_objects(f"s3://{BUCKET}/t.csv", None)
+    from s3fs.core import S3File
+
+    read = S3File.read
+    monkeypatch.setattr(S3File, "read", lambda self, size: read(self, size)[:4])
+    with pytest.raises(UserError, match="4 bytes came, and it has 10"):
+        fetch("train", listing)
+
+
+def test_a_check_of_images_under_a_prefix_reads_the_first(
+    edited: Callable[..., list[Problem]], storage: Any
+) -> None:
+    content = io.BytesIO()
+    Image.new("L", (8, 8)).save(content, "PNG")
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        storage.put_object(Bucket=BUCKET, Key=f"pets/{name}", Body=content.getvalue())
+    listing = list_objects(f"s3://{BUCKET}/pets/", "prepare.source")
+    head = fetch_head(listing)
+    # Two checks at once: what another one writes stays, what a dead one has left does not.
+    living, dead = (head.parents[2].with_name(f"head-prepare.source-a-{n}") for n in (1, 4194305))
+    living.mkdir()
+    dead.mkdir()
+    shutil.rmtree(head.parents[2])
+    assert fetch_head(listing) == head
+    assert (living.exists(), dead.exists()) == (True, False)
+    assert [path.stat().st_size > 0 for path in sorted(head.rglob("*.png"))] == [True, False, False]
+    section = {"source": str(head), "target": "label", "image": None}
+    schema = find_schema_of(PrepareParams.model_construct(**section, pretrained=None))
+    assert schema is not None
+    assert schema.features[0].shape == [1, 8, 8]
+
+
+def test_what_living_commands_fetch_is_not_left_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (name_reader("init"), "init-4194305", "head-prepare.source-0123"):
+        (FETCHED / name).mkdir(parents=True)
+    assert list(find_left()) == [FETCHED / "init-4194305"]
+
+
+def test_a_message_names_the_object_wherever_the_project_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "my project"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    path = here / local_path("prepare", ONE)
+    assert name_objects(f"in {path}: no") == f"in {ONE}: no"
+
+
+def test_secrets_are_hidden() -> None:
+    assert hide_secrets("at https://me:a/b@c/d@host/x, no") == "at https://***@host/x, no"
+    assert hide_secrets("azure://box/t.csv?sig=a%2F no") == "azure://box/t.csv?… no"
 
 
 @pytest.mark.parametrize("name", ["../x.csv", "a//b.csv", "a/./b.csv", "/x.csv", "a\\b.csv"])
