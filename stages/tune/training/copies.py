@@ -174,7 +174,8 @@ def _work(train: TrainParts, parents_end: Connection, connection: Connection, pa
 
 def _tell(connection: Connection, message: Reached | Results | Exception) -> None:
     # What a model prints stands before the epoch's end; a copy that is killed prints no more.
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     connection.send(message)
 
 

@@ -130,6 +130,8 @@ def test_what_a_model_prints_is_not_lost(tmp_path: Path, monkeypatch: pytest.Mon
         print(f"part {numbers[0]}")
         return complete(numbers, on_epoch_end)
 
+    monkeypatch.setattr(sys, "stdout", None)
+    assert len(run(complete)) == 2
     with (tmp_path / "out").open("w") as file:
         monkeypatch.setattr(sys, "stdout", file)
         run(train)
