@@ -129,9 +129,11 @@ def make_model(spec: ModelSpec, seed: int) -> nn.Module:
     what = f"the model '{spec.name}' can't be made" + (f" with {shown}" if shown else "")
     try:
         with torch.random.fork_rng(devices=[]), own_errors(what, module.Model.__init__):
-            # Weights are drawn on the CPU. `torch.manual_seed` takes as long as all of them: it
-            # notes each call for a GPU that may come.
+            # `torch.manual_seed` takes as long as all weights where there is no GPU: it notes each
+            # call for one that may come.
             torch.default_generator.manual_seed(seed)
+            if torch.accelerator.is_available():
+                torch.manual_seed(seed)
             models = [draw() for _ in range(spec.members)]
     except (MemoryError, RuntimeError) as error:
         message = f"{what}: {error or 'memory is full'}"

@@ -18,6 +18,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from stages.common.config import Overrides
+from stages.training.device.environment import one_thread
 from stages.tune.journal import Journal
 from stages.tune.model_size import KEY
 from stages.tune.params import TuneParams
@@ -80,7 +81,9 @@ def search(
     source = _Source(params, current, seed, sampler, portfolio or {}, fits)
     sign = 1 if direction == "minimize" else -1
     while not (reason := _find_end(params, sign, notes.trials, notes.seconds)):
-        asked = source.ask(study, notes.trials)
+        # `gp` computes with torch: with other threads it would draw other trials.
+        with one_thread():
+            asked = source.ask(study, notes.trials)
         if not asked:
             reason = f"{source.why_none()} after {len(notes.trials)} trials"
             break

@@ -3,8 +3,10 @@
 import ctypes
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 # These often come to all processes of a group.
 TO_GROUPS = (signal.SIGINT, signal.SIGTERM)
@@ -14,12 +16,31 @@ PR_SET_PDEATHSIG = 1
 
 @contextmanager
 def hold_signals() -> Iterator[None]:
-    """Hold signals to the group back while a copy is made; it lets them in when it is ready."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, TO_GROUPS)
+    """Hold signals to the group back while copies are made or ended.
+
+    A copy lets them in when it is ready.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    handlers = {number: signal.getsignal(number) for number in TO_GROUPS}
+    # Only the main thread may set handlers, and only there do they run.
+    is_main = threading.current_thread() is threading.main_thread()
+    came: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, TO_GROUPS)
+        # The mask is this thread's: one of a library takes the signal, and Python's handler runs.
+        for number in TO_GROUPS if is_main else ():
+            signal.signal(number, note)
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in TO_GROUPS if is_main else ():
+            signal.signal(number, handlers[number])
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def let_signals_in() -> None:

@@ -12,7 +12,9 @@ sizes alone, never from a stopwatch.
 """
 
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -73,21 +75,41 @@ def memory_of(device: torch.device) -> int:
     return min([physical, *_limits()])
 
 
+def num_cores(system: Path = Path("/")) -> int:
+    """The cores that this process may use: a container may have a share of them, by a quota."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    for text in _read_groups("cpu.max", "", "", system):
+        quota, _, period = text.partition(" ")
+        if quota.isdigit() and period.isdigit():
+            cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
 def _limits(system: Path = Path("/")) -> Iterator[int]:
-    """The limits of this process's control group and of those above it, of either version."""
+    """The limits of memory of this process's control group and of those above it."""
+    for text in _read_groups("memory.max", "memory", "memory.limit_in_bytes", system):
+        if text.isdigit():
+            yield int(text)
+
+
+def _read_groups(name: str, controller: str, old_name: str, system: Path) -> Iterator[str]:
+    """A file of this process's control group and of those above it, of either version.
+
+    `old_name` is its name in the first version, where each `controller` has a folder of its own.
+    """
     own = system / "proc/self/cgroup"
     for line in own.read_text(encoding="utf-8").splitlines() if own.exists() else ():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            root, name = system / "sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            root, name = system / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+            root, file_name = system / "sys/fs/cgroup", name
+        elif controller in controllers.split(","):
+            root, file_name = system / "sys/fs/cgroup" / controller, old_name
         else:
             continue
         for group in (Path(path), *Path(path).parents):
-            file = root / group.relative_to("/") / name
-            if file.is_file() and (text := file.read_text(encoding="utf-8").strip()).isdigit():
-                yield int(text)
+            file = root / group.relative_to("/") / file_name
+            if file.is_file():
+                yield file.read_text(encoding="utf-8").strip()
 
 
 def choose_threads(num_weights: int, batch_size: int, world: World) -> str:
@@ -95,6 +117,17 @@ def choose_threads(num_weights: int, batch_size: int, world: World) -> str:
     threads, why = num_threads(num_weights, batch_size, world)
     torch.set_num_threads(threads)
     return f"threads: {threads} ({why})"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread inside, whose bits are the same on any number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def num_threads(num_weights: int, batch_size: int, world: World) -> tuple[int, str]:

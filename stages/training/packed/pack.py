@@ -36,6 +36,8 @@ from stages.training.state import Data, Result, State
 from stages.training.step.divergence import DivergedError
 
 CPU = torch.device("cpu")
+# The standard deviation of what is added to weights for a comparison of two forms.
+NOISE = 0.5
 
 
 @dataclass(frozen=True)
@@ -186,18 +188,24 @@ def make_pack(members: Sequence[Member]) -> Pack:
     return pack
 
 
-@torch.no_grad()
 def _is_same(pack: Pack, folded: Folded) -> bool:
-    """Check that the folded form comes to the scores of `vmap`, each member with other rows.
+    """Check that the folded form comes to the scores and gradients of `vmap`, in both modes.
 
-    In both modes, the template's last.
+    Each member has other rows and other weights: rows that go through another member's weights
+    show in no score where all members begin with the same ones, or the last layer with zeros.
     """
     batches = [
         member.data.train.take((torch.arange(2) + 2 * place) % len(member.data.train))[0]
         for place, member in enumerate(pack.members)
     ]
     batch = {kind: torch.stack([rows[kind] for rows in batches]) for kind in batches[0]}
-    named, ones = pack.layout.name(pack.weights), make_ones(pack.calls, len(batches), 2)
+    own = torch.Generator().manual_seed(0)
+    weights = [
+        (matrix + NOISE * torch.randn(matrix.shape, generator=own, dtype=matrix.dtype))
+        for matrix in pack.weights
+    ]
+    named = pack.layout.name([matrix.requires_grad_() for matrix in weights])
+    ones = make_ones(pack.calls, len(batches), 2)
     before = read_generators(CPU)
     try:
         with warnings.catch_warnings():
@@ -205,7 +213,11 @@ def _is_same(pack: Pack, folded: Folded) -> bool:
             for training, masks in ((False, ()), (True, ones)):
                 pack.template.train(training)
                 scores = pack.score(named, pack.constants, batch, masks)
-                if not agrees(folded.score(named, batch, masks, training=training), scores):
+                others = folded.score(named, batch, masks, training=training)
+                pairs = [(others, scores)]
+                gradients = (_find_gradients(each, named) for each in (others, scores))
+                pairs += zip(*gradients, strict=True)
+                if not all(agrees(one, other) for one, other in pairs):
                     return False
             return True
     except Exception:  # `why_no_step` asks again, and says why
@@ -213,3 +225,7 @@ def _is_same(pack: Pack, folded: Folded) -> bool:
     finally:
         pack.template.train()
         put_generators(before, CPU)
+
+
+def _find_gradients(scores: Tensor, named: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(scores.square().sum(), list(named.values()), retain_graph=True)

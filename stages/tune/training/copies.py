@@ -18,12 +18,20 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 
+import torch
+
 from stages.common.errors import UserError
 from stages.common.user_code import own_errors
 from stages.runtime.audit import audit_process
 from stages.runtime.environment import check_imports
+from stages.runtime.outside import check_zoo
 from stages.runtime.snapshot import read_snapshot
-from stages.training.device.copied_process import end_with_parent, hold_signals, let_signals_in
+from stages.training.device.copied_process import (
+    TO_GROUPS,
+    end_with_parent,
+    hold_signals,
+    let_signals_in,
+)
 from stages.tune.trials import OnEpochEnd, TrialResult
 
 Results = dict[int, TrialResult]
@@ -41,7 +49,7 @@ class Reached:
 
 
 class Copy:
-    """A copy of this process that trains what it is told to. Final."""
+    """A copy of this process that trains what it is told to; `add_copy` makes it. Final."""
 
     def __init__(self, train: TrainParts) -> None:
         self.connection, theirs = multiprocessing.Pipe()
@@ -49,17 +57,16 @@ class Copy:
         self._process: ForkProcess = multiprocessing.get_context("fork").Process(
             target=_work, args=arguments
         )
-        self._work = ""
-        with hold_signals(), warnings.catch_warnings():
+        self._trained = ""
+        with theirs, warnings.catch_warnings():
             # From 3.12 on Python warns of other threads: those of torch wait, and a copy that
             # computes with one thread never asks for them.
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process.start()
-        theirs.close()
 
     def begin(self, parts: Sequence[int], work: str) -> None:
         """Have it train the parts of these numbers; `work` are they in words."""
-        self._work = work
+        self._trained = work
         self._send(list(parts))
 
     def go_on(self, ended: Collection[int]) -> None:
@@ -76,14 +83,19 @@ class Copy:
         except (EOFError, OSError):
             self._process.join()
             code = self._process.exitcode
-            raise UserError(f"{_describe_end(code)} that trained {self._work}\n  {HINT}") from None
+            # So the system ends a process when memory is full.
+            hint = f"\n  {HINT}" if code == -signal.SIGKILL else ""
+            raise UserError(f"{_describe_end(code)} that trained {self._trained}{hint}") from None
         if isinstance(told, Exception):
             raise told
         return told
 
-    def end(self) -> None:
-        """End it, whatever it does."""
+    def kill(self) -> None:
+        """End it, whatever it does, and don't wait for that."""
         self._process.kill()
+
+    def join(self) -> None:
+        """Wait until it has ended."""
         self._process.join()
         self.connection.close()
 
@@ -91,6 +103,31 @@ class Copy:
         # One that was lost is noticed where it is listened to.
         with suppress(OSError):
             self.connection.send(message)
+
+
+def add_copy(copies: list[Copy], train: TrainParts) -> Copy:
+    """Make a copy that trains with `train`, and append it to `copies`.
+
+    Raises UserError where the system makes no other process.
+    """
+    # A Ctrl-C in between would leave a copy that nobody ends.
+    with hold_signals():
+        try:
+            copies.append(Copy(train))
+        except OSError as error:
+            message = f"no other process can be had to train trials in: {error.strerror or error}"
+            raise UserError(f"{message}\n  {HINT}") from error
+    return copies[-1]
+
+
+def end_all(copies: Sequence[Copy]) -> None:
+    """End all copies, and wait until they have ended."""
+    # A second Ctrl-C finds none of them at work.
+    with hold_signals():
+        for copy in copies:
+            copy.kill()
+        for copy in copies:
+            copy.join()
 
 
 def _describe_end(code: int | None) -> str:
@@ -106,33 +143,40 @@ def _work(train: TrainParts, parents_end: Connection, connection: Connection, pa
     if os.getppid() != parent:
         os._exit(1)
     parents_end.close()
-    # Ctrl-C reaches the stage as well, which ends its copies.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Ctrl-C and SIGTERM reach the stage as well, which ends its copies.
+    for number in TO_GROUPS:
+        signal.signal(number, signal.SIG_IGN)
     let_signals_in()
+    # The threads that torch had are not in the copy: what asks for them waits for ever.
+    torch.set_num_threads(1)
     # To look through what is common for garbage would be to copy all of it.
     gc.freeze()
     loaded = set(sys.modules)
 
     def exchange(epoch: int, values: Mapping[int, float]) -> set[int]:
-        connection.send(Reached(epoch, values))
+        _tell(connection, Reached(epoch, values))
         ended: set[int] = connection.recv()
         return ended
 
-    while True:
-        parts = connection.recv()
-        told: Results | Exception
-        try:
-            with own_errors(""):
-                told = train(parts, exchange)
-            _check(loaded)
-        except UserError as error:
-            told = error
-        except Exception as error:
-            # Not every error can be sent.
-            told = RuntimeError(f"in a process that trains trials: {type(error).__name__}: {error}")
-            told.add_note(traceback.format_exc())
-        connection.send(told)
+    # The other end is closed: nobody waits for results any more.
+    with suppress(EOFError, ConnectionError):
+        while True:
+            parts = connection.recv()
+            told: Results | Exception
+            try:
+                with own_errors(""):
+                    told = train(parts, exchange)
+                _check(loaded)
+            except Exception as error:
+                told = _find_cause(error)
+            _tell(connection, told)
+
+
+def _tell(connection: Connection, message: Reached | Results | Exception) -> None:
+    # What a model prints stands before the epoch's end; a copy that is killed prints no more.
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    connection.send(message)
 
 
 def _check(loaded: set[str]) -> None:
@@ -141,4 +185,22 @@ def _check(loaded: set[str]) -> None:
     # What it alone has imported the stage does not see. Started by hand there is no stage.
     if sys.modules.keys() - loaded and read_snapshot("tune") is not None:
         check_imports("tune")
+        check_zoo()
         loaded |= sys.modules.keys()
+
+
+def _find_cause(error: Exception) -> Exception:
+    """The error that the stage is told: what was refused here, else `error`, fit to be sent."""
+    try:
+        # A library may have made another error of it.
+        audit_process().stop_if_refused()
+    except UserError as refused:
+        return refused
+    # A full disk and full memory the stage explains.
+    plain = isinstance(error, OSError | MemoryError) and type(error).__module__ == "builtins"
+    if isinstance(error, UserError) or plain:
+        return error
+    # Not every error can be sent.
+    told = RuntimeError(f"in a process that trains trials: {type(error).__name__}: {error}")
+    told.add_note("".join(traceback.format_exception(error)))
+    return told

@@ -3,7 +3,6 @@
 Which train at the same time changes nothing: each comes to the bits that it has here.
 """
 
-import os
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -11,8 +10,8 @@ from multiprocessing.connection import wait
 
 from stages.training.device.device import device_kind
 from stages.training.device.distributed import World
-from stages.training.device.environment import num_threads, read_at_once
-from stages.tune.training.copies import Copy, Reached, Results, TrainParts
+from stages.training.device.environment import num_cores, num_threads, read_at_once
+from stages.tune.training.copies import Copy, Reached, Results, TrainParts, add_copy, end_all
 from stages.tune.training.groups import Part
 from stages.tune.trials import OnEpochEnd
 
@@ -20,16 +19,16 @@ from stages.tune.trials import OnEpochEnd
 def num_at_once(parts: Sequence[Part]) -> int:
     """The number of parts that train side by side; 1: one after the other in this process.
 
-    As many as there are cores, or as `REPRISE_AT_ONCE` says. A part that takes several threads
-    takes all cores by itself, and only Linux can copy a process that has loaded torch. Raises
-    UserError for a wrong number.
+    As many as there are cores, or as `REPRISE_AT_ONCE` says. Where one part takes several threads,
+    which are all cores, all train one after the other. Only Linux can copy a process that has
+    loaded torch. Raises UserError for a wrong number.
     """
     asked = read_at_once()
     if sys.platform != "linux" or device_kind() != "cpu":
         return 1
     if any(num_threads(part.size, 1, World())[0] > 1 for part in parts):
         return 1
-    return min(len(parts), asked or len(os.sched_getaffinity(0)))
+    return min(len(parts), asked or num_cores())
 
 
 def train_side_by_side(
@@ -44,7 +43,8 @@ def train_side_by_side(
     """Train all parts with `at_once` copies of this process; the results are by place.
 
     With `in_step` all get to the end of an epoch before any goes on to the next one. `names` are
-    those of the parts, for an error. Raises what a copy has met, and UserError when one was lost.
+    those of the parts, for an error. Raises what a copy has met, and UserError when one was lost or
+    can't be made.
     """
     turns = deque(share_out(parts, at_once if in_step else len(parts)))
     results: Results = {}
@@ -59,8 +59,7 @@ def train_side_by_side(
 
     try:
         for _ in range(at_once):
-            copies.append(Copy(train))
-            begin_next(copies[-1])
+            begin_next(add_copy(copies, train))
         busy = list(copies)
         while busy or idle:
             if not busy:
@@ -83,8 +82,7 @@ def train_side_by_side(
                     else:
                         busy.remove(copy)
     finally:
-        for copy in copies:
-            copy.end()
+        end_all(copies)
     return results
 
 

@@ -56,13 +56,16 @@ def train_part(
     Raises CannotPackError where several can't be trained together here.
     """
     pack: Pack | None = None
-    # Anew each time: a pack that has been trained is at its end.
-    members = [trainer.prepare(batch.tried[place]) for place in places]
+    size = 0
+    # One alone is prepared where it is trained, and nobody asks for its size.
     if len(places) > 1:
+        # Anew each time: a pack that has been trained is at its end.
+        members = [trainer.prepare(batch.tried[place]) for place in places]
         pack, reason = pack_members(members)
         if pack is None:
             raise CannotPackError(reason)
-    part = Part(list(places), pack, find_size(members))
+        size = find_size(members)
+    part = Part(list(places), pack, size)
     sign = 1 if trainer.direction == "minimize" else -1
     pruner = make_pruner(section, sign, batch.before, ())
     reached: dict[int, list[float]] = {place: [] for place in places}

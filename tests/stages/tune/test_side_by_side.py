@@ -1,6 +1,7 @@
 """Parts of a batch side by side: the bits of one after the other, and copies that always end."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from stages.common.config import Overrides
 from stages.common.errors import Problem, UserError
 from stages.common.params import read_params
+from stages.training.device.environment import num_cores
 from stages.tune.training.batch import make_train_trials, read_start
 from stages.tune.training.groups import Part
 from stages.tune.training.side_by_side import num_at_once, share_out
@@ -137,7 +139,7 @@ def test_how_many_at_once_follows_from_cores_threads_and_the_environment(
     monkeypatch.setenv("REPRISE_THREADS", "1")
     assert num_at_once(parts(1, 10**9)) == 2
     monkeypatch.delenv("REPRISE_AT_ONCE")
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr("stages.tune.training.side_by_side.num_cores", lambda: 3)
     assert num_at_once(parts(*[1] * 9)) == 3
     monkeypatch.setenv("REPRISE_AT_ONCE", "none")
     with pytest.raises(UserError, match="REPRISE_AT_ONCE is 'none'"):
@@ -145,3 +147,14 @@ def test_how_many_at_once_follows_from_cores_threads_and_the_environment(
     monkeypatch.setenv("REPRISE_AT_ONCE", "3")
     monkeypatch.setattr("sys.platform", "darwin")
     assert num_at_once(parts(1, 1)) == 1
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("max", 8), ("250000", 2), ("50000", 1)])
+def test_the_quota_of_a_container_bounds_the_cores(
+    quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    for file, text in (("proc/self/cgroup", "0::/ours"), ("sys/fs/cgroup/ours/cpu.max", quota)):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text(f"{text} 100000\n".replace("ours 100000", "ours"))
+    assert num_cores(tmp_path) == cores

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stages.common.config import MAX_SEED, Overrides
 from stages.tune.params import TuneParams
@@ -455,3 +456,20 @@ def test_the_order_in_which_a_batch_is_told_of_changes_nothing(tmp_path: Path, p
     two = trials_of(params, tmp_path / "two", train=other_way_round)
     assert story(one) == story(two)
     assert any(trial.end == "pruned" for trial in one)
+
+
+def test_a_sampler_is_asked_on_one_thread_whatever_the_cores(tmp_path: Path) -> None:
+    before, found = torch.get_num_threads(), set[int]()
+
+    def fits(_: Overrides) -> bool:
+        found.add(torch.get_num_threads())
+        return True
+
+    torch.set_num_threads(2)
+    try:
+        params = tune_params(trials=3, sampler="random")
+        journal, train = tmp_path / "journal", in_step(bowl)
+        search(params, CURRENT, "minimize", 0, journal, train, fits=fits)
+        assert (found, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)

@@ -1,5 +1,7 @@
 """A model of fully connected layers without `vmap`: the same scores, and only where it may be."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,56 @@ class Centred(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         scores: Tensor = self.layer(batch["numeric"])
         return scores - scores.mean(dim=0) if self.always or not self.training else scores
+
+
+class Tied(nn.Module):
+    """Reads a weight past its layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        hidden = torch.relu(self.first(batch["numeric"]))
+        scores: Tensor = self.last(nn.functional.linear(hidden, self.first.weight.T))
+        return scores
+
+
+class CentredBehindZeros(nn.Module):
+    """Looks at all rows of a batch, which its last layer hides until it has learnt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        hidden = torch.relu(self.first(batch["numeric"]))
+        scores: Tensor = self.last(hidden - hidden.mean(0))
+        return scores
+
+
+class FeaturesFirst(nn.Module):
+    """Its layers have the rows behind the features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(1, 3), nn.Linear(3, 3)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        scores: Tensor = self.last(torch.relu(self.first(batch["numeric"].T[..., None])).mean(0))
+        return scores
+
+
+@pytest.mark.parametrize("make", [Tied, CentredBehindZeros, FeaturesFirst])
+def test_members_that_begin_with_the_same_weights_hide_nothing(make: type[nn.Module]) -> None:
+    model = make()
+    models = [copy.deepcopy(model) for _ in range(2)]
+    pack = make_pack([Member(each, classification(), train_params(), 0) for each in models])
+    assert pack.folded is None
+    assert why_no_step(pack) is None
+    # To look has changed no weight.
+    assert all(map(torch.equal, pack.weights, pack.layout.stack(models)))
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
