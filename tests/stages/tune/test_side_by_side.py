@@ -39,7 +39,9 @@ def _in_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def copies() -> list[psutil.Process]:
-    return psutil.Process().children()
+    """The forks of this process; pytest has started other programs."""
+    here = psutil.Process()
+    return [child for child in here.children() if child.cmdline() == here.cmdline()]
 
 
 def run(*, in_step: bool) -> tuple[list[TrialResult], Mapping[int, list[float]], int]:
