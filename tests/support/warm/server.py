@@ -79,6 +79,8 @@ def _link_programs(folder: Path) -> None:
 def serve() -> tuple[str, str]:
     """Fork for each who asks, until pytest has ended; a fork has its module and its function."""
     folder, kind, pytest = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    # The shell that has started this has it ignored, and so would each fork.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for module in MODULES[kind]:
         importlib.import_module(module)
     # That of Arrow's memory begins anew in a fork.
