@@ -276,12 +276,10 @@ def _own_settings(
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path_factory.getbasetemp() / "prefect_home"))
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As the rule of `machine.py` has it for small steps; two would wait for each other."""
-    import torch
+@pytest.fixture(name="one_thread")
+def _one_thread() -> Iterator[None]:
+    """As the rule of `environment.py` has it for small steps; two would wait for each other."""
+    from stages.model.threads import one_thread
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with one_thread():
+        yield

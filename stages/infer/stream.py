@@ -3,7 +3,6 @@
 import functools
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole, without_numberless
 from stages.model.attribution import Attribution
 from stages.model.predictor import Predictor, load_predictor, predictor_digest
+from stages.model.threads import one_thread
 from stages.parallel.mapper import Mapper
 from stages.parallel.thread_map import map_in_order, num_threads
 
@@ -103,7 +103,8 @@ def predict_file(
     chunks = read_chunks(path, predictor.schema, key, noticed)
     work = Work(key, text_keys=text_keys, explained=explained)
     # Explaining puts a hook into the model, which two threads at once would share.
-    with one_thread_each():
+    # No operator is split while the chunks have the cores.
+    with one_thread():
         if cluster is not None and not explained:
             results = cluster.mapper.map(partial(_predict_there, cluster.trained, work), chunks)
         else:
@@ -126,17 +127,6 @@ def predict_file(
         _stop(done, num_damaged, predictor, path, key)
 
 
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Torch splits no operator while the chunks have the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @dataclass(frozen=True)
 class _Done:
     """A chunk of which all is known. Without a prediction it has no notes, but the rows as read."""
@@ -151,7 +141,8 @@ class _Done:
 def _predict_there(trained: Trained, work: Work, chunk: Chunk) -> _Done:
     """Predict a chunk on a worker, which keeps the model for the next one."""
     predictor = _load(trained)
-    with one_thread_each():
+    # No operator is split while the chunks have the cores.
+    with one_thread():
         return _predict(predictor, work, chunk)
 
 

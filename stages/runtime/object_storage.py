@@ -210,7 +210,9 @@ def _find_clash(names: Iterable[str]) -> str | None:
 
 def _described(info: Mapping[str, Any]) -> StoredObject:
     version = info.get("ETag") or info.get("etag")
-    assert version, f"the storage gives no version of {info.get('name')}"
+    if not version:
+        message = f"the storage gives no ETag of {info['name']}, by which a change of it is seen"
+        raise UserError(f"{message}: bring it in with 'dvc import-url'")
     return StoredObject(str(version).strip('"'), int(info["size"]))
 
 

@@ -18,7 +18,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from stages.common.config import Overrides
-from stages.training.device.environment import one_thread
+from stages.model.threads import one_thread
 from stages.tune.journal import Journal
 from stages.tune.model_size import KEY
 from stages.tune.params import TuneParams

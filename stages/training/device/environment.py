@@ -14,7 +14,6 @@ sizes alone, never from a stopwatch.
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -117,17 +116,6 @@ def choose_threads(num_weights: int, batch_size: int, world: World) -> str:
     threads, why = num_threads(num_weights, batch_size, world)
     torch.set_num_threads(threads)
     return f"threads: {threads} ({why})"
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread inside, whose bits are the same on any number of cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def num_threads(num_weights: int, batch_size: int, world: World) -> tuple[int, str]:

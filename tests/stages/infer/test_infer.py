@@ -23,10 +23,10 @@ from stages.formats.chunk import Chunk, chunk_rows
 from stages.formats.read import read_chunks
 from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole
-from stages.infer.stream import one_thread_each
 from stages.infer.write import PredictionSummary, write_predictions
 from stages.model.onednn import OneDnnLinear
 from stages.model.predictor import Predictor, load_predictor
+from stages.model.threads import one_thread
 from stages.parallel.thread_map import map_in_order, num_threads
 from tests.conftest import Project
 from tests.support.samples import mixed_table, run_stages, small_project
@@ -359,7 +359,7 @@ def test_torch_has_its_threads_back_when_chunks_no_longer_have_the_cores() -> No
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with contextlib.suppress(RuntimeError), one_thread_each():
+        with contextlib.suppress(RuntimeError), one_thread():
             assert torch.get_num_threads() == 1
             raise RuntimeError
         assert torch.get_num_threads() == 2
