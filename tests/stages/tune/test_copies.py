@@ -10,18 +10,17 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
 from stages.common.errors import UserError
 from stages.training.packed.pack import Member
-from stages.tune.training import copies
 from stages.tune.training.batch import Trainer, train_parts
-from stages.tune.training.copies import HINT, Copy, Results, TrainParts
+from stages.tune.training.copies import HINT, Copy, Results, TrainParts, add_copy
 from stages.tune.training.groups import Part
 from stages.tune.training.side_by_side import train_side_by_side
 from stages.tune.trials import OnEpochEnd, TrialResult
+from tests.stages.tune.conftest import CopiesMade
 from tests.support.samples import classification, train_params
 
 PARTS = [Part([0], None, 1), Part([1], None, 1)]
@@ -29,7 +28,7 @@ MAX_SECONDS = 20
 
 
 @pytest.fixture(autouse=True)
-def _ends() -> Iterator[None]:
+def _ends(copies: CopiesMade) -> Iterator[None]:
     """Fail where copies wait for ever, and where any is left."""
 
     def stop(*_: object) -> None:
@@ -40,7 +39,7 @@ def _ends() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-    assert psutil.Process().children() == []
+    assert copies() == []
 
 
 def go_on(_epoch: int, _values: Mapping[int, float]) -> set[int]:
@@ -111,7 +110,7 @@ def test_what_was_refused_is_told_before_what_a_training_raises(
         def stop_if_refused(self) -> None:
             raise UserError("opens README.md")
 
-    monkeypatch.setattr(copies, "audit_process", Refusing)
+    monkeypatch.setattr("stages.tune.training.copies.audit_process", Refusing)
     for error in (ValueError("the library's own"), UserError("another")):
         with pytest.raises(UserError, match=r"opens README\.md"):
             run(failing(error))
@@ -141,11 +140,12 @@ def test_what_a_model_prints_is_not_lost(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_system_that_makes_no_process_is_told_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
+    copies: CopiesMade,
 ) -> None:
     made = ForkProcess.start
 
     def start(process: ForkProcess) -> None:
-        if psutil.Process().children():
+        if copies():
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         made(process)
 
@@ -196,9 +196,11 @@ def test_ctrl_c_at_any_moment_leaves_no_copy(
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_a_copy_that_nobody_listens_to_ends_quietly(capfd: pytest.CaptureFixture[str]) -> None:
-    copy = copies.add_copy([], complete)
-    (process,) = psutil.Process().children()
+def test_a_copy_that_nobody_listens_to_ends_quietly(
+    capfd: pytest.CaptureFixture[str], copies: CopiesMade
+) -> None:
+    copy = add_copy([], complete)
+    (process,) = copies()
     copy.connection.close()
     assert process.wait(MAX_SECONDS) == 0
     assert capfd.readouterr().err == ""

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from stages.common.config import Overrides
@@ -17,7 +16,7 @@ from stages.tune.training.groups import Part
 from stages.tune.training.side_by_side import num_at_once, share_out
 from stages.tune.trials import TrialResult
 from tests.conftest import Project
-from tests.stages.tune.conftest import LR, WIDTH
+from tests.stages.tune.conftest import LR, WIDTH, CopiesMade
 
 DROPOUT = "build.model.dropout"
 # A pack of three, one that trains alone, and one that diverges.
@@ -38,11 +37,9 @@ def _in_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPRISE_AT_ONCE", "3")
 
 
-def copies() -> list[psutil.Process]:
-    return psutil.Process().children()
-
-
-def run(*, in_step: bool) -> tuple[list[TrialResult], Mapping[int, list[float]], int]:
+def run(
+    copies: CopiesMade, *, in_step: bool
+) -> tuple[list[TrialResult], Mapping[int, list[float]], int]:
     """Results, values by place, and the most copies that were there; trial 2 ends after epoch 2."""
     start = read_start(read_params("tune"), EPOCHS)
     train_trials, _, _ = make_train_trials(start, in_step=in_step, keep_scores=True)
@@ -64,15 +61,16 @@ def test_side_by_side_changes_no_bit(
     in_step: bool,  # noqa: FBT001
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    copies: CopiesMade,
 ) -> None:
-    ours, reached, most = run(in_step=in_step)
+    ours, reached, most = run(copies, in_step=in_step)
     said = capsys.readouterr().out
     assert "3 trials: packed" in said
     assert "3 at once, each in a process" in said
     assert most == 3
     assert copies() == []
     monkeypatch.setenv("REPRISE_AT_ONCE", "1")
-    others, in_turn, most = run(in_step=in_step)
+    others, in_turn, most = run(copies, in_step=in_step)
     assert most == 0
     assert [each.end for each in ours] == ["complete", "complete", "pruned", "complete", "diverged"]
     assert reached == in_turn
@@ -82,7 +80,9 @@ def test_side_by_side_changes_no_bit(
         assert one.scores is None or np.array_equal(one.scores, np.asarray(other.scores))
 
 
-def test_whatever_ends_a_batch_ends_its_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_ends_a_batch_ends_its_copies(
+    monkeypatch: pytest.MonkeyPatch, copies: CopiesMade
+) -> None:
     start = read_start(read_params("tune"), EPOCHS)
     train_trials, _, _ = make_train_trials(start, in_step=False, keep_scores=False)
 
