@@ -27,7 +27,7 @@ check: setup
 	pytest tests/test_imports.py
 
 test: setup
-	pytest -n 4 --dist worksteal -m 'not soak'
+	pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not soak'
 
 soak: setup
 	pytest -m soak

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.order import find_rank
 from tests.support.session_process import start_for_session
 from tests.support.warm.server import WARM, start_servers
 
@@ -40,6 +41,11 @@ SHARED = "REPRISE_TESTS_SHARED"
 if SHARED not in os.environ:
     os.environ[SHARED] = tempfile.mkdtemp(prefix="reprise-tests-")
     atexit.register(shutil.rmtree, os.environ[SHARED], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long."""
+    items.sort(key=lambda item: find_rank(item.path.relative_to(ROOT / "tests")))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,15 @@ def start_postgres() -> Iterator[Postgres]:
     """A server for as long as the block runs; skips the test where PostgreSQL is not installed."""
     pytest.importorskip("adbc_driver_postgresql", reason="the extra 'postgresql' is not installed")
     binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL server is installed here (apt-get install postgresql)")
+    with serve(binaries) as postgres:
+        yield postgres
+
+
+@contextmanager
+def serve(binaries: Path) -> Iterator[Postgres]:
+    """A server of the programs in `binaries`, for as long as the block runs."""
     # Root may not run it; the folders of pytest are its own user's alone.
     user: dict[str, Any] = {}
     if os.geteuid() == 0:
@@ -90,15 +99,15 @@ def start_postgres() -> Iterator[Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def find_binaries() -> Path:
-    """The folder of `initdb` and `postgres`; Debian has none of them on PATH."""
+def find_binaries() -> Path | None:
+    """The folder of `initdb` and `postgres`; Debian has none of them on PATH. None: not there."""
     found = shutil.which("initdb")
     folders = [Path(found).resolve().parent] if found else []
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     for folder in folders:
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
-    pytest.skip("no PostgreSQL server is installed here (apt-get install postgresql)")
+    return None
 
 
 def _wait(binaries: Path, port: int, log: Path) -> None:

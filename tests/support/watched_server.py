@@ -2,7 +2,8 @@
 
 `python -m tests.support.watched_server PID FOLDER`: the address is written to FOLDER/url once the
 server answers, what it says goes to FOLDER/server.log. It lives no longer than process PID, however
-that ends.
+that ends. Its database is a PostgreSQL of its own where one is installed: several workers' tests at
+once let SQLite say that it is locked.
 """
 
 import ctypes
@@ -14,9 +15,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
+
+from tests.support.postgres import find_binaries, serve
 
 START_SECONDS = 90
 POLL_SECONDS = 0.2
@@ -37,9 +41,18 @@ def main() -> None:
     """Serve until the process with the given id has ended."""
     watched, folder = psutil.Process(int(sys.argv[1])), Path(sys.argv[2])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    binaries = find_binaries()
+    with serve(binaries) if binaries else nullcontext() as postgres:
+        database = (
+            f"postgresql+asyncpg{postgres.url.removeprefix('postgresql')}" if postgres else None
+        )
+        _serve(watched, folder, database)
+
+
+def _serve(watched: psutil.Process, folder: Path, database: str | None) -> None:
     for _ in range(3):  # another process may take the port between finding and using it
         port = free_port()
-        server = start(port, folder)
+        server = start(port, folder, database)
         try:
             if not answers(server, port, watched):
                 continue
@@ -61,10 +74,12 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def start(port: int, folder: Path) -> subprocess.Popen[bytes]:
+def start(port: int, folder: Path, database: str | None) -> subprocess.Popen[bytes]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     url = f"http://127.0.0.1:{port}/api"
     environment |= SETTINGS | {"PREFECT_HOME": str(folder / "home"), "PREFECT_API_URL": url}
+    if database is not None:
+        environment["PREFECT_API_DATABASE_CONNECTION_URL"] = database
     command = [sys.executable, "-m", "prefect", "--no-prompt", "server", "start"]
     libc = ctypes.CDLL(None)
     with (folder / "server.log").open("ab") as log:
