@@ -36,6 +36,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A shell has its background jobs ignore it, and what they start does so too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Copies of the project are thousands of small files; ext4 takes longer to make one where many were
+# deleted before. So all folders of tests lie in memory where there is room for them.
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 << 30
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+    os.environ["TMPDIR"] = str(MEMORY)
+    tempfile.tempdir = None
 # A folder of the whole session's: the first process of pytest that comes here makes it.
 SHARED = "REPRISE_TESTS_SHARED"
 if SHARED not in os.environ:
