@@ -211,7 +211,7 @@ def example(once: Once) -> Project:
     def make(folder: Path) -> None:
         folder.mkdir()
         project = copy_project(folder)
-        project.run("dvc", "repro", cold=True)
+        project.run("dvc", "repro")
         # Its copies have then asked torch already, and do so again only after an edit.
         project.run("reprise", "check", cold=True)
         project.commit("reproduced")

@@ -81,6 +81,7 @@ def test_the_snippets_can_be_pasted(fresh: Callable[[str], Project], tmp_path: P
     assert project.run("git", "status", "--porcelain", "--ignored").stdout == ""
 
 
+@pytest.mark.soak
 def test_the_notebook_runs(fresh: Callable[[str], Project], tmp_path: Path) -> None:
     project = fresh("notebook")
     project.run("jupyter", "execute", "docs/outline.ipynb", env=of_a_reader(tmp_path))

@@ -75,11 +75,17 @@ class Rows:
 
 
 @functools.cache
+def columns_of(kind: FeatureKind) -> list[pl.Series]:
+    """The columns that prepare takes for ones of that kind."""
+    return [column for column in COLUMNS.values() if guess_kind(column) == kind]
+
+
+@functools.cache
 def rows_of(kinds: Kinds, task: str = "classification", num_rows: int = 24) -> Rows:
     """Rows with two columns of each kind, gaps among them; of a kind of arrays with one."""
     columns: list[pl.Series] = []
     for kind in kinds:
-        known = [column for column in COLUMNS.values() if guess_kind(column) == kind]
+        known = columns_of(kind)
         assert known, f"no column of the kind '{kind}' in tests/stages/features/test_kinds.py"
         is_array = kind_of(kind).infer(known[0], KEY).is_array
         for number, column in enumerate(known[: 1 if is_array else 2]):

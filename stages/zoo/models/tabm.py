@@ -120,5 +120,5 @@ class Outputs(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Scores of each member."""
         # As (members, num_outputs, rows): a gradient of few columns is several times as slow.
-        scores = self.weight.mT @ hidden.permute(1, 2, 0)
+        scores = self.weight.transpose(1, 2) @ hidden.permute(1, 2, 0)
         return scores.permute(2, 0, 1) + self.bias

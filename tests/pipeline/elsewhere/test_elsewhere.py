@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from stages.common.yamlfile import read_yaml
 from tests.conftest import Project, copy_of
 from tests.pipeline.elsewhere.conftest import Served
@@ -39,6 +41,7 @@ def test_train_elsewhere_ends_with_the_bytes_of_dvc_repro(
     assert project.outputs() == at_home.outputs()
 
 
+@pytest.mark.soak
 def test_edits_travel_and_outputs_come_back_when_they_are_needed(served: Served) -> None:
     place, project = served.place, served.place.project
     (project.path / "new").mkdir()
@@ -71,6 +74,7 @@ def test_edits_travel_and_outputs_come_back_when_they_are_needed(served: Served)
     assert [run["state_type"] for run in place.runs()] == ["COMPLETED"]
 
 
+@pytest.mark.soak
 def test_a_stage_that_fails_there_says_why_here(served: Served) -> None:
     place, project = served.place, served.place.project
     (project.path / "new").mkdir(exist_ok=True)

@@ -105,6 +105,7 @@ def test_killed_here_or_there_it_ends_on_both_sides_and_resumes(slow: Served) ->
     assert place.refs() == ["refs/heads/main"]
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("seed")
 def test_a_run_is_found_again_and_so_is_its_result(slow: Served) -> None:
     place, clone = slow.place, slow.clone

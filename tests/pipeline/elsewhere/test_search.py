@@ -27,7 +27,8 @@ SEARCH = {
 }
 
 
-@pytest.mark.parametrize("num", [2, pytest.param(4, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("num", [2, 4])
 def test_trials_of_several_runs_are_those_of_one(
     example: Project, prefect_server: str, tmp_path: Path, num: int
 ) -> None:

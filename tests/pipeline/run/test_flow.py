@@ -161,7 +161,8 @@ def test_a_preempted_stage_goes_on_and_a_slow_one_is_ended(
 
 
 @pytest.mark.parametrize(
-    "how", [pytest.param("cancel", marks=pytest.mark.soak), "SIGTERM", "SIGKILL"]
+    "how",
+    [*(pytest.param(how, marks=pytest.mark.soak) for how in ("cancel", "SIGTERM")), "SIGKILL"],
 )
 def test_nothing_is_left_of_a_run_that_is_ended(
     prefect_server: str, tmp_path: Path, how: str
@@ -225,6 +226,7 @@ def test_one_run_at_a_time_in_a_folder(prefect_server: str, tmp_path: Path) -> N
             assert second.wait(30) == 0
 
 
+@pytest.mark.soak
 def test_a_cancel_does_not_wait_for_a_retry(prefect_server: str, tmp_path: Path) -> None:
     meta = {"retries": 1, "retry_delay_seconds": 600}
     broken = {"cmd": "echo tried >> tries && false", "meta": meta}

@@ -106,6 +106,7 @@ def test_a_cluster_that_loses_a_worker_writes_the_bytes_of_one_thread(
         cluster.start_worker(f"worker-{number + 3}")
 
 
+@pytest.mark.soak
 def test_a_cluster_predicts_the_bytes_of_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Cluster
 ) -> None:

@@ -173,6 +173,7 @@ def read_until(process: "subprocess.Popen[str]", what: str) -> str:
     raise AssertionError(f"never said {what!r}:\n{said}")
 
 
+@pytest.mark.soak
 def test_a_pack_that_is_told_to_stop_or_killed_ends_with_the_same_bytes(
     project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ import shutil
 from typing import Any
 
 import polars as pl
+import pytest
 
 from pipeline.doctor.checks import remotes
 from pipeline.doctor.finding import Options
@@ -14,6 +15,7 @@ from tests.pipeline.commands.sources.conftest import BUCKET
 SOURCE = "data/raw/digits.parquet"
 
 
+@pytest.mark.soak
 def test_a_source_on_s3_is_imported_and_updated(clone: Project, storage: Any) -> None:
     address = f"s3://{BUCKET}/digits.parquet"
     storage.upload_file(str(clone.path / SOURCE), BUCKET, "digits.parquet")
