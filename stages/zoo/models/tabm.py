@@ -148,7 +148,8 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """The gradients of both."""
-        hidden, weight = ctx.saved_tensors
+        # Under autocast the gradient has the type of the products.
+        hidden, weight = (each.to(gradient.dtype) for each in ctx.saved_tensors)
         if weight.shape[2] == 1:
             of_hidden = gradient * weight[:, :, 0]
         else:

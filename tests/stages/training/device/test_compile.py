@@ -212,7 +212,9 @@ def test_code_that_is_written_for_a_model_gives_the_same_bits_twice() -> None:
     first, kept = run(drops(), compile=True)
     assert_same(run(drops(), compile=True)[0], first)
     assert_same(run(drops(), partial(load_state_dict, kept[6], World()), compile=True)[0], first)
-    assert first.history != eager.history
+    from torch._dynamo.utils import counters
+
+    assert counters["stats"]["unique_graphs"] > 0
     for name, weight in eager.weights.items():
         torch.testing.assert_close(first.weights[name], weight, rtol=1e-4, atol=1e-6)
 
@@ -236,7 +238,7 @@ compiled, eager = (
     for on in (True, False)
 )
 if rank == 0:
-    both = [[figures(epoch) for epoch in result.history] for result in (compiled, eager)]
+    both = [[test.figures(e) for e in result.history] for result in (compiled, eager)]
     torch.save((*both, compiled.weights, eager.weights), out)
 dist.destroy_process_group()
 """
