@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from pipeline.common.dvc_repo import open_repo
 from pipeline.common.git import hide_secrets
 from pipeline.elsewhere.data import check_remote, missing_inputs, pull, push_outputs
 from pipeline.elsewhere.names import ALIVE_LOG, DONE, STAGE_LOG
-from pipeline.elsewhere.refs import RESULT, STATE, push_ref, ref_of
+from pipeline.elsewhere.refs import RESULT, STATE, push_ref, ref_of, remove_useless
 from pipeline.elsewhere.result import commit_result
 from pipeline.elsewhere.search.helper import help_search
 from pipeline.run.console import Console
@@ -84,6 +84,10 @@ def elsewhere(
                 _say("the search has ended")
             elif ends[0].state != "failed":
                 _finish(workspace, stage, key)
+            elif ends[0].reason == CANCELLED and not helper:
+                # Its sender may be gone. One that comes now waits for this run's end.
+                with suppress(UserError):
+                    remove_useless(workspace.path, key)
             elif ends[0].reason not in (CANCELLED, GIVEN_UP):
                 raise StageFailedError
     except StageFailedError:

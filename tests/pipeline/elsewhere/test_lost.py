@@ -141,7 +141,8 @@ def test_a_cancel_here_cancels_there(slow: Served) -> None:
         said, _ = process.communicate(timeout=60)
         wait_for_nobody(place, END_SECONDS)
     assert "cancelled" in said
-    assert states_of(place, 1) == ["CANCELLED"]
+    wait_until(lambda: states_of(place, 1) == ["CANCELLED"])
+    assert place.refs() == ["refs/heads/main"]
 
 
 @pytest.mark.soak
@@ -155,6 +156,7 @@ def test_a_cancel_there_ends_the_stage_here(slow: Served) -> None:
         wait_for_nobody(place, END_SECONDS)
     assert process.returncode == 1
     assert "the run in the pool was cancelled in Prefect, not here" in said
+    assert place.refs() == ["refs/heads/main"]
 
 
 @pytest.mark.soak
@@ -208,7 +210,9 @@ def test_a_kill_at_any_moment_on_either_side_loses_nothing(
         if "was lost" in said and 0 < reached < 6:
             assert resumed_at(said)[-1] >= reached, said
     said = place.run("slow")
-    assert re.search(r"slow │ (ran in|unchanged)" if number % 2 == 0 else r"unchanged", said), said
+    assert re.search(
+        r"slow │ (ran in|unchanged|restored)" if number % 2 == 0 else r"unchanged", said
+    ), said
     assert 1 <= len(place.runs()) - num_before <= 2
     wait_for_nobody(place, END_SECONDS)
     assert place.refs() == ["refs/heads/main"]
