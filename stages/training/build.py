@@ -17,7 +17,6 @@ from stages.training.data.batching import LocalBatch, shard
 from stages.training.data.fit_model import fit_model
 from stages.training.device.compile import compile_model
 from stages.training.device.distributed import World
-from stages.training.device.environment import keep_freed_memory
 from stages.training.device.fsdp import keep_parts, shard_model, share_scaler, total_norm
 from stages.training.device.memory_format import put_channels_last, with_channels_last
 from stages.training.device.precision import casting, make_scaler
@@ -73,7 +72,6 @@ def assemble(
 
     `choices` are made here unless they are handed in. Raises UserError for names that don't fit.
     """
-    keep_freed_memory()
     device = data.train.target.device
     sample, _ = data.train.take(slice(0, 1))
     if choices is None:

@@ -11,7 +11,6 @@ The thread count decides in which order sums are taken, and so the last bits: it
 sizes alone, never from a stopwatch.
 """
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -26,9 +25,6 @@ from stages.training.device.distributed import World
 # Below this many weight-times-row products a step, a second thread costs more than it brings;
 # `benchmarks/threads.py` measures it.
 SMALL_STEP = 20_000_000
-# Of `mallopt`, in glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_BYTES, LARGEST_KEPT_BYTES = 1 << 30, 64 << 20
 
 
 def num_processes() -> int:
@@ -135,22 +131,6 @@ def num_threads(num_weights: int, batch_size: int, world: World) -> tuple[int, s
     if num_weights * batch_size < SMALL_STEP:
         return 1, f"a step of {num_weights * batch_size / 1e6:.1f}M products is small"
     return max(1, (os.cpu_count() or 1) // world.local_size), "all cores"
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what a step frees for the next one, up to 1 GiB.
-
-    glibc else gives tensors of some hundred kilobytes back to the system as they are freed. Then
-    each page of the next ones is a fault in the kernel, and filled with zeros: a fifth of a step of
-    `tabm` (`benchmarks/RESULTS.md`). What the environment sets (`MALLOC_…`) stays.
-    """
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    # musl, the C library of Alpine, has none.
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def compute_deterministically(*, deterministic: bool = True) -> None:

@@ -1,9 +1,5 @@
 """What the environment decides: the device, processes and threads."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -55,25 +51,3 @@ def test_threads_follow_from_sizes_alone(monkeypatch: pytest.MonkeyPatch) -> Non
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
-
-
-def test_a_step_takes_the_memory_of_the_one_before() -> None:
-    code = """
-import resource, torch
-from stages.training.device.environment import keep_freed_memory
-def count_faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        tensors = [torch.ones(1 << 18) for _ in range(32)]
-        del tensors
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-before = count_faults()
-keep_freed_memory()
-count_faults()
-print(before, count_faults())
-"""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, check=True)
-    before, after = map(int, done.stdout.split())
-    assert before > 1000
-    assert after < before / 10
