@@ -205,7 +205,8 @@ def test_a_kill_at_any_moment_on_either_side_loses_nothing(
     else:
         # It is sent again, or its result was at origin already.
         assert process.returncode == 0, said
-        assert "slow │ ran in" in said
+        # Restored by what the killed one had in the worker's cache already.
+        assert re.search(r"slow │ (ran|restored) in", said), said
         # Near its end it may have ended, and forgotten its checkpoint, before the kill.
         if "was lost" in said and 0 < reached < 6:
             assert resumed_at(said)[-1] >= reached, said
