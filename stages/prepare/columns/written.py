@@ -29,6 +29,9 @@ WRITINGS: tuple[tuple[str, str | None], ...] = (
     (".", "'"),
     (",", "'"),
 )
+# A number whose dot may stand between thousands, and one without.
+_GROUPED = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"
+_WHOLE = r"^[+-]?(?:0|[1-9][0-9]*)$"
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,14 @@ def read_written(
     table: pl.DataFrame,
     params: PrepareParams,
     noticed: Noticed | None = None,
+    *,
+    has_commas: bool = False,
 ) -> tuple[pl.DataFrame, dict[str, Written], list[str]]:
     """The table with gaps for words and numbers for texts of numbers; how each column is written.
 
     And a line for each thing to know, or of gaps an entry in `noticed`. Raises UserError with every
-    column of which a person has to say how its numbers are written.
+    column of which a person has to say how its numbers are written; `has_commas`: in this file
+    1.861 may be one thousand.
     """
     columns, written, lines, problems = [], {}, [], []
     own = noticed is None
@@ -58,7 +64,7 @@ def read_written(
         if said.kind == "exclude" or column.name == params.key or column.dtype.is_nested():
             continue
         try:
-            read, how = _read(column, said, params, noticed.gaps)
+            read, how = _read(column, said, params, noticed.gaps, has_commas=has_commas)
         except UserError as error:
             problems += error.problems
             continue
@@ -86,7 +92,7 @@ def with_written(schema: Schema, written: Mapping[str, Written]) -> Schema:
 
 
 def _read(
-    column: pl.Series, said: Column, params: PrepareParams, gaps: Gaps
+    column: pl.Series, said: Column, params: PrepareParams, gaps: Gaps, *, has_commas: bool
 ) -> tuple[pl.Series, Written]:
     words = [str(word) for word in (params.missing if said.missing is None else said.missing)]
     is_target = column.name == params.target
@@ -99,7 +105,8 @@ def _read(
         return _cast(read, decimal, said.thousands), Written(words, decimal, said.thousands)
     without: Gaps = Counter()
     numbers = drop_words(read, words, without, numbers=True)
-    if numbers.null_count() > column.null_count():
+    in_doubt = has_commas and has_grouped(numbers) and may_group(numbers)
+    if numbers.null_count() > column.null_count() and not in_doubt:
         plain = typed(numbers.to_frame()).to_series()
         if plain.dtype != pl.String:
             gaps.update(without if plain.dtype.is_numeric() else {})
@@ -120,8 +127,11 @@ def find_writing(texts: pl.Series) -> tuple[str, str | None] | None:
     if filled.is_empty() or filled.str.contains(LEADING_ZERO).any():
         return None
     fits = [each for each in WRITINGS if filled.str.contains(number_pattern(*each)).all()]
-    # Plain numbers are so in each of them.
-    if not fits or (filled.str.contains(r"^[+-]?[0-9.]+$").all() and (",", ".") not in fits):
+    if filled.str.contains(r"^[+-]?[0-9.]+$").all():
+        # Plain numbers are so in each of them.
+        fits = [(".", None), (",", ".")] if (",", ".") in fits else []
+        fits = fits if filled.str.contains(number_pattern(".", None)).all() else fits[1:]
+    if not fits:
         return None
     values = [read_numbers(filled, *each) for each in fits]
     for other, numbers in zip(fits[1:], values[1:], strict=True):
@@ -130,6 +140,19 @@ def find_writing(texts: pl.Series) -> tuple[str, str | None] | None:
             place = int(differs.arg_true()[0])
             raise UserError(_ambiguous(texts, filled[place], fits[0], other))
     return fits[0]
+
+
+def may_group(texts: pl.Series) -> bool:
+    """Check whether each text of a part is a number whose dot may stand between thousands.
+
+    Whole numbers beside them may be, too.
+    """
+    return bool(texts.drop_nulls().str.contains(f"{_GROUPED}|{_WHOLE}").all())
+
+
+def has_grouped(texts: pl.Series) -> bool:
+    """Check whether a text is a number with three digits behind a dot, alone or beside others."""
+    return bool(texts.drop_nulls().str.contains(_GROUPED).any())
 
 
 def _cast(texts: pl.Series, decimal: str, thousands: str | None) -> pl.Series:
@@ -166,7 +189,7 @@ def _ambiguous(
 
 def _as_line(name: str, writing: tuple[str, str | None]) -> str:
     decimal, thousands = writing
-    parts = [f"decimal: '{decimal}'"] if decimal == "," else []
+    parts = [f"decimal: '{decimal}'"] if decimal == "," or thousands is None else []
     parts += [] if thousands is None else [f'thousands: "{thousands}"']
     return as_line(name, f"{{kind: numeric, {', '.join(parts)}}}")
 

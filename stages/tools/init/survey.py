@@ -67,7 +67,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     table = open_table(Path(options.source), "PATH", folder, notes.append)
     _check_named(table.schema, options)
     sample = take_sample(table, [])
-    settings, reasons = _settings(sample.table, options)
+    settings, reasons = _settings(sample.table, options, has_commas=table.has_commas)
     params = _as_params(settings, options)
     table, sample, written, lines = apply_writing(table, sample, params)
     stop_at_total(table, "PATH")
@@ -129,7 +129,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
 
 
 def _settings(
-    table: pl.DataFrame, options: Options
+    table: pl.DataFrame, options: Options, *, has_commas: bool
 ) -> tuple[dict[str, str | dict[str, Any]], dict[str, str]]:
     """The settings with which prepare can read each column; the reasons of those it can't."""
     settings: dict[str, str | dict[str, Any]] = {}
@@ -139,8 +139,9 @@ def _settings(
             continue
         if words := stray_gaps(column):
             settings[column.name] = {"missing": words}
+        params = _as_params(settings, options)
         try:
-            read_written(table.select(column.name), _as_params(settings, options))
+            read_written(table.select(column.name), params, has_commas=has_commas)
         except UserError as error:
             if column.name in (options.target, options.weight):
                 raise

@@ -20,6 +20,10 @@ from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.columns.written import WRITINGS, find_writing, read_written, with_written
 from stages.prepare.params import PrepareParams
+from stages.prepare.table.dots import signed_columns
+from stages.prepare.table.long_table import apply_writing
+from stages.prepare.table.open_table import open_table
+from stages.prepare.table.sample import take_sample
 from tests.support.samples import prepare_params, run_stages, small_project
 from tests.support.tables import read_table
 
@@ -222,3 +226,53 @@ def predictor_of_gap(bundle: object) -> object:
     rows = [{"id": 1, "price": None, "town": "Bergen"}]
     outputs = bundle.run(bundle.encode(rows))  # type: ignore[attr-defined]
     return outputs[1][0][0]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "asked"),
+    [
+        ("x;z", ["1.861;1", "967;1", "16.948;1"], True),
+        ("x\tz", ["1.861\t1", "967\t1"], True),
+        ("x,z", ['1.861,"1,5"', '-1.200,"2"'], True),
+        ("x;z", ["1.861;1", "?;1"], True),
+        # Programs write so, or no thousand begins so.
+        ("x,z", ["1.861,1", "967,1"], False),
+        ("x;z", ["0.861;1", "1.861;1"], False),
+        ("x;z", ["1.861;1", "1.5;1"], False),
+        ("x;z", ["1.861;1", "1861.125;1"], False),
+        ("x;z", ["1.500;1", "1.5;1"], False),
+        ("x;z", ["967;1", "1;1"], False),
+    ],
+)
+def test_a_dot_before_three_digits_is_asked_about_where_commas_are_decimal_signs(
+    tmp_path: Path, header: str, rows: list[str], *, asked: bool
+) -> None:
+    path = tmp_path / ("t.tsv" if "\t" in header else "t.csv")
+    path.write_text("\n".join([header, *rows * 3]), encoding="utf-8")
+
+    def look(**said: object) -> pl.Series:
+        params = prepare_params(missing=["?"], target="", columns={"x": said})
+        found = signed_columns(params.columns)
+        table = open_table(path, KEY, tmp_path / "parts", as_text=found)
+        return apply_writing(table, take_sample(table, []), params)[0].column("x")
+
+    if not asked:
+        assert look().dtype.is_numeric()
+        return
+    with pytest.raises(UserError) as caught:
+        look()
+    (problem,) = caught.value.problems
+    assert "1.861: columns: {x: {kind: numeric, decimal: '.'}}" in problem.message
+    assert """1861: columns: {x: {kind: numeric, decimal: ',', thousands: "."}}""" in problem.message
+    assert look(decimal=".")[0] == 1.861
+    assert look(thousands=".")[0] == 1861
+
+
+def test_signs_that_are_said_count_in_every_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,z\n1.861,1\n967,2\n", encoding="utf-8")
+    params = prepare_params(target="", columns={"x": {"thousands": "."}})
+    as_text = signed_columns(params.columns)
+    table = open_table(path, KEY, tmp_path / "parts", as_text=as_text)
+    read = apply_writing(table, take_sample(table, []), params)[0]
+    assert read.column("x").to_list() == [1861, 967]
