@@ -263,7 +263,9 @@ def test_a_dot_before_three_digits_is_asked_about_where_commas_are_decimal_signs
         look()
     (problem,) = caught.value.problems
     assert "1.861: columns: {x: {kind: numeric, decimal: '.'}}" in problem.message
-    assert """1861: columns: {x: {kind: numeric, decimal: ',', thousands: "."}}""" in problem.message
+    assert (
+        """1861: columns: {x: {kind: numeric, decimal: ',', thousands: "."}}""" in problem.message
+    )
     assert look(decimal=".")[0] == 1.861
     assert look(thousands=".")[0] == 1861
 
