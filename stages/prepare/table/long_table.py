@@ -84,4 +84,4 @@ def _convert(
 def _as_numbers(texts: pl.Series, how: Written, dtype: pl.DataType) -> pl.Series:
     if how.decimal is None:
         return texts.cast(dtype, strict=False)
-    return read_numbers(texts, how.decimal, how.thousands).cast(dtype, strict=False)
+    return read_numbers(texts, how.decimal, how.thousands, how.unit).cast(dtype, strict=False)

@@ -15,6 +15,7 @@ from stages.features.schema import Schema, Target
 from stages.prepare.columns.doubts import find_doubts, stray_gaps
 from stages.prepare.columns.infer_schema import find_feature, find_schema, names_rows
 from stages.prepare.columns.target import encode_classes, find_target
+from stages.prepare.columns.units import describe_signs, find_unit, say_numbers, with_signs
 from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
@@ -35,6 +36,7 @@ from stages.tools.init.options import COLUMN, Options, Setting, check_named
 
 SPLIT = {"seed": 0, "validation": 0.15, "test": 0.2}
 LEFT_OUT = "left out"
+CLASSES = "classification"
 # Of a table that memory does not hold, the parts lie here meanwhile.
 FOLDER = Path(".reprise")
 # Columns that the command line or their names ask for.
@@ -81,6 +83,8 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
             known = layout.columns.get(column.name)
             line = known or _look_at(column, rows, seen, target, options, table, counts, said)
             line = replace(line, setting=line.setting or settings.get(column.name))
+            if isinstance(line.setting, dict) and "unit" in line.setting and line.name not in said:
+                line = replace(line, why=f"{line.why}; {describe_signs(line.setting)}")
         gaps, distinct = counts.gaps[column.name], counts.distinct[column.name]
         columns.append(replace(line, missing=gaps, distinct=distinct))
     columns = list(_without_copies(columns, looked, table, said))
@@ -129,9 +133,15 @@ def _settings(
             continue
         if column.name not in said and (words := stray_gaps(column)):
             settings[column.name] = {"missing": words}
+        unit = None if column.name in (*said, options.group, options.time) else find_unit(column)
+        if unit is not None and (column.name != options.target or options.task != CLASSES):
+            found = {} if column.name == options.weight else {"kind": "numeric"}
+            settings[column.name] = found = {**found, "unit": unit}
         params = _as_params(settings, options)
         try:
-            read_written(table.select(column.name), params, has_commas=has_commas)
+            _, written, _ = read_written(table.select(column.name), params, has_commas=has_commas)
+            if unit is not None and settings.get(column.name) is found:
+                settings[column.name] = with_signs(found, written[column.name])
         except UserError as error:
             if column.name in (options.target, options.weight, *said):
                 raise
@@ -186,12 +196,10 @@ def _look_at(
     try:
         feature = find_feature(column, Settings())
     except UserError as error:
-        return _left_out(column, error.problems[0].message)
+        return _left_out(column, say_numbers(column) or error.problems[0].message)
     if feature.kind == "categorical" and roles.names_hardly_repeat(column):
-        num = column.n_unique()
-        return _left_out(
-            column, f"{num:,} different texts: categories that say nothing of new rows"
-        )
+        why = f"{column.n_unique():,} different texts: categories that say nothing of new rows"
+        return _left_out(column, say_numbers(column) or why)
     share = roles.tells_target(seen[name], seen[target.name], is_class=target.classes is not None)
     if share >= roles.COPY:
         return _left_out(column, f"tells the target all alone ({share:.2%} of it): a leak")

@@ -261,6 +261,35 @@ def test_the_command_line_says_what_a_column_is(tmp_path: Path) -> None:
             look(tmp_path, table, columns=(wrong,))
 
 
+def test_units_are_proposed_where_all_values_have_one(tmp_path: Path) -> None:
+    rows = range(NUM_ROWS)
+    table = ships(
+        way=[f"{n + 1} {100 + n % 900} km" for n in rows],
+        cost=[f"${n},{n % 90 + 100}.50" if n else "$3" for n in rows],
+        doubt=[f"{n % 9 + 1},{n % 900 + 100} €" for n in rows],
+        mixed=[f"{n} {'kg' if n % 2 else 'g'}" for n in rows],
+        some=[f"{n} kg" if n % 9 else "VB" for n in rows],
+        name=[f"PC {n}" for n in rows],
+    )
+    found = look(tmp_path, table)
+    assert found["values"]["prepare.columns"] == {
+        "way": {"kind": "numeric", "unit": "km", "thousands": " "},
+        "cost": {"kind": "numeric", "unit": "$", "thousands": ","},
+        **dict.fromkeys(("doubt", "mixed", "some", "name"), "exclude"),
+    }
+    assert line(found, "way")["why"].endswith("with the unit 'km', thousands ' '")
+    assert "unit: '€'" in line(found, "doubt")["warnings"][0]
+    assert "look like numbers, as '0 g', '1 kg'" in line(found, "mixed")["why"]
+    assert (
+        "columns: {some: {kind: numeric, unit: 'kg', missing: ['VB']}}"
+        in (line(found, "some")["why"])
+    )
+    assert "look like numbers" not in line(found, "name")["why"]
+    found = look(tmp_path, table, "cost")
+    assert found["task"]["name"] == "regression"
+    assert "'$'" in line(found, "cost")["why"]
+
+
 def test_advice_names_the_option_that_follows_it(tmp_path: Path) -> None:
     prices = [f"{n % 9 + 1},{n % 900 + 100}" for n in range(NUM_ROWS)]
     with pytest.raises(UserError) as caught:
