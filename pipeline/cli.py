@@ -118,6 +118,13 @@ def gc(days: int, yes: bool, dry: bool, shared: bool) -> None:  # noqa: FBT001
 @click.option("--time", metavar="COLUMN", help="Test on the latest rows.")
 @click.option("--group", metavar="COLUMN", help="Its rows stay in one split, such as a patient's.")
 @click.option("--weight", metavar="COLUMN", help="It says how much each row counts.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="COLUMN=SETTING",
+    help="A column's kind or signs, as prepare.columns has them; for several, say it again.",
+)
 @click.option("--new", type=click.Path(), help="Rows to predict; else the test rows.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")

@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -34,6 +34,7 @@ def init(
     where: str,
     *,
     new: str | None,
+    columns: Sequence[str],
     here: Path,
     dry_run: bool,
     as_json: bool,
@@ -43,14 +44,15 @@ def init(
     """Look at a source, print what is found, and write `params.yaml` and a suite of expectations.
 
     `where` is the source, `new` the rows to predict, both as seen from `here`; `options` are those
-    of the command line by their names, `target` among them. With `dry_run` nothing is written.
+    of the command line by their names, `target` among them, and `columns` those of columns, each
+    `NAME=SETTING`. With `dry_run` nothing is written.
     Raises UserError for a source that lies outside the repository, and where edits of
     `params.yaml` would be lost, unless `force` gives them up.
     """
     then = f"reprise init {{}} --target {quote(str(options['target']))}"
     source = _locate(where, here, then, anywhere=dry_run)
     rows = None if new is None else _locate(new, here, f"{then} --new {{}}", anywhere=dry_run)
-    found = _survey(source, options)
+    found = _survey(source, options, columns)
     suite = _suite_of(source)
     values = found["values"] | {
         "prepare.expectations": str(suite),
@@ -118,9 +120,12 @@ def _locate(word: str, here: Path, then: str, *, anywhere: bool) -> str:
     raise UserError(tell_path(path, f"{then}   (--dry-run looks at it where it lies)"))
 
 
-def _survey(source: str, options: Mapping[str, str | None]) -> dict[str, Any]:
+def _survey(
+    source: str, options: Mapping[str, str | None], columns: Sequence[str]
+) -> dict[str, Any]:
     """The findings of `stages.tools.init`, which says itself what is wrong."""
     words = [f"--{name}={value}" for name, value in options.items() if value]
+    words += [f"--column={column}" for column in columns]
     listings = [list_objects(source, None)] if is_object(source) else []
     reader = name_reader("init")
     with fetched(reader, listings):

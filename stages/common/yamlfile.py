@@ -17,14 +17,19 @@ def read_yaml(path: Path) -> Any:
 
     Raises UserError, with the line, when the file is missing or is no YAML.
     """
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"the file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: Path) -> Any:
+    """The content of `text`, which stands in `path`. Raises UserError when it is no YAML."""
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
     try:
         # A copy: whoever changes it changes no other's.
         return copy.deepcopy(_parse(text, path))

@@ -51,7 +51,7 @@ def as_numeric(column: pl.Series, key: str, feature: Feature | None = None) -> p
         return column.cast(pl.Float64)
     column = _plain(column)
     if feature is not None and feature.decimal is not None and column.dtype == pl.String:
-        values = read_numbers(column, feature.decimal, feature.thousands)
+        values = read_numbers(column, feature.decimal, feature.thousands, feature.unit)
     else:
         values = _cast(column, pl.Float64(), "a number", key)
     _stop_at_lost_values(column, values, "a number", key)

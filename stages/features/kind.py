@@ -83,6 +83,10 @@ class Described(Protocol):
         """The sign between thousands in texts of its numbers."""
 
     @property
+    def unit(self) -> str | None:
+        """The unit before or behind texts of its numbers."""
+
+    @property
     def decode(self) -> Decode | None:
         """The way from files to a column of images, if training had files."""
 

@@ -78,7 +78,8 @@ class Feature(Record):
     are whole numbers from 0 to 255, as those of a file are.
     `width`: the numbers that a value becomes in the array of its kind.
     `missing_words`: texts and numbers that stand for a gap.
-    `decimal`, `thousands`: the signs in texts of its numbers; null: as in 1234.5.
+    `decimal`, `thousands`: the signs in texts of its numbers; null: as in 1234.5. `unit`: the text
+    before or behind each.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Feature(Record):
     missing_words: list[str] | None = None
     decimal: str | None = None
     thousands: str | None = None
+    unit: str | None = None
 
     @property
     def is_array(self) -> bool:

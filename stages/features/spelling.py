@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -30,6 +30,18 @@ def as_line(name: str, said: str) -> str:
     plain = _PLAIN_NAME.fullmatch(name) and name.lower() not in _WORDS_OF_YAML
     shown = name if plain else json.dumps(name, ensure_ascii=False)
     return f"columns: {{{shown}: {said}}}"
+
+
+def as_text(word: str) -> str:
+    """A text as YAML quotes it."""
+    return "'" + word.replace("'", "''") + "'"
+
+
+def as_list(words: Sequence[object]) -> str:
+    """Words as a list of YAML."""
+    texts = (as_text(str(word)) for word in words)
+    shown = (str(w) if isinstance(w, int) else text for w, text in zip(words, texts, strict=True))
+    return f"[{', '.join(shown)}]"
 
 
 def as_markdown(text: str) -> str:
@@ -65,10 +77,35 @@ def to_plain(text: str, decimal: str, thousands: str | None) -> str | None:
     return bare.replace(decimal, ".")
 
 
-def as_number(text: str, decimal: str | None, thousands: str | None) -> float | None:
+def unit_pattern(unit: str) -> str:
+    """A text with a unit before or behind it, for Python's `re` and for polars.
+
+    Its three groups are what is left: a sign, the text behind the unit, or the one before it.
+    """
+    sign = re.escape(unit)
+    return f"^(?:([+-]?){sign}[{BLANKS}]?(.+)|(.+?)[{BLANKS}]?{sign})$"
+
+
+def is_unit(text: str) -> bool:
+    """Check whether no part of a number stands at an end of it."""
+    return text.strip(f"{BLANKS}0123456789+-.,'") == text != ""
+
+
+def without_unit(text: str, unit: str) -> str | None:
+    """The text without the unit that stands before or behind it; None where none does."""
+    found = re.fullmatch(unit_pattern(unit)[1:-1], text)
+    return None if found is None else "".join(part or "" for part in found.groups())
+
+
+def as_number(
+    text: str, decimal: str | None, thousands: str | None, unit: str | None = None
+) -> float | None:
     """The number that a text is, in the way of writing of its column; None where it is none."""
     if text == DIVIDED_BY_ZERO:
         return math.nan
+    if unit is not None:
+        bare = without_unit(text, unit)
+        return None if bare is None else as_number(bare, decimal, thousands)
     if decimal is not None and text[-1:].isdigit():
         plain = to_plain(text, decimal, thousands)
         return None if plain is None else float(plain)

@@ -14,6 +14,7 @@ from stages.features.spelling import (
     DIVIDED_BY_ZERO,
     THOUSANDS,
     number_pattern,
+    unit_pattern,
     word_numbers,
 )
 
@@ -21,8 +22,19 @@ Gaps = Counter[tuple[str, str]]
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
-def read_numbers(texts: pl.Series, decimal: str, thousands: str | None) -> pl.Series:
+def drop_unit(texts: pl.Series, unit: str) -> pl.Series:
+    """The texts without the unit that stands before or behind each; null where none does."""
+    pattern = unit_pattern(unit)
+    bare = texts.str.replace(pattern, "${1}${2}${3}")
+    return bare.set(~texts.str.contains(pattern), None)
+
+
+def read_numbers(
+    texts: pl.Series, decimal: str, thousands: str | None, unit: str | None = None
+) -> pl.Series:
     """The numbers that the texts are in a way of writing, float64; null where one is none."""
+    if unit is not None:
+        texts = drop_unit(texts, unit)
     fits = texts.str.contains(number_pattern(decimal, thousands))
     # Words without digits: inf, nan.
     is_word = texts.str.contains(r"^[+-]?[a-zA-Z]+$")

@@ -185,6 +185,7 @@ def open_csv(path: Path, noticed: Noticed) -> CsvFile:
         layout = find_layout(data, separator_of(path), noticed.expected, is_last=is_last)
         if layout is not None:
             noticed.remarks += [f"{path} {remark}" for remark in layout.remarks]
+            noticed.separators.add(layout.separator)
             refuse_patterns(layout.names)
             rest = chain([data[layout.start :]], (piece for piece, _ in pieces))
             form = Form(layout.separator, len(layout.names))

@@ -28,10 +28,12 @@ READ_ROWS = 10_000
 Row = tuple[int, list[str]]
 
 
-def read(path: Path, _key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
-    """The whole table, each column of the type that all of its cells have."""
+def read(
+    path: Path, _key: str, noticed: Noticed, as_text: frozenset[str] = frozenset()
+) -> tuple[pl.DataFrame, list[Damage]]:
+    """The whole table, each column of the type that all of its cells have, or `as_text`."""
     texts, damaged = read_plain(path, noticed)
-    return (pl.DataFrame(), damaged) if damaged else (typed(texts), [])
+    return (pl.DataFrame(), damaged) if damaged else (typed(texts, as_text), [])
 
 
 def read_plain(path: Path, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
@@ -43,9 +45,9 @@ def read_plain(path: Path, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]
     return pl.concat([empty, *(plain(part.table) for part in parts)]), damaged
 
 
-def parts(path: Path, key: str, noticed: Noticed, _as_text: frozenset[str]) -> Iterator[Part]:
+def parts(path: Path, key: str, noticed: Noticed, as_text: frozenset[str]) -> Iterator[Part]:
     """All rows as one part."""
-    yield Part(*read(path, key, noticed))
+    yield Part(*read(path, key, noticed, as_text))
 
 
 def chunks(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:

@@ -101,8 +101,11 @@ def _spell_numbers(records: Records, lines: list[Line], signed: list[Feature]) -
     columns = []
     for feature in signed:
         values = (row.get(feature.name) for row in rows)
+        unit = feature.unit or ""
         texts = [
-            str(value).replace(".", str(feature.decimal)) if type(value) in (int, float) else value
+            str(value).replace(".", str(feature.decimal)) + unit
+            if type(value) in (int, float)
+            else value
             for value in values
         ]
         is_text = pl.Series([isinstance(text, str) for text in texts], dtype=pl.Boolean)

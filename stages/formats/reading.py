@@ -31,11 +31,13 @@ class Noticed:
 
     `gaps` counts by column and word what was taken as 'no value' though a word stands there.
     `expected` are names of columns that are asked for: they tell a header from a row of values.
+    `separators` are those that divide the columns of its files.
     """
 
     remarks: list[str] = field(default_factory=list)
     gaps: Counter[tuple[str, str]] = field(default_factory=Counter)
     expected: Collection[str] = ()
+    separators: set[str] = field(default_factory=set)
 
     def add_infinite(self, name: str, values: "pl.Series") -> None:
         """Count the infinities and NaN among `values`, which no model computes with."""

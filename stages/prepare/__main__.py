@@ -34,6 +34,7 @@ from stages.prepare.params import PrepareParams
 from stages.prepare.rows.assign import LEFT_OUT, assign_rows
 from stages.prepare.rows.keys import find_keys
 from stages.prepare.rows.split import SPLITS, Codes
+from stages.prepare.table.dots import signed_columns
 from stages.prepare.table.long_table import apply_writing
 from stages.prepare.table.open_table import open_table
 from stages.prepare.table.sample import take_sample
@@ -58,7 +59,8 @@ def prepare(params: Params, out: Path) -> None:
 
 def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) -> None:
     source, named = Path(section.source), name_objects(section.source)
-    raw = open_table(source, SOURCE, folder, _say, expected=section.named, mapper=mapper)
+    signed = signed_columns(section.columns)
+    raw = open_table(source, SOURCE, folder, _say, section.named, mapper, signed)
     check_names(raw.columns, section)
     sample = take_sample(raw, section.words, mapper)
     raw, sample, written, lines = apply_writing(raw, sample, section)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from stages.common.config import Config, Seed
 from stages.common.errors import Problem
 from stages.features.schema import FeatureKind
+from stages.features.spelling import is_unit
 from stages.features.times import pattern
 from stages.formats.suffixes import TableFile
 
@@ -31,6 +32,10 @@ class Column(Config):
     """The decimal sign of its numbers; null: as found."""
     thousands: Literal[",", ".", " ", "'"] | None = None
     """The sign between the thousands of its numbers, as in `1,234.5`; null: as found."""
+    unit: Annotated[str, Field(min_length=1)] | None = None
+    """A text before or behind each of its numbers, such as `€` or `km`, with or without a blank
+    between them; it is taken away. null: there is none.
+    """
     format: str | None = None
     """The format of the dates in a datetime column, such as `'%d/%m/%Y'`; null: as found."""
 
@@ -38,6 +43,11 @@ class Column(Config):
     """The most words or tokens of a text that are kept, such as 128; null: 512. Fewer where 99 % of
     the train rows have fewer.
     """
+
+    @property
+    def has_signs(self) -> bool:
+        """Check whether it is said how its numbers are written."""
+        return any(sign is not None for sign in (self.decimal, self.thousands, self.unit))
 
     @model_validator(mode="after")
     def _check_places(self) -> Self:
@@ -47,13 +57,23 @@ class Column(Config):
 
     @model_validator(mode="after")
     def _check_signs(self) -> Self:
-        signs = [name for name in ("decimal", "thousands") if getattr(self, name) is not None]
+        names = ("decimal", "thousands", "unit")
+        signs = [name for name in names if getattr(self, name) is not None]
         if signs and self.kind not in (None, "numeric"):
             raise ValueError(f"{signs[0]} is for numbers, and kind is {self.kind}")
-        if len(signs) == 2 and self.decimal == self.thousands:
+        if self.decimal is not None and self.decimal == self.thousands:
             raise ValueError(f"decimal and thousands are both '{self.decimal}'")
         if signs and self.format is not None:
             raise ValueError(f"{signs[0]} is for numbers, and format is for dates")
+        return self
+
+    @model_validator(mode="after")
+    def _check_unit(self) -> Self:
+        if self.unit is not None and not is_unit(self.unit):
+            raise ValueError(
+                f"the unit '{self.unit}' must neither begin nor end with a blank, a digit or a "
+                "sign of numbers"
+            )
         return self
 
     @model_validator(mode="after")

@@ -27,7 +27,8 @@ class Input(_Part):
     `name` is what the graph calls it (`c0`, `c1`, …), `column` what everybody else does.
     `mean` and `deviation` are those of training, of a number or of an image's numbers; `decode`
     and `eight_bit` say what of an image's file training had. `tokenizer` cuts a text into tokens.
-    `missing_words` stand for a gap; `decimal` and `thousands` are the signs in texts of numbers.
+    `missing_words` stand for a gap; `decimal` and `thousands` are the signs in texts of numbers,
+    `unit` stands before or behind them.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Input(_Part):
     missing_words: list[str] = []
     decimal: Literal[".", ","] | None = None
     thousands: Literal[",", ".", " ", "'"] | None = None
+    unit: Annotated[str, Field(min_length=1)] | None = None
     decode: Decode | None = None
     eight_bit: bool = True
 

@@ -149,9 +149,10 @@ def tell(feature: Feature, parts: "Iterable[pl.Series]") -> list[str]:
 
 def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
     """Return mean and deviation of training, and how texts of numbers are written."""
-    described = {"mean": moments[0].mean, "deviation": moments[0].deviation}
+    described: dict[str, Any] = {"mean": moments[0].mean, "deviation": moments[0].deviation}
     if feature.decimal is not None:
-        return {**described, "decimal": feature.decimal, "thousands": feature.thousands}
+        described |= {"decimal": feature.decimal, "thousands": feature.thousands}
+        return described if feature.unit is None else {**described, "unit": feature.unit}
     return described
 
 
@@ -187,10 +188,10 @@ def _as_float(value: object, described: Described | None = None) -> float:
         except OverflowError:
             raise ValueError(COMPUTABLE) from None
     if isinstance(value, str):
-        decimal, thousands = (None, None)
+        signs: tuple[str | None, ...] = (None, None)
         if described is not None:
-            decimal, thousands = described.decimal, described.thousands
-        number = as_number(value, decimal, thousands)
+            signs = described.decimal, described.thousands, described.unit
+        number = as_number(value, *signs)
         if number is not None:
             return number
     raise ValueError(NUMBER)

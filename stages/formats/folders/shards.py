@@ -42,8 +42,10 @@ HEADS: dict[str, Callable[[Path], Mapping[str, pl.DataType]]] = {
 }
 
 
-def read(folder: Path, key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
-    """The whole table, each column of the type that all of its values have."""
+def read(
+    folder: Path, key: str, noticed: Noticed, as_text: frozenset[str] = frozenset()
+) -> tuple[pl.DataFrame, list[Damage]]:
+    """The whole table, each column of the type that all of its values have, or `as_text`."""
     files, suffix = _files(folder)
     if suffix in HEADS:
         unify({file: HEADS[suffix](file) for file in files})
@@ -69,14 +71,14 @@ def read(folder: Path, key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[D
         return pl.DataFrame(), damaged
     schema = unify({file: table.schema for file, table in tables.items()})
     table = pl.concat([_widened(each, schema, file) for file, each in tables.items()])
-    return (typed(table) if suffix in TEXTS else table), []
+    return (typed(table, as_text) if suffix in TEXTS else table), []
 
 
 def parts(folder: Path, key: str, noticed: Noticed, as_text: frozenset[str]) -> Iterator[Part]:
     """The rows file by file; files whose types stand in their lines or cells are read whole."""
     files, suffix = _files(folder)
     if suffix not in (".csv", ".tsv", *HEADS):
-        yield Part(*read(folder, key, noticed))
+        yield Part(*read(folder, key, noticed, as_text))
         return
     schema = unify({file: HEADS[suffix](file) for file in files}) if suffix in HEADS else None
     names: dict[Path, pl.Schema] = {}
@@ -184,6 +186,7 @@ class _Remarks:
     def add(self, file: Path, own: Noticed, noticed: Noticed) -> None:
         """Take in what was noticed of a file; its gaps join those of all."""
         noticed.gaps.update(own.gaps)
+        noticed.separators |= own.separators
         for remark in own.remarks:
             known = remark.replace(str(file), "")
             self._first.setdefault(known, remark)

@@ -17,10 +17,11 @@ def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
 
     `name` is what the graph calls a column. Booleans are 0 and 1. Images hold raw numbers, as in
     the table that was trained on. `missing_words` stand for gaps, `decimal` and `thousands` are the
-    signs in texts of numbers: who asks the graph itself makes gaps and numbers of them. `mean` and
-    `deviation` are those of training. `conformal` has the share of rows whose target the interval
-    or the set holds, and by what it is made. `onnx_md5` is the hash of `bundle`, the bytes of
-    model.onnx: who finds the two files knows whether they belong together.
+    signs in texts of numbers, `unit` stands before or behind them: who asks the graph itself makes
+    gaps and numbers of them. `mean` and `deviation` are those of training. `conformal` has the
+    share of rows whose target the interval or the set holds, and by what it is made. `onnx_md5` is
+    the hash of `bundle`, the bytes of model.onnx: who finds the two files knows whether they belong
+    together.
     """
     schema, classes = predictor.schema, predictor.schema.target.classes
     names = input_names(schema)

@@ -5,7 +5,7 @@ Where a few values make the texts of a column of numbers, they decide what the c
 prepare stops; the rest is said on the screen. What `prepare.columns` names is meant so.
 """
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 from typing import cast
 
 import numpy as np
@@ -14,7 +14,8 @@ import polars as pl
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.numbers import Rows
 from stages.features.schema import CODES, Feature, Schema
-from stages.features.spelling import BLANKS, LEADING_ZERO, as_line, number_pattern
+from stages.features.spelling import BLANKS, LEADING_ZERO, as_line, as_list, as_text, number_pattern
+from stages.prepare.columns.units import find_unit
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 # Of the values: as many may be strays; what is said of the whole begins at the half.
@@ -113,13 +114,6 @@ def _remedy(name: str, strays: pl.DataFrame) -> str:
     return "correct the file"
 
 
-def as_list(words: Sequence[object]) -> str:
-    """Words as a list of YAML."""
-    texts = ("'" + str(word).replace("'", "''") + "'" for word in words)
-    shown = (str(w) if isinstance(w, int) else text for w, text in zip(words, texts, strict=True))
-    return f"[{', '.join(shown)}]"
-
-
 def find_doubts(
     table: pl.DataFrame, schema: Schema, said: Container[str], rows: Rows | None = None
 ) -> Iterator[str]:
@@ -195,6 +189,12 @@ def _of_texts(column: pl.Series, rows: Rows | None) -> Iterator[str]:
             f"'{column.name}' holds dates, taken as {categories}: {_examples(texts.filter(dates))}"
             f"{_others(texts.filter(~dates))}; put what matters of them into columns of numbers, "
             f"{left_out}; {meant}"
+        )
+    elif unit := find_unit(texts["text"]):
+        line = as_line(column.name, f"{{kind: numeric, unit: {as_text(unit)}}}")
+        yield (
+            f"'{column.name}' holds numbers with the unit '{unit}', taken as {categories}: "
+            f"{_examples(texts)}; if they measure something, {line}, {left_out}; {meant}"
         )
     elif numbers.sum() > most:
         # Those first that can't be read as they stand.

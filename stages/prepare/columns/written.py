@@ -13,8 +13,8 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.schema import Schema
-from stages.features.spelling import LEADING_ZERO, as_line, number_pattern
-from stages.features.written import Gaps, drop_words, read_numbers
+from stages.features.spelling import LEADING_ZERO, as_line, as_text, number_pattern
+from stages.features.written import Gaps, drop_unit, drop_words, read_numbers
 from stages.formats.reading import Noticed
 from stages.formats.text.plain_values import typed
 from stages.prepare.params import Column, PrepareParams
@@ -29,6 +29,9 @@ WRITINGS: tuple[tuple[str, str | None], ...] = (
     (".", "'"),
     (",", "'"),
 )
+# A number whose dot may stand between thousands, and one without.
+_GROUPED = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"
+_WHOLE = r"^[+-]?(?:0|[1-9][0-9]*)$"
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,21 @@ class Written:
     words: list[str]
     decimal: str | None = None
     thousands: str | None = None
+    unit: str | None = None
 
 
 def read_written(
     table: pl.DataFrame,
     params: PrepareParams,
     noticed: Noticed | None = None,
+    *,
+    has_commas: bool = False,
 ) -> tuple[pl.DataFrame, dict[str, Written], list[str]]:
     """The table with gaps for words and numbers for texts of numbers; how each column is written.
 
     And a line for each thing to know, or of gaps an entry in `noticed`. Raises UserError with every
-    column of which a person has to say how its numbers are written.
+    column of which a person has to say how its numbers are written; `has_commas`: in this file
+    1.861 may be one thousand.
     """
     columns, written, lines, problems = [], {}, [], []
     own = noticed is None
@@ -58,11 +65,11 @@ def read_written(
         if said.kind == "exclude" or column.name == params.key or column.dtype.is_nested():
             continue
         try:
-            read, how = _read(column, said, params, noticed.gaps)
+            read, how = _read(column, said, params, noticed.gaps, has_commas=has_commas)
         except UserError as error:
             problems += error.problems
             continue
-        if how.decimal is not None and said.decimal is None and said.thousands is None:
+        if how.decimal is not None and not said.has_signs:
             lines.append(_line(column, read, how))
         if column.dtype == pl.String and read.dtype.is_float():
             noticed.add_infinite(column.name, read)
@@ -80,13 +87,13 @@ def with_written(schema: Schema, written: Mapping[str, Written]) -> Schema:
         how = written.get(feature.name, Written([]))
         update: dict[str, object] = {"missing_words": how.words} if how.words else {}
         if feature.kind == "numeric" and how.decimal is not None:
-            update |= {"decimal": how.decimal, "thousands": how.thousands}
+            update |= {"decimal": how.decimal, "thousands": how.thousands, "unit": how.unit}
         features.append(feature.model_copy(update=update))
     return schema.model_copy(update={"features": features})
 
 
 def _read(
-    column: pl.Series, said: Column, params: PrepareParams, gaps: Gaps
+    column: pl.Series, said: Column, params: PrepareParams, gaps: Gaps, *, has_commas: bool
 ) -> tuple[pl.Series, Written]:
     words = [str(word) for word in (params.missing if said.missing is None else said.missing)]
     is_target = column.name == params.target
@@ -94,12 +101,15 @@ def _read(
     read = drop_words(column, words, gaps, numbers=False)
     if read.dtype != pl.String or not may_be_number:
         return read, Written(words)
+    if said.unit is not None:
+        return _read_with_unit(drop_words(read, words, gaps, numbers=True), said, words)
     if said.decimal is not None or said.thousands is not None:
         decimal = said.decimal or ("," if said.thousands == "." else ".")
         return _cast(read, decimal, said.thousands), Written(words, decimal, said.thousands)
     without: Gaps = Counter()
     numbers = drop_words(read, words, without, numbers=True)
-    if numbers.null_count() > column.null_count():
+    in_doubt = has_commas and has_grouped(numbers) and may_group(numbers)
+    if numbers.null_count() > column.null_count() and not in_doubt:
         plain = typed(numbers.to_frame()).to_series()
         if plain.dtype != pl.String:
             gaps.update(without if plain.dtype.is_numeric() else {})
@@ -111,49 +121,84 @@ def _read(
     return _cast(numbers, *writing), Written(words, *writing)
 
 
-def find_writing(texts: pl.Series) -> tuple[str, str | None] | None:
+def _read_with_unit(texts: pl.Series, said: Column, words: list[str]) -> tuple[pl.Series, Written]:
+    """The numbers before or behind a unit, by the signs that are said or else found."""
+    assert said.unit is not None
+    signs: tuple[str | None, str | None] | None = said.decimal, said.thousands
+    if signs == (None, None):
+        signs = find_writing(drop_unit(texts, said.unit), said.unit)
+    decimal, thousands = signs or (".", None)
+    decimal = decimal or ("," if thousands == "." else ".")
+    how = Written(words, decimal, thousands, said.unit)
+    return _cast(texts, decimal, thousands, said.unit), how
+
+
+def find_writing(texts: pl.Series, unit: str | None = None) -> tuple[str, str | None] | None:
     """The one way of writing in which all texts are numbers; None where there is none.
 
-    Raises UserError where two fit that give other numbers.
+    Raises UserError where two fit that give other numbers; `unit` was taken from the texts.
     """
     filled = texts.drop_nulls()
     if filled.is_empty() or filled.str.contains(LEADING_ZERO).any():
         return None
     fits = [each for each in WRITINGS if filled.str.contains(number_pattern(*each)).all()]
-    # Plain numbers are so in each of them.
-    if not fits or (filled.str.contains(r"^[+-]?[0-9.]+$").all() and (",", ".") not in fits):
+    if filled.str.contains(r"^[+-]?[0-9.]+$").all():
+        # Plain numbers are so in each of them.
+        fits = [(".", None), (",", ".")] if (",", ".") in fits else []
+        fits = fits if filled.str.contains(number_pattern(".", None)).all() else fits[1:]
+    if not fits:
         return None
     values = [read_numbers(filled, *each) for each in fits]
     for other, numbers in zip(fits[1:], values[1:], strict=True):
         differs = numbers != values[0]
         if differs.any():
             place = int(differs.arg_true()[0])
-            raise UserError(_ambiguous(texts, filled[place], fits[0], other))
+            raise UserError(_ambiguous(texts, filled[place], fits[0], other, unit))
     return fits[0]
 
 
-def _cast(texts: pl.Series, decimal: str, thousands: str | None) -> pl.Series:
+def may_group(texts: pl.Series) -> bool:
+    """Check whether each text of a part is a number whose dot may stand between thousands.
+
+    Whole numbers beside them may be, too.
+    """
+    return bool(texts.drop_nulls().str.contains(f"{_GROUPED}|{_WHOLE}").all())
+
+
+def has_grouped(texts: pl.Series) -> bool:
+    """Check whether a text is a number with three digits behind a dot, alone or beside others."""
+    return bool(texts.drop_nulls().str.contains(_GROUPED).any())
+
+
+def _cast(
+    texts: pl.Series, decimal: str, thousands: str | None, unit: str | None = None
+) -> pl.Series:
     """The texts as numbers, whole where all are. Raises UserError with those that are none."""
-    numbers = read_numbers(texts, decimal, thousands)
+    numbers = read_numbers(texts, decimal, thousands, unit)
     if numbers.null_count() > texts.null_count():
         is_lost = numbers.is_null() & texts.is_not_null()
         row = int(is_lost.arg_true()[0])
         message = (
             f"the column '{texts.name}' holds {is_lost.sum()} values that are no numbers written "
-            f"as {_example(decimal, thousands)}, such as {texts[row]!r} (row {row})"
+            f"as {_example(decimal, thousands, unit)}, such as {texts[row]!r} (row {row})"
         )
         raise UserError(Problem(message, key=f"prepare.columns.{texts.name}"))
-    if texts.str.contains(rf"[a-zA-Z\{decimal}]").any():
+    bare = texts if unit is None else drop_unit(texts, unit)
+    if bare.str.contains(rf"[a-zA-Z\{decimal}]").any():
         return numbers
     whole = numbers.cast(pl.Int64, strict=False)
     return numbers if whole.null_count() > texts.null_count() else whole
 
 
 def _ambiguous(
-    texts: pl.Series, text: str, one: tuple[str, str | None], other: tuple[str, str | None]
+    texts: pl.Series,
+    text: str,
+    one: tuple[str, str | None],
+    other: tuple[str, str | None],
+    unit: str | None,
 ) -> Problem:
     lines = "".join(
-        f"\n  {read_numbers(pl.Series([text]), *each)[0]:>12g}: {_as_line(texts.name, each)}"
+        f"\n  {read_numbers(pl.Series([text]), *each)[0]:>12g}: {_as_line(texts.name, each, unit)}"
         for each in (one, other)
     )
     row = int((texts == text).fill_null(value=False).arg_true()[0])
@@ -164,10 +209,11 @@ def _ambiguous(
     return Problem(message, key=f"prepare.columns.{texts.name}")
 
 
-def _as_line(name: str, writing: tuple[str, str | None]) -> str:
+def _as_line(name: str, writing: tuple[str, str | None], unit: str | None) -> str:
     decimal, thousands = writing
-    parts = [f"decimal: '{decimal}'"] if decimal == "," else []
+    parts = [f"decimal: '{decimal}'"] if decimal == "," or thousands is None else []
     parts += [] if thousands is None else [f'thousands: "{thousands}"']
+    parts += [] if unit is None else [f"unit: {as_text(unit)}"]
     return as_line(name, f"{{kind: numeric, {', '.join(parts)}}}")
 
 
@@ -184,5 +230,5 @@ def _line(column: pl.Series, read: pl.Series, how: Written) -> str:
     )
 
 
-def _example(decimal: str, thousands: str | None) -> str:
-    return f"1{thousands or ''}234{decimal}5"
+def _example(decimal: str, thousands: str | None, unit: str | None = None) -> str:
+    return f"1{thousands or ''}234{decimal}5" + ("" if unit is None else f" {unit}")

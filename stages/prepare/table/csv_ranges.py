@@ -104,6 +104,7 @@ def find_ranges(path: Path, separator: str, noticed: Noticed) -> Ranges | None:
     if layout is None or any(sign in data[: layout.start] for sign in _NOT_PLAIN):
         return None
     noticed.remarks += [f"{path} {remark}" for remark in layout.remarks]
+    noticed.separators.add(layout.separator)
     refuse_patterns(layout.names)
     begin = len(head) - len(data) + layout.start
     return Ranges(

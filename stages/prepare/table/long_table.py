@@ -24,9 +24,11 @@ def apply_writing(
     Raises UserError, too, where a later value is not written as those of the sample are.
     """
     if table.is_whole:
-        read, written, lines = read_written(sample.table, params)
+        read, written, lines = read_written(sample.table, params, has_commas=table.has_commas)
         return in_memory(read), Sample(read, sample.rows), written, lines
-    read, written, lines = read_written(sample.table, params, Noticed())
+    read, written, lines = read_written(
+        sample.table, params, Noticed(), has_commas=table.has_commas
+    )
     changes: dict[str, Callable[[pl.Series], pl.Series]] = {}
     types: dict[str, pl.DataType] = {}
     noticed = Noticed()
@@ -82,4 +84,4 @@ def _convert(
 def _as_numbers(texts: pl.Series, how: Written, dtype: pl.DataType) -> pl.Series:
     if how.decimal is None:
         return texts.cast(dtype, strict=False)
-    return read_numbers(texts, how.decimal, how.thousands).cast(dtype, strict=False)
+    return read_numbers(texts, how.decimal, how.thousands, how.unit).cast(dtype, strict=False)

@@ -69,6 +69,7 @@ def collect_ranges(
             return False
         looks.append(look)
     noticed.remarks += own.remarks
+    noticed.separators |= own.separators
     collected.take(look_at(csv.header_part(ranges.names).table), pl.DataFrame(), noticed)
     for look, place in zip(looks, numbered, strict=True):
         collected.take(look, place.file, noticed)

@@ -29,6 +29,7 @@ class Table:
     column is cast to its type in `types` (else in `schema`), and then changed by its function in
     `changes`. `made` are columns more, each by the name of another one and a function of it. `rows`
     is a mask over all rows of the sources, of those that the table has, or its file; None: all.
+    `has_commas`: its file's numbers probably have decimal commas.
     """
 
     schema: pl.Schema
@@ -38,6 +39,7 @@ class Table:
     types: Mapping[str, pl.DataType] = field(default_factory=dict)
     rows: Mask | Path | None = None
     made: Mapping[str, tuple[str, Change]] = field(default_factory=dict)
+    has_commas: bool = False
 
     @property
     def height(self) -> int:

@@ -20,6 +20,7 @@ from stages.prepare.columns.target import find_target
 from stages.prepare.columns.written import Written, with_written
 from stages.prepare.images import Images, load_images
 from stages.prepare.params import PrepareParams
+from stages.prepare.table.dots import signed_columns
 from stages.prepare.table.long_table import apply_writing
 from stages.prepare.table.open_table import open_table
 from stages.prepare.table.sample import take_sample
@@ -80,7 +81,9 @@ def open_source(section: PrepareParams, path: Path | None) -> Iterator[Source]:
         TemporaryDirectory(dir=FOLDER, prefix="expect-") as folder,
     ):
         with redirect_stdout(sys.stderr):
-            raw = open_table(Path(section.source), key, Path(folder), expected=section.named)
+            signed = signed_columns(section.columns)
+            where = Path(section.source), key, Path(folder)
+            raw = open_table(*where, expected=section.named, as_text=signed)
             raw, sample, written, lines = apply_writing(
                 raw, take_sample(raw, section.words), section
             )

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from stages.common.addresses import name_objects
 from stages.common.errors import UserError, format_problem
-from stages.tools.init.survey import Options, survey
+from stages.tools.init.options import Options, found_as_options, name_option
+from stages.tools.init.survey import survey
 
 # Keys that are no parameter, since there is no params.yaml yet that names the file.
 SOURCE = "PATH"
@@ -23,11 +24,13 @@ def main() -> None:
     parser.add_argument("--target", required=True)
     for name in ("task", "key", "time", "group", "weight"):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--column", action="append", default=[], dest="columns")
     try:
-        found = survey(Options(**vars(parser.parse_args())))
+        found = found_as_options(survey(Options(**vars(parser.parse_args()))))
     except UserError as error:
         for problem in error.problems:
-            plain = replace(problem, key=None) if problem.key == SOURCE else problem
+            plain = name_option(problem)
+            plain = replace(plain, key=None) if plain.key == SOURCE else plain
             print(name_objects(format_problem(plain)), file=sys.stderr)
         sys.exit(1)
     print(json.dumps(found, ensure_ascii=False, default=str))

@@ -1,7 +1,7 @@
 """A look at the whole of a source: the role of each column, the task, and what to write."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from stages.common.errors import UserError, wrong_name
+from stages.common.errors import UserError
 from stages.features.numbers import Rows
 from stages.features.schema import Schema, Target
 from stages.prepare.columns.doubts import find_doubts, stray_gaps
 from stages.prepare.columns.infer_schema import find_feature, find_schema, names_rows
 from stages.prepare.columns.target import encode_classes, find_target
+from stages.prepare.columns.units import describe_signs, find_unit, say_numbers, with_signs
 from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
 from stages.prepare.rows.weights import describe_weights, find_weights
+from stages.prepare.table.dots import signed_columns
 from stages.prepare.table.long_table import apply_writing
 from stages.prepare.table.open_table import open_table
 from stages.prepare.table.sample import take_sample
@@ -30,26 +32,15 @@ from stages.tools.init.choose import TEXT_VALIDATION, Choice, Facts, choose, tex
 from stages.tools.init.columns import Column, describe, say_kind
 from stages.tools.init.counts import MAX_DISTINCT, Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import count_train, find_layout
+from stages.tools.init.options import COLUMN, Options, Setting, check_named
 
 SPLIT = {"seed": 0, "validation": 0.15, "test": 0.2}
 LEFT_OUT = "left out"
+CLASSES = "classification"
 # Of a table that memory does not hold, the parts lie here meanwhile.
 FOLDER = Path(".reprise")
 # Columns that the command line or their names ask for.
 NAMED = ("key", "group", "time")
-
-
-@dataclass(frozen=True)
-class Options:
-    """The command line: None is for `init` to find."""
-
-    source: str
-    target: str
-    task: str | None = None
-    key: str | None = None
-    time: str | None = None
-    group: str | None = None
-    weight: str | None = None
 
 
 def survey(options: Options) -> dict[str, Any]:
@@ -64,10 +55,12 @@ def survey(options: Options) -> dict[str, Any]:
 
 def _survey(options: Options, folder: Path) -> dict[str, Any]:
     notes: list[str] = []
-    table = open_table(Path(options.source), "PATH", folder, notes.append)
-    _check_named(table.schema, options)
+    said = options.settings()
+    signed = signed_columns(_as_params(said, options).columns)
+    table = open_table(Path(options.source), "PATH", folder, notes.append, as_text=signed)
+    check_named(table.schema, options, said)
     sample = take_sample(table, [])
-    settings, reasons = _settings(sample.table, options)
+    settings, reasons = _settings(sample.table, options, said, has_commas=table.has_commas)
     params = _as_params(settings, options)
     table, sample, written, lines = apply_writing(table, sample, params)
     stop_at_total(table, "PATH")
@@ -88,11 +81,13 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
             line = _left_out(column, reasons[column.name])
         else:
             known = layout.columns.get(column.name)
-            line = known or _look_at(column, rows, seen, target, options, table, counts)
+            line = known or _look_at(column, rows, seen, target, options, table, counts, said)
             line = replace(line, setting=line.setting or settings.get(column.name))
+            if isinstance(line.setting, dict) and "unit" in line.setting and line.name not in said:
+                line = replace(line, why=f"{line.why}; {describe_signs(line.setting)}")
         gaps, distinct = counts.gaps[column.name], counts.distinct[column.name]
         columns.append(replace(line, missing=gaps, distinct=distinct))
-    columns = list(_without_copies(columns, looked, table))
+    columns = list(_without_copies(columns, looked, table, said))
     prepare = _prepare_values(columns, options, target, has_gaps=not has_target.all())
     if options.target in written and written[options.target].decimal is not None:
         # A class that stands as a text would stay one by its name; here texts became numbers.
@@ -129,27 +124,33 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
 
 
 def _settings(
-    table: pl.DataFrame, options: Options
-) -> tuple[dict[str, str | dict[str, Any]], dict[str, str]]:
+    table: pl.DataFrame, options: Options, said: Mapping[str, Setting], *, has_commas: bool
+) -> tuple[dict[str, Setting], dict[str, str]]:
     """The settings with which prepare can read each column; the reasons of those it can't."""
-    settings: dict[str, str | dict[str, Any]] = {}
-    reasons = {}
+    settings, reasons = dict(said), {}
     for column in table.iter_columns():
         if column.name == options.key:
             continue
-        if words := stray_gaps(column):
+        if column.name not in said and (words := stray_gaps(column)):
             settings[column.name] = {"missing": words}
+        unit = None if column.name in (*said, options.group, options.time) else find_unit(column)
+        if unit is not None and (column.name != options.target or options.task != CLASSES):
+            found = {} if column.name == options.weight else {"kind": "numeric"}
+            settings[column.name] = found = {**found, "unit": unit}
+        params = _as_params(settings, options)
         try:
-            read_written(table.select(column.name), _as_params(settings, options))
+            _, written, _ = read_written(table.select(column.name), params, has_commas=has_commas)
+            if unit is not None and settings.get(column.name) is found:
+                settings[column.name] = with_signs(found, written[column.name])
         except UserError as error:
-            if column.name in (options.target, options.weight):
+            if column.name in (options.target, options.weight, *said):
                 raise
             settings[column.name] = "exclude"
             reasons[column.name] = error.problems[0].message
     return settings, reasons
 
 
-def _as_params(settings: Mapping[str, str | dict[str, Any]], options: Options) -> PrepareParams:
+def _as_params(settings: Mapping[str, Setting], options: Options) -> PrepareParams:
     """The section `prepare` so far."""
     values = _prepare_values([], options, None, has_gaps=False)
     return PrepareParams.model_validate(values | {"columns": settings, "key": options.key})
@@ -160,17 +161,6 @@ def _has_target(table: Table, name: str) -> Mask:
     return np.concatenate([part.is_not_null().to_numpy() for part in table.column_parts(name)])
 
 
-def _check_named(columns: Collection[str], options: Options) -> None:
-    problems = []
-    for option in ("target", "key", "time", "group", "weight"):
-        name = getattr(options, option)
-        if name is not None and name not in columns:
-            message = f"--{option} {name}: {options.source} has no such column"
-            problems.append(wrong_name(message, name, list(columns)))
-    if problems:
-        raise UserError(*problems)
-
-
 def _look_at(
     column: pl.Series,
     rows: Rows,
@@ -179,11 +169,12 @@ def _look_at(
     options: Options,
     table: Table,
     counts: Counts,
+    said: Mapping[str, Setting],
 ) -> Column:
     """The role of one column, by the first rule that fits.
 
     `rows` (rows,) are the numbers of its values in the source, `seen` those rows that have a
-    target, `table` is all, and `counts` are of it.
+    target, `table` is all, `counts` are of it, and `said` are the settings of the command line.
     """
     name = column.name
     if name == target.name:
@@ -192,6 +183,8 @@ def _look_at(
     for option in ("key", "time", "group", "weight"):
         if name == getattr(options, option):
             return describe(column, option, f"--{option}")
+    if name in said:
+        return _as_said(column, _as_params(said, options).column(name))
     if names_rows(column):
         return _left_out(column, "row labels of pandas or R", is_known=True)
     if options.key is None and roles.is_key(column, rows) and is_unique(table, name):
@@ -203,20 +196,26 @@ def _look_at(
     try:
         feature = find_feature(column, Settings())
     except UserError as error:
-        return _left_out(column, error.problems[0].message)
+        return _left_out(column, say_numbers(column) or error.problems[0].message)
     if feature.kind == "categorical" and roles.names_hardly_repeat(column):
-        num = column.n_unique()
-        return _left_out(
-            column, f"{num:,} different texts: categories that say nothing of new rows"
-        )
+        why = f"{column.n_unique():,} different texts: categories that say nothing of new rows"
+        return _left_out(column, say_numbers(column) or why)
     share = roles.tells_target(seen[name], seen[target.name], is_class=target.classes is not None)
     if share >= roles.COPY:
         return _left_out(column, f"tells the target all alone ({share:.2%} of it): a leak")
     line = describe(column, feature.kind, say_kind(feature, column))
     if share >= roles.LEAK:
-        said = f"'{name}' alone tells {share:.1%} of the target: is it known before the target is?"
-        line = replace(line, warnings=[said])
+        asked = f"'{name}' alone tells {share:.1%} of the target: is it known before the target is?"
+        line = replace(line, warnings=[asked])
     return line
+
+
+def _as_said(column: pl.Series, said: Settings) -> Column:
+    """The line of a column that the command line decides. Raises UserError where it can't be so."""
+    if said.kind == "exclude":
+        return _left_out(column, COLUMN, is_known=True)
+    feature = find_feature(column, said)
+    return describe(column, feature.kind, f"{COLUMN}; {say_kind(feature, column)}")
 
 
 def _left_out(column: pl.Series, why: str, *, is_known: bool = False) -> Column:
@@ -226,15 +225,20 @@ def _left_out(column: pl.Series, why: str, *, is_known: bool = False) -> Column:
     return line if first == why else replace(line, warnings=[why])
 
 
-def _without_copies(columns: list[Column], looked: pl.DataFrame, table: Table) -> Iterator[Column]:
-    """The columns, of which a copy of an earlier one is left out; one key is enough."""
+def _without_copies(
+    columns: list[Column], looked: pl.DataFrame, table: Table, said: Collection[str]
+) -> Iterator[Column]:
+    """The columns, of which a copy of an earlier one is left out; one key is enough.
+
+    What is `said` of a column stays so.
+    """
     learned = [c.name for c in columns if c.role not in (LEFT_OUT, "target", "weight")]
     copies = dict(find_equal(table, list(roles.find_copies(looked.select(learned)))))
     key = next((c.name for c in columns if c.role == "key"), None)
     for column in columns:
         if column.role == "key" and column.name != key:
             yield replace(column, role=LEFT_OUT, why="names the rows too", setting="exclude")
-        elif column.name in copies and column.role not in NAMED:
+        elif column.name in copies and column.role not in NAMED and column.name not in said:
             why = f"the same in each row as '{copies[column.name]}'"
             yield replace(column, role=LEFT_OUT, why=why, setting="exclude")
         else:

@@ -106,8 +106,15 @@ def test_numbers_without_a_stray_value_are_numbers(tmp_path: Path) -> None:
             [f"{1 + n % 12}:{30 + n % 7}" for n in range(300)],
             "'x' holds dates, taken as 84 categories: '1:30' (row 0), '2:31' (row 1), ",
         ),
-        ([f"${n}" for n in range(300)], "'x' holds numbers as texts, taken as 300 categories: "),
-        ([f"{n} %" for n in range(300)], "'x' holds numbers as texts, taken as 300 categories: "),
+        ([f"({n})" for n in range(300)], "'x' holds numbers as texts, taken as 300 categories: "),
+        (
+            [f"${n}" for n in range(300)],
+            "measure something, columns: {x: {kind: numeric, unit: '$'}}",
+        ),
+        (
+            [f"{n} %" for n in range(300)],
+            "'x' holds numbers with the unit '%', taken as 300 categor",
+        ),
         (
             [f"seat {n}" if n < 100 else n for n in range(300)],
             "and 100 others: 'seat 0' (row 0), 'seat 1' (row 1), 'seat 2' (row 2); ",

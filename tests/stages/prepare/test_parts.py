@@ -27,7 +27,8 @@ from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.table.open_table import open_table
 from stages.prepare.table.sample import take_sample
-from stages.tools.init.survey import Options, survey
+from stages.tools.init.options import Options
+from stages.tools.init.survey import survey
 from tests.support.samples import prepare_params
 
 NUM_ROWS = 3000

@@ -20,6 +20,10 @@ from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.columns.written import WRITINGS, find_writing, read_written, with_written
 from stages.prepare.params import PrepareParams
+from stages.prepare.table.dots import signed_columns
+from stages.prepare.table.long_table import apply_writing
+from stages.prepare.table.open_table import open_table
+from stages.prepare.table.sample import take_sample
 from tests.support.samples import prepare_params, run_stages, small_project
 from tests.support.tables import read_table
 
@@ -94,9 +98,42 @@ def test_numbers_that_may_be_read_in_two_ways_are_asked_about_with_both_lines() 
         read_written(table[:2], prepare_params(columns={"price": {"thousands": " "}}))
 
 
+UNITS = [
+    ("€", ".", ",", ["1,861 €", "€5", "-€ 3", "€-3", "5€"], [1861.0, 5.0, -3.0, -3.0, 5.0]),
+    ("$", ".", ",", ["$3", "-$1,200.5", "$"], [3.0, -1200.5, None]),
+    ("km", ",", " ", ["285 640 km", "1,5\xa0km", "7"], [285640.0, 1.5, None]),
+    ("l/100 km", ".", None, ["5.6 l/100 km", "5.6 km"], [5.6, None]),
+    ("%", ".", None, ["15.2%", "3 % %", "nan%"], [15.2, None, float("nan")]),
+]
+
+
+@pytest.mark.parametrize(("unit", "decimal", "thousands", "texts", "values"), UNITS)
+def test_a_unit_is_taken_away_from_each_number(
+    unit: str, decimal: str, thousands: str | None, texts: list[str], values: list[float | None]
+) -> None:
+    found = read_numbers(pl.Series(texts), decimal, thousands, unit)
+    assert found.equals(pl.Series(values, dtype=pl.Float64))
+    alone = [as_number(text, decimal, thousands, unit) for text in texts]
+    assert pl.Series(alone, dtype=pl.Float64).equals(found)
+
+
+def test_the_signs_beside_a_unit_are_found_or_asked_for() -> None:
+    table = pl.DataFrame({"x": ["1.299,5 €", "3€", None], "z": ["1,234 $", "5 $", "6 $"]})
+    params = {"x": {"unit": "€"}, "z": {"unit": "$", "thousands": ","}}
+    read, written, lines = read_written(table, prepare_params(columns=params))
+    assert read["x"].to_list() == [1299.5, 3.0, None]
+    assert read["z"].to_list() == [1234, 5, 6]
+    assert (written["x"].decimal, written["x"].thousands, lines) == (",", ".", [])
+    with pytest.raises(UserError, match=r"thousands: \",\", unit: '\$'}"):
+        read_written(table, prepare_params(columns={"z": {"unit": "$"}}))
+    with pytest.raises(UserError, match=r"2 values .* no numbers written as 1.234,5 £.*'1.299,5 €"):
+        read_written(table, prepare_params(columns={"x": {"unit": "£", "thousands": "."}}))
+
+
 def test_signs_are_for_numbers_and_differ() -> None:
     section = prepare_params().model_dump()
-    for said in ({"kind": "boolean", "decimal": ","}, {"decimal": ",", "thousands": ","}):
+    signs: list[dict[str, str]] = [{"decimal": ",", "thousands": ","}, {"unit": "5"}]
+    for said in ({"kind": "boolean", "decimal": ","}, {"kind": "text", "unit": "€"}, *signs):
         with pytest.raises(UserError):
             validate(PrepareParams, {**section, "columns": {"x": said}}, "prepare")
 
@@ -151,17 +188,18 @@ NEW = [
     ("#DIV/0!", "x", None),
     ("-1", "Oslo", None),
 ]
+WAY = "1 299km"
 WRONG = ["1.5", "1,299.99", "twelve"]
 
 
 def prices(folder: Path) -> Path:
     """A table of prices as a shop in Europe writes them, and towns, with '?' and -1 for gaps."""
     path = folder / "prices.csv"
-    lines = ["id;price;town;y"]
+    lines = ["id;price;town;way;y"]
     for n in range(90):
         price = "?" if n % 11 == 5 else f"{n // 9 + 1}.{100 + 7 * n},{n % 90 + 10}"
         town = "?" if n % 13 == 6 else ("Oslo", "Bergen")[n % 2]
-        lines.append(f"{n};{price};{town};{'ab'[n % 3 == 0]}")
+        lines.append(f"{n};{price};{town};{n + 1} {100 + n} km;{'ab'[n % 3 == 0]}")
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
@@ -172,6 +210,7 @@ def test_new_rows_of_each_kind_of_file_and_in_json_are_read_as_in_training(
     changes = {
         "prepare.source": str(prices(tmp_path)),
         "prepare.missing": ["?", -1],
+        "prepare.columns": {"way": {"unit": "km"}},
         "infer.input": None,
         "train.epochs": 1,
     }
@@ -180,7 +219,8 @@ def test_new_rows_of_each_kind_of_file_and_in_json_are_read_as_in_training(
     shown = capsys.readouterr().out
     assert "note: 'price' holds numbers written as 1.234,5: '1.100,10' (row 0) is 1100.1" in shown
     schema = read_schema(project.path / "data/prepare")
-    price, town = schema.features
+    price, town, way = schema.features
+    assert (way.kind, way.decimal, way.thousands, way.unit) == ("numeric", ".", " ", "km")
     assert (price.decimal, price.thousands, price.missing_words) == (",", ".", ["?", "-1"])
     assert town == Feature(
         name="town",
@@ -189,8 +229,9 @@ def test_new_rows_of_each_kind_of_file_and_in_json_are_read_as_in_training(
         categories=["Bergen", "Oslo"],
         missing_words=["?", "-1"],
     )
-    records = [{"id": n, "price": p, "town": t} for n, (p, t, _) in enumerate(NEW)]
-    records += [{"id": 50, "price": 1299.99, "town": "Oslo"}, {"id": 51, "price": -1, "town": "?"}]
+    records = [{"id": n, "price": p, "town": t, "way": WAY} for n, (p, t, _) in enumerate(NEW)]
+    records.append({"id": 50, "price": 1299.99, "town": "Oslo", "way": 1299})
+    records.append({"id": 51, "price": -1, "town": "?", "way": "-1"})
     texts = pl.DataFrame([{**each, "price": str(each["price"])} for each in records[:5]])
     files = {
         "t.csv": lambda path: texts.write_csv(path, separator=";"),
@@ -213,12 +254,65 @@ def test_new_rows_of_each_kind_of_file_and_in_json_are_read_as_in_training(
     # One number, however it is told; and a gap, whichever word says so.
     assert served[0] == served[5]
     assert len({served[2], predictor_of_gap(bundle)}) == 1
-    for wrong in WRONG:
+    wrong = [*({"price": text} for text in WRONG), *({"way": text} for text in ("5 m", "5", "km"))]
+    for values in wrong:
         with pytest.raises(RequestError):
-            bundle.encode([{"id": 1, "price": wrong, "town": "Oslo"}])
+            bundle.encode([{"id": 1, "price": 1, "town": "Oslo", "way": 1, **values}])
 
 
 def predictor_of_gap(bundle: object) -> object:
-    rows = [{"id": 1, "price": None, "town": "Bergen"}]
+    rows = [{"id": 1, "price": None, "town": "Bergen", "way": WAY}]
     outputs = bundle.run(bundle.encode(rows))  # type: ignore[attr-defined]
     return outputs[1][0][0]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "asked"),
+    [
+        ("x;z", ["1.861;1", "967;1", "16.948;1"], True),
+        ("x\tz", ["1.861\t1", "967\t1"], True),
+        ("x,z", ['1.861,"1,5"', '-1.200,"2"'], True),
+        ("x;z", ["1.861;1", "?;1"], True),
+        # Programs write so, or no thousand begins so.
+        ("x,z", ["1.861,1", "967,1"], False),
+        ("x;z", ["0.861;1", "1.861;1"], False),
+        ("x;z", ["1.861;1", "1.5;1"], False),
+        ("x;z", ["1.861;1", "1861.125;1"], False),
+        ("x;z", ["1.500;1", "1.5;1"], False),
+        ("x;z", ["967;1", "1;1"], False),
+    ],
+)
+def test_a_dot_before_three_digits_is_asked_about_where_commas_are_decimal_signs(
+    tmp_path: Path, header: str, rows: list[str], *, asked: bool
+) -> None:
+    path = tmp_path / ("t.tsv" if "\t" in header else "t.csv")
+    path.write_text("\n".join([header, *rows * 3]), encoding="utf-8")
+
+    def look(**said: object) -> pl.Series:
+        params = prepare_params(missing=["?"], target="", columns={"x": said})
+        found = signed_columns(params.columns)
+        table = open_table(path, KEY, tmp_path / "parts", as_text=found)
+        return apply_writing(table, take_sample(table, []), params)[0].column("x")
+
+    if not asked:
+        assert look().dtype.is_numeric()
+        return
+    with pytest.raises(UserError) as caught:
+        look()
+    (problem,) = caught.value.problems
+    assert "1.861: columns: {x: {kind: numeric, decimal: '.'}}" in problem.message
+    assert (
+        """1861: columns: {x: {kind: numeric, decimal: ',', thousands: "."}}""" in problem.message
+    )
+    assert look(decimal=".")[0] == 1.861
+    assert look(thousands=".")[0] == 1861
+
+
+def test_signs_that_are_said_count_in_every_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,z\n1.861,1\n967,2\n", encoding="utf-8")
+    params = prepare_params(target="", columns={"x": {"thousands": "."}})
+    as_text = signed_columns(params.columns)
+    table = open_table(path, KEY, tmp_path / "parts", as_text=as_text)
+    read = apply_writing(table, take_sample(table, []), params)[0]
+    assert read.column("x").to_list() == [1861, 967]

@@ -1,5 +1,6 @@
 """What `reprise init` makes of columns, and what it chooses."""
 
+import shlex
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages.common.errors import UserError
+from stages.common.errors import UserError, format_problem
 from stages.prepare.columns.target import find_target
 from stages.prepare.columns.written import read_written
 from stages.prepare.params import PrepareParams
 from stages.tools.init.choose import Facts, choose
+from stages.tools.init.options import Options, name_option
 from stages.tools.init.roles import find_copies, is_key, tells_target
-from stages.tools.init.survey import Options, survey
+from stages.tools.init.survey import survey
 
 RANDOM = np.random.default_rng(0)
 NUM_ROWS = 400
@@ -36,7 +38,7 @@ def ships(**more: object) -> pl.DataFrame:
     )
 
 
-def look(folder: Path, table: pl.DataFrame, target: str = "Survived", **options: str) -> Any:
+def look(folder: Path, table: pl.DataFrame, target: str = "Survived", **options: Any) -> Any:
     path = folder / "ships.parquet"
     table.write_parquet(path)
     return survey(Options(str(path), target, **options))
@@ -231,3 +233,71 @@ def test_classes_that_are_texts_of_numbers_are_for_prepare_what_they_are_here(
     table = pl.read_parquet(tmp_path / "ships.parquet")
     read, _, _ = read_written(table, params)
     assert find_target([read["code"]], params.task).classes == rule["value_set"] == [1, 2]
+
+
+def test_the_command_line_says_what_a_column_is(tmp_path: Path) -> None:
+    prices = [f"{n % 9 + 1},{n % 900 + 100}" for n in range(NUM_ROWS)]
+    table = ships(price=prices, ship="Titanic", **{"a=b": ["x", "y"] * (NUM_ROWS // 2)})
+    said = ('price={kind: numeric, thousands: ","}', "ship=exclude", "a=b=exclude")
+    found = look(tmp_path, table, columns=said)
+    assert found["values"]["prepare.columns"] == {
+        "price": {"kind": "numeric", "thousands": ","},
+        "ship": "exclude",
+        "a=b": "exclude",
+    }
+    assert line(found, "price")["role"] == "numeric"
+    assert line(found, "price")["values"].startswith("1100 to ")
+    found = look(tmp_path, table, "price", columns=said)
+    assert line(found, "price")["setting"] == {"kind": "numeric", "thousands": ","}
+    assert found["task"]["name"] == "regression"
+    for wrong, message in (
+        ("prise=numeric", "has no such column"),
+        ("price=number", r"'number' is not allowed here"),
+        ("price", "must be a name and a setting"),
+        ("Survived=exclude", "can't be left out"),
+        ("Sex={kind: numeric}", "values that are not a number"),
+    ):
+        with pytest.raises(UserError, match=message):
+            look(tmp_path, table, columns=(wrong,))
+
+
+def test_units_are_proposed_where_all_values_have_one(tmp_path: Path) -> None:
+    rows = range(NUM_ROWS)
+    table = ships(
+        way=[f"{n + 1} {100 + n % 900} km" for n in rows],
+        cost=[f"${n},{n % 90 + 100}.50" if n else "$3" for n in rows],
+        doubt=[f"{n % 9 + 1},{n % 900 + 100} €" for n in rows],
+        mixed=[f"{n} {'kg' if n % 2 else 'g'}" for n in rows],
+        some=[f"{n} kg" if n % 9 else "VB" for n in rows],
+        name=[f"PC {n}" for n in rows],
+    )
+    found = look(tmp_path, table)
+    assert found["values"]["prepare.columns"] == {
+        "way": {"kind": "numeric", "unit": "km", "thousands": " "},
+        "cost": {"kind": "numeric", "unit": "$", "thousands": ","},
+        **dict.fromkeys(("doubt", "mixed", "some", "name"), "exclude"),
+    }
+    assert line(found, "way")["why"].endswith("with the unit 'km', thousands ' '")
+    assert "unit: '€'" in line(found, "doubt")["warnings"][0]
+    assert "look like numbers, as '0 g', '1 kg'" in line(found, "mixed")["why"]
+    assert (
+        "columns: {some: {kind: numeric, unit: 'kg', missing: ['VB']}}"
+        in (line(found, "some")["why"])
+    )
+    assert "look like numbers" not in line(found, "name")["why"]
+    found = look(tmp_path, table, "cost")
+    assert found["task"]["name"] == "regression"
+    assert "'$'" in line(found, "cost")["why"]
+
+
+def test_advice_names_the_option_that_follows_it(tmp_path: Path) -> None:
+    prices = [f"{n % 9 + 1},{n % 900 + 100}" for n in range(NUM_ROWS)]
+    with pytest.raises(UserError) as caught:
+        look(tmp_path, ships(price=prices), "price")
+    text = format_problem(name_option(caught.value.problems[0]))
+    assert "params.yaml" not in text
+    advice = [part.split(": ", 1)[1] for part in text.splitlines() if "--column" in part]
+    assert advice[1] == """--column 'price={kind: numeric, thousands: ","}'"""
+    for words in map(shlex.split, advice):
+        found = look(tmp_path, ships(price=prices), "price", columns=words[1:])
+        assert found["task"]["name"] == "regression"

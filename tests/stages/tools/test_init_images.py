@@ -12,7 +12,8 @@ from PIL import Image
 from stages.prepare.params import PrepareParams
 from stages.tools.init.choose import Facts, choose
 from stages.tools.init.images import choose_size, names_parts
-from stages.tools.init.survey import Options, survey
+from stages.tools.init.options import Options
+from stages.tools.init.survey import survey
 
 RANDOM = np.random.default_rng(0)
 

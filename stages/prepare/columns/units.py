@@ -1,0 +1,80 @@
+"""Units of numbers in texts: 1,861 €, $3, 285 640 km, 15.2 %.
+
+A unit is what stands behind the digits; before them only money does, since a word there makes a
+name, as in PC 17 or Store 3.
+"""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from stages.features.spelling import BLANKS, LEADING_ZERO, as_line, as_list, as_text, is_unit
+from stages.prepare.columns.written import Written
+
+# Of the values: with more of them, a column is one of numbers.
+MAJORITY = 0.5
+# Of texts with a unit: as many values may be words, which are named.
+MAX_WORDS = 5
+_CODES = "EUR|USD|GBP|CHF|JPY|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|Rs|Fr|kr"
+_MONEY = rf"(?:[A-Z]{{0,3}}\p{{Sc}}|{_CODES})"
+_DIGITS = rf"[0-9](?:[0-9.,'’{BLANKS}]*[0-9])?"
+_NUMBER = rf"[+-]?(?:{_DIGITS}|[.,][0-9]+)"
+_BEFORE = rf"^[+-]?(?P<unit>{_MONEY})[{BLANKS}]?{_NUMBER}$"
+_BEHIND = rf"^{_NUMBER}[{BLANKS}]?(?P<unit>[^0-9.,'’+:/{BLANKS}-](?:.*[^0-9{BLANKS}])?)$"
+_PLAIN = r"^[+-]?[0-9]+(?:\.[0-9]+)?$"
+_DATE = r"^[0-9]{1,4}\.[0-9]{1,2}\.[0-9]"
+
+
+def units(texts: pl.Series) -> pl.Series:
+    """The unit of each text; null where it is no number with one."""
+    before = texts.str.extract(_BEFORE)
+    return before.zip_with(before.is_not_null(), texts.str.extract(_BEHIND))
+
+
+def find_unit(column: pl.Series) -> str | None:
+    """The one unit of all texts of a column; None where there is none."""
+    if column.dtype != pl.String:
+        return None
+    filled = column.drop_nulls()
+    found = units(filled.head(1)).to_list()
+    if not found or found[0] is None or not is_unit(found[0]):
+        return None
+    return found[0] if bool((units(filled) == found[0]).fill_null(value=False).all()) else None
+
+
+def say_numbers(column: pl.Series) -> str | None:
+    """A reason for leaving out texts that look like numbers, with the remedy; None for others."""
+    if column.dtype != pl.String:
+        return None
+    filled = column.drop_nulls()
+    found = units(filled)
+    bare = filled.str.contains(f"^{_NUMBER}$") & ~filled.str.contains(f"{_DATE}|{LEADING_ZERO}")
+    looks = found.is_not_null() | bare
+    is_plain = filled.filter(looks).str.contains(_PLAIN).all()
+    if looks.sum() <= MAJORITY * filled.len() or is_plain:
+        return None
+    several = found.drop_nulls().unique(maintain_order=True).to_list()
+    words = filled.filter(~looks).unique(maintain_order=True).to_list()
+    shown = ", ".join(map(repr, filled.filter(looks).unique(maintain_order=True).head(3)))
+    remedy = "write them as 1234.5 in the file"
+    if len(several) == 1 and is_unit(several[0]) and not bare.any() and len(words) <= MAX_WORDS:
+        gaps = f", missing: {as_list(words)}" if words else ""
+        said = f"{{kind: numeric, unit: {as_text(several[0])}{gaps}}}"
+        remedy = f"say so: {as_line(column.name, said)}"
+    elif several:
+        line = as_line(column.name, "{kind: numeric, unit: '…'}")
+        remedy = f"write one unit behind each in the file, and {line}; or {remedy}"
+    return f"texts that look like numbers, as {shown}: {remedy}"
+
+
+def describe_signs(setting: Mapping[str, object]) -> str:
+    """The unit of a setting of `prepare.columns` and the signs beside it, for people."""
+    signs = [f"{name} '{setting[name]}'" for name in ("thousands", "decimal") if name in setting]
+    return ", ".join([f"with the unit '{setting['unit']}'", *signs])
+
+
+def with_signs(setting: Mapping[str, object], how: Written) -> dict[str, object]:
+    """A setting with a unit, and with the signs of the numbers where they are not plain."""
+    decimal = {"decimal": ","} if how.decimal == "," else {}
+    thousands = {} if how.thousands is None else {"thousands": how.thousands}
+    return {**setting, **decimal, **thousands}

@@ -1,0 +1,119 @@
+"""The command line of `reprise init`: its options, and messages that name them.
+
+A message of prepare names a line of `params.yaml`, which init has yet to write: here it becomes the
+option that says the same.
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from stages.common.config import Config, validate
+from stages.common.errors import Problem, UserError, wrong_name
+from stages.common.yamlfile import parse_yaml
+from stages.prepare.params import Column, Kind
+
+Setting = str | dict[str, Any]
+COLUMN = "--column"
+_AT = "prepare.columns."
+# As `as_line` writes it.
+_LINE = re.compile(r'columns: \{("(?:[^"\\]|\\.)*"|[A-Za-z_]\w*): (\{[^{}\n]*\}|\w+)\}')
+
+
+class _Section(Config):
+    """The part of the section `prepare` that options say."""
+
+    columns: dict[str, Kind | Column]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line: None is for `init` to find. `columns` are texts `NAME=SETTING`."""
+
+    source: str
+    target: str
+    task: str | None = None
+    key: str | None = None
+    time: str | None = None
+    group: str | None = None
+    weight: str | None = None
+    columns: Sequence[str] = ()
+
+    def settings(self) -> dict[str, Setting]:
+        """The settings of columns, as `prepare.columns` has it.
+
+        Raises UserError for what can't stand there.
+        """
+        found: dict[str, Setting] = dict(map(_parse, self.columns))
+        try:
+            section = validate(_Section, {"columns": found}, at="prepare")
+        except UserError as error:
+            raise UserError(*map(name_option, error.problems)) from None
+        said = section.columns.get(self.target)
+        if (said.kind if isinstance(said, Column) else said) == "exclude":
+            raise UserError(f"{COLUMN} {self.target}=exclude: the target can't be left out")
+        return found
+
+
+def _parse(word: str) -> tuple[str, Setting]:
+    """The name and the setting of `NAME=SETTING`; a name may hold '=' itself."""
+    parts = word.split("=")
+    for place in range(1, len(parts)):
+        name, text = "=".join(parts[:place]), "=".join(parts[place:])
+        said = parse_yaml(text, Path(f"{COLUMN} {name}"))
+        if isinstance(said, dict) or (isinstance(said, str) and "=" not in said):
+            return name, said
+    raise UserError(
+        f"{COLUMN} {word}: it must be a name and a setting, such as {COLUMN} 'price=numeric' or "
+        f"{COLUMN} 'price={{kind: numeric, thousands: \",\"}}'"
+    )
+
+
+def check_named(columns: Collection[str], options: Options, said: Collection[str]) -> None:
+    """Raise UserError for names of the command line that the source does not have."""
+    named = [(f"--{each}", getattr(options, each)) for each in ("target", "key", "time")]
+    named += [(f"--{each}", getattr(options, each)) for each in ("group", "weight")]
+    problems = []
+    for option, name in (*named, *((COLUMN, name) for name in said)):
+        if name is not None and name not in columns:
+            message = f"{option} {name}: {options.source} has no such column"
+            problems.append(wrong_name(message, name, list(columns)))
+    if problems:
+        raise UserError(*problems)
+
+
+def name_option(problem: Problem) -> Problem:
+    """A mistake in `prepare.columns` as one in an option, and its lines as options."""
+    message = as_options(problem.message)
+    if problem.key is None or not problem.key.startswith(_AT):
+        return replace(problem, message=message)
+    if COLUMN not in message:
+        message = f"{message}\n  say      {COLUMN} {quote(problem.key.removeprefix(_AT))}=…"
+    return replace(problem, message=message, key=None)
+
+
+def as_options(text: str) -> str:
+    """A message with options in place of lines of `params.yaml`."""
+    return _LINE.sub(_as_option, text).replace("the line of params.yaml", "the option")
+
+
+def _as_option(line: re.Match[str]) -> str:
+    name, said = line.groups()
+    name = json.loads(name) if name.startswith('"') else name
+    # Quotes of the shell stand around it.
+    said = said if "''" in said else re.sub(r"""'([^'"\\]*)'""", r'"\1"', said)
+    return f"{COLUMN} {quote(f'{name}={said}')}"
+
+
+def found_as_options(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The findings of a survey, all of whose messages name options."""
+    columns = [
+        {**c, "why": as_options(c["why"]), "warnings": list(map(as_options, c["warnings"]))}
+        for c in found["columns"]
+    ]
+    said = {name: list(map(as_options, found[name])) for name in ("notes", "warnings")}
+    return {**found, **said, "columns": columns}
