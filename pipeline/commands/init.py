@@ -4,8 +4,10 @@ import json
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from shlex import quote
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -27,7 +29,8 @@ from stages.runtime.object_storage import fetched, list_objects, name_reader
 # From it on, git is no place for a file.
 LARGE_BYTES = 1_000_000
 HEADINGS = ("column", "role", "missing", "distinct", "values", "why")
-MIN_WHY = 24
+# Where a line is short: characters for an example of a value, for a reason, and its least.
+MIN_VALUES, WIDE_WHY, MIN_WHY = 21, 40, 16
 
 
 def init(
@@ -145,7 +148,7 @@ def _show(found: Mapping[str, Any]) -> None:
     for note in found["notes"]:
         click.echo(note)
     click.echo()
-    _show_columns(columns, found["num_rows"])
+    show_columns(columns, found["num_rows"])
     for warning in found["warnings"]:
         click.echo(f"warning  {warning}")
     click.echo(f"\n{found['task']['name']}, since {found['task']['why']}")
@@ -155,16 +158,33 @@ def _show(found: Mapping[str, Any]) -> None:
         click.echo(f"{choice['key']:{width}}  {value}  ({choice['why']})")
 
 
-def _show_columns(columns: list[Mapping[str, Any]], num_rows: int) -> None:
+def show_columns(columns: list[Mapping[str, Any]], num_rows: int) -> None:
+    """Print the table, in which values and reasons are wrapped to the terminal's width."""
     rows = [HEADINGS, *(_cells(column, num_rows) for column in columns)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(HEADINGS) - 1)]
-    space = shutil.get_terminal_size((10_000, 0)).columns - sum(widths) - 2 * len(widths)
+    *fixed, values, why = (max(map(len, cells)) for cells in zip(*rows, strict=True))
+    total = shutil.get_terminal_size((10_000, 0)).columns
+    space = total - sum(fixed) - 2 * len(fixed)
+    shared = min(values, max(MIN_VALUES, space - 2 - min(why, WIDE_WHY)))
+    widths = [*fixed, shared, space - 2 - shared]
+    # Beside long names there is no room for a reason: it stands below.
+    is_below = widths[-1] < min(why, MIN_WHY)
+    if is_below:
+        widths = [*fixed, max(MIN_VALUES, space), max(MIN_WHY, total - 4)]
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        why = row[-1]
-        if len(why) > max(space, MIN_WHY):
-            why = why[: max(space, MIN_WHY) - 1] + "…"
-        click.echo("  ".join([*cells, why]).rstrip())
+        cells = [_lines(cell, width) for cell, width in zip(row, widths, strict=True)]
+        below = cells.pop() if is_below else []
+        for line in zip_longest(*cells, fillvalue=""):
+            padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=False))
+            click.echo("  ".join(padded).rstrip())
+        for text in below:
+            click.echo(f"    {text}")
+
+
+def _lines(cell: str, width: int) -> list[str]:
+    """A cell as lines; of a name each blank counts."""
+    if len(cell) <= width:
+        return [cell]
+    return wrap(cell, width, break_on_hyphens=False)
 
 
 def _cells(column: Mapping[str, Any], num_rows: int) -> tuple[str, ...]:

@@ -91,3 +91,11 @@ def to_user_error(error: Exception) -> UserError:
                 parts.append(part)
         cause = cause.__cause__
     return UserError("\n  ".join(parts))
+
+
+def default_remote(folder: Path) -> str | None:
+    """The name of the DVC remote that `dvc push` goes to, or None."""
+    from dvc.config import Config
+
+    name = Config(dvc_dir=str(folder / ".dvc"))["core"].get("remote")
+    return str(name) if name else None

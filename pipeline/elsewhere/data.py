@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.common.dvc_repo import default_remote
 from pipeline.elsewhere.inputs import find_stage
-from pipeline.scheduled.dvc_remote import default_remote
 from stages.common.errors import UserError
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from pipeline.common.dvc_repo import default_remote
 from pipeline.common.git import try_git
 from stages.common.errors import UserError
 
@@ -37,10 +38,14 @@ def find_base(revision: str | None) -> tuple[str, str]:
 
 
 def fetch_command(commit: str | None) -> str:
-    """The command that fetches the outputs of a commit, or of the working folder (None).
+    """The command that brings the outputs of a commit, or of the working folder (None).
 
     DVC fetches for branches of the clone's own: where none is at the commit, one has to be made.
+    Without a remote to fetch from, outputs are made anew.
     """
+    if default_remote(HERE) is None:
+        where = "" if commit is None else f" at {commit[:10]}"
+        return f"'dvc repro'{where} (no default DVC remote is set to fetch from)"
     if commit is None:
         return "'dvc fetch'"
     own = try_git(HERE, "for-each-ref", "--points-at", commit, "refs/heads").stdout.strip()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.common.dvc_repo import default_remote
 from pipeline.common.git import git, names_of
 from pipeline.common.programs import run_program
 from pipeline.scheduled.workspace import Say
@@ -9,14 +10,6 @@ from stages.common.yamlfile import read_yaml
 
 # Large data takes its time; a connection that hangs does not take for ever.
 DATA_SECONDS = 6 * 3600.0
-
-
-def default_remote(folder: Path) -> str | None:
-    """The name of the DVC remote that `dvc push` goes to, or None."""
-    from dvc.config import Config
-
-    name = Config(dvc_dir=str(folder / ".dvc"))["core"].get("remote")
-    return str(name) if name else None
 
 
 def fetch_data(folder: Path, say: Say) -> None:

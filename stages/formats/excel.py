@@ -84,7 +84,7 @@ def _open(path: Path, noticed: Noticed) -> tuple[Layout, Iterator[Row]]:
         raise ValueError("its sheet is empty")
     width = max((place + 1 for _, cells in first for place, text in enumerate(cells) if text))
     padded = [(cells + [""] * width)[:width] for _, cells in first]
-    layout = lay_out_rows(padded, noticed.expected)
+    layout = lay_out_rows(padded, [line for line, _ in first], noticed.expected)
     noticed.remarks += [f"{path} {remark}" for remark in layout.remarks]
     return layout, chain(first[layout.start :], rows)
 
@@ -102,7 +102,8 @@ def _rows(path: Path) -> Iterator[Row]:
         raise ValueError(f"it is no Excel file that can be read: {error}") from None
     if len(filled) > 1:
         names = ", ".join(f"'{sheet.title}'" for sheet in filled)
-        raise ValueError(f"it has {len(filled)} sheets with something in them, {names}: keep one")
+        said = f"it has {len(filled)} sheets with something in them, {names}"
+        raise ValueError(f"{said}: keep one in the file")
     for sheet in filled:
         yield from _filled(sheet)
     book.close()

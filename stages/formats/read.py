@@ -63,7 +63,8 @@ def check_file(path: Path, key: str) -> None:
         # To read a FIFO would wait for somebody who writes into it.
         raise UserError(_problem(f"{path} is no file, but a FIFO, a socket or a device", path, key))
     if suffix_of(path) not in SUFFIXES:
-        raise UserError(_problem(f"{path}: not a kind of table that can be read", path, key))
+        message = f"{path}: not a kind of table that can be read"
+        raise UserError(Problem(message, key=key, value=str(path), allowed=SUFFIXES))
     if path.stat().st_size == 0:
         raise UserError(_problem(f"{path} is empty", path, key))
 
@@ -77,4 +78,4 @@ def unreadable(error: Exception, path: Path, key: str) -> UserError:
 
 
 def _problem(message: str, path: Path, key: str) -> Problem:
-    return Problem(message, key=key, value=str(path), allowed=SUFFIXES)
+    return Problem(message, key=key, value=str(path))

@@ -25,6 +25,7 @@ from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import SOURCE, check_names, find_schema, names_rows
 from stages.prepare.columns.pretrained import with_pretrained
 from stages.prepare.columns.target import find_target
+from stages.prepare.columns.variants import find_variants
 from stages.prepare.columns.written import with_written
 from stages.prepare.encode_parts import input_columns, write_arrays
 from stages.prepare.expectations.run import check_expectations, check_files
@@ -82,6 +83,7 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
     for line in (
         *_row_label_warnings(sample.table, section),
         *find_doubts(sample.table, schema, section.columns, sample.rows),
+        *find_variants(sample.table, schema, section),
     ):
         print(f"warning  {line}")
 

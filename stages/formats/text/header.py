@@ -64,7 +64,7 @@ def check_names(names: list[str], rows: Sequence[list[str]]) -> None:
         else:
             shown = ", ".join(map(repr, found))
             said = f"it has columns whose names differ in their case alone, {shown}: {numbers}"
-        raise ValueError(said + _contents(same, rows))
+        raise ValueError(f"{said}{_contents(same, rows)}: rename one, or remove it")
 
 
 def _contents(places: list[int], rows: Sequence[list[str]]) -> str:

@@ -123,9 +123,17 @@ def find_layout(
     return None if trial is None else _lay_out(trial, separator, expected, named)
 
 
-def lay_out_rows(rows: Sequence[list[str]], expected: Collection[str]) -> Layout:
-    """The layout of rows that need no separator; `start` counts the rows above the first one."""
-    first = [_Row(n, n + 1, n + 1, n + 2, fields, False) for n, fields in enumerate(rows)]
+def lay_out_rows(
+    rows: Sequence[list[str]], lines: Sequence[int], expected: Collection[str]
+) -> Layout:
+    """The layout of rows that need no separator; `start` counts the rows above the first one.
+
+    `lines` are their numbers in the sheet, from 1.
+    """
+    first = [
+        _Row(n, n + 1, line, line + 1, fields, False)
+        for n, (line, fields) in enumerate(zip(lines, rows, strict=True))
+    ]
     trial = _try(first, "", expected)
     return _lay_out(trial, trial.separator, expected, None)
 
@@ -210,6 +218,8 @@ def _best(own: _Trial | None, others: Sequence[_Trial]) -> _Trial | None:
 
 def _lay_out(trial: _Trial, separator: str, expected: Collection[str], named: str | None) -> Layout:
     row, remarks = trial.rows[trial.header], []
+    # A sheet's rows have numbers of their own.
+    unit = "line" if separator else "row"
     if named is not None:
         remarks.append(f"is divided by {SEPARATORS[named]}, as its first line says")
     elif trial.separator != separator:
@@ -221,7 +231,7 @@ def _lay_out(trial: _Trial, separator: str, expected: Collection[str], named: st
         shown = next((text for text in trial.rows[0].fields if text), "")
         num = trial.header
         remarks.append(
-            f"has {num} line{'s' if num > 1 else ''} above its header, which begins in line "
+            f"has {num} {unit}{'s' if num > 1 else ''} above its header, which begins in {unit} "
             f"{row.line}: left out, the first is {shown!r}"
         )
     if has_header:
@@ -229,8 +239,8 @@ def _lay_out(trial: _Trial, separator: str, expected: Collection[str], named: st
         return Layout(trial.separator, row.fields, row.end, row.next_line, True, remarks)
     names = numbered(trial.width)
     remarks.append(
-        f"has no header: its first line ({shorten(', '.join(row.fields))}) holds numbers where the "
-        f"columns do; they are called column_1 to column_{trial.width}"
+        f"has no header: its first {unit} ({shorten(', '.join(row.fields))}) holds numbers where "
+        f"the columns do; they are called column_1 to column_{trial.width}"
     )
     return Layout(trial.separator, names, row.place, row.line, False, remarks)
 

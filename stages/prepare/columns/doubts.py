@@ -107,7 +107,7 @@ def _remedy(name: str, strays: pl.DataFrame) -> str:
     if _are_gaps(words):
         line = as_line(name, f"{{missing: {as_list(words.to_list())}}}")
         return f"where that stands for no value, say so: {line}"
-    if _like(strays, LEADING_ZERO).all():
+    if (_like(strays, LEADING_ZERO) & _like(strays, _NUMBER)).all():
         return "write the numbers without leading zeros in the file"
     if _like(strays, _WRITTEN).all():
         return "write numbers as 1234.5 in the file"
@@ -217,8 +217,9 @@ def _of_texts(column: pl.Series, rows: Rows | None) -> Iterator[str]:
 
 
 def _of_zeros(texts: pl.DataFrame, name: str) -> Iterator[str]:
-    zeros = texts.filter(_like(texts, LEADING_ZERO))
-    if zeros.height:
+    numbers = texts.filter(_like(texts, _NUMBER))
+    zeros = numbers.filter(_like(numbers, LEADING_ZERO))
+    if zeros.height and numbers.height > MAJORITY * texts.height:
         yield f"'{name}' is kept as text, for its leading zeros: {_examples(zeros)}"
 
 

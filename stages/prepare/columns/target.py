@@ -19,12 +19,13 @@ from stages.features.columns import (
     too_large,
 )
 from stages.features.schema import Array, Class, Schema, Statistics, Target
-from stages.features.spelling import as_line
+from stages.features.spelling import as_line, as_list
 
 SOURCE = "prepare.source"
 # An integer target with at most this many values, each on average in 20 rows, is a class.
 MAX_INTEGER_CLASSES = 20
 MIN_ROWS_PER_CLASS = 3
+MAX_SHOWN = 5
 # Of more different values nobody wants to know each.
 MAX_COUNTED = 100_000
 # Beyond it float64 has no longer a number of its own for each whole number.
@@ -111,16 +112,28 @@ def _find_classes(name: str, values: _Values) -> list[Class]:
     counts = {as_class(value): count for value, count in values.counts.rows()}
     rare = sorted((str(value), n) for value, n in counts.items() if n < MIN_ROWS_PER_CLASS)
     if rare or not values.is_counted:
-        shown = ", ".join(f"'{value}' ({n})" for value, n in rare[:5])
-        more = "" if values.is_counted else "more than "
-        message = (
-            f"{more}{len(rare)} classes of the target '{name}' have fewer than "
-            f"{MIN_ROWS_PER_CLASS} rows, too few for three splits: {shown}"
-        )
-        message += "; is it a number to predict? Then the task is regression"
-        allowed = ("auto", "regression", "classification")
-        raise UserError(Problem(message, key="prepare.task", allowed=allowed))
+        raise UserError(_too_rare(name, values, rare))
     return cast(list[Class], sorted(counts))
+
+
+def _too_rare(name: str, values: _Values, rare: list[tuple[str, int]]) -> Problem:
+    """The mistake of classes with too few rows, and what can be done."""
+    shown = ", ".join(f"'{value}' ({n})" for value, n in rare[:MAX_SHOWN])
+    shown += ", …" if len(rare) > MAX_SHOWN else ""
+    more = "" if values.is_counted else "more than "
+    message = (
+        f"{more}{len(rare)} {'class' if len(rare) == 1 else 'classes'} of the target '{name}' "
+        f"{'has' if len(rare) == 1 else 'have'} fewer than {MIN_ROWS_PER_CLASS} rows, too few for "
+        f"three splits: {shown}\n  in the file, give these rows another class or remove them"
+    )
+    key, allowed = f"prepare.columns.{name}", tuple[str, ...]()
+    if len(rare) <= MAX_SHOWN and values.dtype != pl.Boolean:
+        line = as_line(name, f"{{missing: {as_list([value for value, _ in rare])}}}")
+        message += f"; or leave them out: {line} and drop_missing_target: true"
+    if all(any(sign.isdigit() for sign in value) for value, _ in rare):
+        message += "; is it a number to predict? Then the task is regression"
+        key, allowed = "prepare.task", ("auto", "regression", "classification")
+    return Problem(message, key=key, allowed=allowed)
 
 
 def _is_true(word: str) -> bool:

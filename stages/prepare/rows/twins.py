@@ -46,7 +46,7 @@ def find_twins(folder: Path, arrays: Path, splits: tuple[str, ...]) -> Iterator[
             f"({features.filter(is_twin).n_unique()} groups of equal rows) stand in "
             f"{' or '.join(before)} too, in every feature, {alike.sum()} of them with the "
             f"same target: the first have the keys {keys}; what is learnt by heart looks right "
-            "there: keep copies in one split, or one of each"
+            "there: prepare.duplicates: together keeps copies in one split, first keeps one of each"
         )
 
 

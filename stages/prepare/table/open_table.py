@@ -15,7 +15,6 @@ from stages.common.errors import Problem, UserError
 from stages.formats.format import find_reader
 from stages.formats.read import CANNOT_READ, check_file, unreadable
 from stages.formats.reading import Noticed, damage_message
-from stages.formats.suffixes import SUFFIXES
 from stages.parallel.mapper import Mapper
 from stages.prepare.table.collected import Collected
 from stages.prepare.table.dots import find_doubtful, has_commas
@@ -86,4 +85,4 @@ def _read(
 
 
 def _problem(message: str, path: Path, key: str) -> Problem:
-    return Problem(message, key=key, value=str(path), allowed=SUFFIXES)
+    return Problem(message, key=key, value=str(path))

@@ -25,13 +25,12 @@ def draft_suite(table: Table, schema: Schema) -> list[Rule]:
     Critical is what prepare could not do without: columns, a key for each row, a target. The rest
     are warnings.
     """
-    # Prepare itself counts the images that it can't read.
-    features = [feature for feature in schema.features[:MAX_COLUMNS] if not feature.is_array]
+    features = features_of_rules(schema)
     target = schema.target
     facts = take_facts(table, [target.name, *(feature.name for feature in features)])
     rows = {"min_value": max(1, table.height // 2)}
     rules = [rule("expect_table_row_count_to_be_between", "warning", **rows)]
-    if schema.key is not None:
+    if schema.key:
         rules.append(about("expect_column_values_to_not_be_null", schema.key, "critical"))
         rules.append(about("expect_column_values_to_be_unique", schema.key, "critical"))
     if not facts[target.name].missing:
@@ -42,6 +41,14 @@ def draft_suite(table: Table, schema: Schema) -> list[Rule]:
     for feature in features:
         rules += _of_feature(feature, facts[feature.name])
     return rules
+
+
+def features_of_rules(schema: Schema) -> list[Feature]:
+    """The features that a draft has rules about.
+
+    Prepare itself counts the images that it can't read; Great Expectations takes no empty name.
+    """
+    return [each for each in schema.features[:MAX_COLUMNS] if each.name and not each.is_array]
 
 
 def category_names(facts: Facts) -> list[str] | None:

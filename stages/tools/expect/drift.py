@@ -10,7 +10,7 @@ from stages.prepare.expectations.long.facts import Facts, take_facts
 from stages.prepare.expectations.long.figures import Figures
 from stages.prepare.expectations.long.look import COUNT, VALUE
 from stages.prepare.table.table import Table
-from stages.tools.expect.draft import MAX_COLUMNS, Rule, about, category_names
+from stages.tools.expect.draft import Rule, about, category_names, features_of_rules
 
 # The mean may move by so many standard deviations.
 MEAN_DEVIATIONS = 0.25
@@ -29,7 +29,7 @@ _MEAN, _DEVIATION = "column.mean", "column.standard_deviation"
 
 def draft_drift(table: Table, schema: Schema) -> list[Rule]:
     """Rules about the features of `schema`, from all rows of the table."""
-    features = [feature for feature in schema.features[:MAX_COLUMNS] if not feature.is_array]
+    features = features_of_rules(schema)
     facts = take_facts(table, [feature.name for feature in features])
     numbers = {
         feature.name: [_MEAN, _DEVIATION]

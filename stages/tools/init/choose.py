@@ -15,6 +15,7 @@ from stages.features.schema import Schema
 # than they cost; of small ones more of them.
 SMALL_ROWS, MANY_ROWS = 5_000, 50_000
 SMALL_FOLDS, FOLDS = 8, 5
+UNITS_PER_FOLD = 2
 TABLE_STEPS, MAX_TABLE_EPOCHS, TABLE_RATE = 12_000, 200, 5e-3
 MIN_PATIENCE, MAX_PATIENCE, PATIENCE_STEPS = 8, 40, 400
 # Optimizer steps of a training: the epochs follow from them.
@@ -39,11 +40,15 @@ FEWEST_JUDGED = 12
 
 @dataclass(frozen=True)
 class Facts:
-    """Findings that the rules go by. `rarest`: share of the rarest class; None: regression."""
+    """Findings that the rules go by. `rarest`: share of the rarest class; None: regression.
+
+    `num_groups`: groups of rows that stay together, of all splits; None: none, or very many.
+    """
 
     schema: Schema
     num_train: int
     rarest: float | None = None
+    num_groups: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,11 @@ def _folds(facts: Facts) -> int | None:
     """The number of folds: the fewer rows, the more; None: enough rows, or no folds of them."""
     if facts.schema.ordered or facts.num_train > MANY_ROWS:
         return None
-    return SMALL_FOLDS if facts.num_train <= SMALL_ROWS else FOLDS
+    count = SMALL_FOLDS if facts.num_train <= SMALL_ROWS else FOLDS
+    # A fold has a row of its own, or a group.
+    units = min(facts.num_train, facts.num_train if facts.num_groups is None else facts.num_groups)
+    count = min(count, units // UNITS_PER_FOLD)
+    return count if count > 1 else None
 
 
 def _num_judged(facts: Facts) -> float:

@@ -16,6 +16,7 @@ from stages.prepare.columns.doubts import find_doubts, stray_gaps
 from stages.prepare.columns.infer_schema import find_feature, find_schema, names_rows
 from stages.prepare.columns.target import encode_classes, find_target
 from stages.prepare.columns.units import describe_signs, find_unit, say_numbers, with_signs
+from stages.prepare.columns.variants import find_variants
 from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
@@ -70,6 +71,11 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     if looked.height < table.height:
         notes.append(f"note: what columns are is judged by {looked.height:,} rows")
     has_target = _has_target(table, options.target)
+    if num_gaps := int((~has_target).sum()):
+        notes.append(
+            f"note: {num_gaps:,} of {table.height:,} rows have no '{options.target}' and are left "
+            "out: drop_missing_target: true"
+        )
     labelled = table.where(has_target)
     target = find_target(labelled.column_parts(options.target), options.task or "auto")
     rows = sample.rows[: looked.height]
@@ -102,7 +108,8 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         params = params.model_copy(update={"split": split})
     num_train = count_train(layout, labelled.height, params)
     found = {choice.key for choice in layout.choices}
-    chosen = choose(_facts(schema, labelled, num_train))
+    groups = None if options.group is None else counts.distinct[options.group]
+    chosen = choose(_facts(schema, labelled, num_train, groups))
     choices = [*layout.choices, *(choice for choice in chosen if choice.key not in found)]
     return {
         "source": options.source,
@@ -112,6 +119,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         "warnings": [
             *(line for column in columns for line in column.warnings),
             *find_doubts(seen, schema, params.columns, seen_rows),
+            *find_variants(seen, schema, params),
         ],
         "task": {
             "name": target.task,
@@ -198,7 +206,8 @@ def _look_at(
     except UserError as error:
         return _left_out(column, say_numbers(column) or error.problems[0].message)
     if feature.kind == "categorical" and roles.names_hardly_repeat(column):
-        why = f"{column.n_unique():,} different texts: categories that say nothing of new rows"
+        num, total = column.drop_nulls().n_unique(), column.count()
+        why = f"{num:,} different texts in {total:,} rows: categories that say nothing of new rows"
         return _left_out(column, say_numbers(column) or why)
     share = roles.tells_target(seen[name], seen[target.name], is_class=target.classes is not None)
     if share >= roles.COPY:
@@ -228,10 +237,7 @@ def _left_out(column: pl.Series, why: str, *, is_known: bool = False) -> Column:
 def _without_copies(
     columns: list[Column], looked: pl.DataFrame, table: Table, said: Collection[str]
 ) -> Iterator[Column]:
-    """The columns, of which a copy of an earlier one is left out; one key is enough.
-
-    What is `said` of a column stays so.
-    """
+    """The columns; a copy of an earlier one is left out if not `said`, and one key is enough."""
     learned = [c.name for c in columns if c.role not in (LEFT_OUT, "target", "weight")]
     copies = dict(find_equal(table, list(roles.find_copies(looked.select(learned)))))
     key = next((c.name for c in columns if c.role == "key"), None)
@@ -269,11 +275,10 @@ def _prepare_values(
     }
 
 
-def _facts(schema: Schema, table: Table, num_train: int) -> Facts:
+def _facts(schema: Schema, table: Table, num_train: int, groups: int | None) -> Facts:
     codes = encode_classes(table.column_parts(schema.target.name), schema)
-    if codes is None:
-        return Facts(schema, num_train)
-    return Facts(schema, num_train, float(np.bincount(codes).min()) / table.height)
+    rarest = None if codes is None else float(np.bincount(codes).min()) / table.height
+    return Facts(schema, num_train, rarest, groups)
 
 
 def _why_task(column: pl.Series, target: Target, options: Options, counts: Counts) -> str:

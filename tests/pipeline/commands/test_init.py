@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from pipeline.commands.init import show_columns
 from stages.common.yamlfile import read_yaml
 from tests.conftest import Project, copy_project
 from tests.support.samples import mixed_table, run_stages, set_params
@@ -81,6 +82,27 @@ def test_mistakes_are_told_on_one_screen(project: Project) -> None:
         done = project.run("reprise", "init", *words, ok=False)
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_every_reason_is_shown_whole(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why = "176 different texts in 200 rows: categories that say nothing of new rows"
+    values = ", ".join(["ae06415b-8e2f-ebd3-…"] * 3)
+    columns = [
+        {"name": "name of it", "role": "left out", "missing": 687, "distinct": 176}
+        | {"values": values, "why": why},
+        {"name": "b", "role": "numeric", "missing": 0, "distinct": 3}
+        | {"values": "0 to 1", "why": "numbers; standardised"},
+    ]
+    monkeypatch.setenv("COLUMNS", str(width))
+    show_columns(columns, 900)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= max(width, 67)
+    start = lines[0].find("why")
+    shown = " ".join(line[start:].strip() for line in lines) if start > 0 else " ".join(lines)
+    assert why in " ".join(shown.split())
 
 
 @pytest.mark.soak

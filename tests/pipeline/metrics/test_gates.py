@@ -225,7 +225,7 @@ def test_the_command_judges_a_branch(shorter: Project) -> None:
     (clone.path / ".dvc/cache").rename(clone.path / ".dvc/elsewhere")
     code, said = judged(clone, "--strict")
     assert code == 2
-    assert "dvc fetch --all-branches" in said
+    assert "(no default DVC remote is set to fetch from)" in said
     code, said = judged(clone, "--base", "nowhere")
     assert code == 1
     assert "there is no revision 'nowhere'" in said

@@ -277,6 +277,7 @@ def test_the_report_of_a_branch(shorter: Project, tmp_path: Path) -> None:
     # Nothing pulled: it says so, and gives what it can.
     far = Project(tmp_path / "far")
     clone.run("git", "clone", "--quiet", str(clone.path), str(far.path))
+    far.run("dvc", "remote", "add", "--quiet", "--default", "nearby", str(tmp_path / "remote"))
     far.run("reprise", "report", "--base", "origin/main", "--output", "pages")
     # As a reader sees it: names and messages are text in the page.
     text = (far.path / "pages/report.md").read_text(encoding="utf-8").replace("\\", "")

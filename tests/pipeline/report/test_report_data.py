@@ -302,5 +302,5 @@ def test_the_report_of_a_change_of_the_data(tmp_path: Path) -> None:
     (project.path / ".dvc/cache").rename(project.path / ".dvc/elsewhere")
     project.run("reprise", "report", "--base", "main")
     text = (project.path / "report.md").read_text(encoding="utf-8")
-    assert "the prepared data of main is not in DVC's cache: 'dvc fetch --all-branches'" in text
+    assert "the prepared data of main is not in DVC's cache: 'dvc repro' at " in text
     assert "**Gates: inconclusive**" in text

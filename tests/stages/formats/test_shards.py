@@ -161,13 +161,14 @@ def test_excel_is_read_as_texts_of_which_values_are_made(tmp_path: Path) -> None
     ]
     said: list[str] = []
     assert read_table(path, KEY, said.append)["price"].to_list() == [1.5, None]
-    assert "has 1 line above its header" in said[0]
+    assert "has 1 row above its header, which begins in row 3" in said[0]
 
 
 def test_excel_with_several_sheets_or_cells_beyond_the_header_is_told(tmp_path: Path) -> None:
     rows: list[list[object]] = [["a", "b"], [1, 2]]
     path = sheet(tmp_path / "t.xlsx", rows, [], rows)
     assert "it has 2 sheets with something in them, 'Sheet', 'Sheet2': keep one" in stops(path)
+    assert ".parquet" not in stops(path)
     wide: list[list[object]] = [["a", "b"], *([[n, n] for n in range(60)]), [1, 2, 3]]
     texts, damaged = assert_one_reading(sheet(path, wide), ["a", "b"])
     assert texts.height == 60

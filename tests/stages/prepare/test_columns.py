@@ -275,6 +275,11 @@ def test_a_class_of_too_few_rows_is_an_error() -> None:
     found = problem({"x": range(12), "y": ["a"] * 6 + ["b"] * 3 + ["c"] * 2 + ["d"]})
     assert "2 classes" in found.message
     assert "'c' (2), 'd' (1)" in found.message
+    assert """{"y": {missing: ['c', 'd']}} and drop_missing_target: true""" in found.message
+    assert found.key == "prepare.columns.y"
+    found = problem({"x": range(12), "y": [1] * 11 + [2]}, task="classification")
+    assert found.message.startswith("1 class of the target 'y' has fewer than 3 rows")
+    assert "Then the task is regression" in found.message
     assert found.key == "prepare.task"
 
 

@@ -159,6 +159,12 @@ def test_leading_zeros_are_kept_and_said(tmp_path: Path) -> None:
     ]
 
 
+def test_names_that_begin_with_a_zero_are_no_numbers(tmp_path: Path) -> None:
+    names = [f"{n % 16:x}{n:03d}-7c1f-44ae" for n in range(120)]
+    table = table_of(tmp_path, names).with_columns(a=pl.Series([1.5, 2.5] * 60))
+    assert found(table, key="x")[1] == []
+
+
 @pytest.mark.parametrize("dtype", [pl.Int64, pl.UInt64, pl.Int128])
 def test_whole_numbers_that_a_model_takes_for_one_another_are_refused(
     dtype: type[pl.DataType],

@@ -170,6 +170,7 @@ def test_rows_that_stand_in_two_splits_are_counted(tmp_path: Path) -> None:
     )
     (line,) = said(tmp_path, {"train": train, "validation": train})
     assert line.startswith("4 of 4 validation rows (3 groups of equal rows) stand in train too")
+    assert "prepare.duplicates: together" in line
     assert said(tmp_path, {"train": train, "validation": validation}) == []
     images = {"image": [[[[1, 2]]], [[[3, 4]]], [[[1, 2]]]], "target": [0, 1, 1], "key": [1, 2, 3]}
     (line,) = said(

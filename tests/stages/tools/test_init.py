@@ -10,13 +10,17 @@ import polars as pl
 import pytest
 
 from stages.common.errors import UserError, format_problem
+from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.columns.target import find_target
 from stages.prepare.columns.written import read_written
 from stages.prepare.params import PrepareParams
+from stages.prepare.table.table import in_memory
+from stages.tools.expect.drift import draft_drift
 from stages.tools.init.choose import Facts, choose
 from stages.tools.init.options import Options, name_option
 from stages.tools.init.roles import find_copies, is_key, tells_target
 from stages.tools.init.survey import survey
+from tests.support.samples import prepare_params
 
 RANDOM = np.random.default_rng(0)
 NUM_ROWS = 400
@@ -301,3 +305,30 @@ def test_advice_names_the_option_that_follows_it(tmp_path: Path) -> None:
     for words in map(shlex.split, advice):
         found = look(tmp_path, ships(price=prices), "price", columns=words[1:])
         assert found["task"]["name"] == "regression"
+
+
+def test_what_is_left_out_is_counted_as_it_is(tmp_path: Path) -> None:
+    cabin = [f"C{n}" if n % 9 == 4 else None for n in range(NUM_ROWS)]
+    survived = ["yes", "no"] * 190 + [None] * 20
+    found = look(tmp_path, ships(cabin=cabin).with_columns(Survived=pl.Series(survived)))
+    assert line(found, "cabin")["distinct"] == 44
+    assert line(found, "cabin")["why"].startswith("44 different texts in 44 rows")
+    (note,) = found["notes"]
+    assert note.startswith("note: 20 of 400 rows have no 'Survived' and are left out")
+
+
+def test_folds_are_no_more_than_rows_or_groups_give(tmp_path: Path) -> None:
+    few = pl.DataFrame({"a": [1.5, 2.5, 0.5], "y": [2.5, 1.5, 3.5]})
+    assert "train.folds" not in look(tmp_path, few, "y")["values"]
+    for number, count in ((3, None), (7, 3), (60, 8)):
+        found = look(tmp_path, ships(town=np.arange(NUM_ROWS) % number), group="town")
+        assert found["values"].get("train.folds") == count
+
+
+def test_a_column_without_a_name_is_learned_from_and_has_no_rule(tmp_path: Path) -> None:
+    table = ships(**{"": RANDOM.normal(0, 1, NUM_ROWS)})
+    found = look(tmp_path, table)
+    assert line(found, "")["role"] == "numeric"
+    assert all(rule.get("column", "y") for rule in found["expectations"])
+    schema = find_schema(table, prepare_params(target="Survived"))
+    assert all(rule["column"] for rule in draft_drift(in_memory(table), schema))
