@@ -52,11 +52,18 @@ class Options:
         try:
             section = validate(_Section, {"columns": found}, at="prepare")
         except UserError as error:
-            raise UserError(*map(name_option, error.problems)) from None
+            raise UserError(*(_name_setting(each, found) for each in error.problems)) from None
         said = section.columns.get(self.target)
         if (said.kind if isinstance(said, Column) else said) == "exclude":
             raise UserError(f"{COLUMN} {self.target}=exclude: the target can't be left out")
         return found
+
+
+def _name_setting(problem: Problem, names: Collection[str]) -> Problem:
+    """A mistake in a setting of the command line, with the option that has it."""
+    rest = (problem.key or "").removeprefix(_AT)
+    name = max((n for n in names if f"{rest}.".startswith(f"{n}.")), key=len, default=rest)
+    return replace(problem, message=f"{COLUMN} {quote(name)}=…: {problem.message}", key=None)
 
 
 def _parse(word: str) -> tuple[str, Setting]:

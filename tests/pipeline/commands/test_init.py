@@ -25,7 +25,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_a_table_trains_with_what_init_writes(project: Project) -> None:
-    done = project.run("reprise", "init", "data/raw/patients.csv", "--target", "y")
+    command = ("reprise", "init", "data/raw/patients.csv", "--target", "y")
+    done = project.run(*command, "--column", "ship=exclude")
     assert "patients.csv: 300 rows, 6 columns" in done.stdout
     assert "wrote params.yaml and data/raw/patients.expectations.yaml" in done.stdout
     params = read_yaml(project.path / "params.yaml")

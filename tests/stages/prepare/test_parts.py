@@ -25,6 +25,7 @@ from stages.formats.text.plain_values import typed
 from stages.prepare.__main__ import prepare
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_schema
+from stages.prepare.table.long_table import apply_writing
 from stages.prepare.table.open_table import open_table
 from stages.prepare.table.sample import take_sample
 from stages.tools.init.options import Options
@@ -255,3 +256,24 @@ def test_init_counts_in_all_rows_of_a_long_table(tmp_path: Path, in_parts: None)
     assert (found["num_rows"], columns["rare"]["distinct"]) == (NUM_ROWS, 2)
     assert columns["rare"]["role"] == "categorical"
     assert columns["y"]["missing"] == 6
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_dots_and_units_are_read_alike_in_every_part(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    lines = [f"{1 + n % 9}.{100 + n % 800};{1 + n % 9} {100 + n % 800} km" for n in range(3000)]
+    path.write_text("\n".join(["x;way", *lines]), encoding="utf-8")
+    said = {"x": {"thousands": "."}, "way": {"unit": "km"}}
+    params = prepare_params(target="", columns=said)
+    table = open_table(path, KEY, tmp_path / "parts")
+    assert len(table.sources) == 2
+    assert table.schema["x"] == pl.String
+    read, *_ = apply_writing(table, take_sample(table, []), params)
+    expected = [1000 * (1 + n % 9) + 100 + n % 800 for n in range(3000)]
+    assert read.column("x").to_list() == read.column("way").to_list() == expected
+    # One value of another kind, far below: no dot of the column stands between thousands.
+    path.write_text("\n".join(["x;way", *lines, "2.5;3 m"]), encoding="utf-8")
+    table = open_table(path, KEY, tmp_path / "parts")
+    assert table.schema["x"] == pl.Float64
+    with pytest.raises(UserError, match=r"'3 m' in row 3000"):
+        apply_writing(table, take_sample(table, []), params)
