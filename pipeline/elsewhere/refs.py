@@ -15,8 +15,9 @@ STATE, RESULT = "state", "result"
 KEY_LENGTH = 40
 # An answer that lists some refs, and moves no data.
 ASK_SECONDS = 60.0
-# Keys whose result lies here whole, until origin has let go of their refs.
-TAKEN = Path(".reprise/elsewhere/taken")
+# Keys whose refs are of no more use, until origin has let go of them: the result lies here whole,
+# or, with LEFT in the file, the run was cancelled and had not ended yet.
+TAKEN, LEFT = Path(".reprise/elsewhere/taken"), "left"
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
@@ -69,24 +70,28 @@ def remove_refs(folder: Path, key: str) -> bool:
     return done.returncode == 0
 
 
-def note_taken(folder: Path, key: str) -> None:
+def note_taken(folder: Path, key: str, why: str = "") -> None:
     """Keep in mind that a run's refs are of no more use: this process may be killed before they go.
 
     Raises OSError.
     """
     (folder / TAKEN).mkdir(parents=True, exist_ok=True)
-    (folder / TAKEN / key).touch()
+    (folder / TAKEN / key).write_text(why, encoding="utf-8")
 
 
 def remove_taken(folder: Path) -> list[str]:
-    """Remove the refs of results that have been taken; the keys that origin does not let go of.
+    """Remove the refs that are of no more use; the keys that origin does not let go of.
 
     Where it is out of reach the next call tries again.
     """
     left = []
     for path in sorted((folder / TAKEN).glob("*")):
         with suppress(UserError):
-            if _KEY.fullmatch(path.name) and not remove_refs(folder, path.name):
+            if not _KEY.fullmatch(path.name):
+                pass
+            elif path.read_text(encoding="utf-8") == LEFT:
+                remove_useless(folder, path.name)
+            elif not remove_refs(folder, path.name):
                 left.append(path.name)
             path.unlink(missing_ok=True)
     return left

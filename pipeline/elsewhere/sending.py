@@ -18,10 +18,12 @@ from pipeline.elsewhere.link import Link
 from pipeline.elsewhere.names import read_silent_seconds
 from pipeline.elsewhere.pool import cancel, check_pool, find_going, start_run
 from pipeline.elsewhere.refs import (
+    LEFT,
     RESULT,
     STATE,
     fetch_ref,
     find_refs,
+    note_taken,
     push_ref,
     ref_of,
     remove_refs,
@@ -175,6 +177,8 @@ class Sending:
                     time.sleep(POLL_SECONDS)
         except (TimeoutError, UserError, ResultIsThere):
             self._say("the run in the pool has not said yet that it has ended")
+            with suppress(OSError):
+                note_taken(self._folder, self._key, LEFT)
         else:
             self._say("the run in the pool has ended")
             with suppress(UserError):
