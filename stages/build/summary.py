@@ -13,6 +13,7 @@ from stages.build.table import lay_out
 from stages.common.errors import Problem, UserError
 from stages.common.user_code import problem_of, to_user_error
 from stages.features.schema import CODES, WORDS
+from stages.model.layers import ByColumn
 from stages.model.model import ModelSpec
 
 PROBE_ROWS = 2
@@ -157,7 +158,11 @@ def summarise(model: nn.Module, spec: ModelSpec, seed: int) -> str:
     layers = {
         name: module
         for name, module in model.named_modules()
-        if not list(module.children()) or list(module.parameters(recurse=False))
+        if not isinstance(module, ByColumn)
+        and (
+            all(isinstance(child, ByColumn) for child in module.children())
+            or list(module.parameters(recurse=False))
+        )
     }
     hooks = [
         module.register_forward_hook(partial(note_shape, name)) for name, module in layers.items()

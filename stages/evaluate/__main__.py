@@ -98,7 +98,7 @@ def evaluate(params: Params, out: Path) -> None:
         return read_predicted(predictor.decode(predictor.scores(changed)))
 
     codes = codes_of(predicted) if classes else np.zeros(len(target), np.int64)
-    moving = write_attribution(out / "plots/attribution.csv", predictor, arrays, codes)
+    moving, unexplained = write_attribution(out / "plots/attribution.csv", predictor, arrays, codes)
     file = out / "plots/importance.csv"
     write_importance(file, names[0], schema, arrays, target, score, moving, weights)
 
@@ -133,6 +133,7 @@ def evaluate(params: Params, out: Path) -> None:
     if len(tables) > 1:
         moved = (f"{name} {s.mean:.4f} ± {s.deviation:.4f}" for name, s in spreads.items())
         print(f"mean ± deviation over {len(tables)} seeds: {', '.join(moved)}")
+    print(*unexplained, sep="\n", end="\n" if unexplained else "")
     if worst is not None:
         what, value = f"{worst.column} {worst.label}", worst.metric.value
         print(f"worst slice: {what} ({worst.rows} rows): {names[0]} {value:.4f}")

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from stages.features.schema import Array
-from stages.model.attribution import Attribution, attribute
+from stages.model.attribution import Attribution, attribute, say_doubts
 from stages.model.predictor import Predictor
 
 COLUMN = "moved_by"
@@ -15,19 +15,25 @@ NUM_COLUMNS = 3
 
 @dataclass
 class Explanations:
-    """Sums over all rows: how far they moved, and how much of that the columns don't add up to.
+    """Sums over all rows: how far their columns moved them, and how much of the whole these miss.
 
-    Both in units of the target, or of the score of the class.
+    Both in units of the target, or of the score of the class, and of rows that are believed; of
+    the others there are `doubted`, of `rows` in all.
     """
 
     moved: float = 0.0
     missed: float = 0.0
+    rows: int = 0
+    doubted: int = 0
     left_out: list[str] = field(default_factory=list)
 
     def add(self, found: Attribution) -> None:
         """Take the rows of an attribution in."""
-        self.moved += float(np.abs(found.values.sum(axis=1)).sum())
-        self.missed += float(found.errors.sum())
+        believed = found.believed
+        self.moved += float(np.abs(found.values[believed]).sum())
+        self.missed += float(found.errors[believed].sum())
+        self.rows += len(believed)
+        self.doubted += int((~believed).sum())
         self.left_out = found.left_out
 
     def lines(self) -> list[str]:
@@ -35,12 +41,11 @@ class Explanations:
         share = self.missed / self.moved if self.moved else 0.0
         lines = [
             f"'{COLUMN}' is by integrated gradients against the average row of training: the "
-            f"columns add up to what sets a row apart from it, except {share:.2%}"
+            f"columns add up to what sets a row apart from it, except {share:.2%} of what they move"
         ]
-        if self.left_out:
-            names = ", ".join(f"'{name}'" for name in self.left_out)
-            lines.append(f"not explained, since the model has no Flatten layer for them: {names}")
-        return lines
+        return lines + say_doubts(
+            self.rows, self.doubted, self.left_out, f"'{COLUMN}' is empty for"
+        )
 
 
 def explain(
@@ -56,9 +61,15 @@ def explain(
 
 
 def in_words(found: Attribution) -> pl.Series:
-    """A text for each row: `size +1.32, town -0.4`, the column that moved it most first."""
-    texts = []
-    for values in found.values:
+    """A text for each row: `size +1.32, town -0.4`, the column that moved it most first.
+
+    Null where it is not to be believed.
+    """
+    texts: list[str | None] = []
+    for values, believed in zip(found.values, found.believed, strict=True):
+        if not believed:
+            texts.append(None)
+            continue
         order = np.argsort(-np.abs(values), kind="stable")[:NUM_COLUMNS]
         texts.append(", ".join(f"{found.columns[i]} {values[i]:+.3g}" for i in order))
     return pl.Series(COLUMN, texts, pl.String)

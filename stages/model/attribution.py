@@ -6,7 +6,11 @@ baseline is the mean of training for numbers and images, false for truths, and a
 training has not seen. Of a class, the score is explained that its probability is made from.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from stages.features.schema import CODES, WORDS, Array, Feature, Schema
-from stages.model.layers import Flatten
+from stages.model.layers import ByColumn
 from stages.model.predictor import Predictor
 from stages.tensors.batch import Batch, take, to_batch
 
 STEPS = 50
+CODED = (*CODES, *WORDS)
+# What a row's sum lacks, as a share of its columns' sizes together: above the first the line is
+# walked in parts, since behind a norm most may happen near the baseline, where the norm has
+# nothing to divide by; above the second it is not believed.
+MORE_STEPS, MOST_MISSED = 0.01, 0.1
+# Of the scores that the sum is compared with.
+ROUNDING = 1e-4
+ENDS = (0.0, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 0.5, 0.75, 1.0)
 # Of numbers that are computed at a time: rows, by steps, by the numbers of a row.
 MAX_NUMBERS = 1 << 23
 _AREAS = (
@@ -36,99 +48,180 @@ class Attribution:
     `values` (rows, columns): in units of the target, or of the score of the class. `columns` are
     those of the schema, less `left_out`, which this model does not let be told apart; an image is
     nine of them, by thirds of its height and width, such as `image top left`.
-    `errors` (rows,): what the sum of a row lacks of the difference between row and baseline.
+    `errors` (rows,): what the sum of a row lacks of the difference between row and baseline;
+    `believed` (rows,): whether that is little beside what the columns move.
     """
 
     columns: list[str]
     values: Floats
     errors: Floats
     left_out: list[str]
+    believed: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Codes:
+    """Numbers that a model makes of codes of some columns: of rows, and of one without any."""
+
+    kind: str
+    columns: list[int]
+    values: Tensor
+    nothing: Tensor
 
 
 def attribute(predictor: Predictor, arrays: dict[str, Array], codes: Array) -> Attribution:
     """Explain output `codes` (rows,) of the model for encoded rows: the class, 0 of a value.
 
     Categories and words are codes, along which no line leads: they are explained where the model
-    turns them into numbers with a `Flatten` layer. What passes none has the row's own in the
-    baseline, and is left out.
+    turns them into numbers, if it passes these through a layer `ByColumn`, as `Flatten` does. What
+    passes none has the row's own in the baseline, and is left out.
     """
+    model, schema = predictor.model, predictor.schema
     batch = to_batch(arrays, predictor.statistics)
-    codes_kinds = [kind for kind in (*CODES, *WORDS) if kind in batch]
-    layer = _find_flatten(predictor.model) if codes_kinds else None
-    kinds = [kind for kind in batch if kind not in codes_kinds]
-    if layer is not None:
-        # It lays the codes last.
-        kinds = [*layer.dense, *layer.num_codes, *layer.words]
-    width = 0 if layer is None else layer.text_width
-    names = [name for kind in kinds for name in _names(predictor.schema, kind, width)]
+    kinds = [kind for kind in batch if kind not in CODED]
+    names = [name for kind in kinds for name in _names(schema, kind)]
+    names += [
+        name for each in _find_codes(model, take(batch, slice(1))) for name in _of(each, schema)
+    ]
     places_of: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         places_of.setdefault(name, []).append(place)
-    columns = [c for f in predictor.schema.features for c in _columns(f) if c in places_of]
+    columns = [c for f in schema.features for c in _columns(f) if c in places_of]
     places = [places_of[column] for column in columns]
-    left_out = [f.name for f in predictor.schema.features if _columns(f)[0] not in places_of]
+    left_out = [f.name for f in schema.features if _columns(f)[0] not in places_of]
     if not names:
-        # Of words alone that no `Flatten` takes.
-        return Attribution([], np.zeros((len(codes), 0)), np.zeros(len(codes)), left_out)
+        # Of codes alone that pass no layer.
+        return Attribution(
+            [],
+            np.zeros((len(codes), 0)),
+            np.zeros(len(codes)),
+            left_out,
+            np.ones(len(codes), np.bool_),
+        )
+
+    def explain(batch: Batch, wanted: Tensor, ends: tuple[float, ...]) -> tuple[Floats, Floats]:
+        flat, error = _integrate(model, batch, kinds, wanted, ends)
+        return np.stack([flat[:, place].sum(axis=1) for place in places], axis=1), error
+
     totals, errors = [], []
     at_a_time = max(1, MAX_NUMBERS // (len(names) * STEPS))
     for start in range(0, len(codes), at_a_time):
         rows = slice(start, start + at_a_time)
         wanted = torch.from_numpy(np.array(codes[rows], np.int64))
-        flat, error = _integrate(predictor.model, take(batch, rows), kinds, layer, wanted)
-        totals.append(np.stack([flat[:, place].sum(axis=1) for place in places], axis=1))
+        total, error = explain(take(batch, rows), wanted, (0.0, 1.0))
+        (far,) = np.nonzero(error > MORE_STEPS * np.abs(total).sum(axis=1) + ROUNDING)
+        if len(far):
+            some = torch.from_numpy(far)
+            total[far], error[far] = explain(take(take(batch, rows), some), wanted[some], ENDS)
+        totals.append(total)
         errors.append(error)
+    values, lacking = np.concatenate(totals), np.concatenate(errors)
+    believed = lacking <= MOST_MISSED * np.abs(values).sum(axis=1) + ROUNDING
     moments = predictor.statistics.target
     unit = 1.0 if moments is None else moments.deviation
-    return Attribution(
-        columns, np.concatenate(totals) * unit, np.concatenate(errors) * unit, left_out
-    )
+    return Attribution(columns, values * unit, lacking * unit, left_out, believed)
+
+
+def say_doubts(rows: int, doubted: int, left_out: list[str], without: str) -> list[str]:
+    """Say which rows and columns have no explanation; `without` begins the line of the rows."""
+    lines = []
+    if doubted:
+        lines.append(
+            f"{without} {doubted:,} of {rows:,} rows: what their columns add up to misses the "
+            f"whole by more than {MOST_MISSED:.0%} of what they move, and is not to be believed"
+        )
+    if left_out:
+        names = ", ".join(f"'{name}'" for name in left_out)
+        lines.append(f"not explained, since the model has no layer ByColumn for them: {names}")
+    return lines
 
 
 def _integrate(
-    model: nn.Module, batch: Batch, kinds: list[str], layer: Flatten | None, wanted: Tensor
+    model: nn.Module, batch: Batch, kinds: list[str], wanted: Tensor, ends: tuple[float, ...]
 ) -> tuple[Floats, Floats]:
-    """Attributions (rows, numbers) in the order of `kinds`, and what their sums lack (rows,)."""
+    """Attributions (rows, numbers), of `kinds` and then of codes, and what their sums lack (rows,).
+
+    The line is walked from each of `ends`, shares of its length, to the next by itself.
+    """
     # It imports matplotlib: only who explains waits for that.
     from captum.attr import IntegratedGradients
 
+    coded = [kind for kind in batch if kind not in kinds]
+    found = _find_codes(model, batch)
+
     def score(*tensors: Tensor) -> Tensor:
-        if layer is None:
-            by_kind = dict(zip([*kinds, *others], tensors, strict=True))
+        numbers, rest = tensors[: len(kinds)], tensors[len(kinds) :]
+        values = iter(rest[: len(found)])
+        by_kind = dict(zip([*kinds, *coded], [*numbers, *rest[len(found) :]], strict=True))
+
+        def replace(_: nn.Module, given: tuple[object, ...], __: Tensor) -> Tensor | None:
+            # What a hook returns stands for what the layer returns.
+            return next(values) if given[1] in CODED else None
+
+        with _hooked(model, replace):
             scores: Tensor = model({kind: by_kind[kind] for kind in batch})
-            return scores
-        flat, *rest = tensors
-        # What a hook returns stands for what the layer returns.
-        hook = layer.register_forward_hook(lambda *_: flat)
-        try:
-            scores = model(dict(zip(others, rest, strict=True)))
-        finally:
-            hook.remove()
-        return scores
+        # Of what a model does not look at there is a gradient, too: none is as good as 0.
+        return scores + sum(0 * t.flatten(1).sum(1, keepdim=True) for t in tensors[:num_inputs])
 
-    with torch.enable_grad():
-        if layer is None:
-            others = [kind for kind in batch if kind not in kinds]
-            inputs = [batch[kind] for kind in kinds]
-            baselines = [torch.zeros_like(tensor) for tensor in inputs]
-        else:
-            others = list(batch)
-            nothing = {kind: torch.zeros_like(tensor) for kind, tensor in batch.items()}
-            inputs, baselines = [layer(batch)], [layer(nothing)]
-        found, lacking = IntegratedGradients(score).attribute(
-            tuple(inputs),
-            tuple(baselines),
-            target=wanted,
-            additional_forward_args=tuple(batch[kind] for kind in others) or None,
-            n_steps=STEPS,
-            return_convergence_delta=True,
-        )
-    flat = torch.cat([part.detach().flatten(1) for part in found], dim=1)
-    return flat.double().numpy(), lacking.detach().double().abs().numpy()
+    inputs = [*(batch[kind] for kind in kinds), *(each.values for each in found)]
+    nothing = [*(torch.zeros_like(batch[kind]) for kind in kinds), *(e.nothing for e in found)]
+    num_inputs = len(inputs)
+    flat, lacking = torch.zeros(()), torch.zeros(())
+    for start, end in pairwise(ends):
+        line = [
+            [torch.lerp(first, last, share) for first, last in zip(nothing, inputs, strict=True)]
+            for share in (end, start)
+        ]
+        with torch.enable_grad():
+            parts, missed = IntegratedGradients(score).attribute(
+                tuple(line[0]),
+                tuple(line[1]),
+                target=wanted,
+                additional_forward_args=tuple(batch[kind] for kind in coded) or None,
+                n_steps=STEPS,
+                return_convergence_delta=True,
+            )
+        flat = flat + torch.cat([part.detach().flatten(1) for part in parts], dim=1).double()
+        lacking = lacking + missed.detach().double()
+    return flat.numpy(), lacking.abs().numpy()
 
 
-def _find_flatten(model: nn.Module) -> Flatten | None:
-    return next((module for module in model.modules() if isinstance(module, Flatten)), None)
+def _find_codes(model: nn.Module, batch: Batch) -> list[_Codes]:
+    """The numbers that pass the layers `ByColumn` of a model for a batch, in their order."""
+    none = {kind: torch.zeros_like(tensor) for kind, tensor in batch.items()}
+    of_both: list[list[tuple[str, list[int], Tensor]]] = []
+    for each in (batch, none):
+        passed: list[tuple[str, list[int], Tensor]] = []
+
+        def note(_: nn.Module, given: tuple[Any, ...], values: Tensor) -> None:
+            if given[1] in CODED:
+                passed.append((given[1], given[2], values))  # noqa: B023
+
+        with torch.no_grad(), _hooked(model, note):
+            model(each)
+        of_both.append(passed)
+    return [
+        _Codes(kind, columns, values, nothing)
+        for (kind, columns, values), (_, _, nothing) in zip(*of_both, strict=True)
+    ]
+
+
+@contextmanager
+def _hooked(model: nn.Module, hook: Callable[..., Tensor | None]) -> Iterator[None]:
+    layers = [module for module in model.modules() if isinstance(module, ByColumn)]
+    hooks = [layer.register_forward_hook(hook) for layer in layers]
+    try:
+        yield
+    finally:
+        for each in hooks:
+            each.remove()
+
+
+def _of(codes: _Codes, schema: Schema) -> list[str]:
+    """The column of each number that a model makes of codes."""
+    features: list[Feature] = schema.of_kind(codes.kind)  # type: ignore[arg-type]
+    share = codes.values[0].numel() // len(codes.columns)
+    return [features[column].name for column in codes.columns for _ in range(share)]
 
 
 def _columns(feature: Feature) -> list[str]:
@@ -138,15 +231,11 @@ def _columns(feature: Feature) -> list[str]:
     return [f"{feature.name} {area}" for row in _AREAS for area in row]
 
 
-def _names(schema: Schema, kind: str, text_width: int) -> list[str]:
-    """The column of each number of a kind, as `encode` and `Flatten` lay them out."""
+def _names(schema: Schema, kind: str) -> list[str]:
+    """The column of each number of a kind, as `encode` lays them out."""
     features: list[Feature] = schema.of_kind(kind)  # type: ignore[arg-type]
     if features[0].is_array:
         return [name for feature in features for name in _pixel_names(feature)]
-    if kind in CODES:
-        return [f.name for f in features for _ in range(len(f.categories or []) + f.missing)]
-    if kind in WORDS:
-        return [f.name for f in features for _ in range(text_width)]
     values = [f.name for f in features for _ in range(f.width)]
     return values + [f.name for f in features if f.missing]
 

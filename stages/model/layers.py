@@ -32,6 +32,22 @@ def register_constant(
     setattr(module, CONSTANTS, (*getattr(module, CONSTANTS, ()), name))
 
 
+class ByColumn(nn.Module):
+    """Gives numbers back as they are, and tells an explanation of which columns' codes they are.
+
+    No line leads from a code to another one. So where a model makes numbers of codes it passes them
+    through this layer, and `attribute` takes the numbers on their way from those of no code to
+    those of the row's.
+    """
+
+    def forward(self, values: Tensor, kind: str, columns: list[int]) -> Tensor:  # noqa: ARG002
+        """Return `values` (rows, …), made of some columns of `kind`: their places there.
+
+        Each of `columns` has the same share of a row's numbers, one behind the other.
+        """
+        return values
+
+
 class Flatten(nn.Module):
     """All of a batch as one row of numbers: (rows, `width`) float32.
 
@@ -50,6 +66,7 @@ class Flatten(nn.Module):
         self.num_texts = sum(len(inputs[kind]) // 2 for kind in self.words)
         self.text_width = text_width
         self.width += self.num_texts * text_width
+        self.by_column = ByColumn()
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Concatenate what the batch holds, in the order of the schema's kinds."""
@@ -57,7 +74,8 @@ class Flatten(nn.Module):
         for kind, nums in self.num_codes.items():
             for column, num_codes in enumerate(nums):
                 codes = batch[kind][:, column]
-                parts.append(nn.functional.one_hot(codes, num_codes)[:, 1:].float())
+                shown = nn.functional.one_hot(codes, num_codes)[:, 1:].float()
+                parts.append(self.by_column(shown, kind, [column]))
         parts += [bag(batch[kind]) for kind, bag in zip(self.words, self.bags, strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
@@ -80,6 +98,7 @@ class TextBag(nn.Module):
             nn.init.normal_(table, std=INITIAL_DEVIATION)
         for column, num in enumerate(nums):
             register_constant(self, f"weights{column}", _weights(num), persistent=False)
+        self.by_column = ByColumn()
 
     def forward(self, codes: Tensor) -> Tensor:
         """Take codes (rows, places), of which 0 is none."""
@@ -88,7 +107,8 @@ class TextBag(nn.Module):
             own = codes[:, start : start + length]
             weights = self.get_buffer(f"weights{column}")[own]
             size = weights.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1.0)
-            parts.append(torch.bmm((weights / size)[:, None], table(own))[:, 0])
+            words = torch.bmm((weights / size)[:, None], table(own))[:, 0]
+            parts.append(self.by_column(words, "text", [column]))
             start += length
         return torch.cat(parts, dim=1)
 

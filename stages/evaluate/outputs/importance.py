@@ -16,7 +16,7 @@ from stages.evaluate.measure.metrics import compute_metrics, less_is_better
 from stages.evaluate.measure.predictions import Predicted
 from stages.evaluate.measure.weighted_metrics import Floats
 from stages.features.schema import Array, Feature, Place, Schema
-from stages.model.attribution import attribute
+from stages.model.attribution import attribute, say_doubts
 from stages.model.predictor import Predictor
 
 REPEATS = 5
@@ -98,20 +98,24 @@ def _shuffled(
 
 def write_attribution(
     path: Path, predictor: Predictor, arrays: Mapping[str, Array], codes: Array
-) -> dict[str, float]:
+) -> tuple[dict[str, float], list[str]]:
     """A line for each column: how far it moves a prediction from the average row's, in the mean.
 
     Over at most 1,000 test rows, of large images fewer; in units of the target, or of the score of
     the predicted class, `codes` (rows,). An image has nine, by its areas. The one that moves most
-    is first. Returns what it writes.
+    is first. Rows whose explanation is not to be believed don't count. Returns what it writes, and
+    what is to be said of it: rows and columns that are not explained.
     """
     shapes = [feature.shape for feature in predictor.schema.features if feature.shape]
     most = MAX_NUMBERS_ATTRIBUTED // math.prod(shapes[0]) if shapes else MAX_ROWS_ATTRIBUTED
     step = -(-len(codes) // min(MAX_ROWS_ATTRIBUTED, max(MIN_ROWS_ATTRIBUTED, most)))
     thin = {kind: np.array(array[::step]) for kind, array in arrays.items()}
     found = attribute(predictor, thin, codes[::step])
-    means = np.abs(found.values).mean(axis=0)
-    lines = [(name, rounded(float(m))) for name, m in zip(found.columns, means, strict=True)]
+    kept, names = found.values[found.believed], found.columns if found.believed.any() else []
+    means = np.abs(kept).sum(axis=0) / max(1, len(kept))
+    lines = [(name, rounded(float(m))) for name, m in zip(names, means, strict=False)]
     lines.sort(key=lambda line: -line[1])
     write_csv(path, ("column", "attribution"), lines)
-    return dict(lines)
+    doubted = len(found.values) - len(kept)
+    notes = say_doubts(len(codes[::step]), doubted, found.left_out, f"{path.name} is without")
+    return dict(lines), notes

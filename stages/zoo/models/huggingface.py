@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stages.common.config import Config
 from stages.common.errors import Problem, UserError, shorten, wrong_name
 from stages.model.dropout import Dropout
-from stages.model.layers import Flatten, FrozenNorm, attend, register_constant
+from stages.model.layers import ByColumn, Flatten, FrozenNorm, attend, register_constant
 
 LIBRARIES = {"transformers": "5.24.0"}
 NAME, PRETRAINED, CONFIG = "build.model.name", "build.pretrained", "build.model.config"
@@ -73,18 +73,14 @@ class Model(nn.Module):
             raise UserError(Problem(message, PRETRAINED, "null", ("data/raw/bert",)))
         self.body = make_body(arguments.config)
         self.kind = "text" if self.body.config.model_type in TEXTS else "image"
-        other = "image" if self.kind == "text" else "text"
-        if self.kind not in inputs or (self.kind == "text" and other in inputs):
-            found = self.body.config.model_type
-            message = (
-                f"huggingface with {found} takes {self.kind}s, with columns of numbers and "
-                f"categories or without: {', '.join(inputs)} is here"
-            )
+        if self.kind not in inputs or (self.kind == "text" and "image" in inputs):
+            message = f"huggingface with {self.body.config.model_type} takes {self.kind}s, with"
+            message += " columns of numbers and categories or without: "
+            message += f"{', '.join(inputs)} is here"
             raise UserError(Problem(message, NAME, "huggingface", ("linear", "mlp")))
         self.lengths = inputs["text"][::2] if self.kind == "text" else [1]
         config = self.body.config
-        check = check_texts if self.kind == "text" else check_images
-        check(self.body, inputs[self.kind])
+        (check_texts if self.kind == "text" else check_images)(self.body, inputs[self.kind])
         self.pad = getattr(config, "pad_token_id", None) or 0
         pooler = getattr(self.body, "pooler", None)
         has_weights = pooler is not None and next(pooler.parameters(), None) is not None
@@ -93,6 +89,7 @@ class Model(nn.Module):
             self.body.pooler = None
         others = {kind: shape for kind, shape in inputs.items() if kind != self.kind}
         self.flatten = Flatten(others) if others else None
+        self.by_column = ByColumn()
         self.dropout = Dropout(arguments.dropout)
         # Of a network of several widths, that of its last part.
         width = getattr(config, "hidden_size", None) or config.hidden_sizes[-1]
@@ -101,7 +98,10 @@ class Model(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Scores (rows, num_outputs)."""
-        parts = [self._run(**given) for given in self._split(batch[self.kind])]
+        parts = [
+            self.by_column(self._run(**given), self.kind, [column])
+            for column, given in enumerate(self._split(batch[self.kind]))
+        ]
         parts += [] if self.flatten is None else [self.flatten(batch)]
         scores: Tensor = self.output(self.dropout(torch.cat(parts, dim=1)))
         return scores

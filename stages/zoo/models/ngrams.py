@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from stages.common.config import Config
 from stages.common.errors import Problem, UserError
 from stages.model.dropout import Dropout
-from stages.model.layers import Flatten, register_constant
+from stages.model.layers import ByColumn, Flatten, register_constant
 
 # Parts of a word are of so many letters, the blanks around it among them; a word has at most so
 # many parts.
@@ -107,14 +107,22 @@ class Model(nn.Module):
         if self.others is not None:
             nn.init.zeros_(self.others.weight)
         self.dropout = Dropout(arguments.dropout)
+        self.by_column = ByColumn()
+        self.column_of = [column for column, n in enumerate(self.lengths) for _ in range(n)]
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Scores (rows, num_outputs)."""
         found = self._find(batch["text"])
-        scores = self.bias + _sum(self.dropout(found.values), self.words, found.words)
-        scores = scores + _sum(self.dropout(found.own_values), self.own, found.own)
-        scores = scores + _sum(self.dropout(found.pair_values), self.pairs, found.pairs)
-        scores = scores + _sum(self.dropout(found.part_values), self.alike, found.words)
+        scores: Tensor = self.bias
+        for values, table, numbers in (
+            (found.values, self.words, found.words),
+            (found.own_values, self.own, found.own),
+            (found.pair_values, self.pairs, found.pairs),
+            (found.part_values, self.alike, found.words),
+        ):
+            # All that follows is linear in the values.
+            values = self.by_column(values, "text", self.column_of)
+            scores = scores + _sum(self.dropout(values), table, numbers)
         if self.flatten is not None and self.others is not None:
             scores = scores + self.others(self.flatten(batch))
         return scores
@@ -194,6 +202,9 @@ class Model(nn.Module):
         weights = (self.words, self.own, self.pairs, self.alike)
         for weight, each in zip(weights, (words, own, pairs, alike / sizes), strict=True):
             weight.copy_(self.start * each)
+        # A text of which nothing is known has the classes' shares.
+        counts = torch.bincount(target, minlength=self.num_outputs).float() + SMOOTHING
+        self.bias.copy_((counts / counts.sum()).log())
 
     def _find(self, codes: Tensor) -> Found:
         columns = torch.split(codes, self.lengths, dim=1)
@@ -207,11 +218,13 @@ class Model(nn.Module):
         befores = torch.cat(
             [_shift(each) for each in torch.split(words, self.lengths, dim=1)], dim=1
         )
+        # Of words that train lacks two are no pair that it has.
+        known = codes >= FIRST
         paired = torch.cat(
-            [_shift(each) for each in torch.split(filled, self.lengths, dim=1)], dim=1
+            [_shift(each) for each in torch.split(known, self.lengths, dim=1)], dim=1
         )
         pairs = (befores * 1_000_003 + words * 10_007) % self.num_pairs
-        pair_values = self.pair_weights[pairs] * (paired & filled)
+        pair_values = self.pair_weights[pairs] * (paired & known)
 
         size = _length(torch.cat([values, pair_values], dim=1))
         own_values = [each / _length(each) for each in torch.split(values, self.lengths, dim=1)]

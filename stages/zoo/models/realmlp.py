@@ -19,7 +19,7 @@ from stages.common.config import Config
 from stages.common.errors import Problem, UserError
 from stages.features.schema import CODES, WORDS
 from stages.model.dropout import Dropout
-from stages.model.layers import TextBag, register_constant
+from stages.model.layers import ByColumn, TextBag, register_constant
 
 MAX_WIDTH = 1_000_000
 # Learning rates beside that of the weights.
@@ -70,6 +70,7 @@ class Model(nn.Module):
         self.bags = nn.ModuleDict(
             {kind: TextBag(inputs[kind], TEXT_WIDTH) for kind in WORDS if kind in inputs}
         )
+        self.by_column = ByColumn()
         width = num_dense * Numbers.WIDTH
         width += sum(_width(num) for nums in self.codes.values() for num in nums)
         width += sum(TEXT_WIDTH * len(inputs[kind]) // 2 for kind in self.bags)
@@ -123,9 +124,10 @@ class Model(nn.Module):
             for column, num in enumerate(nums):
                 codes = batch[kind][:, column]
                 if num - 1 > MAX_ONE_HOT:
-                    parts.append(next(tables)(codes) * EMBEDDING_RATE)
+                    shown = next(tables)(codes) * EMBEDDING_RATE
                 else:
-                    parts.append(nn.functional.one_hot(codes, num)[:, 1:].float())
+                    shown = nn.functional.one_hot(codes, num)[:, 1:].float()
+                parts.append(self.by_column(shown, kind, [column]))
         parts += [bag(batch[kind]) for kind, bag in self.bags.items()]
         rows = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         return rows * (1 + SCALE_RATE * self.scale)

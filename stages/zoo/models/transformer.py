@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from stages.common.config import Config
 from stages.common.errors import Problem, UserError
 from stages.model.dropout import Dropout
-from stages.model.layers import Flatten
+from stages.model.layers import ByColumn, Flatten
 
 # Of the first numbers of words, places and columns.
 DEVIATION = 0.1
@@ -60,6 +60,7 @@ class Model(nn.Module):
         others = {kind: shape for kind, shape in inputs.items() if kind != "text"}
         self.flatten = Flatten(others) if others else None
         self.others = nn.Linear(self.flatten.width, width) if self.flatten else None
+        self.by_column = ByColumn()
         self.dropout = Dropout(arguments.dropout)
         self.blocks = nn.ModuleList(
             Block(width, arguments.heads, arguments.dropout) for _ in range(arguments.layers)
@@ -71,9 +72,9 @@ class Model(nn.Module):
         """Scores (rows, num_outputs)."""
         words, filled, start = [], [], 0
         columns = zip(self.tables, self.places, self.lengths, self.kept, strict=True)
-        for table, places, length, kept in columns:
+        for column, (table, places, length, kept) in enumerate(columns):
             codes = batch["text"][:, start : start + kept]
-            words.append(table(codes) + places)
+            words.append(self.by_column(table(codes), "text", [column]) + places)
             filled.append(codes != 0)
             start += length
         if self.flatten is not None and self.others is not None:

@@ -10,6 +10,7 @@ import torch
 from stages.common.files import read_csv
 from stages.features.encode import encode
 from stages.features.schema import Feature, Moments, Schema, Statistics, Target
+from stages.infer.explain import Explanations, in_words
 from stages.infer.write import write_predictions
 from stages.model.attribution import attribute
 from stages.model.layers import Flatten
@@ -86,6 +87,24 @@ def test_categories_are_left_out_where_no_layer_makes_numbers_of_them() -> None:
     assert values["size"] == pytest.approx([10, 5, 0], abs=1e-4)
     assert values["smoker"] == pytest.approx([5, 0, 5], abs=1e-4)
     assert errors.max() < 1e-4
+
+
+class Steep(Weighted):
+    """Goes up where no step of the line is: what no gradient sees."""
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        scores = super().forward(batch)
+        return scores + 100 * (scores > 4.5)
+
+
+def test_a_row_whose_parts_miss_the_whole_is_not_explained() -> None:
+    predictor = Predictor(Steep(), SCHEMA, STATISTICS)
+    found = attribute(predictor, encode(TABLE, SCHEMA, STATISTICS, KEY), np.zeros(3, np.int64))
+    assert found.believed.tolist() == [False, False, True]
+    assert [text is None for text in in_words(found)] == [True, True, False]
+    told = Explanations()
+    told.add(found)
+    assert "'moved_by' is empty for 2 of 3 rows" in told.lines()[1]
 
 
 def test_an_image_is_nine_areas() -> None:

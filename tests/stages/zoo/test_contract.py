@@ -17,13 +17,16 @@ from stages.common.errors import UserError
 from stages.infer.export.onnx_graph import export
 from stages.infer.export.torch_program import export_program
 from stages.infer.export.verify import verify, verify_program
+from stages.model.attribution import attribute
 from stages.model.dropout import Dropout
+from stages.model.ensemble import Ensemble
 from stages.model.model import load_model, make_model, save_model
 from stages.model.predictor import Predictor
 from stages.tensors.batch import take
 from stages.training.step.loss_of_scores import compute_loss, prepare_scores
 from tests.support.zoo import (
     CHOICES,
+    CLASSES,
     KEY,
     MODELS,
     Kinds,
@@ -184,6 +187,28 @@ def test_what_is_exported_is_the_model(name: str, task: str) -> None:
     assert verify(bundle, predictor, rows.table, KEY) < limit
     assert export(predictor, rows.arrays) == bundle
     assert verify_program(export_program(predictor), predictor, rows.table, KEY) < limit
+
+
+@taken
+def test_every_column_is_explained_and_they_add_up(name: str, kinds: Kinds) -> None:
+    """In an ensemble too, whose members each make numbers of codes."""
+    rows = rows_of(kinds)
+    # At the size of weights that a training gives, members unlike each other.
+    models = [make_model(spec_for(name, rows), seed).eval() for seed in (0, 1)]
+    generator = torch.Generator().manual_seed(1)
+    for model in models:
+        for weight in model.parameters():
+            weight.data += 0.05 * torch.randn(weight.shape, generator=generator)
+    predictor = Predictor(Ensemble(models, len(CLASSES)).eval(), rows.schema, rows.statistics)
+    arrays = {kind: array[:4] for kind, array in rows.arrays.items()}
+    found = attribute(predictor, arrays, np.arange(4) % len(CLASSES))
+    assert found.left_out == []
+    for feature in rows.schema.features:
+        # An image is explained by its areas.
+        assert feature.name in found.columns or f"{feature.name} centre" in found.columns
+    assert np.abs(found.values).max(axis=0).min() > 0
+    # Of rows that hardly move a kink of a layer is much.
+    assert found.errors.sum() < 0.05 * np.abs(found.values).sum()
 
 
 @taken

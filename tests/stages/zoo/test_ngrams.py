@@ -45,6 +45,17 @@ def test_words_that_train_lacks_and_those_of_a_single_row_say_nothing() -> None:
     assert not model.word_weights[model.unknown].any()
 
 
+def test_a_text_of_unknown_words_begins_at_the_shares_of_the_classes() -> None:
+    # Texts of the rarest class alone have such words, side by side.
+    codes = CODES.repeat(8, 1)
+    codes[:2, 2:] = 1
+    classes = CLASSES.repeat(8)
+    classes[:2] = 2
+    model = fitted(classes, codes, num_outputs=3)
+    shares = model({"text": torch.tensor([[1, 1, 1, 1, 1]])}).softmax(dim=1)[0]
+    assert shares.tolist() == pytest.approx((classes.bincount() / len(classes)).tolist(), abs=0.02)
+
+
 def test_an_amount_begins_at_zero() -> None:
     model = fitted(CLASSES.float(), num_outputs=1)
     assert not model({"text": CODES}).any()
