@@ -72,6 +72,7 @@ def of_a_reader(home: Path) -> dict[str, str]:
     return {**project_environment(), **own, "TERM": "xterm"}
 
 
+@pytest.mark.soak
 def test_the_snippets_can_be_pasted(fresh: Callable[[str], Project], tmp_path: Path) -> None:
     project = fresh("outline")
     pasted = [text for page in CHAPTERS for text in (FORGET, *snippets(page))]

@@ -58,6 +58,7 @@ def assert_shown_against(project: Project, revision: str) -> None:
         assert title in html
 
 
+@pytest.mark.soak
 def test_diffs_work_unmodified(shorter: Project) -> None:
     assert_shown_against(shorter, "main")
 

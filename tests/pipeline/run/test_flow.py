@@ -345,12 +345,13 @@ IMPATIENT = (
 )
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("patience_seconds", "end", "code"),
     [
         (3.0, "true", SERVER_LOST),
-        pytest.param(0.1, "exit 3", 1, marks=pytest.mark.soak),
-        pytest.param(LOST_SECONDS, "true", SERVER_LOST, marks=pytest.mark.soak),
+        (0.1, "exit 3", 1),
+        (LOST_SECONDS, "true", SERVER_LOST),
     ],
 )
 def test_a_server_that_is_lost_in_the_middle_costs_no_result(

@@ -52,6 +52,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
         np.testing.assert_allclose(weight, weights[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.soak
 def test_a_mistake_that_two_processes_meet_is_told_once(tmp_path: Path) -> None:
     project = ready_to_train(
         tmp_path / "project",

@@ -44,7 +44,8 @@ def stop_and_go_on(trained: Project, processes: str) -> None:
         assert any("resumes from" in line for line in process.stdout)
 
 
-@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("processes", ["1", "2"])
 def test_ctrl_c_leaves_a_checkpoint_and_nothing_else(trained: Project, processes: str) -> None:
     several = {"PET_NPROC_PER_NODE": processes, "REPRISE_CHECKPOINT_SECONDS": "1000"}
     with training(trained, **several) as process:
