@@ -86,21 +86,17 @@ def remove_taken(folder: Path) -> list[str]:
     """
     left = []
     for path in sorted((folder / TAKEN).glob("*")):
+        remove = remove_useless if path.read_text(encoding="utf-8") == LEFT else remove_refs
         with suppress(UserError):
-            if not _KEY.fullmatch(path.name):
-                pass
-            elif path.read_text(encoding="utf-8") == LEFT:
-                remove_useless(folder, path.name)
-            elif not remove_refs(folder, path.name):
+            if _KEY.fullmatch(path.name) and not remove(folder, path.name):
                 left.append(path.name)
             path.unlink(missing_ok=True)
     return left
 
 
-def remove_useless(folder: Path, key: str) -> None:
+def remove_useless(folder: Path, key: str) -> bool:
     """Remove a run's refs, but for a result: the next run of its state takes that.
 
-    Raises UserError.
+    False when origin does not let us. Raises UserError.
     """
-    if RESULT not in find_refs(folder, key):
-        remove_refs(folder, key)
+    return RESULT in find_refs(folder, key) or remove_refs(folder, key)

@@ -234,7 +234,6 @@ def test_the_command_judges_a_branch(shorter: Project) -> None:
 METRICS = {"metrics": [{"data/evaluate/metrics.json": {"cache": False}}]}
 
 
-@pytest.mark.soak
 def test_a_failed_gate_fails_the_flow_after_all_is_written(
     prefect_server: str, tmp_path: Path
 ) -> None:
