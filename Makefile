@@ -4,6 +4,8 @@
 # make notebook   JupyterLab, and in it a copy of docs/outline.ipynb
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Without its files each of the suite's processes would compile the project and the tests anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup repro check test soak notebook
 
