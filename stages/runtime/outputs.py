@@ -48,7 +48,7 @@ def stage_outputs(stage: str) -> Iterator[Path]:
 def _work_folder(stage: str) -> Path:
     try:
         WRITING.mkdir(parents=True, exist_ok=True)
-        # What a killed run left of this stage's; DVC lets a stage run only once at a time.
+        # What a killed run left of this stage's: none other runs now.
         for old in WRITING.glob(f"{stage}-*"):
             shutil.rmtree(old, ignore_errors=True)
         return Path(tempfile.mkdtemp(prefix=f"{stage}-", dir=WRITING))

@@ -17,6 +17,7 @@ from stages.common.telemetry import switch_off_telemetry
 from stages.common.terminal import keep_printing
 from stages.common.user_code import own_errors
 from stages.common.yamlfile import with_location
+from stages.runtime.alone import running_alone
 from stages.runtime.attempt import noted_attempt
 from stages.runtime.environment import check_imports, check_versions
 from stages.runtime.finished import changes_explain_errors, stop_if_changed, take_finished
@@ -44,6 +45,7 @@ def run_stage(stage: str, work: Work) -> None:
     signal.signal(signal.SIGALRM, _stop)
     try:
         with (
+            running_alone(stage),
             noted_attempt(stage),
             stage_outputs(stage) as folder,
             _undisturbed_end(),
