@@ -11,12 +11,11 @@ wherever it runs, and may run twice. So the mapper changes no byte of any output
 
 import multiprocessing
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar, final
 
-from stages.parallel.thread_map import map_in_order, num_threads
+from stages.parallel.thread_map import map_in_order, map_on, num_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,7 +49,7 @@ class Local(Mapper):
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, in_python: bool = False
     ) -> Iterator[Result]:
-        """As `Mapper.map`."""
+        """Results by threads, or by processes where `in_python`."""
         threads = num_threads()
         if in_python and threads > 1:
             return _map_in_processes(function, items, threads)
@@ -61,15 +60,5 @@ def _map_in_processes(
     function: Callable[[Item], Result], items: Iterable[Item], processes: int
 ) -> Iterator[Result]:
     context = multiprocessing.get_context("spawn")
-    waiting: deque[Future[Result]] = deque()
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > processes:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        yield from map_on(pool, function, items, processes)

@@ -8,7 +8,7 @@ depend on how many cores there are.
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from stages.common.errors import UserError
@@ -32,23 +32,30 @@ def num_threads() -> int:
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Iterator[Result]:
-    """`function` of each of `items`, in their order, on `threads` threads.
-
-    At most one item more than there are threads is held at a time. Ends with the first error, of
-    `items` or of `function`.
-    """
+    """As `map_on`, on `threads` threads; of one thread on that of the caller."""
     if threads == 1:
         yield from map(function, items)
         return
-    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
+        yield from map_on(pool, function, items, threads)
+
+
+def map_on(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], num_workers: int
+) -> Iterator[Result]:
+    """`function` of each of `items`, in their order, by the workers of `pool`.
+
+    At most one item more than there are workers is held at a time. Ends with the first error, of
+    `items` or of `function`.
+    """
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > num_workers:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
