@@ -21,7 +21,7 @@ from stages.model.predictor import Predictor
 
 REPEATS = 5
 MAX_ROWS_ATTRIBUTED = 1000
-# Of images so many numbers are, and at least a hundred rows: each costs 50 steps of training.
+# Of images so many numbers are, and at least a hundred rows: each costs 48 gradients or more.
 MAX_NUMBERS_ATTRIBUTED, MIN_ROWS_ATTRIBUTED = 1 << 18, 100
 # Evenly spaced test rows: each column costs `REPEATS` predictions of them.
 MAX_ROWS = 5000
