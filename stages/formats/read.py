@@ -64,6 +64,7 @@ def _read(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Ch
     """The chunks of a file, with the signs of its numbers where its first rows show others."""
     chunks = find_reader(path).chunks
     remarks, gaps = list(noticed.remarks), noticed.gaps.copy()
+    unnamed = noticed.unnamed.copy()
     read = chunks(path, schema, key, noticed)
     first = next(read, None)
     differing = [] if first is None else find_differing(first.table, schema)
@@ -74,7 +75,7 @@ def _read(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Ch
         first = None
         yield from read
         return
-    noticed.remarks, noticed.gaps = remarks, gaps
+    noticed.remarks, noticed.gaps, noticed.unnamed = remarks, gaps, unnamed
     whole = chunks(path, as_texts(schema, differing), key, Noticed(expected=noticed.expected))
     signs = find_signs(whole, differing, key)
     noticed.remarks += tell_signs(schema, signs)
