@@ -17,11 +17,14 @@ MAX_WORDS_SHOWN = 5
 
 @dataclass(frozen=True)
 class Damage:
-    """A row that can't be read or used: its number in the file from 0, its key, where, and why."""
+    """A row that can't be read or used: its number in the file from 0, its key, where, and why.
+
+    `column` is None where no single one is at fault: a column may have the empty name.
+    """
 
     row: int
     reason: str
-    column: str = ""
+    column: str | None = None
     key: object = None
 
 

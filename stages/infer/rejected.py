@@ -60,7 +60,7 @@ def without_numberless(
         if column is not None:
             reason = f"{chunk.table[column][index]!r} is too far from training: {reason}"
         named = None if schema.key is None else chunk.table[schema.key][index]
-        found.append(Damage(int(chunk.rows[index]), reason, column or "", named))
+        found.append(Damage(int(chunk.rows[index]), reason, column, named))
     damaged = sorted([*chunk.damaged, *found], key=lambda each: each.row)
     kept = np.flatnonzero(known)
     whole = Chunk(chunk.table[kept], chunk.rows[kept], damaged)

@@ -24,7 +24,7 @@ from stages.formats.read import read_chunks
 from stages.formats.reading import Noticed
 from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole
-from stages.infer.write import PredictionSummary, write_predictions
+from stages.infer.write import PredictionSummary, describe, write_predictions
 from stages.model.onednn import OneDnnLinear
 from stages.model.predictor import Predictor, load_predictor
 from stages.model.threads import one_thread
@@ -129,6 +129,25 @@ def test_damaged_lines_of_json_are_set_aside(predictor: Predictor, tmp_path: Pat
     ]
     others = predictor.predict(TABLE[[i for i in range(120) if i not in (4, 9, 20)]])
     assert_frame_equal(found, others, rel_tol=1e-5)
+
+
+def test_a_column_without_a_name_is_learned_from_and_named_in_messages(tmp_path: Path) -> None:
+    source = tmp_path / "table.csv"
+    TABLE.rename({"size": "", "town": "Unnamed: 0"}).write_csv(source)
+    changes = {"prepare.key": "id", "prepare.source": str(source), "infer.input": str(source)}
+    made = small_project(tmp_path / "p", TABLE, changes)
+    run_stages(made, "prepare", "build", "tune", "train", "infer")
+    predictor = load_predictor(made.path / "data")
+    assert [feature.name for feature in predictor.schema.features] == ["", "Unnamed: 0", "smoker"]
+    lines = source.read_text("utf-8").splitlines()
+    lines[2] = "1001,tall,Oslo,true,ill"
+    source.write_text("\n".join(lines), encoding="utf-8")
+    summary = write_predictions(source, tmp_path / "out.csv", None, predictor, KEY, explained=True)
+    (damage,) = summary.examples
+    said = "row 1 (key 1001): '': 'tall' is not a number that can be computed with"
+    assert describe(damage) == said
+    moved = pl.read_csv(tmp_path / "out.csv")["moved_by"].drop_nulls()
+    assert moved.str.contains(r"(^|, )'' [+-]").all()
 
 
 def test_a_row_of_json_names_each_column_that_training_had_in_every_row(

@@ -17,7 +17,7 @@ from stages.prepare.params import PrepareParams
 from stages.prepare.table.table import in_memory
 from stages.tools.expect.drift import draft_drift
 from stages.tools.init.choose import Facts, choose
-from stages.tools.init.options import Options, name_option
+from stages.tools.init.options import Options, as_options, name_option
 from stages.tools.init.roles import find_copies, is_key, tells_target
 from stages.tools.init.survey import survey
 from tests.support.samples import prepare_params
@@ -359,3 +359,14 @@ def test_a_time_in_a_format_that_is_said_keeps_it_beside_the_calendar(tmp_path: 
     said = look(tmp_path, table, time="when", columns=["when={format: '%d/%m/%Y'}"])
     setting = {"kind": "datetime", "format": "%d/%m/%Y", "calendar": True}
     assert said["values"]["prepare.columns"]["when"] == setting
+
+
+def test_a_column_without_a_name_is_left_out_by_the_option_that_is_shown(tmp_path: Path) -> None:
+    table = ships().rename({"Age": ""})
+    (warning,) = look(tmp_path, table)["warnings"]
+    assert warning.endswith('if it is none of yours, columns: {"": exclude}')
+    shown = as_options(warning).partition(", ")[2]
+    assert shown == "--column '=exclude'"
+    found = look(tmp_path, table, columns=[shlex.split(shown)[1]])
+    assert found["values"]["prepare.columns"] == {"": "exclude"}
+    assert found["warnings"] == []
