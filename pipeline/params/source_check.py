@@ -138,7 +138,7 @@ def check_new_rows(params: PrepareParams, infer: InferParams, head: Head) -> lis
     if new is None:
         return []
     left = [name for name in params.columns if params.column(name).kind == "exclude"]
-    left += [name for name in params.ties().values() if params.column(name).kind is None]
+    left += [name for name in params.ties().values() if params.column(name).named_kind is None]
     left += [params.target, str(params.weight), *ROW_NUMBERS]
     needed = [name for name in head.columns if name not in left]
     if new.folder == "images":
@@ -168,7 +168,7 @@ def check_slices(tree: Mapping[str, Any], params: PrepareParams, head: Head) -> 
     except KeyError:
         return []
     left = {name for name in params.columns if params.column(name).kind == "exclude"}
-    left |= {name for name in params.ties().values() if params.column(name).kind is None}
+    left |= {name for name in params.ties().values() if params.column(name).named_kind is None}
     left |= {params.target, str(params.key), str(params.weight)}
     known = [n for n, kind in head.columns.items() if n not in left and kind != "array"]
     return [

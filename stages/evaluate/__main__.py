@@ -135,7 +135,7 @@ def evaluate(params: Params, out: Path) -> None:
         print(f"mean ± deviation over {len(tables)} seeds: {', '.join(moved)}")
     print(*unexplained, sep="\n", end="\n" if unexplained else "")
     if worst is not None:
-        what, value = f"{worst.column} {worst.label}", worst.metric.value
+        what, value = f"{worst.column or repr('')} {worst.label}", worst.metric.value
         print(f"worst slice: {what} ({worst.rows} rows): {names[0]} {value:.4f}")
 
 

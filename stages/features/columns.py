@@ -15,7 +15,7 @@ import polars as pl
 from stages.common.errors import Problem, UserError
 from stages.features.numbers import Spread, image_shape, join_spreads, moments_of, spread_of
 from stages.features.schema import KINDS, Array, Feature, Moments
-from stages.features.spelling import BLANKS, MAX_FLOAT32, TRUE_WORDS, word_numbers
+from stages.features.spelling import BLANKS, MAX_FLOAT32, TRUE_WORDS, explain_signs, word_numbers
 from stages.features.written import read_numbers
 
 # Of more in the train rows, the most frequent but one are kept.
@@ -54,7 +54,7 @@ def as_numeric(column: pl.Series, key: str, feature: Feature | None = None) -> p
         values = read_numbers(column, feature.decimal, feature.thousands, feature.unit)
     else:
         values = _cast(column, pl.Float64(), "a number", key)
-    _stop_at_lost_values(column, values, "a number", key)
+    _stop_at_lost_values(column, values, "a number", key, feature)
     values = values.set(values.is_in(words), None) if words else values
     return pl.select(pl.when(values.is_finite()).then(values)).to_series()
 
@@ -146,13 +146,17 @@ def _wrong_type(column: pl.Series, what: str, key: str) -> Problem:
     return Problem(f"the column '{column.name}' is of type {column.dtype}, not {what}", key=key)
 
 
-def _stop_at_lost_values(before: pl.Series, after: pl.Series, what: str, key: str) -> None:
+def _stop_at_lost_values(
+    before: pl.Series, after: pl.Series, what: str, key: str, feature: Feature | None = None
+) -> None:
     lost = before.filter(after.is_null() & before.is_not_null())
     if lost.len():
         examples = ", ".join(repr(value) for value in lost.unique(maintain_order=True).head(5))
         message = (
             f"the column '{before.name}' holds {lost.len()} values that are not {what}: {examples}"
         )
+        if feature is not None and lost.dtype == pl.String:
+            message += explain_signs(lost[0], feature.decimal, feature.thousands, feature.unit)
         raise UserError(Problem(message, key=key))
 
 

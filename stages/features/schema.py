@@ -72,7 +72,8 @@ class Feature(Record):
     with the number of places; a code is the id of one of `num_tokens` tokens plus 1. `places`: the
     most that a text may have, where it is said.
     `format`: of a datetime column whose texts are not those of ISO 8601; `zone`: its values have
-    one, or offsets from UTC; `cycles`: those of which it has the place.
+    one, or offsets from UTC; `cycles`: those of which it has the place; `calendar`: the places are
+    all that it has, and the time is left out.
     `scale`: of an image that is not standardised by the train rows.
     `decode`: of an image that prepare read from files; None: from arrays. `eight_bit`: its values
     are whole numbers from 0 to 255, as those of a file are.
@@ -93,6 +94,7 @@ class Feature(Record):
     format: str | None = None
     zone: str | None = None
     cycles: list[Cycle] | None = None
+    calendar: bool = False
     shape: list[int] | None = None
     layout: Literal["HW", "CHW", "HWC"] | None = None
     scale: Scale | None = None

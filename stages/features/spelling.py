@@ -53,6 +53,19 @@ def as_markdown(text: str) -> str:
 DIVIDED_BY_ZERO: Final = "#DIV/0!"
 # What may stand between thousands, with the characters that are read as it.
 THOUSANDS: Final = {",": ",", ".": ".", " ": " \xa0\u2009\u202f", "'": "'\u2019"}
+# A decimal sign, and what stands between thousands.
+Signs = tuple[str, str | None]
+PLAIN_SIGNS: Final[Signs] = (".", None)
+# Those that people write beside the plain ones.
+WRITINGS: Final[tuple[Signs, ...]] = (
+    (",", None),
+    (".", ","),
+    (",", "."),
+    (".", " "),
+    (",", " "),
+    (".", "'"),
+    (",", "'"),
+)
 _WHOLE = "(?:0|[1-9][0-9]*)"
 _EXPONENT = "(?:[eE][+-]?[0-9]+)?"
 
@@ -67,6 +80,11 @@ def number_pattern(decimal: str, thousands: str | None) -> str:
         whole = f"(?:[1-9][0-9]{{0,2}}(?:[{THOUSANDS[thousands]}][0-9]{{3}})+|{_WHOLE})"
     point = re.escape(decimal)
     return rf"^[+-]?(?:{whole}(?:{point}[0-9]+)?|{point}[0-9]+){_EXPONENT}$"
+
+
+def show_signs(decimal: str, thousands: str | None, unit: str | None = None) -> str:
+    """A number in a way of writing, as an example."""
+    return f"1{thousands or ''}234{decimal}5" + ("" if unit is None else f" {unit}")
 
 
 def to_plain(text: str, decimal: str, thousands: str | None) -> str | None:
@@ -110,6 +128,20 @@ def as_number(
         plain = to_plain(text, decimal, thousands)
         return None if plain is None else float(plain)
     return float(text) if NUMBER_TEXT.fullmatch(text) else None
+
+
+def explain_signs(text: str, decimal: str | None, thousands: str | None, unit: str | None) -> str:
+    """The numbers that a text may be in other signs than those of its column, to follow a message.
+
+    Empty where it may be none.
+    """
+    bare = text if unit is None else without_unit(text, unit)
+    plain = [None if bare is None else to_plain(bare, *signs) for signs in (PLAIN_SIGNS, *WRITINGS)]
+    found = dict.fromkeys(f"{float(number):.12g}" for number in plain if number is not None)
+    if not found:
+        return ""
+    written = show_signs(decimal or ".", thousands, unit)
+    return f"; numbers are written as {written} in training, and this may be {' or '.join(found)}"
 
 
 def word_numbers(words: Iterable[str]) -> list[float]:

@@ -1,9 +1,11 @@
 """Excel (`.xlsx`): the cells of its one sheet as texts, of which values are made as of CSV.
 
-A number is its shortest text, a date is 2024-01-31. A row without anything in it is none. A file
-with several filled sheets is refused: nobody knows which one is meant. It is read, not written.
+A number is its shortest text, a date is 2024-01-31. A row without anything in it is none. Of merged
+cells the first has the value, and the others are gaps, which is said. A file with several filled
+sheets is refused: nobody knows which one is meant. It is read, not written.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from itertools import chain, islice
@@ -24,8 +26,13 @@ from stages.formats.text.plain_values import plain, typed
 
 INSTALL = "'make setup' installs it"
 READ_ROWS = 10_000
+MAX_RANGES_SHOWN = 5
+XML_BYTES, MAX_TAG_BYTES = 1 << 20, 1 << 10
+_MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*?\bref="([A-Z]+)([0-9]+):([A-Z]+)([0-9]+)"')
 # The number of a row in the sheet, from 1, and its cells.
 Row = tuple[int, list[str]]
+# The first row and column of merged cells, and the last ones.
+Range = tuple[int, str, int, str]
 
 
 def read(
@@ -78,19 +85,22 @@ def _tables(layout: Layout, rows: Iterable[Row], num_rows: int) -> Iterator[Chun
 
 
 def _open(path: Path, noticed: Noticed) -> tuple[Layout, Iterator[Row]]:
-    rows = _rows(path)
-    first = list(islice(rows, NUM_RECORDS))
-    if not first:
+    sheet = _find_sheet(path)
+    if sheet is None:
         raise ValueError("its sheet is empty")
+    merged, rows = _find_merged(sheet), _rows(sheet)
+    first = list(islice(rows, NUM_RECORDS))
     width = max((place + 1 for _, cells in first for place, text in enumerate(cells) if text))
     padded = [(cells + [""] * width)[:width] for _, cells in first]
     layout = lay_out_rows(padded, [line for line, _ in first], noticed.expected)
-    noticed.remarks += [f"{path} {remark}" for remark in layout.remarks]
+    header = first[max(0, layout.start - 1)][0]
+    remarks = [*layout.remarks, *_tell_merged(merged, header)]
+    noticed.remarks += [f"{path} {remark}" for remark in remarks]
     return layout, chain(first[layout.start :], rows)
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    """The rows with something in them, of the one sheet that has any."""
+def _find_sheet(path: Path) -> Any:
+    """The one sheet that has something in it; None: none has."""
     try:
         import openpyxl
     except ModuleNotFoundError:
@@ -104,9 +114,45 @@ def _rows(path: Path) -> Iterator[Row]:
         names = ", ".join(f"'{sheet.title}'" for sheet in filled)
         said = f"it has {len(filled)} sheets with something in them, {names}"
         raise ValueError(f"{said}: keep one in the file")
-    for sheet in filled:
-        yield from _filled(sheet)
-    book.close()
+    return filled[0] if filled else None
+
+
+def _rows(sheet: Any) -> Iterator[Row]:
+    """The rows with something in them; the file is closed behind the last."""
+    yield from _filled(sheet)
+    sheet.parent.close()
+
+
+def _tell_merged(merged: list[Range], first_line: int) -> Iterator[str]:
+    """Yield a remark on merged cells that reach to `first_line` of the sheet or below it."""
+    ranges = [f"{a}{top}:{z}{bottom}" for top, a, bottom, z in merged if bottom >= first_line]
+    if ranges:
+        rest = len(ranges) - MAX_RANGES_SHOWN
+        shown = ", ".join(ranges[:MAX_RANGES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+        yield (
+            f"has merged cells, {shown}: the first of each has the value, and the others are read "
+            "as gaps; unmerge them in Excel, and fill in the value where it holds"
+        )
+
+
+def _find_merged(sheet: Any) -> list[Range]:
+    """The ranges of merged cells, from top to bottom.
+
+    The library would read all cells anew for them; they stand in the sheet's XML behind the rows.
+    """
+    ranges: list[Range] = []
+    rest = b""
+    with sheet._get_source() as source:
+        while piece := source.read(XML_BYTES):
+            content = rest + piece
+            end = 0
+            for found in _MERGED.finditer(content):
+                end = found.end()
+                left, top, right, bottom = (part.decode() for part in found.groups())
+                ranges.append((int(top), left, int(bottom), right))
+            # One may be cut where the piece is.
+            rest = content[max(end, len(content) - MAX_TAG_BYTES) :]
+    return sorted(ranges)
 
 
 def _filled(sheet: Any) -> Iterator[Row]:

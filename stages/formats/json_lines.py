@@ -14,7 +14,7 @@ from stages.common.errors import shorten
 from stages.features.encode import check_columns
 from stages.features.kind import kind_of
 from stages.features.numbers import row_shape
-from stages.features.schema import Feature, Schema
+from stages.features.schema import WORDS, Feature, Schema
 from stages.formats.chunk import Chunk, Write, chunk_rows, needed_columns
 from stages.formats.part import PART_ROWS, Part
 from stages.formats.reading import Damage, Noticed
@@ -89,7 +89,8 @@ def _read(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Ch
         if lines[0].row == 0 and records.table.height:
             _check_names(records.table, lines, schema, key)
         table = _spell_numbers(records, lines, signed)
-        yield _without_nested(Chunk(table, records.rows, records.damaged), lines, schema)
+        chunk = _without_nested(Chunk(table, records.rows, records.damaged), lines, schema)
+        yield _without_unnamed(chunk, lines, schema, noticed)
 
 
 def _spell_numbers(records: Records, lines: list[Line], signed: list[Feature]) -> pl.DataFrame:
@@ -142,6 +143,32 @@ def _without_nested(chunk: Chunk, lines: list[Line], schema: Schema) -> Chunk:
             if isinstance(record.get(name), list | dict):
                 reason = f"{shorten(repr(record[name]))} is not one value"
                 found[place] = Damage(row, reason, name)
+    return _without(chunk, found)
+
+
+def _without_unnamed(chunk: Chunk, lines: list[Line], schema: Schema, noticed: Noticed) -> Chunk:
+    """The chunk without rows that do not name a column of which training had a value in each row.
+
+    Of a column in which training had gaps, and of a text, it is one, which `noticed` counts.
+    """
+    found: dict[int, Damage] = {}
+    features = [each for each in schema.features if chunk.table[each.name].null_count()]
+    is_null = pl.DataFrame([chunk.table[each.name].is_null() for each in features])
+    for place in is_null.max_horizontal().arg_true() if features else ():
+        row = int(chunk.rows[place])
+        names = json.loads(lines[row - lines[0].row].text).keys()
+        unnamed = [each for each in features if each.name not in names]
+        needed = next((f.name for f in unnamed if not f.missing and f.kind not in WORDS), None)
+        if needed is None:
+            noticed.unnamed.update(each.name for each in unnamed)
+        else:
+            reason = "it is not named, and each train row has a value: write null for a gap"
+            found[place] = Damage(row, reason, needed)
+    return _without(chunk, found)
+
+
+def _without(chunk: Chunk, found: dict[int, Damage]) -> Chunk:
+    """The chunk without the rows at these places, which are damaged."""
     if not found:
         return chunk
     kept = [place for place in range(chunk.table.height) if place not in found]

@@ -21,6 +21,14 @@ from stages.formats.images.new_rows import load_chunk
 from stages.formats.reading import Noticed
 from stages.formats.suffixes import SUFFIXES
 from stages.formats.text.compressed import suffix_of
+from stages.formats.text.new_signs import (
+    as_texts,
+    find_differing,
+    find_signs,
+    read_signed,
+    tell_signs,
+    with_signs,
+)
 
 CANNOT_READ = (pl.exceptions.PolarsError, OSError, ValueError)
 
@@ -38,7 +46,7 @@ def read_chunks(
     noticed.expected = needed_columns(schema)
     num_rows = 0
     try:
-        for read in find_reader(path).chunks(path, schema, key, noticed):
+        for read in _read(path, schema, key, noticed):
             chunk = load_chunk(read, schema, path, key)
             num_rows += chunk.table.height + len(chunk.damaged)
             for feature in schema.features:
@@ -50,6 +58,29 @@ def read_chunks(
         raise unreadable(error, path, key) from None
     if num_rows == 0:
         raise UserError(_problem(f"{path} has no rows", path, key))
+
+
+def _read(path: Path, schema: Schema, key: str, noticed: Noticed) -> Iterator[Chunk]:
+    """The chunks of a file, with the signs of its numbers where its first rows show others."""
+    chunks = find_reader(path).chunks
+    remarks, gaps = list(noticed.remarks), noticed.gaps.copy()
+    unnamed = noticed.unnamed.copy()
+    read = chunks(path, schema, key, noticed)
+    first = next(read, None)
+    differing = [] if first is None else find_differing(first.table, schema)
+    if not differing:
+        if first is not None:
+            yield first
+        # Else it would be kept in memory while the others are read.
+        first = None
+        yield from read
+        return
+    noticed.remarks, noticed.gaps, noticed.unnamed = remarks, gaps, unnamed
+    whole = chunks(path, as_texts(schema, differing), key, Noticed(expected=noticed.expected))
+    signs = find_signs(whole, differing, key)
+    noticed.remarks += tell_signs(schema, signs)
+    for chunk in chunks(path, with_signs(schema, signs), key, noticed):
+        yield replace(chunk, table=read_signed(chunk.table, schema, signs))
 
 
 def check_file(path: Path, key: str) -> None:

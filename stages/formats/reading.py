@@ -17,11 +17,14 @@ MAX_WORDS_SHOWN = 5
 
 @dataclass(frozen=True)
 class Damage:
-    """A row that can't be read or used: its number in the file from 0, its key, where, and why."""
+    """A row that can't be read or used: its number in the file from 0, its key, where, and why.
+
+    `column` is None where no single one is at fault: a column may have the empty name.
+    """
 
     row: int
     reason: str
-    column: str = ""
+    column: str | None = None
     key: object = None
 
 
@@ -29,13 +32,15 @@ class Damage:
 class Noticed:
     """Collects, part by part, what a person should know of a file that was read all the same.
 
-    `gaps` counts by column and word what was taken as 'no value' though a word stands there.
+    `gaps` counts by column and word what was taken as 'no value' though a word stands there,
+    `unnamed` by column the rows of JSON that do not name it.
     `expected` are names of columns that are asked for: they tell a header from a row of values.
     `separators` are those that divide the columns of its files.
     """
 
     remarks: list[str] = field(default_factory=list)
     gaps: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unnamed: Counter[str] = field(default_factory=Counter)
     expected: Collection[str] = ()
     separators: set[str] = field(default_factory=set)
 
@@ -61,6 +66,8 @@ class Noticed:
             rest = len(found) - MAX_WORDS_SHOWN
             shown = ", ".join(found[:MAX_WORDS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
             lines.append(f"note: '{name}' holds {shown}: taken as gaps")
+        for name, count in sorted(self.unnamed.items()):
+            lines.append(f"note: '{name}' is not named in {count} rows: taken as gaps")
         return lines
 
 

@@ -71,5 +71,7 @@ def in_words(found: Attribution) -> pl.Series:
             texts.append(None)
             continue
         order = np.argsort(-np.abs(values), kind="stable")[:NUM_COLUMNS]
-        texts.append(", ".join(f"{found.columns[i]} {values[i]:+.3g}" for i in order))
+        names = [found.columns[i] or repr("") for i in order]
+        moved = zip(names, values[order], strict=True)
+        texts.append(", ".join(f"{name} {value:+.3g}" for name, value in moved))
     return pl.Series(COLUMN, texts, pl.String)

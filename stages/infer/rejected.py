@@ -12,6 +12,7 @@ from stages.common.errors import UserError, shorten
 from stages.features.encode import encode
 from stages.features.kind import kind_of
 from stages.features.schema import Array, Feature, Schema, Statistics
+from stages.features.spelling import explain_signs
 from stages.formats.chunk import Chunk
 from stages.formats.reading import Damage
 
@@ -59,7 +60,7 @@ def without_numberless(
         if column is not None:
             reason = f"{chunk.table[column][index]!r} is too far from training: {reason}"
         named = None if schema.key is None else chunk.table[schema.key][index]
-        found.append(Damage(int(chunk.rows[index]), reason, column or "", named))
+        found.append(Damage(int(chunk.rows[index]), reason, column, named))
     damaged = sorted([*chunk.damaged, *found], key=lambda each: each.row)
     kept = np.flatnonzero(known)
     whole = Chunk(chunk.table[kept], chunk.rows[kept], damaged)
@@ -112,4 +113,6 @@ def _damage(chunk: Chunk, index: int, feature: Feature, key: str | None) -> Dama
     must = kind_of(feature.kind).must(feature)
     named = None if key is None else chunk.table[key][index]
     reason = f"{shorten(repr(value))} is not {must}"
+    if kind_of(feature.kind).NUMBERS and isinstance(value, str):
+        reason += explain_signs(value, feature.decimal, feature.thousands, feature.unit)
     return Damage(int(chunk.rows[index]), reason, feature.name, named)

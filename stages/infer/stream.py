@@ -208,7 +208,7 @@ def _stop(done: _Done, num_damaged: int, predictor: Predictor, path: Path, key: 
     if done.unpredicted is not None and done.unpredicted.height:
         encode(done.unpredicted, predictor.schema, predictor.statistics, key)
     damaged = done.damaged
-    where = f"'{damaged[0].column}': " if damaged[0].column else ""
+    where = "" if damaged[0].column is None else f"'{damaged[0].column}': "
     message = f"none of the first {num_damaged} rows can be predicted: {where}{damaged[0].reason}"
     raise UserError(Problem(message, key, str(path)))
 

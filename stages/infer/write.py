@@ -93,7 +93,7 @@ def _write(
 def describe(damage: Damage) -> str:
     """A row that was set aside, on one line."""
     key = "" if damage.key is None else f" (key {damage.key})"
-    column = f"'{damage.column}': " if damage.column else ""
+    column = "" if damage.column is None else f"'{damage.column}': "
     return f"row {damage.row}{key}: {column}{damage.reason}"
 
 

@@ -35,6 +35,7 @@ from stages.prepare.params import PrepareParams
 from stages.prepare.rows.assign import LEFT_OUT, assign_rows
 from stages.prepare.rows.keys import find_keys
 from stages.prepare.rows.split import SPLITS, Codes
+from stages.prepare.rows.twins import say_remedy
 from stages.prepare.table.dots import signed_columns
 from stages.prepare.table.long_table import apply_writing
 from stages.prepare.table.open_table import open_table
@@ -112,7 +113,7 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
         warnings = write_arrays(images, assigned, keys, schema, statistics, out, folder, mapper)
         rows.result()
     for line in warnings:
-        print(f"warning  {line}")
+        print(f"warning  {line}{say_remedy(section)}")
     print(_summary(named, chosen.height, schema, assigned.codes))
 
 

@@ -38,7 +38,11 @@ class Column(Config):
     """
     format: str | None = None
     """The format of the dates in a datetime column, such as `'%d/%m/%Y'`; null: as found."""
-
+    calendar: bool = False
+    """`true`: of dates the places in the year, the week and the day alone are learned from, and not
+    how late they are; for the column of `prepare.structure.time`, whose later rows lie beyond all
+    that training has.
+    """
     places: Annotated[int, Field(ge=1, le=MAX_PLACES)] | None = None
     """The most words or tokens of a text that are kept, such as 128; null: 512. Fewer where 99 % of
     the train rows have fewer.
@@ -48,6 +52,11 @@ class Column(Config):
     def has_signs(self) -> bool:
         """Check whether it is said how its numbers are written."""
         return any(sign is not None for sign in (self.decimal, self.thousands, self.unit))
+
+    @property
+    def named_kind(self) -> Kind | None:
+        """The kind that it says; null: as found."""
+        return "datetime" if self.calendar else self.kind
 
     @model_validator(mode="after")
     def _check_places(self) -> Self:
@@ -82,6 +91,8 @@ class Column(Config):
             if self.kind not in (None, "datetime"):
                 raise ValueError(f"a format is for the kind datetime, and this is {self.kind}")
             pattern(self.format)
+        if self.calendar and (self.kind not in (None, "datetime") or self.has_signs):
+            raise ValueError("calendar is for dates, and this is " + (self.kind or "numeric"))
         return self
 
 

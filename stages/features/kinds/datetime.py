@@ -2,9 +2,9 @@
 
 Of a column they are its seconds since 1970, standardised by the train rows, and sine and cosine of
 the place in the year (of 365.2425 days), in the week and in the day: of each cycle that the train
-rows span as a whole and are not all at the same place of. Gaps are 0; behind the values of all
-columns stand zeros and ones for the gaps of each column in which train has some. What has an
-offset from UTC or a zone is in UTC.
+rows span as a whole and are not all at the same place of; of a column with `calendar` the places
+alone. Gaps are 0; behind the values of all columns stand zeros and ones for the gaps of each column
+in which train has some. What has an offset from UTC or a zone is in UTC.
 """
 
 import math
@@ -28,8 +28,9 @@ from stages.features.numbers import (
     stack,
     with_missing,
 )
-from stages.features.schema import Array, Feature, Moments, Statistics
+from stages.features.schema import Array, Cycle, Feature, Moments, Statistics
 from stages.features.spelling import BLANKS
+from stages.features.time_graph import compute, find_gaps
 from stages.features.times import DAY, ISO, PERIODS, find_cycles, name_format, read_text, write_text
 
 if TYPE_CHECKING:
@@ -70,8 +71,23 @@ def with_format(column: "pl.Series", form: str | None) -> Feature:
 def fit(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
     """Return `feature` with its gaps and cycles as the train rows have them."""
     cycles, has_gaps = find_cycles(_seconds(feature, column, key) for column in parts)
-    changes = {"missing": has_gaps, "cycles": cycles or None}
-    return feature.model_copy(update={**changes, "width": 1 + 2 * len(cycles)})
+    if feature.calendar and not cycles:
+        from stages.common.errors import Problem, UserError
+
+        message = (
+            f"the dates in '{feature.name}' span no whole year, week or day in the train rows, or "
+            "are all at one place of it: without the time nothing is left to learn from"
+        )
+        key = f"prepare.columns.{feature.name}"
+        raise UserError(Problem(message, key, allowed=("datetime", "exclude")))
+    found = feature.model_copy(update={"missing": has_gaps, "cycles": cycles or None})
+    return found.model_copy(update={"width": len(_parts(found))})
+
+
+def _parts(feature: Feature) -> list[tuple[Cycle | None, str]]:
+    """The values of a time: itself, and a sine and a cosine for each cycle."""
+    time: list[tuple[Cycle | None, str]] = [] if feature.calendar else [(None, "")]
+    return [*time, *((cycle, part) for cycle in feature.cycles or [] for part in _PARTS)]
 
 
 def moments(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> list[Moments]:
@@ -96,7 +112,7 @@ def encode(
     for feature in features:
         seconds = _seconds(feature, table[feature.name], key)
         own, is_gap = statistics.numeric[feature.name], np.isnan(seconds)
-        values = [(seconds - own.mean) / own.deviation]
+        values = [] if feature.calendar else [(seconds - own.mean) / own.deviation]
         for cycle in feature.cycles or []:
             turns = seconds / PERIODS[cycle]
             angle = 2 * math.pi * (turns - np.floor(turns))
@@ -130,37 +146,12 @@ def to_onnx(graph: Graph, features: list[Feature], names: list[str], statistics:
     zero = graph.constant(np.array(0.0, np.float32), "/datetime/zero")
     columns = []
     for feature, name in zip(features, names, strict=True):
-        gap = _gap(graph, name, f"/datetime/{name}")
-        for number, value in enumerate(_values(graph, feature, name, statistics)):
+        gap = find_gaps(graph, name, f"/datetime/{name}")
+        for number, value in enumerate(compute(graph, feature, name, statistics)):
             filled = f"/datetime/{name}/filled{number}"
             columns.append(graph.node("Where", [gap, zero, value], filled))
-    gaps = _gap(graph, join(graph, names, "/datetime/raw"), "/datetime")
+    gaps = find_gaps(graph, join(graph, names, "/datetime/raw"), "/datetime")
     return add_gaps(graph, join(graph, columns, "/datetime/values"), gaps, features, "/datetime")
-
-
-def _gap(graph: Graph, value: str, name: str) -> str:
-    gap = graph.node("IsNaN", [value], f"{name}/nan")
-    return graph.node("Or", [gap, graph.node("IsInf", [value], f"{name}/inf")], f"{name}/gap")
-
-
-def _values(graph: Graph, feature: Feature, name: str, statistics: Statistics) -> list[str]:
-    own, moments = f"/datetime/{name}", statistics.numeric[feature.name]
-    mean = graph.constant(np.array(moments.mean), f"{own}/mean")
-    deviation = graph.constant(np.array(moments.deviation), f"{own}/deviation")
-    value = graph.node("Sub", [name, mean], f"{own}/centred")
-    value = graph.node("Div", [value, deviation], f"{own}/scaled")
-    found = [graph.cast(value, f"{own}/time")]
-    for cycle in feature.cycles or []:
-        period = graph.constant(np.array(PERIODS[cycle]), f"{own}/{cycle}/period")
-        turns = graph.node("Div", [name, period], f"{own}/{cycle}/turns")
-        whole = graph.node("Floor", [turns], f"{own}/{cycle}/whole")
-        # In float64 the place in the cycle, and in float32, which sines are of, its angle.
-        place = graph.node("Sub", [turns, whole], f"{own}/{cycle}/place")
-        full = graph.constant(np.array(2 * math.pi), f"{own}/{cycle}/full")
-        angle = graph.node("Mul", [place, full], f"{own}/{cycle}/wide")
-        angle = graph.cast(angle, f"{own}/{cycle}/angle")
-        found += [graph.node(kind, [angle], f"{own}/{cycle}/{kind}") for kind in ("Sin", "Cos")]
-    return found
 
 
 def constants(features: list[Feature], statistics: Statistics) -> dict[str, Array]:
@@ -172,7 +163,7 @@ def constants(features: list[Feature], statistics: Statistics) -> dict[str, Arra
     values = [
         (place, cycle, part)
         for place, feature in enumerate(features)
-        for cycle, part in ((None, ""), *((c, p) for c in feature.cycles or [] for p in _PARTS))
+        for cycle, part in _parts(feature)
     ]
     columns = [place for place, _, _ in values]
     return {
@@ -204,8 +195,9 @@ def tell(feature: Feature, parts: "Iterable[pl.Series]") -> list[str]:
     """Describe the format of a column, and the numbers made of it."""
     form = feature.format or ISO
     zone = "" if feature.zone is None else f", its zone {feature.zone}, in UTC"
-    cycles = "".join(f", the place in the {cycle}" for cycle in feature.cycles or [])
-    return [f"'{feature.name}' is dates ({form}{zone}): learned from are the time{cycles}"]
+    time = [] if feature.calendar else ["the time"]
+    learned = ", ".join([*time, *(f"the place in the {cycle}" for cycle in feature.cycles or [])])
+    return [f"'{feature.name}' is dates ({form}{zone}): learned from are {learned}"]
 
 
 def describe(feature: Feature, moments: list[Moments]) -> dict[str, Any]:
@@ -259,8 +251,12 @@ def example(described: Described) -> object:
     return write_text(described.mean or 0.0, described.format or ISO, aware=aware)
 
 
-def slices(feature: Feature, train: Encoded, test: Encoded, moments: list[Moments]) -> Sliced:
+def slices(
+    feature: Feature, train: Encoded, test: Encoded, moments: list[Moments]
+) -> Sliced | None:
     """Cut at the quartiles of the train rows; slices of two models on the same data are equal."""
+    if feature.calendar:
+        return None
     (own,) = moments
     seen, values = (
         np.asarray(each.values[:, 0], np.float64) * own.deviation + own.mean
@@ -280,8 +276,10 @@ def _show(seconds: float) -> str:
 def observe(
     feature: Feature, column: "pl.Series", encoded: Encoded, moments: list[Moments]
 ) -> Observed:
-    """Return the sums of the times, and how many values are none."""
+    """Return the sums of the times, and how many values are none; later ones are no drift."""
     sums, gaps = Sums(), int(np.isnan(_seconds(feature, column, column.name)).sum())
+    if feature.calendar:
+        return Observed(gaps)
     sums.add_scaled(encoded.values[:, 0], column.len() - gaps)
     return Observed(gaps, [sums])
 

@@ -16,7 +16,7 @@ from stages.features.graph import Graph, fill_gaps, join
 from stages.features.kind import BY_TYPE, Described
 from stages.features.numbers import Encoded, Sliced, gap_places, quartiles, stack, with_missing
 from stages.features.schema import Array, Feature, Moments, Statistics
-from stages.features.spelling import MAX_FLOAT32, as_number
+from stages.features.spelling import MAX_FLOAT32, as_number, explain_signs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -188,12 +188,13 @@ def _as_float(value: object, described: Described | None = None) -> float:
         except OverflowError:
             raise ValueError(COMPUTABLE) from None
     if isinstance(value, str):
-        signs: tuple[str | None, ...] = (None, None)
+        signs: tuple[str | None, str | None, str | None] = (None, None, None)
         if described is not None:
             signs = described.decimal, described.thousands, described.unit
         number = as_number(value, *signs)
         if number is not None:
             return number
+        raise ValueError(NUMBER + explain_signs(value, *signs))
     raise ValueError(NUMBER)
 
 

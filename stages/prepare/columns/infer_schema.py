@@ -43,7 +43,7 @@ def find_schema(
             continue
         said = params.column(column.name)
         is_apart = column.name in params.ties().values() or names_rows(column)
-        if said.kind == "exclude" or (said.kind is None and is_apart):
+        if said.kind == "exclude" or (said.named_kind is None and is_apart):
             continue
         try:
             features.append(find_feature(column, said, rows))
@@ -107,14 +107,15 @@ def find_feature(column: pl.Series, said: Column, rows: Rows | None = None) -> F
 
     Raises UserError where it can't be told.
     """
-    named = "datetime" if said.format is not None else said.kind
+    named = "datetime" if said.format is not None else said.named_kind
     kind = kind_of(named or guess_kind(column, rows))
     key = f"prepare.columns.{column.name}"
     if kind.TYPE != ARRAY and column.null_count() == column.len():
         message = f"the column '{column.name}' is empty: exclude it"
         raise UserError(Problem(message, key=key, allowed=("exclude",)))
-    if said.format is not None:
-        return with_format(column, said.format)
+    if said.format is not None or said.calendar:
+        found = with_format(column, said.format)
+        return found.model_copy(update={"calendar": said.calendar})
     found = kind.infer(column, key)
     if said.places is not None and found.kind != "text":
         message = f"places are for texts, and the column '{column.name}' is {found.kind}"

@@ -13,22 +13,20 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.schema import Schema
-from stages.features.spelling import LEADING_ZERO, as_line, as_text, number_pattern
+from stages.features.spelling import (
+    LEADING_ZERO,
+    WRITINGS,
+    Signs,
+    as_line,
+    as_text,
+    number_pattern,
+    show_signs,
+)
 from stages.features.written import Gaps, drop_unit, drop_words, read_numbers
 from stages.formats.reading import Noticed
 from stages.formats.text.plain_values import typed
 from stages.prepare.params import Column, PrepareParams
 
-# With a decimal sign, and with what stands between thousands.
-WRITINGS: tuple[tuple[str, str | None], ...] = (
-    (",", None),
-    (".", ","),
-    (",", "."),
-    (".", " "),
-    (",", " "),
-    (".", "'"),
-    (",", "'"),
-)
 # A number whose dot may stand between thousands, and one without.
 _GROUPED = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"
 _WHOLE = r"^[+-]?(?:0|[1-9][0-9]*)$"
@@ -133,7 +131,7 @@ def _read_with_unit(texts: pl.Series, said: Column, words: list[str]) -> tuple[p
     return _cast(texts, decimal, thousands, said.unit), how
 
 
-def find_writing(texts: pl.Series, unit: str | None = None) -> tuple[str, str | None] | None:
+def find_writing(texts: pl.Series, unit: str | None = None) -> Signs | None:
     """The one way of writing in which all texts are numbers; None where there is none.
 
     Raises UserError where two fit that give other numbers; `unit` was taken from the texts.
@@ -180,7 +178,7 @@ def _cast(
         row = int(is_lost.arg_true()[0])
         message = (
             f"the column '{texts.name}' holds {is_lost.sum()} values that are no numbers written "
-            f"as {_example(decimal, thousands, unit)}, such as {texts[row]!r} (row {row})"
+            f"as {show_signs(decimal, thousands, unit)}, such as {texts[row]!r} (row {row})"
         )
         raise UserError(Problem(message, key=f"prepare.columns.{texts.name}"))
     bare = texts if unit is None else drop_unit(texts, unit)
@@ -193,8 +191,8 @@ def _cast(
 def _ambiguous(
     texts: pl.Series,
     text: str,
-    one: tuple[str, str | None],
-    other: tuple[str, str | None],
+    one: Signs,
+    other: Signs,
     unit: str | None,
 ) -> Problem:
     lines = "".join(
@@ -209,7 +207,7 @@ def _ambiguous(
     return Problem(message, key=f"prepare.columns.{texts.name}")
 
 
-def _as_line(name: str, writing: tuple[str, str | None], unit: str | None) -> str:
+def _as_line(name: str, writing: Signs, unit: str | None) -> str:
     decimal, thousands = writing
     parts = [f"decimal: '{decimal}'"] if decimal == "," or thousands is None else []
     parts += [] if thousands is None else [f'thousands: "{thousands}"']
@@ -224,11 +222,7 @@ def _line(column: pl.Series, read: pl.Series, how: Written) -> str:
     differs = texts.cast(pl.Float64, strict=False).is_null() & read.is_not_null()
     row = int((differs if differs.any() else read.is_not_null()).arg_true()[0])
     return (
-        f"note: '{column.name}' holds numbers written as {_example(how.decimal, how.thousands)}: "
+        f"note: '{column.name}' holds numbers written as {show_signs(how.decimal, how.thousands)}: "
         f"{shorten(repr(texts[row]))} (row {row}) is {read[row]}; if that is wrong, "
         f"{as_line(column.name, 'categorical')}"
     )
-
-
-def _example(decimal: str, thousands: str | None, unit: str | None = None) -> str:
-    return f"1{thousands or ''}234{decimal}5" + ("" if unit is None else f" {unit}")

@@ -9,6 +9,7 @@ import polars as pl
 
 from stages.features.schema import APART, Array
 from stages.prepare.arrays import as_bytes, write_at
+from stages.prepare.params import PrepareParams
 
 MAX_KEYS_SHOWN = 3
 
@@ -45,9 +46,23 @@ def find_twins(folder: Path, arrays: Path, splits: tuple[str, ...]) -> Iterator[
             f"{is_twin.sum()} of {features.len()} {split} rows "
             f"({features.filter(is_twin).n_unique()} groups of equal rows) stand in "
             f"{' or '.join(before)} too, in every feature, {alike.sum()} of them with the "
-            f"same target: the first have the keys {keys}; what is learnt by heart looks right "
-            "there: prepare.duplicates: together keeps copies in one split, first keeps one of each"
+            f"same target: the first have the keys {keys}; what is learnt by heart "
+            "looks right there"
         )
+
+
+def say_remedy(params: PrepareParams) -> str:
+    """The values of `prepare.duplicates` that help, to follow a line; empty where none does.
+
+    A time or a column that says the splits of rows excludes `together`. Rows that it leaves in two
+    splits are equal to a model alone, and `first` finds no copy among them either.
+    """
+    if params.duplicates == "together":
+        return ""
+    said = [] if params.duplicates == "first" else ["first keeps one of each"]
+    if not params.ordered and params.split.column is None:
+        said.insert(0, "together keeps copies in one split")
+    return f": prepare.duplicates: {', '.join(said)}" if said else ""
 
 
 def _common(folder: Path, splits: tuple[str, ...], name: str, hashes: pl.Series) -> pl.Series:

@@ -113,7 +113,9 @@ def _as_option(line: re.Match[str]) -> str:
     name = json.loads(name) if name.startswith('"') else name
     # Quotes of the shell stand around it.
     said = said if "''" in said else re.sub(r"""'([^'"\\]*)'""", r'"\1"', said)
-    return f"{COLUMN} {quote(f'{name}={said}')}"
+    setting = f"{name}={said}"
+    # zsh takes a word that begins so for the path of a command.
+    return f"{COLUMN} " + (f"'{setting}'" if setting == "=exclude" else quote(setting))
 
 
 def found_as_options(found: Mapping[str, Any]) -> dict[str, Any]:

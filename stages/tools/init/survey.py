@@ -34,6 +34,7 @@ from stages.tools.init.columns import Column, describe, say_kind
 from stages.tools.init.counts import MAX_DISTINCT, Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import count_train, find_layout
 from stages.tools.init.options import COLUMN, Options, Setting, check_named
+from stages.tools.init.times import describe_time
 
 SPLIT = {"seed": 0, "validation": 0.15, "test": 0.2}
 LEFT_OUT = "left out"
@@ -78,8 +79,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         )
     labelled = table.where(has_target)
     target = find_target(labelled.column_parts(options.target), options.task or "auto")
-    rows = sample.rows[: looked.height]
-    is_seen = looked[options.target].is_not_null()
+    rows, is_seen = sample.rows[: looked.height], looked[options.target].is_not_null()
     seen, seen_rows = looked.filter(is_seen), rows[is_seen.to_numpy()]
     columns = []
     for column in looked.iter_columns():
@@ -188,7 +188,9 @@ def _look_at(
     if name == target.name:
         what = "a class" if target.classes is not None else "an amount"
         return describe(column, "target", f"--target; {what}")
-    for option in ("key", "time", "group", "weight"):
+    if name == options.time:
+        return describe_time(column, said.get(name))
+    for option in ("key", "group", "weight"):
         if name == getattr(options, option):
             return describe(column, option, f"--{option}")
     if name in said:
@@ -294,5 +296,5 @@ def _why_task(column: pl.Series, target: Target, options: Options, counts: Count
 
 def _values(prepare: Mapping[str, Any], choices: list[Choice]) -> dict[str, Any]:
     """All that is written, by its key in params.yaml."""
-    values = {f"prepare.{key}": value for key, value in prepare.items()}
-    return values | {choice.key: choice.value for choice in choices}
+    chosen = {choice.key: choice.value for choice in choices}
+    return {f"prepare.{key}": value for key, value in prepare.items()} | chosen

@@ -161,6 +161,36 @@ def test_the_cycles_that_train_spans_are_kept(step: timedelta, cycles: list[str]
         np.testing.assert_allclose((array[:, place : place + 2] ** 2).sum(axis=1), 1, rtol=1e-6)
 
 
+def test_of_a_calendar_the_places_alone_are_learned_from() -> None:
+    days = [datetime(2024, 1, 1, 6, tzinfo=UTC) + n * timedelta(hours=7) for n in range(40)]
+    table = pl.DataFrame({"day": days, "y": ["a", "b"] * 20})
+    both = [
+        fit_schema(find_schema(table, params), in_memory(table))
+        for said in ({}, {"day": {"calendar": True}})
+        for params in [prepare_params(columns=said, structure={"time": "day"} if said else None)]
+    ]
+    arrays = [
+        encode(table, schema, fit_statistics(schema, in_memory(table)), KEY)["datetime"]
+        for schema in both
+    ]
+    np.testing.assert_array_equal(arrays[1], arrays[0][:, 1:])
+    (feature,) = both[1].features
+    assert (feature.calendar, feature.width, feature.cycles) == (True, 4, ["week", "day"])
+    (told,) = kind_of("datetime").tell(feature, [])
+    assert told.endswith("learned from are the place in the week, the place in the day")
+
+
+def test_a_calendar_needs_dates_that_span_a_whole_cycle() -> None:
+    days = [date(2024, 1, 1) + timedelta(days=n) for n in range(4)]
+    table = pl.DataFrame({"day": days * 3, "y": ["a", "b"] * 6})
+    schema = find_schema(table, prepare_params(columns={"day": {"calendar": True}}))
+    with pytest.raises(UserError, match="span no whole year, week or day in the train rows"):
+        fit_schema(schema, in_memory(table))
+    for said in ({"kind": "numeric"}, {"unit": "s"}):
+        with pytest.raises(ValueError, match="calendar is for dates, and this is numeric"):
+            prepare_params(columns={"day": {**said, "calendar": True}})
+
+
 def test_a_gap_is_the_mean_in_no_place_of_a_cycle_and_is_told() -> None:
     days = [date(2024, 1, 1) + timedelta(n) for n in range(20)] + [None]
     table = pl.DataFrame({"day": days, "y": ["a", "b", "a"] * 7})

@@ -13,7 +13,7 @@ from pyarrow import ipc
 
 from pipeline.params.source_head import read_head
 from stages.common.errors import UserError
-from stages.formats import chunk
+from stages.formats import chunk, excel
 from tests.support.readings import assert_one_reading, read_new_rows, stops
 from tests.support.tables import read_table
 
@@ -180,6 +180,35 @@ def test_excel_with_several_sheets_or_cells_beyond_the_header_is_told(tmp_path: 
     assert "more than one column named 'a': columns 1, 2" in stops(path)
     path.write_bytes(b"PK\x03\x04nonsense")
     assert "it is no Excel file that can be read" in stops(path)
+
+
+def test_merged_cells_of_excel_are_told_with_what_is_read_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A range is cut where a piece of the file ends.
+    monkeypatch.setattr(excel, "XML_BYTES", 7)
+    rows: list[list[object]] = [["Sales"], ["a", "b", "c"], *([n, f"x{n}", 1] for n in range(30))]
+    path = sheet(tmp_path / "t.xlsx", rows)
+    book = openpyxl.load_workbook(path)
+    book.active.merge_cells("A1:C1")
+    book.save(path)
+    said: list[str] = []
+    read_table(path, KEY, said.append)
+    # The title is no part of the table.
+    assert not any("has merged" in line for line in said)
+    for row in range(3, 24, 3):
+        book.active.merge_cells(f"B{row}:B{row + 2}")
+    book.save(path)
+    texts, damaged = assert_one_reading(path, ["a", "b", "c"])
+    assert damaged == []
+    assert texts["b"].to_list()[:4] == ["x0", None, None, "x3"]
+    read_table(path, KEY, said.append)
+    (line,) = (line for line in said if "has merged" in line)
+    assert line == (
+        f"note: {path} has merged cells, B3:B5, B6:B8, B9:B11, B12:B14, B15:B17 and 2 more: the "
+        "first of each has the value, and the others are read as gaps; unmerge them in Excel, and "
+        "fill in the value where it holds"
+    )
 
 
 def test_without_its_library_excel_says_how_to_install_it(

@@ -41,6 +41,7 @@ def all_kinds() -> pl.DataFrame:
         body=pl.when(number % 9 != 4).then(pl.Series(texts[::-1])),
         day=pl.when(number % 8 != 2).then(pl.Series(days)),
         seen=times.dt.replace_time_zone("UTC").dt.convert_time_zone("Europe/Oslo"),
+        sold=times.dt.offset_by("3h"),
         picture=pl.Series(images, dtype=pl.Array(pl.UInt8, (2, 3))),
     ).select("id", "y", pl.exclude("id", "y"))
 
@@ -52,7 +53,9 @@ TABLE = all_kinds()
 def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
     folder = tmp_path_factory.mktemp(request.param) / "p"
     model = {"name": request.param}
-    made = small_project(folder, TABLE, {"prepare.key": "id", "build.model": model})
+    columns = {"sold": {"calendar": True}}
+    changes = {"prepare.key": "id", "build.model": model, "prepare.columns": columns}
+    made = small_project(folder, TABLE, changes)
     run_stages(made, "prepare", "build", "tune", "train", "evaluate", "infer")
     return made
 
@@ -87,7 +90,8 @@ def test_evaluate_says_of_each_column_how_it_matters(project: Project) -> None:
     importance = pl.read_csv(project.path / "data/evaluate/plots/importance.csv")
     assert set(importance["column"]) == names
     slices = pl.read_csv(project.path / "data/evaluate/slices.csv")
-    assert set(slices["column"]) == names
+    # Of a calendar there are none.
+    assert set(slices["column"]) == names - {"sold"}
     town = slices.filter(pl.col("column") == "town")["slice"].to_list()
     assert "(missing)" in town
 

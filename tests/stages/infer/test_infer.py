@@ -21,9 +21,10 @@ from stages.features.schema import Feature, Moments, Schema, Statistics, Target
 from stages.formats import chunk
 from stages.formats.chunk import Chunk, chunk_rows
 from stages.formats.read import read_chunks
+from stages.formats.reading import Noticed
 from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole
-from stages.infer.write import PredictionSummary, write_predictions
+from stages.infer.write import PredictionSummary, describe, write_predictions
 from stages.model.onednn import OneDnnLinear
 from stages.model.predictor import Predictor, load_predictor
 from stages.model.threads import one_thread
@@ -128,6 +129,54 @@ def test_damaged_lines_of_json_are_set_aside(predictor: Predictor, tmp_path: Pat
     ]
     others = predictor.predict(TABLE[[i for i in range(120) if i not in (4, 9, 20)]])
     assert_frame_equal(found, others, rel_tol=1e-5)
+
+
+def test_a_column_without_a_name_is_learned_from_and_named_in_messages(tmp_path: Path) -> None:
+    source = tmp_path / "table.csv"
+    TABLE.rename({"size": "", "town": "Unnamed: 0"}).write_csv(source)
+    changes = {"prepare.key": "id", "prepare.source": str(source), "infer.input": str(source)}
+    made = small_project(tmp_path / "p", TABLE, changes)
+    run_stages(made, "prepare", "build", "tune", "train", "infer")
+    predictor = load_predictor(made.path / "data")
+    assert [feature.name for feature in predictor.schema.features] == ["", "Unnamed: 0", "smoker"]
+    lines = source.read_text("utf-8").splitlines()
+    lines[2] = "1001,tall,Oslo,true,ill"
+    source.write_text("\n".join(lines), encoding="utf-8")
+    summary = write_predictions(source, tmp_path / "out.csv", None, predictor, KEY, explained=True)
+    (damage,) = summary.examples
+    said = "row 1 (key 1001): '': 'tall' is not a number that can be computed with"
+    assert describe(damage) == said
+    moved = pl.read_csv(tmp_path / "out.csv")["moved_by"].drop_nulls()
+    assert moved.str.contains(r"(^|, )'' [+-]").all()
+
+
+def test_a_row_of_json_names_each_column_that_training_had_in_every_row(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    features = [
+        feature.model_copy(update={"missing": feature.name != "smoker"})
+        for feature in predictor.schema.features
+    ]
+    schema = predictor.schema.model_copy(update={"features": features})
+    rows = [
+        {"id": 1, "size": 1.5, "town": "Oslo", "smoker": True},
+        {"id": 2, "town": "Oslo", "smoker": None},
+        {"id": 3, "note": {"town": 1, "smoker": True}},
+        {"id": 4, "size": None, "smoker": True},
+    ]
+    path = tmp_path / "new.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    noticed = Noticed()
+    (part,) = read_chunks(path, schema, KEY, noticed)
+    assert part.rows.tolist() == [0, 1, 3]
+    assert part.table["town"].to_list() == ["Oslo", "Oslo", None]
+    (damage,) = part.damaged
+    assert (damage.row, damage.column) == (2, "smoker")
+    assert damage.reason == "it is not named, and each train row has a value: write null for a gap"
+    assert noticed.lines() == [
+        "note: 'size' is not named in 1 rows: taken as gaps",
+        "note: 'town' is not named in 1 rows: taken as gaps",
+    ]
 
 
 def test_numbers_and_truths_are_categories_however_they_are_written(

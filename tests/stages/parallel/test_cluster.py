@@ -20,6 +20,7 @@ import stages.parallel.cluster as cluster_module
 import stages.prepare.table.collected as collected
 import stages.prepare.table.sample as sample
 from stages.common.errors import Problem, UserError
+from stages.features.schema import read_schema
 from stages.infer.write import PredictionSummary, write_predictions
 from stages.model.calibration import Calibration
 from stages.model.predictor import load_predictor
@@ -86,6 +87,8 @@ def test_a_cluster_that_loses_a_worker_writes_the_bytes_of_one_thread(
     monkeypatch.setenv("REPRISE_THREADS", "1")
     run(tmp_path / "alone", source, suite)
     alone, said = files_of(tmp_path / "alone"), capfd.readouterr().out
+    (way,) = (f for f in read_schema(tmp_path / "alone").features if f.name == "way")
+    assert (way.kind, way.thousands, way.unit) == ("numeric", " ", "km")
     assert len(alone) > 15
     monkeypatch.setenv("REPRISE_DASK", cluster.address)
     # While ranges are read, and while arrays are written.

@@ -52,6 +52,7 @@ def mixed(num_rows: int = NUM_ROWS) -> pl.DataFrame:
             "sold": random.random(num_rows) < 0.5,
             "day": [f"2024-{m:02}-{d:02}" for m, d in random.integers(1, 13, (num_rows, 2))],
             "note": [" ".join(random.choice(words, 5)) for _ in range(num_rows)],
+            "way": [f"{1 + n % 9} {100 + n % 800} km" for n in range(num_rows)],
             "late": np.arange(num_rows) % 7,
             "y": random.choice(["a", "b", "c"], num_rows),
         }
@@ -90,7 +91,7 @@ def run(folder: Path, source: Path, suite: Path | None = None) -> dict[str, np.n
     section = prepare_params(
         source=str(source),
         key="id",
-        columns={"rooms": {"missing": ["?"]}, "zip": "categorical"},
+        columns={"rooms": {"missing": ["?"]}, "zip": "categorical", "way": {"unit": "km"}},
         drop_missing_target=True,
         expectations=None if suite is None else str(suite),
     )

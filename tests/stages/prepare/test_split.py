@@ -14,8 +14,8 @@ from stages.prepare.params import Split
 from stages.prepare.rows.keys import hash_names
 from stages.prepare.rows.split import SPLITS, Structure
 from stages.prepare.rows.split import split_rows as find_codes
-from stages.prepare.rows.twins import find_twins, write_twins
-from tests.support.samples import run_stages, small_project
+from stages.prepare.rows.twins import find_twins, say_remedy, write_twins
+from tests.support.samples import prepare_params, run_stages, small_project
 
 Keys = npt.NDArray[np.generic]
 
@@ -170,13 +170,33 @@ def test_rows_that_stand_in_two_splits_are_counted(tmp_path: Path) -> None:
     )
     (line,) = said(tmp_path, {"train": train, "validation": train})
     assert line.startswith("4 of 4 validation rows (3 groups of equal rows) stand in train too")
-    assert "prepare.duplicates: together" in line
     assert said(tmp_path, {"train": train, "validation": validation}) == []
     images = {"image": [[[[1, 2]]], [[[3, 4]]], [[[1, 2]]]], "target": [0, 1, 1], "key": [1, 2, 3]}
     (line,) = said(
         tmp_path, {"train": images, "test": {name: part[1:] for name, part in images.items()}}
     )
     assert line.startswith("2 of 2 test rows (2 groups of equal rows) stand in train too")
+
+
+TOGETHER, FIRST = "together keeps copies in one split", "first keeps one of each"
+
+
+@pytest.mark.parametrize(
+    ("changes", "offered"),
+    [
+        ({}, f": prepare.duplicates: {TOGETHER}, {FIRST}"),
+        ({"structure": {"group": "g"}}, f": prepare.duplicates: {TOGETHER}, {FIRST}"),
+        ({"structure": {"time": "day"}}, f": prepare.duplicates: {FIRST}"),
+        ({"split": {**SHARES.model_dump(), "column": "part"}}, f": prepare.duplicates: {FIRST}"),
+        ({"duplicates": "first"}, f": prepare.duplicates: {TOGETHER}"),
+        ({"duplicates": "first", "structure": {"time": "day"}}, ""),
+        ({"duplicates": "together"}, ""),
+    ],
+)
+def test_of_rows_in_two_splits_that_is_offered_which_works(
+    changes: dict[str, object], offered: str
+) -> None:
+    assert say_remedy(prepare_params(**changes)) == offered
 
 
 def test_patients_with_equal_rows_are_told_of_by_prepare(
@@ -192,6 +212,7 @@ def test_patients_with_equal_rows_are_told_of_by_prepare(
     lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning  ")]
     validation, test = lines
     assert "of 108 validation rows" in validation
+    assert validation.endswith(f"looks right there: prepare.duplicates: {TOGETHER}, {FIRST}")
     assert "stand in train too" in validation
     assert " of 144 test rows" in test
     assert "stand in train or validation too" in test

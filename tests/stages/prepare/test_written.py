@@ -12,13 +12,13 @@ from pipeline.serve.codec.problems import RequestError
 from stages.common.config import validate
 from stages.common.errors import UserError
 from stages.features.schema import Feature, read_schema
-from stages.features.spelling import as_number, number_pattern, to_plain
+from stages.features.spelling import WRITINGS, as_number, number_pattern, to_plain
 from stages.features.written import read_numbers
 from stages.formats.read import read_chunks
 from stages.model.predictor import load_predictor
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_schema
-from stages.prepare.columns.written import WRITINGS, find_writing, read_written, with_written
+from stages.prepare.columns.written import find_writing, read_written, with_written
 from stages.prepare.params import PrepareParams
 from stages.prepare.table.dots import signed_columns
 from stages.prepare.table.long_table import apply_writing

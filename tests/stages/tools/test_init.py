@@ -17,7 +17,7 @@ from stages.prepare.params import PrepareParams
 from stages.prepare.table.table import in_memory
 from stages.tools.expect.drift import draft_drift
 from stages.tools.init.choose import Facts, choose
-from stages.tools.init.options import Options, name_option
+from stages.tools.init.options import Options, as_options, name_option
 from stages.tools.init.roles import find_copies, is_key, tells_target
 from stages.tools.init.survey import survey
 from tests.support.samples import prepare_params
@@ -332,3 +332,41 @@ def test_a_column_without_a_name_is_learned_from_and_has_no_rule(tmp_path: Path)
     assert all(rule.get("column", "y") for rule in found["expectations"])
     schema = find_schema(table, prepare_params(target="Survived"))
     assert all(rule["column"] for rule in draft_drift(in_memory(table), schema))
+
+
+@pytest.mark.parametrize(
+    ("days", "said", "setting", "why"),
+    [
+        (1, [], {"kind": "datetime", "calendar": True}, "places in the week, not how late it is"),
+        (0, [], None, "the earlier ones span no whole year, week or day"),
+        (1, ["when=exclude"], "exclude", "later rows test earlier ones"),
+    ],
+)
+def test_of_the_time_the_calendar_is_learned_from(
+    tmp_path: Path, days: int, said: list[str], setting: object, why: str
+) -> None:
+    when = [date(2020, 1, 1) + timedelta(days=days * n + n // 390) for n in range(NUM_ROWS)]
+    found = look(tmp_path, ships(when=when), time="when", columns=said)
+    told = line(found, "when")
+    assert (told["role"], told["setting"]) == ("time", setting)
+    assert why in told["why"]
+    assert found["values"]["prepare.columns"].get("when") == setting
+
+
+def test_a_time_in_a_format_that_is_said_keeps_it_beside_the_calendar(tmp_path: Path) -> None:
+    when = [f"{1 + n % 12}/{1 + n // 12 % 12}/{2010 + n // 144}" for n in range(NUM_ROWS)]
+    table = ships(when=when)
+    said = look(tmp_path, table, time="when", columns=["when={format: '%d/%m/%Y'}"])
+    setting = {"kind": "datetime", "format": "%d/%m/%Y", "calendar": True}
+    assert said["values"]["prepare.columns"]["when"] == setting
+
+
+def test_a_column_without_a_name_is_left_out_by_the_option_that_is_shown(tmp_path: Path) -> None:
+    table = ships().rename({"Age": ""})
+    (warning,) = look(tmp_path, table)["warnings"]
+    assert warning.endswith('if it is none of yours, columns: {"": exclude}')
+    shown = as_options(warning).partition(", ")[2]
+    assert shown == "--column '=exclude'"
+    found = look(tmp_path, table, columns=[shlex.split(shown)[1]])
+    assert found["values"]["prepare.columns"] == {"": "exclude"}
+    assert found["warnings"] == []
