@@ -52,20 +52,22 @@ class Metric:
         NaN where it has none on such rows. What is fitted on scores (a temperature, a threshold) is
         fitted on one half of the rows for the other.
         """
-        target = pool.target(rows)
-        weight = pool.rows.weight
-        weights = None if weight is None else weight[rows].double().cpu().numpy()
-        predicted: Predicted
-        if self.task == "regression":
-            predicted = scores.reshape(len(rows)) * pool.data.deviation + pool.data.mean
-        else:
-            predicted = _classify(scores, target, weights, calibration)
+        target, weights = pool.target(rows), pool.weights(rows)
+        predicted = self.predict(pool, rows, scores, calibration)
         if (quick := QUICK.get(self.name)) is not None:
             return quick(target, predicted, weights)
         try:
             return compute_metrics([self.name], self.task, target, predicted, weights)[self.name]
         except ValueError:
             return math.nan
+
+    def predict(
+        self, pool: Pool, rows: Rows, scores: Floats, calibration: CalibrationParams
+    ) -> Predicted:
+        """The predictions of scores (rows, outputs): values in the target's units, or classes."""
+        if self.task == "regression":
+            return scores.reshape(len(rows)) * pool.data.deviation + pool.data.mean
+        return _classify(scores, pool.target(rows), pool.weights(rows), calibration)
 
 
 def _accuracy(target: Array, predicted: Predicted, weights: Floats | None) -> float:

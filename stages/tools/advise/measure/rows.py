@@ -83,6 +83,11 @@ class Pool:
             return np.asarray(target)
         return np.asarray(target.astype(np.float64) * self.data.deviation + self.data.mean)
 
+    def weights(self, rows: Rows) -> npt.NDArray[np.float64] | None:
+        """The weights of rows (rows,); None where all count the same."""
+        weight = self.rows.weight
+        return None if weight is None else weight[rows].double().cpu().numpy()
+
     def count_rarest(self) -> int:
         """The rows of the rarest class; all rows where values are predicted."""
         classes = self.schema.target.classes
