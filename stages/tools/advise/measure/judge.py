@@ -16,7 +16,8 @@ from stages.evaluate.measure.predictions import (
     values_of,
 )
 from stages.features.numbers import Rows
-from stages.features.schema import Array
+from stages.features.schema import Array, Moments
+from stages.features.target_scale import to_units
 from stages.model.calibration import predict_codes, to_probabilities
 from stages.tools.advise.measure.rows import Pool
 from stages.train.calibrate import calibrate_scores
@@ -45,15 +46,20 @@ class Metric:
         return 0.0 if self.sign < 0 else 1.0
 
     def measure(
-        self, pool: Pool, rows: Rows, scores: Floats, calibration: CalibrationParams
+        self,
+        pool: Pool,
+        rows: Rows,
+        scores: Floats,
+        calibration: CalibrationParams,
+        scale: Moments | None = None,
     ) -> float:
         """Its value on `rows`; scores (rows, outputs) are a model's.
 
         NaN where it has none on such rows. What is fitted on scores (a temperature, a threshold) is
-        fitted on one half of the rows for the other.
+        fitted on one half of the rows for the other. `scale` is as in `predict`.
         """
         target, weights = pool.target(rows), pool.weights(rows)
-        predicted = self.predict(pool, rows, scores, calibration)
+        predicted = self.predict(pool, rows, scores, calibration, scale)
         if (quick := QUICK.get(self.name)) is not None:
             return quick(target, predicted, weights)
         try:
@@ -62,11 +68,19 @@ class Metric:
             return math.nan
 
     def predict(
-        self, pool: Pool, rows: Rows, scores: Floats, calibration: CalibrationParams
+        self,
+        pool: Pool,
+        rows: Rows,
+        scores: Floats,
+        calibration: CalibrationParams,
+        scale: Moments | None = None,
     ) -> Predicted:
-        """The predictions of scores (rows, outputs): values in the target's units, or classes."""
+        """The predictions of scores (rows, outputs): values in the target's units, or classes.
+
+        `scale` is that of the values that were learned, where it is not the pool's.
+        """
         if self.task == "regression":
-            return scores.reshape(len(rows)) * pool.data.deviation + pool.data.mean
+            return to_units(scores.reshape(len(rows)), scale or pool.data.scale)
         return _classify(scores, pool.target(rows), pool.weights(rows), calibration)
 
 
