@@ -11,6 +11,7 @@ import torch
 
 from pipeline.doctor.guess import find_guess
 from pipeline.params.check import find_problems
+from pipeline.serve.bundle import load_bundle
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.yamlfile import read_yaml
@@ -113,6 +114,9 @@ def test_files_for_elsewhere_predict_the_same(trained: Project, predictor: Predi
     session = onnxruntime.InferenceSession(bundle, providers=["CPUExecutionProvider"])
     found = session.run(None, feeds(table, predictor.schema, "infer.input"))
     np.testing.assert_allclose(np.stack(found), expected, rtol=1e-4)
+    served = load_bundle(trained.path / "data/infer")
+    assert [output.name for output in served.signature.outputs] == ["prediction", "low", "high"]
+    assert read_json(trained.path / "data/infer/signature.json")["target_transform"] == "log1p"
     program = load_program((trained.path / "data/infer/model.pt2").read_bytes())
     with torch.inference_mode():
         given = program(tensors_of(table, predictor.schema, "infer.input"))
