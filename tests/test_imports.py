@@ -72,6 +72,8 @@ EDGES = {
         "stages.evaluate.outputs.markdown",
         # What a suite may name beside columns.
         "stages.prepare.expectations.fact_names",
+        # The values of a target that a transform of it does not take.
+        "stages.prepare.low_values",
         # A kind of column, for JSON values; the sections, its name.
         "stages.features.kind",
         "stages.features.kinds",

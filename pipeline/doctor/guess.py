@@ -173,6 +173,9 @@ def _guess_value(rows: Judged, trained: Mapping[str, Any]) -> Guess:
     """That of values: the mean, or for another loss the one that makes it least."""
     moments = read_json(PREPARED / "statistics.json").get("target") or {}
     target = np.asarray(rows.target, np.float64)
+    if moments.get("transform") == "log1p":
+        target = np.expm1(target * moments["deviation"] + moments["mean"])
+        moments = {}
     apart = rows.mean(np.square(target - np.average(target, weights=rows.weight)), math.sqrt)
     metric = apart * float(moments.get("deviation", 1.0))
     share = min(1.0, LUCK / rows.count)

@@ -5,12 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.params.source_head import Head, read_column, read_head, type_of
 from stages.common.config import get_path
 from stages.common.errors import Problem, UserError, did_you_mean, shorten, wrong_name
 from stages.common.yamlfile import read_yaml
 from stages.infer.params import InferParams
 from stages.prepare.expectations.fact_names import split_fact
+from stages.prepare.low_values import find_low, stop_at_classes, stop_at_low
 from stages.prepare.params import PrepareParams
 
 SHOWN = 8
@@ -50,6 +53,7 @@ def check_data(
     problems = check_source(prepare, head)
     if prepare.target in head.columns:
         said = find_target(prepare, head)
+    problems += check_transform(prepare, head, said)
     problems += check_expected(prepare, head) + check_slices(tree, prepare, head)
     return problems + ([] if infer is None else check_new_rows(prepare, infer, head)), said
 
@@ -98,6 +102,22 @@ def find_target(params: PrepareParams, head: Head) -> Target:
         return Target("classification", reason, is_guess=True)
     reason = f"{counted} amounts unless prepare.task is classification"
     return Target("regression", reason, is_guess=True)
+
+
+def check_transform(params: PrepareParams, head: Head, target: Target) -> list[Problem]:
+    """A transform of the target that its values, or its task, exclude."""
+    name = params.target_transform
+    if name is None:
+        return []
+    if target.task == "classification":
+        return [stop_at_classes(params.target, name)]
+    try:
+        values = np.array(read_column(head.path, params.target) or [], np.float64)
+    except (TypeError, ValueError):
+        # Words for gaps, signs and units: the stage reads these.
+        return []
+    low = find_low([values])
+    return [] if low is None else [stop_at_low(params.target, name, low)]
 
 
 def check_expected(params: PrepareParams, head: Head) -> list[Problem]:

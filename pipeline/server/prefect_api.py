@@ -78,7 +78,14 @@ def answers(url: str) -> bool:
     return True
 
 
-def request(url: str, path: str, body: object = None, *, method: str | None = None) -> Any:
+def request(
+    url: str,
+    path: str,
+    body: object = None,
+    *,
+    method: str | None = None,
+    seconds: float = ANSWER_SECONDS,
+) -> Any:
     """The JSON that the API at `url` answers; with a body it is a POST.
 
     Asks again while the server is busy: SQLite lets one write at a time.
@@ -86,12 +93,12 @@ def request(url: str, path: str, body: object = None, *, method: str | None = No
     """
     for wait_seconds in BUSY_WAITS_SECONDS:
         try:
-            return _ask(url, path, body, method, ANSWER_SECONDS)
+            return _ask(url, path, body, method, seconds)
         except urllib.error.HTTPError as error:
             if error.code not in (429, 503):
                 raise
             time.sleep(wait_seconds)
-    return _ask(url, path, body, method, ANSWER_SECONDS)
+    return _ask(url, path, body, method, seconds)
 
 
 def _ask(url: str, path: str, body: object, method: str | None, seconds: float) -> Any:

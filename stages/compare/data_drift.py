@@ -142,6 +142,8 @@ def _target(before: Side, after: Side) -> Iterator[Column]:
     if (
         was is not None
         and now is not None
+        # Moments of a value and of its logarithm have nothing to tell each other.
+        and was.transform == now.transform
         and before.schema.target.name == after.schema.target.name
     ):
         counts = [len(side.train["key"]) for side in (before, after)]

@@ -36,6 +36,7 @@ from stages.evaluate.outputs.seeds import Spread, count_replicas, spread_of
 from stages.evaluate.outputs.slices import Slice, cut, find_worst, measure_slices, write_slices
 from stages.evaluate.params import EvaluateParams
 from stages.features.schema import Array, Class, load_arrays
+from stages.features.target_scale import to_units
 from stages.model.calibration import to_probabilities
 from stages.model.predictor import Predictor, load_predictor
 from stages.runtime.stage import run_stage
@@ -115,6 +116,7 @@ def evaluate(params: Params, out: Path) -> None:
         spreads,
         slices,
         (*LINEAGE, *([] if weights is None else [WEIGHTS])),
+        None if predictor.statistics.target is None else predictor.statistics.target.transform,
     )
     write_card(out / "card.md", facts)
 
@@ -166,7 +168,7 @@ def _target(predictor: Predictor, arrays: dict[str, Array]) -> Array:
     if predictor.schema.target.classes is not None:
         return target
     assert moments is not None
-    return np.asarray(target.astype(np.float64) * moments.deviation + moments.mean)
+    return to_units(target, moments)
 
 
 def _counts(arrays: dict[str, Array], classes: Sequence[Class] | None) -> list[int]:

@@ -206,12 +206,19 @@ class Schema(Record):
         return len(self.target.classes) if self.target.classes is not None else 1
 
 
+TargetTransform = Literal["log1p"]
+
+
 class Moments(Record):
-    """Mean and standard deviation over the train split; a constant column has deviation 1."""
+    """Mean and standard deviation over the train split; a constant column has deviation 1.
+
+    Of a target with a `transform` they are those of the transformed values.
+    """
 
     mean: float
     deviation: float
     constant: bool = False
+    transform: TargetTransform | None = None
 
 
 class Statistics(Record):

@@ -6,6 +6,7 @@ baseline is the mean of training for numbers and images, false for truths, and a
 training has not seen. Of a class, the score is explained that its probability is made from.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from stages.features.schema import CODES, WORDS, Array, Feature, Schema
+from stages.features.schema import CODES, WORDS, Array, Feature, Moments, Schema
 from stages.model.layers import ByColumn
 from stages.model.predictor import Predictor
 from stages.tensors.batch import Batch, take, to_batch
@@ -35,6 +36,8 @@ MUCH_MISSED, MOST_MISSED = 0.03, 0.1
 ROUNDING = 1e-4
 # Of numbers that are computed at a time: rows, by steps, by the numbers of a row.
 MAX_NUMBERS = 1 << 23
+# Of float32: beyond it, exp is not finite.
+MAX_EXPONENT = 80.0
 _AREAS = (
     ("top left", "top", "top right"),
     ("left", "centre", "right"),
@@ -101,8 +104,10 @@ def attribute(predictor: Predictor, arrays: dict[str, Array], codes: Array) -> A
             np.ones(len(codes), np.bool_),
         )
 
+    scale = predictor.statistics.target
+
     def explain(batch: Batch, wanted: Tensor, steps: int) -> tuple[Floats, Floats]:
-        flat, error = _integrate(model, batch, kinds, wanted, steps)
+        flat, error = _integrate(model, batch, kinds, wanted, steps, scale)
         return np.stack([flat[:, place].sum(axis=1) for place in places], axis=1), error
 
     totals, errors = [], []
@@ -120,9 +125,25 @@ def attribute(predictor: Predictor, arrays: dict[str, Array], codes: Array) -> A
         errors.append(error)
     values, lacking = np.concatenate(totals), np.concatenate(errors)
     believed = lacking <= MOST_MISSED * np.abs(values).sum(axis=1) + ROUNDING
-    moments = predictor.statistics.target
-    unit = 1.0 if moments is None else moments.deviation
+    unit = _unit(scale)
     return Attribution(columns, values * unit, lacking * unit, left_out, believed)
+
+
+def _unit(scale: Moments | None) -> float:
+    """The units of the target that 1 of what is explained is."""
+    if scale is None:
+        return 1.0
+    return scale.deviation if scale.transform is None else math.exp(scale.mean)
+
+
+def _as_value(scores: Tensor, scale: Moments | None) -> Tensor:
+    """The scores; where the target is transformed, the value plus 1, in `_unit`.
+
+    Their differences are those of predictions.
+    """
+    if scale is None or scale.transform is None:
+        return scores
+    return (scores * scale.deviation).clamp(max=MAX_EXPONENT).exp()
 
 
 def say_doubts(rows: int, doubted: int, left_out: list[str], without: str) -> list[str]:
@@ -140,7 +161,12 @@ def say_doubts(rows: int, doubted: int, left_out: list[str], without: str) -> li
 
 
 def _integrate(
-    model: nn.Module, batch: Batch, kinds: list[str], wanted: Tensor, steps: int
+    model: nn.Module,
+    batch: Batch,
+    kinds: list[str],
+    wanted: Tensor,
+    steps: int,
+    scale: Moments | None,
 ) -> tuple[Floats, Floats]:
     """Attributions (rows, numbers), of `kinds` and then of codes, and what their sums lack (rows,).
 
@@ -163,7 +189,7 @@ def _integrate(
             return next(values) if given[1] in CODED else None
 
         with _hooked(model, replace):
-            scores: Tensor = model({kind: by_kind[kind] for kind in batch})
+            scores = _as_value(model({kind: by_kind[kind] for kind in batch}), scale)
         # Of what a model does not look at there is a gradient, too: none is as good as 0.
         return scores + sum(0 * t.flatten(1).sum(1, keepdim=True) for t in tensors[:num_inputs])
 

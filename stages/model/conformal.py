@@ -36,7 +36,8 @@ class CoverageParams(Config):
 class Conformal:
     """The interval or the set of each prediction.
 
-    `bound` is half the width of the interval, in the target's units; of classes, the least
+    `bound` is half the width of the interval, in the target's units; with
+    `prepare.target_transform` in those of the transformed target. Of classes it is the least
     probability of those in the set.
     """
 
@@ -44,7 +45,7 @@ class Conformal:
     bound: float
 
     def interval(self, values: Floats) -> tuple[Floats, Floats]:
-        """Both ends of the intervals around predicted values (rows,)."""
+        """Both ends of the intervals around predicted values (rows,), transformed ones too."""
         return values - self.bound, values + self.bound
 
     def contains(self, probabilities: Floats, threshold: float | None) -> npt.NDArray[np.bool_]:
@@ -62,9 +63,10 @@ def read_conformal(
 ) -> Conformal:
     """Fit the interval to the validation rows in a folder that train has written.
 
-    Of values it is the absolute error, `deviation` the target's units; of classes (None) the
-    probability of the right one (Sadinle, Lei and Wasserman, 'Least Ambiguous Set-Valued
-    Classifiers', JASA 114, 2019). Raises UserError where the rows are too few for `coverage`.
+    Of values it is the absolute error, `deviation` the units of the target, transformed or not; of
+    classes (None) the probability of the right one (Sadinle, Lei and Wasserman, 'Least Ambiguous
+    Set-Valued Classifiers', JASA 114, 2019). Raises UserError where the rows are too few for
+    `coverage`.
     """
     names = [
         name for name in ("scores", "target", "weight") if (validation / f"{name}.npy").exists()

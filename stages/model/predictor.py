@@ -14,6 +14,7 @@ from torch import nn
 from stages.common.files import md5
 from stages.features.encode import check_columns, encode, row_keys
 from stages.features.schema import Array, Schema, Statistics, read_schema, read_statistics
+from stages.features.target_scale import invert
 from stages.features.written import drop_all_words
 from stages.model.calibration import (
     UNCALIBRATED,
@@ -68,9 +69,8 @@ class Predictor:
             assert moments is not None
             values = scores[:, 0] * moments.deviation + moments.mean
             ends = () if self.conformal is None else self.conformal.interval(values)
-            return pl.DataFrame(
-                {"prediction": values, **dict(zip(("low", "high"), ends, strict=False))}
-            )
+            named = zip(("prediction", "low", "high"), (values, *ends), strict=False)
+            return pl.DataFrame({name: invert(each, moments.transform) for name, each in named})
         probabilities = to_probabilities(scores, self.calibration.temperature)
         codes = predict_codes(probabilities, self.calibration.threshold)
         names = pl.Series("prediction", target.classes)

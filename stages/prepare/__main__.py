@@ -15,7 +15,7 @@ import polars as pl
 
 from stages.common.addresses import local_path, name_objects
 from stages.common.params import Params
-from stages.features.schema import KINDS, Schema, Statistics, write_record
+from stages.features.schema import KINDS, Schema, Statistics, TargetTransform, write_record
 from stages.features.spelling import as_line
 from stages.formats.parquet import open_writer
 from stages.formats.reject import write_rejected
@@ -24,7 +24,7 @@ from stages.parallel.open_mapper import open_mapper
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import SOURCE, check_names, find_schema, names_rows
 from stages.prepare.columns.pretrained import with_pretrained
-from stages.prepare.columns.target import find_target
+from stages.prepare.columns.target import check_transform, find_target
 from stages.prepare.columns.variants import find_variants
 from stages.prepare.columns.written import with_written
 from stages.prepare.encode_parts import input_columns, write_arrays
@@ -78,6 +78,7 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
     usable = _rows_with_target(table, section)
     labelled = table if usable is None else table.where(usable)
     target = find_target(labelled.column_parts(section.target), section.task)
+    check_transform(labelled.column_parts(section.target), target, section.target_transform)
     sample = sample if labelled is raw else take_sample(labelled, section.words, mapper)
     found = find_schema(sample.table, section, target, sample.rows)
     schema = with_pretrained(images.describe(with_written(found, written)), section)
@@ -99,7 +100,7 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
         train = train.with_mask_on_disk(folder / "train.npy")
 
     schema = fit_schema(schema, train, mapper)
-    statistics = fit_statistics(schema, train, mapper)
+    statistics = fit_statistics(schema, train, mapper, section.target_transform)
     for line in _constant(schema, statistics):
         print(f"warning  {line}")
     for line in tell(schema, chosen, mapper):
@@ -114,7 +115,7 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
         rows.result()
     for line in warnings:
         print(f"warning  {line}{say_remedy(section)}")
-    print(_summary(named, chosen.height, schema, assigned.codes))
+    print(_summary(named, chosen.height, schema, assigned.codes, section.target_transform))
 
 
 def _say(line: str) -> None:
@@ -168,12 +169,15 @@ def _constant(schema: Schema, statistics: Statistics) -> list[str]:
     ]
 
 
-def _summary(source: str, num_rows: int, schema: Schema, codes: Codes) -> str:
+def _summary(
+    source: str, num_rows: int, schema: Schema, codes: Codes, transform: TargetTransform | None
+) -> str:
     kinds = ", ".join(
         f"{len(schema.of_kind(kind))} {kind}" for kind in KINDS if schema.of_kind(kind)
     )
     target = schema.target
-    what = f"{len(target.classes)} classes" if target.classes is not None else "a value"
+    what = "a value" if transform is None else f"a value, learned as its {transform}"
+    what = f"{len(target.classes)} classes" if target.classes is not None else what
     rows = ", ".join(f"{name} {(codes == code).sum()}" for code, name in enumerate(SPLITS))
     return (
         f"{source}: {num_rows} rows; columns: {kinds}\n"

@@ -10,8 +10,16 @@ import polars as pl
 from stages.common.errors import UserError
 from stages.features.columns import column_moments
 from stages.features.kind import kind_of
-from stages.features.schema import Feature, Moments, Scale, Schema, Statistics
+from stages.features.schema import (
+    Feature,
+    Moments,
+    Scale,
+    Schema,
+    Statistics,
+    TargetTransform,
+)
 from stages.parallel.mapper import Local, Mapper
+from stages.prepare.columns.target import transformed
 from stages.prepare.table.table import Table, mapper_for
 
 SOURCE = "prepare.source"
@@ -87,7 +95,12 @@ def _raised(found: Result | UserError) -> Result:
     return found
 
 
-def fit_statistics(schema: Schema, train: Table, mapper: Mapper | None = None) -> Statistics:
+def fit_statistics(
+    schema: Schema,
+    train: Table,
+    mapper: Mapper | None = None,
+    target_transform: TargetTransform | None = None,
+) -> Statistics:
     """Means and deviations (population, float64) over the train rows.
 
     Those of images are the scale of their feature where it has one.
@@ -108,7 +121,9 @@ def fit_statistics(schema: Schema, train: Table, mapper: Mapper | None = None) -
             wide[feature.name] = moments
     target = None
     if schema.target.task == "regression":
-        target = column_moments(train.column_parts(schema.target.name), SOURCE)
+        parts = train.column_parts(schema.target.name)
+        target = column_moments(transformed(parts, target_transform), SOURCE)
+        target = target.model_copy(update={"transform": target_transform})
     return Statistics(numeric=numeric, image=image, target=target, wide=wide)
 
 

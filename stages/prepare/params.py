@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from stages.common.config import Config, Seed
 from stages.common.errors import Problem
-from stages.features.schema import FeatureKind
+from stages.features.schema import FeatureKind, TargetTransform
 from stages.features.spelling import is_unit
 from stages.features.times import pattern
 from stages.formats.suffixes import TableFile
@@ -170,6 +170,11 @@ class PrepareParams(Config):
     task: Task
     """The kind of prediction: a number or a class. `auto` goes by the target's type and values, and
     says what it took.
+    """
+    target_transform: TargetTransform | None
+    """The number that is learned of a target of values: `log1p`, the logarithm of 1 plus the value,
+    of one whose large values lie far from the others, such as a price; all must be above -1.
+    Predictions, metrics and intervals are in the target's own units. null: the value itself.
     """
     columns: dict[str, Kind | Column]
     """The kind of a column where what is found is wrong, such as `{zip: categorical, name:

@@ -2,6 +2,7 @@
 
 MORE = {
     "prepare.source": "../data/README.md",
+    "prepare.target_transform": "training.md#a-target-of-a-long-tail",
     "prepare.columns": "columns.md",
     "prepare.weight": "training.md#row-weights",
     "prepare.duplicates": "columns.md#equal-rows",

@@ -9,6 +9,7 @@ import torch
 from stages.features.schema import Array, read_statistics
 from stages.model.ensemble import mean_scores
 from stages.model.model import ModelSpec, Part
+from stages.tensors.target_errors import root_in_units, square_errors
 from stages.train.recipe import Recipe
 from stages.training.optim.class_weights import weigh_classes
 from stages.training.optim.loss import make_loss
@@ -45,14 +46,14 @@ def join_figures(
     weight = _to_tensor(arrays[0].get("weight"))
     judged = prepare_scores(scores, target if target.is_floating_point() else target.long())
     loss = _loss(judged, target, weight, recipe, learned)
-    if target.is_floating_point():
-        found = (judged - target).square()
+    moments = read_statistics(PREPARED).target
+    if moments is not None:
+        found = square_errors(judged, target, moments)
     else:
         found = (judged.argmax(dim=1) == target).double()
     value = float((found if weight is None else found * weight).mean())
-    moments = read_statistics(PREPARED).target
-    if target.is_floating_point() and moments is not None:
-        value = math.sqrt(value) * moments.deviation
+    if moments is not None:
+        value = root_in_units(value, moments)
     return scores.float().numpy(), (loss, value)
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from stages.common.errors import Problem, UserError
+from stages.features.schema import Moments
+from stages.features.target_scale import to_units
 from stages.training.data.source import Source, rows_at_once
 from stages.training.state import Data
 
@@ -45,8 +47,8 @@ def find_far(rows: Source, data: Data) -> Far | None:
         row, column = divmod(place, len(names))
         distance = float(away[row, column])
         if distance > max(FAR, found.distance if found else 0.0):
-            mean, deviation = _moments(names[column], data)
-            value = float(values[row, column]) * deviation + mean
+            standardised = values[row, column : column + 1].cpu().numpy()
+            value = float(to_units(standardised, _moments(names[column], data))[0])
             found = Far(distance, first + row, names[column], value, 0)
     return found and Far(found.distance, found.row, found.column, found.value, num_far)
 
@@ -81,8 +83,5 @@ def _columns(batch: dict[str, Tensor], target: Tensor, data: Data) -> dict[str, 
     return {**columns, "": target} if target.is_floating_point() else columns
 
 
-def _moments(column: str, data: Data) -> tuple[float, float]:
-    if not column:
-        return data.mean, data.deviation
-    moments = data.columns[column[1:-1]]
-    return moments.mean, moments.deviation
+def _moments(column: str, data: Data) -> Moments:
+    return data.columns[column[1:-1]] if column else data.scale

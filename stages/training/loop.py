@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from stages.tensors.target_errors import root_in_units, square_errors
 from stages.training.averaging import (
     add_to_average,
     batch_norms,
@@ -239,10 +240,10 @@ def _evaluate(
         if data.task == "classification":
             found = scores.argmax(1) == target
         else:
-            found = (scores - target).square()
+            found = square_errors(scores, target, data.scale)
         totals[1] += (found if weight is None else found * weight).sum()
     loss, metric = (world.all_reduce_sum(totals) / len(split)).tolist()
-    return loss, metric if data.task == "classification" else math.sqrt(metric) * data.deviation
+    return loss, metric if data.task == "classification" else root_in_units(metric, data.scale)
 
 
 def is_out_of_patience(result: Result, params: TrainParams) -> bool:

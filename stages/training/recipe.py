@@ -69,6 +69,7 @@ def load_data(
         columns,
         moments.mean,
         [feature.words or [] for feature in schema.of_kind("text")],
+        moments.transform,
     )
     if dataset is not None:
         loaded = load_split(dataset, open_rows(PREPARED / "train"), device, train=True)

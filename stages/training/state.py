@@ -10,7 +10,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from stages.features.schema import Class, Moments
+from stages.features.schema import Class, Moments, TargetTransform
 from stages.training.data.source import Source
 from stages.training.optim.monitored_metric import metric_of
 
@@ -22,7 +22,7 @@ class Data:
     `deviation` turns a standardised error into units. `classes` are in the order of their codes;
     none of them for regression. `columns` are the numeric ones, in their order in a batch, and
     `mean` that of the target, as standardised. `words` are those of each column of texts, in the
-    order of their codes.
+    order of their codes. `transform` is what the target was made by before it was standardised.
     """
 
     train: Source
@@ -33,11 +33,17 @@ class Data:
     columns: Mapping[str, Moments] = field(default_factory=dict)
     mean: float = 0.0
     words: Sequence[Sequence[str]] = ()
+    transform: TargetTransform | None = None
 
     @property
     def metric(self) -> str:
         """The validation metric that is reported beside the loss."""
         return metric_of(self.task)
+
+    @property
+    def scale(self) -> Moments:
+        """The scale of the target."""
+        return Moments(mean=self.mean, deviation=self.deviation, transform=self.transform)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from stages.common.config import Overrides
 from stages.common.files import rounded
-from stages.features.schema import Array
+from stages.features.schema import Array, Moments
+from stages.features.target_scale import to_units
 from stages.training.params import TrainParams
 from stages.tune.trials import Trial, TrialResult, rank_trials
 
@@ -31,14 +32,18 @@ BY_RMSE = ("MSELoss", "HuberLoss", "SmoothL1Loss", "L1Loss")
 
 @dataclass(frozen=True)
 class Rows:
-    """The validation rows: class codes or values (rows,), and their weights (rows,)."""
+    """The validation rows: class codes or values (rows,), and their weights (rows,).
+
+    With a `scale` predictions are scores, of which it makes values such as the target's.
+    """
 
     target: Floats
     weight: Floats
+    scale: Moments | None = None
 
     def take(self, rows: Array) -> "Rows":
         """Some of the rows."""
-        return Rows(self.target[rows], self.weight[rows])
+        return Rows(self.target[rows], self.weight[rows], self.scale)
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,8 @@ def select(candidates: Sequence[Floats], rows: Rows, metric: Metric) -> list[int
 def _losses(predictions: Floats, rows: Rows, metric: Metric) -> Floats:
     """The loss of each row (rows,): less is better."""
     if metric == "rmse":
-        squares: Floats = np.square(predictions - rows.target)
+        values = predictions if rows.scale is None else to_units(predictions, rows.scale)
+        squares: Floats = np.square(values - rows.target)
         return squares
     if metric == "accuracy":
         wrong: Floats = (predictions.argmax(axis=1) != rows.target).astype(np.float64)

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from stages.common.config import Overrides
 from stages.common.files import write_csv, write_json
 from stages.features.schema import Array
+from stages.features.target_scale import to_units
 from stages.training.state import Data
 from stages.tune.ensemble import MIN_ROWS, Metric, Rows, describe, propose
 from stages.tune.model_size import describe as describe_size
@@ -95,11 +96,15 @@ def write_ensemble(
         return
     target, weights = target[counting], weights[counting]
     scores = {number: array[counting] for number, array in scores.items()}
-    if metric == "rmse":
+    rows = Rows(target, weights)
+    if metric == "rmse" and data.transform is None:
         # Of standardised values, in the units of the target.
-        target = target * data.deviation
+        rows = Rows(target * data.deviation, weights)
         scores = {n: array.astype(np.float64) * data.deviation for n, array in scores.items()}
-    found = propose(scores, Rows(target, weights), metric, seed)
+    elif metric == "rmse":
+        # What is averaged is what the model learns, and the error is that of the value itself.
+        rows = Rows(to_units(target, data.scale), weights, data.scale)
+    found = propose(scores, rows, metric, seed)
     write_json(out / "ensemble.json", found.to_json(overrides))
     print(describe(found, len(scores)))
 

@@ -34,6 +34,7 @@ def prepare_params(**changes: object) -> PrepareParams:
         "key": None,
         "target": "y",
         "task": "auto",
+        "target_transform": None,
         "columns": {},
         "drop_missing_target": False,
         "structure": None,

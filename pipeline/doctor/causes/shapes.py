@@ -114,7 +114,7 @@ CAUSES = (
         "a mistake in params.yaml or in the data",
         (
             "unknown key 'lrr'",
-            "  edit     params.yaml:55  train.optimizer.lrr: 0.003",
+            "  edit     params.yaml:57  train.optimizer.lrr: 0.003",
         ),
         "A stage has read its parameters or its table, and stopped before any work. The message "
         "names the file, the line, the key and what is allowed there.",

@@ -88,6 +88,19 @@ class Report:
             found.append(f"{sentence}.")
         return found
 
+    @property
+    def slices(self) -> list[tuple[str, str, str, str]]:
+        """The rows on which the recipe is worst: which, how many, the metric there and on all."""
+        return [
+            (
+                f"more rows of {each['column']}: {each['label']}",
+                f"{each['rows']:,}",
+                f"{each['value']:.4g} [{each['low']:.4g}, {each['high']:.4g}]",
+                f"{each['whole']:.4g}",
+            )
+            for each in self.content["slices"]
+        ]
+
     def gain(self, advice: dict[str, Any]) -> str:
         """A gain with its interval."""
         ends = f"[{advice['low']:+.4f}, {advice['high']:+.4f}]"
@@ -101,6 +114,13 @@ class Report:
             f"A gain is in {metric}, above 0 better ({way}); within its interval lies what other "
             "rows and other seeds would give, 95 times in a hundred."
         )
+
+
+SLICES = (
+    "Here the recipe as it is is surely worse than on all rows, by trainings that have not seen "
+    "them. What more such rows bring was not measured: they may be harder by nature, or lack a "
+    "column that tells them apart."
+)
 
 
 def read_report() -> Report:

@@ -7,9 +7,10 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from pipeline.report.advice.content import Report
+from pipeline.report.advice.content import SLICES, Report
 from stages.evaluate.outputs.markdown import code, plain
 
+SLICE_TITLE = "Where it is worst, and no gain is known"
 HEADS = ("", "axis", "change", "gain [95 %]", "helps", "cost")
 
 
@@ -23,9 +24,20 @@ def to_markdown(report: Report) -> str:
         parts += ["## Measured as long, and no better for sure"]
         parts += [_table(report, report.unknown, 1 + len(report.sure))]
     parts += [f"{n}. {sentence(each['evidence'])}" for n, each in enumerate(report.advice, 1)]
+    if report.slices:
+        heads = slice_heads(report)
+        lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+        lines += ["| " + " | ".join(map(plain, cells)) + " |" for cells in report.slices]
+        parts += [f"## {SLICE_TITLE}", sentence(SLICES), "\n".join(lines)]
     parts += ["## What else was tried", *(f"- {sentence(line)}" for line in report.axes())]
     parts += [*map(sentence, notes(report)), sentence(report.meaning())]
     return "\n\n".join(parts) + "\n"
+
+
+def slice_heads(report: Report) -> tuple[str, ...]:
+    """The heads of the table of slices."""
+    metric = report.content["metric"]
+    return ("data", "rows", f"{metric} there [95 %]", f"{metric} on all rows")
 
 
 def sentence(text: str) -> str:
@@ -84,6 +96,14 @@ def show(report: Report) -> None:
             metric = report.content["metric"]
             said = Text(f"{gain} {metric}; helps {helps}; cost: {cost}\n")
             console.print(Padding(said, (0, 0, 0, 4)))
+    if report.slices:
+        console.print(Text(f"{SLICE_TITLE}:", style="bold"))
+        for which, rows, value, whole in report.slices:
+            line = (
+                f"data: {which} ({rows} rows): {report.content['metric']} {value}, of all {whole}"
+            )
+            console.print(Text(line))
+        console.print(Text(f"{SLICES}\n"))
     sentences = [report.measured_how(), report.luck(), *report.axes(), *notes(report)]
     for line in [*sentences, report.meaning()]:
         console.print(Text(line))

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline.report.advice.content import AXES, Report
-from pipeline.report.advice.markdown import notes
+from pipeline.report.advice.content import AXES, SLICES, Report
+from pipeline.report.advice.markdown import SLICE_TITLE, notes, slice_heads
 from pipeline.report.page.chart import Series, draw_chart
 from pipeline.report.page.markup import Cell, Code
 from pipeline.report.page.page import escape, make_page, paragraph, table
@@ -39,6 +39,9 @@ def _body(report: Report) -> Iterator[str]:
         yield "<h2>Measured as long, and no better for sure</h2>"
         yield _forest(report, report.unknown, 1 + len(report.sure))
     yield "<ol>" + "".join(_item(each) for each in report.advice) + "</ol>"
+    if report.slices:
+        yield f"<h2>{SLICE_TITLE}</h2>"
+        yield paragraph(SLICES) + table(slice_heads(report), report.slices)
     yield "<h2>What else was tried</h2>"
     yield _axes(report)
     if content["curve"] is not None:

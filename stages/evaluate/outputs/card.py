@@ -19,7 +19,7 @@ from stages.evaluate.outputs.limits import find_limits, name_all
 from stages.evaluate.outputs.markdown import code, plain, table
 from stages.evaluate.outputs.seeds import Spread
 from stages.evaluate.outputs.slices import Slice, worst_first
-from stages.features.schema import Schema
+from stages.features.schema import Schema, TargetTransform
 from stages.model.calibration import Calibration
 from stages.model.conformal import Conformal
 
@@ -36,7 +36,7 @@ class Facts:
     each class by split ('train', 'test'), `covered` what `measure_coverage` found with
     `conformal`, `num_test` the test rows, `spreads` the metrics of all
     replicas, `slices` those by the first of `intervals`, `lineage` the files that are named by
-    hash.
+    hash, `target_transform` that of `prepare`.
     """
 
     schema: Schema
@@ -51,6 +51,7 @@ class Facts:
     spreads: Mapping[str, Spread]
     slices: Sequence[Slice]
     lineage: Iterable[Path]
+    target_transform: TargetTransform | None = None
 
 
 def write_card(path: Path, facts: Facts) -> None:
@@ -166,9 +167,10 @@ def _coverage(facts: Facts) -> str:
     share, low, high = found.share.value, found.share.low, found.share.high
     tested = f"of the test rows {share:.1%} (at 95 %: {low:.1%} to {high:.1%}) lie in it"
     if facts.schema.target.classes is None:
+        scale = "" if facts.target_transform is None else f" in {facts.target_transform}"
         return (
-            f"Each value comes with an interval, ± {_number(conformal.bound)}, that is to hold the "
-            f"target of {conformal.coverage:.4g} of the rows; {tested}."
+            f"Each value comes with an interval, ± {_number(conformal.bound)}{scale}, that is to "
+            f"hold the target of {conformal.coverage:.4g} of the rows; {tested}."
         )
     return (
         f"Each class comes with a set of classes, those of a probability of "

@@ -21,6 +21,7 @@ from stages.common.errors import Problem, UserError
 from stages.features.kind import RawType, kind_of
 from stages.features.numbers import row_shape
 from stages.features.schema import Array, Feature, Schema
+from stages.features.target_scale import LARGEST
 from stages.model.predictor import Predictor
 from stages.tensors.batch import to_batch
 
@@ -182,12 +183,19 @@ def _add_outputs(graph: GraphBuilder, predictor: Predictor, scores: str) -> Iter
         deviation = graph.constant(np.array(moments.deviation), "/target/deviation")
         wide = graph.node("Mul", [flat, deviation], "/target/wide")
         mean = graph.constant(np.array(moments.mean), "/target/mean")
-        graph.node("Add", [wide, mean], "prediction")
+        transform = moments.transform
+        # The names of the outputs, or of what they are made of.
+        learned = "" if transform is None else "/target/transformed/"
+        graph.node("Add", [wide, mean], f"{learned}prediction")
+        if transform is not None:
+            _add_inverse(graph, f"{learned}prediction", "prediction")
         yield helper.make_tensor_value_info("prediction", TensorProto.DOUBLE, ["rows"])
         if predictor.conformal is not None:
             half = graph.constant(np.array(predictor.conformal.bound), "/interval/half")
             for operator, end in (("Sub", "low"), ("Add", "high")):
-                graph.node(operator, ["prediction", half], end)
+                graph.node(operator, [f"{learned}prediction", half], f"{learned}{end}")
+                if transform is not None:
+                    _add_inverse(graph, f"{learned}{end}", end)
                 yield helper.make_tensor_value_info(end, TensorProto.DOUBLE, ["rows"])
         return
     if predictor.calibration.temperature != 1:
@@ -204,6 +212,15 @@ def _add_outputs(graph: GraphBuilder, predictor: Predictor, scores: str) -> Iter
     if predictor.conformal is not None:
         _add_set(graph, predictor.conformal.bound, code, len(classes))
         yield helper.make_tensor_value_info("in_set", TensorProto.BOOL, shape)
+
+
+def _add_inverse(graph: GraphBuilder, values: str, name: str) -> None:
+    """Add the inverse of log1p under `name`, as `invert` of `stages/features/target_scale.py`."""
+    largest = graph.constant(np.array(LARGEST), f"/{name}/largest")
+    bounded = graph.node("Min", [values, largest], f"/{name}/bounded")
+    power = graph.node("Exp", [bounded], f"/{name}/power")
+    one = graph.constant(np.array(1.0), f"/{name}/one")
+    graph.node("Sub", [power, one], name)
 
 
 def _add_set(graph: GraphBuilder, least: float, code: str, num_classes: int) -> None:

@@ -11,6 +11,8 @@ from stages.features.schema import Class, Feature, Statistics
 from stages.infer.export.onnx_graph import input_names
 from stages.model.predictor import Predictor
 
+TRANSFORM = "target_transform"
+
 
 def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
     """Inputs by column with type, shape and what a gap is; outputs; classes; the model's hash.
@@ -19,12 +21,13 @@ def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
     the table that was trained on. `missing_words` stand for gaps, `decimal` and `thousands` are the
     signs in texts of numbers, `unit` stands before or behind them: who asks the graph itself makes
     gaps and numbers of them. `mean` and `deviation` are those of training. `conformal` has the
-    share of rows whose target the interval or the set holds, and by what it is made. `onnx_md5` is
+    share of rows whose target the interval or the set holds, and by what it is made; where there is
+    a `target_transform`, the bound is of transformed values, all outputs of values. `onnx_md5` is
     the hash of `bundle`, the bytes of model.onnx: who finds the two files knows whether they belong
     together.
     """
     schema, classes = predictor.schema, predictor.schema.target.classes
-    names = input_names(schema)
+    names, scale = input_names(schema), predictor.statistics.target
     return {
         "model_md5": predictor.model_md5,
         "onnx_md5": hashlib.md5(bundle).hexdigest(),
@@ -33,6 +36,7 @@ def signature(predictor: Predictor, bundle: bytes) -> dict[str, Any]:
         "key": schema.key,
         "classes": classes,
         "calibration": None if classes is None else predictor.calibration.model_dump(),
+        **({} if scale is None or scale.transform is None else {TRANSFORM: scale.transform}),
         "conformal": None if predictor.conformal is None else asdict(predictor.conformal),
         "inputs": [describe_input(f, names[f.name], predictor.statistics) for f in schema.features],
         "outputs": list(describe_outputs(classes, has_sets=predictor.conformal is not None)),

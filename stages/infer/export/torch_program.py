@@ -32,6 +32,7 @@ from stages.features.schema import KINDS, WORDS, FeatureKind, Schema
 from stages.infer.export.signature import describe_outputs
 from stages.model.predictor import Predictor
 from stages.tensors.batch import finish
+from stages.tensors.target_errors import invert
 
 # Of a node: where in whose files it was called from.
 _TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node")
@@ -141,8 +142,9 @@ class _WithPreparation(nn.Module):
         if moments is not None:
             values = scores[:, 0] * moments.deviation + moments.mean
             if self.conformal is None:
-                return (values,)
-            return values, values - self.conformal.bound, values + self.conformal.bound
+                return (invert(values, moments),)
+            bound = self.conformal.bound
+            return tuple(invert(v, moments) for v in (values, values - bound, values + bound))
         probabilities = (scores / self.calibration.temperature).softmax(dim=1)
         threshold = self.calibration.threshold
         if threshold is None:

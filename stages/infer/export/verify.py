@@ -11,6 +11,7 @@ from stages.common.errors import Problem, UserError
 from stages.features.encode import encode
 from stages.features.kind import kind_of
 from stages.features.schema import KINDS, Schema
+from stages.features.target_scale import steps_at
 from stages.infer.export.onnx_graph import input_names
 from stages.infer.export.torch_program import load_program
 from stages.infer.rejected import furthest_columns
@@ -26,6 +27,8 @@ MAX_DIFFERENCE = 1e-4
 # Of a row with numbers beyond this, in deviations, the difference may grow as they do: float32
 # rounds each number by its own size.
 ORDINARY = 100.0
+# Of a value near -1, which exp(x) - 1 rounds otherwise than expm1(x), in units of the target.
+ROUNDING = 1e-9
 
 
 def verify(bundle: bytes, predictor: Predictor, table: pl.DataFrame, key: str) -> float:
@@ -134,10 +137,14 @@ def _sizes(arrays: dict[str, npt.NDArray[np.generic]], scores: Floats) -> Floats
 def _differences(found: Answer, expected: pl.DataFrame, predictor: Predictor) -> Floats:
     """The distance of each row's answer from the model's (rows,); 1 where it is another class."""
     if predictor.schema.target.classes is None:
-        assert predictor.statistics.target is not None
-        wanted = [expected[name].to_numpy() for name in expected.columns]
-        difference = np.abs(np.stack(found) - np.stack(wanted)).max(axis=0)
-        return np.asarray(difference / predictor.statistics.target.deviation)
+        scale = predictor.statistics.target
+        assert scale is not None
+        wanted = np.stack([expected[name].to_numpy() for name in expected.columns])
+        if scale.transform is None:
+            difference = np.abs(np.stack(found) - wanted).max(axis=0)
+            return np.asarray(difference / scale.deviation)
+        steps = np.maximum(steps_at(wanted, scale), ROUNDING)
+        return np.asarray((np.abs(np.stack(found) - wanted) / steps).max(axis=0))
     probabilities = expected.select(pl.selectors.starts_with("probability_")).to_numpy()
     difference = np.abs(found[1] - probabilities).max(axis=1)
     sure = margins(probabilities, predictor.calibration.threshold) > MAX_DIFFERENCE

@@ -1,6 +1,6 @@
 """The target: a class or a value, as all rows have it; and the numbers that training has of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -18,8 +18,17 @@ from stages.features.columns import (
     fits_float32,
     too_large,
 )
-from stages.features.schema import Array, Class, Schema, Statistics, Target
+from stages.features.schema import (
+    Array,
+    Class,
+    Schema,
+    Statistics,
+    Target,
+    TargetTransform,
+)
 from stages.features.spelling import as_line, as_list
+from stages.features.target_scale import to_scale, transform
+from stages.prepare.low_values import find_low, stop_at_classes, stop_at_low
 
 SOURCE = "prepare.source"
 # An integer target with at most this many values, each on average in 20 rows, is a class.
@@ -177,6 +186,29 @@ class LongNumbers:
         raise UserError(Problem(message, key=key, allowed=("exclude", "numeric", "categorical")))
 
 
+def check_transform(
+    parts: Iterable[pl.Series], target: Target, name: TargetTransform | None
+) -> None:
+    """Raise UserError where the target can't be transformed: a class, or values too small."""
+    if name is None:
+        return
+    if target.task != "regression":
+        raise UserError(stop_at_classes(target.name, name))
+    low = find_low(as_numeric(column, "prepare.target").to_numpy() for column in parts)
+    if low is not None:
+        raise UserError(stop_at_low(target.name, name, low))
+
+
+def transformed(parts: Iterable[pl.Series], name: TargetTransform | None) -> Iterator[pl.Series]:
+    """Yield the parts of the target as a model learns them, before they are standardised."""
+    for column in parts:
+        if name is None:
+            yield column
+        else:
+            values = as_numeric(column, SOURCE).to_numpy()
+            yield pl.Series(column.name, transform(values, name))
+
+
 def encode_classes(parts: Iterable[pl.Series], schema: Schema) -> npt.NDArray[np.int32] | None:
     """Codes from 0 in the order of the schema's classes, (rows,); None for regression."""
     if schema.target.classes is None:
@@ -199,7 +231,8 @@ def encode_target(column: pl.Series, schema: Schema, statistics: Statistics) -> 
         return _codes(column, schema.target.classes).astype(np.int64)
     assert statistics.target is not None
     values = as_numeric(column, SOURCE)
-    scaled = (values - statistics.target.mean) / statistics.target.deviation
+    numbers = values.to_numpy()
+    scaled = pl.Series(values.name, to_scale(numbers, statistics.target))
     if not fits_float32(scaled):
         raise too_large(values, SOURCE)
     return scaled.to_numpy().astype(np.float32)

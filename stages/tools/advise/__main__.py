@@ -74,7 +74,8 @@ def advise(params: Params, budget_seconds: float) -> None:
     study = Study(incumbent, metric, journal, budget_seconds)
     if journal.outcomes:
         print(f"goes on with {len(journal.outcomes)} trainings of an earlier run")
-    answer = find_all(study, dict(tree["prepare"].get("columns") or {}))
+    columns = dict(tree["prepare"].get("columns") or {})
+    answer = find_all(study, columns, tree["evaluate"].get("slices"))
     write_suspects(FOLDER / "suspects.csv", study, answer.suspects)
     # The recipe that it is of, for a page that shows it beside a run.
     own = {name: to_plain(tree[name]) for name in RECIPE}

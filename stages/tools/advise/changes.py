@@ -3,14 +3,16 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from stages.common.config import ClassSpec, Overrides
 from stages.common.errors import UserError
+from stages.features.target_scale import LOWEST
 from stages.model.model import ZOO, arguments_class, make_model, make_spec
 from stages.tools.advise.measure.arms import LR, MODEL, Arm, Incumbent, set_keys
+from stages.tools.advise.measure.rows import Change, Pool
 from stages.training.optim.registry import resolve
 from stages.training.params import TrainParams
 from stages.tune.portfolio import read_portfolio
@@ -30,6 +32,9 @@ BY_THRESHOLD = {
     "matthews_corrcoef": "matthews_corrcoef",
 }
 BY_TEMPERATURE = ("log_loss", "brier", "ece")
+TRANSFORM = "prepare.target_transform"
+# From this skewness on a target has a long tail: an exponential distribution has 2.
+SKEWED = 1.0
 
 
 def list_arms(incumbent: Incumbent) -> list[Arm]:
@@ -161,9 +166,10 @@ def _of_portfolio(incumbent: Incumbent, model: Mapping[str, Any]) -> Iterator[Ov
 
 
 def loss_arms(incumbent: Incumbent) -> Iterator[Arm]:
-    """Smoothing, weights of classes, other losses; threshold and temperature."""
+    """Smoothing, weights of classes, other losses, transforms; threshold and temperature."""
     train, _ = incumbent.recipe({})
     if incumbent.pool.schema.target.task == "regression":
+        yield from transform_arms(incumbent.pool)
         for loss in ("HuberLoss", "MSELoss", "L1Loss"):
             if loss != train.loss.name:
                 yield set_keys("loss", "train.loss", {"train.loss": {"name": loss}})
@@ -183,6 +189,19 @@ def loss_arms(incumbent: Incumbent) -> Iterator[Arm]:
     for tree in ({**plain, "label_smoothing": 0.1}, plain, {"name": "focal"}):
         if tree != now and (tree["name"] != train.loss.name or len(tree) != len(now)):
             yield set_keys("loss", "train.loss", {"train.loss": tree})
+
+
+def transform_arms(pool: Pool) -> Iterator[Arm]:
+    """The logarithm of a target with a long tail, which is learned in its place; or none."""
+    target: Literal["log1p", "null"] = "log1p" if pool.data.transform is None else "null"
+    values = pool.target(np.arange(len(pool)))
+    spread = float(values.std())
+    if target == "log1p":
+        skew = float(np.mean((values - values.mean()) ** 3)) / spread**3 if spread > 0 else 0.0
+        if values.min() <= LOWEST or skew < SKEWED:
+            return
+    applies = {TRANSFORM: None if target == "null" else target}
+    yield Arm("loss", TRANSFORM, f"{TRANSFORM}: {target}", {}, Change(target=target), applies)
 
 
 def data_arms(incumbent: Incumbent) -> Iterator[Arm]:

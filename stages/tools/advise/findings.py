@@ -7,6 +7,7 @@ from typing import Any
 from stages.common.files import rounded
 from stages.tools.advise.measure.arms import Axis
 from stages.tools.advise.measure.judge import Estimate
+from stages.tools.advise.slices import WeakSlice
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Findings:
     """All that was found out.
 
     `advice` are the changes that were measured at length: alarms, those that are surely better, the
-    largest gain first, and those that may be no better; `axes` what was tried beside. `value` is
+    largest gain first, and those that may be no better; `axes` what was tried beside, `slices` the
+    rows on which the recipe is worst, of which no gain is known. `value` is
     the metric of the recipe as it is, `luck` the standard deviation of it between seeds,
     `detectable` the gain from which on this budget tells it from luck; None is not known.
     """
@@ -102,6 +104,7 @@ class Findings:
     advice: Sequence[Advice]
     axes: Sequence[Tried]
     curve: Mapping[str, Any] | None
+    slices: Sequence[WeakSlice]
     num_suspects: int
     num_untried: int
     notes: Sequence[str]
@@ -113,4 +116,9 @@ class Findings:
         known = {name: getattr(self, name) for name in numbers}
         content |= {name: None if v is None else rounded(v) for name, v in known.items()}
         content["advice"] = [each.to_json() for each in self.advice]
+        of_slice = ("value", "low", "high", "whole")
+        content["slices"] = [
+            {**asdict(each), **{name: rounded(getattr(each, name)) for name in of_slice}}
+            for each in self.slices
+        ]
         return content

@@ -33,6 +33,7 @@ from stages.tools.advise.phases import (
     screen,
 )
 from stages.tools.advise.plan import Plan, fit_final, make_plan
+from stages.tools.advise.slices import weak_slices
 from stages.tools.advise.summary import (
     describe_curve,
     find_detectable,
@@ -62,8 +63,13 @@ class Answer:
     suspects: Doubtful | None
 
 
-def find_all(study: Study, present: dict[str, str]) -> Answer:
-    """Go through the phases; `present` is `prepare.columns` as it stands."""
+def find_all(
+    study: Study, present: dict[str, str], slice_columns: Sequence[str] | None = None
+) -> Answer:
+    """Go through the phases; `present` is `prepare.columns` as it stands.
+
+    `slice_columns` are those of `evaluate.slices`.
+    """
     pool, budget = study.pool, study.budget_seconds
     arms = list_arms(study.incumbent)
     plan = make_plan(study, len(arms))
@@ -111,6 +117,7 @@ def find_all(study: Study, present: dict[str, str]) -> Answer:
         advice=advice,
         axes=sum_up_axes(screened),
         curve=None if curve is None else describe_curve(curve, study.metric.sign),
+        slices=weak_slices(study, places[0], slice_columns),
         num_suspects=0 if found is None else len(found[0]),
         num_untried=len(arms) - len(screened),
         notes=[*list_notes(study, plan), *list_failures(study, arms)],

@@ -263,6 +263,7 @@ def _prepare_values(
         "key": next((c.name for c in columns if c.role == "key"), None),
         "target": options.target,
         "task": options.task or ("auto" if target is None else target.task),
+        "target_transform": None,
         "columns": {c.name: c.setting for c in columns if c.setting is not None},
         "missing": [],
         "drop_missing_target": has_gaps,

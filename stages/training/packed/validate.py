@@ -1,15 +1,16 @@
 """The validation of a pack: all members at once, each on its own rows."""
 
-import math
 from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from stages.tensors.target_errors import root_in_units, square_errors
 from stages.training.data.source import TensorSource, rows_at_once
 from stages.training.packed.layout import Stacked
 from stages.training.packed.pack import Pack
+from stages.training.state import Data
 from stages.training.step.loss_of_scores import prepare_scores
 
 # Fewer rows at once would be many small operations again.
@@ -47,7 +48,8 @@ def _evaluate(
     pack: Pack, weights: Stacked, places: list[int], sources: Sequence[TensorSource]
 ) -> list[tuple[float, float]]:
     """The same of members with equally many rows, `sources` (rows) each."""
-    at, data = torch.tensor(places), pack.members[pack.numbers[places[0]]].data
+    at, datas = torch.tensor(places), [pack.members[pack.numbers[p]].data for p in places]
+    data = datas[0]
     named = pack.layout.name([matrix[at] for matrix in weights])
     constants, losses = pack.constants.take(at), pack.losses.take(places)
     num_rows = len(sources[0])
@@ -64,12 +66,23 @@ def _evaluate(
         if data.task == "classification":
             found = (scores.argmax(2) == target).double()
         else:
-            found = (scores - target).square()
+            found = _square_errors(scores, target, datas)
         totals[1] += (found if weight is None else found * weight).sum(dim=1)
     means = (totals / num_rows).tolist()
     if data.task == "classification":
         return list(zip(*means, strict=True))
-    return [(loss, math.sqrt(square) * data.deviation) for loss, square in zip(*means, strict=True)]
+    return [
+        (loss, root_in_units(square, each.scale))
+        for loss, square, each in zip(*means, datas, strict=True)
+    ]
+
+
+def _square_errors(scores: Tensor, target: Tensor, datas: Sequence[Data]) -> Tensor:
+    """The squares of all members' errors (members, rows), each in the scale of its own target."""
+    if all(data.transform is None for data in datas):
+        return (scores - target).square()
+    members = zip(scores, target, datas, strict=True)
+    return torch.stack([square_errors(s, t, data.scale).double() for s, t, data in members])
 
 
 def _weights_of(sources: Sequence[TensorSource], rows: slice) -> Tensor | None:

@@ -337,17 +337,3 @@ def test_a_port_that_is_taken_is_named_with_who_has_it() -> None:
         ((level, what),) = bad(servers.check_port(port, "--port"))
     assert level == "note"
     assert f"port {port} can't be used: Address already in use, by process {os.getpid()}" in what
-
-
-def test_a_prefect_server_its_version_its_workers(
-    prefect_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    version = servers.version("prefect")
-    found = list(servers.check_server(prefect_server, "of the environment", version, Options()))
-    assert found[0].what == f"Prefect {version} answers at {prefect_server}"
-    other = list(servers.check_server(prefect_server, "of the environment", "1.0", Options()))
-    assert bad(other)[0][0] == "note"
-    gone = "http://127.0.0.1:9/api"
-    assert bad(servers.check_server(gone, "of .env", version, Options()))[0][0] == "wrong"
-    (far,) = servers.check_server("https://prefect.example.org/api", "", version, Options())
-    assert "was not asked" in far.what

@@ -45,7 +45,7 @@ def test_a_failed_training_is_explained_measured_and_forgotten(clone: Project) -
     assert "first seen in the output of" in what
     assert "measured: the loss falls fastest at a rate of" in what
     first, *others = found["mend"]  # type: ignore[misc]
-    assert first.startswith("params.yaml:56  train.optimizer.lr: ")
+    assert first.startswith("params.yaml:57  train.optimizer.lr: ")
     assert float(first.rpartition(" ")[2]) < 0.1
     assert others[-1] == "more: docs/troubleshooting.md#the-loss-is-not-finite"
     clone.run("git", "checkout", "params.yaml")

@@ -11,6 +11,7 @@ SECTION = {
     "key": None,
     "target": "price",
     "task": "auto",
+    "target_transform": None,
     "drop_missing_target": False,
     "structure": None,
     "missing": [],

@@ -10,6 +10,7 @@ import torch
 
 from stages.common.config import Overrides
 from stages.common.files import read_csv, read_json
+from stages.features.schema import Moments
 from stages.tune.ensemble import MIN_ROWS, Metric, Rows, propose, select
 from stages.tune.results import write_ensemble
 from tests.conftest import Project
@@ -48,6 +49,18 @@ def test_a_model_that_is_right_stays_alone() -> None:
     found = propose({7: rows.target + 0.01, **scores}, rows, "rmse", seed=0)
     assert (found.members, found.best) == ({7: 1}, 7)
     assert found.gain == 0.0
+
+
+def test_transformed_values_are_averaged_as_learned_and_judged_in_units() -> None:
+    scale = Moments(mean=1.0, deviation=2.0, transform="log1p")
+    scores = np.array([0.5, 1.0, 2.0])
+    units = np.expm1(scores * 2.0 + 1.0)
+    # One is too low by as much as the other is too high: of logarithms their mean is right.
+    rows = Rows(units, np.ones(3), scale)
+    assert sorted(select([scores - 0.1, scores + 0.1], rows, "rmse")) == [0, 1]
+    found = propose({0: scores - 0.1, 1: scores}, rows, "rmse", seed=0)
+    assert (found.members, found.value) == ({1: 1}, pytest.approx(0.0, abs=1e-9))
+    assert rows.take(np.array([1])).scale == scale
 
 
 def test_luck_is_no_gain() -> None:

@@ -16,7 +16,8 @@ from stages.evaluate.measure.predictions import (
     values_of,
 )
 from stages.features.numbers import Rows
-from stages.features.schema import Array
+from stages.features.schema import Array, Moments
+from stages.features.target_scale import to_units
 from stages.model.calibration import predict_codes, to_probabilities
 from stages.tools.advise.measure.rows import Pool
 from stages.train.calibrate import calibrate_scores
@@ -45,27 +46,42 @@ class Metric:
         return 0.0 if self.sign < 0 else 1.0
 
     def measure(
-        self, pool: Pool, rows: Rows, scores: Floats, calibration: CalibrationParams
+        self,
+        pool: Pool,
+        rows: Rows,
+        scores: Floats,
+        calibration: CalibrationParams,
+        scale: Moments | None = None,
     ) -> float:
         """Its value on `rows`; scores (rows, outputs) are a model's.
 
         NaN where it has none on such rows. What is fitted on scores (a temperature, a threshold) is
-        fitted on one half of the rows for the other.
+        fitted on one half of the rows for the other. `scale` is as in `predict`.
         """
-        target = pool.target(rows)
-        weight = pool.rows.weight
-        weights = None if weight is None else weight[rows].double().cpu().numpy()
-        predicted: Predicted
-        if self.task == "regression":
-            predicted = scores.reshape(len(rows)) * pool.data.deviation + pool.data.mean
-        else:
-            predicted = _classify(scores, target, weights, calibration)
+        target, weights = pool.target(rows), pool.weights(rows)
+        predicted = self.predict(pool, rows, scores, calibration, scale)
         if (quick := QUICK.get(self.name)) is not None:
             return quick(target, predicted, weights)
         try:
             return compute_metrics([self.name], self.task, target, predicted, weights)[self.name]
         except ValueError:
             return math.nan
+
+    def predict(
+        self,
+        pool: Pool,
+        rows: Rows,
+        scores: Floats,
+        calibration: CalibrationParams,
+        scale: Moments | None = None,
+    ) -> Predicted:
+        """The predictions of scores (rows, outputs): values in the target's units, or classes.
+
+        `scale` is that of the values that were learned, where it is not the pool's.
+        """
+        if self.task == "regression":
+            return to_units(scores.reshape(len(rows)), scale or pool.data.scale)
+        return _classify(scores, pool.target(rows), pool.weights(rows), calibration)
 
 
 def _accuracy(target: Array, predicted: Predicted, weights: Floats | None) -> float:

@@ -7,14 +7,25 @@ and are judged on the validation rows.
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from stages.common.errors import UserError
-from stages.features.numbers import Rows
-from stages.features.schema import APART, Array, Schema, Statistics, load_arrays, read_statistics
+from stages.features.numbers import Rows, moments_of, spread_of
+from stages.features.schema import (
+    APART,
+    Array,
+    Moments,
+    Schema,
+    Statistics,
+    TargetTransform,
+    load_arrays,
+    read_statistics,
+)
+from stages.features.target_scale import to_scale, to_units, transform
 from stages.tensors.batch import size_on_device
 from stages.training.data.folds import (
     Fold,
@@ -41,12 +52,13 @@ class Change:
     """A change of the rows to learn from, or of what is seen of them.
 
     `dropped` are not learned from, by their numbers in the pool; `share` is the part of the others
-    that is; `column` is empty everywhere.
+    that is; `column` is empty everywhere; `target` is another `prepare.target_transform`.
     """
 
     dropped: Rows | None = None
     share: float = 1.0
     column: str | None = None
+    target: Literal["log1p", "null"] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,12 @@ class Pool:
         target = self.rows.target[torch.from_numpy(rows)].cpu().numpy()
         if self.schema.target.classes is not None:
             return np.asarray(target)
-        return np.asarray(target.astype(np.float64) * self.data.deviation + self.data.mean)
+        return to_units(target, self.data.scale)
+
+    def weights(self, rows: Rows) -> npt.NDArray[np.float64] | None:
+        """The weights of rows (rows,); None where all count the same."""
+        weight = self.rows.weight
+        return None if weight is None else weight[rows].double().cpu().numpy()
 
     def count_rarest(self) -> int:
         """The rows of the rarest class; all rows where values are predicted."""
@@ -131,8 +148,21 @@ class Pool:
         if change.dropped is not None:
             learned = np.setdiff1d(learned, change.dropped)
         learned = self.part(learned, change.share)
-        parts = [self._take(rows, change.column) for rows in (learned, split.validated)]
-        return replace(self.data, train=parts[0], validation=parts[1])
+        parts = [self._take(rows, change) for rows in (learned, split.validated)]
+        data = replace(self.data, train=parts[0], validation=parts[1])
+        if change.target is None:
+            return data
+        scale = self.scale_of(change)
+        return replace(data, mean=scale.mean, deviation=scale.deviation, transform=scale.transform)
+
+    def scale_of(self, change: Change) -> Moments:
+        """The scale of the target, as prepare would make it with the change."""
+        if change.target is None:
+            return self.data.scale
+        name: TargetTransform | None = None if change.target == "null" else change.target
+        values = self.target(np.arange(self.num_train)).astype(np.float64)
+        moments = moments_of(spread_of(transform(values, name)), np.float64)
+        return moments.model_copy(update={"transform": name})
 
     def part(self, rows: Rows, share: float) -> Rows:
         """A share of `rows`, with as much of each class, or of whole groups.
@@ -165,8 +195,12 @@ class Pool:
     def _groups(self, rows: Rows) -> Array | None:
         return None if self.groups is None else np.asarray(self.groups[rows])
 
-    def _take(self, rows: Rows, column: str | None) -> TensorSource:
-        source = take_rows(self.rows, rows)
+    def _take(self, rows: Rows, change: Change) -> TensorSource:
+        source, column = take_rows(self.rows, rows), change.column
+        if change.target is not None:
+            target = to_scale(self.target(rows).astype(np.float64), self.scale_of(change))
+            learned = torch.from_numpy(target.astype(np.float32)).to(source.target.device)
+            source = replace(source, target=learned)
         if column is None:
             return source
         kind = next(f.kind for f in self.schema.features if f.name == column)
@@ -179,8 +213,8 @@ def constant_scores(pool: Pool, split: Split) -> npt.NDArray[np.float64]:
     """Scores (rows, outputs) of a prediction that is the same for all rows, as learned."""
     target, num_rows = pool.target(split.learned), len(split.validated)
     if pool.schema.target.classes is None:
-        mean = (float(target.astype(np.float64).mean()) - pool.data.mean) / pool.data.deviation
-        return np.full((num_rows, 1), mean)
+        mean = np.array(target.astype(np.float64).mean())
+        return np.full((num_rows, 1), to_scale(mean, pool.data.scale))
     counts = np.bincount(target.astype(np.int64), minlength=pool.schema.num_outputs())
     shares = np.maximum(counts / counts.sum(), 1e-6)
     return np.tile(np.log(shares), (num_rows, 1))

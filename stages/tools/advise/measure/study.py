@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.features.numbers import Rows
+from stages.features.schema import Moments
 from stages.model.calibration import to_probabilities
 from stages.tools.advise.measure.arms import INCUMBENT, Arm, Incumbent
 from stages.tools.advise.measure.judge import QUICK, Estimate, Floats, Metric, estimate
@@ -50,11 +51,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Judged:
-    """The rows (rows,) that a training is judged on, and its scores for them (rows, outputs)."""
+    """The rows (rows,) that a training is judged on, and its scores for them (rows, outputs).
+
+    `scale` is that of the target that it has learned.
+    """
 
     rows: Rows
     scores: Floats
     calibration: CalibrationParams
+    scale: Moments
 
 
 @dataclass
@@ -178,15 +183,19 @@ class Study:
         if outcome is None:
             return None
         scores = constant_scores(self.pool, split)
-        scores = scores if outcome.scores is None else outcome.scores.astype(np.float64)
+        scale = self.pool.data.scale
+        if outcome.scores is not None:
+            scores = outcome.scores.astype(np.float64)
+            scale = self.pool.scale_of(asked.arm.change or Change())
         calibration = self.incumbent.recipe(asked.arm.overrides)[0].calibration
-        return Judged(split.validated, scores, calibration)
+        return Judged(split.validated, scores, calibration, scale)
 
     def _measure(self, judged: "Judged", kept: Kept | None) -> float:
         rows, scores = judged.rows, judged.scores
         if kept is not None:
             rows, scores = rows[kept], scores[kept]
-        return self.metric.sign * self.metric.measure(self.pool, rows, scores, judged.calibration)
+        how = judged.calibration, judged.scale
+        return self.metric.sign * self.metric.measure(self.pool, rows, scores, *how)
 
     def estimate(
         self,
