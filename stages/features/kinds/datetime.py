@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from stages.features.dates.graph import compute, find_gaps
 from stages.features.drift import Observed, Sums
 from stages.features.graph import Graph, add_gaps, join
 from stages.features.kind import BY_VALUES, Described
@@ -30,7 +31,6 @@ from stages.features.numbers import (
 )
 from stages.features.schema import Array, Cycle, Feature, Moments, Statistics
 from stages.features.spelling import BLANKS
-from stages.features.time_graph import compute, find_gaps
 from stages.features.times import DAY, ISO, PERIODS, find_cycles, name_format, read_text, write_text
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _PARTS = ("sin", "cos")
 
 def guess(column: "pl.Series") -> float:
     """Return BY_VALUES for dates, and for texts of which more than half are some."""
-    from stages.features.time_columns import are_dates
+    from stages.features.dates.columns import are_dates
 
     return BY_VALUES if are_dates(column) else 0.0
 
@@ -61,7 +61,7 @@ def infer(column: "pl.Series", key: str) -> Feature:
 
 def with_format(column: "pl.Series", form: str | None) -> Feature:
     """Describe a column of dates in the format `form`; None: in the only one that fits."""
-    from stages.features.time_columns import find_format
+    from stages.features.dates.columns import find_format
 
     form, zone = find_format(column, form)
     own = None if form == ISO else form
@@ -291,6 +291,6 @@ def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
 
 def _seconds(feature: Feature, column: "pl.Series", key: str) -> npt.NDArray[np.float64]:
     """Seconds since 1970 in UTC, NaN for a gap. Raises UserError for anything else."""
-    from stages.features.time_columns import as_seconds
+    from stages.features.dates.columns import as_seconds
 
     return as_seconds(column, feature.format, must(feature), key, aware=feature.zone is not None)

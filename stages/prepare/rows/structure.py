@@ -6,8 +6,8 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.columns import as_category, as_numeric
+from stages.features.dates.columns import as_seconds, find_format
 from stages.features.schema import Array
-from stages.features.time_columns import as_seconds, find_format
 from stages.features.times import name_format
 from stages.prepare.params import PrepareParams
 from stages.prepare.rows.split import SPLITS, Structure

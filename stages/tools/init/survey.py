@@ -29,14 +29,14 @@ from stages.prepare.table.table import Mask, Table
 from stages.prepare.table.total import stop_at_total
 from stages.tools.expect.draft import draft_suite
 from stages.tools.init import roles
-from stages.tools.init.choose import TEXT_VALIDATION, Choice, Facts, choose, texts_alone
+from stages.tools.init.choose import TEXT_VALIDATION, Facts, choose, texts_alone
 from stages.tools.init.columns import Column, describe, say_kind
 from stages.tools.init.counts import MAX_DISTINCT, Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import count_train, find_layout
 from stages.tools.init.options import COLUMN, Options, Setting, check_named
 from stages.tools.init.times import describe_time
+from stages.tools.init.values import all_values, prepare_values
 
-SPLIT = {"seed": 0, "validation": 0.15, "test": 0.2}
 LEFT_OUT = "left out"
 CLASSES = "classification"
 # Of a table that memory does not hold, the parts lie here meanwhile.
@@ -94,7 +94,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         gaps, distinct = counts.gaps[column.name], counts.distinct[column.name]
         columns.append(replace(line, missing=gaps, distinct=distinct))
     columns = list(_without_copies(columns, looked, table, said))
-    prepare = _prepare_values(columns, options, target, has_gaps=not has_target.all())
+    prepare = prepare_values(columns, options, target, has_gaps=not has_target.all())
     if options.target in written and written[options.target].decimal is not None:
         # A class that stands as a text would stay one by its name; here texts became numbers.
         prepare["task"] = options.task or "auto"
@@ -126,7 +126,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
             "why": _why_task(seen[options.target], target, options, counts),
         },
         "choices": [asdict(choice) for choice in choices],
-        "values": _values(prepare, choices),
+        "values": all_values(prepare, choices),
         "expectations": draft_suite(table, schema),
     }
 
@@ -160,7 +160,7 @@ def _settings(
 
 def _as_params(settings: Mapping[str, Setting], options: Options) -> PrepareParams:
     """The section `prepare` so far."""
-    values = _prepare_values([], options, None, has_gaps=False)
+    values = prepare_values([], options, None, has_gaps=False)
     return PrepareParams.model_validate(values | {"columns": settings, "key": options.key})
 
 
@@ -253,31 +253,6 @@ def _without_copies(
             yield column
 
 
-def _prepare_values(
-    columns: list[Column], options: Options, target: Target | None, *, has_gaps: bool
-) -> dict[str, Any]:
-    """The section `prepare`."""
-    tie = {name: getattr(options, name) for name in ("group", "time") if getattr(options, name)}
-    return {
-        "source": options.source,
-        "key": next((c.name for c in columns if c.role == "key"), None),
-        "target": options.target,
-        "task": options.task or ("auto" if target is None else target.task),
-        "target_transform": None,
-        "columns": {c.name: c.setting for c in columns if c.setting is not None},
-        "missing": [],
-        "drop_missing_target": has_gaps,
-        "weight": options.weight,
-        "duplicates": "warn",
-        "image": None,
-        "normalize": None,
-        "pretrained": None,
-        "structure": tie or None,
-        "split": SPLIT,
-        "expectations": None,
-    }
-
-
 def _facts(schema: Schema, table: Table, num_train: int, groups: int | None) -> Facts:
     codes = encode_classes(table.column_parts(schema.target.name), schema)
     rarest = None if codes is None else float(np.bincount(codes).min()) / table.height
@@ -293,9 +268,3 @@ def _why_task(column: pl.Series, target: Target, options: Options, counts: Count
     distinct = counts.distinct[target.name]
     number = f"more than {MAX_DISTINCT:,}" if distinct is None else f"{distinct:,}"
     return f"{number} different numbers"
-
-
-def _values(prepare: Mapping[str, Any], choices: list[Choice]) -> dict[str, Any]:
-    """All that is written, by its key in params.yaml."""
-    chosen = {choice.key: choice.value for choice in choices}
-    return {f"prepare.{key}": value for key, value in prepare.items()} | chosen

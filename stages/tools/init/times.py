@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from stages.common.errors import UserError
-from stages.features.time_columns import are_dates, as_seconds, find_format
+from stages.features.dates.columns import are_dates, as_seconds, find_format
 from stages.features.times import find_cycles, name_format
 from stages.tools.init.columns import Column, describe
 from stages.tools.init.options import Setting

@@ -10,7 +10,15 @@ import polars as pl
 from stages.common.errors import Problem, UserError
 from stages.features.columns import as_category, check_single
 from stages.features.spelling import as_line
-from stages.features.times import FORMATS, ISO, NUMBERS, pattern, read_text, seconds_of, write_text
+from stages.features.times import (
+    FORMATS,
+    ISO,
+    NUMBERS,
+    pattern,
+    read_text,
+    seconds_of,
+    write_text,
+)
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 # Of the values: where more are dates, the others are strays.
