@@ -24,7 +24,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.big_models import ResNet, Transformer
-from benchmarks.train import CLIP, LEARNING_RATE, make_params
+from benchmarks.contenders import CLIP, LEARNING_RATE
+from benchmarks.train import make_params
 from stages.tensors.batch import Batch, take
 from stages.training.data.source import TensorSource
 from stages.training.device.distributed import World

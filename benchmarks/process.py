@@ -24,7 +24,8 @@ ONE_TRAINING = """
 import sys, warnings, logging
 from pathlib import Path
 import torch
-from benchmarks.train import cases, contenders, make_data, make_params
+from benchmarks.contenders import contenders
+from benchmarks.train import cases, make_data, make_params
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
 torch.set_num_threads(1)
@@ -81,7 +82,8 @@ def main() -> None:
 
 def measure_memory(rounds: int, part: str) -> None:
     """Peak memory of a training by each contender, less that of its data and imports alone."""
-    from benchmarks.train import BATCH_SIZES, cases, contenders
+    from benchmarks.contenders import contenders
+    from benchmarks.train import BATCH_SIZES, cases
 
     names = ["nothing", *contenders()]
     table = Table("case", "batch", "torch and data, MiB", *[f"{n}, MiB more" for n in names[1:]])
