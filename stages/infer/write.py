@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from stages.formats.chunk import Write
 from stages.formats.csv import write_to
 from stages.formats.format import find_format
@@ -41,13 +44,15 @@ def write_predictions(
     *,
     explained: bool = False,
     cluster: Cluster | None = None,
+    numbers: npt.NDArray[np.int64] | None = None,
 ) -> PredictionSummary:
     """Predict the rows of `source` into `target` (None: CSV, here); others go into `rejected`.
 
     `key` is the parameter that names the source; `explained` adds a column with what moved each
-    prediction. Raises UserError as `predict_file`.
+    prediction. `numbers` (rows,) name the rows of `source`; None: their places in it. Raises
+    UserError as `predict_file`.
     """
-    write = partial(_write, source, target, rejected, predictor, key, explained, cluster)
+    write = partial(_write, source, target, rejected, predictor, key, explained, cluster, numbers)
     try:
         return write(text_keys=target is None)
     except KeysDifferError:
@@ -62,6 +67,7 @@ def _write(
     key: str,
     explained: bool,  # noqa: FBT001
     cluster: Cluster | None,
+    numbers: npt.NDArray[np.int64] | None,
     *,
     text_keys: bool,
 ) -> PredictionSummary:
@@ -77,7 +83,8 @@ def _write(
             explanations=explanations,
             cluster=cluster,
         )
-        for part in parts:
+        for found in parts:
+            part = found if numbers is None else found.renumbered(numbers)
             if part.predictions.height:
                 write(part.predictions)
             for damage in part.damaged:
