@@ -15,7 +15,7 @@ import polars as pl
 from stages.common.errors import Problem, UserError
 from stages.features.numbers import Spread, image_shape, join_spreads, moments_of, spread_of
 from stages.features.schema import KINDS, Array, Feature, Moments
-from stages.features.spelling import BLANKS, MAX_FLOAT32, TRUE_WORDS, word_numbers
+from stages.features.spelling import BLANKS, MAX_FLOAT32, TRUE_WORDS, word_numbers, written_number
 from stages.features.written import read_numbers
 
 # Of more in the train rows, the most frequent but one are kept.
@@ -50,11 +50,14 @@ def as_numeric(column: pl.Series, key: str, feature: Feature | None = None) -> p
     if column.dtype.is_float() and column.is_finite().all() and not words:
         return column.cast(pl.Float64)
     column = _plain(column)
+    what = "a number"
     if feature is not None and feature.decimal is not None and column.dtype == pl.String:
-        values = read_numbers(column, feature.decimal, feature.thousands, feature.unit)
+        signs = feature.decimal, feature.thousands, feature.unit
+        what = f"a number written as '{written_number(*signs)}'"
+        values = read_numbers(column, *signs)
     else:
-        values = _cast(column, pl.Float64(), "a number", key)
-    _stop_at_lost_values(column, values, "a number", key)
+        values = _cast(column, pl.Float64(), what, key)
+    _stop_at_lost_values(column, values, what, key)
     values = values.set(values.is_in(words), None) if words else values
     return pl.select(pl.when(values.is_finite()).then(values)).to_series()
 

@@ -77,6 +77,12 @@ def to_plain(text: str, decimal: str, thousands: str | None) -> str | None:
     return bare.replace(decimal, ".")
 
 
+def written_number(decimal: str, thousands: str | None, unit: str | None = None) -> str:
+    """An example of a number in a way of writing: `1,234.5 km`."""
+    number = f"1{thousands or ''}234{decimal}5"
+    return number if unit is None else f"{number} {unit}"
+
+
 def unit_pattern(unit: str) -> str:
     """A text with a unit before or behind it, for Python's `re` and for polars.
 

@@ -16,7 +16,7 @@ from stages.formats.format import find_format
 from stages.formats.reading import Damage, Noticed
 from stages.formats.reject import open_rejected
 from stages.infer.explain import Explanations
-from stages.infer.notes import Notes
+from stages.infer.notes import Notes, RepeatedKeys
 from stages.infer.stream import Cluster, KeysDifferError, predict_file
 from stages.model.predictor import Predictor
 
@@ -74,6 +74,7 @@ def _write(
     summary = PredictionSummary()
     explanations = Explanations() if explained else None
     notes, noticed = Notes(predictor.schema, predictor.statistics), Noticed()
+    keys = RepeatedKeys()
     with ExitStack() as stack:
         write = stack.enter_context(_open_target(target, predictor.model_md5))
         note = stack.enter_context(open_rejected(rejected))
@@ -87,12 +88,14 @@ def _write(
             part = found if numbers is None else found.renumbered(numbers)
             if part.predictions.height:
                 write(part.predictions)
+                if predictor.schema.key is not None:
+                    keys.add(part.predictions.to_series(0))
             for damage in part.damaged:
                 note(damage)
             summary.num_predicted += part.predictions.height
             summary.num_damaged += len(part.damaged)
             summary.examples += part.damaged[: NUM_SHOWN - len(summary.examples)]
-    summary.notes = [*noticed.lines(), *notes.lines()]
+    summary.notes = [*noticed.lines(), *keys.lines(), *notes.lines()]
     summary.notes += explanations.lines() if explanations else []
     return summary
 

@@ -16,7 +16,7 @@ from stages.features.graph import Graph, fill_gaps, join
 from stages.features.kind import BY_TYPE, Described
 from stages.features.numbers import Encoded, Sliced, gap_places, quartiles, stack, with_missing
 from stages.features.schema import Array, Feature, Moments, Statistics
-from stages.features.spelling import MAX_FLOAT32, as_number
+from stages.features.spelling import MAX_FLOAT32, as_number, written_number
 
 if TYPE_CHECKING:
     import polars as pl
@@ -82,8 +82,14 @@ def encode(
 
 
 def must(feature: Feature) -> str:
-    """Name the values that it takes."""
-    return COMPUTABLE
+    """Name the values that it takes, with an example where texts are written in a way."""
+    return COMPUTABLE + _written(feature.decimal, feature.thousands, feature.unit)
+
+
+def _written(decimal: str | None, thousands: str | None, unit: str | None) -> str:
+    if decimal is None:
+        return ""
+    return f"; as a text it is written as in training: '{written_number(decimal, thousands, unit)}'"
 
 
 def from_text(feature: Feature, texts: "pl.Series") -> "pl.Series":
@@ -188,12 +194,13 @@ def _as_float(value: object, described: Described | None = None) -> float:
         except OverflowError:
             raise ValueError(COMPUTABLE) from None
     if isinstance(value, str):
-        signs: tuple[str | None, ...] = (None, None)
+        signs: tuple[str | None, str | None, str | None] = (None, None, None)
         if described is not None:
             signs = described.decimal, described.thousands, described.unit
         number = as_number(value, *signs)
         if number is not None:
             return number
+        raise ValueError(NUMBER + _written(*signs))
     raise ValueError(NUMBER)
 
 
