@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.common.lockfile import read_lock
 from pipeline.metrics.gates import (
     EVALUATE,
     FAIL,
@@ -20,6 +21,7 @@ from pipeline.metrics.gates import (
     needs_base,
     overall,
     read_gates,
+    stale_evaluate,
 )
 from pipeline.metrics.metrics import read_metrics
 from pipeline.report.base import find_base
@@ -37,14 +39,15 @@ def show_gates(revision: str | None, *, strict: bool, as_json: bool) -> int:
     there is no such revision.
     """
     gates, metrics = read_gates(), read_metrics().get(EVALUATE, {})
-    verdicts = judge_values(gates, metrics)
+    stale = stale_evaluate(read_lock())
+    verdicts = judge_values(gates, metrics, stale)
     base = commit = None
     missing: list[str] = []
     if needs_base(gates) or revision is not None:
         base, commit = find_base(revision)
     if base is not None and commit is not None and needs_base(gates):
         comparison, missing = compare_with(base, commit)
-        verdicts = judge_all(gates, metrics, comparison, missing)
+        verdicts = judge_all(gates, metrics, comparison, missing, stale)
     result = overall(verdicts)
     if as_json:
         listed = [asdict(verdict) for verdict in verdicts]

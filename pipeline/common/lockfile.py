@@ -1,7 +1,7 @@
-"""`dvc.lock` as the flow looks at it: which stages it has, and in which order."""
+"""`dvc.lock` by itself: which stages it has, in which order, and which of them are stale."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,48 @@ DVC_LOCK = Path(".dvc/tmp/lock")
 _HEAD = re.compile(r"  (\S.*):\n")
 
 
-def _read() -> dict[str, Any]:
-    return (read_yaml(LOCK).get("stages") or {}) if LOCK.exists() else {}
+def read_lock(folder: Path = Path()) -> dict[str, Any]:
+    """The stages of the `dvc.lock` in `folder`; none where there is no such file."""
+    path = folder / LOCK
+    return (read_yaml(path).get("stages") or {}) if path.exists() else {}
+
+
+def find_stale(locked: Mapping[str, Any]) -> dict[str, str]:
+    """The stages that ran on other outputs than `dvc.lock` records, and whose outputs these were.
+
+    A stage below a stale one is stale by the same. `locked` are the stages of the file, of any
+    revision. An input that is a part of an output folder is not looked at.
+    """
+    written = {
+        out["path"]: (name, out.get("md5"))
+        for name, entry in locked.items()
+        for out in entry.get("outs", [])
+    }
+    above: dict[str, list[str]] = {}
+    stale: dict[str, str] = {}
+    for name, entry in locked.items():
+        for dep in entry.get("deps", []):
+            writer, md5 = written.get(dep["path"], (name, None))
+            above.setdefault(name, []).append(writer)
+            if writer != name and None not in (md5, dep.get("md5")) and md5 != dep["md5"]:
+                stale.setdefault(name, writer)
+    # One round for each stage that may lie between the first stale one and the last.
+    for _ in locked:
+        for name, writers in above.items():
+            causes = [stale[writer] for writer in writers if writer in stale]
+            if causes:
+                stale.setdefault(name, causes[0])
+    return {name: stale[name] for name in locked if name in stale}
+
+
+def describe_stale(stage: str, writer: str) -> str:
+    """The reason why a stage is stale, as a part of a sentence, and what helps."""
+    return f"{stage} has not run since {writer} wrote its outputs anew: run 'dvc repro'"
 
 
 def locked_stages() -> list[str]:
     """The stages that have an entry, in the file's order."""
-    return list(_read())
+    return list(read_lock())
 
 
 def outputs_unchanged(stage: str, upstream: Sequence[str]) -> bool:
@@ -29,7 +64,7 @@ def outputs_unchanged(stage: str, upstream: Sequence[str]) -> bool:
     False where that can't be told from the file: the folder of an input is another's output, or
     a `.dvc` file is upstream.
     """
-    locked = _read()
+    locked = read_lock()
     if stage not in locked or not all(name in locked for name in upstream):
         return False
     written = {

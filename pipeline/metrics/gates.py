@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.common.lockfile import describe_stale, find_stale
 from pipeline.metrics.metrics import LARGE, format_value
 from stages.common.config import validate
 from stages.common.errors import UserError
@@ -90,16 +91,29 @@ def read_gates() -> dict[str, Gate]:
     return gates
 
 
+def stale_evaluate(locked: Mapping[str, Any]) -> str | None:
+    """The reason why evaluate's metrics are of another model; None where they are of this one.
+
+    `locked` are the stages of `dvc.lock`.
+    """
+    writer = find_stale(locked).get(EVALUATE)
+    return None if writer is None else describe_stale(EVALUATE, writer)
+
+
 def needs_base(gates: Mapping[str, Gate]) -> bool:
     """Check whether any of the gates compares with another revision."""
     return any(gate.not_worse_by is not None for gate in gates.values())
 
 
-def judge_values(gates: Mapping[str, Gate], metrics: Mapping[str, Any]) -> list[Verdict]:
+def judge_values(
+    gates: Mapping[str, Gate], metrics: Mapping[str, Any], stale: str | None = None
+) -> list[Verdict]:
     """Results of the gates' minima and maxima, for the metrics of evaluate.
 
-    No value is no passed gate.
+    No value is no passed gate. Where evaluate is stale, as `stale` says, what it has written is no
+    value of this model.
     """
+    metrics = metrics if stale is None else {}
     verdicts = []
     for name, gate in gates.items():
         value = metrics.get(name)
@@ -110,7 +124,7 @@ def judge_values(gates: Mapping[str, Gate], metrics: Mapping[str, Any]) -> list[
         if gate.maximum is not None:
             passed = value is not None and value <= gate.maximum
             bounds.append((f"at most {gate.maximum:g}", passed))
-        why = "" if value is not None else "run 'dvc repro evaluate', which writes it"
+        why = "" if value is not None else stale or "run 'dvc repro evaluate', which writes it"
         for bound, passed in bounds:
             verdicts.append(Verdict(name, value, bound, PASS if passed else FAIL, why))
     return verdicts
@@ -148,9 +162,11 @@ def judge_all(
     metrics: Mapping[str, Any],
     comparison: Mapping[str, Any],
     missing: Iterable[str],
+    stale: str | None = None,
 ) -> list[Verdict]:
-    """Both, metric by metric; arguments as those of `judge_differences`."""
-    verdicts = judge_values(gates, metrics)
+    """Both, metric by metric; arguments as those of `judge_values` and `judge_differences`."""
+    metrics = metrics if stale is None else {}
+    verdicts = judge_values(gates, metrics, stale)
     verdicts += judge_differences(gates, metrics, comparison, missing)
     return sorted(verdicts, key=lambda verdict: list(gates).index(verdict.metric))
 

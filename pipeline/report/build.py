@@ -8,13 +8,14 @@ report gives what it can.
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.common.dvc_repo import open_repo
-from pipeline.metrics.gates import EVALUATE, Verdict, judge_all, read_gates
+from pipeline.common.lockfile import describe_stale, find_stale
+from pipeline.metrics.gates import EVALUATE, Verdict, judge_all, read_gates, stale_evaluate
 from pipeline.metrics.metrics import read_metrics
 from pipeline.report.base import fetch_command, find_base, parse, text_at
 from pipeline.report.data import compare_data, compare_slices, is_renumbered
@@ -35,6 +36,8 @@ class Report:
 
     `comparison`, `data` and `slices` are what `stages.compare.compare`, `data_drift` and
     `slice_regressions` print; they are empty where their files are not here, as `missing` says.
+    `stale` are the stages whose outputs are of another model or other data than `dvc.lock` has,
+    with why and on which side. Nothing is compared where evaluate is one of them.
     """
 
     base: str
@@ -48,6 +51,7 @@ class Report:
     slices: Mapping[str, Any] = field(default_factory=dict)
     gates: tuple[Verdict, ...] = ()
     machines: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    stale: Mapping[str, Sequence[str]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
 
@@ -62,7 +66,8 @@ def make_report(revision: str | None) -> Report:
     before, after = _locked(text_at(commit, str(LOCK))), _locked(LOCK.read_text("utf-8"))
     comparison, missing = compare_with(base, commit)
     gates, now = read_gates(), read_metrics().get(EVALUATE, {})
-    verdicts = judge_all(gates, now, comparison, missing)
+    stale = _find_stale(before, after)
+    verdicts = judge_all(gates, now, comparison, missing, stale_evaluate(after))
     data = compare_data(before, after, base, commit, missing)
     paired = bool(comparison) and comparison["why_not"] is None
     slices = compare_slices(before, after, missing) if paired else {}
@@ -73,12 +78,13 @@ def make_report(revision: str | None) -> Report:
         params=changed_params(parse(text_at(commit, str(PARAMS))), read_yaml(PARAMS)),
         changes=find_stage_changes(before, after),
         comparison=comparison,
-        curves={path: (text_at(commit, path), _now(path)) for path in _plots()},
+        curves={path: (text_at(commit, path), _now(path)) for path in _plots(stale)},
         data=data,
         slices=slices,
         gates=tuple(verdicts),
         machines=differing_machines(before, after),
-        missing=tuple(missing),
+        stale=stale,
+        missing=tuple(line for line in missing if line not in stale.get(EVALUATE, ())),
     )
 
 
@@ -87,6 +93,8 @@ def compare_with(base: str, commit: str) -> tuple[Mapping[str, Any], list[str]]:
     if not LOCK.exists():
         raise UserError("there is no dvc.lock: run 'dvc repro' first")
     before, after = _locked(text_at(commit, str(LOCK))), _locked(LOCK.read_text("utf-8"))
+    if stale := _find_stale(before, after).get(EVALUATE):
+        return {}, stale
     missing: list[str] = []
     files = [
         _cached(before, PREDICTIONS, f"the predictions of {base}", missing, commit),
@@ -100,6 +108,16 @@ def compare_with(base: str, commit: str) -> tuple[Mapping[str, Any], list[str]]:
     ]
     renumbered = is_renumbered(before, after)
     return _compare(files[0], files[1], replicas, renumbered=renumbered), missing
+
+
+def _find_stale(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The stages that are stale on a side by its own `dvc.lock`, with a line for each side."""
+    found: dict[str, list[str]] = {}
+    for name, writer in find_stale(before).items():
+        found.setdefault(name, []).append(f"at the base, {describe_stale(name, writer)} there")
+    for name, writer in find_stale(after).items():
+        found.setdefault(name, []).append(describe_stale(name, writer))
+    return found
 
 
 def _now(path: str) -> str | None:
@@ -164,10 +182,12 @@ def _metrics(commit: str) -> dict[str, dict[str, tuple[Any, Any]]]:
     return found
 
 
-def _plots() -> list[str]:
-    """The plots that lie in git, by path."""
+def _plots(left_out: Collection[str]) -> list[str]:
+    """The plots that lie in git, by path, except those of some stages."""
     paths: list[str] = []
-    for stage in (read_yaml(DVC_FILE).get("stages") or {}).values():
+    for name, stage in (read_yaml(DVC_FILE).get("stages") or {}).items():
+        if name in left_out:
+            continue
         for entry in stage.get("plots", []):
             paths.append(next(iter(entry)) if isinstance(entry, dict) else entry)
     return [path for path in paths if path.endswith(".csv")]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from pipeline.metrics.gates import EVALUATE
 from pipeline.metrics.metrics import format_value
 from pipeline.report.build import Report
 from pipeline.report.differences import is_seed_alone
@@ -32,6 +33,8 @@ ROWS_ONLY = "This is about these two trained models on rows like these."
 def verdict(report: Report) -> str:
     """The result of the comparison in one line, for a reviewer."""
     found = report.comparison
+    if stale := report.stale.get(EVALUATE):
+        return f"No verdict: {'; '.join(stale)}."
     if not found:
         return "No verdict: the rows' predictions are not here."
     if found["why_not"] is not None:

@@ -60,7 +60,7 @@ def other_metrics(report: Report) -> tuple[tuple[str, str, str, str], ...]:
     """The differences of the metrics that are not compared row by row."""
     compared = report.comparison.get("metrics", {}) if report.comparison else {}
     return tuple(
-        (stage, name, _shown(was), _shown(now))
+        (f"{stage} (stale)" if stage in report.stale else stage, name, _shown(was), _shown(now))
         for stage, metrics in report.metrics.items()
         for name, (was, now) in metrics.items()
         if was != now and not (stage == "evaluate" and name in compared)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.common.git import TRANSFER_SECONDS, git, hide_secrets, names_of, try_git
-from pipeline.common.lockfile import LOCK
+from pipeline.common.lockfile import LOCK, find_stale, read_lock
 from pipeline.metrics.metrics import format_value, read_metrics
 from pipeline.scheduled.workspace import Say, Workspace
 from stages.common.errors import UserError
@@ -117,9 +117,11 @@ def describe(
     lines.append(f"Run {workspace.name} at {workspace.revision} ({workspace.commit[:10]}).")
     lines += [f"{state}: {', '.join(stages)}" for state, stages in by_state.items()]
     lines += notes
+    stale = find_stale(read_lock(workspace.path))
     for stage, metrics in read_metrics(workspace.path).items():
+        mark = f" (stale: of before {stale[stage]} ran)" if stage in stale else ""
         shown = ", ".join(f"{name} {format_value(value)}" for name, value in metrics.items())
-        lines += ["", f"{stage}: {shown}"]
+        lines += ["", f"{stage}{mark}: {shown}"]
     return "\n".join(lines) + "\n"
 
 

@@ -34,7 +34,7 @@ from stages.features.drift import (
 )
 from stages.features.kind import kind_of
 from stages.features.numbers import Encoded, take_column
-from stages.features.schema import CODES, Feature, Moments, Place, Schema
+from stages.features.schema import CODES, Feature, Moments, Place, Schema, class_name
 
 Places = dict[str, Place]
 
@@ -192,7 +192,7 @@ def _said(feature: Feature) -> str:
 
 
 def _classes(before: Schema, after: Schema) -> dict[str, list[str]]:
-    was, now = ([str(c) for c in side.target.classes or []] for side in (before, after))
+    was, now = ([class_name(c) for c in side.target.classes or []] for side in (before, after))
     came = [name for name in now if name not in was]
     return {"came": came, "went": [name for name in was if name not in now]}
 

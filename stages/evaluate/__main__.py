@@ -35,7 +35,7 @@ from stages.evaluate.outputs.residuals import write_residuals
 from stages.evaluate.outputs.seeds import Spread, count_replicas, spread_of
 from stages.evaluate.outputs.slices import Slice, cut, find_worst, measure_slices, write_slices
 from stages.evaluate.params import EvaluateParams
-from stages.features.schema import Array, Class, load_arrays
+from stages.features.schema import Array, Class, class_name, load_arrays
 from stages.features.target_scale import to_units
 from stages.model.calibration import to_probabilities
 from stages.model.predictor import Predictor, load_predictor
@@ -85,7 +85,7 @@ def evaluate(params: Params, out: Path) -> None:
     write_json(out / "metrics.json", metrics | _of_worst(names[0], worst) | of_sets)
     write_slices(out / "slices.csv", names[0], slices)
     write_json(out / "intervals.json", _described(intervals, spreads, covered, table.height))
-    key, classes = schema.key or "row", schema.target.classes
+    key, classes = schema.key or "row", _class_names(schema.target.classes)
     write_classes(out / "classes.csv", classes, target, predicted, weights)
     mistakes = find_mistakes(arrays["key"], classes, target, predicted)
     write_mistakes(out / "mistakes.csv", key, classes, mistakes)
@@ -169,6 +169,10 @@ def _target(predictor: Predictor, arrays: dict[str, Array]) -> Array:
         return target
     assert moments is not None
     return to_units(target, moments)
+
+
+def _class_names(classes: Sequence[Class] | None) -> list[str] | None:
+    return None if classes is None else [class_name(value) for value in classes]
 
 
 def _counts(arrays: dict[str, Array], classes: Sequence[Class] | None) -> list[int]:

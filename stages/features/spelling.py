@@ -131,17 +131,17 @@ def as_number(
 
 
 def explain_signs(text: str, decimal: str | None, thousands: str | None, unit: str | None) -> str:
-    """The numbers that a text may be in other signs than those of its column, to follow a message.
+    """How training has numbers, and which ones a text may be in other signs, to follow a message.
 
-    Empty where it may be none.
+    Empty where it may be none and training has plain numbers.
     """
     bare = text if unit is None else without_unit(text, unit)
     plain = [None if bare is None else to_plain(bare, *signs) for signs in (PLAIN_SIGNS, *WRITINGS)]
     found = dict.fromkeys(f"{float(number):.12g}" for number in plain if number is not None)
-    if not found:
+    if not found and (decimal, thousands, unit) in ((None, None, None), (*PLAIN_SIGNS, None)):
         return ""
-    written = show_signs(decimal or ".", thousands, unit)
-    return f"; numbers are written as {written} in training, and this may be {' or '.join(found)}"
+    said = f"; numbers are written as {show_signs(decimal or '.', thousands, unit)} in training"
+    return f"{said}, and this may be {' or '.join(found)}" if found else said
 
 
 def word_numbers(words: Iterable[str]) -> list[float]:

@@ -17,6 +17,7 @@ from stages.features.schema import Schema
 from stages.features.written import drop_all_words
 from stages.formats.chunk import Chunk, needed_columns
 from stages.formats.format import find_reader
+from stages.formats.images.folder import SUFFIXES as IMAGES
 from stages.formats.images.new_rows import load_chunk
 from stages.formats.reading import Noticed
 from stages.formats.suffixes import SUFFIXES
@@ -95,6 +96,8 @@ def check_file(path: Path, key: str) -> None:
         raise UserError(_problem(f"{path} is no file, but a FIFO, a socket or a device", path, key))
     if suffix_of(path) not in SUFFIXES:
         message = f"{path}: not a kind of table that can be read"
+        if path.suffix.lower() in IMAGES:
+            message += f"; an image is read in a folder of images: name its folder, {path.parent}/"
         raise UserError(Problem(message, key=key, value=str(path), allowed=SUFFIXES))
     if path.stat().st_size == 0:
         raise UserError(_problem(f"{path} is empty", path, key))

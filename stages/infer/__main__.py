@@ -1,16 +1,19 @@
 """Predictions from a trained model and new rows: `python -m stages.infer`.
 
-Reads `infer.input` (null: the rows of the test split), the model of `data/train` and the schema of
-`data/prepare`; writes `data/infer/predictions.parquet`: the row key, the predicted class and the
-probability of each class, or the value, with the set of classes or the interval that
-`evaluate.coverage` asks for; its metadata name the model. Rows that the model can't be given are
-set aside in `data/infer/rejected.csv`, with their reason. `model.onnx` and `model.pt2` hold the
-model and its preparation, `signature.json` says how to call them.
+Reads `infer.input` (null: the rows of the test split, and their numbers), the model of `data/train`
+and the schema of `data/prepare`; writes `data/infer/predictions.parquet`: the row key, the
+predicted class and the probability of each class, or the value, with the set of classes or the
+interval that `evaluate.coverage` asks for; its metadata name the model. Rows that the model can't
+be given are set aside in `data/infer/rejected.csv`, with their reason. `model.onnx` and `model.pt2`
+hold the model and its preparation, `signature.json` says how to call them.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from stages.common.addresses import local_path, name_objects
 from stages.common.files import write_json
@@ -31,6 +34,7 @@ from stages.runtime.stage import run_stage
 
 INPUT = "infer.input"
 TEST_ROWS = Path("data/prepare/test_rows.parquet")
+TEST_KEYS = Path("data/prepare/test/key.npy")
 ROWS_COMPARED = 1024
 # A shorter file is predicted sooner than a worker has loaded the model.
 CLUSTER_BYTES = 16 << 20
@@ -43,8 +47,12 @@ def infer(params: Params, out: Path) -> None:
     coverage = params.section("evaluate", CoverageParams).coverage
     predictor = load_predictor(coverage=coverage)
     target, rejected = out / "predictions.parquet", out / "rejected.csv"
+    # A test row without a key is named by its number in the source, as evaluate names it.
+    by_number = section.input is None and predictor.schema.key is None
+    numbers = np.load(TEST_KEYS) if by_number else None
+    write = partial(write_predictions, source, target, rejected, predictor, INPUT)
     with open_cluster_for(source, coverage, out) as cluster:
-        summary = write_predictions(source, target, rejected, predictor, INPUT, cluster=cluster)
+        summary = write(cluster=cluster, numbers=numbers)
     for note in summary.notes:
         print(name_objects(note))
     print(f"{name_objects(str(source))}: {summary.num_predicted} rows predicted")

@@ -1,4 +1,4 @@
-"""Notes on new rows that could be predicted all the same: gaps, drift.
+"""Notes on new rows that could be predicted all the same: gaps, drift, keys that stand twice.
 
 A column of numbers drifts when the mean of the new rows lies more than 0.25 of the training's
 standard deviation from the training's mean, and by more than four standard errors, so that few
@@ -22,6 +22,33 @@ from stages.features.schema import CODES, Array, Schema, Statistics
 NUM_SHOWN = 5
 # More are only counted: what is kept must not grow with the file.
 MAX_KEPT = 1000
+MAX_KEYS = 1_000_000
+
+
+@dataclass
+class RepeatedKeys:
+    """The keys of the first million rows, to tell those that name several."""
+
+    num_rows: int = 0
+    parts: list[pl.Series] = field(default_factory=list)
+
+    def add(self, keys: pl.Series) -> None:
+        """Take in the keys of rows that were predicted."""
+        kept = keys.head(MAX_KEYS - self.num_rows)
+        self.num_rows += kept.len()
+        self.parts += [kept] if kept.len() else []
+
+    def lines(self) -> list[str]:
+        """A line where a key names several rows."""
+        if not self.parts:
+            return []
+        keys = pl.concat(self.parts)
+        repeated = keys.filter(keys.is_duplicated()).unique(maintain_order=True)
+        if not repeated.len():
+            return []
+        number = f"{repeated.len():,} keys name" if repeated.len() > 1 else "a key names"
+        shown = ", ".join(str(value) for value in repeated.head(NUM_SHOWN))
+        return [f"note: {number} more than one row, each of which is predicted: {shown}"]
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import functools
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from stages.parallel.thread_map import map_in_order, num_threads
 
 # A file that begins with as many rows that no model here takes is another kind of file.
 MAX_DAMAGED_FIRST = 16_384
+# The column of row numbers, where rows have no key.
+ROW = "row"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,13 @@ class Part:
 
     predictions: pl.DataFrame
     damaged: list[Damage]
+
+    def renumbered(self, numbers: npt.NDArray[np.int64]) -> "Part":
+        """The same rows, each by the number (rows of the file,) that it has in another file."""
+        table = self.predictions
+        if ROW in table.columns:
+            table = table.with_columns(pl.Series(ROW, numbers[table[ROW].to_numpy()]))
+        return Part(table, [replace(each, row=int(numbers[each.row])) for each in self.damaged])
 
 
 @dataclass(frozen=True)
@@ -219,7 +228,7 @@ def _keys(chunk: Chunk, name: str | None, *, text_keys: bool) -> pl.Series:
     Images from a folder have a path where the model has no key.
     """
     if name is None and PATH not in chunk.table.columns:
-        return pl.Series("row", chunk.rows)
+        return pl.Series(ROW, chunk.rows)
     name = name or PATH
     column = chunk.table[name]
     if column.dtype.is_integer() and not text_keys:

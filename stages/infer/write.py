@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from stages.formats.chunk import Write
 from stages.formats.csv import write_to
 from stages.formats.format import find_format
 from stages.formats.reading import Damage, Noticed
 from stages.formats.reject import open_rejected
 from stages.infer.explain import Explanations
-from stages.infer.notes import Notes
+from stages.infer.notes import Notes, RepeatedKeys
 from stages.infer.stream import Cluster, KeysDifferError, predict_file
 from stages.model.predictor import Predictor
 
@@ -41,13 +44,15 @@ def write_predictions(
     *,
     explained: bool = False,
     cluster: Cluster | None = None,
+    numbers: npt.NDArray[np.int64] | None = None,
 ) -> PredictionSummary:
     """Predict the rows of `source` into `target` (None: CSV, here); others go into `rejected`.
 
     `key` is the parameter that names the source; `explained` adds a column with what moved each
-    prediction. Raises UserError as `predict_file`.
+    prediction. `numbers` (rows,) name the rows of `source`; None: their places in it. Raises
+    UserError as `predict_file`.
     """
-    write = partial(_write, source, target, rejected, predictor, key, explained, cluster)
+    write = partial(_write, source, target, rejected, predictor, key, explained, cluster, numbers)
     try:
         return write(text_keys=target is None)
     except KeysDifferError:
@@ -62,12 +67,14 @@ def _write(
     key: str,
     explained: bool,  # noqa: FBT001
     cluster: Cluster | None,
+    numbers: npt.NDArray[np.int64] | None,
     *,
     text_keys: bool,
 ) -> PredictionSummary:
     summary = PredictionSummary()
     explanations = Explanations() if explained else None
     notes, noticed = Notes(predictor.schema, predictor.statistics), Noticed()
+    keys = RepeatedKeys()
     with ExitStack() as stack:
         write = stack.enter_context(_open_target(target, predictor.model_md5))
         note = stack.enter_context(open_rejected(rejected))
@@ -77,15 +84,18 @@ def _write(
             explanations=explanations,
             cluster=cluster,
         )
-        for part in parts:
+        for found in parts:
+            part = found if numbers is None else found.renumbered(numbers)
             if part.predictions.height:
                 write(part.predictions)
+                if predictor.schema.key is not None:
+                    keys.add(part.predictions.to_series(0))
             for damage in part.damaged:
                 note(damage)
             summary.num_predicted += part.predictions.height
             summary.num_damaged += len(part.damaged)
             summary.examples += part.damaged[: NUM_SHOWN - len(summary.examples)]
-    summary.notes = [*noticed.lines(), *notes.lines()]
+    summary.notes = [*noticed.lines(), *keys.lines(), *notes.lines()]
     summary.notes += explanations.lines() if explanations else []
     return summary
 

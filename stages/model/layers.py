@@ -205,7 +205,9 @@ class PiecewiseLinear(nn.Module):
             if name in self._buffers:
                 self.get_buffer(name).copy_(value)
             else:
-                register_constant(self, name, value.contiguous())
+                # With a storage of its own: torch.export would save, and warn of, all of `scores`.
+                value = value.clone(memory_format=torch.contiguous_format)
+                register_constant(self, name, value)
 
     def fit(self, rows: Tensor) -> None:
         """Take as edges the quantiles of `rows` (rows, columns)."""

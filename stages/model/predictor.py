@@ -13,7 +13,14 @@ from torch import nn
 
 from stages.common.files import md5
 from stages.features.encode import check_columns, encode, row_keys
-from stages.features.schema import Array, Schema, Statistics, read_schema, read_statistics
+from stages.features.schema import (
+    Array,
+    Schema,
+    Statistics,
+    class_name,
+    read_schema,
+    read_statistics,
+)
 from stages.features.target_scale import invert
 from stages.features.written import drop_all_words
 from stages.model.calibration import (
@@ -73,14 +80,15 @@ class Predictor:
             return pl.DataFrame({name: invert(each, moments.transform) for name, each in named})
         probabilities = to_probabilities(scores, self.calibration.temperature)
         codes = predict_codes(probabilities, self.calibration.threshold)
-        names = pl.Series("prediction", target.classes)
+        names = [class_name(value) for value in target.classes]
         columns: dict[str, Array] = {
-            f"probability_{name}": probabilities[:, i] for i, name in enumerate(target.classes)
+            f"probability_{name}": probabilities[:, i] for i, name in enumerate(names)
         }
         if self.conformal is not None:
             inside = self.conformal.contains(probabilities, self.calibration.threshold)
-            columns |= {f"in_set_{name}": inside[:, i] for i, name in enumerate(target.classes)}
-        return pl.DataFrame({"prediction": names[codes], **columns})
+            columns |= {f"in_set_{name}": inside[:, i] for i, name in enumerate(names)}
+        predicted = pl.Series(target.classes)[codes]
+        return pl.DataFrame({"prediction": predicted, **columns})
 
     def predict(self, table: pl.DataFrame, key: str = "infer.input") -> pl.DataFrame:
         """The row key, then the prediction, for each row of a raw table.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.common.lockfile import describe_stale, find_stale
 from pipeline.metrics.gates import EVALUATE
 from pipeline.metrics.metrics import format_value
 from pipeline.report.page.markup import Cell
@@ -26,6 +27,10 @@ def head(run: Run) -> Iterator[str]:
     title = f"{target['name']}: {target['task']} by {model}" if target and named else "The last run"
     yield f"<h1>{escape(title)}</h1>"
     yield paragraph("; ".join(_facts(run)), "soft")
+    for name, writer in find_stale(run.locked).items():
+        yield paragraph(
+            f"{describe_stale(name, writer)}. What this page has of {name} is of the run before."
+        )
     yield gates_headline(run.gates)
     if edited := edited_keys(run):
         keys = ", ".join(edited)

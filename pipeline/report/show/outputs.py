@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.metrics.gates import EVALUATE, Verdict, judge_all, read_gates
+from pipeline.common.lockfile import read_lock
+from pipeline.metrics.gates import EVALUATE, Verdict, judge_all, read_gates, stale_evaluate
 from pipeline.metrics.metrics import read_metrics
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
 from stages.common.params import PARAMS
 from stages.common.yamlfile import read_yaml
 
-LOCK = Path("dvc.lock")
 DATA = Path("data")
 NEEDS_BASE = "it compares with another revision: 'reprise gate' judges it"
 
@@ -81,10 +81,11 @@ def read_run() -> Run:
     if not metrics:
         raise UserError("no stage has written metrics yet: run 'dvc repro'")
     gates = read_gates()
-    verdicts = judge_all(gates, metrics.get(EVALUATE, {}), {}, [NEEDS_BASE])
     there = {path: DATA / path for path in (*TABLES, *RECORDS, CARD, PICTURE)}
     there = {path: file for path, file in there.items() if file.is_file()}
-    locked = read_yaml(LOCK).get("stages") or {} if LOCK.exists() else {}
+    locked = read_lock()
+    values, stale = metrics.get(EVALUATE, {}), stale_evaluate(locked)
+    verdicts = judge_all(gates, values, {}, [NEEDS_BASE], stale)
     return Run(
         metrics=metrics,
         gates=tuple(verdicts),

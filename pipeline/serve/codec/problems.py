@@ -76,6 +76,8 @@ def show(value: object) -> str:
     """A value of a request's on a line: of a large or deeply nested one, its beginning."""
     if value is None:
         return "null"
+    if isinstance(value, bytes):
+        return f"a file of {len(value):,} bytes"
     # repr() of a value that is nested a thousand deep ends in RecursionError.
     limited = reprlib.Repr()
     limited.maxlevel, limited.maxstring, limited.maxlong, limited.maxother = 3, 200, 200, 200

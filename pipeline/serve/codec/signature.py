@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stages.common.errors import UserError
 from stages.features.kind import ARRAY, kind_of
-from stages.features.schema import WORDS, Decode, FeatureKind
+from stages.features.schema import WORDS, Decode, FeatureKind, class_name
 
 
 class _Part(BaseModel):
@@ -114,7 +114,7 @@ class Signature(_Part):
     @property
     def class_names(self) -> list[str]:
         """The classes as texts, as the columns of `predictions.parquet` have them."""
-        return [str(name) for name in self.classes or []]
+        return [class_name(value) for value in self.classes or []]
 
 
 def parse_signature(content: bytes) -> Signature:

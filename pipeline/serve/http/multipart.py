@@ -59,8 +59,9 @@ def _value(part: Part, signature: Signature) -> object:
     if part.file is not None and part.name in signature.image_columns:
         return part.content
     if part.file is not None:
-        images = ", ".join(signature.image_columns) or "no column"
-        message = f"'{show(part.name)[1:-1]}' takes no file: an image does, which is {images}"
+        columns = ", ".join(f"'{name}'" for name in signature.image_columns)
+        message = f"the part {show(part.name)} is a file, and no column of images has its name: "
+        message += f"send it as {columns}" if columns else "this model reads no images"
         raise RequestError(422, message)
     try:
         return part.content.decode()

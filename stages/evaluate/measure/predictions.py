@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stages.features.schema import class_name
 from stages.model.calibration import predict_codes
 
 PROBABILITY = "probability_"
@@ -94,5 +95,5 @@ def class_names(table: pl.DataFrame) -> list[str]:
 
 def read_codes(names: pl.Series, classes: list[str]) -> npt.NDArray[np.int64]:
     """The code of each row's class (rows,); `classes` as text, in the order of their codes."""
-    codes = {name: classes.index(str(name)) for name in names.unique().to_list()}
+    codes = {name: classes.index(class_name(name)) for name in names.unique().to_list()}
     return names.replace_strict(codes, return_dtype=pl.Int64).to_numpy()

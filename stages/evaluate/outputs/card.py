@@ -19,7 +19,7 @@ from stages.evaluate.outputs.limits import find_limits, name_all
 from stages.evaluate.outputs.markdown import code, plain, table
 from stages.evaluate.outputs.seeds import Spread
 from stages.evaluate.outputs.slices import Slice, worst_first
-from stages.features.schema import Schema, TargetTransform
+from stages.features.schema import Schema, TargetTransform, class_name
 from stages.model.calibration import Calibration
 from stages.model.conformal import Conformal
 
@@ -115,7 +115,7 @@ def _classes(facts: Facts) -> str:
     if classes is None:
         return ""
     rows = zip(classes, facts.counts["train"], facts.counts["test"], strict=True)
-    lines = [(code(name), f"{train:,}", f"{test:,}") for name, train, test in rows]
+    lines = [(code(class_name(name)), f"{train:,}", f"{test:,}") for name, train, test in rows]
     rest = len(classes) - MAX_CLASSES
     more = f"\nand {rest} classes more.\n" if rest > 0 else ""
     return table(("class", "train rows", "test rows"), lines[:MAX_CLASSES]) + "\n" + more
@@ -141,7 +141,7 @@ def _training(facts: Facts) -> Iterator[str]:
         yield f"are divided by the temperature {calibration.temperature:.4g}."
     if calibration.threshold is not None and classes is not None:
         metric = facts.recipe["train"]["calibration"]["threshold"]
-        yield f"{code(classes[1])} is predicted where its probability is above"
+        yield f"{code(class_name(classes[1]))} is predicted where its probability is above"
         yield f"{calibration.threshold:.4g}, which has the best {metric} on the validation rows."
 
 

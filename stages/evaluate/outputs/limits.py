@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from stages.evaluate.measure.bootstrap import Interval
 from stages.evaluate.outputs.markdown import code
 from stages.evaluate.outputs.slices import SMALL_ROWS, Slice
-from stages.features.schema import CODES, WORDS, Class, Schema
+from stages.features.schema import CODES, WORDS, Class, Schema, class_name
 
 MAX_NAMED = 12
 
@@ -51,7 +51,7 @@ def find_limits(
 
 def _rare(classes: Sequence[Class], counts: Mapping[str, Sequence[int]]) -> list[str]:
     tested = zip(classes, counts.get("test", ()), strict=bool(classes))
-    return [f"{name} ({rows} rows)" for name, rows in tested if rows < SMALL_ROWS]
+    return [f"{class_name(name)} ({rows} rows)" for name, rows in tested if rows < SMALL_ROWS]
 
 
 def name_all(names: Iterable[object]) -> str:

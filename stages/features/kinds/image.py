@@ -199,7 +199,8 @@ def _decoded(described: Described, value: str | bytes) -> object:
         must = f"an array of numbers of shape {described.row_shape}"
         raise ValueError(f"{must}: training had other values than the 0 to 255 of an image's file")
     form = Form(described.row_shape, described.decode or Decode())
-    must = f"an image {'' if form.how.resize else f'of {wide(form.size)} pixels '}in base64"
+    must = "an image" if form.how.resize else f"an image of {wide(form.size)} pixels"
+    must += " in base64" if isinstance(value, str) else ""
     try:
         if isinstance(value, str):
             # As it is, or as the address that a browser makes of a file.

@@ -135,9 +135,9 @@ def test_a_form_that_is_broken_or_makes_no_rows_is_refused(service: Service) -> 
         (b"--b\r\n\r\nx\r\n--b--", kind, 400, "no Content-Disposition"),
         (b"--b--", kind, 422, "no parts"),
         (file + file + value + b"--b--", kind, 422, "a part for each row: 'image' 2, 'path' 1"),
-        (file.replace(b"image", b"photo") + b"--b--", kind, 422, "an image does, which is image"),
+        (file.replace(b"image", b"photo") + b"--b--", kind, 422, "send it as 'image'"),
         (value + b"--b--", kind, 422, "it is missing"),
-        (file + b"--b--", kind, 422, "it can't be read"),
+        (file + b"--b--", kind, 422, "a file of 1 bytes is not an image: it can't be read"),
     ):
         answer = ask(service, "POST", "/predict", body, headers={"content-type": header})
         assert (answer.status_code, says in answer.text) == (status, True), answer.text

@@ -77,6 +77,26 @@ def test_a_file_in_chunks_is_predicted_as_the_table_is_whole(
     assert (summary.num_predicted, summary.num_damaged, summary.notes) == (120, 0, [])
 
 
+def test_keys_that_name_several_rows_are_told(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk, "CHUNK_ROWS", 7)
+    twice = TABLE.with_columns(id=pl.when(pl.col("id") == 1100).then(1003).otherwise("id"))
+    found, _, summary = predicted(written(tmp_path / "new.parquet", twice), predictor)
+    assert (found.height, summary.num_predicted) == (120, 120)
+    note = "more than one row, each of which is predicted"
+    assert summary.notes == [f"note: a key names {note}: 1003"]
+    texts = TABLE.with_columns(id="k" + (pl.col("id") % 20).cast(pl.String))
+    _, _, summary = predicted(written(tmp_path / "new.csv", texts), predictor)
+    assert summary.notes == [f"note: 20 keys name {note}: k0, k1, k2, k3, k4"]
+
+
+def test_a_file_of_an_image_is_told_to_be_in_a_folder(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "tom.PNG").write_bytes(b"\x89PNG")
+    with pytest.raises(UserError, match="an image is read in a folder of images: name"):
+        predicted(tmp_path / "tom.PNG", predictor)
+
+
 def test_the_file_names_the_model(project: Project, predictor: Predictor) -> None:
     metadata = pl.read_parquet_metadata(project.path / "data/infer/predictions.parquet")
     weights = md5(project.path / "data/train/model.safetensors")

@@ -1,5 +1,7 @@
 """Numbers embedded by the quantiles of the train rows."""
 
+import io
+
 import pytest
 import torch
 
@@ -12,6 +14,16 @@ def test_edges_are_quantiles_of_the_rows() -> None:
     # Fewer values than edges: each is one, and the last is repeated.
     few = torch.tensor([1.0, 1.0, 2.0, 5.0])
     assert find_edges(few, 6).tolist() == [1, 2, 5, 5, 5, 5]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_bins_of_one_column_are_exported_without_a_warning() -> None:
+    rows = torch.rand(50, 1)
+    layer = PiecewiseLinear(num_columns=1, bins=8, width=3)
+    layer.fit(rows)
+    for buffer in layer.buffers():
+        assert buffer.untyped_storage().nbytes() == buffer.nbytes
+    torch.export.save(torch.export.export(layer, (rows,)), io.BytesIO())
 
 
 def test_a_column_that_is_mostly_zero_keeps_its_other_values_apart() -> None:

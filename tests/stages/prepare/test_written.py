@@ -15,6 +15,7 @@ from stages.features.schema import Feature, read_schema
 from stages.features.spelling import WRITINGS, as_number, number_pattern, to_plain
 from stages.features.written import read_numbers
 from stages.formats.read import read_chunks
+from stages.infer.rejected import encode_whole
 from stages.model.predictor import load_predictor
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_schema
@@ -258,6 +259,15 @@ def test_new_rows_of_each_kind_of_file_and_in_json_are_read_as_in_training(
     for values in wrong:
         with pytest.raises(RequestError):
             bundle.encode([{"id": 1, "price": 1, "town": "Oslo", "way": 1, **values}])
+    # How it is to be written is told.
+    told = "; numbers are written as 1 234.5 km in training"
+    with pytest.raises(RequestError, match=f"'5 m' is not a number or null{told}"):
+        bundle.encode([{"id": 1, "price": 1, "town": "Oslo", "way": "5 m"}])
+    pl.concat([texts, texts.with_columns(way=pl.lit("5 m"))]).write_csv(tmp_path / "t.csv")
+    (part,) = read_chunks(tmp_path / "t.csv", schema, "infer.input")
+    whole, _ = encode_whole(part, schema, predictor.statistics, "infer.input")
+    reasons = {damage.reason for damage in whole.damaged}
+    assert reasons == {f"'5 m' is not a number that can be computed with{told}"}
 
 
 def predictor_of_gap(bundle: object) -> object:
