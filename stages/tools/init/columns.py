@@ -8,6 +8,7 @@ import polars as pl
 from stages.features.schema import Feature
 
 NUM_EXAMPLES, MAX_EXAMPLE = 3, 20
+LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True)

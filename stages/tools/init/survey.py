@@ -30,13 +30,13 @@ from stages.prepare.table.total import stop_at_total
 from stages.tools.expect.draft import draft_suite
 from stages.tools.init import roles
 from stages.tools.init.choose import TEXT_VALIDATION, Choice, Facts, choose, texts_alone
-from stages.tools.init.columns import Column, describe, say_kind
+from stages.tools.init.columns import LEFT_OUT, Column, describe, say_kind
 from stages.tools.init.counts import MAX_DISTINCT, Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import count_train, find_layout
+from stages.tools.init.leaks import judge_leak
 from stages.tools.init.options import COLUMN, Options, Setting, check_named
 
 SPLIT = {"seed": 0, "validation": 0.15, "test": 0.2}
-LEFT_OUT = "left out"
 CLASSES = "classification"
 # Of a table that memory does not hold, the parts lie here meanwhile.
 FOLDER = Path(".reprise")
@@ -209,14 +209,9 @@ def _look_at(
         num, total = column.drop_nulls().n_unique(), column.count()
         why = f"{num:,} different texts in {total:,} rows: categories that say nothing of new rows"
         return _left_out(column, say_numbers(column) or why)
-    share = roles.tells_target(seen[name], seen[target.name], is_class=target.classes is not None)
-    if share >= roles.COPY:
-        return _left_out(column, f"tells the target all alone ({share:.2%} of it): a leak")
     line = describe(column, feature.kind, say_kind(feature, column))
-    if share >= roles.LEAK:
-        asked = f"'{name}' alone tells {share:.1%} of the target: is it known before the target is?"
-        line = replace(line, warnings=[asked])
-    return line
+    is_class = target.classes is not None
+    return judge_leak(line, seen[name], seen[target.name], is_class=is_class)
 
 
 def _as_said(column: pl.Series, said: Settings) -> Column:
