@@ -35,8 +35,8 @@ class Facts:
     `model` and `recipe` are the contents of `model.json` and `recipe.json`, `counts` the rows of
     each class by split ('train', 'test'), `covered` what `measure_coverage` found with
     `conformal`, `num_test` the test rows, `spreads` the metrics of all
-    replicas, `slices` those by the first of `intervals`, `lineage` the files that are named by
-    hash.
+    replicas, `slices` those by the first of `intervals`, `perfect` whether that one is,
+    `lineage` the files that are named by hash.
     """
 
     schema: Schema
@@ -50,6 +50,7 @@ class Facts:
     intervals: Mapping[str, Interval]
     spreads: Mapping[str, Spread]
     slices: Sequence[Slice]
+    perfect: bool
     lineage: Iterable[Path]
 
 
@@ -59,7 +60,7 @@ def write_card(path: Path, facts: Facts) -> None:
     kinds = Counter(feature.kind for feature in schema.features)
     columns = [f"{count} {kind}" for kind, count in kinds.items()]
     arguments = [(code(name), code(v)) for name, v in facts.model["arguments"].items()]
-    limits = find_limits(schema, facts.counts, intervals, facts.slices)
+    limits = find_limits(schema, facts.counts, intervals, facts.slices, perfect=facts.perfect)
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         target=plain(schema.target.name),
         target_code=code(schema.target.name),
