@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from stages.common.counts import counted
 from stages.common.files import md5
 from stages.evaluate.measure.bootstrap import LEVEL, Interval
 from stages.evaluate.measure.coverage import Covered
@@ -117,7 +118,7 @@ def _classes(facts: Facts) -> str:
     rows = zip(classes, facts.counts["train"], facts.counts["test"], strict=True)
     lines = [(code(name), f"{train:,}", f"{test:,}") for name, train, test in rows]
     rest = len(classes) - MAX_CLASSES
-    more = f"\nand {rest} classes more.\n" if rest > 0 else ""
+    more = f"\nand {counted(rest, 'class', 'classes')} more.\n" if rest > 0 else ""
     return table(("class", "train rows", "test rows"), lines[:MAX_CLASSES]) + "\n" + more
 
 

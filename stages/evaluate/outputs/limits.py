@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from stages.common.counts import either
 from stages.evaluate.measure.bootstrap import Interval
 from stages.evaluate.outputs.markdown import code
 from stages.evaluate.outputs.slices import SMALL_ROWS, Slice
@@ -37,9 +38,10 @@ def find_limits(
     if unknown := [name for name, interval in intervals.items() if interval.low is None]:
         yield f"Between what these metrics may lie is not known: {name_all(unknown)}."
     if small := [f"{s.column} {s.label}" for s in slices if s.small]:
+        has, judged = either(len(small), "has", "have"), either(len(small), "is", "are")
         yield (
-            f"{len(small)} of {len(slices)} slices have fewer than {SMALL_ROWS} rows and are not "
-            f"judged: {name_all(small)}."
+            f"{len(small)} of {len(slices)} slices {has} fewer than {SMALL_ROWS} rows and {judged} "
+            f"not judged: {name_all(small)}."
         )
     if any(not s.small for s in slices):
         yield "The worst of many slices is in part bad luck."

@@ -20,6 +20,7 @@ import stages.formats.excel as excel
 import stages.formats.images.arrays as arrays
 import stages.formats.json_lines as json_lines
 import stages.formats.parquet as parquet
+from stages.common.counts import counted, either
 from stages.common.errors import UserError
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk
@@ -196,7 +197,14 @@ class _Remarks:
         """Give the remarks to `noticed`."""
         for known, remark in self._first.items():
             rest = self._counts[known] - 1
-            noticed.remarks.append(remark + (f" (and so are {rest} other files)" if rest else ""))
+            noticed.remarks.append(
+                remark
+                + (
+                    f" (and so {either(rest, 'is', 'are')} {counted(rest, 'other file')})"
+                    if rest
+                    else ""
+                )
+            )
 
 
 def _files(folder: Path) -> tuple[list[Path], str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from stages.common.counts import either
 from stages.common.errors import UserError
 from stages.features.numbers import Rows
 from stages.features.schema import Schema, Target
@@ -72,9 +73,10 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         notes.append(f"note: what columns are is judged by {looked.height:,} rows")
     has_target = _has_target(table, options.target)
     if num_gaps := int((~has_target).sum()):
+        have, are = either(num_gaps, "has", "have"), either(num_gaps, "is", "are")
         notes.append(
-            f"note: {num_gaps:,} of {table.height:,} rows have no '{options.target}' and are left "
-            "out: drop_missing_target: true"
+            f"note: {num_gaps:,} of {table.height:,} rows {have} no '{options.target}' and {are} "
+            "left out: drop_missing_target: true"
         )
     labelled = table.where(has_target)
     target = find_target(labelled.column_parts(options.target), options.task or "auto")

@@ -252,7 +252,7 @@ def test_a_weight_is_written_and_is_no_feature(tmp_path: Path) -> None:
         note.startswith("weights in 'people': 1 to 8; the 400 rows") for note in found["notes"]
     )
     assert "people" not in {rule.get("column") for rule in found["expectations"]}
-    with pytest.raises(UserError, match="1 of 400 rows have a negative weight"):
+    with pytest.raises(UserError, match="1 of 400 rows has a negative weight"):
         look(
             tmp_path,
             ships(people=np.where(people * 0 + np.arange(NUM_ROWS) == 7, -1, people)),
@@ -374,3 +374,37 @@ def test_a_column_without_a_name_is_learned_from_and_has_no_rule(tmp_path: Path)
     assert all(rule.get("column", "y") for rule in found["expectations"])
     schema = find_schema(table, prepare_params(target="Survived"))
     assert all(rule["column"] for rule in draft_drift(in_memory(table), schema))
+
+
+@pytest.mark.parametrize(
+    ("values", "said", "never"),
+    [
+        ([f"House {n}" for n in range(NUM_ROWS)], "say      --target …", "regression"),
+        (
+            [f"{n}.5 " for n in range(NUM_ROWS - 1)] + ["x"],
+            "say      --task regression",
+            "target …",
+        ),
+    ],
+)
+def test_too_many_classes_name_the_option(
+    tmp_path: Path, values: list[str], said: str, never: str
+) -> None:
+    with pytest.raises(UserError, match="fewer than 3 rows") as caught:
+        look(tmp_path, ships(it=values), "it", key="PassengerId")
+    text = format_problem(name_option(caught.value.problems[0]))
+    assert said in text
+    assert never not in text
+    assert "params.yaml" not in text
+    assert "auto" not in text
+
+
+def test_a_few_rare_classes_are_left_out_by_an_option(tmp_path: Path) -> None:
+    values = ["yes", "no"] * (NUM_ROWS // 2 - 1) + ["perhaps", "never"]
+    with pytest.raises(UserError) as caught:
+        look(tmp_path, ships(it=values), "it")
+    text = format_problem(name_option(caught.value.problems[0]))
+    assert "drop_missing_target" not in text
+    (words,) = [part.split(": ", 1)[1] for part in text.split("; ") if "--column" in part]
+    found = look(tmp_path, ships(it=values), "it", columns=shlex.split(words.split("\n")[0])[1:])
+    assert found["values"]["prepare.drop_missing_target"]
