@@ -129,7 +129,12 @@ def unify(schemas: Mapping[Path, Mapping[str, pl.DataType]]) -> dict[str, pl.Dat
         for here, there, has, lacks in ((own, schema, first, file), (schema, own, file, first)):
             if absent := [name for name in here if name not in there]:
                 shown = ", ".join(map(repr, absent[:5]))
-                raise ValueError(f"{has.name} has the columns {shown}, and {lacks.name} has not")
+                what = f"{either(len(absent), 'the column', 'the columns')} {shown}"
+                raise ValueError(
+                    f"{has.name} has {what}, and {lacks.name} has not: write "
+                    f"{either(len(absent), 'it', 'them')} into {lacks.name}, without values if "
+                    f"there are none, or move one of the two files elsewhere"
+                )
         for name, dtype in schema.items():
             wider = _wider(found[name], dtype)
             if wider is None:

@@ -11,9 +11,17 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from stages.common.counts import counted
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.schema import Schema
-from stages.features.spelling import LEADING_ZERO, as_line, as_text, number_pattern
+from stages.features.spelling import (
+    INSIDE,
+    LEADING_ZERO,
+    as_line,
+    as_text,
+    number_pattern,
+    with_unit,
+)
 from stages.features.written import Gaps, drop_unit, drop_words, read_numbers
 from stages.formats.reading import Noticed
 from stages.formats.text.plain_values import typed
@@ -178,10 +186,10 @@ def _cast(
     if numbers.null_count() > texts.null_count():
         is_lost = numbers.is_null() & texts.is_not_null()
         row = int(is_lost.arg_true()[0])
-        message = (
-            f"the column '{texts.name}' holds {is_lost.sum()} values that are no numbers written "
-            f"as {_example(decimal, thousands, unit)}, such as {texts[row]!r} (row {row})"
-        )
+        one, many = "value that is no number", "values that are no numbers"
+        values, form = counted(int(is_lost.sum()), one, many), _example(decimal, thousands, unit)
+        message = f"the column '{texts.name}' holds {values} written as {form}, such as "
+        message += f"{texts[row]!r} (row {row})"
         raise UserError(Problem(message, key=f"prepare.columns.{texts.name}"))
     bare = texts if unit is None else drop_unit(texts, unit)
     if bare.str.contains(rf"[a-zA-Z\{decimal}]").any():
@@ -231,4 +239,5 @@ def _line(column: pl.Series, read: pl.Series, how: Written) -> str:
 
 
 def _example(decimal: str, thousands: str | None, unit: str | None = None) -> str:
-    return f"1{thousands or ''}234{decimal}5" + ("" if unit is None else f" {unit}")
+    number = f"1{thousands or ''}234{decimal}5"
+    return with_unit(number, unit if unit is None or INSIDE in unit else f" {unit}")

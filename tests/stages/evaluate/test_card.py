@@ -122,7 +122,7 @@ def test_limits_follow_from_facts(tmp_path: Path) -> None:
     assert "fewer than 30 rows were tested" in text
     assert "hardly known: `well (10 rows)`." in text
     assert "may lie is not known: `max_error`." in text
-    assert "1 of 3 slices have fewer than 30 rows and are not judged: `town Tromsø`." in text
+    assert "1 of 3 slices has fewer than 30 rows and is not judged: `town Tromsø`." in text
     # `weight` had gaps.
     assert "no gap in these columns; one is taken as the mean, or as false: `size`." in text
     assert "are all one to the model in `town`." in text

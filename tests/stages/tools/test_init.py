@@ -12,6 +12,7 @@ import pytest
 from stages.common.errors import UserError, format_problem
 from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.columns.target import find_target
+from stages.prepare.columns.units import find_unit
 from stages.prepare.columns.written import read_written
 from stages.prepare.params import PrepareParams
 from stages.prepare.table.table import in_memory
@@ -408,3 +409,28 @@ def test_a_few_rare_classes_are_left_out_by_an_option(tmp_path: Path) -> None:
     (words,) = [part.split(": ", 1)[1] for part in text.split("; ") if "--column" in part]
     found = look(tmp_path, ships(it=values), "it", columns=shlex.split(words.split("\n")[0])[1:])
     assert found["values"]["prepare.drop_missing_target"]
+
+
+def test_a_unit_on_both_sides_is_written_with_the_place_of_the_number(tmp_path: Path) -> None:
+    fees = [f"${n % 90 * 20 + 300:,}.50/mo" for n in range(NUM_ROWS)]
+    found = look(tmp_path, ships(fee=fees))
+    assert line(found, "fee")["role"] == "numeric"
+    said = found["values"]["prepare.columns"]["fee"]
+    assert said == {"kind": "numeric", "unit": "$…/mo", "thousands": ","}
+    # A rate that is no money stands as it is.
+    assert find_unit(pl.Series(["3/4 cup", "1/2 cup"])) is None
+
+
+def test_records_and_lists_have_a_way_on_and_dates_are_called_so(tmp_path: Path) -> None:
+    days = [date(1912, 4, 1) + timedelta(days=n % 30) for n in range(NUM_ROWS)]
+    table = ships(
+        user=[{"age": n % 50, "geo": {"country": "no"}} for n in range(NUM_ROWS)],
+        vector=pl.Series([[n, 1.0, 2.0, 0.5] for n in range(NUM_ROWS)], dtype=pl.List(pl.Float64)),
+        day=days,
+    )
+    found = look(tmp_path, table)
+    user = line(found, "user")
+    assert user["values"] == "records"
+    assert "flatten it before, in Polars: table.unnest('user')" in user["why"]
+    assert "each number wants a column (docs/files.md)" in line(found, "vector")["why"]
+    assert line(found, "day")["why"] == "dates, read as datetime"
