@@ -14,10 +14,10 @@ import click
 
 from pipeline.commands.recipe import stop_at_unsaved_edits
 from pipeline.commands.suite_file import read_rules, suite_text
-from pipeline.common.atomic import write_whole
 from pipeline.common.bring_in import RAW, is_address, tell_address, tell_path
 from pipeline.common.git import try_git
 from pipeline.common.programs import python
+from pipeline.params.drafts import is_draft, write_draft
 from pipeline.params.template import fill_template
 from stages.common.addresses import find_fault, is_object, local_path, name_objects
 from stages.common.errors import UserError
@@ -49,8 +49,9 @@ def init(
     `where` is the source, `new` the rows to predict, both as seen from `here`; `options` are those
     of the command line by their names, `target` among them, and `columns` those of columns, each
     `NAME=SETTING`. With `dry_run` nothing is written.
-    Raises UserError for a source that lies outside the repository, and where edits of
-    `params.yaml` would be lost, unless `force` gives them up.
+    What init wrote itself, and nobody has edited since, it writes anew. Raises UserError for a
+    source that lies outside the repository, and where edits of `params.yaml` would be lost, unless
+    `force` gives them up.
     """
     then = f"reprise init {{}} --target {quote(str(options['target']))}"
     source = _locate(where, here, then, anywhere=dry_run)
@@ -65,26 +66,22 @@ def init(
     name = source.rstrip("/").rpartition("/")[2]
     title = f"{found['task']['name'].capitalize()} of {options['target']} from {name}."
     text = fill_template(values, title)
+    if not (dry_run or force or is_draft(PARAMS)):
+        stop_at_unsaved_edits(text, _with_force(where, new, columns, options))
     if as_json:
         click.echo(json.dumps(found | {"values": values}, ensure_ascii=False, indent=2))
     else:
         _show(found)
     if dry_run:
         return
-    if not force:
-        stop_at_unsaved_edits(text, f"reprise init {source} … --force")
-    kept = suite.exists()
+    kept = suite.exists() and not is_draft(suite)
     if not kept:
         title = f"{name} as `reprise init` found it"
-        write_whole(suite, suite_text(title, found["expectations"]))
-    write_whole(PARAMS, text)
-    if kept and (strange := _strange_columns(suite, found)):
-        click.echo(
-            f"warning: {suite} was there and is kept, but has rules about columns that {source} "
-            f"has not: {', '.join(strange)}; if it is of another table, remove it and run this "
-            "again, which drafts one",
-            err=True,
-        )
+        write_draft(suite, suite_text(title, found["expectations"]))
+    write_draft(PARAMS, text)
+    if kept and (doubt := _doubt_suite(suite, found)):
+        again = "remove it and run this again, which drafts one"
+        click.echo(f"warning: {suite} was there and is kept, but {doubt}, {again}", err=True)
     if not as_json:
         _say_next(source, suite, kept=kept)
 
@@ -203,11 +200,43 @@ def _say_next(source: str, suite: Path, *, kept: bool) -> None:
     click.echo("next: dvc repro, then reprise metrics")
 
 
-def _strange_columns(suite: Path, found: Mapping[str, Any]) -> list[str]:
-    """The columns that a suite has rules about and the table has not."""
+def _with_force(
+    where: str, new: str | None, columns: Sequence[str], options: Mapping[str, str | None]
+) -> str:
+    """The command line that was given, and `--force`."""
+    words = ["reprise", "init", where]
+    named = [*options.items(), *(("column", column) for column in columns), ("new", new)]
+    for name, value in named:
+        words += [] if value is None else [f"--{name}", value]
+    return " ".join(map(quote, [*words, "--force"]))
+
+
+def _doubt_suite(suite: Path, found: Mapping[str, Any]) -> str | None:
+    """The sign that a suite was meant for another table or target, with 'if'; None: there is none.
+
+    That are rules about columns that the table has not, or none of those about the target that a
+    draft has.
+    """
+    rules = [rule for rule in read_rules(suite) if isinstance(rule, dict)]
     known = {column["name"] for column in found["columns"]}
-    asked = [rule.get("column") for rule in read_rules(suite) if isinstance(rule, dict)]
-    return list(dict.fromkeys(name for name in map(str, filter(None, asked)) if name not in known))
+    asked = dict.fromkeys(str(rule["column"]) for rule in rules if rule.get("column"))
+    if strange := [name for name in asked if name not in known]:
+        columns = ", ".join(strange)
+        return (
+            f"has rules about columns that {found['source']} has not: {columns}; if it is of "
+            "another table"
+        )
+    target = found["values"]["prepare.target"]
+    drafted, there = (_critical_types(target, each) for each in (found["expectations"], rules))
+    if rules and drafted and not drafted & there:
+        return f"has no critical rule for the target '{target}'; if it is for another target"
+    return None
+
+
+def _critical_types(target: str, rules: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The types of the critical rules about the target."""
+    own = [rule for rule in rules if str(rule.get("column")) == target]
+    return {str(rule.get("type")) for rule in own if rule.get("severity") == "critical"}
 
 
 def _is_untracked(source: str) -> bool:

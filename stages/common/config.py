@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.common.addresses import find_fault, is_object
+from stages.common.counts import either
 from stages.common.errors import Problem, UserError, shorten, wrong_name, wrong_value
 from stages.common.yamlfile import yaml_text
 
@@ -158,7 +159,7 @@ def _problem(model: type[BaseModel], error: dict[str, Any], key: str, file: str)
         named = wrong_name(f"'{value}' is not allowed here", value, allowed, key)
         return Problem(named.message, key, value, allowed, named.suggestion, file)
     if kind in _BOUNDS:
-        plural = "" if context.get("min_length") == 1 else "s"
+        plural = either(context.get("min_length", 0), "", "s")
         return wrong_value(_BOUNDS[kind].format(**context, s=plural), key, error["input"], file)
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     source = error["input"]

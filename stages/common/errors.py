@@ -71,8 +71,19 @@ def wrong_value(
     # A place in a list says little without the list.
     name = ".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:])
     name = f"item {name}" if name.isdigit() else name
-    shown = "null" if value is None else shorten(value)
-    return Problem(f"{name} must {must}", key, shown, tuple(allowed), file=file)
+    shown = "null" if value is None else quoted(value) if isinstance(value, str) else value
+    return Problem(f"{name} must {must}", key, shorten(shown), tuple(allowed), file=file)
+
+
+def quoted(text: str) -> str:
+    """A text as YAML has it: in quotes where it would be a number, a truth or nothing."""
+    try:
+        float(text)
+    except ValueError:
+        needs = text.strip().lower() in ("", "~", "null", "true", "false")
+    else:
+        needs = True
+    return f'"{text}"' if needs else text
 
 
 def shorten(value: object) -> str:

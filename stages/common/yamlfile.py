@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from stages.common.errors import Problem, UserError
+from stages.common.errors import Problem, UserError, quoted
 
 # With what aliases repeat. The largest `dvc.lock` has no aliases, and no such bound.
 MAX_VALUES = 100_000
@@ -139,7 +139,9 @@ def find_place(path: Path, key: str) -> tuple[int | None, str | None]:
         else:
             break
     shown = not rest and not isinstance(node, CommentedMap | CommentedSeq)
-    return line, "null" if shown and node is None else str(node) if shown else None
+    if not shown:
+        return line, None
+    return line, "null" if node is None else quoted(node) if isinstance(node, str) else str(node)
 
 
 def with_location(problem: Problem) -> Problem:

@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 import polars as pl
 
+from stages.common.counts import counted
 from stages.common.errors import Problem, UserError
 from stages.features.numbers import Spread, image_shape, join_spreads, moments_of, spread_of
 from stages.features.schema import KINDS, Array, Feature, Moments
@@ -152,9 +153,8 @@ def _stop_at_lost_values(
     lost = before.filter(after.is_null() & before.is_not_null())
     if lost.len():
         examples = ", ".join(repr(value) for value in lost.unique(maintain_order=True).head(5))
-        message = (
-            f"the column '{before.name}' holds {lost.len()} values that are not {what}: {examples}"
-        )
+        values = counted(lost.len(), "value that is", "values that are")
+        message = f"the column '{before.name}' holds {values} not {what}: {examples}"
         if feature is not None and lost.dtype == pl.String:
             message += explain_signs(lost[0], feature.decimal, feature.thousands, feature.unit)
         raise UserError(Problem(message, key=key))

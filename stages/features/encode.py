@@ -9,6 +9,7 @@ in its array.
 import numpy as np
 import polars as pl
 
+from stages.common.counts import counted
 from stages.common.errors import Problem, UserError, did_you_mean
 from stages.features.kind import kind_of
 from stages.features.schema import KINDS, Array, Schema, Statistics
@@ -61,7 +62,8 @@ def row_keys(table: pl.DataFrame, schema: Schema, key: str) -> Array:
         return np.arange(table.height, dtype=np.int64)
     column = table[schema.key]
     if column.null_count():
-        message = f"the key column '{schema.key}' is empty in {column.null_count()} rows"
+        rows = counted(column.null_count(), "row")
+        message = f"the key column '{schema.key}' is empty in {rows}"
         raise UserError(Problem(message, key=key))
     if column.n_unique() < column.len():
         twice = column.filter(column.is_duplicated()).unique(maintain_order=True).head(5)

@@ -84,7 +84,8 @@ def number_pattern(decimal: str, thousands: str | None) -> str:
 
 def show_signs(decimal: str, thousands: str | None, unit: str | None = None) -> str:
     """A number in a way of writing, as an example."""
-    return f"1{thousands or ''}234{decimal}5" + ("" if unit is None else f" {unit}")
+    number = f"1{thousands or ''}234{decimal}5"
+    return with_unit(number, unit if unit is None or INSIDE in unit else f" {unit}")
 
 
 def to_plain(text: str, decimal: str, thousands: str | None) -> str | None:
@@ -95,18 +96,33 @@ def to_plain(text: str, decimal: str, thousands: str | None) -> str | None:
     return bare.replace(decimal, ".")
 
 
+# Where the number stands in a unit of two parts: $…/mo.
+INSIDE: Final = "…"
+
+
 def unit_pattern(unit: str) -> str:
     """A text with a unit before or behind it, for Python's `re` and for polars.
 
     Its three groups are what is left: a sign, the text behind the unit, or the one before it.
+    A unit of two parts, `$…/mo`, stands on both sides.
     """
+    if INSIDE in unit:
+        before, behind = map(re.escape, unit.split(INSIDE, 1))
+        return f"^([+-]?){before}[{BLANKS}]?(.+?)[{BLANKS}]?(){behind}$"
     sign = re.escape(unit)
     return f"^(?:([+-]?){sign}[{BLANKS}]?(.+)|(.+?)[{BLANKS}]?{sign})$"
 
 
 def is_unit(text: str) -> bool:
-    """Check whether no part of a number stands at an end of it."""
-    return text.strip(f"{BLANKS}0123456789+-.,'") == text != ""
+    """Check whether no part of a number stands at an end of it, or of one of its two parts."""
+    parts = text.split(INSIDE, 1)
+    return all(part.strip(f"{BLANKS}0123456789+-.,'") == part != "" for part in parts)
+
+
+def with_unit(number: str, unit: str | None) -> str:
+    """A number as its column has it with a unit."""
+    before, inside, behind = (unit or "").partition(INSIDE)
+    return f"{before}{number}{behind}" if inside else f"{number}{before}"
 
 
 def without_unit(text: str, unit: str) -> str | None:

@@ -15,6 +15,7 @@ from stages.features.encode import check_columns
 from stages.features.kind import kind_of
 from stages.features.numbers import row_shape
 from stages.features.schema import WORDS, Feature, Schema
+from stages.features.spelling import with_unit
 from stages.formats.chunk import Chunk, Write, chunk_rows, needed_columns
 from stages.formats.part import PART_ROWS, Part
 from stages.formats.reading import Damage, Noticed
@@ -102,9 +103,8 @@ def _spell_numbers(records: Records, lines: list[Line], signed: list[Feature]) -
     columns = []
     for feature in signed:
         values = (row.get(feature.name) for row in rows)
-        unit = feature.unit or ""
         texts = [
-            str(value).replace(".", str(feature.decimal)) + unit
+            with_unit(str(value).replace(".", str(feature.decimal)), feature.unit)
             if type(value) in (int, float)
             else value
             for value in values

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.common.addresses import local_path, name_objects
+from stages.common.counts import counted
 from stages.common.files import write_json
 from stages.common.params import Params
 from stages.formats.read import read_chunks
@@ -55,9 +56,10 @@ def infer(params: Params, out: Path) -> None:
         summary = write(cluster=cluster, numbers=numbers)
     for note in summary.notes:
         print(name_objects(note))
-    print(f"{name_objects(str(source))}: {summary.num_predicted} rows predicted")
+    print(f"{name_objects(str(source))}: {counted(summary.num_predicted, 'row')} predicted")
     if summary.num_damaged:
-        print(f"{summary.num_damaged} rows set aside in data/infer/rejected.csv, such as:")
+        many = counted(summary.num_damaged, "row")
+        print(f"{many} set aside in data/infer/rejected.csv, such as:")
         for damage in summary.examples:
             print(f"  {describe(damage)}")
     export_model(source, section.export, predictor, out)

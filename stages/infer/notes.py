@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from stages.common.counts import counted
 from stages.features.columns import MAX_CATEGORIES
 from stages.features.drift import MAX_UNSEEN, Sums
 from stages.features.kind import kind_of
@@ -107,7 +108,7 @@ class Notes:
             name = feature.name
             if gaps := 0 if feature.missing else self.gaps.get(name, 0):
                 taken = "a value unseen in training" if feature.kind in CODES else "the train mean"
-                lines.append(f"note: '{name}' is empty in {gaps} rows: taken as {taken}")
+                lines.append(f"note: '{name}' is empty in {counted(gaps, 'row')}: taken as {taken}")
             if rows := self.unseen_rows.get(name, 0):
                 values = sorted(self.unseen[name])
                 many = f"{len(values)}" + (" or more" if len(values) == MAX_KEPT else "")

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from stages.common.addresses import local_path, name_objects
+from stages.common.counts import either
 from stages.common.params import Params
 from stages.features.schema import KINDS, Schema, Statistics, TargetTransform, write_record
 from stages.features.spelling import as_line
@@ -144,7 +145,8 @@ def _rows_with_target(table: Table, section: PrepareParams) -> Mask | None:
     missing = np.concatenate(gaps)
     if not missing.any():
         return None
-    print(f"note: {missing.sum()} of {table.height} rows have no '{section.target}': left out")
+    has = either(missing.sum(), "has", "have")
+    print(f"note: {missing.sum()} of {table.height} rows {has} no '{section.target}': left out")
     return np.asarray(~missing)
 
 

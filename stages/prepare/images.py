@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from stages.common.counts import either
 from stages.common.errors import Problem, UserError
 from stages.features.numbers import Rows
 from stages.features.schema import Decode, Schema
@@ -149,9 +150,8 @@ def _tell(loaded: Loaded, column: pl.Series, params: PrepareParams) -> None:
     for line in shown:
         print(f"warning  left out, {line}")
     if rejected:
-        print(
-            f"warning  {len(rejected)} of {num_rows} rows are left out: data/prepare/rejected.csv"
-        )
+        left_out = f"{either(len(rejected), 'is', 'are')} left out: data/prepare/rejected.csv"
+        print(f"warning  {len(rejected)} of {num_rows} rows {left_out}")
 
 
 def _short(value: object) -> str:

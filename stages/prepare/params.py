@@ -34,7 +34,7 @@ class Column(Config):
     """The sign between the thousands of its numbers, as in `1,234.5`; null: as found."""
     unit: Annotated[str, Field(min_length=1)] | None = None
     """A text before or behind each of its numbers, such as `€` or `km`, with or without a blank
-    between them; it is taken away. null: there is none.
+    between them, or on both sides, `$…/mo`; it is taken away. null: there is none.
     """
     format: str | None = None
     """The format of the dates in a datetime column, such as `'%d/%m/%Y'`; null: as found."""

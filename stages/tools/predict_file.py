@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from stages.common.config import get_path, validate
+from stages.common.counts import counted
 from stages.common.errors import Problem, UserError, format_problem
 from stages.common.params import read_tree
 from stages.common.user_code import own_errors
@@ -96,10 +97,10 @@ def find_predictor() -> Predictor:
 
 def say(source: Path, summary: PredictionSummary, rejected: Path | None) -> None:
     """Print notes on standard error: how many rows, which were set aside and why."""
-    lines = [*summary.notes, f"{source}: {summary.num_predicted} rows predicted"]
+    lines = [*summary.notes, f"{source}: {counted(summary.num_predicted, 'row')} predicted"]
     if summary.num_damaged:
         where = "" if rejected is None else f" in {rejected}"
-        lines.append(f"{summary.num_damaged} rows set aside{where}, such as:")
+        lines.append(f"{counted(summary.num_damaged, 'row')} set aside{where}, such as:")
         lines += [f"  {describe(damage)}" for damage in summary.examples]
     print("\n".join(lines), file=sys.stderr)
 

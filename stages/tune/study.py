@@ -18,6 +18,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from stages.common.config import Overrides
+from stages.common.counts import counted
 from stages.model.threads import one_thread
 from stages.tune.journal import Journal
 from stages.tune.model_size import KEY
@@ -76,7 +77,7 @@ def search(
     facts = _facts(params, current, direction, sampler)
     notes = Journal(journal, facts)
     if notes.trials:
-        print(f"resumes after {len(notes.trials)} trials of an earlier run")
+        print(f"resumes after {counted(len(notes.trials), 'trial')} of an earlier run")
     study = make_study(params, direction, sampler, notes.trials)
     source = _Source(params, current, seed, sampler, portfolio or {}, fits)
     sign = 1 if direction == "minimize" else -1
@@ -85,7 +86,7 @@ def search(
         with one_thread():
             asked = source.ask(study, notes.trials)
         if not asked:
-            reason = f"{source.why_none()} after {len(notes.trials)} trials"
+            reason = f"{source.why_none()} after {counted(len(notes.trials), 'trial')}"
             break
         _run(asked, study, params, sign, notes, train_trials, keep, sampler)
         for trial in notes.trials[-len(asked) :]:
@@ -258,7 +259,8 @@ def _find_end(params: TuneParams, sign: int, trials: Sequence[Trial], seconds: f
     if len(trials) >= params.trials:
         return f"all {params.trials} trials were tried"
     if params.seconds is not None and seconds >= params.seconds:
-        return f"{params.seconds:g} seconds of training are over after {len(trials)} trials"
+        done = counted(len(trials), "trial")
+        return f"{params.seconds:g} seconds of training are over after {done}"
     complete = [trial for trial in trials if trial.value is not None]
     if params.patience is not None and complete:
         best = min(complete, key=lambda trial: sign * float(trial.value or 0.0))

@@ -28,7 +28,7 @@ class Input(_Part):
     `mean` and `deviation` are those of training, of a number or of an image's numbers; `decode`
     and `eight_bit` say what of an image's file training had. `tokenizer` cuts a text into tokens.
     `missing_words` stand for a gap; `decimal` and `thousands` are the signs in texts of numbers,
-    `unit` stands before or behind them.
+    `unit` stands before or behind them, or on both sides.
     """
 
     name: str

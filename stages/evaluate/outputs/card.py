@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from stages.common.counts import counted
 from stages.common.files import md5
 from stages.evaluate.measure.bootstrap import LEVEL, Interval
 from stages.evaluate.measure.coverage import Covered
@@ -35,8 +36,8 @@ class Facts:
     `model` and `recipe` are the contents of `model.json` and `recipe.json`, `counts` the rows of
     each class by split ('train', 'test'), `covered` what `measure_coverage` found with
     `conformal`, `num_test` the test rows, `spreads` the metrics of all
-    replicas, `slices` those by the first of `intervals`, `lineage` the files that are named by
-    hash, `target_transform` that of `prepare`.
+    replicas, `slices` those by the first of `intervals`, `perfect` whether that one is,
+    `lineage` the files that are named by hash, `target_transform` that of `prepare`.
     """
 
     schema: Schema
@@ -50,6 +51,7 @@ class Facts:
     intervals: Mapping[str, Interval]
     spreads: Mapping[str, Spread]
     slices: Sequence[Slice]
+    perfect: bool
     lineage: Iterable[Path]
     target_transform: TargetTransform | None = None
 
@@ -60,7 +62,7 @@ def write_card(path: Path, facts: Facts) -> None:
     kinds = Counter(feature.kind for feature in schema.features)
     columns = [f"{count} {kind}" for kind, count in kinds.items()]
     arguments = [(code(name), code(v)) for name, v in facts.model["arguments"].items()]
-    limits = find_limits(schema, facts.counts, intervals, facts.slices)
+    limits = find_limits(schema, facts.counts, intervals, facts.slices, perfect=facts.perfect)
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         target=plain(schema.target.name),
         target_code=code(schema.target.name),
@@ -117,7 +119,7 @@ def _classes(facts: Facts) -> str:
     rows = zip(classes, facts.counts["train"], facts.counts["test"], strict=True)
     lines = [(code(class_name(name)), f"{train:,}", f"{test:,}") for name, train, test in rows]
     rest = len(classes) - MAX_CLASSES
-    more = f"\nand {rest} classes more.\n" if rest > 0 else ""
+    more = f"\nand {counted(rest, 'class', 'classes')} more.\n" if rest > 0 else ""
     return table(("class", "train rows", "test rows"), lines[:MAX_CLASSES]) + "\n" + more
 
 

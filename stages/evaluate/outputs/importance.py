@@ -41,14 +41,14 @@ def write_importance(
     score: Score,
     moved: Mapping[str, float],
     weights: Floats | None = None,
-) -> None:
+) -> str | None:
     """A line for each column but images: how much worse the metric `name` is without it.
 
     Of more than 200 columns those that move predictions most, by `moved` (`write_attribution`).
 
     That is the mean and the standard deviation over five shuffles, in the metric's units; the
-    most important first. `score` gives for `arrays` what `compute_metrics` takes. A model of
-    images alone has none.
+    most important first, which is returned. `score` gives for `arrays` what `compute_metrics`
+    takes. A model of images alone has none.
     """
     step = -(-len(target) // MAX_ROWS)
     thin = {kind: np.array(array[::step]) for kind, array in arrays.items()}
@@ -74,6 +74,7 @@ def write_importance(
             lines.append((feature.name, rounded(mean), rounded(deviation)))
     lines.sort(key=lambda line: -line[1])
     write_csv(path, COLUMNS, lines)
+    return lines[0][0] if lines else None
 
 
 def _most_moving(schema: Schema, moved: Mapping[str, float]) -> list[Feature]:

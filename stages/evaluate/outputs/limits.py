@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from stages.common.counts import either
 from stages.evaluate.measure.bootstrap import Interval
 from stages.evaluate.outputs.markdown import code
 from stages.evaluate.outputs.slices import SMALL_ROWS, Slice
@@ -15,9 +16,19 @@ def find_limits(
     counts: Mapping[str, Sequence[int]],
     intervals: Mapping[str, Interval],
     slices: Sequence[Slice],
+    *,
+    perfect: bool,
 ) -> Iterator[str]:
-    """One limit after the other; `counts` are the rows of each class by split."""
+    """One limit after the other; `counts` are the rows of each class by split.
+
+    `perfect` tells that the first of `intervals` is as good as can be.
+    """
     yield "These numbers hold for rows like the test rows: of the same source, at the same time."
+    if perfect:
+        yield (
+            f"{code(next(iter(intervals)))} is perfect on the test rows, which is rare: a column "
+            "may be known only once the target is, or test rows may be among the train rows too."
+        )
     rare = _rare(schema.target.classes or (), counts)
     if rare:
         yield (
@@ -27,9 +38,10 @@ def find_limits(
     if unknown := [name for name, interval in intervals.items() if interval.low is None]:
         yield f"Between what these metrics may lie is not known: {name_all(unknown)}."
     if small := [f"{s.column} {s.label}" for s in slices if s.small]:
+        has, judged = either(len(small), "has", "have"), either(len(small), "is", "are")
         yield (
-            f"{len(small)} of {len(slices)} slices have fewer than {SMALL_ROWS} rows and are not "
-            f"judged: {name_all(small)}."
+            f"{len(small)} of {len(slices)} slices {has} fewer than {SMALL_ROWS} rows and {judged} "
+            f"not judged: {name_all(small)}."
         )
     if any(not s.small for s in slices):
         yield "The worst of many slices is in part bad luck."

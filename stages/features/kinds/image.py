@@ -57,8 +57,12 @@ def infer(column: "pl.Series", key: str) -> Feature:
         turned = [shape[2], shape[0], shape[1]]
         found = found.model_copy(update={"shape": turned, "layout": "HWC"})
     elif len(shape) != 3 or shape[0] not in (1, 3, 4):
-        message = f"holds arrays of shape {tuple(shape)}; an image is (height, width) or has "
-        raise undecided(column, message + "channels")
+        message = (
+            f"holds arrays of shape {tuple(shape)}; an image is (height, width) or has channels"
+        )
+        if len(shape) == 1:
+            message = f"{message}, and of other lists each number wants a column (docs/files.md)"
+        raise undecided(column, message)
     return (
         found
         if _is_eight_bit(found, column, key)

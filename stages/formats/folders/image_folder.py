@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from stages.common.counts import counted, either
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk, chunk_rows
@@ -35,8 +36,9 @@ def read(folder: Path, key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[D
     """
     images, others = find_images(folder, key)
     if others:
+        wrong = either(len(others), "is no image", "are no images")
         noticed.remarks.append(
-            f"{len(others)} files in {folder} are no images: left aside ({as_some(others)})"
+            f"{counted(len(others), 'file')} in {folder} {wrong}: left aside ({as_some(others)})"
         )
     parts = find_parts(images)
     places = [name.split("/") for name in images]

@@ -20,6 +20,7 @@ import stages.formats.excel as excel
 import stages.formats.images.arrays as arrays
 import stages.formats.json_lines as json_lines
 import stages.formats.parquet as parquet
+from stages.common.counts import counted, either
 from stages.common.errors import UserError
 from stages.features.schema import Schema
 from stages.formats.chunk import Chunk
@@ -128,7 +129,12 @@ def unify(schemas: Mapping[Path, Mapping[str, pl.DataType]]) -> dict[str, pl.Dat
         for here, there, has, lacks in ((own, schema, first, file), (schema, own, file, first)):
             if absent := [name for name in here if name not in there]:
                 shown = ", ".join(map(repr, absent[:5]))
-                raise ValueError(f"{has.name} has the columns {shown}, and {lacks.name} has not")
+                what = f"{either(len(absent), 'the column', 'the columns')} {shown}"
+                raise ValueError(
+                    f"{has.name} has {what}, and {lacks.name} has not: write "
+                    f"{either(len(absent), 'it', 'them')} into {lacks.name}, without values if "
+                    f"there are none, or move one of the two files elsewhere"
+                )
         for name, dtype in schema.items():
             wider = _wider(found[name], dtype)
             if wider is None:
@@ -196,7 +202,14 @@ class _Remarks:
         """Give the remarks to `noticed`."""
         for known, remark in self._first.items():
             rest = self._counts[known] - 1
-            noticed.remarks.append(remark + (f" (and so are {rest} other files)" if rest else ""))
+            noticed.remarks.append(
+                remark
+                + (
+                    f" (and so {either(rest, 'is', 'are')} {counted(rest, 'other file')})"
+                    if rest
+                    else ""
+                )
+            )
 
 
 def _files(folder: Path) -> tuple[list[Path], str]:

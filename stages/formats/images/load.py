@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
+from stages.common.counts import counted, either
 from stages.common.errors import Problem, UserError
 from stages.features.pixels import (
     ImageError,
@@ -121,9 +122,11 @@ def load_column(column: pl.Series, folder: Path, size: Size | None, key: str) ->
         message = f"no image of the column '{column.name}' can be read: {loaded.rejected[0].reason}"
         raise UserError(Problem(message, key))
     if colour_peaks and max(colour_peaks) < 1 << (FEW_BITS // 2):
+        images = f"the {counted(len(colour_peaks), 'image')}"
+        reach = either(len(colour_peaks), "reaches", "reach")
         message = (
-            f"the {len(colour_peaks)} images of 16 bits in colour in '{column.name}' reach no more "
-            f"than {max(colour_peaks) * 256 + 255} of 65535, and the upper 8 bits are kept: write "
+            f"{images} of 16 bits in colour in '{column.name}' {reach} no more than "
+            f"{max(colour_peaks) * 256 + 255} of 65535, and the upper 8 bits are kept: write "
             "them over the whole range, or in 8 bits"
         )
         raise UserError(Problem(message, key))

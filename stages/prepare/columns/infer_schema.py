@@ -127,6 +127,9 @@ def guess_kind(column: pl.Series, rows: Rows | None = None) -> FeatureKind:
     """The kind that is surest of a column, the first of several. Raises UserError for none."""
     sure, kind = max(((kind_of(kind).guess(column), kind) for kind in KINDS), key=itemgetter(0))
     if not sure:
+        if column.dtype == pl.Struct:
+            remedy = f"flatten it before, in Polars: table.unnest({column.name!r}) (docs/files.md)"
+            raise undecided(column, f"holds records: {remedy}")
         raise undecided(column, f"is of type {column.dtype}, which no model here reads")
     long = LongNumbers()
     long.add(column)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stages.common.counts import counted
 from stages.common.errors import Problem, UserError
 from stages.features.columns import (
     NO_COUNTS,
@@ -85,8 +86,8 @@ def find_target(parts: Iterable[pl.Series], task: str) -> Target:
     name = values.name
     if values.num_gaps:
         message = (
-            f"the target '{name}' is empty in {values.num_gaps} rows (the first: {values.gaps}); "
-            "write drop_missing_target: true to leave them out, or put them in"
+            f"the target '{name}' is empty in {counted(values.num_gaps, 'row')} (the first: "
+            f"{values.gaps}); write drop_missing_target: true to leave them out, or put them in"
         )
         raise UserError(Problem(message, key="prepare.drop_missing_target", value="false"))
     if task == "auto":
@@ -139,9 +140,12 @@ def _too_rare(name: str, values: _Values, rare: list[tuple[str, int]]) -> Proble
     if len(rare) <= MAX_SHOWN and values.dtype != pl.Boolean:
         line = as_line(name, f"{{missing: {as_list([value for value, _ in rare])}}}")
         message += f"; or leave them out: {line} and drop_missing_target: true"
-    if all(any(sign.isdigit() for sign in value) for value, _ in rare):
+    numbers = values.counts["value"].cast(pl.Float64, strict=False)
+    if 2 * numbers.count() > values.counts.height:
         message += "; is it a number to predict? Then the task is regression"
         key, allowed = "prepare.task", ("auto", "regression", "classification")
+    elif len(rare) > MAX_SHOWN:
+        message, key = f"{message}; or name another target", "prepare.target"
     return Problem(message, key=key, allowed=allowed)
 
 

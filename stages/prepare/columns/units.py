@@ -1,4 +1,4 @@
-"""Units of numbers in texts: 1,861 €, $3, 285 640 km, 15.2 %.
+"""Units of numbers in texts: 1,861 €, $3, 285 640 km, 15.2 %, $345/mo.
 
 A unit is what stands behind the digits; before them only money does, since a word there makes a
 name, as in PC 17 or Store 3.
@@ -8,7 +8,15 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from stages.features.spelling import BLANKS, LEADING_ZERO, as_line, as_list, as_text, is_unit
+from stages.features.spelling import (
+    BLANKS,
+    INSIDE,
+    LEADING_ZERO,
+    as_line,
+    as_list,
+    as_text,
+    is_unit,
+)
 from stages.prepare.columns.written import Written
 
 # Of the values: with more of them, a column is one of numbers.
@@ -21,14 +29,19 @@ _DIGITS = rf"[0-9](?:[0-9.,'’{BLANKS}]*[0-9])?"
 _NUMBER = rf"[+-]?(?:{_DIGITS}|[.,][0-9]+)"
 _BEFORE = rf"^[+-]?(?P<unit>{_MONEY})[{BLANKS}]?{_NUMBER}$"
 _BEHIND = rf"^{_NUMBER}[{BLANKS}]?(?P<unit>[^0-9.,'’+:/{BLANKS}-](?:.*[^0-9{BLANKS}])?)$"
+# A part behind the number may begin with the sign for 'per' where money stands before it.
+_PER = rf"/?[^0-9.,'’+:/{BLANKS}-](?:.*[^0-9{BLANKS}])?"
+_BOTH = rf"^[+-]?({_MONEY})[{BLANKS}]?{_NUMBER}[{BLANKS}]?({_PER})$"
 _PLAIN = r"^[+-]?[0-9]+(?:\.[0-9]+)?$"
 _DATE = r"^[0-9]{1,4}\.[0-9]{1,2}\.[0-9]"
 
 
 def units(texts: pl.Series) -> pl.Series:
     """The unit of each text; null where it is no number with one."""
+    both = texts.str.extract(_BOTH, 1) + INSIDE + texts.str.extract(_BOTH, 2)
     before = texts.str.extract(_BEFORE)
-    return before.zip_with(before.is_not_null(), texts.str.extract(_BEHIND))
+    one = before.zip_with(before.is_not_null(), texts.str.extract(_BEHIND))
+    return one.zip_with(one.is_not_null(), both)
 
 
 def find_unit(column: pl.Series) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from stages.common.counts import counted
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.schema import Schema
 from stages.features.spelling import (
@@ -176,10 +177,10 @@ def _cast(
     if numbers.null_count() > texts.null_count():
         is_lost = numbers.is_null() & texts.is_not_null()
         row = int(is_lost.arg_true()[0])
-        message = (
-            f"the column '{texts.name}' holds {is_lost.sum()} values that are no numbers written "
-            f"as {show_signs(decimal, thousands, unit)}, such as {texts[row]!r} (row {row})"
-        )
+        one, many = "value that is no number", "values that are no numbers"
+        values, form = counted(int(is_lost.sum()), one, many), show_signs(decimal, thousands, unit)
+        message = f"the column '{texts.name}' holds {values} written as {form}, such as "
+        message += f"{texts[row]!r} (row {row})"
         raise UserError(Problem(message, key=f"prepare.columns.{texts.name}"))
     bare = texts if unit is None else drop_unit(texts, unit)
     if bare.str.contains(rf"[a-zA-Z\{decimal}]").any():

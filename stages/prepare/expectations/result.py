@@ -11,6 +11,12 @@ from stages.prepare.expectations.suite import Rule, is_nested
 
 Status = Literal["passed", "warning", "failed"]
 MAX_EXAMPLES = 5
+# Great Expectations' own words, and the project's.
+_IS_OTHER_TYPE = "must either be None or of the same type"
+OTHER_TYPE = (
+    "its bounds are of another type than its values, as numbers beside texts: correct the column, "
+    "or the rule"
+)
 MAX_ROWS_NAMED = 3
 
 
@@ -74,7 +80,8 @@ def _exception(info: Mapping[str, Any]) -> str | None:
     """The first message; Great Expectations keys them by metric when a metric was to blame."""
     for entry in [info] if "raised_exception" in info else info.values():
         if entry["raised_exception"]:
-            return shorten(str(entry["exception_message"]).strip().split("\n")[0])
+            message = str(entry["exception_message"]).strip().split("\n")[0]
+            return OTHER_TYPE if _IS_OTHER_TYPE in message else shorten(message)
     return None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stages.common.counts import counted, either
 from stages.common.errors import Problem, UserError
 from stages.features.numbers import Rows
 from stages.features.schema import Array
@@ -94,9 +95,10 @@ def describe(firsts: Rows, keys: Array, what: str) -> list[str]:
     if not len(copies):
         return []
     row, groups = int(copies[0]), len(np.unique(firsts[copies]))
+    are, ones = either(len(copies), "is", "are"), counted(groups, "different one")
     return [
-        f"note: {len(copies)} of {len(firsts)} rows are equal to an earlier one in every feature "
-        f"({groups} different ones; the first: {keys[row]} to {keys[firsts[row]]}): {what}"
+        f"note: {len(copies)} of {len(firsts)} rows {are} equal to an earlier one in every feature "
+        f"({ones}; the first: {keys[row]} to {keys[firsts[row]]}): {what}"
     ]
 
 
@@ -104,9 +106,10 @@ def _stop_at_parts(parts: Array, firsts: Rows, keys: Array) -> None:
     apart = np.flatnonzero(parts != parts[firsts])
     if len(apart):
         row, first = int(apart[0]), int(firsts[apart[0]])
+        rows = counted(len(apart), "row is", "rows are")
         message = (
-            f"{len(apart)} rows are equal in every feature to one that prepare.split.column puts "
-            f"in another split, such as the row {keys[row]} ({parts[row]}) to {keys[first]} "
+            f"{rows} equal in every feature to one that prepare.split.column puts in another "
+            f"split, such as the row {keys[row]} ({parts[row]}) to {keys[first]} "
             f"({parts[first]}): nothing can keep them together"
         )
         raise UserError(Problem(message, KEY, "together", ("warn", "first")))

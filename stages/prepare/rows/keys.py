@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stages.common.counts import counted
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Array
 from stages.parallel.mapper import Local, Mapper
@@ -56,7 +57,8 @@ def find_keys(table: Table, column: str | None) -> Keys:
         width = max(width, int(lengths.max())) if part.count() else width
         hashes.append(part.hash().to_numpy())
     if num_gaps:
-        raise UserError(Problem(f"the key column '{column}' is empty in {num_gaps} rows", key=KEY))
+        message = f"the key column '{column}' is empty in {counted(num_gaps, 'row')}"
+        raise UserError(Problem(message, key=KEY))
     if twice := _find_twice(table, column, np.concatenate(hashes)):
         message = f"the key column '{column}' names more than one row with: {', '.join(twice)}"
         raise UserError(Problem(message, key=KEY))

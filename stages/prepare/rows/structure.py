@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stages.common.counts import counted
 from stages.common.errors import Problem, UserError, shorten
 from stages.features.columns import as_category, as_numeric
 from stages.features.dates.columns import as_seconds, find_format
@@ -73,7 +74,8 @@ def _find_parts(column: pl.Series) -> Array:
     if parts.null_count():
         others = words.filter(parts.is_null()).unique(maintain_order=True).head(3).to_list()
         shown = ", ".join(shorten(repr(word)) for word in others)
-        message = f"the column '{column.name}' says no split in {parts.null_count()} rows: {shown}"
+        rows = counted(parts.null_count(), "row")
+        message = f"the column '{column.name}' says no split in {rows}: {shown}"
         raise UserError(Problem(message, key=key, value=column.name, allowed=SPLITS))
     if not (parts == "train").any():
         message = f"no row is of 'train' by the column '{column.name}'"
@@ -85,7 +87,7 @@ def _stop_at_gaps(column: pl.Series, values: pl.Series, what: str, key: str) -> 
     if values.null_count():
         rows = values.is_null().arg_true().head(5).to_list()
         message = (
-            f"the column '{column.name}' names no {what} in {values.null_count()} rows (the first: "
-            f"{rows})"
+            f"the column '{column.name}' names no {what} in "
+            f"{counted(values.null_count(), 'row')} (the first: {rows})"
         )
         raise UserError(Problem(message, key=key, value=column.name))

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from stages.common.counts import either
 from stages.common.errors import Problem, UserError
 from stages.features.columns import as_numeric
 from stages.features.numbers import Rows
@@ -34,7 +35,9 @@ def find_weights(column: pl.Series, rows: Rows) -> Weights:
         if is_wrong.any():
             shown = ", ".join(map(str, rows[is_wrong.arg_true()[:MAX_ROWS_SHOWN].to_numpy()]))
             more = ", …" if is_wrong.sum() > MAX_ROWS_SHOWN else ""
-            message = f"{is_wrong.sum()} of {column.len()} rows have {what} in '{name}': the rows "
+            num_wrong = int(is_wrong.sum())
+            has, the = either(num_wrong, "has", "have"), either(num_wrong, "the row", "the rows")
+            message = f"{num_wrong} of {column.len()} rows {has} {what} in '{name}': {the} "
             problems.append(Problem(f"{message}{shown}{more}", KEY, name))
     if problems:
         raise UserError(*problems)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
+from stages.common.counts import counted, either
 from stages.model.model import read_spec
 from stages.tools.diagnose.measured import Measured, training_of
 from stages.training.data.source import Source, rows_at_once
@@ -23,7 +24,8 @@ def measure() -> Iterator[Measured]:
         yield Measured("ok", f"every label is one of 0 to {num_classes - 1}")
         return
     row, key, label, count = found
-    more = f", and so have {count - 1} others" if count > 1 else ""
+    others = f"{either(count - 1, 'has', 'have')} {counted(count - 1, 'other')}"
+    more = f", and so {others}" if count > 1 else ""
     what = f"the train row with the key {key} (row {row}) has the label {label}{more}"
     yield Measured("wrong", f"{what}; the model gives the classes 0 to {num_classes - 1}", CAUSE)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from stages.common.addresses import name_objects
+from stages.common.counts import counted, either
 from stages.common.errors import UserError, format_problem
 from stages.common.yamlfile import with_location
 from stages.prepare.expectations.fact_names import split_fact
@@ -89,7 +90,9 @@ def _check(path: Path | None, suite: Path | None) -> None:
         outcomes = check_expectations(source.load().table, suite, name, FOLDER, of_files, other)
     passed = sum(outcome.passed for outcome in outcomes)
     if left_out:
-        print(f"note: {len(left_out)} rules about the target or the number of rows are left out")
+        rules = counted(len(left_out), "rule")
+        verb = either(len(left_out), "is", "are")
+        print(f"note: {rules} about the target or the number of rows {verb} left out")
     print(f"{name}: {passed} of {len(outcomes)} expectations of {suite} met ({FOLDER / PAGE})")
 
 

@@ -8,6 +8,7 @@ import polars as pl
 from stages.features.schema import Feature
 
 NUM_EXAMPLES, MAX_EXAMPLE = 3, 20
+LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,14 @@ def say_kind(feature: Feature, column: pl.Series) -> str:
     if feature.kind == "image":
         shape = "×".join(map(str, feature.shape or []))
         return f"arrays of numbers, {shape} (channels, height, width)"
+    if column.dtype.is_temporal():
+        return f"{_type(column)}, read as {feature.kind}{gaps}"
     return f"{_type(column)} that read as {feature.kind}"
 
 
 def _type(column: pl.Series) -> str:
+    if column.dtype.is_temporal():
+        return "dates" if column.dtype == pl.Date else "times"
     if column.dtype.is_integer():
         return "whole numbers"
     return "numbers" if column.dtype.is_numeric() else "texts"
@@ -67,7 +72,7 @@ def _values(column: pl.Series) -> str:
     if values.is_empty():
         return "none"
     if column.dtype.is_nested():
-        return "arrays"
+        return "records" if column.dtype == pl.Struct else "arrays"
     if column.dtype.is_numeric() or column.dtype.is_temporal():
         return f"{_shown(values.min())} to {_shown(values.max())}"
     first = values.unique(maintain_order=True).head(NUM_EXAMPLES)

@@ -23,6 +23,9 @@ _AT = "prepare.columns."
 # As `as_line` writes it.
 _LINE = re.compile(r'columns: \{("(?:[^"\\]|\\.)*"|[A-Za-z_]\w*): (\{[^{}\n]*\}|\w+)\}')
 
+# What init writes by itself.
+_DROPS = " and drop_missing_target: true"
+
 
 class _Section(Config):
     """The part of the section `prepare` that options say."""
@@ -96,6 +99,12 @@ def check_named(columns: Collection[str], options: Options, said: Collection[str
 def name_option(problem: Problem) -> Problem:
     """A mistake in `prepare.columns` as one in an option, and its lines as options."""
     message = as_options(problem.message)
+    if problem.key == "prepare.task":
+        tasks = tuple(each for each in problem.allowed if each != "auto")
+        message = f"{message}\n  say      --task {tasks[0]}" if tasks else message
+        return replace(problem, message=message, key=None, allowed=tasks)
+    if problem.key == "prepare.target":
+        return replace(problem, message=f"{message}\n  say      --target …", key=None)
     if problem.key is None or not problem.key.startswith(_AT):
         return replace(problem, message=message)
     if COLUMN not in message:
@@ -105,7 +114,11 @@ def name_option(problem: Problem) -> Problem:
 
 def as_options(text: str) -> str:
     """A message with options in place of lines of `params.yaml`."""
-    return _LINE.sub(_as_option, text).replace("the line of params.yaml", "the option")
+    return (
+        _LINE.sub(_as_option, text)
+        .replace("the line of params.yaml", "the option")
+        .replace(_DROPS, "")
+    )
 
 
 def _as_option(line: re.Match[str]) -> str:

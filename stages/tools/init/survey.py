@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from stages.common.counts import either
 from stages.common.errors import UserError
 from stages.features.numbers import Rows
 from stages.features.schema import Schema, Target
@@ -30,14 +31,14 @@ from stages.prepare.table.total import stop_at_total
 from stages.tools.expect.draft import draft_suite
 from stages.tools.init import roles
 from stages.tools.init.choose import TEXT_VALIDATION, Facts, choose, texts_alone
-from stages.tools.init.columns import Column, describe, say_kind
+from stages.tools.init.columns import LEFT_OUT, Column, describe, say_kind
 from stages.tools.init.counts import MAX_DISTINCT, Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import count_train, find_layout
+from stages.tools.init.leaks import judge_leak
 from stages.tools.init.options import COLUMN, Options, Setting, check_named
 from stages.tools.init.times import describe_time
 from stages.tools.init.values import all_values, prepare_values
 
-LEFT_OUT = "left out"
 CLASSES = "classification"
 # Of a table that memory does not hold, the parts lie here meanwhile.
 FOLDER = Path(".reprise")
@@ -73,9 +74,10 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         notes.append(f"note: what columns are is judged by {looked.height:,} rows")
     has_target = _has_target(table, options.target)
     if num_gaps := int((~has_target).sum()):
+        have, are = either(num_gaps, "has", "have"), either(num_gaps, "is", "are")
         notes.append(
-            f"note: {num_gaps:,} of {table.height:,} rows have no '{options.target}' and are left "
-            "out: drop_missing_target: true"
+            f"note: {num_gaps:,} of {table.height:,} rows {have} no '{options.target}' and {are} "
+            "left out: drop_missing_target: true"
         )
     labelled = table.where(has_target)
     target = find_target(labelled.column_parts(options.target), options.task or "auto")
@@ -211,14 +213,9 @@ def _look_at(
         num, total = column.drop_nulls().n_unique(), column.count()
         why = f"{num:,} different texts in {total:,} rows: categories that say nothing of new rows"
         return _left_out(column, say_numbers(column) or why)
-    share = roles.tells_target(seen[name], seen[target.name], is_class=target.classes is not None)
-    if share >= roles.COPY:
-        return _left_out(column, f"tells the target all alone ({share:.2%} of it): a leak")
     line = describe(column, feature.kind, say_kind(feature, column))
-    if share >= roles.LEAK:
-        asked = f"'{name}' alone tells {share:.1%} of the target: is it known before the target is?"
-        line = replace(line, warnings=[asked])
-    return line
+    is_class = target.classes is not None
+    return judge_leak(line, seen[name], seen[target.name], is_class=is_class)
 
 
 def _as_said(column: pl.Series, said: Settings) -> Column:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stages.common.counts import counted
 from stages.common.errors import Problem, UserError
 from stages.features.schema import Array
 from stages.training.build import assemble
@@ -79,7 +80,7 @@ def divide(members: Sequence[Member]) -> tuple[list[Part], list[str]]:
             for own in [together] if pack else [[place] for place in together]:
                 parts.append(Part(list(own), pack, find_size([members[place] for place in own])))
             said[line] = said.get(line, 0) + len(together)
-    lines = [f"{count} trials: {line}" for line, count in said.items() if line]
+    lines = [f"{counted(count, 'trial')}: {line}" for line, count in said.items() if line]
     return sorted(parts, key=lambda part: part.places[0]), lines
 
 

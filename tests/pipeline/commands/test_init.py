@@ -1,6 +1,7 @@
 """`reprise init`: from a file to a training, with nobody editing anything."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,39 @@ def test_edits_that_no_commit_holds_are_not_lost(project: Project) -> None:
     suite.write_text("- {type: expect_column_to_exist, column: of_another_table}\n")
     done = project.run(*command, "--force")
     assert "rules about columns that data/raw/patients.csv has not: of_another_table" in done.stderr
+
+
+def test_what_init_wrote_itself_it_writes_anew(project: Project) -> None:
+    suite = project.path / "data/raw/patients.expectations.yaml"
+    suite.unlink(missing_ok=True)
+    command = ("reprise", "init", "data/raw/patients.csv", "--target", "y")
+    project.run(*command, "--force")
+    rule = "column: y, value_set: [ill, well], severity: critical"
+    assert rule in suite.read_text()
+    # The advice of a run, followed word by word.
+    done = project.run(*command, "--column", "id=exclude")
+    assert "wrote params.yaml and data/raw/patients.expectations.yaml" in done.stdout
+    assert "column: id" not in suite.read_text()
+    # Another target has rules of its own.
+    project.run("reprise", "init", "data/raw/patients.csv", "--target", "size")
+    assert rule not in suite.read_text()
+    with suite.open("a") as file:
+        file.write("# an edit\n")
+    edited = suite.read_text()
+    done = project.run(*command, "--key", "id")
+    assert suite.read_text() == edited
+    assert "no critical rule for the target 'y'; if it is for another target, " in done.stderr
+
+
+def test_a_refused_init_shows_the_whole_command_and_no_table(project: Project) -> None:
+    params = project.path / "params.yaml"
+    params.write_text(params.read_text() + "# an edit\n")
+    words = ("data/raw/patients.csv", "--target", "y", "--column", "ship={kind: numeric}")
+    done = project.run("reprise", "init", *words, ok=False)
+    again = "reprise init data/raw/patients.csv --target y --column 'ship={kind: numeric}' --force"
+    assert f"give them up with '{again}'" in done.stderr
+    assert not done.stdout
+    project.run(*shlex.split(again))
 
 
 def test_a_dry_run_looks_elsewhere_and_writes_nothing(project: Project, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ MISTAKES = [
     ("channels: [16, 32]", "channels: []", ["build.model.channels"]),
     ("name: cnn", "name: densenet", ["no model 'densenet'", "did you mean 'resnet'"]),
     ("lr: 3e-3", "lr: fast", ["lr must be a number", "train.optimizer.lr: fast"]),
+    ("lr: 3e-3", 'lr: "0.005"', ["lr must be a number", 'train.optimizer.lr: "0.005"']),
+    ("epochs: 30", "epochs: 'true'", ['train.epochs: "true"']),
     ("lr: 3e-3", "betas: [0.9]", ["train.optimizer.betas"]),
     ("name: AdamW", "name: Muon", ["Muon can't be used", "it takes matrices only"]),
     ("name: AdamW", "name: adamw", ["no optimizer 'adamw'", "did you mean 'AdamW'?"]),

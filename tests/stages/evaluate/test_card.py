@@ -57,6 +57,7 @@ def facts(made_from: Path, target: Target, metric: str) -> Facts:
         intervals={metric: Interval(0.8, 0.75, 0.85), "max_error": Interval(3.5)},
         spreads={metric: spread_of([0.8, 0.9]), "max_error": spread_of([3.5, 3.5])},
         slices=SLICES,
+        perfect=False,
         lineage=[made_from],
     )
 
@@ -121,7 +122,7 @@ def test_limits_follow_from_facts(tmp_path: Path) -> None:
     assert "fewer than 30 rows were tested" in text
     assert "hardly known: `well (10 rows)`." in text
     assert "may lie is not known: `max_error`." in text
-    assert "1 of 3 slices have fewer than 30 rows and are not judged: `town Tromsø`." in text
+    assert "1 of 3 slices has fewer than 30 rows and is not judged: `town Tromsø`." in text
     # `weight` had gaps.
     assert "no gap in these columns; one is taken as the mean, or as false: `size`." in text
     assert "are all one to the model in `town`." in text
@@ -130,6 +131,9 @@ def test_limits_follow_from_facts(tmp_path: Path) -> None:
     )
     assert "fewer than 30" not in text
     assert "bad luck" not in text
+    assert "perfect" not in text
+    text = "\n".join(card(tmp_path, CLASSES, perfect=True))
+    assert "`accuracy` is perfect on the test rows, which is rare" in text
 
 
 def test_what_was_fitted_on_validation(tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def test_the_target_need_not_be_in_new_rows() -> None:
     [
         (pl.Series("size", ["1", "tall", "2", "short"]), "2 values that are not a number: 'tall'"),
         (pl.Series("size", [[1.0]] * 4), "List(Float64), not a number"),
-        (pl.Series("smoker", ["yes", "no", "maybe", None]), "1 values that are not true or false"),
-        (pl.Series("smoker", [0, 1, 2, 1]), "1 values that are not true or false: 2"),
+        (pl.Series("smoker", ["yes", "no", "maybe", None]), "1 value that is not true or false"),
+        (pl.Series("smoker", [0, 1, 2, 1]), "1 value that is not true or false: 2"),
         (pl.Series("town", [["Oslo"]] * 4), "List(String), not a category"),
     ],
 )

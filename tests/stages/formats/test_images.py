@@ -275,7 +275,7 @@ def test_what_is_changed_of_an_image_is_counted(
     table = read_folder(folder)
     assert np.array(table["image"][3].to_list()).max() == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"note: 1 files in {folder} are no images: left aside (README.md)",
+        f"note: 1 file in {folder} is no image: left aside (README.md)",
         f"note: {folder} has 2 classes: cat 4, dog 1",
         "note: 1 of 5 images in 'image' are in CMYK: converted to RGB",
         "note: 3 of 5 images in 'image' are transparent: laid over white",
@@ -305,7 +305,7 @@ def test_colours_of_16_bits_that_use_few_of_them_are_refused(tmp_path: Path) -> 
     folder = write_few(tmp_path / "pets")
     rows = b"".join(b"\0" + (4095).to_bytes(2) * 12 for _ in range(3))
     write_png(folder / "cat/3.png", (4, 3, 16, 2, 0, 0, 0), rows)
-    with pytest.raises(UserError, match=r"the 1 images of 16 bits in colour .* than 4095 of 65535"):
+    with pytest.raises(UserError, match=r"the 1 image of 16 bits in colour .* than 4095 of 65535"):
         read_folder(folder)
 
 

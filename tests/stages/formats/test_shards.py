@@ -85,8 +85,12 @@ def test_a_column_without_a_value_in_a_shard_takes_the_type_of_the_others(tmp_pa
     [
         ({"a": [1]}, {"a": ["x"]}, "'a' is of type Int64 in part-00.parquet and String in part-01"),
         ({"a": [1]}, {"a": [True]}, "'a' is of type Int64 in part-00.parquet and Boolean in"),
-        ({"a": [1], "b": [1]}, {"a": [1]}, "part-00.parquet has the columns 'b', and part-01.parq"),
-        ({"a": [None]}, {"a": [date(2024, 1, 1)], "c": [1]}, "part-01.parquet has the columns 'c'"),
+        (
+            {"a": [1], "b": [1]},
+            {"a": [1]},
+            "has the column 'b', and part-01.parquet has not: write it into part-01.parquet, ",
+        ),
+        ({"a": [None]}, {"a": [date(2024, 1, 1)], "c": [1]}, "part-01.parquet has the column 'c'"),
         (
             {"a": [2**53 + 1]},
             {"a": [0.5]},

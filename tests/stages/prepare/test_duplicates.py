@@ -116,7 +116,7 @@ def test_equal_rows_join_the_groups_that_they_are_of() -> None:
 def test_what_says_the_split_of_a_row_can_exclude_together() -> None:
     parts = np.array(["train", "train", "test"])
     firsts = np.array([0, 0, 1])
-    with pytest.raises(UserError, match=r"1 rows are equal .* such as the row 2") as caught:
+    with pytest.raises(UserError, match=r"1 row is equal .* such as the row 2") as caught:
         tie(Structure(parts=parts), firsts, np.arange(3))
     (problem,) = caught.value.problems
     assert (problem.key, problem.allowed) == ("prepare.duplicates", ("warn", "first"))

@@ -12,7 +12,7 @@ from pipeline.serve.codec.problems import RequestError
 from stages.common.config import validate
 from stages.common.errors import UserError
 from stages.features.schema import Feature, read_schema
-from stages.features.spelling import WRITINGS, as_number, number_pattern, to_plain
+from stages.features.spelling import WRITINGS, as_number, number_pattern, to_plain, with_unit
 from stages.features.written import read_numbers
 from stages.formats.read import read_chunks
 from stages.infer.rejected import encode_whole
@@ -94,7 +94,7 @@ def test_numbers_that_may_be_read_in_two_ways_are_asked_about_with_both_lines() 
     read, _, _ = read_written(table, prepare_params(columns={"price": "categorical"}))
     assert read["price"].to_list() == ["5", "1,234", "2,345"]
     with pytest.raises(
-        UserError, match=r"1 values .* no numbers written as 1 234.5, .*'1,234' \(row 1"
+        UserError, match=r"1 value .* no number written as 1 234.5, .*'1,234' \(row 1"
     ):
         read_written(table[:2], prepare_params(columns={"price": {"thousands": " "}}))
 
@@ -104,6 +104,7 @@ UNITS = [
     ("$", ".", ",", ["$3", "-$1,200.5", "$"], [3.0, -1200.5, None]),
     ("km", ",", " ", ["285 640 km", "1,5\xa0km", "7"], [285640.0, 1.5, None]),
     ("l/100 km", ".", None, ["5.6 l/100 km", "5.6 km"], [5.6, None]),
+    ("$…/mo", ".", ",", ["$345/mo", "-$1,200.5 /mo", "$345", "345/mo"], [345, -1200.5, None, None]),
     ("%", ".", None, ["15.2%", "3 % %", "nan%"], [15.2, None, float("nan")]),
 ]
 
@@ -116,6 +117,11 @@ def test_a_unit_is_taken_away_from_each_number(
     assert found.equals(pl.Series(values, dtype=pl.Float64))
     alone = [as_number(text, decimal, thousands, unit) for text in texts]
     assert pl.Series(alone, dtype=pl.Float64).equals(found)
+
+
+def test_a_number_of_json_gets_the_unit_of_its_column() -> None:
+    for unit in ("€", "$…/mo"):
+        assert as_number(with_unit("1.5", unit), ".", None, unit) == 1.5
 
 
 def test_the_signs_beside_a_unit_are_found_or_asked_for() -> None:

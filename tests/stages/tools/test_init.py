@@ -12,13 +12,15 @@ import pytest
 from stages.common.errors import UserError, format_problem
 from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.columns.target import find_target
+from stages.prepare.columns.units import find_unit
 from stages.prepare.columns.written import read_written
 from stages.prepare.params import PrepareParams
 from stages.prepare.table.table import in_memory
 from stages.tools.expect.drift import draft_drift
 from stages.tools.init.choose import Facts, choose
+from stages.tools.init.leaks import tells_target
 from stages.tools.init.options import Options, as_options, name_option
-from stages.tools.init.roles import find_copies, is_key, tells_target
+from stages.tools.init.roles import find_copies, is_key
 from stages.tools.init.survey import survey
 from tests.support.samples import prepare_params
 
@@ -97,6 +99,47 @@ def test_a_column_that_nearly_tells_the_target_is_kept_and_warned_of(tmp_path: P
     (warning,) = line(found, "boat")["warnings"]
     assert warning.startswith("'boat' alone tells 9")
     assert "boat" not in found["values"]["prepare.columns"]
+
+
+@pytest.mark.parametrize("kind", ["numbers", "dates", "texts", "few"])
+def test_a_column_that_only_one_class_fills_is_a_leak(tmp_path: Path, kind: str) -> None:
+    table = ships()
+    days = pl.Series([date(1912, 1, 1) + timedelta(days=day) for day in range(NUM_ROWS)])
+    values = {
+        "numbers": pl.Series(RANDOM.normal(0, 1, NUM_ROWS)),
+        "dates": days.cast(pl.String),
+        "texts": pl.Series([f"was seen {row} times by {row * 7} men" for row in range(NUM_ROWS)]),
+        "few": days,
+    }[kind]
+    fills = table["Survived"] == "yes"
+    if kind == "few":
+        # As a fraud that hardly ever happens.
+        fills = pl.Series(np.arange(NUM_ROWS) % 45 < 2)
+        table = table.with_columns(Survived=fills.replace_strict({True: "yes", False: "no"}))
+    found = look(tmp_path, table.with_columns(paid=values.zip_with(fills, pl.Series([None]))))
+    assert line(found, "paid")["why"].startswith(
+        "a value or a gap in it tells the target all alone"
+    )
+    assert found["values"]["prepare.columns"]["paid"] == "exclude"
+
+
+@pytest.mark.parametrize("gap", [None, np.nan])
+def test_gaps_that_nearly_tell_the_target_are_warned_of(tmp_path: Path, gap: float | None) -> None:
+    table = ships()
+    fills = table["Survived"] == "yes"
+    odd = next(row for row in range(1, NUM_ROWS, 2) if not fills[row])
+    fills = fills.set(pl.Series(np.arange(NUM_ROWS) == odd), value=True)
+    numbers = pl.Series(RANDOM.normal(0, 1, NUM_ROWS))
+    paid = numbers.zip_with(fills, pl.Series([gap], dtype=pl.Float64))
+    found = look(tmp_path, table.with_columns(paid=paid))
+    (warning,) = line(found, "paid")["warnings"]
+    assert warning.startswith("a value or a gap in 'paid' alone tells 9")
+
+
+def test_gaps_by_chance_are_no_leak(tmp_path: Path) -> None:
+    found = look(tmp_path, ships())
+    assert line(found, "Age")["role"] == "numeric"
+    assert not line(found, "Age")["warnings"]
 
 
 def test_an_unknown_column_is_told_with_the_nearest(tmp_path: Path) -> None:
@@ -210,7 +253,7 @@ def test_a_weight_is_written_and_is_no_feature(tmp_path: Path) -> None:
         note.startswith("weights in 'people': 1 to 8; the 400 rows") for note in found["notes"]
     )
     assert "people" not in {rule.get("column") for rule in found["expectations"]}
-    with pytest.raises(UserError, match="1 of 400 rows have a negative weight"):
+    with pytest.raises(UserError, match="1 of 400 rows has a negative weight"):
         look(
             tmp_path,
             ships(people=np.where(people * 0 + np.arange(NUM_ROWS) == 7, -1, people)),
@@ -370,3 +413,62 @@ def test_a_column_without_a_name_is_left_out_by_the_option_that_is_shown(tmp_pat
     found = look(tmp_path, table, columns=[shlex.split(shown)[1]])
     assert found["values"]["prepare.columns"] == {"": "exclude"}
     assert found["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said", "never"),
+    [
+        ([f"House {n}" for n in range(NUM_ROWS)], "say      --target …", "regression"),
+        (
+            [f"{n}.5 " for n in range(NUM_ROWS - 1)] + ["x"],
+            "say      --task regression",
+            "target …",
+        ),
+    ],
+)
+def test_too_many_classes_name_the_option(
+    tmp_path: Path, values: list[str], said: str, never: str
+) -> None:
+    with pytest.raises(UserError, match="fewer than 3 rows") as caught:
+        look(tmp_path, ships(it=values), "it", key="PassengerId")
+    text = format_problem(name_option(caught.value.problems[0]))
+    assert said in text
+    assert never not in text
+    assert "params.yaml" not in text
+    assert "auto" not in text
+
+
+def test_a_few_rare_classes_are_left_out_by_an_option(tmp_path: Path) -> None:
+    values = ["yes", "no"] * (NUM_ROWS // 2 - 1) + ["perhaps", "never"]
+    with pytest.raises(UserError) as caught:
+        look(tmp_path, ships(it=values), "it")
+    text = format_problem(name_option(caught.value.problems[0]))
+    assert "drop_missing_target" not in text
+    (words,) = [part.split(": ", 1)[1] for part in text.split("; ") if "--column" in part]
+    found = look(tmp_path, ships(it=values), "it", columns=shlex.split(words.split("\n")[0])[1:])
+    assert found["values"]["prepare.drop_missing_target"]
+
+
+def test_a_unit_on_both_sides_is_written_with_the_place_of_the_number(tmp_path: Path) -> None:
+    fees = [f"${n % 90 * 20 + 300:,}.50/mo" for n in range(NUM_ROWS)]
+    found = look(tmp_path, ships(fee=fees))
+    assert line(found, "fee")["role"] == "numeric"
+    said = found["values"]["prepare.columns"]["fee"]
+    assert said == {"kind": "numeric", "unit": "$…/mo", "thousands": ","}
+    # A rate that is no money stands as it is.
+    assert find_unit(pl.Series(["3/4 cup", "1/2 cup"])) is None
+
+
+def test_records_and_lists_have_a_way_on_and_dates_are_called_so(tmp_path: Path) -> None:
+    days = [date(1912, 4, 1) + timedelta(days=n % 30) for n in range(NUM_ROWS)]
+    table = ships(
+        user=[{"age": n % 50, "geo": {"country": "no"}} for n in range(NUM_ROWS)],
+        vector=pl.Series([[n, 1.0, 2.0, 0.5] for n in range(NUM_ROWS)], dtype=pl.List(pl.Float64)),
+        day=days,
+    )
+    found = look(tmp_path, table)
+    user = line(found, "user")
+    assert user["values"] == "records"
+    assert "flatten it before, in Polars: table.unnest('user')" in user["why"]
+    assert "each number wants a column (docs/files.md)" in line(found, "vector")["why"]
+    assert line(found, "day")["why"] == "dates, read as datetime"

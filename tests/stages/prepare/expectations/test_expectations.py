@@ -75,6 +75,10 @@ def test_many_failures_are_one_screen() -> None:
         ),
         (about("to_exist", "name"), "there is a column 'name': not so"),
         (about("mean_to_be_between", "job", ", min_value: 1"), "could not be checked: "),
+        (
+            about("values_to_be_between", "job", ", min_value: 1"),
+            "could not be checked: its bounds are of another type than its values",
+        ),
     ],
 )
 def test_what_was_found_is_said(rule: str, says: str) -> None:
