@@ -147,7 +147,7 @@ def as_number(
 
 
 def explain_signs(text: str, decimal: str | None, thousands: str | None, unit: str | None) -> str:
-    """How training has numbers, and which ones a text may be in other signs, to follow a message.
+    """Name the numbers that a text may be in other signs than those of training, after a message.
 
     Empty where it may be none and training has plain numbers.
     """

@@ -90,7 +90,7 @@ def test_the_row_with_a_label_out_of_range_is_named(
     assert f"the train row with the key {keys[3]} (row 3) has the label {targets[3] + 2}" in (
         found.what
     )
-    assert "and so have 1 others; the model gives the classes 0 to 1" in found.what
+    assert "and so has 1 other; the model gives the classes 0 to 1" in found.what
     assert (found.level, found.cause) == ("wrong", "a label out of range")
 
 
