@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float64]
 LOWEST = -1.0
 # Beyond it, expm1 is no longer a float64.
 LARGEST = 700.0
+# From this skewness on a target has a long tail: an exponential distribution has 2.
+SKEWED = 1.0
 
 
 def transform(values: Floats, name: TargetTransform | None) -> Floats:
@@ -43,3 +45,11 @@ def steps_at(values: Floats, scale: Moments) -> Floats:
     if scale.transform is None:
         return np.full(values.shape, scale.deviation)
     return scale.deviation * np.maximum(1 + values, np.finfo(np.float64).tiny)
+
+
+def has_long_tail(values: Floats) -> bool:
+    """Check whether a logarithm may suit: all values lie above `LOWEST`, and large ones far off."""
+    spread = float(values.std())
+    if spread == 0 or values.min() <= LOWEST:
+        return False
+    return float(np.mean((values - values.mean()) ** 3)) / spread**3 >= SKEWED

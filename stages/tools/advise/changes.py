@@ -9,7 +9,7 @@ import numpy as np
 
 from stages.common.config import ClassSpec, Overrides
 from stages.common.errors import UserError
-from stages.features.target_scale import LOWEST
+from stages.features.target_scale import has_long_tail
 from stages.model.model import ZOO, arguments_class, make_model, make_spec
 from stages.tools.advise.measure.arms import LR, MODEL, Arm, Incumbent, set_keys
 from stages.tools.advise.measure.rows import Change, Pool
@@ -33,8 +33,6 @@ BY_THRESHOLD = {
 }
 BY_TEMPERATURE = ("log_loss", "brier", "ece")
 TRANSFORM = "prepare.target_transform"
-# From this skewness on a target has a long tail: an exponential distribution has 2.
-SKEWED = 1.0
 
 
 def list_arms(incumbent: Incumbent) -> list[Arm]:
@@ -194,12 +192,8 @@ def loss_arms(incumbent: Incumbent) -> Iterator[Arm]:
 def transform_arms(pool: Pool) -> Iterator[Arm]:
     """The logarithm of a target with a long tail, which is learned in its place; or none."""
     target: Literal["log1p", "null"] = "log1p" if pool.data.transform is None else "null"
-    values = pool.target(np.arange(len(pool)))
-    spread = float(values.std())
-    if target == "log1p":
-        skew = float(np.mean((values - values.mean()) ** 3)) / spread**3 if spread > 0 else 0.0
-        if values.min() <= LOWEST or skew < SKEWED:
-            return
+    if target == "log1p" and not has_long_tail(pool.target(np.arange(len(pool)))):
+        return
     applies = {TRANSFORM: None if target == "null" else target}
     yield Arm("loss", TRANSFORM, f"{TRANSFORM}: {target}", {}, Change(target=target), applies)
 

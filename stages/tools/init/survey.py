@@ -11,8 +11,10 @@ import polars as pl
 
 from stages.common.counts import either
 from stages.common.errors import UserError
+from stages.features.columns import as_numeric
 from stages.features.numbers import Rows
 from stages.features.schema import Schema, Target
+from stages.features.target_scale import has_long_tail
 from stages.prepare.columns.doubts import find_doubts, stray_gaps
 from stages.prepare.columns.infer_schema import find_feature, find_schema, names_rows
 from stages.prepare.columns.target import encode_classes, find_target
@@ -108,6 +110,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     if texts_alone(schema):
         split = params.split.model_copy(update={"validation": TEXT_VALIDATION})
         params = params.model_copy(update={"split": split})
+    lines += _say_tail(seen[options.target], target)
     num_train = count_train(layout, labelled.height, params)
     found = {choice.key for choice in layout.choices}
     groups = None if options.group is None else counts.distinct[options.group]
@@ -248,6 +251,21 @@ def _without_copies(
             yield replace(column, role=LEFT_OUT, why=why, setting="exclude")
         else:
             yield column
+
+
+def _say_tail(column: pl.Series, target: Target) -> list[str]:
+    """A note on values of which a logarithm may be learned; nothing of others."""
+    if target.classes is not None:
+        return []
+    values = as_numeric(column, "prepare.target").drop_nulls().to_numpy()
+    if not has_long_tail(values):
+        return []
+    mean, median = float(values.mean()), float(np.median(values))
+    return [
+        f"note: '{target.name}' has a long tail (mean {mean:.6g}, median {median:.6g}): where an "
+        "error of 10% counts the same at every size, set prepare.target_transform: log1p; "
+        "'reprise advise' measures what it brings"
+    ]
 
 
 def _facts(schema: Schema, table: Table, num_train: int, groups: int | None) -> Facts:

@@ -472,3 +472,14 @@ def test_records_and_lists_have_a_way_on_and_dates_are_called_so(tmp_path: Path)
     assert "flatten it before, in Polars: table.unnest('user')" in user["why"]
     assert "each number wants a column (docs/files.md)" in line(found, "vector")["why"]
     assert line(found, "day")["why"] == "dates, read as datetime"
+
+
+@pytest.mark.parametrize(("power", "num_notes"), [(3, 1), (1, 0)])
+def test_a_long_tail_of_the_target_is_told_with_its_key(
+    tmp_path: Path, power: int, num_notes: int
+) -> None:
+    incomes = [float(n % 97 + 0.5) ** power for n in range(NUM_ROWS)]
+    found = look(tmp_path, ships(income=incomes), "income")
+    told = [note for note in found["notes"] if "set prepare.target_transform: log1p" in note]
+    assert len(told) == num_notes
+    assert found["values"]["prepare.target_transform"] is None
