@@ -192,7 +192,9 @@ def loss_arms(incumbent: Incumbent) -> Iterator[Arm]:
 def transform_arms(pool: Pool) -> Iterator[Arm]:
     """The logarithm of a target with a long tail, which is learned in its place; or none."""
     target: Literal["log1p", "null"] = "log1p" if pool.data.transform is None else "null"
-    if target == "log1p" and not has_long_tail(pool.target(np.arange(len(pool)))):
+    if target == "log1p" and not has_long_tail(
+        pool.target(np.arange(len(pool))).astype(np.float64)
+    ):
         return
     applies = {TRANSFORM: None if target == "null" else target}
     yield Arm("loss", TRANSFORM, f"{TRANSFORM}: {target}", {}, Change(target=target), applies)
