@@ -53,10 +53,12 @@ def soak(folder: Path, minutes: float) -> None:
         ]
         for thread in threads:
             thread.start()
-        load = run_wrk(server, script, CONNECTIONS, minutes * 60)
-        ended.set()
-        for thread in threads:
-            thread.join()
+        try:
+            load = run_wrk(server, script, CONNECTIONS, minutes * 60)
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
         text = urllib.request.urlopen(f"{url}/metrics").read().decode()
     taken, broken = (
         float(re.findall(rf'reprise_reloads_total{{result="{result}"}} (\S+)', text)[0])

@@ -9,15 +9,28 @@ from pipeline.common.atomic import write_whole
 from stages.common.yamlfile import read_yaml
 from stages.locks import hold
 
-LOCK = Path("dvc.lock")
+LOCK, PIPELINE = Path("dvc.lock"), Path("dvc.yaml")
 DVC_LOCK = Path(".dvc/tmp/lock")
 _HEAD = re.compile(r"  (\S.*):\n")
 
 
 def read_lock(folder: Path = Path()) -> dict[str, Any]:
-    """The stages of the `dvc.lock` in `folder`; none where there is no such file."""
-    path = folder / LOCK
-    return (read_yaml(path).get("stages") or {}) if path.exists() else {}
+    """The stages of the `dvc.lock` in `folder` that its `dvc.yaml` has; none without such files."""
+    lock, pipeline = (
+        read_yaml(path) if path.exists() else {} for path in (folder / LOCK, folder / PIPELINE)
+    )
+    return of_pipeline(lock, pipeline)
+
+
+def of_pipeline(lock: Mapping[str, Any], pipeline: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a `dvc.lock` whose stages a `dvc.yaml` has, both as they are read.
+
+    DVC leaves the entry of a stage that is taken out of `dvc.yaml`, and never runs it again. Those
+    that one stage with `foreach` or `matrix` makes are `name@item`.
+    """
+    names = pipeline.get("stages") or {}
+    locked = lock.get("stages") or {}
+    return {name: each for name, each in locked.items() if name.partition("@")[0] in names}
 
 
 def find_stale(locked: Mapping[str, Any]) -> dict[str, str]:
@@ -29,12 +42,12 @@ def find_stale(locked: Mapping[str, Any]) -> dict[str, str]:
     written = {
         out["path"]: (name, out.get("md5"))
         for name, entry in locked.items()
-        for out in entry.get("outs", [])
+        for out in entry.get("outs") or []
     }
     above: dict[str, list[str]] = {}
     stale: dict[str, str] = {}
     for name, entry in locked.items():
-        for dep in entry.get("deps", []):
+        for dep in entry.get("deps") or []:
             writer, md5 = written.get(dep["path"], (name, None))
             above.setdefault(name, []).append(writer)
             if writer != name and None not in (md5, dep.get("md5")) and md5 != dep["md5"]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.dvc_repo import open_repo
-from pipeline.common.lockfile import describe_stale, find_stale
+from pipeline.common.lockfile import PIPELINE, describe_stale, find_stale, of_pipeline, read_lock
 from pipeline.metrics.gates import EVALUATE, Verdict, judge_all, read_gates, stale_evaluate
 from pipeline.metrics.metrics import read_metrics
 from pipeline.report.base import fetch_command, find_base, parse, text_at
@@ -63,7 +63,7 @@ def make_report(revision: str | None) -> Report:
     base, commit = find_base(revision)
     if not LOCK.exists():
         raise UserError("there is no dvc.lock: run 'dvc repro' first")
-    before, after = _locked(text_at(commit, str(LOCK))), _locked(LOCK.read_text("utf-8"))
+    before, after = _locked_at(commit), read_lock()
     comparison, missing = compare_with(base, commit)
     gates, now = read_gates(), read_metrics().get(EVALUATE, {})
     stale = _find_stale(before, after)
@@ -92,7 +92,7 @@ def compare_with(base: str, commit: str) -> tuple[Mapping[str, Any], list[str]]:
     """The result of `stages.compare.compare`, and the reasons where predictions are missing."""
     if not LOCK.exists():
         raise UserError("there is no dvc.lock: run 'dvc repro' first")
-    before, after = _locked(text_at(commit, str(LOCK))), _locked(LOCK.read_text("utf-8"))
+    before, after = _locked_at(commit), read_lock()
     if stale := _find_stale(before, after).get(EVALUATE):
         return {}, stale
     missing: list[str] = []
@@ -125,8 +125,8 @@ def _now(path: str) -> str | None:
     return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
-def _locked(text: str | None) -> dict[str, Any]:
-    return parse(text).get("stages") or {}
+def _locked_at(commit: str) -> dict[str, Any]:
+    return of_pipeline(*(parse(text_at(commit, str(path))) for path in (LOCK, PIPELINE)))
 
 
 def _cached(

@@ -40,7 +40,7 @@ def stage_outputs(stage: str) -> Iterator[Path]:
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except BaseException as error:
-        for note in _say_missing(restore(stage)):
+        for note in say_missing(restore(stage)):
             error.add_note(note)
         raise
 
@@ -118,7 +118,7 @@ def restore(stage: str) -> dict[str, str]:
     return missing
 
 
-def _say_missing(missing: dict[str, str]) -> list[str]:
+def say_missing(missing: dict[str, str]) -> list[str]:
     """Notes on the outputs that are not back, and what to do about them."""
     said = []
     lost = [path for path, reason in missing.items() if not reason]

@@ -76,7 +76,10 @@ def find_weak(
         return []
     target, predicted = pool.target(rows), metric.predict(pool, rows, scores, calibration)
     schema, weights = pool.schema, pool.weights(rows)
-    every = {kind: values.cpu().numpy() for kind, values in pool.rows.batch.items()}
+    # No slice looks at images, which are most of what there is to copy.
+    arrays = {feature.kind for feature in schema.features if feature.is_array}
+    batch = {kind: values for kind, values in pool.rows.batch.items() if kind not in arrays}
+    every = {kind: values.cpu().numpy() for kind, values in batch.items()}
     own = {kind: values[rows] for kind, values in every.items()}
     parts = list(cut(columns, schema, read_statistics(PREPARED), every, own))
     slices = measure_slices(metric.name, schema, parts, target, predicted, weights)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.common.lockfile import find_stale
+from pipeline.common.lockfile import find_stale, of_pipeline
 from stages.common.yamlfile import read_yaml
 from tests.conftest import ROOT
 
@@ -48,3 +48,12 @@ def test_a_stage_that_ran_on_other_outputs_is_stale(
 
 def test_nothing_of_the_example_is_stale() -> None:
     assert find_stale(read_yaml(ROOT / "dvc.lock")["stages"]) == {}
+
+
+def test_what_dvc_yaml_has_no_more_is_of_no_stage() -> None:
+    lock = {"stages": locked(evaluate_train="0") | {"each@1": {}, "each@2": {}}}
+    pipeline = {"stages": {"prepare": {}, "tune": {}, "train": {}, "each": {"foreach": [1, 2]}}}
+    found = of_pipeline(lock, pipeline)
+    assert list(found) == ["prepare", "tune", "train", "each@1", "each@2"]
+    assert find_stale(found) == {}
+    assert of_pipeline({}, pipeline) == of_pipeline(lock, {}) == {}
