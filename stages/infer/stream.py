@@ -14,7 +14,7 @@ import torch
 
 from stages.common.errors import Problem, UserError
 from stages.features.encode import encode
-from stages.features.schema import Array
+from stages.features.schema import Array, Schema
 from stages.formats.chunk import Chunk
 from stages.formats.images.folder import PATH
 from stages.formats.read import read_chunks
@@ -180,7 +180,7 @@ def _predict(predictor: Predictor, work: Work, chunk: Chunk) -> _Done:
     whole, arrays, scores = without_numberless(whole, arrays, scores, predictor.schema)
     if not whole.table.height:
         return _Done(whole.damaged, pl.DataFrame(), unpredicted=chunk.table)
-    keys = _keys(whole, predictor.schema.key, text_keys=work.text_keys)
+    keys = _keys(whole, predictor.schema, text_keys=work.text_keys)
     predictions = predictor.decode(scores).insert_column(0, keys)
     notes = Notes(predictor.schema, predictor.statistics)
     notes.add(whole.table, arrays)
@@ -222,14 +222,17 @@ def _stop(done: _Done, num_damaged: int, predictor: Predictor, path: Path, key: 
     raise UserError(Problem(message, key, str(path)))
 
 
-def _keys(chunk: Chunk, name: str | None, *, text_keys: bool) -> pl.Series:
+def _keys(chunk: Chunk, schema: Schema, *, text_keys: bool) -> pl.Series:
     """Int64 where all keys of the chunk are whole numbers that it holds, else text.
 
-    Images from a folder have a path where the model has no key.
+    Images from a folder have a path where the model has no key. A feature of that name is none.
     """
-    if name is None and PATH not in chunk.table.columns:
-        return pl.Series(ROW, chunk.rows)
-    name = name or PATH
+    name = schema.key
+    if name is None:
+        has_path = PATH in chunk.table.columns
+        if not has_path or any(feature.name == PATH for feature in schema.features):
+            return pl.Series(ROW, chunk.rows)
+        name = PATH
     column = chunk.table[name]
     if column.dtype.is_integer() and not text_keys:
         narrow = column.cast(pl.Int64, strict=False)

@@ -54,7 +54,10 @@ def _load(chunk: Chunk, feature: Feature, folder: Path, key: str | None) -> Chun
     kept: list[int] = []
     images: list[Pixels] = []
     damaged = list(chunk.damaged)
-    names = chunk.table[key or PATH] if (key or PATH) in chunk.table.columns else None
+    name = key or PATH
+    # Where that column names the images, it is what the reason has.
+    is_known = name in chunk.table.columns and name != feature.name
+    names = chunk.table[name] if is_known else None
     for place, found in enumerate(map_sources(partial(_decode, form=form), sources)):
         if isinstance(found, ImageError):
             row = int(chunk.rows[place])

@@ -354,6 +354,19 @@ def test_a_column_may_be_absent_from_lines_before_a_damaged_one(
     assert [row["column"] for row in rejected] == ["size"]
 
 
+def test_a_feature_called_path_is_no_key(tmp_path: Path) -> None:
+    # Images of a folder have a column of that name, which names them.
+    target = Target(name="y", task="regression")
+    schema = Schema(key=None, features=[Feature(name="path", kind="numeric")], target=target)
+    one = Moments(mean=0.0, deviation=1.0)
+    model = torch.nn.Module()
+    model.forward = lambda batch: batch["numeric"]  # type: ignore[method-assign]
+    made = Predictor(model, schema, Statistics(numeric={"path": one}, image=[], target=one))
+    table = pl.DataFrame({"path": [2.5, 4.0]})
+    found, _, _ = predicted(written(tmp_path / "new.parquet", table), made)
+    assert found.to_dict(as_series=False) == {"row": [0, 1], "prediction": [2.5, 4.0]}
+
+
 def test_columns_are_written_by_their_kind_whatever_their_names(tmp_path: Path) -> None:
     features = [Feature(name="size", kind="numeric")]
     target = Target(name="y", task="classification", classes=["ø.1", "b,c"])
