@@ -22,6 +22,15 @@ Gaps = Counter[tuple[str, str]]
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
+def are_numbers(texts: pl.Series, feature: Feature) -> pl.Series:
+    """Check which texts are numbers or gaps, as the numbers of `feature` are written."""
+    if feature.decimal is None:
+        values = texts.cast(pl.Float64, strict=False)
+    else:
+        values = read_numbers(texts, feature.decimal, feature.thousands, feature.unit)
+    return values.is_not_null() | texts.is_null()
+
+
 def drop_unit(texts: pl.Series, unit: str) -> pl.Series:
     """The texts without the unit that stands before or behind each; null where none does."""
     pattern = unit_pattern(unit)

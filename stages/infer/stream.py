@@ -121,7 +121,7 @@ def predict_file(
             results = map_in_order(predict, chunks, 1 if explained else num_threads())
         for done in results:
             num_damaged += len(done.damaged)
-            if kind is None and num_damaged >= MAX_DAMAGED_FIRST:
+            if kind is None and done.notes is None and num_damaged >= MAX_DAMAGED_FIRST:
                 break
             if done.notes is not None:
                 dtype = done.predictions.dtypes[0]

@@ -24,6 +24,7 @@ from stages.formats.read import read_chunks
 from stages.formats.reading import Noticed
 from stages.infer.notes import Notes
 from stages.infer.rejected import encode_whole
+from stages.infer.stream import MAX_DAMAGED_FIRST
 from stages.infer.write import PredictionSummary, describe, write_predictions
 from stages.model.onednn import OneDnnLinear
 from stages.model.predictor import Predictor, load_predictor
@@ -352,6 +353,27 @@ def test_a_column_may_be_absent_from_lines_before_a_damaged_one(
     found, rejected, _ = predicted(path, predictor)
     assert found.height == 3
     assert [row["column"] for row in rejected] == ["size"]
+
+
+@pytest.mark.parametrize("feature", [{}, {"decimal": ".", "unit": "km"}])
+def test_many_rows_that_are_wrong_are_set_aside_and_the_others_predicted(
+    tmp_path: Path, feature: dict[str, str]
+) -> None:
+    target = Target(name="y", task="regression")
+    features = [Feature(name="way", kind="numeric", **feature)]
+    schema = Schema(key=None, features=features, target=target)
+    one = Moments(mean=0.0, deviation=1.0)
+    model = torch.nn.Module()
+    model.forward = lambda batch: batch["numeric"]  # type: ignore[method-assign]
+    made = Predictor(model, schema, Statistics(numeric={"way": one}, image=[], target=one))
+    # More than the beginning that may be without a row, all of them different.
+    num_rows = 2 * MAX_DAMAGED_FIRST + 2
+    end = " km" if feature else ""
+    ways = [f"{n}.5{end}" if n % 2 else f"{n}.5 mi" for n in range(num_rows)]
+    new = written(tmp_path / "new.csv", pl.DataFrame({"way": ways}))
+    found, rejected, _ = predicted(new, made)
+    assert found["row"].to_list() == list(range(1, num_rows, 2))
+    assert [int(line["row"]) for line in rejected] == list(range(0, num_rows, 2))
 
 
 def test_a_feature_called_path_is_no_key(tmp_path: Path) -> None:
