@@ -12,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
+from stages.common.counts import counted
 from stages.common.errors import Problem, UserError
 from stages.features.encode import encode
 from stages.features.schema import Array, Schema
@@ -30,6 +31,7 @@ from stages.parallel.thread_map import map_in_order, num_threads
 
 # A file that begins with as many rows that no model here takes is another kind of file.
 MAX_DAMAGED_FIRST = 16_384
+MAX_DAMAGED_SHOWN = 3
 # The column of row numbers, where rows have no key.
 ROW = "row"
 
@@ -214,12 +216,16 @@ def _scores(
 
 def _stop(done: _Done, num_damaged: int, predictor: Predictor, path: Path, key: str) -> None:
     """Stop with what is wrong with a file of whose beginning no row can be predicted."""
-    if done.unpredicted is not None and done.unpredicted.height:
-        encode(done.unpredicted, predictor.schema, predictor.statistics, key)
     damaged = done.damaged
-    where = "" if damaged[0].column is None else f"'{damaged[0].column}': "
-    message = f"none of the first {num_damaged} rows can be predicted: {where}{damaged[0].reason}"
-    raise UserError(Problem(message, key, str(path)))
+    # Of one column that is another than training's, that says it best.
+    is_one = len({damage.column for damage in damaged}) == 1
+    if is_one and done.unpredicted is not None and done.unpredicted.height:
+        encode(done.unpredicted, predictor.schema, predictor.statistics, key)
+    lines = [f"none of the first {counted(num_damaged, 'row')} can be predicted"]
+    for damage in damaged[:MAX_DAMAGED_SHOWN]:
+        where = "" if damage.column is None else f"'{damage.column}': "
+        lines.append(f"row {damage.row}: {where}{damage.reason}")
+    raise UserError(Problem("; ".join(lines), key, str(path)))
 
 
 def _keys(chunk: Chunk, schema: Schema, *, text_keys: bool) -> pl.Series:

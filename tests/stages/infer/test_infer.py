@@ -355,6 +355,18 @@ def test_a_column_may_be_absent_from_lines_before_a_damaged_one(
     assert [row["column"] for row in rejected] == ["size"]
 
 
+def test_where_each_row_is_wrong_in_its_own_way_all_are_told(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    new = TABLE[:2].select("id", *(feature.name for feature in predictor.schema.features))
+    texts = new.select(pl.all().cast(pl.String)).to_dicts()
+    texts[0]["size"], texts[1]["smoker"] = "big", "seldom"
+    with pytest.raises(UserError, match="none of the first 2 rows") as caught:
+        predicted(written(tmp_path / "new.csv", pl.DataFrame(texts)), predictor)
+    assert "; row 0: 'size': 'big' is not a number" in str(caught.value)
+    assert "; row 1: 'smoker': 'seldom' is not" in str(caught.value)
+
+
 @pytest.mark.parametrize("feature", [{}, {"decimal": ".", "unit": "km"}])
 def test_many_rows_that_are_wrong_are_set_aside_and_the_others_predicted(
     tmp_path: Path, feature: dict[str, str]
