@@ -29,7 +29,7 @@ from stages.common.config import (
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.params import DVC_FILE, PARAMS
 from stages.common.yamlfile import read_yaml
-from stages.evaluate.params import GatedEvaluateParams, check_gates
+from stages.evaluate.params import GatedEvaluateParams, check_calendars, check_gates
 from stages.infer.params import InferParams
 from stages.prepare.params import PrepareParams
 from stages.training.compatibility import (
@@ -128,6 +128,8 @@ def _find_problems(tree: object, *, fetched: bool) -> list[Problem]:
         problems += check_gates(gated.gates, gated.metrics, gated.coverage, task)
     elif gated is not None:
         problems += check_task_gates(of_task, gated.gates)
+    if gated is not None and prepare is not None:
+        problems += check_calendars(gated.slices or [], prepare.calendars)
     tune, check = typed.get("tune"), _make_check(tree, schema, target)
     if tune is not None:
         problems += _check_tune(tune, tree, check)

@@ -86,10 +86,13 @@ def _data(data: Mapping[str, Any]) -> list[ReportSection]:
     if columns:
         head = ("column or class", "before", "after")
         found.append(ReportSection("Data: columns and classes", "", head, tuple(columns)))
-    if drift:
+    left_out = [f"Not compared: {line}." for line in data.get("not_compared", [])]
+    if drift or left_out:
         num = sum(column["drifted"] for column in data["drift"])
-        title = f"Data: drift by column ({num} of {len(drift)} beyond its limits)"
-        found.append(ReportSection(title, DRIFT, DRIFT_COLUMNS, drift))
+        beyond = f" ({num} of {len(drift)} beyond its limits)" if drift else ""
+        title = f"Data: drift by column{beyond}"
+        text = " ".join([*([DRIFT] if drift else []), *left_out])
+        found.append(ReportSection(title, text, DRIFT_COLUMNS, drift))
     return found
 
 

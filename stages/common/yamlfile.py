@@ -101,7 +101,7 @@ def _check_aliases(text: str, path: Path) -> None:
 
 
 def yaml_text(name: object) -> str:
-    """A key as YAML writes it: `true` of a boolean, the digits of a number."""
+    """A key or a class as YAML, JSON and CSV files have it: of a boolean `true` or `false`."""
     return str(name).lower() if isinstance(name, bool) else str(name)
 
 

@@ -28,13 +28,18 @@ from stages.evaluate.measure.predictions import (
     part_weight,
     read_codes,
     read_predicted,
+    rename_truths,
     without_intervals,
 )
 from stages.evaluate.measure.row_weights import scale
+from stages.evaluate.measure.weighted_metrics import Floats
 
 # With fewer of them shared, the two test splits are different ones.
 MIN_SHARED = 0.5
 NUM_EXAMPLES = 20
+# Of the deviation, and of a value's distance from the mean. A target of values has been through
+# float32, standardised by the train rows: its last digits depend on these and on the transform.
+TOLERANCE = 1e-5
 RENUMBERED = (
     "rows without a key are known by their number alone, and the source differs: 'prepare.key' "
     "names a column that says which row is which"
@@ -60,7 +65,7 @@ def compare(
     three of each on, a metric has its 'change'. `renumbered`: the key is a row's number, and the
     sides number other rows.
     """
-    (before, _), (after, weights) = (part_weight(without_intervals(t)) for t in (before, after))
+    (before, _), (after, weights) = (read_side(table) for table in (before, after))
     key = after.columns[0]
     counts = {"before": before.height, "after": after.height}
     if differ(before, after):
@@ -69,7 +74,7 @@ def compare(
         return {"rows": counts, "why_not": RENUMBERED}
     before, after = (side.with_row_index(ROW) for side in (before, after))
     both = after.join(before, on=key, how="inner", suffix=" before", maintain_order="left")
-    same = both.filter(pl.col("target").eq_missing(pl.col("target before")))
+    same = keep_same_targets(both)
     counts |= {"shared": both.height, "relabelled": both.height - same.height}
     if same.height < MIN_SHARED * max(before.height, after.height):
         return {"rows": counts, "why_not": "splits differ: fewer than half of the rows are shared"}
@@ -91,7 +96,7 @@ def compare(
     if min(map(len, replicas)) >= MIN_REPLICAS:
         rows = (same[f"{ROW} before"], same[ROW])
         sides = [
-            [read_predicted(table[at]) for table in tables]
+            [read_predicted(rename_truths(table[at])) for table in tables]
             for tables, at in zip(replicas, rows, strict=True)
         ]
         changes = find_mean_differences(names, task, target, sides[0], sides[1], weights=weights)
@@ -116,6 +121,21 @@ def compare(
     if classes:
         found["flips"] = find_flips(same, key)
     return found
+
+
+def read_side(table: pl.DataFrame) -> tuple[pl.DataFrame, Floats | None]:
+    """Rows of `predictions.parquet` with what all revisions have alone, and their weights."""
+    return part_weight(without_intervals(rename_truths(table)))
+
+
+def keep_same_targets(both: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose `target` is `target before`, of values within what float32 resolves."""
+    now, before = pl.col("target"), pl.col("target before")
+    same = now.eq_missing(before)
+    if both["target"].dtype.is_float():
+        scale = now.std(ddof=0) + (now - now.mean()).abs()
+        same |= (now - before).abs() <= TOLERANCE * scale
+    return both.filter(same)
 
 
 def differ(before: pl.DataFrame, after: pl.DataFrame) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from stages.common.files import rounded
+from stages.common.yamlfile import yaml_text
 from stages.compare.revision_data import SPLITS, Side, load_side
 from stages.features.drift import (
     MAX_SHIFT,
@@ -34,7 +35,7 @@ from stages.features.drift import (
 )
 from stages.features.kind import kind_of
 from stages.features.numbers import Encoded, take_column
-from stages.features.schema import CODES, Feature, Moments, Place, Schema, class_name
+from stages.features.schema import CODES, Feature, Moments, Place, Schema
 
 Places = dict[str, Place]
 
@@ -67,7 +68,10 @@ class Column:
 
 
 def compare_prepared(before: Side, after: Side) -> dict[str, Any]:
-    """Rows by split, columns that came, went or changed, classes, and drift, largest first."""
+    """Rows by split, columns that came, went or changed, classes, and drift, largest first.
+
+    `not_compared` has a line for a target whose drift can't be told.
+    """
     places = (before.schema.places(), after.schema.places())
     common = _common(before.schema, after.schema)
     columns = [measure(feature, before, after, places) for feature in common]
@@ -78,6 +82,7 @@ def compare_prepared(before: Side, after: Side) -> dict[str, Any]:
         "columns": _columns(before.schema, after.schema),
         "classes": _classes(before.schema, after.schema),
         "drift": [asdict(column) for column in drift],
+        "not_compared": _other_scale(before, after),
     }
 
 
@@ -87,9 +92,10 @@ def measure(feature: Feature, before: Side, after: Side, places: tuple[Places, P
     columns = [_column(feature.name, *each) for each in zip(sides, places, strict=True)]
     gaps = [column.gaps for column in columns]
     counts = [int((~each).sum()) for each in gaps]
+    own = [_feature(feature.name, side) for side in sides]
     moments = [
-        kind_of(feature.kind).profile(column, side.statistics.of(_feature(feature.name, side)))
-        for column, side in zip(columns, sides, strict=True)
+        kind_of(feature.kind).profile(each, column, side.statistics.of(each))
+        for each, column, side in zip(own, columns, sides, strict=True)
     ]
     if feature.kind in CODES:
         found = [_categories(feature.name, before, after, columns)]
@@ -142,12 +148,27 @@ def _target(before: Side, after: Side) -> Iterator[Column]:
     if (
         was is not None
         and now is not None
-        # Moments of a value and of its logarithm have nothing to tell each other.
+        # Moments of a value and of its logarithm have nothing to tell each other: `_other_scale`.
         and was.transform == now.transform
         and before.schema.target.name == after.schema.target.name
     ):
         counts = [len(side.train["key"]) for side in (before, after)]
         yield _moved(before.schema.target.name, was, now, counts[0], counts[1])
+
+
+def _other_scale(before: Side, after: Side) -> list[str]:
+    """The target whose drift can't be told, as a line: it is learned on another scale now."""
+    was, now = (side.statistics.target for side in (before, after))
+    name = after.schema.target.name
+    if was is None or now is None or before.schema.target.name != name:
+        return []
+    if was.transform == now.transform:
+        return []
+    return [f"the target '{name}', learned {_scale(was)} before and {_scale(now)} after"]
+
+
+def _scale(moments: Moments) -> str:
+    return "as it is" if moments.transform is None else f"as its {moments.transform}"
 
 
 def _feature(name: str, side: Side) -> Feature:
@@ -186,13 +207,13 @@ def _columns(before: Schema, after: Schema) -> list[dict[str, str | None]]:
 
 
 def _said(feature: Feature) -> str:
-    """The kind of a feature, with the shape of an image."""
+    """The kind of a feature, with the shape of an image, and whether dates are a calendar."""
     shape = "" if feature.shape is None else " " + " x ".join(map(str, feature.shape))
-    return feature.kind + shape
+    return feature.kind + shape + (" (calendar)" if feature.calendar else "")
 
 
 def _classes(before: Schema, after: Schema) -> dict[str, list[str]]:
-    was, now = ([class_name(c) for c in side.target.classes or []] for side in (before, after))
+    was, now = ([yaml_text(c) for c in side.target.classes or []] for side in (before, after))
     came = [name for name in now if name not in was]
     return {"came": came, "went": [name for name in was if name not in now]}
 

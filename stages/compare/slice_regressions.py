@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from stages.compare.compare import DIFFER, ROW, differ, mark
+from stages.compare.compare import DIFFER, ROW, differ, keep_same_targets, mark, read_side
 from stages.compare.revision_data import load_side
 from stages.evaluate.measure.bootstrap import LEVEL, Interval, paired_differences
 from stages.evaluate.measure.metrics import compute_metrics
@@ -30,10 +30,8 @@ from stages.evaluate.measure.predictions import (
     Predicted,
     class_names,
     codes_of,
-    part_weight,
     read_codes,
     read_predicted,
-    without_intervals,
 )
 from stages.evaluate.measure.row_weights import read_weights, take_weights
 from stages.evaluate.measure.weighted_metrics import Floats
@@ -138,14 +136,12 @@ def report_slices(files: dict[str, Any]) -> dict[str, Any]:
     name, task = files["metric"], side.schema.target.task
     parts = cut(files["columns"], side.schema, side.statistics, side.train, side.splits["test"])
     both_sides = (pl.read_parquet(files[each]["predictions"]) for each in ("before", "after"))
-    (was, _), (now, _) = (part_weight(without_intervals(table)) for table in both_sides)
+    (was, _), (now, _) = (read_side(table) for table in both_sides)
     if differ(was, now):
         return {"metric": name, "why_not": DIFFER}
     key = now.columns[0]
     places = pl.DataFrame({key: np.array(side.splits["test"]["key"])}).with_row_index(ROW)
-    both = now.join(was, on=key, suffix=" before").filter(
-        pl.col("target").eq_missing(pl.col("target before"))
-    )
+    both = keep_same_targets(now.join(was, on=key, suffix=" before"))
     both = both.join(places, on=key).sort(ROW)
     numbers = np.full(places.height, -1)
     numbers[both[ROW].to_numpy()] = np.arange(both.height)

@@ -20,6 +20,7 @@ import polars as pl
 
 from stages.common.files import read_json, write_json
 from stages.common.params import Params
+from stages.common.yamlfile import yaml_text
 from stages.evaluate.measure.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
 from stages.evaluate.measure.coverage import Covered, measure_coverage
 from stages.evaluate.measure.metrics import check_defined, compute_metrics
@@ -36,7 +37,7 @@ from stages.evaluate.outputs.residuals import write_residuals
 from stages.evaluate.outputs.seeds import Spread, count_replicas, spread_of
 from stages.evaluate.outputs.slices import Slice, cut, find_worst, measure_slices, write_slices
 from stages.evaluate.params import EvaluateParams
-from stages.features.schema import Array, Class, class_name, load_arrays
+from stages.features.schema import Array, Class, load_arrays
 from stages.features.target_scale import to_units
 from stages.model.calibration import to_probabilities
 from stages.model.predictor import Predictor, load_predictor
@@ -177,7 +178,7 @@ def _target(predictor: Predictor, arrays: dict[str, Array]) -> Array:
 
 
 def _class_names(classes: Sequence[Class] | None) -> list[str] | None:
-    return None if classes is None else [class_name(value) for value in classes]
+    return None if classes is None else [yaml_text(value) for value in classes]
 
 
 def _counts(arrays: dict[str, Array], classes: Sequence[Class] | None) -> list[int]:

@@ -1,6 +1,6 @@
 """The section `evaluate` of `params.yaml`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Self
 
@@ -12,6 +12,16 @@ from stages.model.conformal import Coverage
 
 # What evaluate measures beside `evaluate.metrics` where predictions have intervals or sets.
 OF_COVERAGE = COVERAGE, WIDTH, SIZE = ("coverage", "interval_width", "set_size")
+
+
+def check_calendars(columns: Sequence[str], calendars: Collection[str]) -> list[Problem]:
+    """Slices by dates of which the time is no part of what is learned from, nor in the arrays."""
+    message = "the column '{}' is a calendar, whose time is left out: no slices by it"
+    return [
+        Problem(message.format(name), f"evaluate.slices.{index}", name)
+        for index, name in enumerate(columns)
+        if name in calendars
+    ]
 
 
 def check_gates(
@@ -75,7 +85,9 @@ class EvaluateParams(Config):
     is that of the slices.
     """
     slices: list[str] | None
-    """The columns by which the test rows are sliced; `[]`: by none, null: by all except images."""
+    """The columns by which the test rows are sliced; `[]`: by none, null: by all except images
+    and dates with `calendar`.
+    """
     coverage: Coverage
     """The share of rows whose target lies in the interval around a predicted value, or in the set
     of classes, that each prediction comes with; null: with none.

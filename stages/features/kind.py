@@ -188,8 +188,8 @@ class Kind(Protocol):
     ) -> "Observed":
         """Return the sums that tell drift of new rows from training."""
 
-    def profile(self, encoded: Encoded, moments: list[Moments]) -> list[Moments]:
-        """Return the moments by which two revisions of the train rows are compared."""
+    def profile(self, feature: Feature, encoded: Encoded, moments: list[Moments]) -> list[Moments]:
+        """Return the moments by which two revisions of the train rows are compared, or none."""
 
 
 def kind_of(name: str) -> Kind:

@@ -249,11 +249,6 @@ def write_record(path: Path, record: Record) -> None:
     write_json(path, record.model_dump(exclude_defaults=True))
 
 
-def class_name(value: Class) -> str:
-    """A class as text: of a boolean `true` or `false`, as CSV and JSON have the prediction."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def read_schema(folder: Path) -> Schema:
     """`schema.json` in `folder`."""
     return Schema.model_validate(read_json(folder / "schema.json"))

@@ -12,15 +12,9 @@ import torch
 from torch import nn
 
 from stages.common.files import md5
+from stages.common.yamlfile import yaml_text
 from stages.features.encode import check_columns, encode, row_keys
-from stages.features.schema import (
-    Array,
-    Schema,
-    Statistics,
-    class_name,
-    read_schema,
-    read_statistics,
-)
+from stages.features.schema import Array, Schema, Statistics, read_schema, read_statistics
 from stages.features.target_scale import invert
 from stages.features.written import drop_all_words
 from stages.model.calibration import (
@@ -80,7 +74,7 @@ class Predictor:
             return pl.DataFrame({name: invert(each, moments.transform) for name, each in named})
         probabilities = to_probabilities(scores, self.calibration.temperature)
         codes = predict_codes(probabilities, self.calibration.threshold)
-        names = [class_name(value) for value in target.classes]
+        names = [yaml_text(value) for value in target.classes]
         columns: dict[str, Array] = {
             f"probability_{name}": probabilities[:, i] for i, name in enumerate(names)
         }

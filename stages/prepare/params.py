@@ -3,7 +3,7 @@
 from itertools import chain
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from stages.common.config import Config, Seed
 from stages.common.errors import Problem
@@ -58,11 +58,20 @@ class Column(Config):
         """The kind that it says; null: as found."""
         return "datetime" if self.calendar else self.kind
 
-    @model_validator(mode="after")
-    def _check_places(self) -> Self:
-        if self.places is not None and self.kind not in (None, "text"):
-            raise ValueError(f"places are for texts, and kind is {self.kind}")
-        return self
+    @field_validator("places")
+    @classmethod
+    def _check_places(cls, places: int | None, before: ValidationInfo) -> int | None:
+        """Refuse it beside a key that makes another kind of the column."""
+        said = before.data
+        kind = said.get("kind")
+        if places is not None and kind not in (None, "text"):
+            raise ValueError(f"places are for texts, and kind is {kind}")
+        others = [key for key in ("decimal", "thousands", "unit") if said.get(key) is not None]
+        dates = [key for key in ("format", "calendar") if said.get(key) not in (None, False)]
+        if places is not None and (others or dates):
+            what = f"{others[0]} is for numbers" if others else f"{dates[0]} is for dates"
+            raise ValueError(f"places are for texts, and {what}")
+        return places
 
     @model_validator(mode="after")
     def _check_signs(self) -> Self:
@@ -272,6 +281,11 @@ class PrepareParams(Config):
             message = f"'{name}' is the weight, which is not learned from: leave its kind out"
             return [Problem(message, f"prepare.columns.{name}", kind)]
         return []
+
+    @property
+    def calendars(self) -> list[str]:
+        """The columns of dates whose time is left out."""
+        return [name for name in self.columns if self.column(name).calendar]
 
     @property
     def words(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.serve.bundle import load_bundle
 from stages.common.errors import UserError
 from stages.common.files import read_json
 from stages.common.yamlfile import read_yaml
+from stages.compare.compare import compare
 from stages.features.encode import encode
 from stages.features.schema import load_arrays, read_statistics
 from stages.features.target_scale import to_units
@@ -103,6 +105,28 @@ def test_training_judges_in_units_alone_packed_and_joined(trained: Project, tmp_
     run_stages(alone, "train")
     unpacked = read_json(alone.path / "data/train/metrics.json")
     assert unpacked == pytest.approx(metrics, rel=1e-3)
+
+
+def test_a_report_pairs_the_rows_of_another_scale(trained: Project, tmp_path: Path) -> None:
+    def predicted(project: Project) -> pl.DataFrame:
+        return pl.read_parquet(project.path / "data/evaluate/predictions.parquet")
+
+    plain = {**CHANGES, "train.epochs": 1, "train.replicas": 1, "train.folds": None, KEY: None}
+    # Another train row moves mean and deviation, and with these the last digits of a target.
+    more = pl.concat([prices(400), prices(1, seed=9)])
+    others = [
+        small_project(tmp_path / "null", prices(400), plain),
+        small_project(tmp_path / "more", more, {**plain, "infer.input": None}),
+    ]
+    for project in others:
+        run_stages(project, "prepare", "build", "tune", "train", "evaluate")
+    tables = [predicted(trained), *map(predicted, others)]
+    for before, after in pairwise(tables):
+        assert (before["target"] != after["target"]).any()
+        found = compare(before, after, ["mae"])
+        assert found["why_not"] is None
+        assert found["rows"]["relabelled"] == 0
+        assert found["rows"]["shared"] >= 79
 
 
 def test_files_for_elsewhere_predict_the_same(trained: Project, predictor: Predictor) -> None:

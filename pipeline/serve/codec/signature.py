@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stages.common.errors import UserError
+from stages.common.yamlfile import yaml_text
 from stages.features.kind import ARRAY, kind_of
-from stages.features.schema import WORDS, Decode, FeatureKind, class_name
+from stages.features.schema import WORDS, Decode, FeatureKind
 
 
 class _Part(BaseModel):
@@ -114,7 +115,7 @@ class Signature(_Part):
     @property
     def class_names(self) -> list[str]:
         """The classes as texts, as the columns of `predictions.parquet` have them."""
-        return [class_name(value) for value in self.classes or []]
+        return [yaml_text(value) for value in self.classes or []]
 
 
 def parse_signature(content: bytes) -> Signature:

@@ -8,11 +8,12 @@ import numpy.typing as npt
 import polars as pl
 
 from stages.common.files import rounded
+from stages.common.yamlfile import yaml_text
 from stages.evaluate.measure.bootstrap import Interval, wilson
 from stages.evaluate.measure.row_weights import count_equal
 from stages.evaluate.measure.weighted_metrics import Floats
 from stages.evaluate.params import COVERAGE, SIZE, WIDTH
-from stages.features.schema import Class, class_name
+from stages.features.schema import Class
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def measure_coverage(
         inside = (low <= target) & (target <= high)
         name, sizes = WIDTH, high - low
     else:
-        sets = table.select(f"in_set_{class_name(each)}" for each in classes).to_numpy()
+        sets = table.select(f"in_set_{yaml_text(each)}" for each in classes).to_numpy()
         inside = sets[np.arange(len(sets)), target.astype(np.int64)]
         name, sizes = SIZE, sets.sum(axis=1)
     share = float(np.average(inside, weights=weights))

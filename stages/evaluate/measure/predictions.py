@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from stages.features.schema import class_name
+from stages.common.yamlfile import yaml_text
 from stages.model.calibration import predict_codes
 
 PROBABILITY = "probability_"
@@ -88,6 +88,17 @@ def without_intervals(table: pl.DataFrame) -> pl.DataFrame:
     return table.drop(dropped)
 
 
+def rename_truths(table: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `predictions.parquet` with the classes of a boolean as true and false.
+
+    Earlier versions have the probabilities of True and False.
+    """
+    if table["target"].dtype != pl.Boolean:
+        return table
+    old = (f"{PROBABILITY}{value}" for value in (False, True))
+    return table.rename({name: name.lower() for name in old}, strict=False)
+
+
 def class_names(table: pl.DataFrame) -> list[str]:
     """The classes in the order of their codes, as text; none where values are predicted."""
     return [n.removeprefix(PROBABILITY) for n in table.columns if n.startswith(PROBABILITY)]
@@ -95,5 +106,5 @@ def class_names(table: pl.DataFrame) -> list[str]:
 
 def read_codes(names: pl.Series, classes: list[str]) -> npt.NDArray[np.int64]:
     """The code of each row's class (rows,); `classes` as text, in the order of their codes."""
-    codes = {name: classes.index(class_name(name)) for name in names.unique().to_list()}
+    codes = {name: classes.index(yaml_text(name)) for name in names.unique().to_list()}
     return names.replace_strict(codes, return_dtype=pl.Int64).to_numpy()

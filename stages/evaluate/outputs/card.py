@@ -14,13 +14,14 @@ from typing import Any
 
 from stages.common.counts import counted
 from stages.common.files import md5
+from stages.common.yamlfile import yaml_text
 from stages.evaluate.measure.bootstrap import LEVEL, Interval
 from stages.evaluate.measure.coverage import Covered
 from stages.evaluate.outputs.limits import find_limits, name_all
 from stages.evaluate.outputs.markdown import code, plain, table
 from stages.evaluate.outputs.seeds import Spread
 from stages.evaluate.outputs.slices import Slice, worst_first
-from stages.features.schema import Schema, TargetTransform, class_name
+from stages.features.schema import Schema, TargetTransform
 from stages.model.calibration import Calibration
 from stages.model.conformal import Conformal
 
@@ -117,7 +118,7 @@ def _classes(facts: Facts) -> str:
     if classes is None:
         return ""
     rows = zip(classes, facts.counts["train"], facts.counts["test"], strict=True)
-    lines = [(code(class_name(name)), f"{train:,}", f"{test:,}") for name, train, test in rows]
+    lines = [(code(yaml_text(name)), f"{train:,}", f"{test:,}") for name, train, test in rows]
     rest = len(classes) - MAX_CLASSES
     more = f"\nand {counted(rest, 'class', 'classes')} more.\n" if rest > 0 else ""
     return table(("class", "train rows", "test rows"), lines[:MAX_CLASSES]) + "\n" + more
@@ -143,7 +144,7 @@ def _training(facts: Facts) -> Iterator[str]:
         yield f"are divided by the temperature {calibration.temperature:.4g}."
     if calibration.threshold is not None and classes is not None:
         metric = facts.recipe["train"]["calibration"]["threshold"]
-        yield f"{code(class_name(classes[1]))} is predicted where its probability is above"
+        yield f"{code(yaml_text(classes[1]))} is predicted where its probability is above"
         yield f"{calibration.threshold:.4g}, which has the best {metric} on the validation rows."
 
 
@@ -208,7 +209,7 @@ def _slices(name: str, slices: Sequence[Slice]) -> str:
     if not judged:
         return "None were judged."
     lines = [
-        (plain(s.column), plain(s.label), f"{s.rows:,}", *_numbers(s.metric))
+        (plain(s.column or repr("")), plain(s.label), f"{s.rows:,}", *_numbers(s.metric))
         for s in judged[:MAX_SLICES]
     ]
     said = f"The worst by the better end of the interval of {name}; "

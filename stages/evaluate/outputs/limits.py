@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from stages.common.counts import either
+from stages.common.yamlfile import yaml_text
 from stages.evaluate.measure.bootstrap import Interval
 from stages.evaluate.outputs.markdown import code
 from stages.evaluate.outputs.slices import SMALL_ROWS, Slice
-from stages.features.schema import CODES, WORDS, Class, Schema, class_name
+from stages.features.schema import CODES, WORDS, Class, Schema
 
 MAX_NAMED = 12
 
@@ -37,7 +38,7 @@ def find_limits(
         )
     if unknown := [name for name, interval in intervals.items() if interval.low is None]:
         yield f"Between what these metrics may lie is not known: {name_all(unknown)}."
-    if small := [f"{s.column} {s.label}" for s in slices if s.small]:
+    if small := [f"{s.column or repr('')} {s.label}" for s in slices if s.small]:
         has, judged = either(len(small), "has", "have"), either(len(small), "is", "are")
         yield (
             f"{len(small)} of {len(slices)} slices {has} fewer than {SMALL_ROWS} rows and {judged} "
@@ -63,11 +64,11 @@ def find_limits(
 
 def _rare(classes: Sequence[Class], counts: Mapping[str, Sequence[int]]) -> list[str]:
     tested = zip(classes, counts.get("test", ()), strict=bool(classes))
-    return [f"{class_name(name)} ({rows} rows)" for name, rows in tested if rows < SMALL_ROWS]
+    return [f"{yaml_text(name)} ({rows} rows)" for name, rows in tested if rows < SMALL_ROWS]
 
 
 def name_all(names: Iterable[object]) -> str:
     """The names as code, at most 12 of them, and how many more there are."""
-    shown = [code(name) for name in names]
+    shown = [code(str(name) or repr("")) for name in names]
     more = f" and {len(shown) - MAX_NAMED} more" if len(shown) > MAX_NAMED else ""
     return ", ".join(shown[:MAX_NAMED]) + more

@@ -18,6 +18,7 @@ from stages.evaluate.measure.predictions import Predicted, values_of
 from stages.evaluate.measure.row_weights import count_equal, take_weights
 from stages.evaluate.measure.weighted_metrics import Floats, weighted_metric
 from stages.evaluate.outputs.residuals import mean_residual
+from stages.evaluate.params import check_calendars
 from stages.features.kind import kind_of
 from stages.features.numbers import Rows, take_column
 from stages.features.schema import Array, Feature, Schema, Statistics
@@ -128,11 +129,12 @@ def cut(
     """The slices by `columns` (None: by all that can be), as column, label and test rows.
 
     A column of which all test rows have the same value has none. Raises UserError for a name that
-    is no column, or that of images.
+    is no column, that of images or a calendar.
     """
     known = {feature.name: feature for feature in schema.features if not feature.is_array}
-    chosen = list(known) if columns is None else list(columns)
-    _check(chosen, known, schema)
+    if columns is not None:
+        _check(columns, known, schema)
+    chosen = known if columns is None else columns
     places = schema.places()
     for name in chosen:
         feature = known[name]
@@ -152,7 +154,7 @@ def cut(
 
 def _check(chosen: Sequence[str], known: Mapping[str, Feature], schema: Schema) -> None:
     images = [feature.name for feature in schema.features if feature.is_array]
-    problems = []
+    problems = check_calendars(chosen, [f.name for f in known.values() if f.calendar])
     for index, name in enumerate(chosen):
         key = f"evaluate.slices.{index}"
         if name in images:

@@ -172,7 +172,7 @@ def observe(
     return Observed()
 
 
-def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
+def profile(feature: Feature, encoded: Encoded, moments: list[Moments]) -> list[Moments]:
     """Return the share of the true among those that are known, as a mean."""
     known = encoded.values[:, 0][~encoded.gaps]
     share = float(known.mean(dtype=np.float64)) if len(known) else 0.0

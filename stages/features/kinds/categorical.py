@@ -265,6 +265,6 @@ def observe(
     return Observed(values.null_count(), unseen=new)
 
 
-def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
+def profile(feature: Feature, encoded: Encoded, moments: list[Moments]) -> list[Moments]:
     """Return none: codes have no mean."""
     return []

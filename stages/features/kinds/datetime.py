@@ -284,9 +284,9 @@ def observe(
     return Observed(gaps, [sums])
 
 
-def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
-    """Return mean and deviation of training."""
-    return moments
+def profile(feature: Feature, encoded: Encoded, moments: list[Moments]) -> list[Moments]:
+    """Return mean and deviation of the times, of a calendar none: later ones are no drift."""
+    return [] if feature.calendar else moments
 
 
 def _seconds(feature: Feature, column: "pl.Series", key: str) -> npt.NDArray[np.float64]:

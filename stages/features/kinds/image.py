@@ -282,6 +282,6 @@ def observe(
     return Observed(sums=found)
 
 
-def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
+def profile(feature: Feature, encoded: Encoded, moments: list[Moments]) -> list[Moments]:
     """Return mean and deviation of training, one a channel."""
     return moments

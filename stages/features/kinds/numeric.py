@@ -253,6 +253,6 @@ def _count_gaps(feature: Feature, column: "pl.Series") -> int:
     return as_numeric(column, column.name, feature).null_count()
 
 
-def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
+def profile(feature: Feature, encoded: Encoded, moments: list[Moments]) -> list[Moments]:
     """Return mean and deviation of training."""
     return moments

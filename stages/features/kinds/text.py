@@ -231,7 +231,7 @@ def observe(
     return Observed(sums=[sums], of=f"number of {_unit(feature)}")
 
 
-def profile(encoded: Encoded, moments: list[Moments]) -> list[Moments]:
+def profile(feature: Feature, encoded: Encoded, moments: list[Moments]) -> list[Moments]:
     """Return the moments of the number of words."""
     return moments
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from stages.common.files import rounded, write_csv
+from stages.common.yamlfile import yaml_text
 from stages.features.numbers import Rows
-from stages.features.schema import class_name
 from stages.tools.advise.changes import list_arms
 from stages.tools.advise.columns import Leak, drop_arms
 from stages.tools.advise.curve import Curve
@@ -232,7 +232,7 @@ def write_suspects(path: Path, study: Study, found: Doubtful | None) -> None:
             zip(rows, codes, suspects.likelier, suspects.margins, strict=True)
         )[:NUM_LOOKED_AT]:
             key = row if keys is None else keys[row]
-            label, likelier = (class_name(classes[each]) for each in (code, other))
+            label, likelier = (yaml_text(classes[each]) for each in (code, other))
             lines.append((key, label, likelier, rounded(float(margin))))
     key = study.pool.schema.key or "row"
     write_csv(path, (key, "label", "likelier", "by"), lines)

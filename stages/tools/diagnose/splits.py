@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from stages.features.schema import APART, Array, class_name, load_arrays, read_schema
+from stages.common.yamlfile import yaml_text
+from stages.features.schema import APART, Array, load_arrays, read_schema
 from stages.tools.diagnose.measured import Measured, columns_of
 from stages.tools.diagnose.sample import draw_split
 from stages.training.recipe import PREPARED
@@ -124,6 +125,6 @@ def compare_targets(train: Array, validation: Array, sizes: tuple[int, int]) -> 
     luck = 0.4 * float(np.sqrt(shares[0] * (1 - shares[0]) * few).sum())
     if 0.5 * float(apart.sum()) > max(MOVED[1], 3 * luck):
         worst = int(apart.argmax())
-        name = class_name((read_schema(PREPARED).target.classes or [])[int(classes[worst])])
+        name = yaml_text((read_schema(PREPARED).target.classes or [])[int(classes[worst])])
         said = [f"{float(share[worst]):.0%}" for share in shares]
         yield f"class {name!r} is {said[0]} of the train rows and {said[1]} of validation"

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.features.schema import Target, class_name
+from stages.common.yamlfile import yaml_text
+from stages.features.schema import Target
 from stages.model.model import ModelSpec
 from stages.tensors.batch import Batch, take
 from stages.train.calibrate import score, to_weights
@@ -103,7 +104,7 @@ class TensorBoard:
             codes = torch.from_numpy(target_codes)
             for code, name in enumerate(target.classes[:MAX_PR_CURVES]):
                 self._writer.add_pr_curve(
-                    f"{target.name}/{class_name(name)}", codes == code, probabilities[:, code]
+                    f"{target.name}/{yaml_text(name)}", codes == code, probabilities[:, code]
                 )
         assert result.best_epoch is not None
         self.write_hyper_parameters(result.best_epoch)

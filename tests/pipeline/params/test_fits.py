@@ -107,6 +107,21 @@ def test_whole_numbers_may_be_classes_or_amounts(monkeypatch: pytest.MonkeyPatch
     assert problems({**edits, "task: auto": "task: regression"}, monkeypatch) == []
 
 
+def test_slices_by_a_calendar_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = pl.date_range(pl.date(2024, 1, 1), pl.date(2024, 10, 26), eager=True)
+    source = str(tmp_path / "days.csv")
+    passengers().with_columns(day=days, note=pl.lit("x")).write_csv(source)
+    edits = {
+        "data/raw/digits.parquet": source,
+        "label": "Survived",
+        "columns: {}": "columns: {day: {calendar: true}}",
+        "  slices: ": "  slices: [Fare, day] ",
+    }
+    (problem,) = [p for p in problems(edits, monkeypatch) if str(p.key).startswith("evaluate.sl")]
+    assert (problem.key, problem.value) == ("evaluate.slices.1", "day")
+    assert "'day' is a calendar" in problem.message
+
+
 def test_a_folder_that_the_model_can_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     edits = {"data/raw/digits.parquet": "data/raw/diabetes.parquet", "label": "progression"}
     found = problems({"data/raw/digits_new.parquet": "/etc/", **edits}, monkeypatch)

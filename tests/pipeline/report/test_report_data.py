@@ -1,5 +1,7 @@
 """The report's sections on the data that changed and on slices that got worse."""
 
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pipeline.report.build import Report
+from pipeline.report.sections import make_sections
 from stages.compare.data_drift import compare_prepared
 from stages.compare.revision_data import Side
 from stages.compare.slice_regressions import compare_slices, find_worse, report_slices
 from stages.evaluate.measure.weighted_metrics import Floats
 from stages.features.encode import encode, row_keys
-from stages.features.schema import Feature, Schema, Target, write_record
+from stages.features.schema import Feature, Moments, Schema, Target, write_record
 from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.table.table import in_memory
 from tests.conftest import ROOT, Project
@@ -134,6 +138,47 @@ def test_a_column_that_is_constant_on_a_side_has_no_spread_to_compare() -> None:
         assert size["spread"] is None
         assert size["drifted"]
         assert abs(size["shift"]) < 5
+
+
+def test_later_rows_of_a_calendar_are_no_drift() -> None:
+    days = pl.Series(
+        [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=7 * n) for n in range(2000)]
+    )
+    table = mixed_table(1000)
+    before, after = (table.with_columns(size=days[start:][:1000]) for start in (0, 1000))
+    for calendar in (True, False):
+        feature = Feature(name="size", kind="datetime", zone="UTC", calendar=calendar)
+        schema = PLAIN.model_copy(update={"features": [feature, *PLAIN.features[1:]]})
+        found = compare_prepared(prepared(before, schema), prepared(after, schema))["drift"]
+        drifted = [each["column"] for each in found if each["drifted"]]
+        assert drifted == ([] if calendar else ["size"])
+    both = [
+        prepared(before, PLAIN.model_copy(update={"features": [feature]}))
+        for feature in (feature, feature.model_copy(update={"calendar": True}))
+    ]
+    found = compare_prepared(*both)
+    assert found["drift"] == []
+    assert found["columns"] == [
+        {"column": "size", "before": "datetime", "after": "datetime (calendar)"}
+    ]
+
+
+def test_a_target_on_another_scale_is_said_to_be_left_out() -> None:
+    side = prepared(mixed_table(200))
+    target = Target(name="y", task="regression")
+    schema = side.schema.model_copy(update={"target": target})
+    sides = [
+        replace(side, schema=schema, statistics=side.statistics.model_copy(update={"target": own}))
+        for own in (Moments(mean=5, deviation=2), Moments(mean=1, deviation=1, transform="log1p"))
+    ]
+    data = compare_prepared(*sides)
+    assert data["drift"] == []
+    report = Report(**{field.name: {} for field in fields(Report)} | {"data": data})
+    (section,) = [part for part in make_sections(report) if part.title == "Data: drift by column"]
+    assert section.text == (
+        "Not compared: the target 'y', learned as it is before and as its log1p after."
+    )
+    assert compare_prepared(sides[1], sides[1])["not_compared"] == []
 
 
 def test_rows_of_the_same_kind_are_no_drift() -> None:

@@ -123,6 +123,8 @@ def test_limits_follow_from_facts(tmp_path: Path) -> None:
     assert "hardly known: `well (10 rows)`." in text
     assert "may lie is not known: `max_error`." in text
     assert "1 of 3 slices has fewer than 30 rows and is not judged: `town Tromsø`." in text
+    unnamed = [replace(part, column="") for part in SLICES]
+    assert "is not judged: `'' Tromsø`." in "\n".join(card(tmp_path, CLASSES, slices=unnamed))
     # `weight` had gaps.
     assert "no gap in these columns; one is taken as the mean, or as false: `size`." in text
     assert "are all one to the model in `town`." in text

@@ -12,6 +12,9 @@ from tests.support.samples import run_stages, small_project
 
 CODES = np.arange(60) % 3
 VALUES = np.linspace(0, 100, 60)
+# One row of a second class, or far from all others.
+RARE = np.arange(60) // 59
+FAR = np.append(VALUES, 1e9)
 
 
 @pytest.mark.parametrize(
@@ -29,12 +32,21 @@ VALUES = np.linspace(0, 100, 60)
         ("r2", 0.99, VALUES, False),
         ("rmse", 0.1, VALUES, True),
         ("rmse", 1.0, VALUES, False),
+        # Always to say the frequent one is right 59 times.
+        ("accuracy", 1.0, RARE, False),
+        ("log_loss", 0.0, RARE, False),
+        ("accuracy", 1.0, np.arange(60) // 55, True),
+        # A row far off makes the deviation, and is all that R² looks at.
+        ("rmse", 5.0, FAR, False),
+        ("rmse", 0.1, FAR, True),
+        ("r2", 1.0 - 1e-12, FAR, False),
+        ("r2", 1.0, FAR, True),
         # A metric of one's own: nobody knows what is its best.
         ("ks", 1.0, CODES, False),
     ],
 )
 def test_a_metric_is_perfect(name: str, value: float, target: Array, *, expected: bool) -> None:
-    task = "regression" if target is VALUES else "classification"
+    task = "regression" if target.dtype == np.float64 else "classification"
     assert is_perfect(name, value, task, target) == expected
 
 

@@ -118,6 +118,21 @@ def test_what_is_no_column_to_slice_by_is_told(name: str, says: str) -> None:
     assert caught.value.problems[0].key == "evaluate.slices.1"
 
 
+def test_slices_by_a_calendar_are_refused_and_left_out_where_none_are_named() -> None:
+    schema, statistics = fitted(table())
+    day = Feature(name="day", kind="datetime", cycles=["week"], width=2, calendar=True)
+    schema = schema.model_copy(update={"features": [*schema.features, day]})
+    with pytest.raises(UserError, match="'day' is a calendar") as caught:
+        list(cut(["town", "day"], schema, statistics, {}, {}))
+    assert caught.value.problems[0].key == "evaluate.slices.1"
+    arrays = [
+        encode(part, schema_without_day, statistics, "test") | {"datetime": np.zeros((120, 2))}
+        for part in (table(), table())
+        for schema_without_day in [fitted(table())[0]]
+    ]
+    assert "day" not in {name for name, _, _ in cut(None, schema, statistics, *arrays)}
+
+
 def test_a_slice_is_measured_like_the_whole() -> None:
     target, probabilities = guesses(2)
     rows = np.arange(10, 60)

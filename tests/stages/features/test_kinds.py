@@ -333,7 +333,7 @@ def test_train_rows_do_not_drift_from_themselves(fitted: Fitted) -> None:
     for sums, moments in zip(found.sums, fitted.moments, strict=bool(found.sums)):
         assert sums.drift(NUM_TRAIN, moments) == []
         assert sums.count > 0
-    for own in fitted.kind.profile(encoded, fitted.moments):
+    for own in fitted.kind.profile(fitted.feature, encoded, fitted.moments):
         assert math.isfinite(own.mean)
         assert own.deviation > 0
 

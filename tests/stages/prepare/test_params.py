@@ -45,3 +45,20 @@ def test_a_mistake_is_told_once_where_it_stands(said: object, key: str, suggesti
         validate(PrepareParams, {**SECTION, "columns": {"zip": said}}, "prepare")
     (problem,) = raised.value.problems
     assert (problem.key, problem.suggestion) == (key, suggestion)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"calendar": True}, "calendar is for dates"),
+        ({"format": "%d.%m.%Y"}, "format is for dates"),
+        ({"unit": "km"}, "unit is for numbers"),
+        ({"kind": "numeric"}, "kind is numeric"),
+    ],
+)
+def test_places_beside_what_has_none_are_refused(said: dict[str, object], why: str) -> None:
+    columns = {"zip": {**said, "places": 3}}
+    with pytest.raises(UserError, match=f"places are for texts, and {why}") as raised:
+        validate(PrepareParams, {**SECTION, "columns": columns}, "prepare")
+    (problem,) = raised.value.problems
+    assert (problem.key, problem.value) == ("prepare.columns.zip.places", "3")
