@@ -18,7 +18,6 @@ from stages.prepare.params import PrepareParams
 from stages.prepare.table.table import in_memory
 from stages.tools.expect.drift import draft_drift
 from stages.tools.init.choose import Facts, choose
-from stages.tools.init.leaks import tells_target
 from stages.tools.init.options import Options, as_options, name_option
 from stages.tools.init.roles import find_copies, is_key
 from stages.tools.init.survey import survey
@@ -167,17 +166,6 @@ def test_a_key_names_each_row(name: str, values: list[object], expected: bool) -
 def test_copies_are_the_same_in_each_row() -> None:
     table = pl.DataFrame({"a": [1, 2, None], "b": [2, 1, None], "c": [1, 2, None]})
     assert list(find_copies(table)) == [("c", "a")]
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.05, 1.0])
-def test_the_share_that_a_column_tells_is_measured_on_other_rows(noise: float) -> None:
-    amount = RANDOM.normal(size=20_000)
-    column = pl.Series("x", amount + noise * RANDOM.normal(size=20_000))
-    share = tells_target(column, pl.Series("y", amount), is_class=False)
-    # What a bin leaves untold is its width.
-    assert share == pytest.approx(1 / (1 + noise**2), abs=0.03)
-    names = pl.Series("x", [f"row {n}" for n in range(1000)])
-    assert tells_target(names, pl.Series("y", amount[:1000]), is_class=False) == 0
 
 
 def test_choices_follow_from_task_and_rows(tmp_path: Path) -> None:
