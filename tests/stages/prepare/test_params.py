@@ -45,3 +45,14 @@ def test_a_mistake_is_told_once_where_it_stands(said: object, key: str, suggesti
         validate(PrepareParams, {**SECTION, "columns": {"zip": said}}, "prepare")
     (problem,) = raised.value.problems
     assert (problem.key, problem.suggestion) == (key, suggestion)
+
+
+@pytest.mark.parametrize(
+    ("said", "key"),
+    [({"calendar": True}, "area.calendar"), ("numeric", "area"), ({"kind": "numeric"}, "area")],
+)
+def test_a_weight_has_no_kind_and_no_calendar(said: object, key: str) -> None:
+    section = {**SECTION, "weight": "area", "columns": {"area": said}}
+    (problem,) = validate(PrepareParams, section, "prepare").find_conflicts()
+    assert problem.key == f"prepare.columns.{key}"
+    assert problem.message.endswith(f"leave its {'calendar' if 'calendar' in key else 'kind'} out")

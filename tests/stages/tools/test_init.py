@@ -21,6 +21,7 @@ from stages.tools.init.choose import Facts, choose
 from stages.tools.init.options import Options, as_options, name_option
 from stages.tools.init.roles import find_copies, is_key
 from stages.tools.init.survey import survey
+from stages.tools.init.times import WHY
 from tests.support.samples import prepare_params
 
 RANDOM = np.random.default_rng(0)
@@ -371,6 +372,8 @@ def test_a_column_without_a_name_is_learned_from_and_has_no_rule(tmp_path: Path)
         (1, [], {"kind": "datetime", "calendar": True}, "places in the week, not how late it is"),
         (0, [], None, "the earlier ones span no whole year, week or day"),
         (1, ["when=exclude"], "exclude", "later rows test earlier ones"),
+        (1, ["when=datetime"], "datetime", "; learned from is how late it is, too, and later rows"),
+        (1, ["when={kind: datetime, calendar: true}"], {"kind": "datetime", "calendar": True}, WHY),
     ],
 )
 def test_of_the_time_the_calendar_is_learned_from(
@@ -381,6 +384,7 @@ def test_of_the_time_the_calendar_is_learned_from(
     told = line(found, "when")
     assert (told["role"], told["setting"]) == ("time", setting)
     assert why in told["why"]
+    assert ("how late it is, too" in told["why"]) == (setting == "datetime")
     assert found["values"]["prepare.columns"].get("when") == setting
 
 
