@@ -24,10 +24,14 @@ def is_draft(path: Path) -> bool:
 
 
 def _read_drafts() -> dict[str, str]:
+    """The digest of each draft by its path; a list that is damaged has none."""
     if not DRAFTS.exists():
         return {}
-    drafts: dict[str, str] = json.loads(DRAFTS.read_text(encoding="utf-8"))
-    return drafts
+    try:
+        drafts = json.loads(DRAFTS.read_bytes())
+    except ValueError:
+        return {}
+    return drafts if isinstance(drafts, dict) else {}
 
 
 def _digest(text: str) -> str:

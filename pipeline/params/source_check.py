@@ -11,6 +11,7 @@ from pipeline.params.source_head import Head, read_column, read_head, type_of
 from stages.common.config import get_path
 from stages.common.errors import Problem, UserError, did_you_mean, shorten, wrong_name
 from stages.common.yamlfile import read_yaml
+from stages.features.spelling import BLANKS, DIVIDED_BY_ZERO, WRITINGS, as_number, word_numbers
 from stages.infer.params import InferParams
 from stages.prepare.expectations.fact_names import split_fact
 from stages.prepare.low_values import find_low, stop_at_classes, stop_at_low
@@ -86,6 +87,8 @@ def find_target(params: PrepareParams, head: Head) -> Target:
     if params.task != "auto":
         return Target(params.task)
     name, kind = params.target, head.columns.get(params.target)
+    if kind == "text" and _may_be_numbers(params, head):
+        return Target(None)
     if kind in ("boolean", "text"):
         what = "true and false" if kind == "boolean" else "text"
         return Target("classification", f"the target '{name}' is {what}")
@@ -111,13 +114,41 @@ def check_transform(params: PrepareParams, head: Head, target: Target) -> list[P
         return []
     if target.task == "classification":
         return [stop_at_classes(params.target, name)]
-    try:
-        values = np.array(read_column(head.path, params.target) or [], np.float64)
-    except (TypeError, ValueError):
-        # Words for gaps, signs and units: the stage reads these.
+    if params.column(params.target).has_signs:
         return []
-    low = find_low([values])
+    words = _gap_words(params)
+    try:
+        values = np.array(_without_words(read_column(head.path, params.target), words), np.float64)
+    except (TypeError, ValueError):
+        # Signs of numbers that the stage finds.
+        return []
+    is_gap = ~np.isfinite(values) | np.isin(values, word_numbers(words))
+    low = find_low([values[~is_gap]])
     return [] if low is None else [stop_at_low(params.target, name, low)]
+
+
+def _may_be_numbers(params: PrepareParams, head: Head) -> bool:
+    """Check whether the target's texts may be numbers: beside words for gaps, or in other signs."""
+    words, values = _gap_words(params), read_column(head.path, params.target)
+    if params.column(params.target).has_signs or (values is None and len(words) > 1):
+        return True
+    if values is None:
+        return False
+    texts = [str(value) for value in _without_words(values, words)]
+    each = ((None, None), *WRITINGS)
+    return any(all(as_number(text, *signs) is not None for text in texts) for signs in each)
+
+
+def _gap_words(params: PrepareParams) -> list[str]:
+    """The words for gaps of the target, where it is one of numbers."""
+    own = params.column(params.target).missing
+    return [*map(str, params.missing if own is None else own), DIVIDED_BY_ZERO]
+
+
+def _without_words(values: list[object] | None, words: list[str]) -> list[object]:
+    """The values that are no text among `words`."""
+    named = set(words)
+    return [v for v in values or [] if not (isinstance(v, str) and v.strip(BLANKS) in named)]
 
 
 def check_expected(params: PrepareParams, head: Head) -> list[Problem]:

@@ -3,7 +3,7 @@
 
 def counted(number: int, one: str, many: str | None = None) -> str:
     """The number with its noun: `one` of a single thing, else `many`, which is `one` and an s."""
-    return f"{number} {either(number, one, f'{one}s' if many is None else many)}"
+    return f"{number:,} {either(number, one, f'{one}s' if many is None else many)}"
 
 
 def either(number: int, one: str, many: str) -> str:

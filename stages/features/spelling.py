@@ -153,7 +153,8 @@ def explain_signs(text: str, decimal: str | None, thousands: str | None, unit: s
     """
     bare = text if unit is None else without_unit(text, unit)
     plain = [None if bare is None else to_plain(bare, *signs) for signs in (PLAIN_SIGNS, *WRITINGS)]
-    found = dict.fromkeys(f"{float(number):.12g}" for number in plain if number is not None)
+    values = [float(number) for number in plain if number is not None]
+    found = dict.fromkeys(f"{value:.12g}" for value in values if math.isfinite(value))
     if not found and (decimal, thousands, unit) in ((None, None, None), (*PLAIN_SIGNS, None)):
         return ""
     said = f"; numbers are written as {show_signs(decimal or '.', thousands, unit)} in training"

@@ -30,6 +30,9 @@ from stages.formats.text.json_scan import (
 )
 from stages.formats.text.plain_values import plain, refuse_patterns
 
+# Of more columns with gaps it is faster to parse a line than to look for each name in it.
+MAX_SEARCHED = 32
+
 
 def read(path: Path, _key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[Damage]]:
     """The whole table, each column of the type that all of its values have."""
@@ -153,8 +156,7 @@ def _without_unnamed(chunk: Chunk, lines: list[Line], schema: Schema, noticed: N
     """
     found: dict[int, Damage] = {}
     features = [each for each in schema.features if chunk.table[each.name].null_count()]
-    is_null = pl.DataFrame([chunk.table[each.name].is_null() for each in features])
-    for place in is_null.max_horizontal().arg_true() if features else ():
+    for place in _find_unsure(chunk, lines, [each.name for each in features]):
         row = int(chunk.rows[place])
         names = json.loads(lines[row - lines[0].row].text).keys()
         unnamed = [each for each in features if each.name not in names]
@@ -165,6 +167,26 @@ def _without_unnamed(chunk: Chunk, lines: list[Line], schema: Schema, noticed: N
             reason = "it is not named, and each train row has a value: write null for a gap"
             found[place] = Damage(row, reason, needed)
     return _without(chunk, found)
+
+
+def _find_unsure(chunk: Chunk, lines: list[Line], names: list[str]) -> list[int]:
+    """The places of rows in which a gap in one of these columns may be a name that is not there.
+
+    Sure is `"name":` in the bytes of a line without a second record, and without a sign of escape.
+    """
+    if not names:
+        return []
+    gaps = [chunk.table[name].is_null() for name in names]
+    if len(names) <= MAX_SEARCHED:
+        texts = [lines[row - lines[0].row].text for row in chunk.rows.tolist()]
+        line = pl.Series(texts, dtype=pl.Binary).cast(pl.String)
+        unclear = line.str.contains("\\", literal=True) | (
+            line.str.count_matches("{", literal=True) > 1
+        )
+        for place, name in enumerate(names):
+            named = line.str.contains(f"{json.dumps(name, ensure_ascii=False)}:", literal=True)
+            gaps[place] &= unclear | ~named
+    return pl.DataFrame(gaps).max_horizontal().arg_true().to_list()
 
 
 def _without(chunk: Chunk, found: dict[int, Damage]) -> Chunk:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages.common.counts import counted
 from stages.common.errors import shorten
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Noticed:
             shown = ", ".join(found[:MAX_WORDS_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
             lines.append(f"note: '{name}' holds {shown}: taken as gaps")
         for name, count in sorted(self.unnamed.items()):
-            lines.append(f"note: '{name}' is not named in {count} rows: taken as gaps")
+            lines.append(f"note: '{name}' is not named in {counted(count, 'row')}: taken as gaps")
         return lines
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from stages.common.counts import counted
 from stages.common.errors import Problem
 from stages.features.schema import TargetTransform
 from stages.features.target_scale import LOWEST
@@ -33,10 +34,9 @@ def find_low(parts: Iterable[npt.NDArray[np.float64]]) -> LowValues | None:
 
 def stop_at_low(target: str, name: TargetTransform, low: LowValues) -> Problem:
     """The mistake of a transform that `low` has no value of."""
-    rows = "1 row" if low.num_rows == 1 else f"{low.num_rows:,} rows"
     message = (
         f"{name} takes values above {LOWEST:g}, and the target '{target}' is {LOWEST:g} or less in "
-        f"{rows}, the smallest {low.smallest:g}"
+        f"{counted(low.num_rows, 'row')}, the smallest {low.smallest:g}"
     )
     return Problem(message, KEY, name, ("null",))
 

@@ -276,11 +276,14 @@ class PrepareParams(Config):
         for key, other in (("target", self.target), ("key", self.key)):
             if name == other:
                 return [Problem(f"the {key} can't be the weight", at, name)]
-        kind = self.column(name).kind
-        if kind is not None:
-            message = f"'{name}' is the weight, which is not learned from: leave its kind out"
-            return [Problem(message, f"prepare.columns.{name}", kind)]
-        return []
+        said = self.column(name)
+        if said.named_kind is None:
+            return []
+        what = "kind" if said.kind is not None else "calendar"
+        message = f"'{name}' is the weight, which is not learned from: leave its {what} out"
+        if said.kind is not None:
+            return [Problem(message, f"prepare.columns.{name}", said.kind)]
+        return [Problem(message, f"prepare.columns.{name}.calendar", "true")]
 
     @property
     def calendars(self) -> list[str]:

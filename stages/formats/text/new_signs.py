@@ -1,8 +1,10 @@
 """The signs of numbers in new rows, where a file has others than training: `22,5` for `22.5`.
 
 A column of texts is read with other signs where they are the only ones in which every text of the
-whole file is a number, as prepare decides it. A file that mixes them keeps those of training: rows
-that do not have these are set aside.
+whole file is a number, as prepare decides it; nan and inf are numbers in all. A file that mixes
+them keeps those of training: rows that do not have these are set aside. The first chunk shows
+whether a file has other signs: one text there is enough for the column, and where only later ones
+have them, their rows are set aside.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +19,8 @@ from stages.features.schema import Feature, Schema
 from stages.features.spelling import PLAIN_SIGNS, WRITINGS, Signs, number_pattern, show_signs
 from stages.features.written import drop_feature_words, drop_unit, read_numbers
 from stages.formats.chunk import Chunk
+
+_NO_DIGITS = r"(?i)^[+-]?(?:nan|inf|infinity)$"
 
 
 def find_differing(table: pl.DataFrame, schema: Schema) -> list[Feature]:
@@ -103,7 +107,7 @@ def _narrow(fitting: _Fitting, chunk: Chunk) -> None:
     lost = texts.is_null() & drop_feature_words(fitting.feature, column).is_not_null()
     if lost.any():
         fitting.signs = []
-    filled = texts.drop_nulls()
+    filled = texts.filter(~texts.str.contains(_NO_DIGITS))
     fitting.signs = [s for s in fitting.signs if filled.str.contains(number_pattern(*s)).all()]
     values = {signs: read_numbers(texts, *signs) for signs in fitting.signs}
     for pair in combinations(fitting.signs, 2):

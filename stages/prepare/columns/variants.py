@@ -18,7 +18,7 @@ def find_variants(table: pl.DataFrame, schema: Schema, params: PrepareParams) ->
     named = [feature.name for feature in schema.features if feature.kind == "categorical"]
     target = schema.target.name if schema.target.classes is not None else None
     for name in (*named, *filter(None, [target])):
-        if params.column(name).kind is not None or table[name].dtype not in TEXTS:
+        if params.column(name).named_kind is not None or table[name].dtype not in TEXTS:
             continue
         if groups := _groups(table[name]):
             shown = "; ".join(groups[:MAX_SHOWN])

@@ -96,7 +96,8 @@ def _read(
 ) -> tuple[pl.Series, Written]:
     words = [str(word) for word in (params.missing if said.missing is None else said.missing)]
     is_target = column.name == params.target
-    may_be_number = params.task != "classification" if is_target else said.kind in (None, "numeric")
+    is_open = said.named_kind in (None, "numeric") and said.format is None
+    may_be_number = params.task != "classification" if is_target else is_open
     read = drop_words(column, words, gaps, numbers=False)
     if read.dtype != pl.String or not may_be_number:
         return read, Written(words)

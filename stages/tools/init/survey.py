@@ -36,7 +36,7 @@ from stages.tools.init.choose import TEXT_VALIDATION, Facts, choose, texts_alone
 from stages.tools.init.columns import LEFT_OUT, Column, describe, say_kind
 from stages.tools.init.counts import MAX_DISTINCT, Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import count_train, find_layout
-from stages.tools.init.leaks import judge_leak
+from stages.tools.init.leaks import Numbers, as_answers, judge_leak
 from stages.tools.init.options import COLUMN, Options, Setting, check_named
 from stages.tools.init.times import describe_time
 from stages.tools.init.values import all_values, prepare_values
@@ -85,13 +85,16 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     target = find_target(labelled.column_parts(options.target), options.task or "auto")
     rows, is_seen = sample.rows[: looked.height], looked[options.target].is_not_null()
     seen, seen_rows = looked.filter(is_seen), rows[is_seen.to_numpy()]
+    answers = as_answers(seen[options.target], is_class=target.classes is not None)
     columns = []
     for column in looked.iter_columns():
         if column.name in reasons:
             line = _left_out(column, reasons[column.name])
         else:
             known = layout.columns.get(column.name)
-            line = known or _look_at(column, rows, seen, target, options, table, counts, said)
+            line = known or _look_at(
+                column, rows, seen, answers, target, options, table, counts, said
+            )
             line = replace(line, setting=line.setting or settings.get(column.name))
             if isinstance(line.setting, dict) and "unit" in line.setting and line.name not in said:
                 line = replace(line, why=f"{line.why}; {describe_signs(line.setting)}")
@@ -178,6 +181,7 @@ def _look_at(
     column: pl.Series,
     rows: Rows,
     seen: pl.DataFrame,
+    answers: Numbers,
     target: Target,
     options: Options,
     table: Table,
@@ -187,7 +191,8 @@ def _look_at(
     """The role of one column, by the first rule that fits.
 
     `rows` (rows,) are the numbers of its values in the source, `seen` those rows that have a
-    target, `table` is all, `counts` are of it, and `said` are the settings of the command line.
+    target and `answers` (rows,) these targets, `table` is all, `counts` are of it, and `said` are
+    the settings of the command line.
     """
     name = column.name
     if name == target.name:
@@ -217,8 +222,7 @@ def _look_at(
         why = f"{num:,} different texts in {total:,} rows: categories that say nothing of new rows"
         return _left_out(column, say_numbers(column) or why)
     line = describe(column, feature.kind, say_kind(feature, column))
-    is_class = target.classes is not None
-    return judge_leak(line, seen[name], seen[target.name], is_class=is_class)
+    return judge_leak(line, seen[name], answers)
 
 
 def _as_said(column: pl.Series, said: Settings) -> Column:

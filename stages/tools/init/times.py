@@ -8,12 +8,17 @@ import polars as pl
 from stages.common.errors import UserError
 from stages.features.dates.columns import are_dates, as_seconds, find_format
 from stages.features.times import find_cycles, name_format
+from stages.prepare.params import Column as Settings
 from stages.tools.init.columns import Column, describe
 from stages.tools.init.options import Setting
 
 # Somewhat fewer rows than train has: these are the earliest.
 EARLY = 0.6
 WHY = "--time; later rows test earlier ones"
+_TOO_LATE = (
+    "; learned from is how late it is, too, and later rows are later than all that training has: "
+    "calendar: true leaves that out"
+)
 
 
 def describe_time(column: pl.Series, said: Setting | None) -> Column:
@@ -23,7 +28,9 @@ def describe_time(column: pl.Series, said: Setting | None) -> Column:
     """
     line = describe(column, "time", WHY, said)
     form = said.get("format") if isinstance(said, dict) and said.keys() <= {"format"} else None
-    if (said is not None and form is None) or not (form or are_dates(column)):
+    if said is not None and form is None:
+        return replace(line, why=f"{WHY}{_TOO_LATE}") if _is_learned(said) else line
+    if not (form or are_dates(column)):
         return line
     try:
         cycles = _find_early(column, form)
@@ -37,6 +44,12 @@ def describe_time(column: pl.Series, said: Setting | None) -> Column:
     why = f"{WHY}; learned from are its places in {places}, not how late it is"
     told = {} if form is None else {"format": form}
     return replace(line, why=why, setting={"kind": "datetime", **told, "calendar": True})
+
+
+def _is_learned(said: Setting) -> bool:
+    """Check whether a setting makes the time itself a part of what is learned from."""
+    settings = Settings.model_validate({"kind": said} if isinstance(said, str) else said)
+    return settings.named_kind not in (None, "exclude") and not settings.calendar
 
 
 def _find_early(column: pl.Series, form: str | None) -> list[str]:

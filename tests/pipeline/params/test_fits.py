@@ -156,3 +156,47 @@ def test_a_damaged_file_is_left_to_the_stage(tmp_path: Path) -> None:
     for name in ("x.parquet", "x.jsonl"):
         (tmp_path / name).write_bytes(b"PAR1 nonsense")
         assert read_head(tmp_path / name) is None
+
+
+LOG = {"label": "y", "target_transform: ": "target_transform: log1p "}
+NUMBERS = [str(50 + n / 8) for n in range(NUM_ROWS - 2)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "said", "smallest"),
+    [
+        (["-999", ""], "{y: {missing: [-999]}}", None),
+        (["-999.0", "?"], "{y: {missing: ['?', -999]}}", None),
+        (["#DIV/0!", "-inf"], "{}", None),
+        (["-1.500", "3.000"], '{y: {thousands: "."}}', None),
+        (["-999", "-2"], "{y: {missing: [-2]}}", "1 row, the smallest -999"),
+        (["-999", "-1"], "{}", "2 rows, the smallest -999"),
+    ],
+)
+def test_a_transform_is_checked_by_the_values_that_prepare_reads(
+    texts: list[str],
+    said: str,
+    smallest: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = ["3.000", "7"] * 30 if "thousands" in said else NUMBERS
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["x,y", *(f"1,{y}" for y in [*values, *texts])]), encoding="utf-8")
+    edits = {"data/raw/digits.parquet": str(path), "columns: {}": f"columns: {said}"}
+    found = [p for p in problems(LOG | edits, monkeypatch) if p.key == "prepare.target_transform"]
+    if smallest is None:
+        assert found == []
+    else:
+        assert smallest in found[0].message
+
+
+@pytest.mark.parametrize("texts", [["22,5", "7"], ["22.5", "?"], ["1 200 €", "7 €"]])
+def test_texts_of_numbers_are_no_classes_for_sure(
+    texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"x": range(100), "y": texts * 50}).write_parquet(path)
+    said = "{y: {unit: '€'}}" if "€" in texts[0] else "{y: {missing: ['?']}}"
+    edits = {"data/raw/digits.parquet": str(path), "columns: {}": f"columns: {said}"}
+    assert "prepare.target_transform" not in [p.key for p in problems(LOG | edits, monkeypatch)]

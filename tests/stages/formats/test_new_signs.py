@@ -11,6 +11,7 @@ from stages.common.errors import UserError
 from stages.features.columns import as_numeric
 from stages.features.kinds.numeric import read_values
 from stages.features.schema import Feature, Moments, Schema, Statistics, Target
+from stages.features.spelling import explain_signs
 from stages.formats import chunk
 from stages.formats.read import read_chunks
 from stages.formats.reading import Noticed
@@ -57,6 +58,13 @@ def read(path: Path, feature: Feature) -> tuple[list[object], list[str], list[st
         (PLAIN, ["1.500,5", "1.500"], [1500.5, 1500], "1.234,5, in training as 1234.5"),
         (COMMA, ["22.5", "7"], [22.5, 7], "1234.5, in training as 1234,5"),
         (GROUPED, ["22.5", "1.234"], [22.5, 1.234], "1234.5, in training as 1.234,5"),
+        (
+            PLAIN,
+            ["22,5", "nan", "-inf", "Infinity", "0,5"],
+            [22.5, 0, 0, 0, 0.5],
+            "1234,5, in training as 1234.5",
+        ),
+        (COMMA, ["NaN", "22.5"], [0, 22.5], "1234.5, in training as 1234,5"),
         (EUROS, ["22,5 €", "?", "€7"], [22.5, 0, 7], "1234,5 €, in training as 1234.5 €"),
     ],
 )
@@ -91,6 +99,23 @@ def test_a_file_that_mixes_signs_keeps_those_of_training(tmp_path: Path) -> None
     assert reasons == [f"'22,5' {number}; {why}", f"'tall' {number}"]
     with pytest.raises(UserError, match=f"not a number: '22,5'; {why}"):
         as_numeric(pl.Series("x", ["22,5"]), KEY, PLAIN)
+
+
+def test_one_text_of_the_first_rows_decides_and_none_further_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk, "CHUNK_ROWS", 2)
+    whole = ["22"] * 5
+    found, reasons, _ = read(written(tmp_path, ".csv", ["1,2345", *whole]), PLAIN)
+    assert (found, reasons) == ([pytest.approx(1.2345), 22, 22, 22, 22, 22], [])
+    found, reasons, lines = read(written(tmp_path, ".csv", [*whole, "1,2345"]), PLAIN)
+    assert (len(found), len(reasons), lines) == (5, 1, [])
+
+
+def test_a_number_of_very_many_digits_is_not_told_as_infinite() -> None:
+    text = f"{'9' * 400},5"
+    assert explain_signs(text, None, None, None) == ""
+    assert explain_signs(text, ",", None, None) == "; numbers are written as 1234,5 in training"
 
 
 def test_a_request_says_what_its_text_may_be() -> None:

@@ -195,8 +195,8 @@ def test_a_row_of_json_names_each_column_that_training_had_in_every_row(
     assert (damage.row, damage.column) == (2, "smoker")
     assert damage.reason == "it is not named, and each train row has a value: write null for a gap"
     assert noticed.lines() == [
-        "note: 'size' is not named in 1 rows: taken as gaps",
-        "note: 'town' is not named in 1 rows: taken as gaps",
+        "note: 'size' is not named in 1 row: taken as gaps",
+        "note: 'town' is not named in 1 row: taken as gaps",
     ]
 
 

@@ -62,3 +62,14 @@ def test_places_beside_what_has_none_are_refused(said: dict[str, object], why: s
         validate(PrepareParams, {**SECTION, "columns": columns}, "prepare")
     (problem,) = raised.value.problems
     assert (problem.key, problem.value) == ("prepare.columns.zip.places", "3")
+
+
+@pytest.mark.parametrize(
+    ("said", "key"),
+    [({"calendar": True}, "area.calendar"), ("numeric", "area"), ({"kind": "numeric"}, "area")],
+)
+def test_a_weight_has_no_kind_and_no_calendar(said: object, key: str) -> None:
+    section = {**SECTION, "weight": "area", "columns": {"area": said}}
+    (problem,) = validate(PrepareParams, section, "prepare").find_conflicts()
+    assert problem.key == f"prepare.columns.{key}"
+    assert problem.message.endswith(f"leave its {'calendar' if 'calendar' in key else 'kind'} out")

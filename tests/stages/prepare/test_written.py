@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.serve.bundle import load_bundle
 from pipeline.serve.codec.problems import RequestError
@@ -332,3 +333,12 @@ def test_signs_that_are_said_count_in_every_file(tmp_path: Path) -> None:
     table = open_table(path, KEY, tmp_path / "parts", as_text=as_text)
     read = apply_writing(table, take_sample(table, []), params)[0]
     assert read.column("x").to_list() == [1861, 967]
+
+
+@pytest.mark.parametrize("said", ["{calendar: true}", "{format: '%y,%m'}", "datetime"])
+def test_dates_are_no_numbers(said: str) -> None:
+    column = pl.Series("x", ["1,5", "2,11", "13,4"])
+    params = prepare_params(columns={"x": YAML(typ="safe").load(said)})
+    read, written, _ = read_written(column.to_frame(), params)
+    assert read["x"].to_list() == column.to_list()
+    assert written["x"].decimal is None

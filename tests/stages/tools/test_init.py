@@ -18,10 +18,10 @@ from stages.prepare.params import PrepareParams
 from stages.prepare.table.table import in_memory
 from stages.tools.expect.drift import draft_drift
 from stages.tools.init.choose import Facts, choose
-from stages.tools.init.leaks import tells_target
 from stages.tools.init.options import Options, as_options, name_option
 from stages.tools.init.roles import find_copies, is_key
 from stages.tools.init.survey import survey
+from stages.tools.init.times import WHY
 from tests.support.samples import prepare_params
 
 RANDOM = np.random.default_rng(0)
@@ -167,17 +167,6 @@ def test_a_key_names_each_row(name: str, values: list[object], expected: bool) -
 def test_copies_are_the_same_in_each_row() -> None:
     table = pl.DataFrame({"a": [1, 2, None], "b": [2, 1, None], "c": [1, 2, None]})
     assert list(find_copies(table)) == [("c", "a")]
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.05, 1.0])
-def test_the_share_that_a_column_tells_is_measured_on_other_rows(noise: float) -> None:
-    amount = RANDOM.normal(size=20_000)
-    column = pl.Series("x", amount + noise * RANDOM.normal(size=20_000))
-    share = tells_target(column, pl.Series("y", amount), is_class=False)
-    # What a bin leaves untold is its width.
-    assert share == pytest.approx(1 / (1 + noise**2), abs=0.03)
-    names = pl.Series("x", [f"row {n}" for n in range(1000)])
-    assert tells_target(names, pl.Series("y", amount[:1000]), is_class=False) == 0
 
 
 def test_choices_follow_from_task_and_rows(tmp_path: Path) -> None:
@@ -383,6 +372,8 @@ def test_a_column_without_a_name_is_learned_from_and_has_no_rule(tmp_path: Path)
         (1, [], {"kind": "datetime", "calendar": True}, "places in the week, not how late it is"),
         (0, [], None, "the earlier ones span no whole year, week or day"),
         (1, ["when=exclude"], "exclude", "later rows test earlier ones"),
+        (1, ["when=datetime"], "datetime", "; learned from is how late it is, too, and later rows"),
+        (1, ["when={kind: datetime, calendar: true}"], {"kind": "datetime", "calendar": True}, WHY),
     ],
 )
 def test_of_the_time_the_calendar_is_learned_from(
@@ -393,6 +384,7 @@ def test_of_the_time_the_calendar_is_learned_from(
     told = line(found, "when")
     assert (told["role"], told["setting"]) == ("time", setting)
     assert why in told["why"]
+    assert ("how late it is, too" in told["why"]) == (setting == "datetime")
     assert found["values"]["prepare.columns"].get("when") == setting
 
 
