@@ -279,11 +279,9 @@ class PrepareParams(Config):
         said = self.column(name)
         if said.named_kind is None:
             return []
-        what = "kind" if said.kind is not None else "calendar"
+        what, end = ("calendar", ".calendar") if said.kind is None else ("kind", "")
         message = f"'{name}' is the weight, which is not learned from: leave its {what} out"
-        if said.kind is not None:
-            return [Problem(message, f"prepare.columns.{name}", said.kind)]
-        return [Problem(message, f"prepare.columns.{name}.calendar", "true")]
+        return [Problem(message, f"prepare.columns.{name}{end}", said.kind or "true")]
 
     @property
     def calendars(self) -> list[str]:

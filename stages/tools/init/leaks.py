@@ -70,7 +70,10 @@ def tell_by_values(column: pl.Series, answers: Numbers) -> Told:
     if column.len() < MIN_ROWS or column.dtype.is_nested():
         return Told()
     bins = _bins(column)
-    return Told() if bins is None else _tell(bins, answers, (EVEN, ODD), (ODD, EVEN))
+    if bins is None:
+        return Told()
+    is_ordered = column.dtype.is_numeric() or column.dtype.is_temporal()
+    return _tell(bins, answers, (EVEN, ODD), (ODD, EVEN), is_ordered=is_ordered)
 
 
 def tell_by_gaps(column: pl.Series, answers: Numbers) -> Told:
@@ -86,13 +89,26 @@ def tell_by_gaps(column: pl.Series, answers: Numbers) -> Told:
     return _tell(gaps.to_numpy().astype(np.int64), answers, (ALL, ALL))
 
 
-def _tell(bins: Numbers, answers: Numbers, *halves: tuple[slice, slice]) -> Told:
-    """The share that the bin of each row tells; `halves`: the rows to learn from, and to judge."""
+def _tell(
+    bins: Numbers,
+    answers: Numbers,
+    *halves: tuple[slice, slice],
+    is_ordered: bool = False,
+) -> Told:
+    """The share that the bin of each row tells; `halves`: the rows to learn from, and to judge.
+
+    Of ordered bins, one without a row to learn from says what the next lower one with rows does: a
+    short table has fewer rows than bins.
+    """
     is_class = answers.dtype.kind == "i"
     learn = _learn_classes if is_class else _learn_means
     num_bins, wrong, base = int(bins.max()) + 1, 0.0, 0.0
     for learned, judged in halves:
         said, always = learn(bins[learned], answers[learned], num_bins)
+        if is_ordered:
+            has_rows = np.bincount(bins[learned], minlength=num_bins) > 0
+            lower = np.maximum.accumulate(np.where(has_rows, np.arange(num_bins), 0))
+            said = said[lower]
         truth = answers[judged]
         errors, base_errors = truth - said[bins[judged]], truth - always
         wrong += float(np.count_nonzero(errors) if is_class else errors @ errors)

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages.tools.init.leaks import as_answers, tell_by_gaps, tell_by_values
+from stages.tools.init.leaks import LEAK, as_answers, tell_by_gaps, tell_by_values
 from stages.tools.init.options import Options
 from stages.tools.init.survey import survey
 
@@ -75,3 +75,9 @@ def test_the_share_that_a_column_tells_is_measured_on_other_rows(noise: float) -
     assert told.share == pytest.approx(1 / (1 + noise**2), abs=0.03)
     names = pl.Series("x", [f"row {n}" for n in range(1000)])
     assert tell_by_values(names, amount[:1000]).share == 0
+
+
+def test_the_sign_of_a_number_is_found_in_a_short_table() -> None:
+    x = np.random.default_rng(3).normal(size=800)
+    y = pl.Series("y", np.where(x > 0, "yes", "no"))
+    assert tell_by_values(pl.Series("x", x), as_answers(y, is_class=True)).share > LEAK
