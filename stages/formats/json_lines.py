@@ -145,7 +145,8 @@ def _without_nested(chunk: Chunk, lines: list[Line], schema: Schema) -> Chunk:
         for name in names:
             if isinstance(record.get(name), list | dict):
                 reason = f"{shorten(repr(record[name]))} is not one value"
-                found[place] = Damage(row, reason, name)
+                key = None if name == schema.key else record.get(schema.key)
+                found[place] = Damage(row, reason, name, key)
     return _without(chunk, found)
 
 
@@ -165,7 +166,8 @@ def _without_unnamed(chunk: Chunk, lines: list[Line], schema: Schema, noticed: N
             noticed.unnamed.update(each.name for each in unnamed)
         else:
             reason = "it is not named, and each train row has a value: write null for a gap"
-            found[place] = Damage(row, reason, needed)
+            key = None if schema.key is None else chunk.table[schema.key][place]
+            found[place] = Damage(row, reason, needed, key)
     return _without(chunk, found)
 
 
