@@ -126,13 +126,13 @@ CAUSES = (
         "a mistake in code of your own",
         (
             "the metric 'cost': NameError: name 'scores' is not defined",
-            "  edit     stages/zoo/metrics/cost.py:12  return float(scores.mean())",
+            "  edit     stages/zoo/metrics.py:12  return float(scores.mean())",
         ),
         "A file of `stages/zoo` has raised an error that says nothing of shapes, memory or "
         "numbers. The message names its file and its line, and shows the line.",
         (
             "edit that line, then `dvc repro`: what is above the stage comes from the cache",
-            "`docs/own_code.md` has an example of each kind that runs",
+            "`docs/own_code.md` says what each kind of file must have, and how it is called",
         ),
         (r"^  edit     stages/\S+:\d+", r"\b(NameError|UnboundLocalError): "),
         is_general=True,
