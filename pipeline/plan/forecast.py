@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan.reasons import Reason, Reasons, differing_params
+from pipeline.plan.reasons import NO_PATH, Reason, Reasons, differing_params, null_keys
 from pipeline.plan.remote_outputs import read_remote_outputs
 from pipeline.plan.run_key import has_key, is_params, is_plain, params_hash, run_key
 from pipeline.plan.working_tree import Content, Contents
@@ -145,6 +145,8 @@ class Forecast:
         found[dep.def_path] = content
         if content.hash == dep.hash_info:
             return []
+        if str(dep) == NO_PATH and not dep.hash_info and (keys := null_keys(dep.stage.name)):
+            return [Reason("null", " or ".join(keys), None, content.hash.value)]
         if self.producers_of(dep.fs_path) or not dep.hash_info:
             return [Reason("file", str(dep), dep.hash_info.value, content.hash.value)]
         return self.reasons.of_file(dep, content)

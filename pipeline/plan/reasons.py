@@ -1,14 +1,20 @@
 """The reasons why a stage is not fresh, in terms of what its user edits."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.plan.file_diff import compare
 from pipeline.plan.git_history import History, Locked
 from pipeline.plan.working_tree import Content, Contents
+from stages.common.config import get_path
 from stages.common.errors import shorten
+from stages.common.params import DVC_FILE, TEMPLATE, read_tree
+from stages.common.yamlfile import read_yaml
 
+# The file of the root that stands for no file, where DVC wants one.
+NO_PATH = "None"
 # Of more changed files in one folder, the folder is named with their number.
 MAX_FILES = 8
 
@@ -17,8 +23,8 @@ MAX_FILES = 8
 class Reason:
     """One reason.
 
-    `kind` is parameter, file, command, upstream, output, never run, always or comments; `what`
-    is the key, path or stage; `old` and `new` are values, commands, or MD5 of content.
+    `kind` is parameter, null, file, command, upstream, output, never run, always or comments;
+    `what` is the key, path or stage; `old` and `new` are values, commands, or MD5 of content.
     """
 
     kind: str
@@ -32,6 +38,8 @@ def describe(reason: Reason) -> str:
     what, old, new = reason.what, reason.old, reason.new
     if reason.kind == "parameter":
         return f"{what}: {_value(old)} → {_value(new)}"
+    if reason.kind == "null":
+        return f"{what} is null now"
     if reason.kind == "file":
         if old is None and new is None:
             return f"{what} is missing"
@@ -64,6 +72,18 @@ def _differing_words(old: str, new: str) -> tuple[str, str]:
 
 def _value(text: str | None) -> str:
     return "none" if text is None else shorten(" ".join(text.split()))
+
+
+def null_keys(stage: str) -> list[str]:
+    """The keys of `params.yaml` whose path is null, where DVC takes the file `NO_PATH`."""
+    entry = (read_yaml(DVC_FILE).get("stages") or {}).get(stage) or {}
+    tree, found = read_tree(), []
+    for dep in entry.get("deps") or []:
+        key = TEMPLATE.match(dep)
+        with suppress(KeyError):
+            if key is not None and get_path(tree, key[1]) is None:
+                found.append(key[1])
+    return found
 
 
 def differing_params(dep: Any, values: Mapping[str, Any]) -> list[Reason]:

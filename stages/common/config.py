@@ -160,7 +160,8 @@ def _problem(model: type[BaseModel], error: dict[str, Any], key: str, file: str)
         return Problem(named.message, key, value, allowed, named.suggestion, file)
     if kind in _BOUNDS:
         plural = either(context.get("min_length", 0), "", "s")
-        return wrong_value(_BOUNDS[kind].format(**context, s=plural), key, error["input"], file)
+        must, allowed = _BOUNDS[kind].format(**context, s=plural), _allowed(model, error["loc"])
+        return wrong_value(must, key, error["input"], file, allowed)
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     source = error["input"]
     if isinstance(source, str) and is_object(source) and find_fault(source):
@@ -186,6 +187,22 @@ def _location(tree: object, parts: tuple[str | int, ...], kind: str) -> tuple[st
             continue
         found.append(str(part))
     return tuple(found)
+
+
+def _allowed(model: type[BaseModel], location: tuple[str | int, ...]) -> tuple[str, ...]:
+    """The range of the numbers that a field may have beside null; nothing of other fields."""
+    inner: type[BaseModel] | None = model
+    for part in location[:-1]:
+        field = inner.model_fields.get(str(part)) if inner is not None else None
+        inner = None if field is None else _model_in(field.annotation)
+    field = inner.model_fields.get(str(location[-1])) if inner is not None else None
+    kinds = () if field is None else typing.get_args(field.annotation)
+    if type(None) not in kinds:
+        return ()
+    infos = [info for kind in kinds for info in typing.get_args(kind)[1:]]
+    known = [each for info in infos for each in getattr(info, "metadata", ())]
+    bounds = {n: getattr(each, n) for each in known for n in ("ge", "le") if hasattr(each, n)}
+    return (f"{bounds['ge']:.10g} to {bounds['le']:.10g}", "null") if len(bounds) == 2 else ()
 
 
 def _field_names(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:

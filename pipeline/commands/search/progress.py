@@ -9,8 +9,12 @@ from typing import Any
 
 from stages.common.errors import UserError
 from stages.common.files import read_csv, read_json
+from stages.locks import is_free
+from stages.runtime.alone import LOCKS
 
 JOURNALS = Path(".reprise/tune")
+# The stage holds it from its start to its end, however it ends.
+LOCK = LOCKS / "tune.lock"
 TRIALS, SEARCH = Path("data/tune/trials.csv"), Path("data/tune/search.json")
 
 
@@ -28,7 +32,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Progress:
-    """A search at one moment. `reason` is empty while it runs.
+    """A search at one moment. `reason` is empty until it has ended.
+
+    `stopped_at` is when a search that nobody runs any more last wrote; `resumes`: the stage has
+    begun again, and no trial of it yet.
 
     `seconds_left` is None where nothing tells it; `quiet_seconds` is how long ago it last wrote.
     `picked` is the trial of `best.yaml`, which need not have the best value; None while it runs.
@@ -41,6 +48,8 @@ class Progress:
     rows: list[Row]
     seconds_left: float | None = None
     quiet_seconds: float = 0.0
+    stopped_at: float | None = None
+    resumes: bool = False
     reason: str = ""
     picked: int | None = None
 
@@ -60,7 +69,11 @@ class Progress:
 
 
 def read_progress() -> Progress:
-    """The search that wrote last: one that runs, or the outputs. Raises UserError without any."""
+    """The search that wrote last: one that runs or was stopped, or the outputs.
+
+    Raises UserError without any.
+    """
+    runs = is_running()
     facts = read_json(SEARCH) if SEARCH.exists() else {}
     written = SEARCH.stat().st_mtime if facts else 0.0
     for journal in JOURNALS.glob("*.journal"):
@@ -70,10 +83,25 @@ def read_progress() -> Progress:
         except FileNotFoundError:
             continue  # the search ended just now
         if found is not None:
-            return replace(found, quiet_seconds=time.time() - modified)
+            return replace(
+                found,
+                quiet_seconds=time.time() - modified,
+                stopped_at=None if runs else modified,
+                # The first thing that a search does is to write its journal anew.
+                resumes=runs and LOCK.stat().st_mtime > modified,
+            )
     if not facts:
+        if runs:
+            raise UserError(
+                "the stage tune has begun, and no trial yet: 'reprise tune --watch' waits"
+            )
         raise UserError("no search runs, and none has run: set tune.trials, then 'dvc repro'")
     return _read_outputs(facts)
+
+
+def is_running() -> bool:
+    """Check whether a process runs the stage tune in this clone."""
+    return not is_free(LOCK)
 
 
 def _read_journal(path: Path) -> Progress | None:

@@ -3,42 +3,81 @@
 import time
 from collections.abc import Callable
 
+import click
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.commands.search.progress import Progress, Row, read_progress
+from pipeline.commands.search.progress import Progress, Row, is_running, read_progress
 from stages.common.errors import UserError
 
 NUM_BEST = 5
 REFRESH_SECONDS = 1.0
+# Between the end of a search and the moment when its outputs are in place.
 MAX_MISSED = 30
-# A search that has written nothing for so long may have been killed.
+# A stage loads its libraries before it can be told that it runs.
+WAIT_SECONDS = 120.0
+# A search that has written nothing for so long is worth a look.
 QUIET_SECONDS = 60.0
 
 
 def show_search(*, watch: bool) -> None:
     """Print the best trials and what is left; on a terminal, `watch` until the search ends.
 
-    Raises UserError when there is no search to show.
+    To `watch` is to wait for a search that is about to begin, too. Raises UserError when there is
+    no search to show.
     """
     console = Console()
-    progress = read_progress()
-    if not (watch and console.is_terminal) or progress.reason:
-        console.print(draw(progress))
+    try:
+        progress = _wait_for_search(console) if watch else read_progress()
+        if watch and console.is_terminal and not _has_ended(progress):
+            _follow(console, progress)
+        else:
+            console.print(draw(progress))
+    except KeyboardInterrupt:
         return
+
+
+def _has_ended(progress: Progress) -> bool:
+    return bool(progress.reason) or progress.stopped_at is not None
+
+
+def _wait_for_search(console: Console) -> Progress:
+    """The first search there is; one that was stopped is waited for on a terminal alone.
+
+    Raises UserError where none begins within `WAIT_SECONDS` and the stage does not run.
+    """
+    until, told = time.monotonic() + WAIT_SECONDS, False
+    while True:
+        progress, missing = None, None
+        try:
+            progress = read_progress()
+        except UserError as error:
+            missing = error
+        if progress is not None and (progress.stopped_at is None or not console.is_terminal):
+            return progress
+        if time.monotonic() >= until and not is_running():
+            if progress is None:
+                raise missing or AssertionError
+            return progress
+        if not told:
+            before = "no search runs yet" if progress is None else _state(progress)
+            click.echo(f"{before}; waits {WAIT_SECONDS:.0f} s for one to begin", err=True)
+            told = True
+        time.sleep(REFRESH_SECONDS)
+
+
+def _follow(console: Console, progress: Progress) -> None:
+    """Show a search until it ends, or nobody runs it any more."""
     with Live(draw(progress), console=console, auto_refresh=False) as live:
         missed = 0
-        while not progress.reason and missed < MAX_MISSED:
+        while not _has_ended(progress) and missed < MAX_MISSED:
+            time.sleep(REFRESH_SECONDS)
             try:
-                time.sleep(REFRESH_SECONDS)
                 progress, missed = read_progress(), 0
-            except KeyboardInterrupt:
-                return
             except UserError:
-                # Between the end of a search and the moment when its outputs are in place.
-                missed += 1
+                missed += 0 if is_running() else 1
             live.update(draw(progress), refresh=True)
 
 
@@ -51,7 +90,8 @@ def draw(progress: Progress) -> Group:
     table = Table(show_header=bool(best))
     table.add_column("trial", no_wrap=True)
     for row in best:
-        table.add_column(f"{row.number}" + ("" if row.end else " …"), justify="right")
+        trains = not row.end and progress.stopped_at is None
+        table.add_column(f"{row.number}" + (" …" if trains else ""), justify="right")
     lines: dict[str, Callable[[Row], str]] = {
         "value": lambda row: _short(row.value),
         "epochs": lambda row: _epochs(row, progress),
@@ -80,6 +120,14 @@ def _state(progress: Progress) -> str:
     if progress.reason:
         parts += [f"best.yaml is trial {progress.picked}"] * (progress.picked is not None)
         return ", ".join([*parts, f"ended: {progress.reason}"])
+    if progress.stopped_at is not None:
+        # The trials of a batch that was cut short are trained again.
+        clock = time.strftime("%H:%M:%S", time.localtime(progress.stopped_at))
+        quiet = _duration(progress.quiet_seconds)
+        parts.append(f"was stopped at {clock}, {quiet} ago; 'dvc repro' goes on")
+        return ", ".join(parts)
+    if progress.resumes:
+        return ", ".join([*parts, "the stage tune has begun again, and trains no trial yet"])
     if progress.training:
         parts.append(f"{len(progress.training)} train, at epoch {progress.training[0].epochs}")
     if progress.seconds_left is not None:

@@ -119,7 +119,22 @@ CAUSES = (
         "A stage has read its parameters or its table, and stopped before any work. The message "
         "names the file, the line, the key and what is allowed there.",
         ("edit that line, then `reprise check`, which looks at the whole file in a second",),
-        (r"^  edit     \S+:\d+", r"unknown key '", r"did you mean '"),
+        (r"^  edit     (?!stages/)\S+:\d+", r"unknown key '", r"did you mean '"),
+        is_general=True,
+    ),
+    Cause(
+        "a mistake in code of your own",
+        (
+            "the metric 'cost': NameError: name 'scores' is not defined",
+            "  edit     stages/zoo/metrics.py:12  return float(scores.mean())",
+        ),
+        "A file of `stages/zoo` has raised an error that says nothing of shapes, memory or "
+        "numbers. The message names its file and its line, and shows the line.",
+        (
+            "edit that line, then `dvc repro`: what is above the stage comes from the cache",
+            "`docs/own_code.md` says what each kind of file must have, and how it is called",
+        ),
+        (r"^  edit     stages/\S+:\d+", r"\b(NameError|UnboundLocalError): "),
         is_general=True,
     ),
 )

@@ -9,6 +9,7 @@ from pipeline.doctor.attempts import OWN, Attempt, newest_checkpoint, read_attem
 from pipeline.doctor.cause import Cause, find_cause, recognise
 from pipeline.doctor.finding import Finding, Options, note, ok, wrong
 from pipeline.doctor.measure import measure
+from pipeline.doctor.missing import AGAIN, Missing, find_missing
 from pipeline.doctor.page import link_of
 
 AREA = "last run"
@@ -25,8 +26,10 @@ def check(options: Options) -> Iterator[Finding]:
     if options.log is not None:
         yield from explain_text(options.log)
         return
-    attempts = list(read_attempts())
-    if not attempts:
+    attempts, missing = list(read_attempts()), find_missing()
+    noted = {attempt.stage for attempt in attempts}
+    unnoted = [each for name, each in missing.items() if name not in noted]
+    if not attempts and not any(each.removed for each in unnoted):
         yield ok("no stage has failed since it last ended well")
     for attempt in attempts:
         if attempt.is_running:
@@ -36,7 +39,28 @@ def check(options: Options) -> Iterator[Finding]:
         measured: list[Finding] = []
         if cause is not None and options.measure == "needed" and is_worth_measuring(attempt):
             measured = list(measure(cause.probes))
-        yield from merge(tell(attempt, cause), cause, measured)
+        finding = tell(attempt, cause)
+        if attempt.state == "running" and attempt.stage in missing:
+            what = f"{finding.what}\n  not here: {missing[attempt.stage].shown}"
+            finding = replace(finding, what=what, mend=(AGAIN, *finding.mend))
+        yield from merge(finding, cause, measured)
+    yield from (tell_removed(each) for each in unnoted if each.removed)
+    if others := [each for each in unnoted if not each.removed]:
+        what = "\n".join(f"not here: {each.shown}" for each in others)
+        why = "what reads them stops; nothing tells that they have ever been here"
+        pull = f"dvc pull {' '.join(each.stage for each in others)}   # where a remote has them"
+        yield note(what, why, pull, AGAIN)
+
+
+def tell_removed(missing: Missing) -> Finding:
+    """The finding of a stage whose outputs were here, and that has no record of a failure."""
+    cause = find_cause(KILLED)
+    what = f"{missing.stage} was started, and killed before it could note that it runs"
+    why = (
+        "DVC removes the outputs of a stage before it starts it, and the stage was killed while "
+        "its libraries were loaded; or somebody has removed them"
+    )
+    return wrong(f"{what}\n  not here: {missing.shown}", why, AGAIN, f"more: {link_of(cause)}")
 
 
 def tell_running(attempt: Attempt) -> Finding:

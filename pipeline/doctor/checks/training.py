@@ -18,6 +18,7 @@ from pipeline.doctor.history import (
     rows_at_once,
 )
 from pipeline.doctor.measure import measure
+from pipeline.doctor.missing import find_missing
 from pipeline.doctor.page import link_of
 
 AREA = "training"
@@ -53,7 +54,9 @@ def check(options: Options) -> Iterator[Finding]:
             mend = f"train.micro_batch_size: {used}"
             yield note(f"{used} rows at once were taken, {asked or 'all'} asked for", why, mend)
     else:
-        yield ok("none has ended yet")
+        gone = str(HISTORY) in {path for each in find_missing().values() for path in each.paths}
+        said = "of the last one that ended, the outputs are not here" if gone else ""
+        yield ok(said or "none has ended yet")
     failed = any(each.stage == "train" and not each.is_running for each in read_attempts())
     learned = learned and not failed
     if options.measure == "all":

@@ -1,6 +1,8 @@
 """`reprise tune`: a search as a table, while it runs and after it."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import main
-from pipeline.commands.search.progress import read_progress
+from pipeline.commands.search import table
+from pipeline.commands.search.progress import LOCK, read_progress
 from stages.common.config import Overrides
 from stages.common.files import write_csv, write_json
+from stages.locks import hold
 from stages.tune.study import search
 from stages.tune.trials import OnEpochEnd, TrialResult
 from tests.stages.tune.conftest import LR
@@ -30,6 +34,20 @@ def shown(*arguments: str) -> str:
     done = CliRunner().invoke(main, ["tune", *arguments], env={"COLUMNS": "120"})
     assert done.exit_code == 0, done.output
     return done.output
+
+
+@contextmanager
+def running_stage() -> Iterator[None]:
+    """Hold the lock of the stage tune."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    held = hold(LOCK)
+    assert held is not None
+    with held:
+        # As the stage does, with its number.
+        held.truncate(0)
+        held.write("1\n")
+        held.flush()
+        yield
 
 
 def run_until(batch: int, epoch: int, **changes: Any) -> None:
@@ -54,8 +72,10 @@ def run_until(batch: int, epoch: int, **changes: Any) -> None:
 
 
 def test_a_running_search_is_shown_from_its_journal() -> None:
-    run_until(batch=3, epoch=2, pruner="halving")
-    progress = read_progress()
+    with running_stage():
+        run_until(batch=3, epoch=2, pruner="halving")
+        progress = read_progress()
+        said, watched = shown(), shown("--watch")
     assert [row.number for row in progress.rows] == list(range(12))
     training = progress.training
     # Of the third batch two have survived the first epoch, and stand at the second.
@@ -63,12 +83,50 @@ def test_a_running_search_is_shown_from_its_journal() -> None:
     assert training[0].value == pytest.approx(bowl(training[0].values, 2))
     best = progress.best(5)
     assert [row.value for row in best] == sorted(row.value or 0.0 for row in best)
-    said = shown()
     assert "2 train, at epoch 2, about 0 s left" in said
     assert "of 20 trials (random)" in said
     assert LR in said
     # No terminal: it is printed once.
-    assert shown("--watch") == said
+    assert watched == said
+
+
+def test_a_search_that_was_killed_no_longer_trains() -> None:
+    with running_stage():
+        run_until(batch=3, epoch=2, pruner="halving")
+    (said,) = shown().splitlines()[-1:]
+    assert said.startswith("10 of 20 trials (random), 7 pruned, was stopped at ")
+    assert said.endswith(" s ago; 'dvc repro' goes on")
+    assert "…" not in shown()
+    os.utime(JOURNAL, (1, 1))
+    with running_stage():
+        # What it resumes after is read before a trial begins.
+        assert "the stage tune has begun again, and trains no trial yet" in shown()
+
+
+def test_to_watch_waits_for_a_search_that_is_about_to_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(table, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(table, "REFRESH_SECONDS", 0.05)
+    done = CliRunner().invoke(main, ["tune", "--watch"])
+    assert done.exit_code == 1
+    assert "no search runs yet; waits 0 s for one to begin\n" in done.output
+    assert "no search runs, and none has run" in done.output
+    # As long as the stage runs, however long it takes to the first trial.
+    waits: list[float] = []
+
+    def begin(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            run_until(batch=1, epoch=2)
+
+    with running_stage():
+        assert "the stage tune has begun" in CliRunner().invoke(main, ["tune"]).output
+        monkeypatch.setattr(table, "WAIT_SECONDS", 0.0)
+        monkeypatch.setattr(table.time, "sleep", begin)
+        said = shown("--watch")
+    assert len(waits) == 3
+    assert "4 train, at epoch 2" in said
 
 
 def test_a_line_that_is_being_written_is_left_out() -> None:

@@ -216,6 +216,15 @@ def test_a_mistake_in_the_parameters(project: Project) -> None:
     assert "params.yaml:" in attempt.text
 
 
+def test_a_mistake_in_code_of_ones_own(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = MODEL.format(made="pass", returned="return scores")
+    own_code(project, "models", "own", broken, monkeypatch)
+    set_params(project, {"build.model": {"name": "own"}})
+    attempt = fail(project, "build")
+    assert names(attempt.text) == ["a mistake in code of your own"], attempt.text
+    assert "stages/zoo/models/own.py:" in attempt.text
+
+
 def share_tensor() -> None:
     with limited(resource.RLIMIT_FSIZE, 4096):
         torch.zeros(100_000).share_memory_()

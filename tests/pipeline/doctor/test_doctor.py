@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import time
@@ -129,6 +130,24 @@ def test_a_stage_that_was_killed_is_told_though_it_could_say_nothing(clone: Proj
     assert f"process {process.pid} has ended without a word" in str(found["what"])
     # What it had begun to write.
     assert [each["area"] for each in left] == ["DVC"]
+    # DVC has removed the outputs before; one that is killed while it loads torch has no record.
+    shutil.rmtree(clone.path / "data/train")
+    found = next(each for each in not_well(clone, "--fast") if each["area"] == "last run")
+    assert ": the process was killed\n" in str(found["what"])
+    record.unlink()
+    (clone.path / "data/infer/model.onnx").unlink()
+    done = clone.run("reprise", "doctor", "--fast", "--json", ok=False)
+    said = {each["what"]: each for each in json.loads(done.stdout)}
+    (killed,) = (each for what, each in said.items() if what.startswith("train was started, and"))
+    assert killed["level"] == "wrong"
+    for each in (found, killed):
+        assert "\n  not here: " in str(each["what"])
+        assert " outputs of train that dvc.lock names: data/train/" in str(each["what"])
+        assert each["mend"][0].startswith("dvc repro   # ")  # type: ignore[index]
+    one = "not here: 1 output of infer that dvc.lock names: data/infer/model.onnx"
+    assert said[one]["level"] == "note"
+    assert "of the last one that ended, the outputs are not here" in said
+    assert "no stage has failed since it last ended well" not in said
 
 
 def test_a_log_from_elsewhere_is_explained(example: Project, tmp_path: Path) -> None:

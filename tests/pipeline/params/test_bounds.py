@@ -74,6 +74,22 @@ def test_nonsense_of_the_right_type_is_refused(
         assert words in problems[key]
 
 
+def test_what_may_be_null_says_so_beside_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    tree = YAML(typ="safe").load(text)
+    tree["train"] |= {"folds": 1, "micro_batch_size": 0, "replicas": 0}
+    problems = {p.key: (p.message, p.allowed) for p in find_problems(tree)}
+    assert problems == {
+        "train.folds": ("folds must be at least 2", ("2 to 100", "null")),
+        "train.micro_batch_size": (
+            "micro_batch_size must be at least 1",
+            ("1 to 1000000000", "null"),
+        ),
+        "train.replicas": ("replicas must be at least 1", ()),
+    }
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "arguments"),
     [

@@ -81,6 +81,22 @@ def test_what_follows_a_restored_stage_is_restored_or_fresh_too(tiny: Project) -
     assert why("first") == ["raw.txt changed"]
 
 
+def test_a_path_that_is_null_is_named_by_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dvc_yaml = """\
+vars: [{or_None: ''}]
+stages:
+  one: {cmd: date > out.txt, deps: ['${one.input}${or_None}', 'raw.txt'], outs: [out.txt]}
+"""
+    monkeypatch.chdir(tmp_path)
+    project = tiny_project(tmp_path, dvc_yaml, "one: {input: stages/one.py}\n")
+    Path("None").write_text("no file\n", encoding="utf-8")
+    project.repro()
+    project.edit("params.yaml", "stages/one.py", "null")
+    assert why("one") == ["one.input is null now"]
+
+
 def test_outputs_that_are_gone_or_edited(tiny: Project) -> None:
     (tiny.path / "out/second.txt").unlink()
     (tiny.path / "out/third.txt").write_text("edited", encoding="utf-8")
