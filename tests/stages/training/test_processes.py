@@ -23,25 +23,31 @@ from tests.support.training.one_of_many import main as train_with_others
 from tests.support.training.together import run_together
 
 
-def in_processes(tmp_path: Path, epochs: int, num_rows: int, dtype: str) -> list[Any]:
-    """By name of `TOGETHER`: history and weights of a training in two processes, and in three."""
+def in_processes(
+    tmp_path: Path, sizes: tuple[int, ...], epochs: int, num_rows: int, dtype: str
+) -> list[Any]:
+    """By name of `TOGETHER`: history and weights of a training in so many processes, of each."""
     run_together(
         train_with_others,
         [
             (rank, size, epochs, num_rows, dtype, *files)
-            for size in (2, 3)
+            for size in sizes
             for files in [(str(tmp_path / f"store {size}"), str(tmp_path / f"{size}.pt"))]
             for rank in range(size)
         ],
     )
-    return [torch.load(tmp_path / f"{size}.pt") for size in (2, 3)]
+    return [torch.load(tmp_path / f"{size}.pt") for size in sizes]
 
 
 # The last batch of an epoch of three has one row; 68 epochs are two hundred steps and four.
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("epochs", [4, pytest.param(68, marks=pytest.mark.soak)])
-def test_the_number_of_processes_changes_rounding_alone(epochs: int, tmp_path: Path) -> None:
-    together = in_processes(tmp_path, epochs, 45, "float64")
+@pytest.mark.parametrize(
+    ("epochs", "sizes"), [(4, (3,)), pytest.param(68, (2, 3), marks=pytest.mark.soak)]
+)
+def test_the_number_of_processes_changes_rounding_alone(
+    epochs: int, sizes: tuple[int, ...], tmp_path: Path
+) -> None:
+    together = in_processes(tmp_path, sizes, epochs, 45, "float64")
     assert SPECS.keys() == {file.stem for file in (ROOT / "stages/zoo/models").glob("[!_]*.py")}
     for name, (kind, changes) in TOGETHER.items():
         params = train_params(**({"epochs": epochs} | changes))
@@ -66,7 +72,7 @@ def test_the_number_of_processes_changes_rounding_alone(epochs: int, tmp_path: P
 @pytest.mark.soak
 def test_the_number_of_processes_hardly_shows_in_float32(tmp_path: Path) -> None:
     epochs, num_rows = 20, 200
-    together = in_processes(tmp_path, epochs, num_rows, "float32")
+    together = in_processes(tmp_path, (2, 3), epochs, num_rows, "float32")
     for kind in (*SPECS, "smooth"):
         network = named(kind)
         params = train_params(**(TOGETHER[kind][1] | {"epochs": epochs}))
