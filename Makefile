@@ -28,8 +28,9 @@ check: setup
 	mypy
 	pytest tests/test_imports.py
 
+# Three workers for two cores: some tests wait, and each worker more collects all of them once more.
 test: setup
-	pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not soak'
+	pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not soak'
 
 soak: setup
 	pytest -m soak
