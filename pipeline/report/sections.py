@@ -123,7 +123,7 @@ def _slices(slices: Mapping[str, Any]) -> list[ReportSection]:
     head = ("slice", "rows", "before", "after", "difference", "95 % interval", "p")
     rows = tuple(
         (
-            (Code(s["column"]), f": {s['label']}"),
+            (Code(s["column"] or repr("")), f": {s['label']}"),
             f"{s['rows']:,}",
             format_value(s["before"]),
             format_value(s["after"]),

@@ -93,7 +93,7 @@ class Report:
         """The rows on which the recipe is worst: which, how many, the metric there and on all."""
         return [
             (
-                f"more rows of {each['column']}: {each['label']}",
+                f"more rows of {each['column'] or repr('')}: {each['label']}",
                 f"{each['rows']:,}",
                 f"{each['value']:.4g} [{each['low']:.4g}, {each['high']:.4g}]",
                 f"{each['whole']:.4g}",

@@ -9,6 +9,7 @@ from torch import nn
 
 from stages.features.numbers import Rows
 from stages.features.schema import CODES, Array, Feature
+from stages.features.spelling import as_line
 from stages.tensors.batch import Batch
 from stages.tools.advise.measure.arms import Arm
 from stages.tools.advise.measure.judge import UNCALIBRATED, Metric
@@ -50,7 +51,7 @@ def drop_arms(names: list[str], present: dict[str, str]) -> Iterator[Arm]:
     """
     for name in names:
         applies = {"prepare.columns": {**present, name: "exclude"}}
-        title = f"prepare.columns: {{{name}: exclude}}"
+        title = f"prepare.{as_line(name, 'exclude')}"
         yield Arm("data", f"column {name}", title, {}, Change(column=name), applies)
 
 

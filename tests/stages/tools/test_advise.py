@@ -23,7 +23,7 @@ from stages.features.schema import read_schema
 from stages.model.model import read_spec
 from stages.tools.advise import __main__ as tool
 from stages.tools.advise.changes import list_arms
-from stages.tools.advise.columns import find_leak
+from stages.tools.advise.columns import drop_arms, find_leak
 from stages.tools.advise.curve import fit_curve
 from stages.tools.advise.data import label_arm, leaves_out
 from stages.tools.advise.labels import find_suspects
@@ -357,3 +357,8 @@ def test_a_budget_is_a_time() -> None:
     for text in ("10", "0m", "ten", "5 m", "-1m"):
         with pytest.raises(UserError, match="such as 90s"):
             read_budget(text)
+
+
+def test_a_column_without_a_name_is_left_out_by_a_line_that_yaml_reads() -> None:
+    titles = [arm.title for arm in drop_arms(["", "zip"], {})]
+    assert titles == ['prepare.columns: {"": exclude}', "prepare.columns: {zip: exclude}"]
