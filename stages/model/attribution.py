@@ -25,7 +25,7 @@ from stages.tensors.batch import Batch, take, to_batch
 
 CODED = (*CODES, *WORDS)
 # The line is walked in parts, since behind a norm most may happen near the baseline, where the norm
-# has nothing to divide by: 48 gradients in such parts miss less than 400 in even ones.
+# has nothing to divide by: 48 gradients in such parts miss a sixtieth of what 50 in one part do.
 ENDS = (0.0, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 0.5, 0.75, 1.0)
 # The steps of a part; the second where a first walk misses too much.
 STEPS, MORE_STEPS = 6, 24
