@@ -13,6 +13,7 @@ from pipeline.params.check import check_params
 from pipeline.params.schema_check import SCHEMA
 from pipeline.plan.forecast import FRESH, RESTORABLE, STALE
 from pipeline.plan.plan import Reason, StagePlan, describe, make_plan
+from stages.common.counts import counted
 from stages.common.errors import UserError
 
 MAX_LINES = 6
@@ -42,7 +43,7 @@ def show_plan(targets: Sequence[str], *, as_json: bool = False, check: bool = Fa
     else:
         click.echo("dvc.lock is current")
     if check and stale:
-        count = "1 stage is" if len(stale) == 1 else f"{len(stale)} stages are"
+        count = counted(len(stale), "stage is", "stages are")
         raise UserError(
             f"dvc.lock is not current: {count} stale\n"
             "  run 'dvc repro' and commit dvc.lock with what it changes"

@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.common.lockfile import DVC_LOCK, read_lock
 from pipeline.doctor.places import stage_is_running
 from pipeline.plan.durations import read_seconds
+from stages.common.counts import counted
 from stages.common.errors import UserError
 from stages.locks import is_free
 
@@ -38,8 +39,8 @@ class Missing:
         """Their number and the first of them."""
         first, rest = ", ".join(self.paths[:MAX_SHOWN]), len(self.paths) - MAX_SHOWN
         more = f", and {rest} more" if rest > 0 else ""
-        word = "output" if len(self.paths) == 1 else "outputs"
-        return f"{len(self.paths)} {word} of {self.stage} that dvc.lock names: {first}{more}"
+        outputs = counted(len(self.paths), "output")
+        return f"{outputs} of {self.stage} that dvc.lock names: {first}{more}"
 
 
 def find_missing() -> dict[str, Missing]:

@@ -55,7 +55,7 @@ class Cluster(Mapper):
         *,
         in_python: bool = False,  # noqa: ARG002  # A worker is a process in any case.
     ) -> Iterator[Result]:
-        """As `Mapper.map`; what a part printed is printed here, in the parts' order."""
+        """Results by the workers; what a part printed is printed here, in the parts' order."""
         waiting: deque[Any] = deque()
         try:
             for item in items:

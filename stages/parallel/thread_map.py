@@ -32,7 +32,7 @@ def num_threads() -> int:
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Iterator[Result]:
-    """As `map_on`, on `threads` threads; of one thread on that of the caller."""
+    """Results in the order of `items`, by as many threads; one is the caller's. See `map_on`."""
     if threads == 1:
         yield from map(function, items)
         return
