@@ -16,6 +16,7 @@ from stages.common.errors import Problem, UserError, shorten
 from stages.features.schema import Schema
 from stages.features.spelling import (
     LEADING_ZERO,
+    PLAIN_SIGNS,
     WRITINGS,
     Signs,
     as_line,
@@ -141,11 +142,11 @@ def find_writing(texts: pl.Series, unit: str | None = None) -> Signs | None:
     filled = texts.drop_nulls()
     if filled.is_empty() or filled.str.contains(LEADING_ZERO).any():
         return None
-    fits = [each for each in WRITINGS if filled.str.contains(number_pattern(*each)).all()]
-    if filled.str.contains(r"^[+-]?[0-9.]+$").all():
-        # Plain numbers are so in each of them.
-        fits = [(".", None), (",", ".")] if (",", ".") in fits else []
-        fits = fits if filled.str.contains(number_pattern(".", None)).all() else fits[1:]
+    fits = [
+        each
+        for each in (PLAIN_SIGNS, *WRITINGS)
+        if filled.str.contains(number_pattern(*each)).all()
+    ]
     if not fits:
         return None
     values = [read_numbers(filled, *each) for each in fits]
@@ -223,8 +224,10 @@ def _line(column: pl.Series, read: pl.Series, how: Written) -> str:
     # The first that can't be read as it stands.
     differs = texts.cast(pl.Float64, strict=False).is_null() & read.is_not_null()
     row = int((differs if differs.any() else read.is_not_null()).arg_true()[0])
+    signs = how.decimal, how.thousands
+    form = "as texts" if signs == PLAIN_SIGNS else f"written as {show_signs(*signs)}"
     return (
-        f"note: '{column.name}' holds numbers written as {show_signs(how.decimal, how.thousands)}: "
+        f"note: '{column.name}' holds numbers {form}: "
         f"{shorten(repr(texts[row]))} (row {row}) is {read[row]}; if that is wrong, "
         f"{as_line(column.name, 'categorical')}"
     )

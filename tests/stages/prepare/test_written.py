@@ -45,11 +45,13 @@ KEY = "prepare.source"
         (["0,123", "1,234"], (",", None), [0.123, 1.234]),
         (["1,2345", "1,234"], (",", None), [1.2345, 1.234]),
         (["1,5e3", ",5"], (",", None), [1500.0, 0.5]),
-        # Not numbers, numbers as programs write them, names.
+        # Numbers as programs write them, in a column of texts.
+        (["1.5", "2"], (".", None), [1.5, 2.0]),
+        (["61.0", "-.5e3"], (".", None), [61.0, -500.0]),
+        # Not numbers, names.
         (["1,5", "$2"], None, []),
         (["1,5", "1.5"], None, []),
         (["12,34,567.5"], None, []),
-        (["1.5", "2"], None, []),
         (["01,5", "1,5"], None, []),
         (["1,5,2", "3"], None, []),
         ([None, None], None, []),
@@ -98,6 +100,18 @@ def test_numbers_that_may_be_read_in_two_ways_are_asked_about_with_both_lines() 
         UserError, match=r"1 value .* no number written as 1 234.5, .*'1,234' \(row 1"
     ):
         read_written(table[:2], prepare_params(columns={"price": {"thousands": " "}}))
+
+
+def test_texts_that_are_plain_numbers_are_numbers_and_said() -> None:
+    table = pl.DataFrame({"x": ["61.25", "7", None], "zip": ["01", "2", "3"], "y": ["a", "b", "a"]})
+    read, written, lines = read_written(table, prepare_params(columns={"zip": "categorical"}))
+    assert read["x"].to_list() == [61.25, 7.0, None]
+    assert read["zip"].to_list() == ["01", "2", "3"]
+    assert (written["x"].decimal, written["x"].thousands) == (".", None)
+    assert lines == [
+        "note: 'x' holds numbers as texts: '61.25' (row 0) is 61.25; if that is wrong, "
+        "columns: {x: categorical}"
+    ]
 
 
 UNITS = [
