@@ -129,7 +129,10 @@ def _as_numbers(column: pl.Series) -> pl.Series:
         return column
     texts = column.str.strip_chars()
     numbers = texts.cast(pl.Float64, strict=False)
-    return texts if numbers.null_count() else numbers
+    if numbers.null_count():
+        return texts
+    whole = numbers.cast(pl.Int64)
+    return whole if (whole == numbers).all() else numbers
 
 
 def run(project: Project, *command: str) -> None:

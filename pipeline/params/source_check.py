@@ -1,5 +1,6 @@
 """Checks of `params.yaml` against the data that it names, by the heads of the files alone."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,10 +93,13 @@ def find_target(params: PrepareParams, head: Head) -> Target:
     if kind in ("boolean", "text"):
         what = "true and false" if kind == "boolean" else "text"
         return Target("classification", f"the target '{name}' is {what}")
-    if kind == "number" and head.is_typed:
+    is_number = kind == "whole" or (kind == "number" and head.is_typed)
+    values = _whole(read_column(head.path, name)) if is_number else None
+    if values is None:
+        return Target(None)
+    if type_of(values) == "number" and head.is_typed:
         return Target("regression", f"the target '{name}' holds numbers with fractions")
-    values = read_column(head.path, name) if kind == "whole" else None
-    if values is None or type_of(values) != "whole":
+    if type_of(values) != "whole":
         return Target(None)
     num_values = len(set(values))
     few = num_values <= min(MAX_INTEGER_CLASSES, len(values) // ROWS_PER_CLASS)
@@ -105,6 +109,15 @@ def find_target(params: PrepareParams, head: Head) -> Target:
         return Target("classification", reason, is_guess=True)
     reason = f"{counted} amounts unless prepare.task is classification"
     return Target("regression", reason, is_guess=True)
+
+
+def _whole(values: list[object] | None) -> list[object] | None:
+    """The values, with floats that are whole numbers as such; None for none."""
+    is_float = values and all(isinstance(value, float) for value in values)
+    if not values or not is_float:
+        return values or None
+    numbers = [value for value in values if isinstance(value, float) and math.isfinite(value)]
+    return [int(value) if value.is_integer() else value for value in numbers]
 
 
 def check_transform(params: PrepareParams, head: Head, target: Target) -> list[Problem]:

@@ -32,7 +32,7 @@ from stages.features.target_scale import to_scale, transform
 from stages.prepare.low_values import find_low, stop_at_classes, stop_at_low
 
 SOURCE = "prepare.source"
-# An integer target with at most this many values, each on average in 20 rows, is a class.
+# A target of whole numbers with at most this many values, each on average in 20 rows, is a class.
 MAX_INTEGER_CLASSES = 20
 MIN_ROWS_PER_CLASS = 3
 MAX_SHOWN = 5
@@ -54,12 +54,17 @@ class _Values:
     num_gaps: int = 0
     counts: pl.DataFrame = field(default_factory=lambda: NO_COUNTS)
     is_counted: bool = True
+    # Whole numbers, be they floats: pandas makes floats of them where one is missing.
+    is_whole: bool = True
 
     def add(self, column: pl.Series) -> None:
         """Take a part in."""
         self.dtype, self.name = column.dtype, column.name
+        self.is_whole &= column.dtype.is_integer() or column.dtype.is_float()
         if column.dtype.is_float():
             column = as_numeric(column, "prepare.target")
+            whole = (column.floor() == column) & (column.abs() <= MAX_WHOLE)
+            self.is_whole &= bool(whole.all())
         if self.first is None and column.count():
             self.first = column.drop_nulls()[0]
         places = column.is_null().arg_true().head(5 - len(self.gaps))
@@ -102,14 +107,13 @@ def find_target(parts: Iterable[pl.Series], task: str) -> Target:
 
 
 def _guess_task(values: _Values) -> str:
-    if values.dtype.is_float() or values.dtype == pl.Decimal:
-        return "regression"
-    if values.dtype.is_integer():
+    if values.is_whole:
         few = values.is_counted and values.counts.height <= min(
             MAX_INTEGER_CLASSES, values.num_rows // 20
         )
         return "classification" if few else "regression"
-    return "classification"
+    is_amount = values.dtype.is_float() or values.dtype == pl.Decimal
+    return "regression" if is_amount else "classification"
 
 
 def _find_classes(name: str, values: _Values) -> list[Class]:
@@ -117,7 +121,7 @@ def _find_classes(name: str, values: _Values) -> list[Class]:
     as_class: Callable[[str], Class] = str
     if values.dtype == pl.Boolean:
         as_class = _is_true
-    elif values.dtype.is_integer():
+    elif values.is_whole:
         as_class = int
     counts = {as_class(value): count for value, count in values.counts.rows()}
     rare = sorted((str(value), n) for value, n in counts.items() if n < MIN_ROWS_PER_CLASS)

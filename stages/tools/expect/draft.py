@@ -36,8 +36,12 @@ def draft_suite(table: Table, schema: Schema) -> list[Rule]:
     if not facts[target.name].missing:
         rules.append(about("expect_column_values_to_not_be_null", target.name, "critical"))
     if target.classes is not None and len(target.classes) <= MAX_VALUES:
-        classes = {"value_set": list(target.classes)}
-        rules.append(about("expect_column_values_to_be_in_set", target.name, "critical", **classes))
+        counts = facts[target.name].counts
+        # Classes of numbers with fractions go by their names; the file has the numbers.
+        are_numbers = counts is not None and counts.schema[VALUE].is_float()
+        values = [float(each) if are_numbers else each for each in target.classes]
+        allowed = {"value_set": values}
+        rules.append(about("expect_column_values_to_be_in_set", target.name, "critical", **allowed))
     for feature in features:
         rules += _of_feature(feature, facts[feature.name])
     return rules

@@ -222,7 +222,10 @@ def test_the_key_can_not_be_the_target() -> None:
         (["b", "a"] * 10, "classification", ["a", "b"]),
         ([True, False] * 10, "classification", [False, True]),
         ([2, 10, 1] * 20, "classification", [1, 2, 10]),
-        ([0.0, 1.0] * 20, "regression", None),
+        # pandas makes floats of whole numbers where one is missing.
+        ([0.0, 1.0] * 20, "classification", [0, 1]),
+        ([0.0, 1.5] * 20, "regression", None),
+        ([1e300, 1.0] * 20, "regression", None),
         (list(range(60)), "regression", None),
         # Few values, but not often enough to be classes.
         ([1, 2, 3] * 5, "regression", None),
@@ -238,7 +241,8 @@ def test_the_task_follows_from_the_target(
 @pytest.mark.parametrize(
     ("values", "classes"),
     [
-        ([1.0, 0.0] * 5, ["0", "1"]),
+        ([1.0, 0.0] * 5, [0, 1]),
+        ([1.5, 0.0] * 5, ["0", "1.5"]),
         ([1, 2, 3] * 5, [1, 2, 3]),
         (pl.Series(["z", "x"] * 5, dtype=pl.Enum(["z", "x"])), ["x", "z"]),
         ([datetime.datetime(2024, 1, d, tzinfo=datetime.UTC) for d in (1, 2)] * 5, None),

@@ -475,3 +475,20 @@ def test_a_long_tail_of_the_target_is_told_with_its_key(
     told = [note for note in found["notes"] if "set prepare.target_transform: log1p" in note]
     assert len(told) == num_notes
     assert found["values"]["prepare.target_transform"] is None
+
+
+@pytest.mark.parametrize("task", [None, "classification"])
+def test_classes_that_pandas_made_floats_are_whole_numbers(
+    tmp_path: Path, task: str | None
+) -> None:
+    survived = pl.Series(np.where(ships()["Survived"] == "yes", 1.0, 0.0))
+    survived = survived.set(pl.Series(np.arange(NUM_ROWS) < 3), None)
+    found = look(tmp_path, ships().with_columns(Survived=survived), task=task)
+    assert found["task"]["name"] == "classification"
+    kind = "expect_column_values_to_be_in_set"
+    about = [each for each in found["expectations"] if each.get("column") == "Survived"]
+    (rule,) = (each for each in about if each["type"] == kind)
+    assert rule["value_set"] == [0, 1]
+    amounts = survived.set(pl.Series(np.arange(NUM_ROWS) == 9), 0.5)
+    found = look(tmp_path, ships().with_columns(Survived=amounts))
+    assert found["task"]["name"] == "regression"
