@@ -222,12 +222,16 @@ class PiecewiseLinear(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Embed `rows` (rows, columns)."""
+        return self.embed(rows).flatten(1)
+
+    def embed(self, rows: Tensor) -> Tensor:
+        """The embedding of each column of `rows` (rows, columns): (rows, columns, width)."""
         lows, factors, first_score, steps = map(self.get_buffer, BINS)
         shares = ((rows[:, :, None] - lows) * factors).clamp(0, 1)
         weight = self.weight + steps[:, :, None] * self.slope[:, None]
         bias = self.bias + first_score[:, None] * self.slope
-        embedded = torch.einsum("rcb,cbw->rcw", shares, weight) + bias
-        return embedded.flatten(1)
+        embedded: Tensor = torch.einsum("rcb,cbw->rcw", shares, weight) + bias
+        return embedded
 
 
 def find_edges(ordered: Tensor, number: int) -> Tensor:

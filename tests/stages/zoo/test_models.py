@@ -18,7 +18,6 @@ from stages.features.schema import Feature, Schema, Target
 from stages.model.dropout import Dropout
 from stages.model.model import ModelSpec, load_model, make_model, make_spec, save_model
 from stages.model.predictor import load_predictor
-from stages.zoo.models.tabm import Outputs
 from tests.conftest import ROOT
 from tests.support.samples import mixed_table, run_stages, small_project
 from tests.support.zoo import FILES as MODELS_OF_ZOO
@@ -447,14 +446,3 @@ def test_a_trained_model_loads_and_predicts_as_the_stage_does(tmp_path: Path) ->
     assert_frame_equal(alone, saved[:20], rel_tol=1e-5)
     chances = predictions.select(pl.selectors.starts_with("probability_")).to_numpy()
     np.testing.assert_allclose(chances.sum(axis=1), 1.0)
-
-
-@pytest.mark.parametrize("num_outputs", [1, 3])
-def test_the_heads_of_tabm_have_the_gradients_of_einsum(num_outputs: int) -> None:
-    hidden = torch.randn(5, 2, 4, dtype=torch.float64, requires_grad=True)
-    heads = Outputs(2, 4, num_outputs).double()
-    expected = torch.einsum("rmw,mwo->rmo", hidden, heads.weight) + heads.bias
-    torch.testing.assert_close(heads(hidden), expected)
-    torch.testing.assert_close(heads.eval()(hidden), expected)
-    heads.train()
-    assert torch.autograd.gradcheck(lambda *_: heads(hidden), (hidden, *heads.parameters()))
