@@ -16,6 +16,7 @@ import polars as pl
 
 from stages.features.numbers import Rows
 from stages.parallel.mapper import Local, Mapper
+from stages.prepare.table.read_part import read_part
 
 Change = Callable[[pl.Series], pl.Series]
 Mask = npt.NDArray[np.bool_]
@@ -108,19 +109,23 @@ class Table:
     def parts(self, names: Collection[str] | None = None) -> Iterator[pl.DataFrame]:
         """The rows, part by part: all columns, or those that `names` has, in the table's order."""
         wanted = [name for name in self.schema if names is None or name in names]
-        return (part for part, _ in self.numbered_parts(wanted))
+        return (part for part, _, _ in self._masked_parts(wanted))
 
     def numbered_parts(self, names: Collection[str]) -> Iterator[tuple[pl.DataFrame, Rows]]:
         """The rows, part by part, and their numbers in the sources (rows,)."""
-        wanted = [name for name in self.schema if name in names]
+        start = 0
+        for part, height, own in self._masked_parts([n for n in self.schema if n in names]):
+            yield part, start + (np.arange(height) if own is None else np.flatnonzero(own))
+            start += height
+
+    def _masked_parts(self, names: list[str]) -> Iterator[tuple[pl.DataFrame, int, Mask | None]]:
+        """The rows, part by part; the height of their source, and the mask that chose them."""
         start, rows = 0, self.mask
         for source, height in zip(self.sources, self.heights, strict=True):
-            part, numbers = self._load(source, wanted), np.arange(start, start + height)
+            part = self._load(source, names)
+            own = None if rows is None else np.asarray(rows[start : start + height])
+            yield part if own is None else part.filter(pl.Series(own)), height, own
             start += height
-            if rows is not None:
-                is_own = rows[numbers]
-                part, numbers = part.filter(pl.Series(is_own)), numbers[is_own]
-            yield part, numbers
 
     def last_row(self) -> pl.DataFrame:
         """The last row of the sources."""
@@ -142,8 +147,7 @@ class Table:
         frame = source
         needed = [*names, *(self.made[name][0] for name in names if name in self.made)]
         if isinstance(frame, Path):
-            there = set(pl.read_ipc_schema(frame))
-            frame = pl.read_ipc(frame, columns=[*dict.fromkeys(n for n in needed if n in there)])
+            frame = read_part(frame, needed)
         # By their names: polars gives a column without one a name of its own.
         return pl.DataFrame({name: self._column(frame, name) for name in names})
 
