@@ -44,8 +44,12 @@ MAX_WHOLE = 2**53
 
 @dataclass
 class _Values:
-    """The values of all rows: how often each is there, unless there are very many."""
+    """The values of all rows: how often each is there, unless there are very many.
 
+    Of amounts it is asked alone whether there are two.
+    """
+
+    task: str
     dtype: pl.DataType = field(default_factory=pl.Null)
     name: str = ""
     first: object = None
@@ -73,12 +77,18 @@ class _Values:
         self.num_rows += column.len()
         if self.is_counted:
             self.counts = add_counts(self.counts, as_category(column))
-            self.is_counted = self.counts.height <= MAX_COUNTED
+            self.is_counted = self.counts.height <= (1 if self.is_amount else MAX_COUNTED)
+
+    @property
+    def is_amount(self) -> bool:
+        """Check whether a number is to be predicted, whatever is still to come."""
+        has_fractions = _may_have_fractions(self.dtype) and not self.is_whole
+        return self.task == "regression" or (self.task == "auto" and has_fractions)
 
 
 def find_target(parts: Iterable[pl.Series], task: str) -> Target:
     """The task and the classes. Raises UserError for gaps, and where there is nothing to learn."""
-    values, long = _Values(), LongNumbers()
+    values, long = _Values(task), LongNumbers()
     for column in parts:
         if column.dtype.is_nested():
             what = f"the target '{column.name}' is of type {column.dtype}"
@@ -106,14 +116,17 @@ def find_target(parts: Iterable[pl.Series], task: str) -> Target:
     return Target(name=name, task="classification", classes=_find_classes(name, values))
 
 
+def _may_have_fractions(dtype: pl.DataType) -> bool:
+    return dtype.is_float() or dtype == pl.Decimal
+
+
 def _guess_task(values: _Values) -> str:
     if values.is_whole:
         few = values.is_counted and values.counts.height <= min(
             MAX_INTEGER_CLASSES, values.num_rows // 20
         )
         return "classification" if few else "regression"
-    is_amount = values.dtype.is_float() or values.dtype == pl.Decimal
-    return "regression" if is_amount else "classification"
+    return "regression" if _may_have_fractions(values.dtype) else "classification"
 
 
 def _find_classes(name: str, values: _Values) -> list[Class]:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -48,25 +49,37 @@ def find_keys(table: Table, column: str | None) -> Keys:
     """
     if column is None:
         return Keys(None, is_number=True)
-    num_gaps, width, hashes = 0, 1, []
-    is_number = table.schema[column].is_integer()
+    num_gaps, last = 0, None
+    is_number = is_ascending = table.schema[column].is_integer()
     for part in table.column_parts(column):
         num_gaps += part.null_count()
-        is_number &= is_number and part.cast(pl.Int64, strict=False).null_count() == 0
-        lengths = part.cast(pl.String).str.len_chars().to_numpy()
-        width = max(width, int(lengths.max())) if part.count() else width
-        hashes.append(part.hash().to_numpy())
+        is_number = is_number and part.cast(pl.Int64, strict=False).null_count() == 0
+        is_ascending = is_ascending and _is_ascending(part, last)
+        last = part[-1] if part.len() else last
     if num_gaps:
         message = f"the key column '{column}' is empty in {counted(num_gaps, 'row')}"
         raise UserError(Problem(message, key=KEY))
-    if twice := _find_twice(table, column, np.concatenate(hashes)):
+    # Numbers that rise from row to row, as most files have them, need no memory.
+    if not is_ascending and (twice := _find_twice(table, column)):
         message = f"the key column '{column}' names more than one row with: {', '.join(twice)}"
         raise UserError(Problem(message, key=KEY))
-    return Keys(column, is_number=is_number, width=width)
+    return Keys(column, is_number=is_number, width=0 if is_number else _find_width(table, column))
 
 
-def _find_twice(table: Table, column: str, hashes: Hashes) -> list[str]:
+def _find_width(table: Table, column: str) -> int:
+    lengths = (part.cast(pl.String).str.len_chars() for part in table.column_parts(column))
+    return max(1, *(cast(int, each.max()) for each in lengths if each.len()))
+
+
+def _is_ascending(part: pl.Series, last: int | None) -> bool:
+    """Check whether each number is greater than the one before; `last` stands before them all."""
+    rises = (part.head(-1) < part.slice(1)).all()
+    return bool(rises) and (last is None or not part.len() or part[0] > last)
+
+
+def _find_twice(table: Table, column: str) -> list[str]:
     """The first few keys that stand twice; where hashes are alike, the keys are compared."""
+    hashes = np.concatenate([part.hash().to_numpy() for part in table.column_parts(column)])
     hashes.sort()
     alike = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     if not len(alike):
