@@ -19,6 +19,8 @@ from stages.prepare.rows.keys import Hashes, hash_names
 
 Codes = npt.NDArray[np.uint8]
 SPLITS = ("train", "validation", "test")
+# Hashes are looked at so many at a time, and by their first 16 bits.
+AT_ONCE, SHIFT = 1 << 18, np.uint64(48)
 # A stratum of so few groups is cut together with the others.
 MIN_GROUPS = 3
 
@@ -88,22 +90,34 @@ def _split_parts(
 def _split_alone(hashes: Hashes, classes: Array | None, shares: tuple[float, float]) -> Codes:
     """Rows that have no ties, by the ranks of their hashes in each stratum.
 
-    As `_divide` does, in a fifth of the memory.
+    As `_divide` does, in a tenth of the memory.
     """
     codes = np.zeros(len(hashes), np.uint8)
     for stratum in [0] if classes is None else np.unique(classes):
-        members = np.ones(len(hashes), np.bool_) if classes is None else classes == stratum
+        # Of one stratum no second copy.
+        members = slice(None) if classes is None else classes == stratum
         ranks = hashes[members]
         num_test, num_validation = _sizes(len(ranks), shares)
-        ordered = np.sort(ranks)
         # The first of equal hashes would come first; of 64 bits hardly two are.
         own = np.zeros(len(ranks), np.uint8)
-        own[ranks <= ordered[min(num_test + num_validation, len(ranks)) - 1]] = SPLITS.index(
-            "validation"
-        )
-        own[ranks <= ordered[num_test - 1]] = SPLITS.index("test")
+        end = min(num_test + num_validation, len(ranks))
+        own[ranks <= _find_at(ranks, end - 1)] = SPLITS.index("validation")
+        own[ranks <= _find_at(ranks, num_test - 1)] = SPLITS.index("test")
         codes[members] = own
     return codes
+
+
+def _find_at(hashes: Hashes, place: int) -> np.uint64:
+    """The hash at a place of their order: only those are sorted that begin with its 16 bits."""
+    parts = [hashes[start : start + AT_ONCE] for start in range(0, len(hashes), AT_ONCE)]
+    counts = np.zeros(1 << 16, np.int64)
+    for part in parts:
+        counts += np.bincount((part >> SHIFT).astype(np.int64), minlength=len(counts))
+    place %= len(hashes)
+    ends = np.cumsum(counts)
+    bits = int(np.searchsorted(ends, place, side="right"))
+    near = np.sort(np.concatenate([part[part >> SHIFT == bits] for part in parts]))
+    return np.uint64(near[place - ends[bits]])
 
 
 def _divide(
