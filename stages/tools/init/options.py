@@ -105,6 +105,8 @@ def name_option(problem: Problem) -> Problem:
         return replace(problem, message=message, key=None, allowed=tasks)
     if problem.key == "prepare.target":
         return replace(problem, message=f"{message}\n  say      --target …", key=None)
+    if problem.key == "prepare.structure":
+        return replace(problem, message=message, key=None)
     if problem.key is None or not problem.key.startswith(_AT):
         return replace(problem, message=message)
     if COLUMN not in message:

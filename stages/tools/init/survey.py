@@ -38,7 +38,7 @@ from stages.tools.init.counts import MAX_DISTINCT, Counts, count_all, find_equal
 from stages.tools.init.images import count_train, find_layout
 from stages.tools.init.leaks import Numbers, as_answers, judge_leak
 from stages.tools.init.options import COLUMN, Options, Setting, check_named
-from stages.tools.init.times import describe_time
+from stages.tools.init.times import describe_time, judge_groups
 from stages.tools.init.values import all_values, prepare_values
 
 CLASSES = "classification"
@@ -113,6 +113,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     if texts_alone(schema):
         split = params.split.model_copy(update={"validation": TEXT_VALIDATION})
         params = params.model_copy(update={"split": split})
+    order = judge_groups(labelled, params)
     lines += _say_tail(seen[options.target], target)
     num_train = count_train(layout, labelled.height, params)
     found = {choice.key for choice in layout.choices}
@@ -126,6 +127,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         "columns": [asdict(column) for column in columns],
         "warnings": [
             *(line for column in columns for line in column.warnings),
+            *order,
             *find_doubts(seen, schema, params.columns, seen_rows),
             *find_variants(seen, schema, params),
         ],

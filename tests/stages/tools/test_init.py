@@ -492,3 +492,23 @@ def test_classes_that_pandas_made_floats_are_whole_numbers(
     amounts = survived.set(pl.Series(np.arange(NUM_ROWS) == 9), 0.5)
     found = look(tmp_path, ships().with_columns(Survived=amounts))
     assert found["task"]["name"] == "regression"
+
+
+@pytest.mark.parametrize("spread", [0, 5])
+def test_groups_that_overlap_in_time_are_asked_about(tmp_path: Path, spread: int) -> None:
+    days = [date(2023, 1, 1) + timedelta(n // 5 + spread * (n % 5)) for n in range(NUM_ROWS)]
+    table = ships(day=days, store=[f"store {n % 5}" for n in range(NUM_ROWS)])
+    ways = (
+        "  later rows test earlier ones  --time day, without --group\n"
+        "  some groups test others       --group store, without --time"
+    )
+    if spread:
+        found = look(tmp_path, table, time="day", group="store")
+        (told,) = [line for line in found["warnings"] if line.endswith(ways)]
+        assert "70 of 80 test rows are no later than the latest train row" in told
+        return
+    with pytest.raises(UserError, match="5 groups end together, at 2023-03-21") as caught:
+        look(tmp_path, table, time="day", group="store")
+    shown = format_problem(name_option(caught.value.problems[0]))
+    assert shown.endswith(ways)
+    assert "params.yaml" not in shown
