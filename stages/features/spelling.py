@@ -37,7 +37,9 @@ def as_name(name: str) -> str:
 
 
 def as_text(word: str) -> str:
-    """A text as YAML quotes it."""
+    """A text as YAML quotes it: in double quotes where a single one is in it, as in don't."""
+    if "'" in word and word.isprintable() and not set(word) & {'"', "\\"}:
+        return f'"{word}"'
     return "'" + word.replace("'", "''") + "'"
 
 

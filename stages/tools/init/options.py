@@ -83,6 +83,15 @@ def _parse(word: str) -> tuple[str, Setting]:
     )
 
 
+def words_alone(setting: Setting | None) -> list[Any] | None:
+    """The words of a setting that says nothing else; None of one that does."""
+    if setting is None:
+        return []
+    return (
+        setting["missing"] if isinstance(setting, dict) and list(setting) == ["missing"] else None
+    )
+
+
 def check_named(columns: Collection[str], options: Options, said: Collection[str]) -> None:
     """Raise UserError for names of the command line that the source does not have."""
     named = [(f"--{each}", getattr(options, each)) for each in ("target", "key", "time")]

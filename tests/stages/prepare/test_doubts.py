@@ -7,6 +7,7 @@ import numpy as np
 import pandas
 import polars as pl
 import pytest
+from ruamel.yaml import YAML
 
 from stages.common.errors import Problem, UserError
 from stages.features.encode import encode
@@ -270,3 +271,43 @@ def test_a_last_word_for_a_sum_stands_in_a_table_without_numbers() -> None:
     table = table.with_columns(n=pl.Series([1, 2, 3]))
     with pytest.raises(UserError, match=r"the last row \(2\)"):
         stop_at_total(in_memory(table), KEY)
+
+
+WORDS = ["N/A", "don't know", "prefer not to say"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "unit"),
+    [
+        ([str(1000 * n) for n in range(10, 90)], ""),
+        ([f"{n}%" for n in range(80)], "kind: numeric, unit: '%', "),
+        ([f"{n},5" for n in range(80)], ""),
+    ],
+)
+def test_words_among_numbers_are_said_with_the_line_that_makes_numbers_of_the_rest(
+    tmp_path: Path, numbers: list[str], unit: str
+) -> None:
+    table = table_of(tmp_path, [*numbers, *WORDS * 5])
+    (line,) = found(table)[1]
+    what = "numbers with the unit '%'" if unit else "numbers"
+    assert line.startswith(f"'x' holds {what}, taken as 83 categories for the 15 words among them")
+    told = """['N/A', "don't know", 'prefer not to say']"""
+    advice = f"columns: {{x: {{{unit}missing: {told}}}}}"
+    assert advice in line
+    schema, said = found(table, **YAML(typ="safe").load(advice))
+    assert (schema.features[0].kind, said) == ("numeric", [])
+    # The words that are said already stay in the lines that say others.
+    (line,) = found(table, columns={"x": {"missing": ["N/A"]}})[1]
+    assert "82 categories for the 10 words among them" in line
+    assert advice in line
+    assert "if that is meant, columns: {x: {kind: categorical, missing: ['N/A']}}" in line
+
+
+def test_a_column_that_has_words_for_gaps_is_judged_by_its_other_texts(tmp_path: Path) -> None:
+    table = table_of(tmp_path, [f"{n}%" if n % 9 else "N/A" for n in range(90)])
+    (line,) = found(table, columns={"x": {"missing": ["N/A"]}})[1]
+    assert "columns: {x: {kind: numeric, unit: '%', missing: ['N/A']}}, or" in line
+    for said in ("categorical", {"kind": "categorical"}, {"unit": "%", "missing": ["N/A"]}):
+        assert found(table, columns={"x": said})[1] == []
+    problem = stopped(table_of(tmp_path, [*NUMBERS, "N/A", "a few"]), missing=["N/A"])
+    assert "say so: columns: {x: {missing: ['N/A', 'a few']}}" in problem.message

@@ -1,5 +1,6 @@
 """What `reprise init` makes of columns, and what it chooses."""
 
+import re
 import shlex
 from datetime import date, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from stages.prepare.params import PrepareParams
 from stages.prepare.table.table import in_memory
 from stages.tools.expect.drift import draft_drift
 from stages.tools.init.choose import Facts, choose
-from stages.tools.init.options import Options, as_options, name_option
+from stages.tools.init.options import Options, as_options, found_as_options, name_option
 from stages.tools.init.roles import find_copies, is_key
 from stages.tools.init.survey import survey
 from stages.tools.init.times import WHY
@@ -512,3 +513,27 @@ def test_groups_that_overlap_in_time_are_asked_about(tmp_path: Path, spread: int
     shown = format_problem(name_option(caught.value.problems[0]))
     assert shown.endswith(ways)
     assert "params.yaml" not in shown
+
+
+def test_words_for_gaps_are_taken_from_numbers_with_a_unit(tmp_path: Path) -> None:
+    rows = range(NUM_ROWS)
+    table = ships(
+        share=["N/A" if n % 9 == 4 else f"{n % 101}%" for n in rows],
+        odd=["VB" if n % 9 == 4 else f"{n % 90} km" for n in rows],
+        income=[{4: "N/A", 5: "don't know", 6: "won't say"}.get(n % 9, str(n)) for n in rows],
+    )
+    columns = ("odd={missing: [VB]}", "income={missing: [N/A]}")
+    found = look(tmp_path, table, columns=columns)
+    said = {
+        "share": {"kind": "numeric", "unit": "%", "missing": ["N/A"]},
+        "odd": {"kind": "numeric", "unit": "km", "missing": ["VB"]},
+        "income": {"missing": ["N/A"]},
+    }
+    assert found["values"]["prepare.columns"] == said
+    assert [line(found, name)["role"] for name in said] == ["numeric", "numeric", "categorical"]
+    assert line(found, "share")["why"].endswith("with the unit '%'")
+    (warning,) = found_as_options(found)["warnings"]
+    (advice,) = re.findall(r"if these stand for no value, (--column .*?), or --column", warning)
+    again = look(tmp_path, table, columns=[*columns[:1], *shlex.split(advice)[1:]])
+    assert line(again, "income")["role"] == "numeric"
+    assert again["warnings"] == []
