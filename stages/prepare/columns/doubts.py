@@ -24,6 +24,8 @@ from stages.prepare.columns.looks import (
     SENTINELS,
     TEXTS,
     WRITTEN,
+    are_codes,
+    find_zeros,
     like,
     say_line,
     show_examples,
@@ -159,7 +161,7 @@ def _of_texts(column: pl.Series, feature: Feature, rows: Rows | None) -> Iterato
             f"'{column.name}' holds numbers with the unit '{unit}', taken as {categories}: "
             f"{show_examples(texts)}; if they measure something, {line}, {left_out}; {meant}"
         )
-    elif numbers.sum() > most:
+    elif numbers.sum() > most and not find_zeros(texts).height:
         # Those first that can't be read as they stand.
         written = numbers & ~plain
         first = show_examples(texts.filter(written if written.any() else plain))
@@ -180,10 +182,13 @@ def _of_texts(column: pl.Series, feature: Feature, rows: Rows | None) -> Iterato
 
 
 def _of_zeros(texts: pl.DataFrame, name: str) -> Iterator[str]:
-    numbers = texts.filter(like(texts, NUMBER))
-    zeros = numbers.filter(like(numbers, LEADING_ZERO))
-    if zeros.height and numbers.height > MAJORITY * texts.height:
-        yield f"'{name}' is kept as text, for its leading zeros: {show_examples(zeros)}"
+    zeros = find_zeros(texts)
+    if zeros.height:
+        remedy = "; if they measure something, write them without these zeros in the file"
+        yield (
+            f"'{name}' is kept as text, for its leading zeros: {show_examples(zeros)}"
+            f"{'' if are_codes(texts) else remedy}"
+        )
 
 
 def _counts_rows(column: pl.Series, rows: Rows | None) -> bool:

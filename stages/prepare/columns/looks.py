@@ -7,7 +7,7 @@ import polars as pl
 
 from stages.common.errors import shorten
 from stages.features.numbers import Rows
-from stages.features.spelling import BLANKS, as_line, as_list, as_text, number_pattern
+from stages.features.spelling import BLANKS, LEADING_ZERO, as_line, as_list, as_text, number_pattern
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
 # Of the values: as many may be strays; what is said of the whole begins at the half.
@@ -66,6 +66,21 @@ def texts_of(column: pl.Series, rows: Rows | None = None) -> pl.DataFrame:
 def like(texts: pl.DataFrame, pattern: str) -> pl.Series:
     """Check which of the texts a pattern fits."""
     return texts["text"].str.contains(pattern)
+
+
+def are_codes(texts: pl.DataFrame) -> bool:
+    """Check whether all are letters and digits of one length, as zip codes are."""
+    is_one = texts["text"].str.len_chars().n_unique() == 1
+    return is_one and bool(like(texts, r"^[0-9A-Za-z]+$").all())
+
+
+def find_zeros(texts: pl.DataFrame) -> pl.DataFrame:
+    """The numbers with leading zeros, of a column of numbers; of codes those with letters, too."""
+    is_number = like(texts, NUMBER)
+    if is_number.sum() <= MAJORITY * texts.height:
+        return NO_TEXTS
+    numbers = texts if are_codes(texts) else texts.filter(is_number)
+    return numbers.filter(like(numbers, LEADING_ZERO))
 
 
 def show_examples(texts: pl.DataFrame, num: int = MAX_EXAMPLES) -> str:

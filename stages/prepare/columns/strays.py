@@ -21,7 +21,9 @@ from stages.prepare.columns.looks import (
     TEXTS,
     TRUTH,
     WRITTEN,
+    are_codes,
     are_gaps,
+    find_zeros,
     like,
     say_line,
     show_examples,
@@ -66,6 +68,8 @@ def _find_strays(texts: pl.DataFrame) -> tuple[pl.DataFrame, str]:
         fits = like(texts, pattern) & ~like(texts, LEADING_ZERO)
         good, strays = texts.filter(fits), texts.filter(~fits)
         if not strays.height or good.height <= MAJORITY * texts.height:
+            continue
+        if are_codes(texts) and find_zeros(strays).height == strays.height:
             continue
         few = strays.height <= max(1, MAX_STRAYS * texts.height)
         if few or (strays["text"].n_unique() == 1 and good["text"].n_unique() > MAX_CODES):

@@ -311,3 +311,25 @@ def test_a_column_that_has_words_for_gaps_is_judged_by_its_other_texts(tmp_path:
         assert found(table, columns={"x": said})[1] == []
     problem = stopped(table_of(tmp_path, [*NUMBERS, "N/A", "a few"]), missing=["N/A"])
     assert "say so: columns: {x: {missing: ['N/A', 'a few']}}" in problem.message
+
+
+@pytest.mark.parametrize(
+    "zeros", [["01067", "04103"] * 20, ["01067"] * 3, ["00ff4"] * 40, ["01067"] * 100]
+)
+def test_codes_with_leading_zeros_are_texts_and_nothing_else_is_said(
+    tmp_path: Path, zeros: list[str]
+) -> None:
+    schema, (line,) = found(table_of(tmp_path, [*["10115", "20095", "80331"] * 40, *zeros]))
+    assert schema.features[0].kind == "categorical"
+    assert line == (
+        f"'x' is kept as text, for its leading zeros: '{zeros[0]}' (row 120)"
+        + (f", '{zeros[1]}' (row 121)" if zeros[1] != zeros[0] else "")
+    )
+
+
+def test_numbers_with_leading_zeros_may_be_written_without(tmp_path: Path) -> None:
+    (line,) = found(table_of(tmp_path, [*NUMBERS * 2, *["007", "08"] * 40]))[1]
+    assert line.startswith(
+        "'x' is kept as text, for its leading zeros: '007' (row 600), '08' (row "
+    )
+    assert line.endswith("if they measure something, write them without these zeros in the file")
