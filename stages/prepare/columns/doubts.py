@@ -11,7 +11,6 @@ from typing import cast
 import numpy as np
 import polars as pl
 
-from stages.common.errors import UserError
 from stages.features.numbers import Rows
 from stages.features.schema import CODES, Feature, Schema
 from stages.features.spelling import LEADING_ZERO, as_line, as_list
@@ -31,8 +30,8 @@ from stages.prepare.columns.looks import (
     show_examples,
     texts_of,
 )
-from stages.prepare.columns.units import MAX_WORDS, find_unit
-from stages.prepare.columns.written import find_writing
+from stages.prepare.columns.mixed import say_mixed
+from stages.prepare.columns.units import find_unit
 from stages.prepare.params import Column
 
 
@@ -53,14 +52,14 @@ def find_doubts(
         if isinstance(setting, str) or setting.model_fields_set - {"missing"}:
             continue
         is_text = feature.kind in CODES and column.dtype in TEXTS
-        among = _find_words(texts_of(column)) if is_text else None
-        if setting.missing is None and among is None:
+        mixed = say_mixed(column, feature, rows) if is_text else None
+        if setting.missing is None and mixed is None:
             yield from _of_gaps(column, feature)
         if not feature.name.strip():
             line = as_line(feature.name, "exclude")
             yield f"the column without a name is learned from; if it is none of yours, {line}"
-        if among is not None:
-            yield _of_words(column, feature, rows, *among)
+        if mixed is not None:
+            yield mixed
         elif is_text:
             yield from _of_texts(column, feature, rows)
         elif column.dtype.is_integer() and _counts_rows(column, rows):
@@ -103,38 +102,6 @@ def _sentinels(column: pl.Series) -> list[tuple[object, int]]:
         if (word < 0 <= low) or (word > 0 and high < word / 10):
             found.append((word, count))
     return found
-
-
-def _find_words(texts: pl.DataFrame) -> tuple[list[str], str | None] | None:
-    """The few words among numbers that are written in one way, and the unit of these."""
-    is_word = ~like(texts, r"\d")
-    words = texts.filter(is_word)["text"].unique(maintain_order=True).to_list()
-    if not 0 < len(words) <= MAX_WORDS or is_word.sum() >= MAJORITY * texts.height:
-        return None
-    numbers = texts.filter(~is_word)["text"]
-    if unit := find_unit(numbers):
-        return words, unit
-    try:
-        return None if find_writing(numbers) is None else (words, None)
-    except UserError:
-        # With the words as gaps prepare asks which of two ways it is.
-        return words, None
-
-
-def _of_words(
-    column: pl.Series, feature: Feature, rows: Rows | None, words: list[str], unit: str | None
-) -> str:
-    """A line on words among the numbers of a column of categories."""
-    texts, known = texts_of(column, rows), feature.missing_words or []
-    others = texts.filter(texts["text"].is_in(words))
-    numbers = "numbers" if unit is None else f"numbers with the unit '{unit}'"
-    line = say_line(column.name, [*known, *words], "" if unit is None else "numeric", unit)
-    return (
-        f"'{column.name}' holds {numbers}, taken as {texts['text'].n_unique()} categories for the "
-        f"{others.height} words among them: {show_examples(others, MAX_WORDS)}; if these stand for "
-        f"no value, {line}, or {as_line(column.name, 'exclude')}; if that is meant, "
-        f"{say_line(column.name, known, 'categorical')}"
-    )
 
 
 def _of_texts(column: pl.Series, feature: Feature, rows: Rows | None) -> Iterator[str]:

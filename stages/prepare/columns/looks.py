@@ -48,10 +48,17 @@ def are_gaps(words: pl.Series) -> bool:
     return bool(words.str.to_lowercase().is_in(GAPS).all())
 
 
-def say_line(name: str, words: Sequence[object], kind: str = "", unit: str | None = None) -> str:
-    """The line that says the kind, the unit and the words for gaps of a column."""
+def say_line(
+    name: str,
+    words: Sequence[object],
+    kind: str = "",
+    unit: str | None = None,
+    form: str | None = None,
+) -> str:
+    """The line that says the kind, the unit or the format, and the words for gaps of a column."""
     parts = [f"kind: {kind}"] if kind else []
     parts += [] if unit is None else [f"unit: {as_text(unit)}"]
+    parts += [] if form is None else [f"format: {as_text(form)}"]
     parts += [f"missing: {as_list(words)}"] if words else []
     return as_line(name, kind if len(parts) == 1 and kind else f"{{{', '.join(parts)}}}")
 

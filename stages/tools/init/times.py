@@ -64,7 +64,7 @@ def _find_early(column: pl.Series, form: str | None) -> list[str]:
     must = name_format(form, zone)
     seconds = as_seconds(column, form, must, "PATH", aware=zone is not None)
     known = np.sort(seconds[~np.isnan(seconds)])
-    return list(find_cycles([known[: int(EARLY * len(known))]])[0])
+    return list(find_cycles([known[: int(EARLY * len(known))]], form)[0])
 
 
 def judge_groups(table: Table, params: PrepareParams) -> list[str]:
