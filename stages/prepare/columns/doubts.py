@@ -11,9 +11,10 @@ from typing import cast
 import numpy as np
 import polars as pl
 
+from stages.features.dates.columns import are_dates
 from stages.features.numbers import Rows
 from stages.features.schema import CODES, Feature, Schema
-from stages.features.spelling import LEADING_ZERO, as_line, as_list
+from stages.features.spelling import LEADING_ZERO, as_line, as_list, as_name
 from stages.prepare.columns.looks import (
     DATE,
     LIKELY_GAPS,
@@ -31,6 +32,7 @@ from stages.prepare.columns.looks import (
     texts_of,
 )
 from stages.prepare.columns.mixed import say_mixed
+from stages.prepare.columns.parts import names_parts
 from stages.prepare.columns.units import find_unit
 from stages.prepare.params import Column
 
@@ -68,9 +70,20 @@ def find_doubts(
                 "model learns the order of the file from it; name it in prepare.key, or leave it "
                 f"out: {as_line(feature.name, 'exclude')}"
             )
+    yield from _of_target(table[schema.target.name], schema)
     for name in filter(None, (schema.key, schema.target.name)):
         if table[name].dtype in TEXTS:
             yield from _of_zeros(texts_of(table[name], rows), name)
+
+
+def _of_target(column: pl.Series, schema: Schema) -> Iterator[str]:
+    """Yield that each date of a target is a class of its own."""
+    classes = schema.target.classes
+    if classes is not None and are_dates(column):
+        yield (
+            f"the target '{column.name}' is dates, and each of the {len(classes)} is a class: to "
+            "predict when, write a number of days or of seconds in the file"
+        )
 
 
 def _of_gaps(column: pl.Series, feature: Feature) -> Iterator[str]:
@@ -116,7 +129,14 @@ def _of_texts(column: pl.Series, feature: Feature, rows: Rows | None) -> Iterato
     zeros, dates = like(texts, LEADING_ZERO), like(texts, DATE)
     plain = like(texts, NUMBER) & ~zeros
     numbers = (plain | like(texts, WRITTEN)) & ~dates & ~zeros
-    if dates.sum() > most:
+    if names_parts(column):
+        yield (
+            f"'{column.name}' names the parts of a data set, and is learned from as {categories}: "
+            f"{show_examples(texts)}; if it says which row is for what, write "
+            f"prepare.split: {{seed: 0, validation: 0.15, test: 0.2, column: {as_name(column.name)}"
+            f"}}, {left_out}; {meant}"
+        )
+    elif dates.sum() > most:
         yield (
             f"'{column.name}' holds dates, taken as {categories}: "
             f"{show_examples(texts.filter(dates))}{_others(texts.filter(~dates))}; put what "

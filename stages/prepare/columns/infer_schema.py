@@ -138,6 +138,11 @@ def guess_kind(
         if column.dtype == pl.Struct:
             remedy = f"flatten it before, in Polars: table.unnest({column.name!r}) (docs/files.md)"
             raise undecided(column, f"holds records: {remedy}")
+        if column.dtype == pl.Duration:
+            remedy = f"in Polars: pl.col({column.name!r}).dt.total_seconds(fractional=True)"
+            raise undecided(
+                column, f"holds durations: write a number of seconds in the file, {remedy}"
+            )
         raise undecided(column, f"is of type {column.dtype}, which no model here reads")
     long = LongNumbers()
     long.add(column)

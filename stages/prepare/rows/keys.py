@@ -59,25 +59,31 @@ def find_keys(table: Table, column: str | None) -> Keys:
     if num_gaps:
         message = f"the key column '{column}' is empty in {counted(num_gaps, 'row')}"
         raise UserError(Problem(message, key=KEY))
-    if twice := _find_twice(table, column, np.concatenate(hashes)):
+    twice, num_rows = _find_twice(table, column, np.concatenate(hashes))
+    if twice:
         message = f"the key column '{column}' names more than one row with: {', '.join(twice)}"
+        message += f"; {num_rows:,} of {table.height:,} rows share theirs with another"
         raise UserError(Problem(message, key=KEY))
     return Keys(column, is_number=is_number, width=width)
 
 
-def _find_twice(table: Table, column: str, hashes: Hashes) -> list[str]:
-    """The first few keys that stand twice; where hashes are alike, the keys are compared."""
+def _find_twice(table: Table, column: str, hashes: Hashes) -> tuple[list[str], int]:
+    """The first few keys that stand twice, and how many rows have such a key.
+
+    Where hashes are alike, the keys are compared.
+    """
     hashes.sort()
     alike = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     if not len(alike):
-        return []
+        return [], 0
     suspects = [
         part.filter(part.hash().is_in(pl.Series(alike).implode()))
         for part in table.column_parts(column)
     ]
     found = pl.concat(suspects)
-    twice = found.filter(found.is_duplicated()).unique(maintain_order=True).head(MAX_SHOWN)
-    return [str(value) for value in twice]
+    twice = found.filter(found.is_duplicated())
+    shown = twice.unique(maintain_order=True).head(MAX_SHOWN)
+    return [str(value) for value in shown], twice.len()
 
 
 @dataclass(frozen=True)

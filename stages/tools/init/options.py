@@ -22,6 +22,11 @@ COLUMN = "--column"
 _AT = "prepare.columns."
 # As `as_line` writes it.
 _LINE = re.compile(r'columns: \{("(?:[^"\\]|\\.)*"|[A-Za-z_]\w*): (\{[^{}\n]*\}|\w+)\}')
+# Parameters that an option names.
+_NAMED = {
+    "prepare.key": "--key …, another column, or leave it out",
+    "prepare.weight": "--weight …, another column, or leave it out",
+}
 
 # What init writes by itself.
 _DROPS = " and drop_missing_target: true"
@@ -113,7 +118,11 @@ def name_option(problem: Problem) -> Problem:
         message = f"{message}\n  say      --task {tasks[0]}" if tasks else message
         return replace(problem, message=message, key=None, allowed=tasks)
     if problem.key == "prepare.target":
-        return replace(problem, message=f"{message}\n  say      --target …", key=None)
+        message = message if COLUMN in message else f"{message}\n  say      --target …"
+        return replace(problem, message=message, key=None)
+    if problem.key in _NAMED:
+        message = f"{message}\n  say      {_NAMED[problem.key]}"
+        return replace(problem, message=message, key=None)
     if problem.key == "prepare.structure":
         return replace(problem, message=message, key=None)
     if problem.key is None or not problem.key.startswith(_AT):

@@ -16,6 +16,7 @@ from stages.features.schema import Schema, Target
 from stages.features.written import drop_words
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_feature, find_schema, names_rows
+from stages.prepare.columns.parts import say_files
 from stages.prepare.columns.strays import stray_gaps
 from stages.prepare.columns.target import encode_classes, find_target
 from stages.prepare.columns.units import describe_signs, find_unit, say_numbers, with_signs
@@ -23,6 +24,7 @@ from stages.prepare.columns.variants import find_variants
 from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
+from stages.prepare.rows.keys import find_keys
 from stages.prepare.rows.weights import describe_weights, find_weights
 from stages.prepare.table.dots import signed_columns
 from stages.prepare.table.long_table import apply_writing
@@ -70,6 +72,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     params = _as_params(settings, options)
     table, sample, written, lines = apply_writing(table, sample, params)
     stop_at_total(table, "PATH")
+    find_keys(table, options.key)
     layout = find_layout(table, sample.table, params, notes)
     table, looked = layout.table, layout.looked
     counts = count_all(table)
@@ -83,7 +86,8 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
             "left out: drop_missing_target: true"
         )
     labelled = table.where(has_target)
-    target = find_target(labelled.column_parts(options.target), options.task or "auto")
+    source_rows = np.flatnonzero(has_target)
+    target = find_target(labelled.column_parts(options.target), options.task or "auto", source_rows)
     rows, is_seen = sample.rows[: looked.height], looked[options.target].is_not_null()
     seen, seen_rows = looked.filter(is_seen), rows[is_seen.to_numpy()]
     answers = as_answers(seen[options.target], is_class=target.classes is not None)
@@ -113,7 +117,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     params = PrepareParams.model_validate(prepare | layout.prepare)
     schema = with_written(find_schema(seen, params, target, seen_rows), written)
     if params.weight is not None:
-        weights = find_weights(labelled.column(params.weight), np.flatnonzero(has_target))
+        weights = find_weights(labelled.column(params.weight), source_rows)
         lines.append(describe_weights(params.weight, weights))
     if texts_alone(schema):
         split = params.split.model_copy(update={"validation": TEXT_VALIDATION})
@@ -133,6 +137,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         "warnings": [
             *(line for column in columns for line in column.warnings),
             *order,
+            *([] if params.split.column else say_files(Path(options.source))),
             *find_doubts(seen, schema, params.columns, seen_rows),
             *find_variants(seen, schema, params),
         ],
