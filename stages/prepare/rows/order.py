@@ -32,7 +32,7 @@ def judge_order(column: pl.Series, structure: Structure, codes: Codes, ways: str
         message = (
             f"{num_tied} groups end together, at {shown_last}, the latest time of all, those of "
             f"the test rows among them: by '{column.name}' none is later than the train rows, and "
-            f"its rows begin at {shown_first}; say what divides the rows\n{ways}"
+            f"the test rows begin at {shown_first}; say what divides the rows\n{ways}"
         )
         raise UserError(Problem(message, key="prepare.structure"))
     return [
