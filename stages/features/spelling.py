@@ -27,13 +27,19 @@ _WORDS_OF_YAML = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
 def as_line(name: str, said: str) -> str:
     """The line of params.yaml that says what a column is: its kind, or `{kind: …, …}`."""
+    return f"columns: {{{as_name(name)}: {said}}}"
+
+
+def as_name(name: str) -> str:
+    """The name of a column as YAML has it, in quotes where it needs them."""
     plain = _PLAIN_NAME.fullmatch(name) and name.lower() not in _WORDS_OF_YAML
-    shown = name if plain else json.dumps(name, ensure_ascii=False)
-    return f"columns: {{{shown}: {said}}}"
+    return name if plain else json.dumps(name, ensure_ascii=False)
 
 
 def as_text(word: str) -> str:
-    """A text as YAML quotes it."""
+    """A text as YAML quotes it: in double quotes where a single one is in it, as in don't."""
+    if "'" in word and word.isprintable() and not set(word) & {'"', "\\"}:
+        return f'"{word}"'
     return "'" + word.replace("'", "''") + "'"
 
 

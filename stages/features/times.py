@@ -57,8 +57,10 @@ _DATES = (
     *("%d %b %Y", "%d. %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%b %d %Y"),
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+# Months, each of which is its first day: of a column whose every text is one.
+MONTHS: Final = ("%m/%Y", "%Y/%m", "%m.%Y", "%m-%Y", "%Y-%m", "%b %Y", "%b-%Y", "%b, %Y")
 # Those that a column is tried for.
-FORMATS: Final = (ISO, *(date + time for date, time in product(_DATES, _TIMES)))
+FORMATS: Final = (ISO, *(date + time for date, time in product(_DATES, _TIMES)), *MONTHS)
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 # Groups of digits alone, and what each is where it is not there.
 NUMBERS: Final = {
@@ -194,8 +196,11 @@ def _offset(text: str | None) -> int | None:
     return -60 * minutes if text[0] == "-" else 60 * minutes
 
 
-def find_cycles(parts: Iterable[Floats]) -> tuple[list[Cycle], bool]:
-    """The cycles that times span, and are not all at the same place of; and if there are gaps."""
+def find_cycles(parts: Iterable[Floats], form: str | None = None) -> tuple[list[Cycle], bool]:
+    """The cycles that times span, and are not all at the same place of; and if there are gaps.
+
+    Times whose format has no day, months, have a place in the year alone; None: ISO 8601.
+    """
     first = low = high = math.nan
     apart, has_gaps = dict.fromkeys(PERIODS, 0.0), False
     for part in parts:
@@ -212,6 +217,12 @@ def find_cycles(parts: Iterable[Floats]) -> tuple[list[Cycle], bool]:
     cycles = [
         name
         for name, period in PERIODS.items()
-        if high / period - low / period >= 1 and apart[name] > SAME_PLACE
+        if (name == "year" or _has_day(form))
+        and high / period - low / period >= 1
+        and apart[name] > SAME_PLACE
     ]
     return cycles, has_gaps
+
+
+def _has_day(form: str | None) -> bool:
+    return form in (None, ISO) or "%d" in str(form)

@@ -24,6 +24,7 @@ from stages.parallel.mapper import Mapper
 from stages.parallel.open_mapper import open_mapper
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import SOURCE, check_names, find_schema, names_rows
+from stages.prepare.columns.parts import say_files
 from stages.prepare.columns.pretrained import with_pretrained
 from stages.prepare.columns.target import check_transform, find_target
 from stages.prepare.columns.variants import find_variants
@@ -78,12 +79,14 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
 
     usable = _rows_with_target(table, section)
     labelled = table if usable is None else table.where(usable)
-    target = find_target(labelled.column_parts(section.target), section.task)
+    rows = None if usable is None else images.in_source(np.flatnonzero(usable))
+    target = find_target(labelled.column_parts(section.target), section.task, rows)
     check_transform(labelled.column_parts(section.target), target, section.target_transform)
     sample = sample if labelled is raw else take_sample(labelled, section.words, mapper)
     found = find_schema(sample.table, section, target, sample.rows)
     schema = with_pretrained(images.describe(with_written(found, written)), section)
     for line in (
+        *([] if section.split.column else say_files(source)),
         *_row_label_warnings(sample.table, section),
         *find_doubts(sample.table, schema, section.columns, sample.rows),
         *find_variants(sample.table, schema, section),
@@ -111,9 +114,9 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
     test = table.where(assigned.of("test"))
     with ThreadPoolExecutor(1) as pool:
         # One file, that one process writes: while others encode.
-        rows = pool.submit(_write_test_rows, out / "test_rows.parquet", test, schema)
+        written_rows = pool.submit(_write_test_rows, out / "test_rows.parquet", test, schema)
         warnings = write_arrays(images, assigned, keys, schema, statistics, out, folder, mapper)
-        rows.result()
+        written_rows.result()
     for line in warnings:
         print(f"warning  {line}{say_remedy(section)}")
     print(_summary(named, chosen.height, schema, assigned.codes, section.target_transform))

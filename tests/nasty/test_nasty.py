@@ -18,7 +18,7 @@ from stages.features.schema import Feature, Moments, Schema, Statistics, Target
 from stages.formats.read import read_chunks
 from stages.formats.reading import Damage
 from stages.infer.export.signature import describe_input
-from stages.prepare.columns.doubts import stop_at_strays
+from stages.prepare.columns.strays import stop_at_strays
 from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.table.table import in_memory
 from stages.prepare.table.total import stop_at_total

@@ -41,11 +41,23 @@ def make_encoder(signature: Signature) -> Callable[[list[Row]], Arrays]:
             if key is not None and not all(_is_key(row.get(key)) for row in rows):
                 raise ValueError(KEY)
         except (KeyError, ValueError, TypeError, OverflowError):
+            # A name in a file may have blanks around it, which are no part of the column's.
+            plain = [_strip_names(row) for row in rows]
+            if any(new is not row for new, row in zip(plain, rows, strict=True)):
+                return encode(plain)
             # Which rows they are is looked for only now.
             raise wrong_rows(_find_wrong(rows, signature.inputs, key)) from None
         return feeds
 
     return encode
+
+
+def _strip_names(row: Row) -> Row:
+    """The row without blanks around its names, as files of new rows are read; or itself."""
+    if not isinstance(row, dict) or all(name == name.strip() for name in row):
+        return row
+    plain = {name.strip(): value for name, value in row.items()}
+    return plain if len(plain) == len(row) else row
 
 
 def _is_plain(each: Input) -> bool:

@@ -13,6 +13,7 @@ from stages.features.spelling import as_line
 from stages.features.times import (
     FORMATS,
     ISO,
+    MONTHS,
     NUMBERS,
     pattern,
     read_text,
@@ -25,6 +26,8 @@ TEXTS = (pl.String, pl.Categorical, pl.Enum)
 MAJORITY = 0.5
 HEAD_TEXTS, FIRST_TEXTS = 1000, 20
 MAX_EXAMPLES = 3
+# Months are of the years 1900 to 2099; another number is a code.
+_FIRST_MONTH, _LAST_MONTH = -2_208_988_800.0, 4_102_444_800.0
 # Where the parts of a time are in texts of a width, and the signs between them.
 _DATE = {"year": (0, 4), "month": (5, 7), "day": (8, 10)}
 _EVEN = {10: _DATE, 19: _DATE | {"hour": (11, 13), "minute": (14, 16), "second": (17, 19)}}
@@ -50,8 +53,24 @@ def are_dates(column: pl.Series) -> bool:
         return True
     if column.dtype not in TEXTS:
         return False
-    texts = as_category(column).drop_nulls().unique(maintain_order=True).head(HEAD_TEXTS)
-    return bool(texts.len() and _best(texts)[1].mean() > MAJORITY)
+    texts = as_category(column).drop_nulls().unique(maintain_order=True)
+    if texts.is_empty():
+        return False
+    form, fits = _best(texts.head(HEAD_TEXTS))
+    return are_months(texts, form) if form in MONTHS else bool(fits.mean() > MAJORITY)
+
+
+def are_months(texts: pl.Series, form: str) -> bool:
+    """Check whether every text is a month of these centuries in a format.
+
+    Those that all name a year and the next one, as 2010-11 does, are none: they may be seasons.
+    """
+    seconds = parse(texts, form).seconds
+    if not ((seconds >= _FIRST_MONTH) & (seconds < _LAST_MONTH)).all():
+        return False
+    years = texts.str.extract_groups("^[0-9]{2}([0-9]{2})[-/]([0-9]{2})$").struct.unnest()
+    first, second = (year.cast(pl.Int64) for year in years)
+    return not bool(((first + 1) % 100 == second).fill_null(value=False).all())
 
 
 def find_format(column: pl.Series, told: str | None) -> tuple[str, str | None]:

@@ -70,7 +70,8 @@ def with_format(column: "pl.Series", form: str | None) -> Feature:
 
 def fit(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
     """Return `feature` with its gaps and cycles as the train rows have them."""
-    cycles, has_gaps = find_cycles(_seconds(feature, column, key) for column in parts)
+    seconds = (_seconds(feature, column, key) for column in parts)
+    cycles, has_gaps = find_cycles(seconds, feature.format)
     if feature.calendar and not cycles:
         from stages.common.errors import Problem, UserError
 

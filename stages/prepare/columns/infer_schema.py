@@ -13,7 +13,8 @@ from stages.features.kinds.datetime import with_format
 from stages.features.numbers import Rows
 from stages.features.schema import KINDS, Feature, FeatureKind, Schema, Target
 from stages.formats.text.header import numbered
-from stages.prepare.columns.doubts import TEXTS, stop_at_strays
+from stages.prepare.columns.looks import TEXTS
+from stages.prepare.columns.strays import stop_at_strays
 from stages.prepare.columns.target import LongNumbers, find_target
 from stages.prepare.params import Column, PrepareParams
 
@@ -46,6 +47,8 @@ def find_schema(
         if said.kind == "exclude" or (said.named_kind is None and is_apart):
             continue
         try:
+            words = params.missing if said.missing is None else said.missing
+            said = said.model_copy(update={"missing": words})
             features.append(find_feature(column, said, rows))
         except UserError as error:
             problems += error.problems
@@ -108,7 +111,7 @@ def find_feature(column: pl.Series, said: Column, rows: Rows | None = None) -> F
     Raises UserError where it can't be told.
     """
     named = "datetime" if said.format is not None else said.named_kind
-    kind = kind_of(named or guess_kind(column, rows))
+    kind = kind_of(named or guess_kind(column, rows, said.missing or ()))
     key = f"prepare.columns.{column.name}"
     if kind.TYPE != ARRAY and column.null_count() == column.len():
         message = f"the column '{column.name}' is empty: exclude it"
@@ -123,19 +126,29 @@ def find_feature(column: pl.Series, said: Column, rows: Rows | None = None) -> F
     return found.model_copy(update={"places": said.places})
 
 
-def guess_kind(column: pl.Series, rows: Rows | None = None) -> FeatureKind:
-    """The kind that is surest of a column, the first of several. Raises UserError for none."""
+def guess_kind(
+    column: pl.Series, rows: Rows | None = None, words: Sequence[object] = ()
+) -> FeatureKind:
+    """The kind that is surest of a column, the first of several. Raises UserError for none.
+
+    `words` are those for gaps, which the column no longer has.
+    """
     sure, kind = max(((kind_of(kind).guess(column), kind) for kind in KINDS), key=itemgetter(0))
     if not sure:
         if column.dtype == pl.Struct:
             remedy = f"flatten it before, in Polars: table.unnest({column.name!r}) (docs/files.md)"
             raise undecided(column, f"holds records: {remedy}")
+        if column.dtype == pl.Duration:
+            remedy = f"in Polars: pl.col({column.name!r}).dt.total_seconds(fractional=True)"
+            raise undecided(
+                column, f"holds durations: write a number of seconds in the file, {remedy}"
+            )
         raise undecided(column, f"is of type {column.dtype}, which no model here reads")
     long = LongNumbers()
     long.add(column)
     long.stop(f"prepare.columns.{column.name}")
     if sure <= BY_TYPE and column.dtype in TEXTS:
-        stop_at_strays(column, rows)
+        stop_at_strays(column, rows, words)
     if kind == "categorical":
         check_categories(column)
     return kind

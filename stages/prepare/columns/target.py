@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from stages.common.counts import counted
+from stages.common.counts import counted, either
 from stages.common.errors import Problem, UserError
 from stages.features.columns import (
     NO_COUNTS,
@@ -19,6 +19,7 @@ from stages.features.columns import (
     fits_float32,
     too_large,
 )
+from stages.features.numbers import Rows
 from stages.features.schema import (
     Array,
     Class,
@@ -36,6 +37,8 @@ SOURCE = "prepare.source"
 MAX_INTEGER_CLASSES = 20
 MIN_ROWS_PER_CLASS = 3
 MAX_SHOWN = 5
+# So many different words may be named as gaps.
+MAX_WORDS = 20
 # Of more different values nobody wants to know each.
 MAX_COUNTED = 100_000
 # Beyond it float64 has no longer a number of its own for each whole number.
@@ -86,8 +89,11 @@ class _Values:
         return self.task == "regression" or (self.task == "auto" and has_fractions)
 
 
-def find_target(parts: Iterable[pl.Series], task: str) -> Target:
-    """The task and the classes. Raises UserError for gaps, and where there is nothing to learn."""
+def find_target(parts: Iterable[pl.Series], task: str, rows: Rows | None = None) -> Target:
+    """The task and the classes. Raises UserError for gaps, and where there is nothing to learn.
+
+    `rows` (rows,) are the numbers that the rows have in the source; None: from 0.
+    """
     values, long = _Values(task), LongNumbers()
     for column in parts:
         if column.dtype.is_nested():
@@ -95,6 +101,7 @@ def find_target(parts: Iterable[pl.Series], task: str) -> Target:
             problem = Problem(f"{what}, not a class or a value", "prepare.target", column.name)
             raise UserError(problem)
         if task == "regression":
+            _stop_at_words(column, values.num_rows, rows)
             as_numeric(column, "prepare.target")
         values.add(column)
         long.add(column)
@@ -118,6 +125,28 @@ def find_target(parts: Iterable[pl.Series], task: str) -> Target:
 
 def _may_have_fractions(dtype: pl.DataType) -> bool:
     return dtype.is_float() or dtype == pl.Decimal
+
+
+def _stop_at_words(column: pl.Series, start: int, rows: Rows | None) -> None:
+    """Raise UserError for texts that are no numbers, with their rows and the ways on."""
+    if column.dtype != pl.String:
+        return
+    is_word = column.is_not_null() & column.cast(pl.Float64, strict=False).is_null()
+    places = is_word.arg_true()
+    if not len(places) or len(places) == column.count():
+        return
+    words = column.filter(is_word).unique(maintain_order=True).to_list()
+    numbers = [start + place if rows is None else int(rows[start + place]) for place in places]
+    first = ", ".join(f"{column[places[n]]!r} (row {numbers[n]})" for n in range(len(places))[:5])
+    line = as_line(column.name, f"{{missing: {as_list(words)}}}")
+    message = (
+        f"the target '{column.name}' holds {counted(len(places), 'value')} that "
+        f"{either(len(places), 'is not a number', 'are not numbers')}: {first}\n  correct the file"
+    )
+    if len(words) <= MAX_WORDS:
+        message += f"; or, where that stands for no value, leave these rows out: {line}"
+        message += " and drop_missing_target: true"
+    raise UserError(Problem(message, "prepare.target", column.name))
 
 
 def _guess_task(values: _Values) -> str:

@@ -7,7 +7,7 @@ import polars as pl
 from stages.features.columns import as_category
 from stages.features.schema import Schema
 from stages.features.spelling import as_line
-from stages.prepare.columns.doubts import TEXTS
+from stages.prepare.columns.looks import TEXTS
 from stages.prepare.params import PrepareParams
 
 MAX_SHOWN = 3

@@ -6,7 +6,7 @@ and no other one gives other numbers: of 1,234 alone nobody knows what it is.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -20,6 +20,7 @@ from stages.features.spelling import (
     WRITINGS,
     Signs,
     as_line,
+    as_list,
     as_text,
     number_pattern,
     show_signs,
@@ -115,7 +116,7 @@ def _read(
         if plain.dtype != pl.String:
             gaps.update(without if plain.dtype.is_numeric() else {})
             return drop_words(plain, words, gaps, numbers=True), Written(words)
-    writing = find_writing(numbers)
+    writing = find_writing(numbers, words=said.missing or ())
     if writing is None:
         return read, Written(words)
     gaps.update(without)
@@ -127,17 +128,20 @@ def _read_with_unit(texts: pl.Series, said: Column, words: list[str]) -> tuple[p
     assert said.unit is not None
     signs: tuple[str | None, str | None] | None = said.decimal, said.thousands
     if signs == (None, None):
-        signs = find_writing(drop_unit(texts, said.unit), said.unit)
+        signs = find_writing(drop_unit(texts, said.unit), said.unit, said.missing or ())
     decimal, thousands = signs or (".", None)
     decimal = decimal or ("," if thousands == "." else ".")
     how = Written(words, decimal, thousands, said.unit)
     return _cast(texts, decimal, thousands, said.unit), how
 
 
-def find_writing(texts: pl.Series, unit: str | None = None) -> Signs | None:
+def find_writing(
+    texts: pl.Series, unit: str | None = None, words: Sequence[object] = ()
+) -> Signs | None:
     """The one way of writing in which all texts are numbers; None where there is none.
 
-    Raises UserError where two fit that give other numbers; `unit` was taken from the texts.
+    Raises UserError where two fit that give other numbers; `unit` was taken from the texts, and
+    `words` for gaps that their column has.
     """
     filled = texts.drop_nulls()
     if filled.is_empty() or filled.str.contains(LEADING_ZERO).any():
@@ -154,7 +158,7 @@ def find_writing(texts: pl.Series, unit: str | None = None) -> Signs | None:
         differs = numbers != values[0]
         if differs.any():
             place = int(differs.arg_true()[0])
-            raise UserError(_ambiguous(texts, filled[place], fits[0], other, unit))
+            raise UserError(_ambiguous(texts, filled[place], (fits[0], other), unit, words))
     return fits[0]
 
 
@@ -194,13 +198,14 @@ def _cast(
 def _ambiguous(
     texts: pl.Series,
     text: str,
-    one: Signs,
-    other: Signs,
+    both: tuple[Signs, Signs],
     unit: str | None,
+    words: Sequence[object],
 ) -> Problem:
     lines = "".join(
-        f"\n  {read_numbers(pl.Series([text]), *each)[0]:>12g}: {_as_line(texts.name, each, unit)}"
-        for each in (one, other)
+        f"\n  {read_numbers(pl.Series([text]), *each)[0]:>12g}: "
+        + _as_line(texts.name, each, unit, words)
+        for each in both
     )
     row = int((texts == text).fill_null(value=False).arg_true()[0])
     message = (
@@ -210,11 +215,12 @@ def _ambiguous(
     return Problem(message, key=f"prepare.columns.{texts.name}")
 
 
-def _as_line(name: str, writing: Signs, unit: str | None) -> str:
+def _as_line(name: str, writing: Signs, unit: str | None, words: Sequence[object]) -> str:
     decimal, thousands = writing
     parts = [f"decimal: '{decimal}'"] if decimal == "," or thousands is None else []
     parts += [] if thousands is None else [f'thousands: "{thousands}"']
     parts += [] if unit is None else [f"unit: {as_text(unit)}"]
+    parts += [f"missing: {as_list(words)}"] if words else []
     return as_line(name, f"{{kind: numeric, {', '.join(parts)}}}")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from stages.features.numbers import Rows
 from stages.features.schema import Array, Schema
+from stages.features.spelling import as_name
 from stages.formats.reading import Damage
 from stages.parallel.mapper import Mapper
 from stages.prepare.columns.target import encode_classes, find_target
@@ -14,6 +15,7 @@ from stages.prepare.images import Images
 from stages.prepare.params import PrepareParams
 from stages.prepare.rows.duplicates import describe, digest, find_firsts, set_aside, tie
 from stages.prepare.rows.keys import KeyPiece, Keys, hash_keys, named_rows
+from stages.prepare.rows.order import judge_order
 from stages.prepare.rows.split import SPLITS, Codes, Structure, split_rows
 from stages.prepare.rows.structure import find_structure
 from stages.prepare.rows.weights import Weights, check_splits, describe_weights, find_weights
@@ -68,10 +70,27 @@ def assign_rows(
         structure = tie(structure, firsts, row_keys)
         lines += describe(firsts, row_keys, "each is in the split of those that it is equal to")
     codes = _divide(images, usable, chosen, schema, keys, section, structure, mapper)
+    lines += _judge_order(chosen, structure, codes, section)
     if weights is not None:
         check_splits(weights, codes)
     groups = None if structure.groups is None else _number(structure.groups, usable)
     return Assigned(codes, weights, groups, copies, [*lines, *weight_lines])
+
+
+def _judge_order(
+    chosen: Table, structure: Structure, codes: Codes, section: PrepareParams
+) -> list[str]:
+    """A warning where test rows of groups are no later than train rows."""
+    tie = section.structure
+    if tie is None or tie.group is None or tie.time is None:
+        return []
+    ways = (
+        f"  later rows test earlier ones  structure: {{time: {as_name(tie.time)}}}\n"
+        f"  some groups test others       structure: {{group: {as_name(tie.group)}}}"
+    )
+    own = codes[codes < LEFT_OUT]
+    lines = judge_order(chosen.column(tie.time), structure, own, ways)
+    return [f"warning  {line}" for line in lines]
 
 
 def _number(groups: Array, usable: Mask | None) -> Rows:

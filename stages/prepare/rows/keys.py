@@ -60,8 +60,10 @@ def find_keys(table: Table, column: str | None) -> Keys:
         message = f"the key column '{column}' is empty in {counted(num_gaps, 'row')}"
         raise UserError(Problem(message, key=KEY))
     # Numbers that rise from row to row, as most files have them, need no memory.
-    if not is_ascending and (twice := _find_twice(table, column)):
+    twice, num_rows = ([], 0) if is_ascending else _find_twice(table, column)
+    if twice:
         message = f"the key column '{column}' names more than one row with: {', '.join(twice)}"
+        message += f"; {num_rows:,} of {table.height:,} rows share theirs with another"
         raise UserError(Problem(message, key=KEY))
     return Keys(column, is_number=is_number, width=0 if is_number else _find_width(table, column))
 
@@ -77,20 +79,24 @@ def _is_ascending(part: pl.Series, last: int | None) -> bool:
     return bool(rises) and (last is None or not part.len() or part[0] > last)
 
 
-def _find_twice(table: Table, column: str) -> list[str]:
-    """The first few keys that stand twice; where hashes are alike, the keys are compared."""
+def _find_twice(table: Table, column: str) -> tuple[list[str], int]:
+    """The first few keys that stand twice, and how many rows have such a key.
+
+    Where hashes are alike, the keys are compared.
+    """
     hashes = np.concatenate([part.hash().to_numpy() for part in table.column_parts(column)])
     hashes.sort()
     alike = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     if not len(alike):
-        return []
+        return [], 0
     suspects = [
         part.filter(part.hash().is_in(pl.Series(alike).implode()))
         for part in table.column_parts(column)
     ]
     found = pl.concat(suspects)
-    twice = found.filter(found.is_duplicated()).unique(maintain_order=True).head(MAX_SHOWN)
-    return [str(value) for value in twice]
+    twice = found.filter(found.is_duplicated())
+    shown = twice.unique(maintain_order=True).head(MAX_SHOWN)
+    return [str(value) for value in shown], twice.len()
 
 
 @dataclass(frozen=True)

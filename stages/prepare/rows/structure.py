@@ -10,16 +10,10 @@ from stages.features.columns import as_category, as_numeric
 from stages.features.dates.columns import as_seconds, find_format
 from stages.features.schema import Array
 from stages.features.times import name_format
+from stages.prepare.columns.parts import PARTS
 from stages.prepare.params import PrepareParams
 from stages.prepare.rows.split import SPLITS, Structure
 from stages.prepare.table.table import Table
-
-# Words for the parts of a data set, in small letters.
-PARTS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval"), "test"),
-}
 
 
 def find_structure(table: Table, params: PrepareParams) -> Structure:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from stages.common.counts import counted
 from stages.features.schema import APART, Array
 from stages.prepare.arrays import as_bytes, write_at
 from stages.prepare.params import PrepareParams
@@ -41,10 +42,11 @@ def find_twins(folder: Path, arrays: Path, splits: tuple[str, ...]) -> Iterator[
         wholes = _read(folder, split, "wholes")
         alike = wholes.is_in(_common(folder, before, "wholes", wholes).implode())
         named = np.load(arrays / split / "key.npy", mmap_mode="r")
+        groups = counted(features.filter(is_twin).n_unique(), "group")
         keys = ", ".join(map(str, named[is_twin.arg_true()[:MAX_KEYS_SHOWN]]))
         yield (
             f"{is_twin.sum()} of {features.len()} {split} rows "
-            f"({features.filter(is_twin).n_unique()} groups of equal rows) stand in "
+            f"({groups} of equal rows) stand in "
             f"{' or '.join(before)} too, in every feature, {alike.sum()} of them with the "
             f"same target: the first have the keys {keys}; what is learnt by heart "
             "looks right there"

@@ -12,7 +12,7 @@ import polars as pl
 
 from stages.features.numbers import Rows
 from stages.features.spelling import word_numbers
-from stages.prepare.columns.doubts import GAPS, SENTINELS
+from stages.prepare.columns.looks import GAPS, SENTINELS
 from stages.prepare.table.table import Shard
 
 # Of each column and each value that could change the judgement so many rows are taken.

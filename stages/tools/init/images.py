@@ -14,9 +14,9 @@ from stages.features.pixels import Size, wide
 from stages.formats.folders.folder_kind import find_kind
 from stages.formats.images.folder import PATH, SPLIT
 from stages.formats.images.load import find_sizes, propose_size, source_of
+from stages.prepare.columns.parts import PARTS, names_parts
 from stages.prepare.images import find_columns, load_images
 from stages.prepare.params import PrepareParams
-from stages.prepare.rows.structure import PARTS
 from stages.prepare.table.table import Table
 from stages.tools.init.choose import Choice
 from stages.tools.init.columns import Column, describe
@@ -96,15 +96,6 @@ def choose_size(sizes: Sequence[Size]) -> tuple[Size | None, str]:
 
 def _area(size: Size) -> int:
     return size[0] * size[1]
-
-
-def names_parts(column: pl.Series) -> bool:
-    """Check whether every value names a part of a data set, `train` and another one among them."""
-    if column.dtype.is_nested() or column.null_count():
-        return False
-    words = set(as_category(column).str.to_lowercase().unique().to_list())
-    parts = {PARTS.get(word) for word in words}
-    return {None} & parts == set() and "train" in parts and len(parts) > 1
 
 
 def count_train(layout: Layout, num_rows: int, params: PrepareParams) -> int:

@@ -22,6 +22,11 @@ COLUMN = "--column"
 _AT = "prepare.columns."
 # As `as_line` writes it.
 _LINE = re.compile(r'columns: \{("(?:[^"\\]|\\.)*"|[A-Za-z_]\w*): (\{[^{}\n]*\}|\w+)\}')
+# Parameters that an option names.
+_NAMED = {
+    "prepare.key": "--key …, another column, or leave it out",
+    "prepare.weight": "--weight …, another column, or leave it out",
+}
 
 # What init writes by itself.
 _DROPS = " and drop_missing_target: true"
@@ -83,6 +88,15 @@ def _parse(word: str) -> tuple[str, Setting]:
     )
 
 
+def words_alone(setting: Setting | None) -> list[Any] | None:
+    """The words of a setting that says nothing else; None of one that does."""
+    if setting is None:
+        return []
+    return (
+        setting["missing"] if isinstance(setting, dict) and list(setting) == ["missing"] else None
+    )
+
+
 def check_named(columns: Collection[str], options: Options, said: Collection[str]) -> None:
     """Raise UserError for names of the command line that the source does not have."""
     named = [(f"--{each}", getattr(options, each)) for each in ("target", "key", "time")]
@@ -104,7 +118,13 @@ def name_option(problem: Problem) -> Problem:
         message = f"{message}\n  say      --task {tasks[0]}" if tasks else message
         return replace(problem, message=message, key=None, allowed=tasks)
     if problem.key == "prepare.target":
-        return replace(problem, message=f"{message}\n  say      --target …", key=None)
+        message = message if COLUMN in message else f"{message}\n  say      --target …"
+        return replace(problem, message=message, key=None)
+    if problem.key in _NAMED:
+        message = f"{message}\n  say      {_NAMED[problem.key]}"
+        return replace(problem, message=message, key=None)
+    if problem.key == "prepare.structure":
+        return replace(problem, message=message, key=None)
     if problem.key is None or not problem.key.startswith(_AT):
         return replace(problem, message=message)
     if COLUMN not in message:

@@ -11,18 +11,20 @@ import polars as pl
 
 from stages.common.counts import either
 from stages.common.errors import UserError
-from stages.features.columns import as_numeric
 from stages.features.numbers import Rows
 from stages.features.schema import Schema, Target
-from stages.features.target_scale import has_long_tail
-from stages.prepare.columns.doubts import find_doubts, stray_gaps
+from stages.features.written import drop_words
+from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_feature, find_schema, names_rows
+from stages.prepare.columns.parts import say_files
+from stages.prepare.columns.strays import stray_gaps
 from stages.prepare.columns.target import encode_classes, find_target
 from stages.prepare.columns.units import describe_signs, find_unit, say_numbers, with_signs
 from stages.prepare.columns.variants import find_variants
 from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
+from stages.prepare.rows.keys import find_keys
 from stages.prepare.rows.weights import describe_weights, find_weights
 from stages.prepare.table.dots import signed_columns
 from stages.prepare.table.long_table import apply_writing
@@ -34,11 +36,12 @@ from stages.tools.expect.draft import draft_suite
 from stages.tools.init import roles
 from stages.tools.init.choose import TEXT_VALIDATION, Facts, choose, texts_alone
 from stages.tools.init.columns import LEFT_OUT, Column, describe, say_kind
-from stages.tools.init.counts import MAX_DISTINCT, Counts, count_all, find_equal, is_unique
+from stages.tools.init.counts import Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import count_train, find_layout
 from stages.tools.init.leaks import Numbers, as_answers, judge_leak
-from stages.tools.init.options import COLUMN, Options, Setting, check_named
-from stages.tools.init.times import describe_time
+from stages.tools.init.options import COLUMN, Options, Setting, check_named, words_alone
+from stages.tools.init.target import say_tail, why_task
+from stages.tools.init.times import describe_time, judge_groups
 from stages.tools.init.values import all_values, prepare_values
 
 CLASSES = "classification"
@@ -69,6 +72,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     params = _as_params(settings, options)
     table, sample, written, lines = apply_writing(table, sample, params)
     stop_at_total(table, "PATH")
+    find_keys(table, options.key)
     layout = find_layout(table, sample.table, params, notes)
     table, looked = layout.table, layout.looked
     counts = count_all(table)
@@ -82,7 +86,8 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
             "left out: drop_missing_target: true"
         )
     labelled = table.where(has_target)
-    target = find_target(labelled.column_parts(options.target), options.task or "auto")
+    source_rows = np.flatnonzero(has_target)
+    target = find_target(labelled.column_parts(options.target), options.task or "auto", source_rows)
     rows, is_seen = sample.rows[: looked.height], looked[options.target].is_not_null()
     seen, seen_rows = looked.filter(is_seen), rows[is_seen.to_numpy()]
     answers = as_answers(seen[options.target], is_class=target.classes is not None)
@@ -96,7 +101,11 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
                 column, rows, seen, answers, target, options, table, counts, said
             )
             line = replace(line, setting=line.setting or settings.get(column.name))
-            if isinstance(line.setting, dict) and "unit" in line.setting and line.name not in said:
+            if (
+                isinstance(line.setting, dict)
+                and "unit" in line.setting
+                and line.setting != said.get(line.name)
+            ):
                 line = replace(line, why=f"{line.why}; {describe_signs(line.setting)}")
         gaps, distinct = counts.gaps[column.name], counts.distinct[column.name]
         columns.append(replace(line, missing=gaps, distinct=distinct))
@@ -108,12 +117,13 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     params = PrepareParams.model_validate(prepare | layout.prepare)
     schema = with_written(find_schema(seen, params, target, seen_rows), written)
     if params.weight is not None:
-        weights = find_weights(labelled.column(params.weight), np.flatnonzero(has_target))
+        weights = find_weights(labelled.column(params.weight), source_rows)
         lines.append(describe_weights(params.weight, weights))
     if texts_alone(schema):
         split = params.split.model_copy(update={"validation": TEXT_VALIDATION})
         params = params.model_copy(update={"split": split})
-    lines += _say_tail(seen[options.target], target)
+    order = judge_groups(labelled, params)
+    lines += say_tail(seen[options.target], target)
     num_train = count_train(layout, labelled.height, params)
     found = {choice.key for choice in layout.choices}
     groups = None if options.group is None else counts.distinct[options.group]
@@ -126,12 +136,14 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         "columns": [asdict(column) for column in columns],
         "warnings": [
             *(line for column in columns for line in column.warnings),
+            *order,
+            *([] if params.split.column else say_files(Path(options.source))),
             *find_doubts(seen, schema, params.columns, seen_rows),
             *find_variants(seen, schema, params),
         ],
         "task": {
             "name": target.task,
-            "why": _why_task(seen[options.target], target, options, counts),
+            "why": why_task(seen[options.target], target, options, counts),
         },
         "choices": [asdict(choice) for choice in choices],
         "values": all_values(prepare, choices),
@@ -147,17 +159,21 @@ def _settings(
     for column in table.iter_columns():
         if column.name == options.key:
             continue
-        if column.name not in said and (words := stray_gaps(column)):
-            settings[column.name] = {"missing": words}
-        unit = None if column.name in (*said, options.group, options.time) else find_unit(column)
+        if column.name not in said and (found := stray_gaps(column)):
+            settings[column.name] = {"missing": found}
+        words = words_alone(settings.get(column.name))
+        unit = None
+        if words is not None and column.name not in (options.group, options.time):
+            unit = find_unit(drop_words(column, list(map(str, words)), numbers=False))
         if unit is not None and (column.name != options.target or options.task != CLASSES):
-            found = {} if column.name == options.weight else {"kind": "numeric"}
-            settings[column.name] = found = {**found, "unit": unit}
+            kind = {} if column.name == options.weight else {"kind": "numeric"}
+            gaps = {"missing": words} if words else {}
+            settings[column.name] = setting = {**kind, "unit": unit, **gaps}
         params = _as_params(settings, options)
         try:
             _, written, _ = read_written(table.select(column.name), params, has_commas=has_commas)
-            if unit is not None and settings.get(column.name) is found:
-                settings[column.name] = with_signs(found, written[column.name])
+            if unit is not None and settings.get(column.name) is setting:
+                settings[column.name] = with_signs(setting, written[column.name])
         except UserError as error:
             if column.name in (options.target, options.weight, *said):
                 raise
@@ -257,33 +273,7 @@ def _without_copies(
             yield column
 
 
-def _say_tail(column: pl.Series, target: Target) -> list[str]:
-    """A note on values of which a logarithm may be learned; nothing of others."""
-    if target.classes is not None:
-        return []
-    values = as_numeric(column, "prepare.target").drop_nulls().to_numpy()
-    if not has_long_tail(values):
-        return []
-    mean, median = float(values.mean()), float(np.median(values))
-    return [
-        f"note: '{target.name}' has a long tail (mean {mean:.6g}, median {median:.6g}): where an "
-        "error of 10% counts the same at every size, set prepare.target_transform: log1p; "
-        "'reprise advise' measures what it brings"
-    ]
-
-
 def _facts(schema: Schema, table: Table, num_train: int, groups: int | None) -> Facts:
     codes = encode_classes(table.column_parts(schema.target.name), schema)
     rarest = None if codes is None else float(np.bincount(codes).min()) / table.height
     return Facts(schema, num_train, rarest, groups)
-
-
-def _why_task(column: pl.Series, target: Target, options: Options, counts: Counts) -> str:
-    if options.task is not None:
-        return "--task"
-    if target.classes is not None:
-        what = "texts" if column.dtype == pl.String else f"{column.dtype}".lower()
-        return f"{len(target.classes)} different values ({what})"
-    distinct = counts.distinct[target.name]
-    number = f"more than {MAX_DISTINCT:,}" if distinct is None else f"{distinct:,}"
-    return f"{number} different numbers"

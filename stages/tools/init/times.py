@@ -1,6 +1,7 @@
-"""The column of `--time`: what of its dates a model may learn from."""
+"""The column of `--time`: what of its dates a model may learn from, and what it divides."""
 
 from dataclasses import replace
+from shlex import quote
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,11 @@ from stages.common.errors import UserError
 from stages.features.dates.columns import are_dates, as_seconds, find_format
 from stages.features.times import find_cycles, name_format
 from stages.prepare.params import Column as Settings
+from stages.prepare.params import PrepareParams
+from stages.prepare.rows.order import judge_order
+from stages.prepare.rows.split import split_rows
+from stages.prepare.rows.structure import find_structure
+from stages.prepare.table.table import Table
 from stages.tools.init.columns import Column, describe
 from stages.tools.init.options import Setting
 
@@ -58,4 +64,26 @@ def _find_early(column: pl.Series, form: str | None) -> list[str]:
     must = name_format(form, zone)
     seconds = as_seconds(column, form, must, "PATH", aware=zone is not None)
     known = np.sort(seconds[~np.isnan(seconds)])
-    return list(find_cycles([known[: int(EARLY * len(known))]])[0])
+    return list(find_cycles([known[: int(EARLY * len(known))]], form)[0])
+
+
+def judge_groups(table: Table, params: PrepareParams) -> list[str]:
+    """A warning where test rows of groups are no later than train rows.
+
+    Raises UserError where the groups end together, so that the time divides nothing.
+    """
+    tie = params.structure
+    if tie is None or tie.group is None or tie.time is None:
+        return []
+    try:
+        structure = find_structure(table, params)
+        # Groups that are ranked by their times have no use for hashes.
+        codes = split_rows(np.zeros(table.height, np.uint64), None, params.split, structure)
+    except UserError:
+        # Prepare stops at it, and says which lines decide.
+        return []
+    ways = (
+        f"  later rows test earlier ones  --time {quote(tie.time)}, without --group\n"
+        f"  some groups test others       --group {quote(tie.group)}, without --time"
+    )
+    return judge_order(table.column(tie.time), structure, codes, ways)

@@ -135,6 +135,16 @@ def test_plain_and_mixed_values_give_the_same_numbers() -> None:
         np.testing.assert_array_equal(encode_rows(plain)[name], encode_rows(texts)[name])
 
 
+def test_blanks_around_a_name_are_no_part_of_it() -> None:
+    each = column("categorical", column="a b", categories=["u", "v"])
+    encode = make_encoder(signature(column("numeric", mean=0.0, deviation=1.0, name="n"), each))
+    plain, blank = [{"x": 1, "a b": "u"}], [{" x": 1, "a b ": "u"}]
+    assert str(encode(blank)) == str(encode(plain))
+    # Which of both is meant, nobody knows.
+    with pytest.raises(RequestError, match=r"column 'a b'.*missing"):
+        encode([{"x": 1, "a b ": "u", " a b": "v"}])
+
+
 def test_the_name_of_a_gap_is_none_of_the_categories() -> None:
     assert ours(column("categorical", categories=["", "a"]), None) == "\0"
     assert ours(column("categorical", categories=["a"]), None) == ""

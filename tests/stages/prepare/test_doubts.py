@@ -1,15 +1,19 @@
 """Columns that are not what they look like: said with values and rows, or stopped for."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
 import polars as pl
 import pytest
+from ruamel.yaml import YAML
 
 from stages.common.errors import Problem, UserError
 from stages.features.encode import encode
+from stages.features.kind import kind_of
 from stages.features.schema import Schema, read_schema, read_statistics
 from stages.features.spelling import as_line
 from stages.formats.read import read_chunks
@@ -270,3 +274,127 @@ def test_a_last_word_for_a_sum_stands_in_a_table_without_numbers() -> None:
     table = table.with_columns(n=pl.Series([1, 2, 3]))
     with pytest.raises(UserError, match=r"the last row \(2\)"):
         stop_at_total(in_memory(table), KEY)
+
+
+WORDS = ["N/A", "don't know", "prefer not to say"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "unit"),
+    [
+        ([str(1000 * n) for n in range(10, 90)], ""),
+        ([f"{n}%" for n in range(80)], "kind: numeric, unit: '%', "),
+        ([f"{n},5" for n in range(80)], ""),
+    ],
+)
+def test_words_among_numbers_are_said_with_the_line_that_makes_numbers_of_the_rest(
+    tmp_path: Path, numbers: list[str], unit: str
+) -> None:
+    table = table_of(tmp_path, [*numbers, *WORDS * 5])
+    (line,) = found(table)[1]
+    what = "numbers with the unit '%'" if unit else "numbers"
+    assert line.startswith(f"'x' holds {what}, taken as 83 categories for the 15 words among them")
+    told = """['N/A', "don't know", 'prefer not to say']"""
+    advice = f"columns: {{x: {{{unit}missing: {told}}}}}"
+    assert advice in line
+    schema, said = found(table, **YAML(typ="safe").load(advice))
+    assert (schema.features[0].kind, said) == ("numeric", [])
+    # The words that are said already stay in the lines that say others.
+    (line,) = found(table, columns={"x": {"missing": ["N/A"]}})[1]
+    assert "82 categories for the 10 words among them" in line
+    assert advice in line
+    assert "if that is meant, columns: {x: {kind: categorical, missing: ['N/A']}}" in line
+
+
+def test_a_column_that_has_words_for_gaps_is_judged_by_its_other_texts(tmp_path: Path) -> None:
+    table = table_of(tmp_path, [f"{n}%" if n % 9 else "N/A" for n in range(90)])
+    (line,) = found(table, columns={"x": {"missing": ["N/A"]}})[1]
+    assert "columns: {x: {kind: numeric, unit: '%', missing: ['N/A']}}, or" in line
+    for said in ("categorical", {"kind": "categorical"}, {"unit": "%", "missing": ["N/A"]}):
+        assert found(table, columns={"x": said})[1] == []
+    problem = stopped(table_of(tmp_path, [*NUMBERS, "N/A", "a few"]), missing=["N/A"])
+    assert "say so: columns: {x: {missing: ['N/A', 'a few']}}" in problem.message
+
+
+@pytest.mark.parametrize(
+    "zeros", [["01067", "04103"] * 20, ["01067"] * 3, ["00ff4"] * 40, ["01067"] * 100]
+)
+def test_codes_with_leading_zeros_are_texts_and_nothing_else_is_said(
+    tmp_path: Path, zeros: list[str]
+) -> None:
+    schema, (line,) = found(table_of(tmp_path, [*["10115", "20095", "80331"] * 40, *zeros]))
+    assert schema.features[0].kind == "categorical"
+    assert line == (
+        f"'x' is kept as text, for its leading zeros: '{zeros[0]}' (row 120)"
+        + (f", '{zeros[1]}' (row 121)" if zeros[1] != zeros[0] else "")
+    )
+
+
+def test_numbers_with_leading_zeros_may_be_written_without(tmp_path: Path) -> None:
+    (line,) = found(table_of(tmp_path, [*NUMBERS * 2, *["007", "08"] * 40]))[1]
+    assert line.startswith(
+        "'x' is kept as text, for its leading zeros: '007' (row 600), '08' (row "
+    )
+    assert line.endswith("if they measure something, write them without these zeros in the file")
+
+
+MONTHS = [(1 + n % 12, 2001 + n % 19) for n in range(228)]
+SHOWN = "jan feb mar apr may jun jul aug sep oct nov dec".title().split()
+
+
+@pytest.mark.parametrize(
+    ("shown", "form"),
+    [
+        ("{m:02d}/{y}", "%m/%Y"),
+        ("{m}/{y}", "%m/%Y"),
+        ("{y}-{m:02d}", "%Y-%m"),
+        ("{m:02d}.{y}", "%m.%Y"),
+        ("{name} {y}", "%b %Y"),
+        ("{name}-{y}", "%b-%Y"),
+    ],
+)
+def test_months_are_dates_of_their_first_day(tmp_path: Path, shown: str, form: str) -> None:
+    texts = [shown.format(m=m, y=y, name=SHOWN[m - 1]) for m, y in MONTHS]
+    table = table_of(tmp_path, texts)
+    schema, said = found(table)
+    feature = schema.features[0]
+    assert (feature.kind, feature.format, said) == ("datetime", form, [])
+    own = kind_of("datetime")
+    expected = [datetime(y, m, 1, tzinfo=UTC).timestamp() for m, y in MONTHS]
+    assert own.feed(feature, table["x"], KEY).tolist() == expected
+    described = SimpleNamespace(format=form, zone=None)
+    assert own.read_values(described, list(texts)).tolist() == expected  # type: ignore[arg-type]
+    # A month has no place in the week.
+    assert own.fit(feature, [table["x"]], KEY).cycles == ["year"]
+    # Beside words they are categories, with the line that makes dates of the rest.
+    table = table_of(tmp_path, [*texts, *["unknown", "n/a"] * 9])
+    schema, (line,) = found(table)
+    assert schema.features[0].kind == "categorical"
+    advice = f"columns: {{x: {{kind: datetime, format: '{form}', missing: ['unknown', 'n/a']}}}}"
+    assert f"if '{texts[0]}' is 2001-01 and these stand for no value, {advice}, or" in line
+    schema, said = found(table, **YAML(typ="safe").load(advice))
+    assert (schema.features[0].kind, said) == ("datetime", [])
+
+
+@pytest.mark.parametrize(
+    "shown", ["{y}-{next:02d}", "{m:02d}/4{n:03d}", "{n:02d}/{y}", "{y}/{n:02d}"]
+)
+def test_seasons_and_codes_are_no_months(tmp_path: Path, shown: str) -> None:
+    pairs = [(n, 2000 + n % 12) for n in range(20)] * 6
+    texts = [shown.format(n=n, y=y, next=(y + 1) % 100, m=1 + n % 12) for n, y in pairs]
+    schema, said = found(table_of(tmp_path, texts))
+    assert (schema.features[0].kind, said) == ("categorical", [])
+
+
+@pytest.mark.parametrize(
+    ("shown", "form"), [("{m:02d}/{y:02d}", "%m/%y"), ("{n}-{y:02d}", "%b-%y")]
+)
+def test_months_that_may_be_something_else_are_said(tmp_path: Path, shown: str, form: str) -> None:
+    texts = [shown.format(m=m, y=y % 100, n=SHOWN[m - 1]) for m, y in MONTHS]
+    table = table_of(tmp_path, texts)
+    schema, (line,) = found(table)
+    assert schema.features[0].kind == "categorical"
+    advice = f"columns: {{x: {{kind: datetime, format: '{form}'}}}}"
+    assert line.startswith("'x' holds what may be months, taken as 228 categories: ")
+    assert f"; if '{texts[0]}' is 2001-01, {advice}, or columns: {{x: exclude}}; if that" in line
+    assert found(table, **YAML(typ="safe").load(advice))[1] == []

@@ -244,7 +244,7 @@ def test_a_column_that_numbers_the_rows_is_told_behind_rows_that_stand_out(
     assert (np.diff(found.rows) > 1).any()
     columns = found.table.select("place", "sold")
     schema = find_schema(columns, prepare_params(target="sold"))
-    (line,) = find_doubts(columns, schema, (), found.rows)
+    (line,) = find_doubts(columns, schema, {}, found.rows)
     assert line.startswith("'place' numbers the rows (5, 6, 7, …)")
 
 

@@ -1,5 +1,6 @@
 """Rows that are not independent: groups stay together, later rows test earlier ones."""
 
+from datetime import date, timedelta
 from itertools import chain
 from pathlib import Path
 
@@ -146,3 +147,42 @@ def test_what_can_not_divide_the_rows_is_told(
     with pytest.raises(UserError, match=said) as raised:
         run_stages(project, "prepare")
     assert raised.value.problems[0].key == key
+
+
+def stores(last: list[int]) -> pl.DataFrame:
+    """Rows of each day, from one store each: store 0 has those until day last[0], and so on."""
+    rows = [(f"store {n}", day) for n, end in enumerate(last) for day in range(end + 1)]
+    start = date(2023, 1, 1)
+    days = [start + timedelta(day) for _, day in rows]
+    y = [float(n % 7) for n in range(len(rows))]
+    return pl.DataFrame({"x": range(len(rows)), "store": [s for s, _ in rows], "day": days, "y": y})
+
+
+BOTH = {"prepare.structure": {"group": "store", "time": "day"}}
+
+
+def test_groups_that_end_together_are_not_divided_by_the_time(tmp_path: Path) -> None:
+    project = small_project(tmp_path / "p", stores([40] * 5), DROP | BOTH)
+    with pytest.raises(UserError) as raised:
+        run_stages(project, "prepare")
+    (problem,) = raised.value.problems
+    assert problem.key == "prepare.structure"
+    assert problem.message.startswith("5 groups end together, at 2023-02-10, the latest time of ")
+    assert "and the test rows begin at 2023-01-01" in problem.message
+    assert "structure: {time: day}\n" in problem.message
+    assert problem.message.endswith("structure: {group: store}")
+
+
+def test_groups_that_overlap_in_time_are_said_with_dates(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    project = small_project(tmp_path / "p", stores([20, 25, 30, 35, 40]), DROP | BOTH)
+    run_stages(project, "prepare")
+    said = capfd.readouterr().out
+    assert "warning  31 of 41 test rows are no later than the latest train row: training" in said
+    assert "ends at 2023-01-31, and the earliest test row is of 2023-01-01" in said
+    # A group whose first row is later than all others overlaps none.
+    table = stores([40] * 5).with_columns(store="m" + pl.col("day").dt.day().floordiv(4).cast(str))
+    table = table.filter(pl.col("day") < date(2023, 2, 1))
+    run_stages(small_project(tmp_path / "q", table, DROP | BOTH), "prepare")
+    assert "no later than" not in capfd.readouterr().out

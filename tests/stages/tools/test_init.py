@@ -1,5 +1,6 @@
 """What `reprise init` makes of columns, and what it chooses."""
 
+import re
 import shlex
 from datetime import date, timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages.common.errors import UserError, format_problem
+from stages.common.errors import Problem, UserError, format_problem
 from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.columns.target import find_target
 from stages.prepare.columns.units import find_unit
@@ -18,7 +19,7 @@ from stages.prepare.params import PrepareParams
 from stages.prepare.table.table import in_memory
 from stages.tools.expect.drift import draft_drift
 from stages.tools.init.choose import Facts, choose
-from stages.tools.init.options import Options, as_options, name_option
+from stages.tools.init.options import Options, as_options, found_as_options, name_option
 from stages.tools.init.roles import find_copies, is_key
 from stages.tools.init.survey import survey
 from stages.tools.init.times import WHY
@@ -492,3 +493,106 @@ def test_classes_that_pandas_made_floats_are_whole_numbers(
     amounts = survived.set(pl.Series(np.arange(NUM_ROWS) == 9), 0.5)
     found = look(tmp_path, ships().with_columns(Survived=amounts))
     assert found["task"]["name"] == "regression"
+
+
+@pytest.mark.parametrize("spread", [0, 5])
+def test_groups_that_overlap_in_time_are_asked_about(tmp_path: Path, spread: int) -> None:
+    days = [date(2023, 1, 1) + timedelta(n // 5 + spread * (n % 5)) for n in range(NUM_ROWS)]
+    table = ships(day=days, store=[f"store {n % 5}" for n in range(NUM_ROWS)])
+    ways = (
+        "  later rows test earlier ones  --time day, without --group\n"
+        "  some groups test others       --group store, without --time"
+    )
+    if spread:
+        found = look(tmp_path, table, time="day", group="store")
+        (told,) = [line for line in found["warnings"] if line.endswith(ways)]
+        assert "70 of 80 test rows are no later than the latest train row" in told
+        return
+    with pytest.raises(UserError, match="5 groups end together, at 2023-03-21") as caught:
+        look(tmp_path, table, time="day", group="store")
+    shown = format_problem(name_option(caught.value.problems[0]))
+    assert shown.endswith(ways)
+    assert "params.yaml" not in shown
+
+
+def test_words_for_gaps_are_taken_from_numbers_with_a_unit(tmp_path: Path) -> None:
+    rows = range(NUM_ROWS)
+    table = ships(
+        share=["N/A" if n % 9 == 4 else f"{n % 101}%" for n in rows],
+        odd=["VB" if n % 9 == 4 else f"{n % 90} km" for n in rows],
+        income=[{4: "N/A", 5: "don't know", 6: "won't say"}.get(n % 9, str(n)) for n in rows],
+    )
+    columns = ("odd={missing: [VB]}", "income={missing: [N/A]}")
+    found = look(tmp_path, table, columns=columns)
+    said = {
+        "share": {"kind": "numeric", "unit": "%", "missing": ["N/A"]},
+        "odd": {"kind": "numeric", "unit": "km", "missing": ["VB"]},
+        "income": {"missing": ["N/A"]},
+    }
+    assert found["values"]["prepare.columns"] == said
+    assert [line(found, name)["role"] for name in said] == ["numeric", "numeric", "categorical"]
+    assert line(found, "share")["why"].endswith("with the unit '%'")
+    (warning,) = found_as_options(found)["warnings"]
+    (advice,) = re.findall(r"if these stand for no value, (--column .*?), or --column", warning)
+    again = look(tmp_path, table, columns=[*columns[:1], *shlex.split(advice)[1:]])
+    assert line(again, "income")["role"] == "numeric"
+    assert again["warnings"] == []
+
+
+def told(problems: list[Problem]) -> str:
+    return "\n".join(format_problem(name_option(problem)) for problem in problems)
+
+
+def test_texts_in_a_target_of_numbers_are_named_with_their_rows_and_a_way_on(
+    tmp_path: Path,
+) -> None:
+    price: list[str | None] = [f"{n}.5" for n in range(NUM_ROWS)]
+    price[2], price[7], price[9] = None, "0p4", "n/a"
+    with pytest.raises(UserError) as caught:
+        look(tmp_path, ships(price=price), "price", task="regression")
+    said = told(caught.value.problems)
+    assert "holds 2 values that are not numbers: '0p4' (row 7), 'n/a' (row 9)" in said
+    (line,) = [line for line in said.splitlines() if "--column" in line]
+    (word,) = shlex.split(line[line.index("--column") :])[1:]
+    found = look(tmp_path, ships(price=price), "price", task="regression", columns=[word])
+    assert found["values"]["prepare.drop_missing_target"]
+    assert found["task"]["name"] == "regression"
+
+
+def test_a_key_that_repeats_and_a_weight_below_zero_name_their_options(tmp_path: Path) -> None:
+    table = ships(code=[f"c{n % 390}" for n in range(NUM_ROWS)], w=[-1.0] + [1.0] * (NUM_ROWS - 1))
+    with pytest.raises(UserError) as caught:
+        look(tmp_path, table, key="code")
+    said = told(caught.value.problems)
+    assert "c0, c1, c2" in said
+    assert "20 of 400 rows share theirs with another\n  say      --key …, another column" in said
+    with pytest.raises(UserError) as caught:
+        look(tmp_path, table, weight="w")
+    said = told(caught.value.problems)
+    assert "the row 0\n  say      --weight …" in said
+    assert "params.yaml" not in said
+
+
+def test_parts_dates_and_durations_are_said(tmp_path: Path) -> None:
+    days = [date(2020, 1, 1) + timedelta(n % 40) for n in range(NUM_ROWS)]
+    table = ships(
+        part=[("train", "Test", "val")[n % 3] for n in range(NUM_ROWS)],
+        stay=[timedelta(hours=n) for n in range(NUM_ROWS)],
+        due=days,
+    )
+    found = look(tmp_path, table, "due")
+    (part, target) = found["warnings"]
+    assert part.startswith("'part' names the parts of a data set, and is learned from as 3 categ")
+    assert "prepare.split: {seed: 0, validation: 0.15, test: 0.2, column: part}, or" in part
+    assert target.startswith("the target 'due' is dates, and each of the 40 is a class: to predict")
+    assert "holds durations: write a number of seconds in the file" in line(found, "stay")["why"]
+    assert look(tmp_path, table, columns=["part=categorical"])["warnings"] == []
+
+
+def test_files_that_are_called_after_parts_are_said(tmp_path: Path) -> None:
+    for name in ("train.csv", "test.csv"):
+        ships().write_csv(tmp_path / name)
+    (said,) = survey(Options(str(tmp_path), "Survived"))["warnings"]
+    assert "holds test.csv, train.csv, whose rows are mixed and divided anew; to keep" in said
+    (tmp_path / "test.csv").rename(tmp_path / "more.csv")
+    assert survey(Options(str(tmp_path), "Survived"))["warnings"] == []

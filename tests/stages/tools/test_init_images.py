@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from stages.prepare.columns.parts import names_parts
 from stages.prepare.params import PrepareParams
 from stages.tools.init.choose import Facts, choose
-from stages.tools.init.images import choose_size, names_parts
+from stages.tools.init.images import choose_size
 from stages.tools.init.options import Options
 from stages.tools.init.survey import survey
 
