@@ -32,7 +32,18 @@ from stages.features.numbers import (
 )
 from stages.features.schema import Array, Feature, Moments, Statistics
 from stages.features.spelling import BLANKS
-from stages.features.times import DAY, ISO, PERIODS, find_cycles, name_format, read_text, write_text
+from stages.features.times import (
+    DAY,
+    FIRST,
+    ISO,
+    LAST,
+    PERIODS,
+    UNIX,
+    find_cycles,
+    name_format,
+    read_text,
+    write_text,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,8 +53,6 @@ TYPE: Final = "float64"
 PROGRAM_TYPE: Final = "float64"
 GAP = "NaN"
 NUMBERS = False
-# Beyond the years 1 to 9999 there is no date.
-_FIRST, _LAST = -62_135_596_800.0, 253_402_300_800.0
 
 
 def guess(column: "pl.Series") -> float:
@@ -211,7 +220,7 @@ def _read(value: object, described: Described) -> float:
     if value is None:
         return math.nan
     # A number is one of a format of digits alone.
-    value = str(value) if type(value) is int else value
+    value = str(value) if type(value) in (int, float) else value
     if isinstance(value, str):
         text = value.strip(BLANKS)
         if not text:
@@ -226,15 +235,16 @@ def read_tensor(described: Described, tensor: npt.NDArray[Any]) -> npt.NDArray[A
     """Return float64, of seconds since 1970 and NaN."""
     values = tensor.astype(np.float64)
     known = values[~np.isnan(values)]
-    if not ((known >= _FIRST) & (known < _LAST)).all():
+    if not ((known >= FIRST) & (known < LAST)).all():
         raise ValueError("seconds since 1970, of the years 1 to 9999")
     return values
 
 
 def json_type(described: Described) -> dict[str, object]:
-    """Return a text, or null for a gap."""
+    """Return a text, of a format of numbers a number as well, or null for a gap."""
+    kinds = [*(["number"] if described.format in UNIX else []), "string", "null"]
     must = name_format(described.format, described.zone)
-    return {"type": ["string", "null"], "description": f"{must}, as {example(described)}"}
+    return {"type": kinds, "description": f"{must}, as {example(described)}"}
 
 
 def example(described: Described) -> object:

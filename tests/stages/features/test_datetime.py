@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -74,6 +75,43 @@ def test_the_one_format_of_all_values_is_found(
     (feature,) = schema.features
     assert (feature.kind, feature.format) == ("datetime", form)
     assert seconds(schema, values[0])[0] == first
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        ([1706702400, 1706788800, None], "unix"),
+        (["1706702400", "1706788800.0"], "unix"),
+        ([1706702400.25, 1706788800.0], "unix"),
+        ([1706702400000, 1706788800000], "unix ms"),
+    ],
+)
+def test_numbers_since_1970_are_dates_in_tables_and_requests(
+    values: list[object], form: str
+) -> None:
+    schema = schema_of(values, kind="datetime", format=form)
+    expected = at(2024, 1, 31, 12) + (0.25 if ".25" in str(values[0]) else 0)
+    assert seconds(schema, *values[:2]) == [expected, at(2024, 2, 1, 12)]
+    described = SimpleNamespace(format=form, zone=None, mean=expected)
+    kind = kind_of("datetime")
+    assert kind.read_values(described, values[:1]).tolist() == [expected]
+    assert kind.read_values(described, [kind.example(described)]).tolist() == [at(2024, 1, 31, 12)]
+    assert kind.json_type(described)["type"] == ["number", "string", "null"]
+    with pytest.raises(ValueError, match="seconds since 1970 or null"):
+        kind.read_values(described, ["2024-01-31"])
+    # Without the format the way to it is told.
+    assert f"{{kind: datetime, format: '{form}'}}" in problem_of(values, kind="datetime").message
+
+
+def test_milliseconds_among_seconds_since_1970_are_named() -> None:
+    values: list[object] = [1700003600, 1700007200, 1701072800000]
+    problem = problem_of(values, kind="datetime", format="unix")
+    assert "3 values are none: '1701072800000' (row 2)" in problem.message
+    assert "write seconds, or milliseconds, in all rows of the file" in problem.message
+    problem = problem_of(values, kind="datetime", format="unix ms")
+    assert "6 values that would be in January 1970" in problem.message
+    assert "'1700003600' (row 0)" in problem.message
+    schema_of(["0", "3600000", "86400000"], kind="datetime", format="unix ms")
 
 
 def test_two_formats_that_fit_all_rows_are_an_error_that_shows_both() -> None:
