@@ -1,7 +1,7 @@
 """Dates and times in texts: their formats, and the seconds since 1970 that they are; NumPy alone.
 
 A format is written as `strftime` has it. `ISO` stands for those of ISO 8601: `2024-01-31`, with a
-time behind it or not, and with an offset from UTC or not.
+time behind it or not, and with an offset from UTC or not; those of `UNIX` are numbers.
 """
 
 import math
@@ -18,7 +18,11 @@ import numpy.typing as npt
 from stages.features.schema import Cycle
 
 ISO: Final = "ISO 8601"
+# Numbers since 1970 in UTC: how many are a second, and the group of a pattern that has them.
+UNIX: Final = {"unix": (1, "seconds"), "unix ms": (1_000, "milliseconds")}
 DAY = 86_400.0
+# Beyond the years 1 to 9999 there is no date.
+FIRST, LAST = -62_135_596_800.0, 253_402_300_800.0
 PERIODS: Final[dict[Cycle, float]] = {"year": 365.2425 * DAY, "week": 7 * DAY, "day": DAY}
 # Of a cycle: what lies no further apart in it is at the same place.
 SAME_PLACE = 0.01
@@ -78,9 +82,11 @@ def pattern(form: str) -> str:
     """
     if form == ISO:
         return f"^{_ISO}$"
+    if form in UNIX:
+        return rf"^(?P<{UNIX[form][1]}>-?[0-9]{{1,15}}(?:\.[0-9]{{1,9}})?)$"
     parts, used = [], _DIRECTIVE.findall(form)
     if unknown := [each for each in used if each not in DIRECTIVES]:
-        raise ValueError(f"'{unknown[0]}' is none of {' '.join(DIRECTIVES)}")
+        raise ValueError(f"'{unknown[0]}' is none of {' '.join([*DIRECTIVES, *UNIX])}")
     year, month = {"%Y", "%y"} & set(used), {"%m", "%b", "%B"} & set(used)
     if len(year) != 1 or len(month) != 1 or len(set(used)) < len(used):
         raise ValueError("a format has one year (%Y, %y), one month (%m, %b), nothing twice")
@@ -95,6 +101,8 @@ def pattern(form: str) -> str:
 
 def name_format(form: str | None, zone: str | None) -> str:
     """Name the values that a column takes; None: ISO 8601, with an offset if there is a zone."""
+    if form in UNIX:
+        return f"{UNIX[form][1]} since 1970"
     if form is not None:
         return f"a date as '{form}'"
     offset = " with an offset from UTC" if zone is not None else ""
@@ -109,6 +117,12 @@ def seconds_of(
     `parts` are the groups of a format's pattern by name, None for what is not there; those of
     NUMBERS may be numbers already.
     """
+    for per_second, name in UNIX.values():
+        if name in parts:
+            counts = [math.nan if text is None else float(text) for text in parts[name]]
+            found = np.array(counts, np.float64) / per_second
+            valid = (found >= FIRST) & (found < LAST)
+            return np.where(valid, found, np.nan), np.zeros(num, np.bool_)
 
     def number(name: str, default: int) -> Ints:
         values = parts.get(name)
@@ -160,6 +174,8 @@ def read_text(text: str, form: str) -> tuple[float, bool]:
 
 def write_text(seconds: float, form: str, *, aware: bool) -> str:
     """A time as a text of the format, to the second; midnight as a date alone."""
+    if form in UNIX:
+        return str(round(seconds) * UNIX[form][0])
     time = _START + timedelta(seconds=round(seconds))
     if form == ISO:
         text = time.replace(tzinfo=None).isoformat()

@@ -1,8 +1,9 @@
 """Excel (`.xlsx`): the cells of its one sheet as texts, of which values are made as of CSV.
 
 A number is its shortest text, a date is 2024-01-31. A row without anything in it is none. Of merged
-cells the first has the value, and the others are gaps, which is said. A file with several filled
-sheets is refused: nobody knows which one is meant. It is read, not written.
+cells the first has the value, and the others are gaps, which is said, as are formulas that no
+program has computed. A file with several filled sheets is refused: nobody knows which one is meant.
+It is read, not written.
 """
 
 import re
@@ -27,8 +28,16 @@ from stages.formats.text.plain_values import plain, typed
 INSTALL = "'make setup' installs it"
 READ_ROWS = 10_000
 MAX_RANGES_SHOWN = 5
-XML_BYTES, MAX_TAG_BYTES = 1 << 20, 1 << 10
+# A formula has 8,192 signs at most.
+XML_BYTES, MAX_TAG_BYTES = 1 << 20, 1 << 15
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*?\bref="([A-Z]+)([0-9]+):([A-Z]+)([0-9]+)"')
+# A cell with a formula and no value behind it, and its attributes. Libraries write such: a program
+# that opens the file computes the value and stores it.
+_FORMULA = re.compile(
+    rb"<(?:\w+:)?c\s([^>]*)>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
+    rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+)
+_PLACE = re.compile(rb'\br="([A-Z]+[0-9]+)"')
 # The number of a row in the sheet, from 1, and its cells.
 Row = tuple[int, list[str]]
 # The first row and column of merged cells, and the last ones.
@@ -88,13 +97,13 @@ def _open(path: Path, noticed: Noticed) -> tuple[Layout, Iterator[Row]]:
     sheet = _find_sheet(path)
     if sheet is None:
         raise ValueError("its sheet is empty")
-    merged, rows = _find_merged(sheet), _rows(sheet)
+    (merged, formulas), rows = _scan(sheet), _rows(sheet)
     first = list(islice(rows, NUM_RECORDS))
     width = max((place + 1 for _, cells in first for place, text in enumerate(cells) if text))
     padded = [(cells + [""] * width)[:width] for _, cells in first]
     layout = lay_out_rows(padded, [line for line, _ in first], noticed.expected)
     header = first[max(0, layout.start - 1)][0]
-    remarks = [*layout.remarks, *_tell_merged(merged, header)]
+    remarks = [*layout.remarks, *_tell_merged(merged, header), *_tell_formulas(formulas)]
     noticed.remarks += [f"{path} {remark}" for remark in remarks]
     return layout, chain(first[layout.start :], rows)
 
@@ -135,12 +144,24 @@ def _tell_merged(merged: list[Range], first_line: int) -> Iterator[str]:
         )
 
 
-def _find_merged(sheet: Any) -> list[Range]:
-    """The ranges of merged cells, from top to bottom.
+def _tell_formulas(cells: list[str]) -> Iterator[str]:
+    """Yield a remark on cells with a formula and no value."""
+    if cells:
+        rest = len(cells) - MAX_RANGES_SHOWN
+        shown = ", ".join(cells[:MAX_RANGES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+        yield (
+            f"has formulas without a stored value, {shown}: these cells are read as gaps; open the "
+            "file in Excel or LibreOffice and save it, which stores the values"
+        )
 
-    The library would read all cells anew for them; they stand in the sheet's XML behind the rows.
+
+def _scan(sheet: Any) -> tuple[list[Range], list[str]]:
+    """The ranges of merged cells, from top to bottom, and the cells with a formula and no value.
+
+    The library would read all cells anew for them, and tells no such formula from a gap.
     """
     ranges: list[Range] = []
+    cells: list[str] = []
     rest = b""
     with sheet._get_source() as source:
         while piece := source.read(XML_BYTES):
@@ -150,9 +171,15 @@ def _find_merged(sheet: Any) -> list[Range]:
                 end = found.end()
                 left, top, right, bottom = (part.decode() for part in found.groups())
                 ranges.append((int(top), left, int(bottom), right))
+            for found in _FORMULA.finditer(content):
+                end = max(end, found.end())
+                place = _PLACE.search(found[1])
+                # A formula whose text is empty has a value: that text.
+                if place is not None and b't="str"' not in found[1]:
+                    cells.append(place[1].decode())
             # One may be cut where the piece is.
             rest = content[max(end, len(content) - MAX_TAG_BYTES) :]
-    return sorted(ranges)
+    return sorted(ranges), cells
 
 
 def _filled(sheet: Any) -> Iterator[Row]:

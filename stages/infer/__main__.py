@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from stages.common.addresses import local_path, name_objects
 from stages.common.counts import counted
@@ -62,7 +63,7 @@ def infer(params: Params, out: Path) -> None:
         print(f"{many} set aside in data/infer/rejected.csv, such as:")
         for damage in summary.examples:
             print(f"  {describe(damage)}")
-    export_model(source, section.export, predictor, out)
+    export_model(source, section.export, predictor, out, numbers)
 
 
 @contextmanager
@@ -82,24 +83,33 @@ def open_cluster_for(source: Path, coverage: float | None, out: Path) -> Iterato
         yield Cluster(mapper, Trained(data, coverage, predictor_digest(data, coverage)))
 
 
-def export_model(source: Path, exports: Sequence[Export], predictor: Predictor, out: Path) -> None:
+def export_model(
+    source: Path,
+    exports: Sequence[Export],
+    predictor: Predictor,
+    out: Path,
+    numbers: npt.NDArray[np.int64] | None = None,
+) -> None:
     """Write the model with its preparation, once it agrees with the model on the first new rows.
 
-    A file that `exports` leaves out is empty: DVC wants all outputs of a stage.
+    A file that `exports` leaves out is empty: DVC wants all outputs of a stage. `numbers` name the
+    rows; None: their places in the file.
     """
     chunks = read_chunks(source, predictor.schema, INPUT)
     encoded = (encode_whole(c, predictor.schema, predictor.statistics, INPUT) for c in chunks)
-    table, arrays = next((whole.table, arrays) for whole, arrays in encoded if arrays)
-    rows = table.head(ROWS_COMPARED)
+    whole, arrays = next((whole, arrays) for whole, arrays in encoded if arrays)
+    rows = whole.table.head(ROWS_COMPARED)
+    named = (whole.rows if numbers is None else numbers[whole.rows]).tolist()
     called: dict[str, object] = {"exports": list(exports)}
     bundle = program = b""
     if "onnx" in exports:
         bundle = export(predictor, arrays)
-        _say("model.onnx", verify(bundle, predictor, rows, INPUT), rows.height)
+        _say("model.onnx", verify(bundle, predictor, rows, INPUT, named), rows.height)
     if "program" in exports:
         program = export_program(predictor)
         called["program"] = program_signature(predictor)
-        _say("model.pt2", verify_program(program, predictor, rows, INPUT), rows.height)
+        largest = verify_program(program, predictor, rows, INPUT, named)
+        _say("model.pt2", largest, rows.height)
     (out / "model.onnx").write_bytes(bundle)
     (out / "model.pt2").write_bytes(program)
     write_json(out / "signature.json", signature(predictor, bundle) | called)

@@ -23,6 +23,9 @@ from stages.model.calibration import Calibration, predict_codes, to_probabilitie
 Floats = npt.NDArray[np.float64]
 Coverage = Annotated[float, Field(gt=0, lt=1)] | None
 KEY = "evaluate.coverage"
+# The bound of sets is lower by this share. It is a row's probability, and float32 rounds otherwise
+# in ONNX or on another machine: that must not put this row and its like out of their sets.
+SLACK = 1e-5
 
 
 class CoverageParams(Config):
@@ -38,7 +41,7 @@ class Conformal:
 
     `bound` is half the width of the interval, in the target's units; with
     `prepare.target_transform` in those of the transformed target. Of classes it is the least
-    probability of those in the set.
+    probability of those in the set, a hundred-thousandth lower (SLACK).
     """
 
     coverage: float
@@ -79,7 +82,7 @@ def read_conformal(
         return Conformal(coverage, find_quantile(errors, coverage, weights))
     probabilities = to_probabilities(scores, calibration.temperature)
     of_target = probabilities[np.arange(len(target)), target]
-    return Conformal(coverage, 0.0 - find_quantile(-of_target, coverage, weights))
+    return Conformal(coverage, (0.0 - find_quantile(-of_target, coverage, weights)) * (1 - SLACK))
 
 
 def find_quantile(values: Floats, coverage: float, weights: Floats | None = None) -> float:

@@ -16,6 +16,9 @@ TEXT_WIDTH = 64
 INITIAL_DEVIATION = 0.1
 # An unfitted layer has the bins of a standard normal distribution between these.
 LIMIT = 2.5
+# Values no further apart than this share of their size, or of their column's deviation, are one: a
+# few of float32's spacings, of which rounding alone decides.
+NEAR = 4 * torch.finfo(torch.float32).eps
 # The buffers that hold the bins: for each column their lower edges and one over their widths
 # (bins,), the normal score of the lowest edge, and what each bin adds to it (bins,).
 BINS = ("lows", "factors", "first_score", "steps")
@@ -213,6 +216,7 @@ class PiecewiseLinear(nn.Module):
         """Take as edges the quantiles of `rows` (rows, columns)."""
         num_edges = self.weight.shape[1] + 1
         ordered = rows.T.contiguous().sort(dim=1).values
+        ordered = torch.stack([join_near(column) for column in ordered])
         edges = torch.stack([find_edges(column, num_edges) for column in ordered])
         below = torch.searchsorted(ordered, edges)
         above = torch.searchsorted(ordered, edges, right=True)
@@ -232,6 +236,23 @@ class PiecewiseLinear(nn.Module):
         bias = self.bias + first_score[:, None] * self.slope
         embedded: Tensor = torch.einsum("rcb,cbw->rcw", shares, weight) + bias
         return embedded
+
+
+def join_near(ordered: Tensor) -> Tensor:
+    """Sorted values (rows,), of which those that only rounding leaves apart (NEAR) are one.
+
+    A bin between such two would be a step. Values that lie close by the hundred, as those of a
+    column with a value far beyond all others do, stay as they are.
+    """
+    values, places = torch.unique_consecutive(ordered, return_inverse=True)
+    near = NEAR * torch.maximum(values.abs().double(), ordered.double().std(correction=0))
+    apart = values.diff() > near[1:]
+    if apart.all():
+        return ordered
+    groups = torch.cat([apart.new_zeros(1), apart]).cumsum(dim=0)
+    starts = values[torch.searchsorted(groups, groups)]
+    ends = values[torch.searchsorted(groups, groups, right=True) - 1]
+    return torch.where(ends - starts <= near, starts, values)[places]
 
 
 def find_edges(ordered: Tensor, number: int) -> Tensor:

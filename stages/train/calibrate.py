@@ -19,6 +19,8 @@ Codes = npt.NDArray[Any]
 # A model that is right about every validation row would have one of 0.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 PLAIN_THRESHOLD = 0.5
+# Probabilities no further apart differ by rounding.
+NEAR = 1e-6
 
 
 def calibrate_scores(
@@ -117,10 +119,12 @@ def choose_threshold(
 
     Of equal ones it is the nearest to 0.5, then the lower.
 
-    It is 0.5 or the middle between two probabilities, to seven digits.
+    It is 0.5 or the middle between two probabilities, to seven digits, that are more than NEAR
+    apart: rounding is another in other batches, on other machines and in ONNX.
     """
     known = np.unique(probabilities)
-    middles = [rounded(float(middle)) for middle in (known[1:] + known[:-1]) / 2]
+    apart = np.diff(known) > NEAR
+    middles = [rounded(float(middle)) for middle in ((known[1:] + known[:-1]) / 2)[apart]]
     cuts = np.unique([*middles, PLAIN_THRESHOLD])
     order = np.argsort(probabilities, kind="stable")
     below = np.searchsorted(probabilities[order], cuts, side="right")

@@ -15,6 +15,7 @@ from stages.features.times import (
     ISO,
     MONTHS,
     NUMBERS,
+    UNIX,
     pattern,
     read_text,
     seconds_of,
@@ -28,6 +29,8 @@ HEAD_TEXTS, FIRST_TEXTS = 1000, 20
 MAX_EXAMPLES = 3
 # Months are of the years 1900 to 2099; another number is a code.
 _FIRST_MONTH, _LAST_MONTH = -2_208_988_800.0, 4_102_444_800.0
+# Seconds of 2001 to 2065 that are taken for milliseconds lie in January 1970.
+EARLY, LATE = (1e6, 3e6), 1e9
 # Where the parts of a time are in texts of a width, and the signs between them.
 _DATE = {"year": (0, 4), "month": (5, 7), "day": (8, 10)}
 _EVEN = {10: _DATE, 19: _DATE | {"hour": (11, 13), "minute": (14, 16), "second": (17, 19)}}
@@ -94,6 +97,9 @@ def find_format(column: pl.Series, told: str | None) -> tuple[str, str | None]:
         raise UserError(_strays(texts, form, known & ~parsed.fits))
     if form == ISO and parsed.aware.any() and not parsed.aware[known].all():
         raise UserError(_mixed(texts, parsed.aware, known & ~parsed.aware))
+    early = (parsed.seconds >= EARLY[0]) & (parsed.seconds < EARLY[1])
+    if form == "unix ms" and early.any() and (parsed.seconds > LATE).any():
+        raise UserError(_two_units(texts, early))
     return form, "UTC" if parsed.aware.any() else None
 
 
@@ -208,13 +214,16 @@ def _several(texts: pl.Series, forms: list[str]) -> Problem:
 def _strays(texts: pl.Series, form: str, strays: npt.NDArray[np.bool_]) -> Problem:
     """The mistake of values that have not the format of the others."""
     num = texts.len() - texts.null_count()
-    other = as_line(texts.name, "{kind: datetime, format: '%d/%m/%Y'}")
+    unix = _find_unix(texts)
+    other = as_line(texts.name, f"{{kind: datetime, format: '{unix or '%d/%m/%Y'}'}}")
+    correct = "correct the file, and where there is no date leave the field empty; or say another"
+    if form in UNIX and unix is None:
+        correct = "write seconds, or milliseconds, in all rows of the file; or say another"
     are = "value is" if strays.sum() == 1 else "values are"
     message = (
         f"the column '{texts.name}' holds {num - strays.sum()} dates of the format '{form}', and "
         f"{strays.sum()} {are} none: {_examples(texts, strays)}\n  a column has one format: "
-        "correct the file, and where there is no date leave the field empty; or say another, "
-        f"{other}; or, if each different "
+        f"{correct}, {other}; or, if each different "
         f"text is a category, {as_line(texts.name, 'categorical')}"
     )
     return Problem(message, f"prepare.columns.{texts.name}", allowed=("categorical", "exclude"))
@@ -230,6 +239,25 @@ def _mixed(texts: pl.Series, aware: npt.NDArray[np.bool_], naive: npt.NDArray[np
     return Problem(message, f"prepare.columns.{texts.name}", allowed=("categorical", "exclude"))
 
 
+def _two_units(texts: pl.Series, early: npt.NDArray[np.bool_]) -> Problem:
+    """The mistake of seconds among milliseconds since 1970."""
+    message = (
+        f"the column '{texts.name}' holds {early.sum()} values that would be in January 1970, "
+        f"and others after 2001: {_examples(texts, early)}\n  these seem to be seconds among "
+        "milliseconds: write all of them as milliseconds in the file"
+    )
+    return Problem(message, f"prepare.columns.{texts.name}", allowed=("numeric", "exclude"))
+
+
 def _examples(texts: pl.Series, chosen: npt.NDArray[np.bool_]) -> str:
     rows = np.flatnonzero(chosen)[:MAX_EXAMPLES].tolist()
     return ", ".join(f"{texts[row]!r} (row {row})" for row in rows)
+
+
+def _find_unix(texts: pl.Series) -> str | None:
+    """The format of UNIX that makes of all texts days since 1973, if one does."""
+    numbers = texts.cast(pl.Float64, strict=False).drop_nulls()
+    if numbers.is_empty() or numbers.len() < texts.len() - texts.null_count():
+        return None
+    fits = (numbers.is_between(1e8 * num, 1e10 * num).all() for num, _ in UNIX.values())
+    return next((form for form, does in zip(UNIX, fits, strict=True) if does), None)

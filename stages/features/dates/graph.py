@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from stages.features.dates.cycles import STEPS
 from stages.features.graph import Graph
 from stages.features.schema import Feature, Statistics
 from stages.features.times import PERIODS
@@ -32,5 +33,12 @@ def compute(graph: Graph, feature: Feature, name: str, statistics: Statistics) -
         full = graph.constant(np.array(2 * math.pi), f"{own}/{cycle}/full")
         angle = graph.node("Mul", [place, full], f"{own}/{cycle}/wide")
         angle = graph.cast(angle, f"{own}/{cycle}/angle")
-        found += [graph.node(kind, [angle], f"{own}/{cycle}/{kind}") for kind in ("Sin", "Cos")]
+        found += [_wave(graph, kind, angle, f"{own}/{cycle}/{kind}") for kind in ("Sin", "Cos")]
     return found
+
+
+def _wave(graph: Graph, kind: str, angle: str, name: str) -> str:
+    """The output with the sine or cosine of an angle, in whole steps."""
+    steps = graph.constant(np.array(STEPS, np.float32), f"{name}/steps")
+    value = graph.node("Mul", [graph.node(kind, [angle], f"{name}/exact"), steps], f"{name}/scaled")
+    return graph.node("Div", [graph.node("Round", [value], f"{name}/whole"), steps], name)

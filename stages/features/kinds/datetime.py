@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from stages.features.dates.cycles import STEPS, parts_of, waves_of
 from stages.features.dates.graph import compute, find_gaps
 from stages.features.drift import Observed, Sums
 from stages.features.graph import Graph, add_gaps, join
@@ -29,9 +30,20 @@ from stages.features.numbers import (
     stack,
     with_missing,
 )
-from stages.features.schema import Array, Cycle, Feature, Moments, Statistics
+from stages.features.schema import Array, Feature, Moments, Statistics
 from stages.features.spelling import BLANKS
-from stages.features.times import DAY, ISO, PERIODS, find_cycles, name_format, read_text, write_text
+from stages.features.times import (
+    DAY,
+    FIRST,
+    ISO,
+    LAST,
+    PERIODS,
+    UNIX,
+    find_cycles,
+    name_format,
+    read_text,
+    write_text,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,10 +53,6 @@ TYPE: Final = "float64"
 PROGRAM_TYPE: Final = "float64"
 GAP = "NaN"
 NUMBERS = False
-# Beyond the years 1 to 9999 there is no date.
-_FIRST, _LAST = -62_135_596_800.0, 253_402_300_800.0
-
-_PARTS = ("sin", "cos")
 
 
 def guess(column: "pl.Series") -> float:
@@ -82,13 +90,7 @@ def fit(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> Feature:
         key = f"prepare.columns.{feature.name}"
         raise UserError(Problem(message, key, allowed=("datetime", "exclude")))
     found = feature.model_copy(update={"missing": has_gaps, "cycles": cycles or None})
-    return found.model_copy(update={"width": len(_parts(found))})
-
-
-def _parts(feature: Feature) -> list[tuple[Cycle | None, str]]:
-    """The values of a time: itself, and a sine and a cosine for each cycle."""
-    time: list[tuple[Cycle | None, str]] = [] if feature.calendar else [(None, "")]
-    return [*time, *((cycle, part) for cycle in feature.cycles or [] for part in _PARTS)]
+    return found.model_copy(update={"width": len(parts_of(found))})
 
 
 def moments(feature: Feature, parts: "Iterable[pl.Series]", key: str) -> list[Moments]:
@@ -115,9 +117,7 @@ def encode(
         own, is_gap = statistics.numeric[feature.name], np.isnan(seconds)
         values = [] if feature.calendar else [(seconds - own.mean) / own.deviation]
         for cycle in feature.cycles or []:
-            turns = seconds / PERIODS[cycle]
-            angle = 2 * math.pi * (turns - np.floor(turns))
-            values += [np.sin(angle), np.cos(angle)]
+            values += waves_of(seconds, cycle)
         columns += [np.where(is_gap, 0.0, each) for each in values]
         if feature.missing:
             gaps.append(is_gap)
@@ -164,7 +164,7 @@ def constants(features: list[Feature], statistics: Statistics) -> dict[str, Arra
     values = [
         (place, cycle, part)
         for place, feature in enumerate(features)
-        for cycle, part in _parts(feature)
+        for cycle, part in parts_of(feature)
     ]
     columns = [place for place, _, _ in values]
     return {
@@ -187,8 +187,9 @@ def to_torch(
     scaled = (raw - constant("datetime_mean")) / constant("datetime_deviation")
     turns = raw[:, column] / constant("datetime_period")
     angle = 2 * math.pi * (turns - turns.floor())
-    values = angle.sin().where(constant("datetime_sine"), scaled[:, column])
-    values = angle.cos().where(constant("datetime_cosine"), values)
+    sine, cosine = ((wave * STEPS).round() / STEPS for wave in (angle.sin(), angle.cos()))
+    values = sine.where(constant("datetime_sine"), scaled[:, column])
+    values = cosine.where(constant("datetime_cosine"), values)
     return values.masked_fill(gaps[:, column], 0.0), gaps
 
 
@@ -220,7 +221,7 @@ def _read(value: object, described: Described) -> float:
     if value is None:
         return math.nan
     # A number is one of a format of digits alone.
-    value = str(value) if type(value) is int else value
+    value = str(value) if type(value) in (int, float) else value
     if isinstance(value, str):
         text = value.strip(BLANKS)
         if not text:
@@ -235,15 +236,16 @@ def read_tensor(described: Described, tensor: npt.NDArray[Any]) -> npt.NDArray[A
     """Return float64, of seconds since 1970 and NaN."""
     values = tensor.astype(np.float64)
     known = values[~np.isnan(values)]
-    if not ((known >= _FIRST) & (known < _LAST)).all():
+    if not ((known >= FIRST) & (known < LAST)).all():
         raise ValueError("seconds since 1970, of the years 1 to 9999")
     return values
 
 
 def json_type(described: Described) -> dict[str, object]:
-    """Return a text, or null for a gap."""
+    """Return a text, of a format of numbers a number as well, or null for a gap."""
+    kinds = [*(["number"] if described.format in UNIX else []), "string", "null"]
     must = name_format(described.format, described.zone)
-    return {"type": ["string", "null"], "description": f"{must}, as {example(described)}"}
+    return {"type": kinds, "description": f"{must}, as {example(described)}"}
 
 
 def example(described: Described) -> object:

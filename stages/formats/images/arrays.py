@@ -65,9 +65,16 @@ def _read(path: Path, key: str) -> pl.DataFrame:
 
 def _as_images(images: Array) -> Array:
     if images.ndim not in (3, 4) or images.dtype.kind not in "uif":
+        way = ""
+        if images.ndim == 2 and images.dtype.kind in "uif":
+            way = (
+                "; of a table of numbers polars.DataFrame(x).with_columns(label=y)"
+                ".write_parquet('table.parquet') makes one; pixels side by side become images by "
+                "x.reshape(len(x), height, width)"
+            )
         raise ValueError(
             f"images must be numbers of shape (rows, height, width) or with channels, not "
-            f"{images.dtype} of {images.shape}"
+            f"{images.dtype} of {images.shape}{way}"
         )
     return np.ascontiguousarray(images.astype(images.dtype.newbyteorder("=")))
 

@@ -14,7 +14,6 @@ from stages.features.schema import KINDS, Schema
 from stages.features.target_scale import steps_at
 from stages.infer.export.onnx_graph import input_names
 from stages.infer.export.torch_program import load_program
-from stages.infer.rejected import furthest_columns
 from stages.model.calibration import margins
 from stages.model.predictor import Predictor
 
@@ -31,10 +30,17 @@ ORDINARY = 100.0
 ROUNDING = 1e-9
 
 
-def verify(bundle: bytes, predictor: Predictor, table: pl.DataFrame, key: str) -> float:
+def verify(
+    bundle: bytes,
+    predictor: Predictor,
+    table: pl.DataFrame,
+    key: str,
+    numbers: Sequence[int] | None = None,
+) -> float:
     """The largest difference between bundle and model over the rows of `table`, one alone too.
 
-    In probabilities, or in deviations of the target. Raises UserError beyond MAX_DIFFERENCE.
+    In probabilities, or in deviations of the target. `numbers` are those of the rows in their
+    file; None: from 0. Raises UserError beyond MAX_DIFFERENCE.
     """
     # Not before the stage has switched its telemetry off: it looks when it is imported.
     import onnxruntime
@@ -47,10 +53,16 @@ def verify(bundle: bytes, predictor: Predictor, table: pl.DataFrame, key: str) -
         answer: Answer = session.run(None, feeds(rows, predictor.schema, key))
         return answer
 
-    return _largest("as ONNX", ask, predictor, table, key)
+    return _largest("as ONNX", ask, predictor, table, key, numbers)
 
 
-def verify_program(content: bytes, predictor: Predictor, table: pl.DataFrame, key: str) -> float:
+def verify_program(
+    content: bytes,
+    predictor: Predictor,
+    table: pl.DataFrame,
+    key: str,
+    numbers: Sequence[int] | None = None,
+) -> float:
     """Verify the bytes of an exported program as `verify` does."""
     program = load_program(content)
     schema, classes = predictor.schema, predictor.schema.target.classes
@@ -61,7 +73,7 @@ def verify_program(content: bytes, predictor: Predictor, table: pl.DataFrame, ke
         found = [prediction.numpy(), *(other.numpy() for other in others)]
         return found if classes is None else [np.array(classes)[found[0]], *found[1:]]
 
-    return _largest("as a program", ask, predictor, table, key)
+    return _largest("as a program", ask, predictor, table, key, numbers)
 
 
 def tensors_of(table: pl.DataFrame, schema: Schema, key: str) -> dict[str, torch.Tensor]:
@@ -85,6 +97,7 @@ def _largest(
     predictor: Predictor,
     table: pl.DataFrame,
     key: str,
+    numbers: Sequence[int] | None,
 ) -> float:
     """The largest difference of a row; one with a score that is not finite is left out."""
     arrays = encode(table, predictor.schema, predictor.statistics, key)
@@ -101,25 +114,21 @@ def _largest(
         if not (difference <= allowed[: len(difference)]).all():
             # NaN is the largest.
             row = int(np.argmax(np.nan_to_num(difference / allowed[: len(difference)], nan=np.inf)))
-            raise _differs(what, float(difference[row]), part[row], predictor, key)
+            number = int(known[row]) if numbers is None else numbers[known[row]]
+            name = predictor.schema.key
+            where = f"row {number}" if name is None else f"the row with {name} {part[row, name]!r}"
+            raise _differs(what, float(difference[row]), where, key)
         largest = max(largest, float(difference.max()))
     return largest
 
 
-def _differs(
-    what: str, difference: float, row: pl.DataFrame, predictor: Predictor, key: str
-) -> UserError:
+def _differs(what: str, difference: float, where: str, key: str) -> UserError:
     """The mistake of a file that differs from the model, with the row that shows it."""
-    schema = predictor.schema
-    arrays = encode(row, schema, predictor.statistics, key)
-    far = furthest_columns(arrays, schema)[0]
-    shown = dict.fromkeys(name for name in (schema.key, far) if name is not None)
-    where = " and ".join(f"{name} {row[name][0]!r}" for name in shown)
     message = (
-        f"the model {what} differs from the model by {difference:.2g}, "
-        f"more than {MAX_DIFFERENCE:g}, "
-        f"in the new row{' with ' if where else ''}{where} ({key}): does it branch on the values "
-        "of its batch?"
+        f"the model {what} differs from the model by {difference:.2g}, more than "
+        f"{MAX_DIFFERENCE:g}, in {where} ({key}): float32 rounds otherwise there, and a step of "
+        "the model, or very large numbers, make much of it; or the model branches on the values "
+        "of its batch"
     )
     return UserError(Problem(message, key="infer.export"))
 

@@ -15,6 +15,7 @@ from stages.features.dates.columns import are_dates
 from stages.features.numbers import Rows
 from stages.features.schema import CODES, Feature, Schema
 from stages.features.spelling import LEADING_ZERO, as_line, as_list, as_name
+from stages.features.times import UNIX
 from stages.prepare.columns.looks import (
     DATE,
     LIKELY_GAPS,
@@ -57,6 +58,8 @@ def find_doubts(
         mixed = say_mixed(column, feature, rows) if is_text else None
         if setting.missing is None and mixed is None:
             yield from _of_gaps(column, feature)
+        if feature.kind == "numeric" and column.dtype.is_numeric():
+            yield from _of_unix(column)
         if not feature.name.strip():
             line = as_line(feature.name, "exclude")
             yield f"the column without a name is learned from; if it is none of yours, {line}"
@@ -100,6 +103,31 @@ def _of_gaps(column: pl.Series, feature: Feature) -> Iterator[str]:
         what = "categories" if feature.kind in CODES else "numbers"
         line = as_line(column.name, f"{{missing: {as_list([word for word, _ in counts])}}}")
         yield f"'{column.name}' holds {shown}, taken as {what}; if that is no value, {line}"
+
+
+def _of_unix(column: pl.Series) -> Iterator[str]:
+    """Yield a line on numbers that are all seconds since 1970, of 2001 to 2033, or milliseconds."""
+    numbers = column.cast(pl.Float64).fill_nan(None).drop_nulls()
+    counts = {
+        form: int(numbers.is_between(1e9 * per_second, 2e9 * per_second).sum())
+        for form, (per_second, _) in UNIX.items()
+    }
+    if numbers.is_empty() or sum(counts.values()) < numbers.len():
+        return
+    form = max(counts, key=lambda each: counts[each])
+    line = as_line(column.name, f"{{kind: datetime, format: {form}}}")
+    meant = f"if numbers are meant, {as_line(column.name, 'numeric')}"
+    if all(counts.values()):
+        shown = " and ".join(f"{counts[form]} {name}" for form, (_, name) in UNIX.items())
+        yield (
+            f"'{column.name}' seems to hold {shown} since 1970, taken as numbers alike: write all "
+            f"of them as {UNIX[form][1]} in the file, and {line}; {meant}"
+        )
+    else:
+        yield (
+            f"'{column.name}' seems to hold {UNIX[form][1]} since 1970, taken as numbers; if they "
+            f"are dates, {line}; {meant}"
+        )
 
 
 def _sentinels(column: pl.Series) -> list[tuple[object, int]]:

@@ -43,12 +43,14 @@ class Facts:
     """Findings that the rules go by. `rarest`: share of the rarest class; None: regression.
 
     `num_groups`: groups of rows that stay together, of all splits; None: none, or very many.
+    `has_pixels`: the numbers of images are bytes, 0 to 255.
     """
 
     schema: Schema
     num_train: int
     rarest: float | None = None
     num_groups: int | None = None
+    has_pixels: bool = True
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def _for_images(facts: Facts, batch_size: int) -> Iterator[Choice]:
     # The last stage leaves about four pixels a side.
     depth = round(math.log2(max(2, side / patch) / 4)) + 1
     stages = [32 * 2**level for level in range(max(MIN_DEPTH, min(MAX_DEPTH, depth)))]
-    is_photograph = channels >= COLOURS
+    is_photograph = facts.has_pixels and channels >= COLOURS
     views = ["mirrored"] if is_photograph else []
     model = {"name": "resnet", "channels": stages, "patch": patch, "views": views}
     yield Choice("build.model", model, f"images of {width}×{height}")
@@ -197,7 +199,12 @@ def _for_images(facts: Facts, batch_size: int) -> Iterator[Choice]:
     yield Choice("train.optimizer", optimizer, "the usual start for a network on images")
     schedule = {"name": "warmup_cosine", "warmup": 0.1}
     yield Choice("train.schedule", schedule, "the rate ends at 0, with the best weights")
-    if is_photograph:
+    augment: dict[str, float] | None = None
+    if not facts.has_pixels:
+        why = (
+            "no bytes, so maybe no pictures: nothing is moved, cropped or turned, unless you say so"
+        )
+    elif is_photograph:
         augment = {"flip": 0.5, "shift": 0, "noise": 0.0, "crop": 0.4, "colour": 0.5}
         why = "photographs: mirrored, cropped, in other light, anew each time"
     else:

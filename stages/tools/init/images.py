@@ -98,6 +98,18 @@ def _area(size: Size) -> int:
     return size[0] * size[1]
 
 
+def are_bytes(column: pl.Series) -> bool:
+    """Check whether the numbers of arrays are those of pixels: uint8, or whole and 0 to 255."""
+    kind = column.dtype
+    while isinstance(kind, pl.List | pl.Array):
+        kind = kind.inner  # type: ignore[assignment]
+    if kind == pl.UInt8 or not kind.is_integer():
+        return kind == pl.UInt8
+    while column.dtype.is_nested():
+        column = column.explode()
+    return bool(column.is_between(0, 255).all())
+
+
 def count_train(layout: Layout, num_rows: int, params: PrepareParams) -> int:
     """The train rows among `num_rows`, those of the column that divides them where one does."""
     shares = {"validation": params.split.validation, "test": params.split.test}

@@ -37,7 +37,7 @@ from stages.tools.init import roles
 from stages.tools.init.choose import TEXT_VALIDATION, Facts, choose, texts_alone
 from stages.tools.init.columns import LEFT_OUT, Column, describe, say_kind
 from stages.tools.init.counts import Counts, count_all, find_equal, is_unique
-from stages.tools.init.images import count_train, find_layout
+from stages.tools.init.images import are_bytes, count_train, find_layout
 from stages.tools.init.leaks import Numbers, as_answers, judge_leak
 from stages.tools.init.options import COLUMN, Options, Setting, check_named, words_alone
 from stages.tools.init.target import say_tail, why_task
@@ -276,4 +276,6 @@ def _without_copies(
 def _facts(schema: Schema, table: Table, num_train: int, groups: int | None) -> Facts:
     codes = encode_classes(table.column_parts(schema.target.name), schema)
     rarest = None if codes is None else float(np.bincount(codes).min()) / table.height
-    return Facts(schema, num_train, rarest, groups)
+    images = (table.column_parts(feature.name) for feature in schema.of_kind("image"))
+    has_pixels = all(are_bytes(part) for parts in images for part in parts)
+    return Facts(schema, num_train, rarest, groups, has_pixels)

@@ -19,7 +19,7 @@ from stages.common.config import Config
 from stages.common.errors import Problem, UserError
 from stages.features.schema import CODES, WORDS
 from stages.model.dropout import Dropout
-from stages.model.layers import ByColumn, TextBag, register_constant
+from stages.model.layers import ByColumn, TextBag, join_near, register_constant
 
 MAX_WIDTH = 1_000_000
 # Learning rates beside that of the weights.
@@ -162,7 +162,8 @@ class Numbers(nn.Module):
 
     def fit(self, rows: Tensor) -> None:
         """Take medians and quartiles of `rows` (rows, columns)."""
-        ordered = rows.sort(dim=0).values
+        ordered = rows.T.sort(dim=1).values
+        ordered = torch.stack([join_near(column) for column in ordered], dim=1)
         last = len(rows) - 1
         low, middle, high = (ordered[round(last * share)] for share in (0.25, 0.5, 0.75))
         whole = ordered[-1] - ordered[0]

@@ -2,10 +2,12 @@
 
 import math
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from stages.common.errors import Problem, UserError
 from stages.features import times
@@ -73,6 +75,43 @@ def test_the_one_format_of_all_values_is_found(
     (feature,) = schema.features
     assert (feature.kind, feature.format) == ("datetime", form)
     assert seconds(schema, values[0])[0] == first
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        ([1706702400, 1706788800, None], "unix"),
+        (["1706702400", "1706788800.0"], "unix"),
+        ([1706702400.25, 1706788800.0], "unix"),
+        ([1706702400000, 1706788800000], "unix ms"),
+    ],
+)
+def test_numbers_since_1970_are_dates_in_tables_and_requests(
+    values: list[object], form: str
+) -> None:
+    schema = schema_of(values, kind="datetime", format=form)
+    expected = at(2024, 1, 31, 12) + (0.25 if ".25" in str(values[0]) else 0)
+    assert seconds(schema, *values[:2]) == [expected, at(2024, 2, 1, 12)]
+    described = SimpleNamespace(format=form, zone=None, mean=expected)
+    kind = kind_of("datetime")
+    assert kind.read_values(described, values[:1]).tolist() == [expected]
+    assert kind.read_values(described, [kind.example(described)]).tolist() == [at(2024, 1, 31, 12)]
+    assert kind.json_type(described)["type"] == ["number", "string", "null"]
+    with pytest.raises(ValueError, match="seconds since 1970 or null"):
+        kind.read_values(described, ["2024-01-31"])
+    # Without the format the way to it is told.
+    assert f"{{kind: datetime, format: '{form}'}}" in problem_of(values, kind="datetime").message
+
+
+def test_milliseconds_among_seconds_since_1970_are_named() -> None:
+    values: list[object] = [1700003600, 1700007200, 1701072800000]
+    problem = problem_of(values, kind="datetime", format="unix")
+    assert "3 values are none: '1701072800000' (row 2)" in problem.message
+    assert "write seconds, or milliseconds, in all rows of the file" in problem.message
+    problem = problem_of(values, kind="datetime", format="unix ms")
+    assert "6 values that would be in January 1970" in problem.message
+    assert "'1700003600' (row 0)" in problem.message
+    schema_of(["0", "3600000", "86400000"], kind="datetime", format="unix ms")
 
 
 def test_two_formats_that_fit_all_rows_are_an_error_that_shows_both() -> None:
@@ -158,7 +197,24 @@ def test_the_cycles_that_train_spans_are_kept(step: timedelta, cycles: list[str]
     assert array.shape == (40, 1 + 2 * len(cycles or []))
     np.testing.assert_allclose(array[:, 0], (np.arange(40) - 19.5) / np.std(range(40)), rtol=1e-5)
     for place in range(1, array.shape[1], 2):
-        np.testing.assert_allclose((array[:, place : place + 2] ** 2).sum(axis=1), 1, rtol=1e-6)
+        np.testing.assert_allclose((array[:, place : place + 2] ** 2).sum(axis=1), 1, rtol=2e-6)
+
+
+def test_rounding_leaves_no_two_values_of_one_place_in_a_cycle() -> None:
+    hours = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=n) for n in range(24 * 8)]
+    table = pl.DataFrame({"day": hours, "y": ["a", "b"] * 96})
+    schema = fit_schema(find_schema(table, prepare_params()), in_memory(table))
+    statistics = fit_statistics(schema, in_memory(table))
+    kind, (feature,) = kind_of("datetime"), schema.features
+    array = encode(table, schema, statistics, KEY)["datetime"]
+    assert feature.cycles == ["week", "day"]
+    assert [len(np.unique(column)) for column in array[:, 3:].T] == [13, 13]
+    constants = {
+        name: torch.tensor(value) for name, value in kind.constants([feature], statistics).items()
+    }
+    raw = torch.tensor(kind.feed(feature, table["day"], KEY))[:, None]
+    found, _ = kind.to_torch([feature], raw, constants.__getitem__)
+    np.testing.assert_array_equal(found.float().numpy(), array)
 
 
 def test_of_a_calendar_the_places_alone_are_learned_from() -> None:

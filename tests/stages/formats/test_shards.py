@@ -1,5 +1,7 @@
 """A folder of files that are one table, and the sheets of Excel."""
 
+import re
+import zipfile
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
@@ -213,6 +215,32 @@ def test_merged_cells_of_excel_are_told_with_what_is_read_of_them(
         "first of each has the value, and the others are read as gaps; unmerge them in Excel, and "
         "fill in the value where it holds"
     )
+
+
+@pytest.mark.parametrize("piece", [11, 1 << 20])
+def test_formulas_of_excel_that_nobody_has_computed_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(excel, "XML_BYTES", piece)
+    rows: list[list[object]] = [["a", "b"], *([n, f"=A{n + 1}*2"] for n in range(1, 8)), [9, 3]]
+    path = sheet(tmp_path / "t.xlsx", rows)
+    said: list[str] = []
+    read_table(path, KEY, said.append)
+    (line,) = (line for line in said if "formulas" in line)
+    assert line == (
+        f"note: {path} has formulas without a stored value, B2, B3, B4, B5, B6 and 2 more: these "
+        "cells are read as gaps; open the file in Excel or LibreOffice and save it, which stores "
+        "the values"
+    )
+    # An empty text is a value, as Excel stores it.
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, re.sub(rb'(r="B[2-8]")', rb'\1 t="str"', content))
+    said = []
+    assert read_table(path, KEY, said.append)["b"].len() == 8
+    assert not any("formulas" in line for line in said)
 
 
 def test_without_its_library_excel_says_how_to_install_it(

@@ -138,8 +138,8 @@ def test_a_sentinel_in_new_rows_is_compared_by_its_size() -> None:
     # What branches is found all the same, and the row is named.
     predictor, table = of_values(Weighted(lambda numbers: len(numbers) <= 2))
     exported = export(predictor, encode(table, predictor.schema, predictor.statistics, KEY))
-    with pytest.raises(UserError, match=r"in the new row with prediction 6\.0 \(infer.input\)"):
-        verify(exported, predictor, table, KEY)
+    with pytest.raises(UserError, match=r"in row 23 \(infer.input\)"):
+        verify(exported, predictor, table, KEY, [20, 21, 22, 23])
 
 
 class Powers(torch.nn.Module):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stages.common.errors import UserError
-from stages.model.calibration import UNCALIBRATED, Calibration
+from stages.model.calibration import UNCALIBRATED, Calibration, to_probabilities
 from stages.model.conformal import Conformal, find_quantile, read_conformal
 
 
@@ -99,3 +99,18 @@ def test_what_is_said_to_be_allowed_is(num_rows: int) -> None:
         find_quantile(np.arange(float(num_rows)), 0.95)
     largest = float(caught.value.problems[0].allowed[0].removeprefix("at most "))
     assert find_quantile(np.arange(float(num_rows)), largest) == num_rows - 1
+
+
+def test_rounding_leaves_rows_at_the_bound_in_their_sets(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    scores = random.normal(size=(60, 3)).astype(np.float32)
+    target = random.integers(0, 3, 60)
+    write_validation(tmp_path, scores=scores, target=target)
+    found = read_conformal(tmp_path, 0.8, UNCALIBRATED, None)
+    exact = to_probabilities(scores.astype(np.float64))
+    of_target = exact[np.arange(60), target]
+    at_bound = int(np.abs(of_target - found.bound).argmin())
+    assert found.bound < of_target[at_bound] < found.bound * 1.0001
+    for moved in (-2e-6, 0.0, 2e-6):
+        rounded = to_probabilities(scores + moved * np.eye(3)[target])
+        assert found.contains(rounded, None)[at_bound, target[at_bound]]

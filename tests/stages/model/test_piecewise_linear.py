@@ -5,7 +5,7 @@ import io
 import pytest
 import torch
 
-from stages.model.layers import PiecewiseLinear, find_edges
+from stages.model.layers import PiecewiseLinear, find_edges, join_near
 
 
 def test_edges_are_quantiles_of_the_rows() -> None:
@@ -51,3 +51,23 @@ def test_it_begins_as_the_normal_score_of_the_rank_and_stays_within_the_train_ro
     far = torch.tensor([[-1e6, 5.0], [1e6, -5.0]])
     ends = rows[:, 0].argmin(), rows[:, 0].argmax()
     torch.testing.assert_close(layer(far).reshape(2, 2, 3)[:, 0].detach(), found[list(ends), 0])
+
+
+def test_values_that_rounding_leaves_apart_are_one() -> None:
+    # The sine of noon and midnight, in float64 and as float32 has it.
+    sines = torch.tensor([-0.5, -8.7e-8, -2.4e-16, 0.0, 1.2e-16, 0.5]).repeat(50)[:, None]
+    layer = PiecewiseLinear(num_columns=1, bins=8, width=3)
+    layer.fit(sines)
+    noon = layer(torch.tensor([[-8.7e-8], [0.0], [2.4e-16]])).detach()
+    torch.testing.assert_close(noon[[1, 2]], noon[[0, 0]], rtol=0, atol=1e-5)
+    assert layer.get_buffer("factors").max() < 3
+    # Half of the rows lie at noon, whose score is that of the middle.
+    ends = layer(torch.tensor([[-0.5], [0.5]])).detach()
+    torch.testing.assert_close(ends.mean(dim=0), noon[1], rtol=0, atol=1e-5)
+
+
+def test_small_values_beside_a_large_one_keep_their_bins() -> None:
+    # In deviations they lie a hundred-millionth apart.
+    values = torch.cat([torch.arange(1000.0), torch.tensor([1e10])]).double()
+    rows = ((values - values.mean()) / values.std()).float()[:, None]
+    assert len(find_edges(join_near(rows[:, 0].sort().values), 33).unique()) == 33

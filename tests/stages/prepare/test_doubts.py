@@ -196,6 +196,23 @@ def test_a_column_that_numbers_the_rows_is_said() -> None:
     assert found(table.sample(fraction=1, shuffle=True, seed=1))[1] == []
 
 
+def test_numbers_that_seem_to_be_times_since_1970_are_said() -> None:
+    seconds = pl.Series([1_700_000_000 + n * n * 7200 for n in range(60)])
+    table = pl.DataFrame({"t": seconds, "y": ["a", "b"] * 30})
+    (line,) = found(table)[1]
+    assert line.startswith("'t' seems to hold seconds since 1970, taken as numbers; if they are")
+    assert "columns: {t: {kind: datetime, format: unix}}" in line
+    (line,) = found(table.with_columns(pl.col("t") * 1000))[1]
+    assert "columns: {t: {kind: datetime, format: unix ms}}" in line
+    both = table.with_columns(
+        pl.when(pl.int_range(60) < 50).then("t").otherwise(pl.col("t") * 1000)
+    )
+    (line,) = found(both)[1]
+    assert "50 seconds and 10 milliseconds since 1970" in line
+    assert found(both, columns={"t": "numeric"})[1] == []
+    assert found(table.with_columns(pl.col("t") - 800_000_000))[1] == []
+
+
 def test_the_line_that_says_a_kind_is_yaml() -> None:
     assert as_line("zip", "categorical") == "columns: {zip: categorical}"
     for name in ("", "a b", "a: b", "no", 'a"b', "é{", "7"):

@@ -26,7 +26,7 @@ def in_parts(*parts: list[object], dtype: pl.DataType) -> Table:
 def test_a_key_that_stands_twice_is_named_in_whichever_parts(
     parts: list[list[object]], twice: str
 ) -> None:
-    with pytest.raises(UserError, match=f"names more than one row with: {twice}\n"):
+    with pytest.raises(UserError, match=f"names more than one row with: {twice}; "):
         find_keys(in_parts(*parts, dtype=pl.Int64()), "key")
 
 

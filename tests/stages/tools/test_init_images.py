@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from stages.common.errors import UserError
 from stages.prepare.columns.parts import names_parts
 from stages.prepare.params import PrepareParams
 from stages.tools.init.choose import Facts, choose
@@ -81,6 +82,33 @@ def test_arrays_need_no_size_and_drawings_are_not_mirrored(tmp_path: Path) -> No
         whys = {choice["key"]: choice["why"] for choice in found["choices"]}
         assert whys["train.batch_size"] == f"{num_train} train rows"
     assert roles(found)["split"] == "split"
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((90, 3, 64), "f4"), ((90, 16, 16, 3), "f4"), ((90, 16, 16), "i2")]
+)
+def test_arrays_that_may_be_no_pictures_are_not_turned_and_cropped(
+    tmp_path: Path, shape: tuple[int, ...], kind: str
+) -> None:
+    values = RANDOM.normal(100, 300 if kind == "i2" else 30, shape).astype(kind)
+    np.savez(tmp_path / "x.npz", x=values, y=np.arange(90) % 3)
+    found = look(tmp_path / "x.npz")
+    assert found["values"]["train.augment"] is None
+    assert found["values"]["build.model"]["views"] == []
+    whys = {choice["key"]: choice["why"] for choice in found["choices"]}
+    assert whys["train.augment"].startswith("no bytes, so maybe no pictures")
+
+
+def test_whole_numbers_of_pixels_are_pictures(tmp_path: Path) -> None:
+    images = RANDOM.integers(0, 255, (90, 16, 16))
+    np.savez(tmp_path / "x.npz", x=images, y=np.arange(90) % 3)
+    assert look(tmp_path / "x.npz")["values"]["train.augment"]["turn"] == 10.0
+
+
+def test_rows_of_numbers_in_an_npz_are_told_the_way_to_a_table(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=RANDOM.normal(size=(90, 64)), y=np.arange(90) % 3)
+    with pytest.raises(UserError, match="write_parquet"):
+        look(tmp_path / "x.npz")
 
 
 def test_a_manifest_of_images_and_numbers_is_no_case_for_a_network_of_images(

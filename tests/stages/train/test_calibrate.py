@@ -114,6 +114,9 @@ def test_of_equal_thresholds_it_is_the_nearest_to_a_half() -> None:
     # 0.375 and 0.625 are as far, and as good: the lower.
     probabilities, codes = np.array([0.3, 0.45, 0.55, 0.7]), np.array([0, 1, 0, 1])
     assert choose_threshold(probabilities, codes, "balanced_accuracy") == 0.375
+    # Rows that are equal but for rounding are not told apart.
+    probabilities = np.array([0.1, 0.3 - 3e-7, 0.3, 0.9])
+    assert choose_threshold(probabilities, np.array([0, 0, 1, 1]), "accuracy") == 0.5
 
 
 def test_which_class_is_predicted() -> None:
