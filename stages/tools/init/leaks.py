@@ -19,7 +19,8 @@ NUM_BINS = 256
 MIN_ROWS = 50
 # With fewer rows that differ from the others one is not left out.
 MIN_APART = 5
-ALL, EVEN, ODD = slice(None), slice(0, None, 2), slice(1, None, 2)
+ALL = slice(None)
+Part = slice | npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def tell_by_values(column: pl.Series, answers: Numbers) -> Told:
 
     Learned from each half of the rows as the most frequent class, or the mean, of the rows with its
     value (of numbers, in one of NUM_BINS bins), and measured on the other half against always
-    saying the same.
+    saying the same. The halves are drawn by lot: rows may alternate, as those of two sides do.
     """
     if column.len() < MIN_ROWS or column.dtype.is_nested():
         return Told()
@@ -73,7 +74,9 @@ def tell_by_values(column: pl.Series, answers: Numbers) -> Told:
     if bins is None:
         return Told()
     is_ordered = column.dtype.is_numeric() or column.dtype.is_temporal()
-    return _tell(bins, answers, (EVEN, ODD), (ODD, EVEN), is_ordered=is_ordered)
+    is_first = np.random.default_rng(0).random(column.len()) < 0.5
+    halves = (is_first, ~is_first), (~is_first, is_first)
+    return _tell(bins, answers, *halves, is_ordered=is_ordered)
 
 
 def tell_by_gaps(column: pl.Series, answers: Numbers) -> Told:
@@ -92,7 +95,7 @@ def tell_by_gaps(column: pl.Series, answers: Numbers) -> Told:
 def _tell(
     bins: Numbers,
     answers: Numbers,
-    *halves: tuple[slice, slice],
+    *halves: tuple[Part, Part],
     is_ordered: bool = False,
 ) -> Told:
     """The share that the bin of each row tells; `halves`: the rows to learn from, and to judge.
