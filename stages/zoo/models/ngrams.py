@@ -18,6 +18,7 @@ from stages.common.config import Config
 from stages.common.errors import Problem, UserError
 from stages.model.dropout import Dropout
 from stages.model.layers import ByColumn, Flatten, register_constant
+from stages.model.term_frequency import count_times, dampen, length_of
 
 # Parts of a word are of so many letters, the blanks around it among them; a word has at most so
 # many parts.
@@ -226,18 +227,25 @@ class Model(nn.Module):
         pairs = (befores * 1_000_003 + words * 10_007) % self.num_pairs
         pair_values = self.pair_weights[pairs] * (paired & known)
 
-        size = _length(torch.cat([values, pair_values], dim=1))
-        own_values = [each / _length(each) for each in torch.split(values, self.lengths, dim=1)]
+        # What stands in a text n times counts 1 + ln(n): each time its share of that.
+        times, pair_times = count_times(words), count_times(pairs)
+        values = values * dampen(times)
+        pair_values = pair_values * dampen(pair_times)
+        size = length_of(values, times, pair_values, pair_times)
+        own_values, own_times = self.word_weights[words] * filled, count_times(own)
+        own_values = own_values * dampen(own_times)
+        split = [torch.split(each, self.lengths, dim=1) for each in (own_values, own_times)]
+        of_columns = [each / length_of(each, n) for each, n in zip(*split, strict=True)]
         # As if no two words had the same parts.
-        part_values = self.part_sizes[words] * filled
+        part_values = self.part_sizes[words] * filled * dampen(times)
         return Found(
             words=words,
             values=values / size,
             own=own,
-            own_values=OWN * torch.cat(own_values, dim=1),
+            own_values=OWN * torch.cat(of_columns, dim=1),
             pairs=pairs,
             pair_values=pair_values / size,
-            part_values=part_values / _length(part_values),
+            part_values=part_values / length_of(part_values, times),
         )
 
 
@@ -257,10 +265,6 @@ def _odds(sums: Tensor, totals: Tensor) -> Tensor:
 def _sum(values: Tensor, table: Tensor, numbers: Tensor) -> Tensor:
     """Of each row the sum of its entries of a table, times their values (rows, outputs)."""
     return torch.bmm(values[:, None], nn.functional.embedding(numbers, table))[:, 0]
-
-
-def _length(values: Tensor) -> Tensor:
-    return values.square().sum(dim=1, keepdim=True).clamp(min=1e-6).sqrt()
 
 
 def _shift(values: Tensor) -> Tensor:

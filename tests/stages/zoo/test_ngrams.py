@@ -6,7 +6,7 @@ from torch import Tensor
 
 from stages.training.data.fit_model import fit_model
 from stages.training.data.source import TensorSource
-from stages.zoo.models.ngrams import Arguments, Model
+from stages.zoo.models.ngrams import OWN, Arguments, Model
 
 # Two columns that have 'rocket' and 'rockets', at other codes.
 WORDS = [["rocket", "goal", "rockets"], ["goals", "rockets", "rocket", "goal"]]
@@ -54,6 +54,28 @@ def test_a_text_of_unknown_words_begins_at_the_shares_of_the_classes() -> None:
     model = fitted(classes, codes, num_outputs=3)
     shares = model({"text": torch.tensor([[1, 1, 1, 1, 1]])}).softmax(dim=1)[0]
     assert shares.tolist() == pytest.approx((classes.bincount() / len(classes)).tolist(), abs=0.02)
+
+
+def test_a_text_that_repeats_a_word_is_no_longer_than_others() -> None:
+    model = Model(Arguments(), {"text": [400, 6]}, 2)
+    train = torch.zeros(41, 400, dtype=torch.int64)
+    # Texts of two words each, and one that says those of the other class over and over.
+    train[:20, :2] = torch.tensor([2, 3])
+    train[20:40, :2] = torch.tensor([4, 5])
+    train[40] = torch.tensor([2, 3] * 200)
+    classes = torch.tensor([0] * 20 + [1] * 21)
+    rows = TensorSource({"text": train}, classes)
+    fit_model(model, rows, [["parcel", "lost", "cannot", "login"]], seed=0)
+    batch = {"text": train[[0, 40]]}
+    found = model.eval()._find(batch["text"])
+    for values, numbers in ((found.values, found.words), (found.own_values / OWN, found.own)):
+        sums = torch.zeros(2, 400).scatter_add(1, numbers, values)
+        whole = sums.square().sum(dim=1)
+        if values is found.values:
+            pairs = torch.zeros(2, model.num_pairs).scatter_add(1, found.pairs, found.pair_values)
+            whole = whole + pairs.square().sum(dim=1)
+        torch.testing.assert_close(whole, torch.ones(2))
+    assert model(batch).argmax(dim=1).tolist() == [0, 0]
 
 
 def test_an_amount_begins_at_zero() -> None:
