@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from stages.features.schema import CODES, WORDS
 from stages.model.dropout import Dropout
+from stages.model.term_frequency import count_times, dampen, length_of
 
 # The attribute of a module that names its constant buffers.
 CONSTANTS = "constant_names"
@@ -87,9 +88,10 @@ class TextBag(nn.Module):
     """Of each text column `width` numbers: (rows, columns * width) float32, whatever the order.
 
     Each word has as many of its own, of which the sum is taken, with weights whose squares add up
-    to 1. A word weighs the more the rarer it is: codes go by how many train rows have the word,
-    and that falls as 1/rank (Zipf), so that the logarithm of the rank is the inverse document
-    frequency except for a constant. `shape` is that of `Schema.inputs`.
+    to 1; a word that stands n times counts 1 + ln(n). A word weighs the more the rarer it is: codes
+    go by how many train rows have the word, and that falls as 1/rank (Zipf), so that the logarithm
+    of the rank is the inverse document frequency except for a constant. `shape` is that of
+    `Schema.inputs`.
     """
 
     def __init__(self, shape: list[int], width: int) -> None:
@@ -108,8 +110,9 @@ class TextBag(nn.Module):
         parts, start = [], 0
         for column, (table, length) in enumerate(zip(self.tables, self.lengths, strict=True)):
             own = codes[:, start : start + length]
-            weights = self.get_buffer(f"weights{column}")[own]
-            size = weights.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1.0)
+            times = count_times(own)
+            weights = self.get_buffer(f"weights{column}")[own] * dampen(times)
+            size = length_of(weights, times).clamp(min=1.0)
             words = torch.bmm((weights / size)[:, None], table(own))[:, 0]
             parts.append(self.by_column(words, "text", [column]))
             start += length
