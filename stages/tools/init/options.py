@@ -16,6 +16,7 @@ from stages.common.config import Config, validate
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.yamlfile import parse_yaml
 from stages.prepare.params import Column, Kind
+from stages.tools.init.manifest import tell_manifest
 
 Setting = str | dict[str, Any]
 COLUMN = "--column"
@@ -105,6 +106,7 @@ def check_named(columns: Collection[str], options: Options, said: Collection[str
     for option, name in (*named, *((COLUMN, name) for name in said)):
         if name is not None and name not in columns:
             message = f"{option} {name}: {options.source} has no such column"
+            message += tell_manifest(Path(options.source), options.target)
             problems.append(wrong_name(message, name, list(columns)))
     if problems:
         raise UserError(*problems)
