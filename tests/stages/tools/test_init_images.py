@@ -105,6 +105,16 @@ def test_whole_numbers_of_pixels_are_pictures(tmp_path: Path) -> None:
     assert look(tmp_path / "x.npz")["values"]["train.augment"]["turn"] == 10.0
 
 
+def test_an_array_named_as_the_target_is_told_as_its_column(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, x=RANDOM.integers(0, 255, (90, 16, 16)), y=np.arange(90) % 3)
+    with pytest.raises(UserError, match="y is called label here") as raised:
+        survey(Options(str(path), "y"))
+    assert raised.value.problems[0].suggestion == "label"
+    with pytest.raises(UserError, match=r"has no such column\n  allowed"):
+        survey(Options(str(path), "price"))
+
+
 def test_rows_of_numbers_in_an_npz_are_told_the_way_to_a_table(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=RANDOM.normal(size=(90, 64)), y=np.arange(90) % 3)
     with pytest.raises(UserError, match="write_parquet"):
