@@ -115,10 +115,10 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
     with ThreadPoolExecutor(1) as pool:
         # One file, that one process writes: while others encode.
         written_rows = pool.submit(_write_test_rows, out / "test_rows.parquet", test, schema)
-        warnings = write_arrays(images, assigned, keys, schema, statistics, out, folder, mapper)
+        repeats = write_arrays(images, assigned, keys, schema, statistics, out, folder, mapper)
         written_rows.result()
-    for line in warnings:
-        print(f"warning  {line}{say_remedy(section)}")
+    for twins in repeats:
+        print(f"warning  {twins.line}{say_remedy(section, twins)}")
     print(_summary(named, chosen.height, schema, assigned.codes, section.target_transform))
 
 

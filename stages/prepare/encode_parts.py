@@ -19,7 +19,7 @@ from stages.prepare.images import Images
 from stages.prepare.rows.assign import Assigned
 from stages.prepare.rows.keys import Keys
 from stages.prepare.rows.split import SPLITS, Codes
-from stages.prepare.rows.twins import find_twins, write_twins
+from stages.prepare.rows.twins import Twins, find_twins, write_twins
 from stages.prepare.rows.weights import Weights
 from stages.prepare.table.table import Shard, mapper_for
 
@@ -61,8 +61,8 @@ def write_arrays(
     out: Path,
     folder: Path,
     mapper: Mapper,
-) -> list[str]:
-    """Encode and write each split; return a warning for each that repeats an earlier one's rows.
+) -> list[Twins]:
+    """Encode and write each split; return what to say of each that repeats an earlier one's rows.
 
     `folder` is for what is gone when the stage ends.
     """
@@ -77,7 +77,7 @@ def write_arrays(
     for found in mapper_for(images.table, mapper).map(partial(encode_piece, target), pieces):
         for name, layout in found.items():
             assert layouts.setdefault(name, layout) == layout, f"{name}: {layout}"
-    return list(find_twins(twins, out, SPLITS))
+    return list(find_twins(twins, out, SPLITS, has_key=schema.key is not None))
 
 
 def _cut(images: Images, assigned: Assigned) -> Iterator[Piece]:
@@ -104,10 +104,11 @@ def encode_piece(target: Target, piece: Piece) -> dict[str, Layout]:
     layouts: dict[str, Layout] = {}
     for code, split in enumerate(SPLITS):
         is_own = piece.codes == code
-        arrays = _encode(target, piece, part.filter(pl.Series(is_own)), is_own)
+        own = part.filter(pl.Series(is_own))
+        arrays = _encode(target, piece, own, is_own)
         start = piece.starts[code]
         layouts |= write_rows(target.out / split, arrays, start, target.sizes[code])
-        write_twins(target.twins, split, arrays, start)
+        write_twins(target.twins, split, arrays, own, schema, start)
     return layouts
 
 

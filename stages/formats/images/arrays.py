@@ -126,7 +126,7 @@ def _of_npz(path: Path) -> dict[str | None, tuple[Array, Array | None]]:
                 raise ValueError("it is one array of np.save, without names: use np.savez")
             names = list(file.files)
             for name in names:
-                part, what = _meaning(name)
+                part, what = read_name(name)
                 if what is None:
                     continue
                 if what in found.setdefault(part, {}):
@@ -152,7 +152,7 @@ def _of_npz(path: Path) -> dict[str | None, tuple[Array, Array | None]]:
     }
 
 
-def _meaning(name: str) -> tuple[str | None, str | None]:
+def read_name(name: str) -> tuple[str | None, str | None]:
     """The part and the column that an array's name tells."""
     words = name.lower().split("_")
     parts = [PARTS[word] for word in words if word in PARTS]

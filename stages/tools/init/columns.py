@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from stages.features.schema import Feature
+from stages.features.spelling import as_line
 
 NUM_EXAMPLES, MAX_EXAMPLE = 3, 20
 LEFT_OUT = "left out"
@@ -56,6 +57,14 @@ def say_kind(feature: Feature, column: pl.Series) -> str:
     if column.dtype.is_temporal():
         return f"{_type(column)}, read as {feature.kind}{gaps}"
     return f"{_type(column)} that read as {feature.kind}"
+
+
+def say_words(column: pl.Series) -> str:
+    """The line that learns from the words of texts, where most have several; else nothing."""
+    texts = column.drop_nulls()
+    if texts.dtype != pl.String or texts.str.contains(r"\S\s+\S").sum() <= texts.len() / 2:
+        return ""
+    return f"; their words may: {as_line(column.name, 'text')}"
 
 
 def _type(column: pl.Series) -> str:

@@ -15,7 +15,9 @@ from typing import Any
 from stages.common.config import Config, validate
 from stages.common.errors import Problem, UserError, wrong_name
 from stages.common.yamlfile import parse_yaml
+from stages.formats.images.arrays import read_name
 from stages.prepare.params import Column, Kind
+from stages.tools.init.manifest import tell_manifest
 
 Setting = str | dict[str, Any]
 COLUMN = "--column"
@@ -105,7 +107,13 @@ def check_named(columns: Collection[str], options: Options, said: Collection[str
     for option, name in (*named, *((COLUMN, name) for name in said)):
         if name is not None and name not in columns:
             message = f"{option} {name}: {options.source} has no such column"
-            problems.append(wrong_name(message, name, list(columns)))
+            message += tell_manifest(Path(options.source), options.target)
+            problem = wrong_name(message, name, list(columns))
+            called = read_name(name)[1] if Path(options.source).suffix.lower() == ".npz" else None
+            if called in columns:
+                message += f"; {name} is called {called} here"
+                problem = replace(problem, message=message, suggestion=called)
+            problems.append(problem)
     if problems:
         raise UserError(*problems)
 

@@ -35,10 +35,11 @@ from stages.prepare.table.total import stop_at_total
 from stages.tools.expect.draft import draft_suite
 from stages.tools.init import roles
 from stages.tools.init.choose import TEXT_VALIDATION, Facts, choose, texts_alone
-from stages.tools.init.columns import LEFT_OUT, Column, describe, say_kind
+from stages.tools.init.columns import LEFT_OUT, Column, describe, say_kind, say_words
 from stages.tools.init.counts import Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import are_bytes, count_train, find_layout
 from stages.tools.init.leaks import Numbers, as_answers, judge_leak
+from stages.tools.init.manifest import judge_paths
 from stages.tools.init.options import COLUMN, Options, Setting, check_named, words_alone
 from stages.tools.init.target import say_tail, why_task
 from stages.tools.init.times import describe_time, judge_groups
@@ -221,6 +222,8 @@ def _look_at(
             return describe(column, option, f"--{option}")
     if name in said:
         return _as_said(column, _as_params(said, options).column(name))
+    if paths := judge_paths(column, Path(options.source), target.name):
+        return paths
     if names_rows(column):
         return _left_out(column, "row labels of pandas or R", is_known=True)
     if options.key is None and roles.is_key(column, rows) and is_unique(table, name):
@@ -236,7 +239,7 @@ def _look_at(
     if feature.kind == "categorical" and roles.names_hardly_repeat(column):
         num, total = column.drop_nulls().n_unique(), column.count()
         why = f"{num:,} different texts in {total:,} rows: categories that say nothing of new rows"
-        return _left_out(column, say_numbers(column) or why)
+        return _left_out(column, say_numbers(column) or f"{why}{say_words(column)}")
     line = describe(column, feature.kind, say_kind(feature, column))
     return judge_leak(line, seen[name], answers)
 

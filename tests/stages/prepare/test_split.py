@@ -1,6 +1,7 @@
 """Which row goes where: by its key and the seed alone, class by class."""
 
 import tempfile
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 
 from stages.common.errors import UserError
 from stages.features.numbers import Rows
+from stages.features.schema import Feature, Schema, Target
 from stages.prepare.params import Split
 from stages.prepare.rows.keys import hash_names
 from stages.prepare.rows.split import SPLITS, Structure
 from stages.prepare.rows.split import split_rows as find_codes
-from stages.prepare.rows.twins import find_twins, say_remedy, write_twins
+from stages.prepare.rows.twins import Twins, find_twins, say_remedy, write_twins
 from tests.support.samples import prepare_params, run_stages, small_project
 
 Keys = npt.NDArray[np.generic]
@@ -141,15 +143,32 @@ def test_three_rows_are_enough() -> None:
     assert [len(rows) for rows in split_rows(KEYS[:3], None, SHARES).values()] == [1, 1, 1]
 
 
-def said(folder: Path, arrays: dict[str, dict[str, list[object]]]) -> list[str]:
+def twins(
+    folder: Path,
+    arrays: dict[str, dict[str, list[object]]],
+    *,
+    calendar: bool = False,
+    has_key: bool = True,
+) -> list[Twins]:
+    schema = Schema(
+        key=None,
+        features=[Feature(name="x", kind="datetime" if calendar else "numeric", calendar=calendar)],
+        target=Target(name="y", task="regression"),
+    )
     folder = Path(tempfile.mkdtemp(dir=folder))
     for split, part in arrays.items():
         (folder / split).mkdir()
         np.save(folder / split / "key.npy", part["key"])
         for start, half in ((1, slice(1, None)), (0, slice(1))):
             own = {kind: np.array(values[half]) for kind, values in part.items()}
-            write_twins(folder, split, own, start)
-    return list(find_twins(folder, folder, tuple(arrays)))
+            table = pl.DataFrame({"x": own.get("x", own["target"]), "y": own["target"]})
+            encoded = {kind: array for kind, array in own.items() if kind != "x"}
+            write_twins(folder, split, encoded, table, schema, start)
+    return list(find_twins(folder, folder, tuple(arrays), has_key=has_key))
+
+
+def said(folder: Path, arrays: dict[str, dict[str, list[object]]]) -> list[str]:
+    return [found.line for found in twins(folder, arrays)]
 
 
 def test_rows_that_stand_in_two_splits_are_counted(tmp_path: Path) -> None:
@@ -196,7 +215,33 @@ TOGETHER, FIRST = "together keeps copies in one split", "first keeps one of each
 def test_of_rows_in_two_splits_that_is_offered_which_works(
     changes: dict[str, object], offered: str
 ) -> None:
-    assert say_remedy(prepare_params(**changes)) == offered
+    copies = Twins("", are_equal=True, are_copies=True)
+    assert say_remedy(prepare_params(**changes), copies) == offered
+
+
+def test_rows_that_are_equal_to_a_model_alone_are_no_copies(tmp_path: Path) -> None:
+    # Two values that training has not seen have one code.
+    arrays = {"categorical": [[0], [1]], "x": ["Ann", "Bo"], "target": [1, 0], "key": [0, 1]}
+    others = arrays | {"x": ["Cy", "Di"], "key": [2, 3]}
+    (found,) = twins(tmp_path, {"train": arrays, "test": others}, has_key=False)
+    assert found.line == (
+        "2 of 2 test rows (2 groups of equal rows) stand in train too, in all that is learned "
+        "from, 2 of them with the same target: the first are the rows 2, 3; what is learnt by "
+        "heart looks right there"
+    )
+    assert say_remedy(prepare_params(), found) == ""
+    # With another target nothing is left out by `first`.
+    (found,) = twins(tmp_path, {"train": arrays, "test": arrays | {"target": [7, 8]}})
+    assert say_remedy(prepare_params(), found) == f": prepare.duplicates: {TOGETHER}"
+    (found,) = twins(tmp_path, {"train": arrays, "test": arrays})
+    assert say_remedy(prepare_params(), found) == f": prepare.duplicates: {TOGETHER}, {FIRST}"
+
+
+def test_days_at_one_place_of_a_calendar_are_no_twins(tmp_path: Path) -> None:
+    monday = {"datetime": [[0.5]], "x": [date(2024, 1, 1)], "target": [1], "key": [0]}
+    another = monday | {"x": [date(2024, 1, 8)], "key": [7]}
+    assert twins(tmp_path, {"train": monday, "test": another}, calendar=True) == []
+    assert len(twins(tmp_path, {"train": monday, "test": monday}, calendar=True)) == 1
 
 
 def test_patients_with_equal_rows_are_told_of_by_prepare(

@@ -452,6 +452,21 @@ def test_a_unit_on_both_sides_is_written_with_the_place_of_the_number(tmp_path: 
     assert find_unit(pl.Series(["3/4 cup", "1/2 cup"])) is None
 
 
+def test_names_of_several_words_are_left_out_with_the_option_to_read_them(tmp_path: Path) -> None:
+    brands = ["Sony Pro", "Canon One"]
+    names = [f"{brands[row % 2]} {row}" for row in range(NUM_ROWS)]
+    codes = [f"x{row}" for row in range(NUM_ROWS)]
+    table = ships(product=names, code=codes).with_columns(pl.col("code").shuffle(seed=0))
+    found = found_as_options(look(tmp_path, table))
+    assert line(found, "product")["role"] == "left out"
+    assert line(found, "product")["why"].endswith(
+        "say nothing of new rows; their words may: --column product=text"
+    )
+    assert line(found, "code")["why"].endswith("say nothing of new rows")
+    found = look(tmp_path, table, columns=["product=text"])
+    assert line(found, "product")["role"] == "text"
+
+
 def test_records_and_lists_have_a_way_on_and_dates_are_called_so(tmp_path: Path) -> None:
     days = [date(1912, 4, 1) + timedelta(days=n % 30) for n in range(NUM_ROWS)]
     table = ships(

@@ -105,10 +105,56 @@ def test_whole_numbers_of_pixels_are_pictures(tmp_path: Path) -> None:
     assert look(tmp_path / "x.npz")["values"]["train.augment"]["turn"] == 10.0
 
 
+def test_an_array_named_as_the_target_is_told_as_its_column(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, x=RANDOM.integers(0, 255, (90, 16, 16)), y=np.arange(90) % 3)
+    with pytest.raises(UserError, match="y is called label here") as raised:
+        survey(Options(str(path), "y"))
+    assert raised.value.problems[0].suggestion == "label"
+    with pytest.raises(UserError, match=r"has no such column\n  allowed"):
+        survey(Options(str(path), "price"))
+
+
 def test_rows_of_numbers_in_an_npz_are_told_the_way_to_a_table(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=RANDOM.normal(size=(90, 64)), y=np.arange(90) % 3)
     with pytest.raises(UserError, match="write_parquet"):
         look(tmp_path / "x.npz")
+
+
+def test_a_table_of_images_that_is_no_manifest_is_told_how_to_be_one(tmp_path: Path) -> None:
+    cars = tmp_path / "cars"
+    for row in range(40):
+        write_image(cars / f"img/{row}.png", 8, 8, grey=True)
+    table = pl.DataFrame({"photo": [f"img/{row}.png" for row in range(40)]})
+    table = table.with_columns(
+        km=pl.Series(RANDOM.integers(0, 99, 40)), price=RANDOM.normal(9, 2, 40)
+    )
+    table.write_csv(cars / "cars.csv")
+    way = f"mv {cars}/cars.csv {cars}/manifest.csv; reprise init {cars} --target price"
+    with pytest.raises(UserError, match=r"cars\.csv there is a table") as raised:
+        survey(Options(str(cars), "price"))
+    assert way in str(raised.value)
+    found = survey(Options(str(cars / "cars.csv"), "price"))
+    assert roles(found)["photo"] == "left out"
+    (warning,) = (line for line in found["warnings"] if "'photo' names image files" in line)
+    assert warning.endswith(way)
+    # The way works.
+    (cars / "cars.csv").rename(cars / "manifest.csv")
+    assert roles(survey(Options(str(cars), "price")))["photo"] == "image"
+    # Beside other sources, both get a folder of their own.
+    raw = tmp_path / "raw"
+    (cars / "manifest.csv").rename(cars / "cars.csv")
+    cars.rename(raw)
+    found = survey(Options(str(raw / "cars.csv"), "price"))
+    (warning,) = (line for line in found["warnings"] if "'photo' names image files" in line)
+    assert warning.endswith(
+        f"mkdir {raw}/cars; mv {raw}/img {raw}/cars/; mv {raw}/cars.csv {raw}/cars/manifest.csv; "
+        f"reprise init {raw}/cars --target price"
+    )
+    # Of paths without files nothing is known.
+    table.write_csv(tmp_path / "cars.csv")
+    found = survey(Options(str(tmp_path / "cars.csv"), "price"))
+    assert not any("image files" in line for line in found["warnings"])
 
 
 def test_a_manifest_of_images_and_numbers_is_no_case_for_a_network_of_images(
