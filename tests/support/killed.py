@@ -34,7 +34,8 @@ def main() -> None:
             run(moment)
             return
         code = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
-        print(f"{moment}: {code}", flush=True)
+        # A line of its own: what was killed may have been in the middle of one.
+        print(f"\n{moment}: {code}", flush=True)
     run(last)
 
 
