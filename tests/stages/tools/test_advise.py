@@ -96,6 +96,11 @@ def test_an_interval_holds_the_luck_of_rows_and_of_trainings() -> None:
     assert many.error == pytest.approx(math.sqrt(found.error**2 + left), rel=0.01)
     assert few.error > many.error
     assert estimate([0.1], without) is None
+    # Where no prediction of 60 rows differs, that of another one may.
+    same = estimate([0.0] * 4, [0.0] * 30, step=1 / 60)
+    assert same is not None
+    assert same.low == pytest.approx(-3 / 60, rel=0.5)
+    assert (same.low, same.probability) == (-same.high, 0.5)
 
 
 @pytest.mark.parametrize("name", sorted(QUICK))

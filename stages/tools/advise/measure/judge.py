@@ -45,6 +45,10 @@ class Metric:
         """Its value where all is right, as the usual metrics have it."""
         return 0.0 if self.sign < 0 else 1.0
 
+    def step(self, num_rows: int) -> float:
+        """What one of so many rows can change: of a metric from 0 to 1 its share; of others 0."""
+        return 1 / num_rows if self.task == "classification" and self.sign > 0 else 0.0
+
     def measure(
         self,
         pool: Pool,
@@ -189,7 +193,7 @@ class Estimate:
 
 
 def estimate(
-    gains: Sequence[float], without: Sequence[float], num_folds: int = 1
+    gains: Sequence[float], without: Sequence[float], num_folds: int = 1, step: float = 0.0
 ) -> Estimate | None:
     """The mean of `gains`, of pairs of trainings, with its interval.
 
@@ -198,8 +202,9 @@ def estimate(
     luck of seeds and folds, and of the rows that are learned from: trainings of `num_folds` folds
     share most of these, so that no number of repeats makes this luck less than a fold's weight of
     it (Nadeau and Bengio, Inference for the generalization error, Machine Learning 52, 2003). 1:
-    all learned from the same rows. None where fewer than two of them are known.
-    `benchmarks/advise.py` measures how many intervals hold.
+    all learned from the same rows. `step` is what one row can change: where no prediction differs
+    on the rows at hand, it may on others, so that no error is less. None where fewer than two of
+    them are known. `benchmarks/advise.py` measures how many intervals hold.
     """
     from scipy.stats import t as student
 
@@ -209,6 +214,7 @@ def estimate(
         return None
     gain = float(known.mean())
     of_rows = (len(means) - 1) / len(means) * float(np.square(means - means.mean()).sum())
+    of_rows = max(of_rows, step**2)
     spread = float(np.var(known, ddof=1))
     # What judges a fold is a part of the rows: so much of the spread is their luck.
     of_learned = max(0.0, spread - num_folds * of_rows)

@@ -237,7 +237,8 @@ class Study:
         known = np.unique(left_out[np.concatenate([ours.rows for ours, _ in pairs])])
         without = [mean_of_known(gains(group)) for group in known if group >= 0]
         num_folds = 1 if self.pool.schema.ordered else NUM_FOLDS
-        return estimate(gains(None), without, num_folds)
+        judged = np.unique(np.concatenate([ours.rows for ours, _ in pairs]))
+        return estimate(gains(None), without, num_folds, self.metric.step(len(judged)))
 
     def is_measured(self, arm: Arm, at: At, base: Arm = INCUMBENT) -> bool:
         """Check whether an arm and `base`, the recipe as it is, were trained on all folds."""
