@@ -19,6 +19,8 @@ from stages.prepare.low_values import find_low, stop_at_classes, stop_at_low
 from stages.prepare.params import PrepareParams
 
 SHOWN = 8
+# Beyond it a float is no whole number of its own.
+MAX_WHOLE = 2**53
 # As `stages/prepare/columns/target.py` guesses a task: whole numbers of few values are classes.
 MAX_INTEGER_CLASSES = 20
 ROWS_PER_CLASS = 20
@@ -94,7 +96,7 @@ def find_target(params: PrepareParams, head: Head) -> Target:
         what = "true and false" if kind == "boolean" else "text"
         return Target("classification", f"the target '{name}' is {what}")
     is_number = kind == "whole" or (kind == "number" and head.is_typed)
-    values = _whole(read_column(head.path, name)) if is_number else None
+    values = _as_whole(read_column(head.path, name)) if is_number else None
     if values is None:
         return Target(None)
     if type_of(values) == "number" and head.is_typed:
@@ -111,13 +113,14 @@ def find_target(params: PrepareParams, head: Head) -> Target:
     return Target("regression", reason, is_guess=True)
 
 
-def _whole(values: list[object] | None) -> list[object] | None:
-    """The values, with floats that are whole numbers as such; None for none."""
+def _as_whole(values: list[object] | None) -> list[object] | None:
+    """The values; of floats alone the finite ones, whole numbers as such. None for none."""
     is_float = values and all(isinstance(value, float) for value in values)
     if not values or not is_float:
         return values or None
     numbers = [value for value in values if isinstance(value, float) and math.isfinite(value)]
-    return [int(value) if value.is_integer() else value for value in numbers]
+    is_exact = [value.is_integer() and abs(value) <= MAX_WHOLE for value in numbers]
+    return [int(v) if exact else v for v, exact in zip(numbers, is_exact, strict=True)]
 
 
 def check_transform(params: PrepareParams, head: Head, target: Target) -> list[Problem]:

@@ -241,4 +241,4 @@ def find_cycles(parts: Iterable[Floats], form: str | None = None) -> tuple[list[
 
 
 def _has_day(form: str | None) -> bool:
-    return form in (None, ISO) or "%d" in str(form)
+    return form in (None, ISO, *UNIX) or "%d" in str(form)

@@ -28,7 +28,7 @@ from stages.prepare.columns.parts import say_files
 from stages.prepare.columns.pretrained import with_pretrained
 from stages.prepare.columns.target import check_transform, find_target
 from stages.prepare.columns.variants import find_variants
-from stages.prepare.columns.written import with_written
+from stages.prepare.columns.written import gap_words, with_written
 from stages.prepare.encode_parts import input_columns, write_arrays
 from stages.prepare.expectations.run import check_expectations, check_files
 from stages.prepare.fit import fit_schema, fit_statistics, tell
@@ -80,7 +80,12 @@ def _prepare(section: PrepareParams, out: Path, folder: Path, mapper: Mapper) ->
     usable = _rows_with_target(table, section)
     labelled = table if usable is None else table.where(usable)
     rows = None if usable is None else images.in_source(np.flatnonzero(usable))
-    target = find_target(labelled.column_parts(section.target), section.task, rows)
+    target = find_target(
+        labelled.column_parts(section.target),
+        section.task,
+        rows,
+        gap_words(section.target, section),
+    )
     check_transform(labelled.column_parts(section.target), target, section.target_transform)
     sample = sample if labelled is raw else take_sample(labelled, section.words, mapper)
     found = find_schema(sample.table, section, target, sample.rows)

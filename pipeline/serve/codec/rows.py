@@ -1,6 +1,6 @@
 """Rows by column name to the inputs of the bundle, and its outputs to predictions by row."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from itertools import chain, compress, islice
 from operator import itemgetter
 from typing import Any
@@ -31,7 +31,7 @@ def make_encoder(signature: Signature) -> Callable[[list[Row]], Arrays]:
     numeric = [each for each in signature.inputs if _is_plain(each)]
     others = [each for each in signature.inputs if not _is_plain(each)]
     encode_numbers = _numbers_encoder(numeric) if numeric else None
-    key = signature.key
+    key, wanted = signature.key, {each.column for each in signature.inputs}
 
     def encode(rows: list[Row]) -> Arrays:
         try:
@@ -42,7 +42,7 @@ def make_encoder(signature: Signature) -> Callable[[list[Row]], Arrays]:
                 raise ValueError(KEY)
         except (KeyError, ValueError, TypeError, OverflowError):
             # A name in a file may have blanks around it, which are no part of the column's.
-            plain = [_strip_names(row) for row in rows]
+            plain = [_strip_names(row, wanted) for row in rows]
             if any(new is not row for new, row in zip(plain, rows, strict=True)):
                 return encode(plain)
             # Which rows they are is looked for only now.
@@ -52,11 +52,14 @@ def make_encoder(signature: Signature) -> Callable[[list[Row]], Arrays]:
     return encode
 
 
-def _strip_names(row: Row) -> Row:
-    """The row without blanks around its names, as files of new rows are read; or itself."""
-    if not isinstance(row, dict) or all(name == name.strip() for name in row):
+def _strip_names(row: Row, wanted: Container[str]) -> Row:
+    """The row without blanks around the names of columns, as lines of text are read; or itself.
+
+    Those that are `wanted` with their blanks keep them.
+    """
+    if not isinstance(row, dict) or all(name in wanted or name == name.strip() for name in row):
         return row
-    plain = {name.strip(): value for name, value in row.items()}
+    plain = {name if name in wanted else name.strip(): value for name, value in row.items()}
     return plain if len(plain) == len(row) else row
 
 

@@ -1,6 +1,6 @@
 """The target: a class or a value, as all rows have it; and the numbers that training has of it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -89,10 +89,16 @@ class _Values:
         return self.task == "regression" or (self.task == "auto" and has_fractions)
 
 
-def find_target(parts: Iterable[pl.Series], task: str, rows: Rows | None = None) -> Target:
+def find_target(
+    parts: Iterable[pl.Series],
+    task: str,
+    rows: Rows | None = None,
+    gaps: Sequence[str] = (),
+) -> Target:
     """The task and the classes. Raises UserError for gaps, and where there is nothing to learn.
 
-    `rows` (rows,) are the numbers that the rows have in the source; None: from 0.
+    `rows` (rows,) are the numbers that the rows have in the source; None: from 0. `gaps` are the
+    words that already stand for no value in the target.
     """
     values, long = _Values(task), LongNumbers()
     for column in parts:
@@ -101,7 +107,7 @@ def find_target(parts: Iterable[pl.Series], task: str, rows: Rows | None = None)
             problem = Problem(f"{what}, not a class or a value", "prepare.target", column.name)
             raise UserError(problem)
         if task == "regression":
-            _stop_at_words(column, values.num_rows, rows)
+            _stop_at_words(column, values.num_rows, rows, gaps)
             as_numeric(column, "prepare.target")
         values.add(column)
         long.add(column)
@@ -127,7 +133,7 @@ def _may_have_fractions(dtype: pl.DataType) -> bool:
     return dtype.is_float() or dtype == pl.Decimal
 
 
-def _stop_at_words(column: pl.Series, start: int, rows: Rows | None) -> None:
+def _stop_at_words(column: pl.Series, start: int, rows: Rows | None, gaps: Sequence[str]) -> None:
     """Raise UserError for texts that are no numbers, with their rows and the ways on."""
     if column.dtype != pl.String:
         return
@@ -138,7 +144,7 @@ def _stop_at_words(column: pl.Series, start: int, rows: Rows | None) -> None:
     words = column.filter(is_word).unique(maintain_order=True).to_list()
     numbers = [start + place if rows is None else int(rows[start + place]) for place in places]
     first = ", ".join(f"{column[places[n]]!r} (row {numbers[n]})" for n in range(len(places))[:5])
-    line = as_line(column.name, f"{{missing: {as_list(words)}}}")
+    line = as_line(column.name, f"{{missing: {as_list([*gaps, *words])}}}")
     message = (
         f"the target '{column.name}' holds {counted(len(places), 'value')} that "
         f"{either(len(places), 'is not a number', 'are not numbers')}: {first}\n  correct the file"

@@ -28,6 +28,7 @@ from stages.features.spelling import (
 from stages.features.written import Gaps, drop_unit, drop_words, read_numbers
 from stages.formats.reading import Noticed
 from stages.formats.text.plain_values import typed
+from stages.prepare.columns.target import MAX_WHOLE
 from stages.prepare.params import Column, PrepareParams
 
 # A number whose dot may stand between thousands, and one without.
@@ -61,9 +62,11 @@ def read_written(
     columns, written, lines, problems = [], {}, [], []
     own = noticed is None
     noticed = noticed or Noticed()
+    # Of a group 1.1 and 1.10 are two.
+    names = {params.key, params.split.column, params.structure and params.structure.group}
     for column in table.iter_columns():
         said = params.column(column.name)
-        if said.kind == "exclude" or column.name == params.key or column.dtype.is_nested():
+        if said.kind == "exclude" or column.name in names or column.dtype.is_nested():
             continue
         try:
             read, how = _read(column, said, params, noticed.gaps, has_commas=has_commas)
@@ -81,6 +84,12 @@ def read_written(
     return table.with_columns(columns), written, [*(noticed.lines() if own else ()), *lines]
 
 
+def gap_words(name: str, params: PrepareParams) -> list[str]:
+    """The words that stand for gaps in a column."""
+    own = params.column(name).missing
+    return [str(word) for word in (params.missing if own is None else own)]
+
+
 def with_written(schema: Schema, written: Mapping[str, Written]) -> Schema:
     """`schema` with how the columns are written, where that is not plain."""
     features = []
@@ -96,7 +105,7 @@ def with_written(schema: Schema, written: Mapping[str, Written]) -> Schema:
 def _read(
     column: pl.Series, said: Column, params: PrepareParams, gaps: Gaps, *, has_commas: bool
 ) -> tuple[pl.Series, Written]:
-    words = [str(word) for word in (params.missing if said.missing is None else said.missing)]
+    words = gap_words(column.name, params)
     is_target = column.name == params.target
     is_open = said.named_kind in (None, "numeric") and said.format is None
     may_be_number = params.task != "classification" if is_target else is_open
@@ -151,7 +160,7 @@ def find_writing(
         for each in (PLAIN_SIGNS, *WRITINGS)
         if filled.str.contains(number_pattern(*each)).all()
     ]
-    if not fits:
+    if not fits or (fits[0] == PLAIN_SIGNS and _has_long_id(filled)):
         return None
     values = [read_numbers(filled, *each) for each in fits]
     for other, numbers in zip(fits[1:], values[1:], strict=True):
@@ -160,6 +169,12 @@ def find_writing(
             place = int(differs.arg_true()[0])
             raise UserError(_ambiguous(texts, filled[place], (fits[0], other), unit, words))
     return fits[0]
+
+
+def _has_long_id(numbers: pl.Series) -> bool:
+    """Check whether a text of digits alone has more of them than a float tells apart."""
+    digits = numbers.filter(numbers.str.contains(_WHOLE))
+    return bool((digits.cast(pl.Float64).abs() > MAX_WHOLE).any())
 
 
 def may_group(texts: pl.Series) -> bool:

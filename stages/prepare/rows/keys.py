@@ -70,11 +70,13 @@ def find_keys(table: Table, column: str | None) -> Keys:
 
 def _find_width(table: Table, column: str) -> int:
     lengths = (part.cast(pl.String).str.len_chars() for part in table.column_parts(column))
-    return max(1, *(cast(int, each.max()) for each in lengths if each.len()))
+    return max([1, *(cast(int, each.max()) for each in lengths if each.len())])
 
 
 def _is_ascending(part: pl.Series, last: int | None) -> bool:
-    """Check whether each number is greater than the one before; `last` stands before them all."""
+    """Check whether each number is there and greater than the one before; `last` is before all."""
+    if part.null_count():
+        return False
     rises = (part.head(-1) < part.slice(1)).all()
     return bool(rises) and (last is None or not part.len() or part[0] > last)
 

@@ -13,7 +13,7 @@ from stages.formats.suffixes import SUFFIXES
 from stages.formats.text.compressed import suffix_of
 from stages.tools.init.columns import LEFT_OUT, Column, describe
 
-NUM_LOOKED, MAX_NAME_BYTES, MAX_MOVED = 100, 255, 3
+NUM_LOOKED, MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_MOVED = 100, 255, 1024, 3
 # The folder of all sources, of which none is the whole.
 RAW = "raw"
 
@@ -57,7 +57,8 @@ def _are_images(names: Sequence[str], folder: Path) -> bool:
         Path(name).suffix.lower() in IMAGES
         and not Path(name).is_absolute()
         and ".." not in Path(name).parts
-        and len(Path(name).name.encode()) <= MAX_NAME_BYTES
+        and all(len(part.encode()) <= MAX_NAME_BYTES for part in Path(name).parts)
+        and len(name.encode()) <= MAX_PATH_BYTES
         and (folder / name).is_file()
         for name in names
     )

@@ -21,7 +21,7 @@ from stages.prepare.columns.strays import stray_gaps
 from stages.prepare.columns.target import encode_classes, find_target
 from stages.prepare.columns.units import describe_signs, find_unit, say_numbers, with_signs
 from stages.prepare.columns.variants import find_variants
-from stages.prepare.columns.written import read_written, with_written
+from stages.prepare.columns.written import gap_words, read_written, with_written
 from stages.prepare.params import Column as Settings
 from stages.prepare.params import PrepareParams
 from stages.prepare.rows.keys import find_keys
@@ -88,7 +88,9 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         )
     labelled = table.where(has_target)
     source_rows = np.flatnonzero(has_target)
-    target = find_target(labelled.column_parts(options.target), options.task or "auto", source_rows)
+    words = gap_words(options.target, params)
+    parts = labelled.column_parts(options.target)
+    target = find_target(parts, options.task or "auto", source_rows, words)
     rows, is_seen = sample.rows[: looked.height], looked[options.target].is_not_null()
     seen, seen_rows = looked.filter(is_seen), rows[is_seen.to_numpy()]
     answers = as_answers(seen[options.target], is_class=target.classes is not None)

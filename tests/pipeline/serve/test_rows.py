@@ -143,6 +143,10 @@ def test_blanks_around_a_name_are_no_part_of_it() -> None:
     # Which of both is meant, nobody knows.
     with pytest.raises(RequestError, match=r"column 'a b'.*missing"):
         encode([{"x": 1, "a b ": "u", " a b": "v"}])
+    # A column that is called so is none of those.
+    own = make_encoder(signature(column("numeric", column=" x", mean=0.0, deviation=1.0)))
+    with pytest.raises(RequestError, match="column ' x': 'abc' is not a number"):
+        own([{" x": "abc"}])
 
 
 def test_the_name_of_a_gap_is_none_of_the_categories() -> None:

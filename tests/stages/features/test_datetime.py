@@ -198,6 +198,11 @@ def test_the_cycles_that_train_spans_are_kept(step: timedelta, cycles: list[str]
     np.testing.assert_allclose(array[:, 0], (np.arange(40) - 19.5) / np.std(range(40)), rtol=1e-5)
     for place in range(1, array.shape[1], 2):
         np.testing.assert_allclose((array[:, place : place + 2] ** 2).sum(axis=1), 1, rtol=2e-6)
+    # Seconds since 1970 span the same.
+    table = table.with_columns(pl.col("day").dt.timestamp("ms") // 1000)
+    params = prepare_params(columns={"day": {"kind": "datetime", "format": "unix"}})
+    (feature,) = fit_schema(find_schema(table, params), in_memory(table)).features
+    assert feature.cycles == cycles
 
 
 def test_rounding_leaves_no_two_values_of_one_place_in_a_cycle() -> None:

@@ -42,3 +42,8 @@ def test_a_number_too_long_for_int64_makes_texts_of_all_keys() -> None:
     assert find_keys(in_parts([12345], [2**64 - 1], dtype=pl.UInt64()), "key").width == 20
     named = find_keys(in_parts(["a", "longer"], ["bb"], dtype=pl.String()), "key")
     assert named.width == len("longer")
+
+
+def test_a_gap_at_the_head_of_a_part_is_told() -> None:
+    with pytest.raises(UserError, match="the key column 'key' is empty in 1 row"):
+        find_keys(in_parts([1, 2], [None, 5], dtype=pl.Int64()), "key")

@@ -114,6 +114,14 @@ def test_texts_that_are_plain_numbers_are_numbers_and_said() -> None:
     ]
 
 
+def test_ids_and_groups_of_digits_stay_texts() -> None:
+    ids = ["12345678901234567890", "12345678901234567891", "7"]
+    table = pl.DataFrame({"id": ids, "g": ["1.1", "1.10", "1.2"], "y": ["a", "b", "a"]})
+    read, _, lines = read_written(table, prepare_params(structure={"group": "g"}))
+    assert read.rows() == table.rows()
+    assert lines == []
+
+
 UNITS = [
     ("€", ".", ",", ["1,861 €", "€5", "-€ 3", "€-3", "5€"], [1861.0, 5.0, -3.0, -3.0, 5.0]),
     ("$", ".", ",", ["$3", "-$1,200.5", "$"], [3.0, -1200.5, None]),

@@ -569,6 +569,11 @@ def test_texts_in_a_target_of_numbers_are_named_with_their_rows_and_a_way_on(
     assert "holds 2 values that are not numbers: '0p4' (row 7), 'n/a' (row 9)" in said
     (line,) = [line for line in said.splitlines() if "--column" in line]
     (word,) = shlex.split(line[line.index("--column") :])[1:]
+    # The words that are said already stay in the line.
+    one = ["price={missing: ['n/a']}"]
+    with pytest.raises(UserError) as caught:
+        look(tmp_path, ships(price=price), "price", task="regression", columns=one)
+    assert '{missing: ["n/a", "0p4"]}' in told(caught.value.problems)
     found = look(tmp_path, ships(price=price), "price", task="regression", columns=[word])
     assert found["values"]["prepare.drop_missing_target"]
     assert found["task"]["name"] == "regression"
