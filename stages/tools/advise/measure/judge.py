@@ -46,7 +46,7 @@ class Metric:
         return 0.0 if self.sign < 0 else 1.0
 
     def step(self, num_rows: int) -> float:
-        """The change that one of so many rows can make: of a metric from 0 to 1 its share, else 0."""
+        """The change that one of so many rows can make: its share of a metric from 0 to 1, or 0."""
         return 1 / num_rows if self.task == "classification" and self.sign > 0 else 0.0
 
     def measure(
