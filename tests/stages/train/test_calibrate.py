@@ -272,8 +272,11 @@ def test_a_change_of_it_trains_to_the_same_weights(clone: Project) -> None:
     done = clone.run("dvc", "repro").stdout
     ran = re.findall(r"^Running stage '(\w+)'", done, flags=re.MULTILINE)
     assert ran == ["train", "evaluate", "infer"]
-    (line,) = re.findall(r"^temperature .*", done, flags=re.MULTILINE)
-    assert re.fullmatch(r"temperature [\d.]+: validation log loss [\d.]+ → [\d.]+", line)
+    # Of three replicas, one each.
+    lines = re.findall(r"^replica \d │ (temperature .*)", done, flags=re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        assert re.fullmatch(r"temperature [\d.]+: validation log loss [\d.]+ → [\d.]+", line)
     after = clone.outputs()
     for name in ("train/model.safetensors", "train/history.csv", "evaluate/mistakes.csv"):
         same = after[f"data/{name}"] == before[f"data/{name}"]
