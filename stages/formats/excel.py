@@ -136,23 +136,24 @@ def _tell_merged(merged: list[Range], first_line: int) -> Iterator[str]:
     """Yield a remark on merged cells that reach to `first_line` of the sheet or below it."""
     ranges = [f"{a}{top}:{z}{bottom}" for top, a, bottom, z in merged if bottom >= first_line]
     if ranges:
-        rest = len(ranges) - MAX_RANGES_SHOWN
-        shown = ", ".join(ranges[:MAX_RANGES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
         yield (
-            f"has merged cells, {shown}: the first of each has the value, and the others are read "
-            "as gaps; unmerge them in Excel, and fill in the value where it holds"
+            f"has merged cells, {_name_first(ranges)}: the first of each has the value, and the "
+            "others are read as gaps; unmerge them in Excel, and fill in the value where it holds"
         )
 
 
 def _tell_formulas(cells: list[str]) -> Iterator[str]:
     """Yield a remark on cells with a formula and no value."""
     if cells:
-        rest = len(cells) - MAX_RANGES_SHOWN
-        shown = ", ".join(cells[:MAX_RANGES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
         yield (
-            f"has formulas without a stored value, {shown}: these cells are read as gaps; open the "
-            "file in Excel or LibreOffice and save it, which stores the values"
+            f"has formulas without a stored value, {_name_first(cells)}: these cells are read as "
+            "gaps; open the file in Excel or LibreOffice and save it, which stores the values"
         )
+
+
+def _name_first(places: list[str]) -> str:
+    rest = len(places) - MAX_RANGES_SHOWN
+    return ", ".join(places[:MAX_RANGES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _scan(sheet: Any) -> tuple[list[Range], list[str]]:
