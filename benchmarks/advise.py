@@ -20,7 +20,7 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -196,10 +196,10 @@ def measure_faults(seeds: int, seconds: float) -> None:
     print(f"right in {right} of {total}")
 
 
-def measure_intervals(cases: int, seconds: float) -> None:
+def measure_intervals(cases: Sequence[int], seconds: float) -> None:
     """Print how many intervals hold what following the advice brings."""
     held, total = {True: 0, False: 0}, 0
-    for case in range(cases):
+    for case in cases:
         problems = (*(faults(100 + case)[number] for number in (1, 2, 3)), tuned(100 + case))
         problem = problems[case % len(problems)]
         problem = replace(problem, num_rows=min(problem.num_rows, 2000))
@@ -244,16 +244,16 @@ def brought(
     return float(np.mean(means[1] - means[0]))
 
 
-def measure_tuned(cases: int, seconds: float) -> None:
+def measure_tuned(cases: Sequence[int], seconds: float) -> None:
     """Print in how many cases nothing is advised where nothing can be better."""
     silent = 0
-    for case in range(cases):
+    for case in cases:
         with in_folder():
             _, answer = measure(tuned(case), case, seconds)
         advice = [each for each in answer.findings.advice if each.sure]
         silent += not advice
         print(f"case {case}: {'; '.join(map(describe, advice)) or 'nothing'}", flush=True)
-    print(f"nothing is advised in {silent} of {cases}")
+    print(f"nothing is advised in {silent} of {len(cases)}")
 
 
 def describe(advice: Advice) -> str:
@@ -276,8 +276,10 @@ def main() -> None:
     parser.add_argument("--part", choices=["faults", "intervals", "tuned"], default="faults")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cases", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="the first of the cases")
     parser.add_argument("--budget-seconds", type=float, default=60)
     options = parser.parse_args()
+    cases = range(options.first, options.first + options.cases)
     torch.set_num_threads(1)
     os.environ["REPRISE_THREADS"] = "1"
     for module in (stages.tools.advise.measure.study, stages.tools.advise.measure.trainings):
@@ -286,9 +288,9 @@ def main() -> None:
         case "faults":
             measure_faults(options.seeds, options.budget_seconds)
         case "intervals":
-            measure_intervals(options.cases, options.budget_seconds)
+            measure_intervals(cases, options.budget_seconds)
         case _:
-            measure_tuned(options.cases, options.budget_seconds)
+            measure_tuned(cases, options.budget_seconds)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from tests.support.cluster import Cluster, start_cluster
 
 ROWS, CORES = 10_000_000, 2
 READ_BYTES = 1 << 22
+# On the disk: of 40 million rows the folder takes some 20 GB, and `/dev/shm` is memory.
+DISK = Path("/var/tmp")
 HEAD = (
     *("workers", "s", "processor s of the stage", "of the workers", "peak MB of the stage"),
     *("of a worker", "ratio", "by the processor", "load before"),
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 3])
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=DISK) as name:
         folder = Path(name)
         project = copy_project(folder / "project")
         table = project.path / "data/raw/rows.csv"

@@ -24,8 +24,8 @@ from stages.common.yamlfile import yaml_text
 from stages.evaluate.measure.bootstrap import LEVEL, RESAMPLES, Interval, find_intervals
 from stages.evaluate.measure.coverage import Covered, measure_coverage
 from stages.evaluate.measure.metrics import check_defined, compute_metrics
-from stages.evaluate.measure.perfection import ask_at_perfect, is_perfect
 from stages.evaluate.measure.predictions import WEIGHT, Predicted, codes_of, read_predicted
+from stages.evaluate.measure.questions import find_questions
 from stages.evaluate.measure.row_weights import read_weights
 from stages.evaluate.measure.weighted_metrics import Floats
 from stages.evaluate.outputs.card import Facts, write_card
@@ -104,7 +104,15 @@ def evaluate(params: Params, out: Path) -> None:
     moving, unexplained = write_attribution(out / "plots/attribution.csv", predictor, arrays, codes)
     file = out / "plots/importance.csv"
     first = write_importance(file, names[0], schema, arrays, target, score, moving, weights)
-    perfect = is_perfect(names[0], metrics[names[0]], task, target)
+    questions = list(
+        find_questions(
+            *(names[0], metrics[names[0]], task, _target(predictor, train), target),
+            weights=weights,
+            covered=covered,
+            asked=section.coverage,
+            most_important=first,
+        )
+    )
 
     facts = Facts(
         schema,
@@ -118,7 +126,7 @@ def evaluate(params: Params, out: Path) -> None:
         intervals,
         spreads,
         slices,
-        perfect,
+        questions,
         (*LINEAGE, *([] if weights is None else [WEIGHTS])),
         None if predictor.statistics.target is None else predictor.statistics.target.transform,
     )
@@ -139,8 +147,8 @@ def evaluate(params: Params, out: Path) -> None:
     if len(tables) > 1:
         moved = (f"{name} {s.mean:.4f} ± {s.deviation:.4f}" for name, s in spreads.items())
         print(f"mean ± deviation over {len(tables)} seeds: {', '.join(moved)}")
-    if perfect:
-        print(f"warning  {ask_at_perfect(names[0], table.height, first)}")
+    for question in questions:
+        print(f"warning  {question}")
     print(*unexplained, sep="\n", end="\n" if unexplained else "")
     if worst is not None:
         what, value = f"{worst.column or repr('')} {worst.label}", worst.metric.value

@@ -112,7 +112,7 @@ def opened(source: Path | bytes) -> "Iterator[Image.Image]":
         # To open a FIFO would wait for somebody who writes into it.
         there = source.is_symlink() or source.exists()
         what = "no file, but a link to nothing, a FIFO, a socket or a device"
-        raise ImageError(f"it is {what}" if there else "there is no such file")
+        raise ImageError(f"it is {what}" if there else f"there is no file '{source}'")
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with pillow.open(file, formats=FORMATS) as image:

@@ -32,6 +32,16 @@ class Covered:
         return {COVERAGE: self.share.value, self.name: self.size}
 
 
+def ask_at_coverage(covered: Covered, asked: float) -> str | None:
+    """The question where surely fewer rows are covered than were `asked` for; else None."""
+    if covered.share.high is None or covered.share.high >= asked:
+        return None
+    return (
+        f"{COVERAGE} {covered.share.value:.4g} on the test rows, of which {asked:.4g} was asked "
+        f"(evaluate.coverage): are they unlike the rows that validate, such as later ones?"
+    )
+
+
 def measure_coverage(
     table: pl.DataFrame,
     target: npt.NDArray[np.generic],

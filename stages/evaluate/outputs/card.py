@@ -37,7 +37,7 @@ class Facts:
     `model` and `recipe` are the contents of `model.json` and `recipe.json`, `counts` the rows of
     each class by split ('train', 'test'), `covered` what `measure_coverage` found with
     `conformal`, `num_test` the test rows, `spreads` the metrics of all
-    replicas, `slices` those by the first of `intervals`, `perfect` whether that one is,
+    replicas, `slices` those by the first of `intervals`, `questions` those that they raise,
     `lineage` the files that are named by hash, `target_transform` that of `prepare`.
     """
 
@@ -52,7 +52,7 @@ class Facts:
     intervals: Mapping[str, Interval]
     spreads: Mapping[str, Spread]
     slices: Sequence[Slice]
-    perfect: bool
+    questions: Sequence[str]
     lineage: Iterable[Path]
     target_transform: TargetTransform | None = None
 
@@ -63,7 +63,7 @@ def write_card(path: Path, facts: Facts) -> None:
     kinds = Counter(feature.kind for feature in schema.features)
     columns = [f"{count} {kind}" for kind, count in kinds.items()]
     arguments = [(code(name), code(v)) for name, v in facts.model["arguments"].items()]
-    limits = find_limits(schema, facts.counts, intervals, facts.slices, perfect=facts.perfect)
+    limits = find_limits(schema, facts.counts, intervals, facts.slices, facts.questions)
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         target=plain(schema.target.name),
         target_code=code(schema.target.name),

@@ -17,19 +17,14 @@ def find_limits(
     counts: Mapping[str, Sequence[int]],
     intervals: Mapping[str, Interval],
     slices: Sequence[Slice],
-    *,
-    perfect: bool,
+    questions: Sequence[str],
 ) -> Iterator[str]:
     """One limit after the other; `counts` are the rows of each class by split.
 
-    `perfect` tells that the first of `intervals` is as good as can be.
+    `questions` are questions that the metrics raise.
     """
     yield "These numbers hold for rows like the test rows: of the same source, at the same time."
-    if perfect:
-        yield (
-            f"{code(next(iter(intervals)))} is perfect on the test rows, which is rare: a column "
-            "may be known only once the target is, or test rows may be among the train rows too."
-        )
+    yield from questions
     rare = _rare(schema.target.classes or (), counts)
     if rare:
         yield (

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from stages.common.counts import counted
 from stages.common.errors import Problem, UserError
 from stages.features.numbers import Rows
 from stages.features.schema import Array
@@ -58,11 +59,19 @@ def split_rows(
         codes = _divide(every, hashes, _strata(classes, every), shares, split.seed, structure)
     for number, name in enumerate(SPLITS):
         if not (codes == number).any():
-            message = f"the split '{name}' would be empty: the table has only {len(hashes)} rows"
-            if structure.groups is not None:
-                message += f" in {len(np.unique(structure.groups))} groups"
-            raise UserError(Problem(message, key=f"prepare.split.{name}"))
+            raise UserError(_say_empty(name, len(hashes), structure))
     return codes
+
+
+def _say_empty(name: str, num_rows: int, structure: Structure) -> Problem:
+    message = f"the split '{name}' would be empty: the table has only {num_rows} rows"
+    if structure.groups is None:
+        return Problem(message, key="prepare.split")
+    message += (
+        f" in {counted(len(np.unique(structure.groups)), 'group')}, and a group stays in one "
+        "split; name a column with more groups, or remove 'group' to divide rows"
+    )
+    return Problem(message, key="prepare.structure.group")
 
 
 def _strata(classes: Array | None, rows: Rows) -> Rows:

@@ -14,7 +14,7 @@ from stages.features.schema import Schema
 # Of tables up to so many train rows several trainings on other rows, whose mean is served, win more
 # than they cost; of small ones more of them.
 SMALL_ROWS, MANY_ROWS = 5_000, 50_000
-SMALL_FOLDS, FOLDS = 8, 5
+SMALL_FOLDS, FOLDS = 8, 6
 UNITS_PER_FOLD = 2
 TABLE_STEPS, MAX_TABLE_EPOCHS, TABLE_RATE = 12_000, 200, 5e-3
 MIN_PATIENCE, MAX_PATIENCE, PATIENCE_STEPS = 8, 40, 400

@@ -42,7 +42,7 @@ from stages.tools.init.leaks import Numbers, as_answers, judge_leak
 from stages.tools.init.manifest import judge_paths
 from stages.tools.init.options import COLUMN, Options, Setting, check_named, words_alone
 from stages.tools.init.target import say_tail, why_task
-from stages.tools.init.times import describe_time, judge_groups
+from stages.tools.init.times import describe_time, judge_groups, stop_at_few_groups
 from stages.tools.init.values import all_values, prepare_values
 
 CLASSES = "classification"
@@ -125,11 +125,12 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     if texts_alone(schema):
         split = params.split.model_copy(update={"validation": TEXT_VALIDATION})
         params = params.model_copy(update={"split": split})
+    groups = None if options.group is None else counts.distinct[options.group]
+    stop_at_few_groups(groups, params)
     order = judge_groups(labelled, params)
     lines += say_tail(seen[options.target], target)
     num_train = count_train(layout, labelled.height, params)
     found = {choice.key for choice in layout.choices}
-    groups = None if options.group is None else counts.distinct[options.group]
     chosen = choose(_facts(schema, labelled, num_train, groups))
     choices = [*layout.choices, *(choice for choice in chosen if choice.key not in found)]
     return {

@@ -6,6 +6,7 @@ from shlex import quote
 import numpy as np
 import polars as pl
 
+from stages.common.counts import counted
 from stages.common.errors import UserError
 from stages.features.dates.columns import are_dates, as_seconds, find_format
 from stages.features.times import find_cycles, name_format
@@ -65,6 +66,19 @@ def _find_early(column: pl.Series, form: str | None) -> list[str]:
     seconds = as_seconds(column, form, must, "PATH", aware=zone is not None)
     known = np.sort(seconds[~np.isnan(seconds)])
     return list(find_cycles([known[: int(EARLY * len(known))]], form)[0])
+
+
+def stop_at_few_groups(num_groups: int | None, params: PrepareParams) -> None:
+    """Raise UserError where the rows' groups are fewer than the splits; None: no groups."""
+    tie, split = params.structure, params.split
+    num_splits = 1 + bool(split.validation) + bool(split.test)
+    if tie is None or num_groups is None or num_groups >= num_splits or split.column is not None:
+        return
+    message = (
+        f"the column '{tie.group}' has {counted(num_groups, 'group')}, and a group "
+        f"stays in one of {num_splits} splits: name a column with more groups, or leave --group out"
+    )
+    raise UserError(message)
 
 
 def judge_groups(table: Table, params: PrepareParams) -> list[str]:

@@ -57,7 +57,7 @@ def facts(made_from: Path, target: Target, metric: str) -> Facts:
         intervals={metric: Interval(0.8, 0.75, 0.85), "max_error": Interval(3.5)},
         spreads={metric: spread_of([0.8, 0.9]), "max_error": spread_of([3.5, 3.5])},
         slices=SLICES,
-        perfect=False,
+        questions=[],
         lineage=[made_from],
     )
 
@@ -133,9 +133,9 @@ def test_limits_follow_from_facts(tmp_path: Path) -> None:
     )
     assert "fewer than 30" not in text
     assert "bad luck" not in text
-    assert "perfect" not in text
-    text = "\n".join(card(tmp_path, CLASSES, perfect=True))
-    assert "`accuracy` is perfect on the test rows, which is rare" in text
+    assert "- accuracy is perfect on all" in "\n".join(
+        card(tmp_path, CLASSES, questions=["accuracy is perfect on all 80 test rows."])
+    )
 
 
 def test_what_was_fitted_on_validation(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_a_manifest_mixes_images_with_other_columns(tmp_path: Path) -> None:
     predictions = pl.read_parquet(made.path / "data/infer/predictions.parquet")
     assert predictions["row"].to_list() == list(range(12))
     reasons = [row["reason"] for row in read_csv(made.path / "data/infer/rejected.csv")]
-    assert reasons[0] == "there is no such file"
+    assert reasons[0] == "there is no file 'data/raw/new/0/none.png'"
     assert "does not lie in data/raw/new, where DVC would see it" in reasons[1]
     assert reasons[2] == "there is no image"
 

@@ -86,8 +86,10 @@ def test_a_split_that_a_column_does_not_name_gets_train_rows() -> None:
 
 
 def test_two_groups_are_too_few() -> None:
-    with pytest.raises(UserError, match="the table has only 1000 rows in 2 groups"):
+    with pytest.raises(UserError, match="the table has only 1000 rows in 2 groups") as caught:
         divide(groups=np.where(KEYS % 2, "a", "b"))
+    # It has a line in params.yaml, which 'prepare.split.validation' with its default has not.
+    assert caught.value.problems[0].key == "prepare.structure.group"
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ def test_choices_follow_from_task_and_rows(tmp_path: Path) -> None:
     many = look(tmp_path, pl.concat([ships()] * 60).drop("PassengerId"))["values"]
     assert many["train.batch_size"] > few["train.batch_size"]
     # The fewer rows, the more trainings on other rows; of rows in the order of time there are none.
-    assert (few["train.folds"], many["train.folds"]) == (8, 5)
+    assert (few["train.folds"], many["train.folds"]) == (8, 6)
     when = [date(2020, 1, 1) + timedelta(days=n) for n in range(NUM_ROWS)]
     assert "train.folds" not in look(tmp_path, ships(when=when), time="when")["values"]
     amount = look(tmp_path, ships(fare=RANDOM.normal(30, 9, NUM_ROWS)), target="fare")["values"]
@@ -356,6 +356,14 @@ def test_folds_are_no_more_than_rows_or_groups_give(tmp_path: Path) -> None:
     for number, count in ((3, None), (7, 3), (60, 8)):
         found = look(tmp_path, ships(town=np.arange(NUM_ROWS) % number), group="town")
         assert found["values"].get("train.folds") == count
+
+
+@pytest.mark.parametrize("time", [None, "when"])
+def test_two_groups_make_no_three_splits(tmp_path: Path, time: str | None) -> None:
+    when = [date(2020, 1, 1) + timedelta(days=n) for n in range(NUM_ROWS)]
+    table = ships(town=np.arange(NUM_ROWS) % 2, when=when)
+    with pytest.raises(UserError, match=r"'town' has 2 groups, .* or leave --group out"):
+        look(tmp_path, table, group="town", time=time)
 
 
 def test_a_column_without_a_name_is_learned_from_and_has_no_rule(tmp_path: Path) -> None:
