@@ -35,6 +35,23 @@ class _Commands(click.Group):
         return super().main(*arguments, **options)
 
 
+def _say_once(
+    _context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> str | None:
+    """The value of an option that stands for one column. Raises BadParameter for several."""
+    if len(values) < 2:
+        return values[0] if values else None
+    message = f"it is one column, and not {' and '.join(values)}"
+    if option.name == "target":
+        message += (
+            f": a model has one target; leave the other out with --column {values[1]}=exclude"
+        )
+    raise click.BadParameter(message)
+
+
+_ONCE: dict[str, Any] = {"multiple": True, "callback": _say_once, "metavar": "COLUMN"}
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="reprise", prog_name="reprise")
 def main() -> None:
@@ -112,12 +129,12 @@ def gc(days: int, yes: bool, dry: bool, shared: bool) -> None:  # noqa: FBT001
 
 @main.command()
 @click.argument("path", type=click.Path())
-@click.option("--target", required=True, metavar="COLUMN", help="What to predict.")
+@click.option("--target", required=True, **_ONCE, help="What to predict.")
 @click.option("--task", type=click.Choice(["classification", "regression"]), help="Else as found.")
-@click.option("--key", metavar="COLUMN", help="It names the rows; else as found.")
-@click.option("--time", metavar="COLUMN", help="Test on the latest rows.")
-@click.option("--group", metavar="COLUMN", help="Its rows stay in one split, such as a patient's.")
-@click.option("--weight", metavar="COLUMN", help="It says how much each row counts.")
+@click.option("--key", **_ONCE, help="It names the rows; else as found.")
+@click.option("--time", **_ONCE, help="Test on the latest rows.")
+@click.option("--group", **_ONCE, help="Its rows stay in one split, such as a patient's.")
+@click.option("--weight", **_ONCE, help="It says how much each row counts.")
 @click.option(
     "--column",
     "columns",

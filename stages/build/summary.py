@@ -19,6 +19,8 @@ from stages.model.model import ModelSpec
 PROBE_ROWS = 2
 # As many rows may be asked about at once, too.
 OTHER_ROWS = (1, 3)
+# Of the largest score: by less a row may differ alone, as float32 rounds.
+MAX_SHIFT = 1e-3
 # A layer's name, the layer, and what it was called with.
 Running = tuple[str, nn.Module, Any]
 
@@ -44,8 +46,9 @@ def check_gradients(model: nn.Module, spec: ModelSpec, seed: int) -> None:
     """One forward and one backward pass; every parameter must get a gradient.
 
     What the model counts (a batch norm) is afterwards as it was. Raises UserError that names the
-    layer where shapes don't fit, what is no table of scores, or the parameters that the output does
-    not depend on; and the line, in a model of one's own.
+    layer where shapes don't fit, what is no table of scores, the parameters that the output does
+    not depend on, or that a row's scores depend on other rows; and the line, in a model of one's
+    own.
     """
     kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _run(model.train(), spec, seed, PROBE_ROWS)
@@ -128,10 +131,27 @@ def _backward_at_random_weights(model: nn.Module, spec: ModelSpec, seed: int) ->
         for weight in model.parameters():
             weight.normal_(std=0.1)
     model.eval()
-    scores = model(probe_batch(spec, seed))
+    batch = probe_batch(spec, seed)
+    scores = model(batch)
     if scores.requires_grad:
         scores.square().sum().backward()
+    with torch.no_grad():
+        alone = model({kind: values[:1] for kind, values in batch.items()})
     model.load_state_dict(kept)
+    _check_rows_apart(scores.detach(), alone, model, spec)
+
+
+def _check_rows_apart(scores: Tensor, alone: Tensor, model: nn.Module, spec: ModelSpec) -> None:
+    """Raise UserError where the first row has other scores `alone` than beside another."""
+    shift = (scores[:1] - alone).abs().max()
+    if shift > MAX_SHIFT * scores.abs().max():
+        shown, beside = (", ".join(f"{v:.3g}" for v in s[0].tolist()[:3]) for s in (alone, scores))
+        message = (
+            f"a row alone has other scores ({shown}) than beside another one ({beside}): it would "
+            "be predicted otherwise in each batch; does a step go over the rows (dimension 0), "
+            "such as softmax(0), or draw at random in evaluation?"
+        )
+        raise _wrong(message, model, spec)
 
 
 def _misfit(model: nn.Module, spec: ModelSpec, broken: Running, error: Exception) -> UserError:

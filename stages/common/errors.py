@@ -46,7 +46,9 @@ class UserError(ValueError):
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` most looks like, or is the beginning of, or None."""
     by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word.lower(), by_lower, cutoff=0.6)
+    # The same letters in another order come first: of lgo log, and not low.
+    close.sort(key=lambda name: sorted(name) != sorted(word.lower()))
     close += [name for name in by_lower if len(word) > 2 and name.startswith(word.lower())]
     return by_lower[close[0]] if close else None
 
@@ -88,7 +90,9 @@ def quoted(text: str) -> str:
 
 def shorten(value: object) -> str:
     """`value` as text that fits a line, without the user and password of an address."""
-    text = hide_secrets(str(value))
+    # YAML and JSON have other names for these than Python.
+    shown = "null" if value is None else str(value)
+    text = hide_secrets(shown.lower() if isinstance(value, bool) else shown)
     return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 1] + "…"
 
 

@@ -37,7 +37,9 @@ def write_results(
     `sizes` are those of all trials by their numbers, none where no size is asked for. Raises
     UserError when no trial came to its end, or none is small enough.
     """
-    paths, asked = list(params.space), params.model_size
+    # An entry of the portfolio may set keys that the space lacks.
+    of_trials = (path for trial in search.trials for path in trial.overrides)
+    paths, asked = list(dict.fromkeys([*params.space, *of_trials])), params.model_size
     rows: list[Sequence[object]] = []
     picked = pick(search, sizes, asked)
     front = {trial.number for trial in find_front(search, sizes)} if asked else set()

@@ -286,4 +286,5 @@ def _line(trial: Trial, num_trials: int) -> str:
     tried = ", ".join(f"{path} {value}" for path, value in trial.overrides.items())
     value = trial.end if trial.value is None else f"{trial.value:.5f}"
     origin = f" [{trial.origin}]" if trial.origin not in ("params.yaml", "grid") else ""
-    return f"trial {trial.number + 1}/{num_trials}  {value}  {tried or 'as in params.yaml'}{origin}"
+    place = f"trial {trial.number} ({trial.number + 1}/{num_trials})"
+    return f"{place}  {value}  {tried or 'as in params.yaml'}{origin}"

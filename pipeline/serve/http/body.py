@@ -75,7 +75,10 @@ def parse_json(body: bytes) -> Any:
                 # As strict as before in all else: no half characters.
                 orjson.dumps(found)
                 return found
-        raise RequestError(400, f"the body is no JSON: {str(error)[:200]}") from None
+        message = f"the body is no JSON: {str(error)[:200]}"
+        if body.lstrip()[:1] not in (b"{", b"["):
+            message += "; rows come as JSON, and those of a file by `reprise predict FILE`"
+        raise RequestError(400, message) from None
     # To look for a row of digits so takes a hundredth of what the expression takes.
     if _LONG_RUN not in body.translate(_ZEROS) or _LONG.search(body) is None:
         return found

@@ -128,7 +128,7 @@ def _differs(what: str, difference: float, where: str, key: str) -> UserError:
         f"the model {what} differs from the model by {difference:.2g}, more than "
         f"{MAX_DIFFERENCE:g}, in {where} ({key}): float32 rounds otherwise there, and a step of "
         "the model, or very large numbers, make much of it; or the model branches on the values "
-        "of its batch"
+        "of its batch, or mixes its rows"
     )
     return UserError(Problem(message, key="infer.export"))
 

@@ -108,6 +108,7 @@ def check_named(columns: Collection[str], options: Options, said: Collection[str
         if name is not None and name not in columns:
             message = f"{option} {name}: {options.source} has no such column"
             message += tell_manifest(Path(options.source), options.target)
+            message += _say_several(option, name, columns)
             problem = wrong_name(message, name, list(columns))
             called = read_name(name)[1] if Path(options.source).suffix.lower() == ".npz" else None
             if called in columns:
@@ -116,6 +117,17 @@ def check_named(columns: Collection[str], options: Options, said: Collection[str
             problems.append(problem)
     if problems:
         raise UserError(*problems)
+
+
+def _say_several(option: str, name: str, columns: Collection[str]) -> str:
+    """The way on where a name is those of several columns."""
+    first, *others = (part.strip() for part in name.split(","))
+    if not others or not {first, *others} <= {*columns}:
+        return ""
+    if option != "--target":
+        return "; it is one column"
+    left = " ".join(f"{COLUMN} {quote(f'{other}=exclude')}" for other in others)
+    return f"; a model has one target, and each other a model of its own: --target {first} {left}"
 
 
 def name_option(problem: Problem) -> Problem:

@@ -62,6 +62,7 @@ def deep_rows(row: str) -> bytes:
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
+        (b"a,b\n1,2\n", 400, "those of a file by `reprise predict FILE`"),
         (b"{", 400, "no JSON"),
         (b"[" * 100_000, 400, "no JSON"),
         (b'{"NaN": ' * 100_000, 400, "no JSON"),

@@ -71,3 +71,10 @@ def test_a_search_begins_with_it(project: Project) -> None:
     origins = [row["origin"] for row in rows]
     assert origins == ["params.yaml", "mlp r22", "mlp r86", "random"]
     assert rows[1][WIDTH] == "213"
+    # What an entry sets beside the space stands there, too, and of others what params.yaml says.
+    decay = "train.optimizer.weight_decay"
+    set_by = {entry["name"]: entry["set"] for entry in ENTRIES}
+    assert [float(row[decay]) for row in rows[1:3]] == [
+        set_by[name][decay] for name in ("mlp r22", "mlp r86")
+    ]
+    assert rows[0][decay] == rows[3][decay]

@@ -165,7 +165,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("trial 3/"):
+        if line.startswith("trial 2 (3/"):
             break
     # In the middle of a batch, of which each part is trained by a copy of the stage.
     stage, copies = psutil.Process(process.pid), list[psutil.Process]()
@@ -181,7 +181,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
 
     said = project.run("python", "-m", "stages.tune").stdout
     assert "resumes after" in said
-    assert "trial 3/" not in said
+    assert "trial 2 (3/" not in said
     assert project.outputs() == other.outputs()
     # A finished search leaves nothing to resume from: a forced rerun really searches.
     assert list((project.path / ".reprise/tune").iterdir()) == []
@@ -221,6 +221,6 @@ def test_a_journal_of_another_search_or_version_is_left_alone(
     tune(project, 4, "random", first)
     said = capsys.readouterr().out
     assert "resumes after 4 trials" in said
-    assert "trial 1/" not in said
+    assert "trial 0 (1/4)" not in said
     assert project.outputs() == expected
     assert list(journals.iterdir()) == []

@@ -310,6 +310,13 @@ class Constant(Sample):
         return torch.zeros(len(batch["numeric"]), 3)
 
 
+class Mixing(Sample):
+    """It takes the softmax over the rows, a slip of one digit."""
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return super().forward(batch).softmax(0)
+
+
 class Broken(Sample):
     """What fails stands in the model's own code, after a layer that worked."""
 
@@ -332,6 +339,7 @@ SPEC = ModelSpec(name="mine", arguments={}, inputs=NUMBERS.inputs(), num_outputs
         (Sample(after=6), "layer 'output' (Linear), which was given (2, 5)"),
         (Broken(), "layer 'mine' (Broken), which was given the batch"),
         (Sample(num_outputs=2), "the model returns (2, 2) for 2 rows; a tensor (2, 3) is needed"),
+        (Mixing(), "a row alone has other scores (1, 1, 1) than beside another one"),
         (Unused(), "never get a gradient: spare.weight, spare.bias"),
         (Constant(), "never get a gradient: body.0.weight, body.0.bias, output.weight"),
     ],
