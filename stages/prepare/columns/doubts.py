@@ -6,9 +6,9 @@ for gaps alone its other texts are judged.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from stages.features.dates.columns import are_dates
@@ -107,12 +107,12 @@ def _of_gaps(column: pl.Series, feature: Feature) -> Iterator[str]:
 
 def _of_unix(column: pl.Series) -> Iterator[str]:
     """Yield a line on numbers that are all seconds since 1970, of 2001 to 2033, or milliseconds."""
-    numbers = column.cast(pl.Float64).fill_nan(None).drop_nulls()
+    numbers = _numbers(column)
     counts = {
-        form: int(numbers.is_between(1e9 * per_second, 2e9 * per_second).sum())
-        for form, (per_second, _) in UNIX.items()
+        form: int(((1e9 * each <= numbers) & (numbers <= 2e9 * each)).sum())
+        for form, (each, _) in UNIX.items()
     }
-    if numbers.is_empty() or sum(counts.values()) < numbers.len():
+    if not len(numbers) or sum(counts.values()) < len(numbers):
         return
     form = max(counts, key=lambda each: counts[each])
     line = as_line(column.name, f"{{kind: datetime, format: {form}}}")
@@ -130,16 +130,23 @@ def _of_unix(column: pl.Series) -> Iterator[str]:
         )
 
 
+def _numbers(column: pl.Series) -> npt.NDArray[np.float64]:
+    """The numbers of a column without its gaps."""
+    values: npt.NDArray[np.float64] = column.cast(pl.Float64).to_numpy()
+    return values[~np.isnan(values)]
+
+
 def _sentinels(column: pl.Series) -> list[tuple[object, int]]:
     """Numbers such as -999 that stand alone: below all others, which have no sign, or far above."""
-    numbers = column.cast(pl.Float64).fill_nan(None).drop_nulls()
+    numbers = _numbers(column)
     found: list[tuple[object, int]] = []
     for word in SENTINELS:
-        others = numbers.filter(numbers != word)
-        count = numbers.len() - others.len()
-        if count < 2 or others.is_empty():
+        is_word = numbers == word
+        count = int(is_word.sum())
+        if count < 2 or count == len(numbers):
             continue
-        low, high = cast(float, others.min()), cast(float, others.max())
+        others = numbers[~is_word]
+        low, high = others.min(), others.max()
         if (word < 0 <= low) or (word > 0 and high < word / 10):
             found.append((word, count))
     return found

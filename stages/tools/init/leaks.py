@@ -84,12 +84,10 @@ def tell_by_gaps(column: pl.Series, answers: Numbers) -> Told:
 
     All rows are learned from and measured on: two bins are too few to learn rows by heart.
     """
-    gaps = column.is_null()
-    if column.dtype.is_float():
-        gaps |= column.is_nan().fill_null(value=True)
-    if column.len() < MIN_ROWS or gaps.n_unique() == 1:
+    gaps = np.isnan(column.to_numpy()) if column.dtype.is_float() else column.is_null().to_numpy()
+    if column.len() < MIN_ROWS or gaps.all() or not gaps.any():
         return Told()
-    return _tell(gaps.to_numpy().astype(np.int64), answers, (ALL, ALL))
+    return _tell(gaps.astype(np.int64), answers, (ALL, ALL))
 
 
 def _tell(

@@ -16,6 +16,7 @@ from stages.features.schema import Schema, Target
 from stages.features.written import drop_words
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_feature, find_schema, names_rows
+from stages.prepare.columns.looks import TEXTS
 from stages.prepare.columns.parts import say_files
 from stages.prepare.columns.strays import stray_gaps
 from stages.prepare.columns.target import encode_classes, find_target
@@ -161,7 +162,8 @@ def _settings(
     """The settings with which prepare can read each column; the reasons of those it can't."""
     settings, reasons = dict(said), {}
     for column in table.iter_columns():
-        if column.name == options.key:
+        # What has a type is read as it is.
+        if column.name == options.key or (column.name not in said and column.dtype not in TEXTS):
             continue
         if column.name not in said and (found := stray_gaps(column)):
             settings[column.name] = {"missing": found}
