@@ -87,13 +87,15 @@ class Sums:
 class Observed:
     """Some new rows of a column: its gaps, its sums, one a channel, and its unseen categories.
 
-    `of` says what the sums are of where that is not the value itself.
+    `of` says what the sums are of where that is not the value itself. `unknown` are the texts that
+    have words, and none that training knows.
     """
 
     gaps: int = 0
     sums: list[Sums] = field(default_factory=list)
     unseen: "pl.Series | None" = None
     of: str = ""
+    unknown: int = 0
 
 
 def _way(shift: float) -> str:

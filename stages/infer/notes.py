@@ -1,4 +1,4 @@
-"""Notes on new rows that could be predicted all the same: gaps, drift, keys that stand twice.
+"""Notes on new rows that could be predicted all the same: gaps, unknown words, drift, equal keys.
 
 A column of numbers drifts when the mean of the new rows lies more than 0.25 of the training's
 standard deviation from the training's mean, and by more than four standard errors, so that few
@@ -64,6 +64,7 @@ class Notes:
     unseen: dict[str, set[str]] = field(default_factory=dict)
     unseen_rows: dict[str, int] = field(default_factory=dict)
     sums_of: dict[str, str] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
 
     def add(self, table: pl.DataFrame, arrays: dict[str, Array]) -> None:
         """Take in rows that were encoded, with their arrays."""
@@ -74,6 +75,7 @@ class Notes:
             encoded = take_column(feature, places.get(name), arrays)
             found = kind.observe(feature, table[name], encoded, self.statistics.of(feature))
             self.gaps[name] = self.gaps.get(name, 0) + found.gaps
+            self.unknown[name] = self.unknown.get(name, 0) + found.unknown
             self.sums_of[name] = f", {found.of}" if found.of else ""
             sums = self.sums.setdefault(name, [Sums() for _ in found.sums])
             for own, other in zip(sums, found.sums, strict=True):
@@ -90,8 +92,9 @@ class Notes:
         """Take in the notes of rows that follow: as if they had been added here."""
         self.num_rows += after.num_rows
         self.sums_of |= after.sums_of
-        for name, count in after.gaps.items():
-            self.gaps[name] = self.gaps.get(name, 0) + count
+        for counts, others in ((self.gaps, after.gaps), (self.unknown, after.unknown)):
+            for name, count in others.items():
+                counts[name] = counts.get(name, 0) + count
         for name, found in after.sums.items():
             sums = self.sums.setdefault(name, [Sums() for _ in found])
             for own, other in zip(sums, found, strict=True):
@@ -122,6 +125,11 @@ class Notes:
                 lines.append(
                     f"{word}: '{name}' has {many} {noun} {unseen}, in {rows} of "
                     f"{self.num_rows} rows: {shown}"
+                )
+            if rows := self.unknown.get(name, 0):
+                lines.append(
+                    f"note: '{name}' has no known word in {rows} of {self.num_rows} rows: a model "
+                    "can say little of these texts"
                 )
             rows = self.num_rows - self.gaps.get(name, 0)
             for channel, sums in enumerate(self.sums.get(name, [])):

@@ -1,10 +1,10 @@
 """Free text, (rows, places) int32: a code for each word in its order, and behind the last zeros.
 
-A text is cut into words: NFKC, small letters, and then each run of letters and digits is a word,
-as is each sign of Chinese and Japanese. Code 1 is a word that no two train rows have, 2 the most
-frequent of the others. There are places for as many words as 99 % of the train rows have, at most
-512; what stands behind them is cut off. A text without a word is a gap. Where a pretrained model's
-tokenizer cuts the text, it is tokens in place of words (`stages/features/words/tokens.py`).
+A text is cut into words as `stages/features/words/split.py` says: runs of letters and digits,
+signs, pictures. Code 1 is a word that no two train rows have, 2 the most frequent of the others.
+There are places for as many words as 99 % of the train rows have, at most 512; what stands behind
+them is cut off. A text without a word is a gap. Where a pretrained model's tokenizer cuts the text,
+it is tokens in place of words (`stages/features/words/tokens.py`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +30,7 @@ from stages.features.numbers import (
 from stages.features.schema import Array, Feature, Moments, Statistics
 from stages.features.spelling import as_markdown
 from stages.features.words.count import MAX_SEEN, count_words, merge
+from stages.features.words.recognise import are_texts
 from stages.features.words.split import Numbers, cut, num_words, portions, split_words
 from stages.features.words.tokens import code_tokens, count_tokens, least_places, with_places
 
@@ -44,10 +45,6 @@ NUMBERS = False
 MAX_WORDS, MIN_ROWS = 30_000, 2
 MAX_PLACES, SHARE_WHOLE = 512, 0.99
 NOTHING, UNKNOWN, FIRST = 0, 1, 2
-# Of the values of a column that are different, and words that one has, in the mean: from them on
-# it is text. A word of these has a letter, and blanks around it; or it is a sign.
-MIN_DIFFERENT, MIN_WORDS = 0.5, 3.0
-_LIKE_WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|\S*\p{L}\S*"
 # The codes of the last few lists of words.
 _KNOWN: dict[int, tuple[Sequence[str], dict[str, int]]] = {}
 _MAX_KNOWN = 16
@@ -59,11 +56,7 @@ def guess(column: "pl.Series") -> float:
 
     if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
         return 0.0
-    texts = column.cast(pl.String).drop_nulls()
-    if texts.n_unique() <= MIN_DIFFERENT * texts.len():
-        return 0.0
-    words = texts.str.count_matches(_LIKE_WORD).sum()
-    return BY_VALUES if words >= MIN_WORDS * texts.len() else 0.0
+    return BY_VALUES if are_texts(column.cast(pl.String).drop_nulls()) else 0.0
 
 
 def infer(column: "pl.Series", key: str) -> Feature:
@@ -225,10 +218,13 @@ def slices(feature: Feature, train: Encoded, test: Encoded, moments: list[Moment
 def observe(
     feature: Feature, column: "pl.Series", encoded: Encoded, moments: list[Moments]
 ) -> Observed:
-    """Return the sums of the numbers of words, where there are some."""
+    """Return the sums of the numbers of words, where there are some, and texts of none known."""
     numbers, sums = _count(encoded.values), Sums()
     sums.add(numbers[numbers > 0], moments[0])
-    return Observed(sums=[sums], of=f"number of {_unit(feature)}")
+    # Of a tokenizer every token has a code of its own.
+    unknown = (np.asarray(encoded.values) == UNKNOWN).sum(axis=1) * (feature.tokenizer is None)
+    none_known = int(((numbers > 0) & (unknown == numbers)).sum())
+    return Observed(sums=[sums], of=f"number of {_unit(feature)}", unknown=none_known)
 
 
 def profile(feature: Feature, encoded: Encoded, moments: list[Moments]) -> list[Moments]:

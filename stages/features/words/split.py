@@ -1,4 +1,10 @@
-r"""Texts cut into words: NFKC, small letters, then each run of letters and digits, and each sign.
+r"""Texts cut into words: NFKC, small letters, then runs of letters and digits, signs and pictures.
+
+A mark, such as a vowel sign or a point, is part of the word that it follows. A sign is a word of
+its own, with its marks: one of Chinese and Japanese, and a letter of Thai, Lao, Khmer and Burmese,
+which are written without blanks. So is a picture: an emoji, a heart, a star, the two letters of a
+flag. What only changes its looks is left out, such as a skin tone, and so is the joiner (ZWJ): a
+picture of several that are joined is these.
 
 `split_words` says what a word is, text by text, and needs no library. `cut` does the same for a
 column, some three times as fast: polars cuts the texts whose characters are all plain, which are
@@ -18,16 +24,42 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from stages.features.words.marks import MARKS
+
 if TYPE_CHECKING:
     import polars as pl
 
 Numbers = npt.NDArray[np.int64]
 # Of the texts that are held as words at once; one alone may be larger. A text counts at least ROW.
 PORTION_BYTES, ROW_BYTES = 2_000_000, 32
-_SIGNS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(f"[{_SIGNS}]|[^\\W{_SIGNS}]+")
-# Ranges of characters, as Rust's regular expressions have them: parts of words, whatever their
-# script; signs; and what stands between words.
+# Ranges of characters, as the regular expressions of Python and of Rust have them: signs, pictures,
+# and the letters of flags.
+_SIGNS: Final = (
+    # Japanese, Chinese
+    r"\u3040-\u3098\u309b-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    # Thai, Lao, Khmer
+    r"\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46"
+    r"\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd\u0ec0-\u0ec6\u0edc-\u0edf"
+    r"\u1780-\u17b3\u17d7\u17dc"
+    # Burmese
+    r"\u1000-\u102a\u103f\u1050-\u1055\u105a-\u105d\u1061\u1065\u1066\u106e-\u1070\u1075-\u1081"
+    r"\u108e\ua9e0-\ua9e4\ua9e6-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa76\uaa7a\uaa7e\uaa7f"
+)
+PICTURES: Final = (
+    r"\u231a\u231b\u23e9-\u23fa\u25fb-\u25fe\u2600-\u2767\u2794-\u27bf\u2b05-\u2b07\u2b1b\u2b1c"
+    r"\u2b50\u2b55\U0001f000-\U0001f0ff\U0001f170-\U0001f18f\U0001f191-\U0001f1ad"
+    r"\U0001f300-\U0001f3fa\U0001f400-\U0001faff"
+)
+_OF_FLAGS: Final = r"\U0001f1e6-\U0001f1ff"
+_JOINER: Final = "\u200d"
+# There is no mark, sign or picture below: that is seen sooner than that it is none of their ranges.
+_BEYOND = r"(?![\0-\u02ff])"
+_WORD = re.compile(
+    f"[^\\W{_SIGNS}]+(?:{_BEYOND}[{MARKS}]+[^\\W{_SIGNS}]*)*"
+    f"|{_BEYOND}(?:[{_SIGNS}][{MARKS}]*|[{PICTURES}]|[{_OF_FLAGS}]{{1,2}})"
+)
+# As Rust's regular expressions alone have them: parts of words, whatever their script; signs; and
+# what stands between words.
 _PLAIN_LETTERS: Final = (
     r"0-9A-Z_a-z"
     # Latin, without İ and what NFKC takes apart, such as ŉ
@@ -48,21 +80,23 @@ _PLAIN_SIGNS: Final = (
 _PLAIN_BETWEEN: Final = (
     r"\u{0}-/:-@\[-\^`\{-\u{A7}\u{A9}\u{AB}-\u{B1}\u{B4}\u{B6}\u{B7}\u{BB}\u{BF}\u{D7}\u{F7}"
     # Dashes, quotes, dots, ‰, €
-    r"\u{2000}-\u{2064}\u{20A0}-\u{20A7}\u{20A9}-\u{20C0}"
-    # Arrows, signs of mathematics, boxes, stars, and what emoji are made of
-    r"\u{2190}-\u{245F}\u{2500}-\u{2775}\u{2794}-\u{27FF}\u{FE00}-\u{FE0F}"
-    r"\u{1F300}-\u{1F6FF}\u{1F900}-\u{1FAFF}"
+    r"\u{2000}-\u{200C}\u{200E}-\u{2064}\u{20A0}-\u{20A7}\u{20A9}-\u{20C0}"
+    # Arrows, signs of mathematics, boxes, and what changes the looks of pictures
+    r"\u{2190}-\u{2319}\u{231C}-\u{23E8}\u{23FB}-\u{245F}\u{2500}-\u{25FA}\u{25FF}"
+    r"\u{2768}-\u{2775}\u{27C0}-\u{27FF}\u{FE00}-\u{FE0F}\u{1F3FB}-\u{1F3FF}"
     # Of Chinese and Japanese, and the same as wide as a sign
     r"\u{3000}-\u{3004}\u{3008}-\u{3020}"
     r"\u{FF01}-\u{FF0F}\u{FF1A}-\u{FF20}\u{FF3B}-\u{FF3E}\u{FF40}\u{FF5B}-\u{FF64}"
 )
-PLAIN: Final = f"^[{_PLAIN_LETTERS}{_PLAIN_SIGNS}{_PLAIN_BETWEEN}]*$"
-_PLAIN_WORD: Final = f"[{_PLAIN_SIGNS}]|[{_PLAIN_LETTERS}]+"
+PLAIN: Final = f"^[{_PLAIN_LETTERS}{_PLAIN_SIGNS}{PICTURES}{_OF_FLAGS}{_PLAIN_BETWEEN}]*$"
+_PLAIN_WORD: Final = f"[{_PLAIN_LETTERS}]+|[{_PLAIN_SIGNS}{PICTURES}]|[{_OF_FLAGS}]{{1,2}}"
 
 
 def split_words(text: str) -> list[str]:
     """The words of a text, in small letters."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+    composed = unicodedata.normalize("NFKC", text.replace(_JOINER, ""))
+    # Unicode's small letter of İ is an i with a mark, and in Turkish it is an i.
+    return _WORD.findall(composed.replace("İ", "i").lower())
 
 
 def portions(texts: "pl.Series") -> Iterator["pl.Series"]:

@@ -1,8 +1,8 @@
 """Facts of files of images and of texts as columns: those that the rules of a suite name.
 
 Of images: `image.decodes`, `.width`, `.height`, `.mode` (Pillow's, such as RGB), and `.hash`, equal
-of equal files. Of texts: `body.num_words`, runs of letters and digits, and `body.num_letters`, all
-characters. They are those of all rows of the source, be they used or not.
+of equal files. Of texts: `body.num_words`, the words that a column of text is cut into, and
+`body.num_letters`, all characters. They are those of all rows of the source, be they used or not.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError
 from stages.features.pixels import ImageError, opened
+from stages.features.words.split import num_words
 from stages.formats.images.load import FILES, Source, map_sources, source_of
 from stages.prepare.expectations.fact_names import OF_IMAGES, split_fact
 from stages.prepare.expectations.suite import Rule
@@ -71,7 +72,8 @@ def with_facts(table: Table, named: Mapping[str, tuple[str, str]], folder: Path)
 
 def _of_text(column: pl.Series, fact: str) -> pl.Series:
     if fact == "num_words":
-        return column.str.count_matches(r"[\p{L}\p{N}]+").cast(pl.Int64)
+        counts = pl.Series(column.name, num_words(column.fill_null("")))
+        return counts.set(column.is_null(), None)
     return column.str.len_chars().cast(pl.Int64)
 
 

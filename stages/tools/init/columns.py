@@ -7,6 +7,7 @@ import polars as pl
 
 from stages.features.schema import Feature
 from stages.features.spelling import as_line
+from stages.features.words.recognise import have_several_words
 
 NUM_EXAMPLES, MAX_EXAMPLE = 3, 20
 LEFT_OUT = "left out"
@@ -62,7 +63,7 @@ def say_kind(feature: Feature, column: pl.Series) -> str:
 def say_words(column: pl.Series) -> str:
     """The line that learns from the words of texts, where most have several; else nothing."""
     texts = column.drop_nulls()
-    if texts.dtype != pl.String or texts.str.contains(r"\S\s+\S").sum() <= texts.len() / 2:
+    if texts.dtype != pl.String or not have_several_words(texts):
         return ""
     return f"; their words may: {as_line(column.name, 'text')}"
 

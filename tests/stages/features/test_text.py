@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from stages.common.errors import UserError
+from stages.features.drift import Observed
 from stages.features.kinds import text
-from stages.features.schema import Feature, Statistics
+from stages.features.numbers import Encoded
+from stages.features.schema import Feature, Moments, Statistics
 from stages.features.words.count import Counted
 from stages.model.layers import TextBag
 from stages.prepare.columns.infer_schema import guess_kind
@@ -35,6 +37,17 @@ SENTENCES = [f"the {n}th ship has left for Oslo" for n in "abcdefghij"]
         (SENTENCES, "text"),
         ([*SENTENCES, *[None] * 30], "text"),
         (["今天天气很好", "明天下雨", "我喜欢读书"], "text"),
+        # Scripts without blanks, and pictures.
+        (["อาหารอร่อยมากจริงๆ", "บริการแย่มากเลย", "ร้านนี้ไม่อร่อยเลย"], "text"),
+        (["ອາຫານແຊບຫຼາຍແທ້", "ບໍລິການບໍ່ດີເລີຍ"], "text"),
+        (["ម្ហូបឆ្ងាញ់ណាស់", "សេវាកម្មមិនល្អទេ"], "text"),
+        (["အစားအစာအရမ်းကောင်းတယ်", "ဝန်ဆောင်မှုမကောင်းဘူး"], "text"),
+        (["खाना बहुत अच्छा था", "सेवा बहुत खराब थी"], "text"),
+        (["😀👍", "😡", "❤️🔥", "👎"], "text"),
+        (["Oslo 🎉", "Rome", "Paris 👍", "Lima"], "categorical"),
+        (["😀", "😡"] * 5, "categorical"),
+        (["สมชาย", "สมหญิง", "มานี", "ปิติ"], "categorical"),
+        ([f"{n}กข {n}234" for n in range(1, 10)], "categorical"),
         # The same few texts again and again, and names of one or two words, are categories.
         (SENTENCES * 3, "categorical"),
         ([f"Ada {n}" for n in "abcdefghij"], "categorical"),
@@ -73,6 +86,23 @@ def test_columns_stand_side_by_side_and_json_is_coded_as_they_are() -> None:
         described = SimpleNamespace(words=feature.words, tokenizer=None, row_shape=(feature.width,))
         assert text.read_values(described, given).tolist() == found.tolist()
     assert text.feed(fitted("a", None), series("a"), KEY).tolist() == [[text.UNKNOWN]]
+
+
+def test_texts_of_which_no_word_is_known_are_counted() -> None:
+    feature = fitted("oil is up", "oil is down", "up and down")
+    assert feature.width == 3
+    new = series("gas", "oil", None, "gas or coal or oil", "!", "Gas, oil")
+    found = observed(feature, new)
+    assert found.unknown == 2
+    assert found.gaps == 0
+    assert found.sums[0].count == 4
+    assert observed(feature, series("oil", None)).unknown == 0
+
+
+def observed(feature: Feature, column: pl.Series) -> Observed:
+    statistics = Statistics(numeric={}, image=[], target=None)
+    codes = text.encode([feature], column.to_frame(), statistics, KEY)
+    return text.observe(feature, column, Encoded(codes), [Moments(mean=2.0, deviation=1.0)])
 
 
 def test_too_many_words_are_told(

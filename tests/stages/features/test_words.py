@@ -1,5 +1,6 @@
 """Words of texts: a column is cut as each text is, and counted in parts as a whole is."""
 
+import re
 import subprocess
 import sys
 import unicodedata
@@ -13,13 +14,14 @@ from hypothesis import strategies as st
 
 from stages.features.words import split
 from stages.features.words.count import Counted, count_words, merge
+from stages.features.words.marks import MARKS
 from stages.features.words.split import PLAIN, cut, num_words, portions, split_words
 from tests.conftest import ROOT
 
 # What folds, composes, decomposes, depends on its neighbours or is a sign, and plain ones.
 PECULIAR = (
     "İıIißẞΣσςŉſǅﬁﬃ²½Ⅻ①ﾊﾞｱ１Ａ．…´¨\u00a0\u00ad_'-. \n\0aBz09éÉe\u0301\u0308\u0327\u0345"
-    "\u1100\u1161\u11a8각가東京あカー\u3099・ｰ々〇𠀀豈٣۳३कि\u094dไทยяЖё\u200d\ufe0f😀🇳🇴𝐀𝟘\U0001e900\u05d0\u064b"
+    "\u1100\u1161\u11a8각가東京あカー\u3099・ｰ々〇𠀀豈٣۳३कि\u094dไทยяЖё\u200d\ufe0f😀🇳🇴🏽❤⭐𝐀น้ำခြ𝟘\U0001e900\u05d0\u064b"
 )
 TEXTS = st.lists(st.text() | st.text(PECULIAR) | st.text("ab ", max_size=9), max_size=6)
 
@@ -40,6 +42,24 @@ def series(values: list[str]) -> pl.Series:
         ("ΟΔΟΣ ΟΣΑ", ["οδος", "οσα"]),
         (" \t…!?", []),
         ("\ud800 x", ["x"]),
+        # Vowel signs, points and accents are part of their word, and none without one.
+        ("नमस्ते दुनिया।", ["नमस्ते", "दुनिया"]),
+        ("வணக்கம் আমি বাংলা", ["வணக்கம்", "আমি", "বাংলা"]),
+        ("مُحَمَّد שָׁלוֹם", ["مُحَمَّد", "שָׁלוֹם"]),
+        ("x\u0304y ẹ\u0300 \u0301a _\u0301", ["x\u0304y", "ẹ\u0300", "a", "_\u0301"]),
+        ("İzmir I\u0307STANBUL", ["izmir", "istanbul"]),
+        ("ශ්\u200dරී ශ්රී", ["ශ්රී", "ශ්රී"]),
+        # Of scripts without blanks each letter is one, and digits and other scripts are not.
+        ("ดีมาก ๒๕๖๐ok", ["ดี", "ม", "า", "ก", "๒๕๖๐ok"]),
+        ("ນ້ຳ", ["ນ້\u0ecd", "າ"]),
+        ("ភាសាខ្មែរ", ["ភា", "សា", "ខ្", "មែ", "រ"]),
+        ("မြန်မာ၁၂", ["မြ", "န်", "မာ", "၁၂"]),
+        ("カ\u3099 ア\u3099 \u3099", ["ガ", "ア\u3099"]),
+        # Pictures, without what only changes their looks.
+        ("good😀😀 day❤\ufe0f★", ["good", "😀", "😀", "day", "❤", "★"]),
+        ("👍🏽👍 👩🏽\u200d💻", ["👍", "👍", "👩", "💻"]),
+        ("🇳🇴🇸🇪 🇳 🇳🇴🇸", ["🇳🇴", "🇸🇪", "🇳", "🇳🇴", "🇸"]),
+        ("1\ufe0f\u20e3 © 2005 → a", ["1", "2005", "a"]),
     ],
 )
 def test_a_text_is_cut_into_words(value: str, words: list[str]) -> None:
@@ -48,6 +68,49 @@ def test_a_text_is_cut_into_words(value: str, words: list[str]) -> None:
 
 def test_capitals_make_no_other_words() -> None:
     assert split_words("नमस्ते दुनिया") == split_words("नमस्ते दुनिया".upper())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(max_codepoint=0x2FF, exclude_characters="İ´¨¯¸\u02d8-\u02dd")))
+def test_of_latin_texts_words_are_runs_of_letters_and_digits(value: str) -> None:
+    runs = re.findall(r"\w+", unicodedata.normalize("NFKC", value).lower())
+    assert split_words(value) == runs
+
+
+def test_marks_are_unicodes_but_for_variation_selectors() -> None:
+    is_mark = re.compile(f"[{MARKS}]")
+    every = [chr(number) for number in range(sys.maxunicode + 1)]
+    found = {each for each in every if is_mark.match(each)}
+    marks = {each for each in every if unicodedata.category(each) in ("Mn", "Mc")}
+    selectors = {each for each in marks if "VARIATION SELECTOR-" in unicodedata.name(each)}
+    assert len(selectors) == 256
+    assert marks - found == selectors
+    # A later Unicode has marks where this one has nothing.
+    assert {unicodedata.category(each) for each in found - marks} <= {"Cn"}
+
+
+@pytest.mark.parametrize("script", ["THAI", "LAO", "KHMER", "MYANMAR"])
+def test_each_letter_of_a_script_without_blanks_is_a_word(script: str) -> None:
+    every = [chr(number) for number in range(sys.maxunicode + 1)]
+    of_script = [each for each in every if unicodedata.name(each, "").startswith(f"{script} ")]
+    letters = {each for each in of_script if unicodedata.category(each).startswith("L")}
+    # Some are a mark and a letter to NFKC, such as ำ, or two letters.
+    simple = {each for each in letters if unicodedata.normalize("NFKC", each) == each}
+    assert len(letters - simple) < 4 < 30 < len(simple)
+    for each in simple:
+        assert split_words(f"a{each}{each}0") == ["a", each, each, "0"]
+    digits = [each for each in of_script if unicodedata.category(each) == "Nd"]
+    assert split_words("".join(digits)) == ["".join(digits)]
+
+
+def test_each_emoji_that_is_shown_as_a_picture_is_a_word() -> None:
+    every = series([chr(n) for n in range(sys.maxunicode + 1) if not 0xD800 <= n < 0xE000])
+    emoji = every.filter(every.str.contains(r"^\p{Emoji_Presentation}$"))
+    # Such as 🈚, which NFKC makes a sign of.
+    kept = [each for each in emoji if unicodedata.normalize("NFKC", each) == each]
+    left_out = [each for each in kept if split_words(f"a{each}b") != ["a", each, "b"]]
+    assert left_out == [chr(number) for number in range(0x1F3FB, 0x1F400)]
+    assert len(kept) > 1_000
 
 
 def test_of_every_plain_character_python_and_polars_think_alike_in_any_text() -> None:

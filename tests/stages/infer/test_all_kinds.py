@@ -129,6 +129,21 @@ def test_a_file_and_the_server_predict_as_the_table_is_predicted(
     assert sets.tolist() == expected[:, 4:].to_numpy().tolist()
 
 
+def test_texts_without_a_known_word_are_said(predictor: Predictor) -> None:
+    table = TABLE.drop("y")[:6].with_columns(
+        title=pl.Series(["wholly", "unknown", "???", None, "unbekannt", "ไม่รู้จัก"])
+    )
+    notes = Notes(predictor.schema, predictor.statistics)
+    for part in (table[:2], table[2:]):
+        one = Notes(predictor.schema, predictor.statistics)
+        one.add(part, encode(part, predictor.schema, predictor.statistics, KEY))
+        notes.merge(one)
+    said = [line for line in notes.lines() if "known word" in line]
+    assert said == [
+        "note: 'title' has no known word in 4 of 6 rows: a model can say little of these texts"
+    ]
+
+
 def test_a_gap_and_an_unseen_category_are_two_things(predictor: Predictor) -> None:
     """NASTY 19."""
     table = TABLE.drop("y")[[0] * 4].with_columns(town=pl.Series(["Paris", None, "Oslo", "Rome"]))

@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make_table() -> pl.DataFrame:
     files = ["a", "b", "c", "d", "twin", "low", "grey", "torn", "lost"]
-    texts = [None, "", "Two words", "Été, l'an 2000", "a b c d e f g h", *["one"] * 4]
+    texts = [None, "", "Two words", "Été, l'an 2000", "a b c d e f g h", "ดี हिन्दी", *["one"] * 3]
     return pl.DataFrame({"image": [f"{name}.png" for name in files], "body": texts})
 
 

@@ -464,12 +464,16 @@ def test_names_of_several_words_are_left_out_with_the_option_to_read_them(tmp_pa
     brands = ["Sony Pro", "Canon One"]
     names = [f"{brands[row % 2]} {row}" for row in range(NUM_ROWS)]
     codes = [f"x{row}" for row in range(NUM_ROWS)]
-    table = ships(product=names, code=codes).with_columns(pl.col("code").shuffle(seed=0))
+    dishes = [f"ข้าวผัด{row}" for row in range(NUM_ROWS)]
+    table = ships(product=names, code=codes, dish=dishes).with_columns(
+        pl.col("code").shuffle(seed=0)
+    )
     found = found_as_options(look(tmp_path, table))
     assert line(found, "product")["role"] == "left out"
     assert line(found, "product")["why"].endswith(
         "say nothing of new rows; their words may: --column product=text"
     )
+    assert line(found, "dish")["why"].endswith("their words may: --column dish=text")
     assert line(found, "code")["why"].endswith("say nothing of new rows")
     found = look(tmp_path, table, columns=["product=text"])
     assert line(found, "product")["role"] == "text"
