@@ -107,6 +107,7 @@ def evaluate(params: Params, out: Path) -> None:
     questions = list(
         find_questions(
             *(names[0], metrics[names[0]], task, _target(predictor, train), target),
+            predicted,
             weights=weights,
             covered=covered,
             asked=section.coverage,

@@ -25,6 +25,8 @@ def write_nothing(out: Path, params: TuneParams) -> None:
     """The outputs of a search without trials."""
     _write(out, {}, {}, (), ())
     (out / "scores").mkdir()
+    # DVC warns of an empty folder at each run.
+    (out / "scores" / "none.txt").write_text("No trial was run: tune.trials is 0.\n", "utf-8")
     write_json(out / "ensemble.json", {})
     write_plots(out / "plots", None, params, {}, {})
 

@@ -8,9 +8,11 @@ import polars as pl
 from stages.features.columns import as_category
 from stages.features.numbers import Rows
 
-# A name that says that a column names the rows: id, ID, customer_id, rowKey, uuid, index, no.
+# A name that says that a column names the rows: id, ID, customer_id, rowKey, uuid, index, no; or
+# what a row is of.
 _KEY_NAME = re.compile(
     r"(?i:(?:.*[_\W])?(?:id|key|uuid|guid|index|idx|nr|no)|rownames?)|.*(?:Id|ID)"
+    r"|(?i:sample|subject|patient|barcode)"
 )
 
 

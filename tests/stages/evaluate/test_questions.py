@@ -9,6 +9,7 @@ import pytest
 from stages.evaluate.measure.baseline import ask_at_constant, measure_constant
 from stages.evaluate.measure.bootstrap import Interval
 from stages.evaluate.measure.coverage import Covered, ask_at_coverage
+from stages.evaluate.measure.questions import ask_below_zero
 from tests.support.samples import run_stages, small_project
 
 CODES = np.repeat([0, 1, 1], 20)
@@ -47,6 +48,16 @@ def test_it_is_asked_where_a_constant_is_as_good(name: str, value: float, *, ask
 def test_it_is_asked_where_surely_too_little_is_covered(high: float | None, *, asks: bool) -> None:
     covered = Covered(Interval(0.85, 0.8, high, "wilson"), "interval_width", 3.0)
     assert (ask_at_coverage(covered, 0.9) is not None) == asks
+
+
+@pytest.mark.parametrize(
+    ("lowest", "num_below", "asks"), [(0.0, 3, True), (-1.0, 3, False), (0.0, 0, False)]
+)
+def test_it_is_asked_where_amounts_are_below_zero(
+    lowest: float, num_below: int, *, asks: bool
+) -> None:
+    predicted = np.where(np.arange(60) < num_below, -0.5, 2.0)
+    assert (ask_below_zero(VALUES + lowest, predicted) is not None) == asks
 
 
 def test_evaluate_and_the_card_ask_where_columns_tell_nothing(tmp_path: Path) -> None:
