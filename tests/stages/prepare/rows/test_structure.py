@@ -12,7 +12,7 @@ from stages.common.errors import UserError
 from stages.features.numbers import Rows
 from stages.prepare.params import Split
 from stages.prepare.rows.split import SPLITS, Structure
-from tests.stages.prepare.test_split import split_rows
+from tests.stages.prepare.rows.test_split import split_rows
 from tests.support.samples import run_stages, small_project
 
 SHARES = Split(seed=0, validation=0.15, test=0.2)

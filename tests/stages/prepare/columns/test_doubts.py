@@ -1,106 +1,25 @@
 """Columns that are not what they look like: said with values and rows, or stopped for."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas
 import polars as pl
 import pytest
-from ruamel.yaml import YAML
 
-from stages.common.errors import Problem, UserError
+from stages.common.errors import UserError
 from stages.features.encode import encode
-from stages.features.kind import kind_of
-from stages.features.schema import Schema, read_schema, read_statistics
+from stages.features.schema import read_schema, read_statistics
 from stages.features.spelling import as_line
 from stages.formats.read import read_chunks
 from stages.infer.rejected import encode_whole
-from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_schema
-from stages.prepare.columns.written import read_written, with_written
 from stages.prepare.table.table import in_memory
 from stages.prepare.table.total import stop_at_total
 from tests.support.samples import prepare_params, run_stages, small_project
+from tests.support.stages.columns import KEY
+from tests.support.stages.doubts import found, stopped, table_of
 from tests.support.tables import read_table
-
-KEY = "prepare.source"
-NUMBERS = [str(n * 7 % 211) for n in range(300)]
-
-
-def table_of(folder: Path, values: Sequence[object], name: str = "x") -> pl.DataFrame:
-    """The values as a column of a CSV file, each quoted, beside a target."""
-    path = folder / "table.csv"
-    lines = [f'"{value}",{"ab"[n % 2]}\n' for n, value in enumerate(values)]
-    path.write_text(f"{name},y\n{''.join(lines)}", encoding="utf-8")
-    return read_table(path, KEY)
-
-
-def found(table: pl.DataFrame, **changes: object) -> tuple[Schema, list[str]]:
-    params = prepare_params(**changes)
-    table, written, _ = read_written(table, params)
-    schema = with_written(find_schema(table, params), written)
-    return schema, list(find_doubts(table, schema, params.columns))
-
-
-def stopped(table: pl.DataFrame, **changes: object) -> Problem:
-    params = prepare_params(**changes)
-    with pytest.raises(UserError) as caught:
-        find_schema(read_written(table, params)[0], params)
-    (problem,) = caught.value.problems
-    return problem
-
-
-@pytest.mark.parametrize(
-    ("stray", "remedy"),
-    [
-        *(
-            (word, f"columns: {{x: {{missing: ['{word}']}}}}")
-            for word in ("n/a", "None", "NuLL", "#N/A", "-", ".")
-        ),
-        *((text, "1234.5") for text in ("1,5", "$1,234", "(5)", "12%", "€ 3", "-1.299,99")),
-        ("007", "without leading zeros"),
-        ("twelve", "correct the file"),
-        ("2024-01-05", "correct the file"),
-    ],
-)
-def test_one_value_does_not_make_categories_of_numbers(
-    tmp_path: Path, stray: str, remedy: str
-) -> None:
-    numbers = [number + ".5" for number in NUMBERS]
-    table = table_of(tmp_path, [*numbers[:17], stray, *numbers[18:]])
-    problem = stopped(table)
-    assert problem.message.startswith(
-        f"the column 'x' holds 299 numbers, and 1 value is none: '{stray}' (row 17)\n"
-    )
-    assert remedy in problem.message
-    assert "columns: {x: categorical}" in problem.message
-    assert problem.key == "prepare.columns.x"
-    assert problem.allowed == ("categorical", "exclude")
-    # What is said on purpose is not asked again, nor talked about.
-    schema, said = found(table, columns={"x": "categorical"})
-    assert schema.features[0].kind == "categorical"
-    assert said == []
-
-
-def test_a_word_that_stands_for_a_gap_in_many_rows_stops_as_well(tmp_path: Path) -> None:
-    problem = stopped(table_of(tmp_path, ["none", *NUMBERS, *["none"] * 99]))
-    assert "300 numbers, and 100 values are none: 'none' (row 0)" in problem.message
-
-
-def test_one_value_does_not_make_categories_of_truths(tmp_path: Path) -> None:
-    values = ["true", "False"] * 50
-    problem = stopped(table_of(tmp_path, [*values, "perhaps"]))
-    assert "100 truths, and 1 value is none: 'perhaps' (row 100)" in problem.message
-
-
-def test_numbers_without_a_stray_value_are_numbers(tmp_path: Path) -> None:
-    for extra in ("", "1e3", "-4.5", "+5", " 6 "):
-        schema, said = found(table_of(tmp_path, [*NUMBERS, extra]))
-        assert schema.features[0].kind == "numeric"
-        assert said == []
 
 
 @pytest.mark.parametrize(
@@ -291,127 +210,3 @@ def test_a_last_word_for_a_sum_stands_in_a_table_without_numbers() -> None:
     table = table.with_columns(n=pl.Series([1, 2, 3]))
     with pytest.raises(UserError, match=r"the last row \(2\)"):
         stop_at_total(in_memory(table), KEY)
-
-
-WORDS = ["N/A", "don't know", "prefer not to say"]
-
-
-@pytest.mark.parametrize(
-    ("numbers", "unit"),
-    [
-        ([str(1000 * n) for n in range(10, 90)], ""),
-        ([f"{n}%" for n in range(80)], "kind: numeric, unit: '%', "),
-        ([f"{n},5" for n in range(80)], ""),
-    ],
-)
-def test_words_among_numbers_are_said_with_the_line_that_makes_numbers_of_the_rest(
-    tmp_path: Path, numbers: list[str], unit: str
-) -> None:
-    table = table_of(tmp_path, [*numbers, *WORDS * 5])
-    (line,) = found(table)[1]
-    what = "numbers with the unit '%'" if unit else "numbers"
-    assert line.startswith(f"'x' holds {what}, taken as 83 categories for the 15 words among them")
-    told = """['N/A', "don't know", 'prefer not to say']"""
-    advice = f"columns: {{x: {{{unit}missing: {told}}}}}"
-    assert advice in line
-    schema, said = found(table, **YAML(typ="safe").load(advice))
-    assert (schema.features[0].kind, said) == ("numeric", [])
-    # The words that are said already stay in the lines that say others.
-    (line,) = found(table, columns={"x": {"missing": ["N/A"]}})[1]
-    assert "82 categories for the 10 words among them" in line
-    assert advice in line
-    assert "if that is meant, columns: {x: {kind: categorical, missing: ['N/A']}}" in line
-
-
-def test_a_column_that_has_words_for_gaps_is_judged_by_its_other_texts(tmp_path: Path) -> None:
-    table = table_of(tmp_path, [f"{n}%" if n % 9 else "N/A" for n in range(90)])
-    (line,) = found(table, columns={"x": {"missing": ["N/A"]}})[1]
-    assert "columns: {x: {kind: numeric, unit: '%', missing: ['N/A']}}, or" in line
-    for said in ("categorical", {"kind": "categorical"}, {"unit": "%", "missing": ["N/A"]}):
-        assert found(table, columns={"x": said})[1] == []
-    problem = stopped(table_of(tmp_path, [*NUMBERS, "N/A", "a few"]), missing=["N/A"])
-    assert "say so: columns: {x: {missing: ['N/A', 'a few']}}" in problem.message
-
-
-@pytest.mark.parametrize(
-    "zeros", [["01067", "04103"] * 20, ["01067"] * 3, ["00ff4"] * 40, ["01067"] * 100]
-)
-def test_codes_with_leading_zeros_are_texts_and_nothing_else_is_said(
-    tmp_path: Path, zeros: list[str]
-) -> None:
-    schema, (line,) = found(table_of(tmp_path, [*["10115", "20095", "80331"] * 40, *zeros]))
-    assert schema.features[0].kind == "categorical"
-    assert line == (
-        f"'x' is kept as text, for its leading zeros: '{zeros[0]}' (row 120)"
-        + (f", '{zeros[1]}' (row 121)" if zeros[1] != zeros[0] else "")
-    )
-
-
-def test_numbers_with_leading_zeros_may_be_written_without(tmp_path: Path) -> None:
-    (line,) = found(table_of(tmp_path, [*NUMBERS * 2, *["007", "08"] * 40]))[1]
-    assert line.startswith(
-        "'x' is kept as text, for its leading zeros: '007' (row 600), '08' (row "
-    )
-    assert line.endswith("if they measure something, write them without these zeros in the file")
-
-
-MONTHS = [(1 + n % 12, 2001 + n % 19) for n in range(228)]
-SHOWN = "jan feb mar apr may jun jul aug sep oct nov dec".title().split()
-
-
-@pytest.mark.parametrize(
-    ("shown", "form"),
-    [
-        ("{m:02d}/{y}", "%m/%Y"),
-        ("{m}/{y}", "%m/%Y"),
-        ("{y}-{m:02d}", "%Y-%m"),
-        ("{m:02d}.{y}", "%m.%Y"),
-        ("{name} {y}", "%b %Y"),
-        ("{name}-{y}", "%b-%Y"),
-    ],
-)
-def test_months_are_dates_of_their_first_day(tmp_path: Path, shown: str, form: str) -> None:
-    texts = [shown.format(m=m, y=y, name=SHOWN[m - 1]) for m, y in MONTHS]
-    table = table_of(tmp_path, texts)
-    schema, said = found(table)
-    feature = schema.features[0]
-    assert (feature.kind, feature.format, said) == ("datetime", form, [])
-    own = kind_of("datetime")
-    expected = [datetime(y, m, 1, tzinfo=UTC).timestamp() for m, y in MONTHS]
-    assert own.feed(feature, table["x"], KEY).tolist() == expected
-    described = SimpleNamespace(format=form, zone=None)
-    assert own.read_values(described, list(texts)).tolist() == expected  # type: ignore[arg-type]
-    # A month has no place in the week.
-    assert own.fit(feature, [table["x"]], KEY).cycles == ["year"]
-    # Beside words they are categories, with the line that makes dates of the rest.
-    table = table_of(tmp_path, [*texts, *["unknown", "n/a"] * 9])
-    schema, (line,) = found(table)
-    assert schema.features[0].kind == "categorical"
-    advice = f"columns: {{x: {{kind: datetime, format: '{form}', missing: ['unknown', 'n/a']}}}}"
-    assert f"if '{texts[0]}' is 2001-01 and these stand for no value, {advice}, or" in line
-    schema, said = found(table, **YAML(typ="safe").load(advice))
-    assert (schema.features[0].kind, said) == ("datetime", [])
-
-
-@pytest.mark.parametrize(
-    "shown", ["{y}-{next:02d}", "{m:02d}/4{n:03d}", "{n:02d}/{y}", "{y}/{n:02d}"]
-)
-def test_seasons_and_codes_are_no_months(tmp_path: Path, shown: str) -> None:
-    pairs = [(n, 2000 + n % 12) for n in range(20)] * 6
-    texts = [shown.format(n=n, y=y, next=(y + 1) % 100, m=1 + n % 12) for n, y in pairs]
-    schema, said = found(table_of(tmp_path, texts))
-    assert (schema.features[0].kind, said) == ("categorical", [])
-
-
-@pytest.mark.parametrize(
-    ("shown", "form"), [("{m:02d}/{y:02d}", "%m/%y"), ("{n}-{y:02d}", "%b-%y")]
-)
-def test_months_that_may_be_something_else_are_said(tmp_path: Path, shown: str, form: str) -> None:
-    texts = [shown.format(m=m, y=y % 100, n=SHOWN[m - 1]) for m, y in MONTHS]
-    table = table_of(tmp_path, texts)
-    schema, (line,) = found(table)
-    assert schema.features[0].kind == "categorical"
-    advice = f"columns: {{x: {{kind: datetime, format: '{form}'}}}}"
-    assert line.startswith("'x' holds what may be months, taken as 228 categories: ")
-    assert f"; if '{texts[0]}' is 2001-01, {advice}, or columns: {{x: exclude}}; if that" in line
-    assert found(table, **YAML(typ="safe").load(advice))[1] == []
