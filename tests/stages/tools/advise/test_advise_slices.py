@@ -12,8 +12,8 @@ from stages.evaluate.outputs.slices import Slice
 from stages.tools.advise.measure.judge import UNCALIBRATED, Metric
 from stages.tools.advise.slices import WeakSlice, find_weak, keep_sure
 from tests.conftest import Project
-from tests.stages.tools.test_advise import CHANGES, pool_of
 from tests.support.samples import run_stages, small_project
+from tests.support.stages.advised import CHANGES, pool_of
 
 NUM_ROWS = 1000
 

@@ -19,8 +19,8 @@ from stages.tools.advise.measure.study import Asked, At, Study
 from stages.tools.advise.measure.trainings import Journal
 from stages.training.recipe import BUILT, PREPARED
 from tests.conftest import Project
-from tests.stages.tools.test_advise import CHANGES
 from tests.support.samples import run_stages, set_params, small_project
+from tests.support.stages.advised import CHANGES
 
 OF_VALUES = {
     **CHANGES,
