@@ -214,6 +214,13 @@ def test_rooms_and_files_are_small() -> None:
     assert median(lines.values()) <= MEDIAN_LINES
 
 
+def test_files_of_tests_are_small() -> None:
+    files = list(Path("tests").rglob("*.py"))
+    assert len(files) > 300, "the walk must see the tests"
+    lines = {str(file): file.read_bytes().count(b"\n") for file in files}
+    assert {file: n for file, n in lines.items() if n > MAX_LINES} == {}
+
+
 def test_stages_know_nothing_of_orchestration_and_pipeline_nothing_of_torch() -> None:
     wrong = [
         f"{where}: {name}"

@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
+from stages.build.architecture import fill_arguments, read_weights
+from stages.common.config import ClassSpec
+from stages.model.model import ModelSpec, make_model, take_pretrained
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NUM_TOKENS = 90
+TEXT: dict[str, list[int]] = {"text": [7, NUM_TOKENS + 1]}
+IMAGE: dict[str, list[int]] = {"image": [3, 8, 8]}
 _LAYERS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 _TEXT = {"vocab_size": NUM_TOKENS, "max_position_embeddings": 64}
 _BERT = {**_LAYERS, **_TEXT, "intermediate_size": 32}
@@ -94,3 +101,12 @@ def _tokenizer(texts: Iterable[str]) -> Any:
     )
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     return PreTrainedTokenizerFast(tokenizer_object=made, **dict(zip(names, SPECIAL, strict=True)))
+
+
+def pretrained(folder: Path, inputs: dict[str, list[int]]) -> nn.Module:
+    """The model of a folder with its weights, as build makes it."""
+    arguments = fill_arguments(ClassSpec(name="huggingface"), folder).arguments
+    spec = ModelSpec(name="huggingface", arguments=arguments, inputs=inputs, num_outputs=2)
+    model = make_model(spec, 0)
+    take_pretrained(model, read_weights(spec, folder))
+    return model.eval()

@@ -10,7 +10,8 @@ FIRST = (
     *("end_to_end/test_pipeline", "pipeline/run/test_flow", "stages/zoo/test_contract"),
     *("pipeline/elsewhere/test_lost", "pipeline/elsewhere/test_elsewhere", "stages/features"),
     *("stages/formats", "stages/training/test_processes", "pipeline/scheduled/test_scheduled"),
-    *("pipeline/server/test_up", "end_to_end/test_mistakes", "stages/infer/test_infer"),
+    *("pipeline/server/test_up", "end_to_end/failures/test_mistakes"),
+    *("end_to_end/failures/test_brought_back", "stages/infer/test_infer"),
     *("pipeline/metrics/test_gates", "pipeline/commands/sources", "pipeline/params/test_check"),
     *("pipeline/deps/test_deps", "end_to_end/test_knobs", "stages/parallel", "end_to_end"),
 )

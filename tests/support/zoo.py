@@ -24,8 +24,8 @@ from stages.prepare.fit import fit_schema, fit_statistics
 from stages.prepare.table.table import in_memory
 from stages.tensors.batch import Batch, to_batch
 from tests.conftest import ROOT
-from tests.stages.features.test_kinds import COLUMNS
 from tests.support.huggingface import argument
+from tests.support.stages.kinds import COLUMNS
 
 KEY = "infer.input"
 FILES = sorted(file.stem for file in (ROOT / "stages/zoo/models").glob("[!_]*.py"))
@@ -93,7 +93,7 @@ def rows_of(kinds: Kinds, task: str = "classification", num_rows: int = 24) -> R
     columns: list[pl.Series] = []
     for kind in kinds:
         known = columns_of(kind)
-        assert known, f"no column of the kind '{kind}' in tests/stages/features/test_kinds.py"
+        assert known, f"no column of the kind '{kind}' in tests/support/stages/kinds.py"
         is_array = kind_of(kind).infer(known[0], KEY).is_array
         for number, column in enumerate(known[: 1 if is_array else 2]):
             columns.append(column[:num_rows].alias(f"{kind} {number}"))

@@ -18,7 +18,7 @@ from stages.locks import hold
 from stages.tune.study import search
 from stages.tune.trials import OnEpochEnd, TrialResult
 from tests.stages.tune.conftest import LR
-from tests.stages.tune.test_study import CURRENT, bowl, in_step, tune_params
+from tests.support.stages.searches import CURRENT, bowl, in_step, tune_params
 
 JOURNAL = Path(".reprise/tune/0123.journal")
 

@@ -1,50 +1,17 @@
-"""The one comment on a pull request: whose it is, what it may hold, what happens when it fails."""
+"""The one comment on a pull request: whose it is, and where it is put."""
 
-import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import pytest
-from markdown_it import MarkdownIt
 
 from pipeline.comment import post as post_comment
 from pipeline.comment import rest
 from pipeline.comment.archive import read_member
 from pipeline.comment.comment import MARKER
-from pipeline.comment.sanitise import BREAK, MAX_COMMENT_BYTES, cut, make_safe, one_line
 from tests.conftest import ROOT
-from tests.pipeline.comment.hosts import (
-    BOT,
-    SHA,
-    TOKEN,
-    Host,
-    archive,
-    comment,
-    make_host,
-    pull,
-    serving,
-)
-
-Post = Callable[..., int]
-
-
-@pytest.fixture
-def post(monkeypatch: pytest.MonkeyPatch) -> Post:
-    """Run the poster against a host; its exit code."""
-
-    def run(host: Host, token: str = TOKEN, *, alive: bool = True) -> int:
-        with serving(host):
-            monkeypatch.setenv("GITHUB_API_URL", host.url)
-            monkeypatch.setenv("GITHUB_REPOSITORY", host.repository)
-            monkeypatch.setenv("GITHUB_TOKEN", token)
-            if alive:
-                return post_comment.main(["github", "--run", "41"])
-        return post_comment.main(["github", "--run", "41"])
-
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    return run
+from tests.pipeline.comment.conftest import Post
+from tests.pipeline.comment.hosts import BOT, SHA, TOKEN, archive, comment, make_host, pull
 
 
 def test_it_is_created_once_and_then_updated(
@@ -170,190 +137,6 @@ def test_an_archive_that_lies_is_refused() -> None:
             read_member(broken, "report.md", 500)
         except ValueError:
             continue
-
-
-@pytest.mark.parametrize(
-    ("status", "headers", "said"),
-    [
-        (401, {}, "the token is not valid"),
-        (403, {}, "actions: read and pull-requests: write"),
-        (
-            403,
-            {"X-Accepted-GitHub-Permissions": "pull_requests=write"},
-            "needs pull_requests=write",
-        ),
-        (404, {}, "not found, or the token may not see it"),
-        (410, {}, "it is gone"),
-        (422, {}, "takes the comment for invalid"),
-    ],
-)
-def test_a_refusal_says_what_is_missing(
-    post: Post,
-    capsys: pytest.CaptureFixture[str],
-    status: int,
-    headers: dict[str, str],
-    said: str,
-) -> None:
-    host = make_host()
-    host.answers = [("POST", "comments", status, headers)]
-    assert post(host) == 1
-    error = capsys.readouterr().err
-    assert said in error
-    assert f"it says {status}: planned" in error
-    assert host.comments == []
-
-
-def test_a_wrong_token(post: Post, capsys: pytest.CaptureFixture[str]) -> None:
-    host = make_host()
-    assert post(host, "a-wrong-one") == 1
-    error = capsys.readouterr().err
-    assert "Bad credentials" in error
-    assert "a-wrong-one" not in error
-    assert post(host, "") == 1
-    assert "GITHUB_TOKEN is not set" in capsys.readouterr().err
-    assert post(host, "two\nlines") == 1
-    assert capsys.readouterr().err.startswith("GITHUB_TOKEN has a character in it")
-
-
-def test_a_list_without_end_is_left(post: Post, capsys: pytest.CaptureFixture[str]) -> None:
-    host = make_host()
-    host.comments = [comment(n, "talk", "ann") for n in range(5100)]
-    assert post(host) == 1
-    assert "has more than 5,000 entries" in capsys.readouterr().err
-    assert len(host.comments) == 5100
-
-
-def test_it_waits_as_long_as_a_rate_limit_asks(
-    post: Post, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    host = make_host()
-    reset = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 20)}
-    host.answers = [("GET", "runs/41$", 429, {"Retry-After": "7"}), ("GET", "pulls", 403, reset)]
-    assert post(host) == 0
-    assert slept[0] == 7.0
-    assert 15 < slept[1] <= 21
-    assert len(host.texts()) == 1
-    # Not for an hour.
-    host.answers = [("PATCH", "", 403, {"Retry-After": "3600"})]
-    host.content = archive(report_md="new")
-    assert post(host) == 1
-    assert "rate limit: the server asks to wait 3600 s" in capsys.readouterr().err
-    assert len(slept) == 2
-
-
-def test_a_server_that_stumbles_is_asked_again(
-    post: Post, capsys: pytest.CaptureFixture[str]
-) -> None:
-    host = make_host()
-    host.answers = [("GET", "runs/41$", 502, {}), ("GET", "runs/41$", 500, {})]
-    assert post(host) == 0
-    assert host.asked.count("GET /repos/team/model/actions/runs/41") == 3
-    host.answers = [("GET", "runs/41$", 503, {})] * 4
-    assert post(host) == 1
-    assert "the server can't be reached: 503 planned" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("status", [502, -1])
-def test_a_creation_without_an_answer_never_makes_two(post: Post, status: int) -> None:
-    host = make_host()
-    host.answers = [("POST", "comments", status, {})]
-    assert post(host) == 0
-    assert len(host.texts()) == 1
-
-
-def test_no_network(post: Post, capsys: pytest.CaptureFixture[str]) -> None:
-    assert post(make_host(), alive=False) == 1
-    assert "the server can't be reached: " in capsys.readouterr().err
-
-
-def test_a_long_report_is_cut_and_says_where_the_rest_is(post: Post) -> None:
-    host = make_host()
-    rows = "\n".join(f"| row {n} | some ✅ text |" for n in range(6000))
-    folded = (
-        f"<details><summary>Rows (6000)</summary>\n\n| a | b |\n| --- | --- |\n{rows}\n\n</details>"
-    )
-    host.content = archive(
-        report_md=f"### Better\n\n{folded}\n\n**More**\n\n| x |\n| --- |\n| 1 |\n"
-    )
-    assert post(host) == 0
-    (text,) = host.texts()
-    assert 60_000 < len(text.encode()) <= MAX_COMMENT_BYTES
-    assert text.count("<details>") == text.count("</details>") == 1
-    table, rest_of_it = text.split("\n\n</details>")
-    assert table.endswith("| some ✅ text |")
-    assert "The report is longer" in rest_of_it
-    assert "/artifacts/90)" in rest_of_it
-    assert "More" not in text
-
-
-def test_a_cut_leaves_no_title_alone_and_nothing_open() -> None:
-    text = make_safe(
-        "### Better\n\n**One**\n\n| a |\n| --- |\n| 1 |\n\n"
-        "<details><summary>Two</summary>\n\nlong long long\n\n</details>\n\nend"
-    )
-    for limit in range(len(text.encode()) + 1):
-        part = cut(text, limit)
-        assert len(part.encode()) <= limit
-        assert part.count("<details>") == part.count("</details>")
-        last = part.split("\n\n")[-1]
-        assert last not in ("**One**", "<details><summary>Two</summary>")
-        assert not last.startswith("| a |") or last == "| a |\n| --- |\n| 1 |"
-    assert cut(text, len(text.encode())) == text
-
-
-@pytest.mark.parametrize(
-    "evil",
-    [
-        "ping @ann and @team/all",
-        "ping &#64;ann or &commat;ann",
-        "see #12, team/model#12, GH-12, gh-12 and !12",
-        "https://evil.example HTTP://evil.example www.evil.example",
-        "[log in](https://evil.example) [log in][x] [log in]: https://evil.example",
-        "![x](https://evil.example/pixel.png)",
-        "<img src=https://evil.example> <a href='//evil.example'>x</a> <https://evil.example>",
-        f"{MARKER} <!-- hidden",
-        "<details open>x <summary>y",
-        "</details> x </details>",
-        "/merge",
-        "- > /close",
-        "```mermaid\ngraph TD\n```",
-        "~~~~math\nx\n~~~~",
-        "$\\color{red}x$",
-        "a\u202eb\u200bc\u0000d\x1b[31me\u2066f",
-        "z" + "\u0336" * 50,
-        "line\u2028line",
-    ],
-)
-def test_what_a_fork_writes_stays_text(evil: str) -> None:
-    safe = make_safe(f"### Title\n\n{evil}\n\n| a |\n| --- |\n| {evil} |\n\nend")
-    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(safe)
-    tokens += [child for token in tokens for child in token.children or ()]
-    # What a reader's page is made of: of HTML nothing but sections that open and close.
-    kinds = {token.type for token in tokens}
-    assert not kinds & {"link_open", "image", "fence", "html_inline"}, safe
-    html = [line for t in tokens if t.type == "html_block" for line in t.content.split("\n")]
-    assert {line for line in html if "<" in line.replace(f"<{BREAK}", "")} <= {"</details>"}
-    assert safe.count("<details>") == safe.count("</details>")
-    # What the hosts look for in the text of the page, entities resolved.
-    shown = "\n".join(token.content for token in tokens if token.type == "text")
-    assert shown.startswith("Title")
-    for pattern in (r"@\w", r"#\d", r"!\d", r"://", r"(?i)www\.|gh-\d", r"\$"):
-        assert re.search(pattern, shown) is None, shown
-    assert re.search(r"(?m)^[^\w\u200b]*/\w", shown) is None
-    assert re.search("[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069\u2028]|\u0336{3}", safe) is None
-
-
-def test_folded_sections_are_balanced() -> None:
-    assert make_safe("</details>\n\na") == "a"
-    assert make_safe("<details><summary>a @b</summary>\n\nc").endswith("\n\n</details>")
-    assert f"a @{BREAK}b</summary>" in make_safe("<details><summary>a @b</summary>\n\nc")
-
-
-def test_a_line_for_a_log_is_one_line() -> None:
-    assert one_line("a\n::set-output x\x1b[1m") == "a ::set-output x[1m"
-    assert len(one_line("x" * 1000)) == 200
 
 
 def test_it_runs_without_any_library() -> None:

@@ -10,7 +10,7 @@ import pytest
 from pipeline.doctor.checks import servers
 from pipeline.doctor.finding import Options
 from pipeline.server import prefect_api
-from tests.pipeline.doctor.test_checks import bad
+from tests.support.pipeline.findings import bad
 
 
 def test_a_prefect_server_its_version_its_workers(

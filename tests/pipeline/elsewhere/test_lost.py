@@ -14,14 +14,9 @@ import pytest
 
 from tests.conftest import Project, project_environment
 from tests.pipeline.elsewhere.conftest import Served
-from tests.pipeline.elsewhere.places import (
-    Place,
-    going_for,
-    log_of,
-    wait_for_nobody,
-)
-from tests.pipeline.run.test_flow import proxy
+from tests.pipeline.elsewhere.places import Place, going_for, log_of, wait_for_nobody
 from tests.support.dags import END_SECONDS, ask, family, going_in, wait_until
+from tests.support.pipeline.flows import proxy
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from stages.tune.params import ModelSize
 from stages.tune.trials import OnEpochEnd, Search, Trial, TrialResult
 from tests.conftest import Project
 from tests.stages.tune.conftest import LR, WIDTH, tune
-from tests.stages.tune.test_study import ALL, bowl, in_step, run, story, tune_params
 from tests.support.samples import run_stages, set_params
+from tests.support.stages.searches import ALL, bowl, in_step, run, story, tune_params
 
 SIZES = {0: 500, 1: 100, 2: 900, 3: 300, 4: 300, 5: 50}
 VALUES = (0.50, 0.60, 0.44, 0.45, 0.45, None)

@@ -12,8 +12,8 @@ from stages.training.device.distributed import World
 from stages.training.loop import train
 from stages.training.recipe import load_data
 from stages.training.state import Data, Result
-from tests.stages.training.data.test_memmap import STATISTICS
 from tests.support.samples import train_params
+from tests.support.training.prepared import STATISTICS
 
 CPU = torch.device("cpu")
 SCHEMA = Schema(key=None, features=[], target=Target(name="y", task="classification"))

@@ -25,7 +25,6 @@ from stages.training.loop import train
 from stages.training.recipe import load_data
 from stages.training.state import Data, Epoch, Result, State
 from stages.training.step.divergence import DivergedError
-from tests.stages.training.data.test_memmap import SCHEMA, SPEC, STATISTICS
 from tests.stages.training.step.test_buffer_snapshot import (
     BATCH,
     NUM_ROWS,
@@ -35,6 +34,7 @@ from tests.stages.training.step.test_buffer_snapshot import (
 )
 from tests.support.samples import classification, train_params
 from tests.support.training.models import DENSE, SPECS, Model, doubled, figures, pixels
+from tests.support.training.prepared import SCHEMA, SPEC, STATISTICS
 
 # Six rows and five of a batch are two micro-batches and one; the last batch is of one row.
 RECIPE: dict[str, Any] = {

@@ -11,8 +11,8 @@ from stages.features.schema import write_record
 from stages.training import recipe
 from stages.training.data import zoo_datasets as datasets
 from tests.conftest import ROOT
-from tests.stages.training.data.test_memmap import STATISTICS, write_split
 from tests.support.training.datasets import MINE, SCHEMA, Write
+from tests.support.training.prepared import STATISTICS, write_split
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from stages.training.optim.preflight import check_names
 from stages.tune.training import batch
 from stages.zoo.datasets import random_erasing
 from tests.conftest import ROOT
-from tests.stages.training.data.test_memmap import SPEC
 from tests.support.samples import mixed_table, run_stages, small_project, train_params
 from tests.support.training.datasets import NOISY, PLAIN, SCHEMA, Write
+from tests.support.training.prepared import SPEC
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

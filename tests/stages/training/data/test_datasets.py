@@ -21,7 +21,6 @@ from stages.training.device.rng import seed_generators
 from stages.training.recipe import load_data
 from stages.training.state import State
 from tests.conftest import ROOT
-from tests.stages.training.data.test_memmap import STATISTICS
 from tests.support.training.datasets import (
     COLLATE,
     CPU,
@@ -34,6 +33,7 @@ from tests.support.training.datasets import (
     load,
     run,
 )
+from tests.support.training.prepared import STATISTICS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

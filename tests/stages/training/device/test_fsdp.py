@@ -27,11 +27,11 @@ from stages.training.device.distributed import World
 from stages.training.device.fsdp import find_blocks, shard_model, shards_weights
 from stages.training.optim.preflight import check_names
 from stages.training.optim.registry import allowed
-from tests.stages.training.data.test_memmap import SCHEMA, STATISTICS, write_split
 from tests.support.samples import train_params
 from tests.support.training.divided import RECIPE, SEED, Normed, fit_dataset
 from tests.support.training.divided import main as train_divided
 from tests.support.training.models import DENSE, SPECS, assert_same, figures, pixels, run
+from tests.support.training.prepared import SCHEMA, STATISTICS, write_split
 from tests.support.training.together import run_together
 
 Told = tuple[list[dict[str, Any]], dict[str, Tensor]]
