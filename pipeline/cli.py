@@ -39,13 +39,11 @@ def _say_once(
     _context: click.Context, option: click.Parameter, values: tuple[str, ...]
 ) -> str | None:
     """The value of an option that stands for one column. Raises BadParameter for several."""
-    if len(values) < 2:
+    if len({*values}) < 2:
         return values[0] if values else None
     message = f"it is one column, and not {' and '.join(values)}"
     if option.name == "target":
-        message += (
-            f": a model has one target; leave the other out with --column {values[1]}=exclude"
-        )
+        message += ": a model has one target; leave each other one out by --column NAME=exclude"
     raise click.BadParameter(message)
 
 

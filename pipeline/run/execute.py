@@ -9,8 +9,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from pipeline.common.processes import RUN_VARIABLE, STAGE_VARIABLE, end_run
@@ -31,6 +32,8 @@ _SAYS = {
     "unchanged": re.compile(r"^(Stage )?'.*' didn't change, skipping"),
 }
 _EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)$")
+# A stage says so before its mistakes (stages/runtime/stage.py).
+_STOPPED = re.compile(r"^\w+ stopped$")
 _BUSY = re.compile(r"' is busy, it is being blocked by")
 # What DVC says to a person who typed the command.
 _CHATTER = re.compile(
@@ -42,7 +45,10 @@ _CHATTER = re.compile(
 
 @dataclass(frozen=True)
 class StageEnd:
-    """The end of a stage: 'ran', 'restored', 'unchanged' or 'failed', and its last lines."""
+    """The end of a stage: 'ran', 'restored', 'unchanged' or 'failed', and its last lines.
+
+    `mistake` is the first line of the mistake that it stopped at, empty where it said none.
+    """
 
     state: str
     seconds: float
@@ -50,6 +56,7 @@ class StageEnd:
     tail: tuple[str, ...]
     reason: str = ""
     timed_out: bool = False
+    mistake: str = ""
 
 
 class Supervisors:
@@ -240,4 +247,9 @@ def _follow(process: subprocess.Popen[bytes], say: Callable[[str], None]) -> Sta
     if code == 0:
         return StageEnd(state, 0.0, 0, tuple(tail))
     code = code if exited is None else exited
-    return StageEnd("failed", 0.0, code, tuple(tail), f"exit code {code}")
+    return StageEnd("failed", 0.0, code, tuple(tail), f"exit code {code}", mistake=_mistake(tail))
+
+
+def _mistake(tail: Iterable[str]) -> str:
+    """The line behind that which says that a stage has stopped."""
+    return next((line for before, line in pairwise(tail) if _STOPPED.search(before)), "")

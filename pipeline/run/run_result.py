@@ -9,6 +9,7 @@ from prefect.states import Cancelled, Completed, Failed
 from pipeline.metrics.gates import FAIL, Verdict
 from pipeline.plan.plan import StagePlan
 from pipeline.run.execute import StageEnd
+from stages.common.errors import shorten
 
 # After one of these nothing that follows can run.
 BROKEN = ("failed", "skipped", "cancelled")
@@ -46,7 +47,9 @@ class RunResult:
             return Cancelled(message="cancelled; every process of the run has ended")
         names: dict[str, list[str]] = {}
         for name, state in self.states.items():
-            names.setdefault(state, []).append(name)
+            end = self.ends.get(name)
+            why = f" ({shorten(end.mistake)})" if state == "failed" and end and end.mistake else ""
+            names.setdefault(state, []).append(f"{name}{why}")
         # Stages that failed come first, then gates: that is what a person has to look at.
         ordered = sorted(names.items(), key=lambda each: each[0] != "failed")
         stages = [f"{state}: {', '.join(each)}" for state, each in ordered]

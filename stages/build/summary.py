@@ -131,12 +131,13 @@ def _backward_at_random_weights(model: nn.Module, spec: ModelSpec, seed: int) ->
         for weight in model.parameters():
             weight.normal_(std=0.1)
     model.eval()
-    batch = probe_batch(spec, seed)
-    scores = model(batch)
+    scores = model(probe_batch(spec, seed))
     if scores.requires_grad:
         scores.square().sum().backward()
+    # Drawn once more: a model may write into its batch.
+    first = {kind: values[:1] for kind, values in probe_batch(spec, seed).items()}
     with torch.no_grad():
-        alone = model({kind: values[:1] for kind, values in batch.items()})
+        alone = model(first)
     model.load_state_dict(kept)
     _check_rows_apart(scores.detach(), alone, model, spec)
 

@@ -25,7 +25,7 @@ from stages.evaluate.measure.bootstrap import LEVEL, RESAMPLES, Interval, find_i
 from stages.evaluate.measure.coverage import Covered, measure_coverage
 from stages.evaluate.measure.metrics import check_defined, compute_metrics
 from stages.evaluate.measure.predictions import WEIGHT, Predicted, codes_of, read_predicted
-from stages.evaluate.measure.questions import find_questions
+from stages.evaluate.measure.questions import Judged, find_questions
 from stages.evaluate.measure.row_weights import read_weights
 from stages.evaluate.measure.weighted_metrics import Floats
 from stages.evaluate.outputs.card import Facts, write_card
@@ -104,21 +104,26 @@ def evaluate(params: Params, out: Path) -> None:
     moving, unexplained = write_attribution(out / "plots/attribution.csv", predictor, arrays, codes)
     file = out / "plots/importance.csv"
     first = write_importance(file, names[0], schema, arrays, target, score, moving, weights)
-    questions = list(
-        find_questions(
-            *(names[0], metrics[names[0]], task, _target(predictor, train), target),
-            predicted,
-            weights=weights,
-            covered=covered,
-            asked=section.coverage,
-            most_important=first,
-        )
+    recipe, scale = read_json(TRAINED / "recipe.json"), predictor.statistics.target
+    judged = Judged(
+        names[0],
+        metrics[names[0]],
+        _target(predictor, train),
+        target,
+        predicted,
+        None if classes is None else len(classes),
+        weights,
+        is_tilted=recipe["train"].get("class_weights") is not None
+        or predictor.calibration.threshold is not None,
+        is_transformed=scale is not None and scale.transform is not None,
     )
+    num_validation = int(recipe["rows"]["validation"])
+    questions = list(find_questions(judged, covered, section.coverage, num_validation, first))
 
     facts = Facts(
         schema,
         read_json(TRAINED / "model.json"),
-        read_json(TRAINED / "recipe.json"),
+        recipe,
         predictor.calibration,
         predictor.conformal,
         covered,
@@ -129,7 +134,7 @@ def evaluate(params: Params, out: Path) -> None:
         slices,
         questions,
         (*LINEAGE, *([] if weights is None else [WEIGHTS])),
-        None if predictor.statistics.target is None else predictor.statistics.target.transform,
+        None if scale is None else scale.transform,
     )
     write_card(out / "card.md", facts)
 

@@ -1,5 +1,6 @@
 """The share of test rows whose target lies in the interval or the set that was said."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from stages.evaluate.measure.row_weights import count_equal
 from stages.evaluate.measure.weighted_metrics import Floats
 from stages.evaluate.params import COVERAGE, SIZE, WIDTH
 from stages.features.schema import Class
+
+# Of one in a thousand projects as much is luck.
+MAX_DEVIATIONS = 3.0
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,20 @@ class Covered:
         return {COVERAGE: self.share.value, self.name: self.size}
 
 
-def ask_at_coverage(covered: Covered, asked: float) -> str | None:
-    """The question where surely fewer rows are covered than were `asked` for; else None."""
-    if covered.share.high is None or covered.share.high >= asked:
+def ask_at_coverage(
+    covered: Covered, asked: float, num_test: float, num_validation: int
+) -> str | None:
+    """The question where fewer rows are covered than luck explains; else None.
+
+    `asked` is the share that was asked for. The luck is that of the test rows, and of those that
+    validate, by which intervals and sets were made as wide as they are.
+    """
+    variance = asked * (1 - asked) * (1 / num_test + 1 / num_validation)
+    if covered.share.value >= asked - MAX_DEVIATIONS * math.sqrt(variance):
         return None
     return (
         f"{COVERAGE} {covered.share.value:.4g} on the test rows, of which {asked:.4g} was asked "
-        f"(evaluate.coverage): are they unlike the rows that validate, such as later ones?"
+        "(evaluate.coverage): are they unlike the rows that validate, such as later ones?"
     )
 
 

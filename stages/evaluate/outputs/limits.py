@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from stages.common.counts import either
 from stages.common.yamlfile import yaml_text
 from stages.evaluate.measure.bootstrap import Interval
-from stages.evaluate.outputs.markdown import code
+from stages.evaluate.outputs.markdown import code, plain
 from stages.evaluate.outputs.slices import SMALL_ROWS, Slice
 from stages.features.schema import CODES, WORDS, Class, Schema
 
@@ -24,7 +24,9 @@ def find_limits(
     `questions` are questions that the metrics raise.
     """
     yield "These numbers hold for rows like the test rows: of the same source, at the same time."
-    yield from questions
+    for question in questions:
+        # Word by word: a name of a column stands in it, which may hold anything.
+        yield " ".join(map(plain, question.split()))
     rare = _rare(schema.target.classes or (), counts)
     if rare:
         yield (

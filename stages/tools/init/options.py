@@ -121,7 +121,7 @@ def check_named(columns: Collection[str], options: Options, said: Collection[str
 
 def _say_several(option: str, name: str, columns: Collection[str]) -> str:
     """The way on where a name is those of several columns."""
-    first, *others = (part.strip() for part in name.split(","))
+    first, *others = dict.fromkeys(part.strip() for part in name.split(","))
     if not others or not {first, *others} <= {*columns}:
         return ""
     if option != "--target":

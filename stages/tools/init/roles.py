@@ -8,12 +8,12 @@ import polars as pl
 from stages.features.columns import as_category
 from stages.features.numbers import Rows
 
-# A name that says that a column names the rows: id, ID, customer_id, rowKey, uuid, index, no; or
-# what a row is of.
+# A name that says that a column names the rows: id, ID, customer_id, rowKey, uuid, index, no.
 _KEY_NAME = re.compile(
     r"(?i:(?:.*[_\W])?(?:id|key|uuid|guid|index|idx|nr|no)|rownames?)|.*(?:Id|ID)"
-    r"|(?i:sample|subject|patient|barcode)"
 )
+# What a row may be of. A subject may be that of a mail, too: names of rows have no blanks.
+_ROW_NAME = re.compile(r"(?i:sample|subject|patient|barcode)")
 
 
 def is_key(column: pl.Series, rows: Rows) -> bool:
@@ -25,7 +25,10 @@ def is_key(column: pl.Series, rows: Rows) -> bool:
         return False
     if column.n_unique() < column.len():
         return False
-    return _KEY_NAME.fullmatch(column.name.strip()) is not None or counts_up(column, rows)
+    name = column.name.strip()
+    if _ROW_NAME.fullmatch(name) and column.dtype == pl.String:
+        return not column.str.contains(r"\S\s+\S").any()
+    return _KEY_NAME.fullmatch(name) is not None or counts_up(column, rows)
 
 
 def counts_up(column: pl.Series, rows: Rows) -> bool:

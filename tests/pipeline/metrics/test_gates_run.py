@@ -86,11 +86,12 @@ def test_a_failed_gate_fails_the_flow_after_all_is_written(
         assert f"{state.lower()}: evaluate, infer" in told["message"]
         assert set(read_yaml(project.path / "dvc.lock")["stages"]) == {"evaluate", "infer"}
 
-    # A stage that failed comes first.
-    project.edit("dvc.yaml", "true && echo infer", "false && echo infer")
+    # A stage that failed comes first, with the first line of its mistake.
+    stop = "echo infer stopped && echo the table is empty && false && echo infer"
+    project.edit("dvc.yaml", "true && echo infer", stop)
     done = project.run("reprise", "run", ok=False, env={"PREFECT_API_URL": prefect_server})
     told = ask(prefect_server, f"/flow_runs/{flow_run_in(done.stdout)}")["state"]["message"]
-    assert told.startswith("failed: infer; gate failed: accuracy 0.9301")
+    assert told.startswith("failed: infer (the table is empty); gate failed: accuracy 0.9301")
     # A metrics file without the metric passes no gate; and the stage that failed is mended.
     project.edit("dvc.yaml", "false && echo infer", "true && echo infer")
     project.edit("dvc.yaml", "accuracy", "f1_macro")

@@ -136,6 +136,13 @@ def test_limits_follow_from_facts(tmp_path: Path) -> None:
     assert "- accuracy is perfect on all" in "\n".join(
         card(tmp_path, CLASSES, questions=["accuracy is perfect on all 80 test rows."])
     )
+    # A name of a column is text there, whatever it holds.
+    (asked,) = (
+        line
+        for line in card(tmp_path, CLASSES, questions=["is it 'a*b*\n# c'?"])
+        if "is it" in line
+    )
+    assert asked == "- is it 'a\\*b\\* # c'?"
 
 
 def test_what_was_fitted_on_validation(tmp_path: Path) -> None:

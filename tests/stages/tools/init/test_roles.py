@@ -65,6 +65,7 @@ def test_an_unknown_column_is_told_with_the_nearest(tmp_path: Path) -> None:
     [
         ("customer_id", ["a7", "b3", "c9"], True),
         ("sample", ["S1", "S3", "S2"], True),
+        ("subject", ["Re: your order", "Invoice", "Offer"], False),
         ("orderId", [7, 3, 9], True),
         ("n", [1, 2, 3], True),
         ("paid", [7, 3, 9], False),

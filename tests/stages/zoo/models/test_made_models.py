@@ -138,6 +138,13 @@ class Constant(Sample):
         return torch.zeros(len(batch["numeric"]), 3)
 
 
+class Writing(Sample):
+    """It writes into its batch, which is no mixing of rows."""
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return super().forward({"numeric": batch["numeric"].mul_(2)})
+
+
 class Mixing(Sample):
     """It takes the softmax over the rows, a slip of one digit."""
 
@@ -173,6 +180,10 @@ def test_a_model_that_does_not_fit_is_told_with_its_layer(model: nn.Module, says
     assert str(caught.value.problems[0].key).startswith("build.model")
     # Nothing is left hanging on the model.
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_model_that_writes_into_its_batch_mixes_no_rows() -> None:
+    check_gradients(Writing(), SPEC, seed=0)
 
 
 def test_more_blocks_than_an_image_can_be_halved_are_an_error() -> None:
