@@ -24,9 +24,7 @@ from stages.tune.trials import Search
 def write_nothing(out: Path, params: TuneParams) -> None:
     """The outputs of a search without trials."""
     _write(out, {}, {}, (), ())
-    (out / "scores").mkdir()
-    # DVC warns of an empty folder at each run.
-    (out / "scores" / "none.txt").write_text("No trial was run: tune.trials is 0.\n", "utf-8")
+    _write_scores(out / "scores", {})
     write_json(out / "ensemble.json", {})
     write_plots(out / "plots", None, params, {}, {})
 
@@ -86,10 +84,7 @@ def write_ensemble(
     `overrides` are those of each trial. There is nothing to propose of fewer than two, of few rows,
     or without a metric.
     """
-    folder = out / "scores"
-    folder.mkdir()
-    for number, array in scores.items():
-        np.save(folder / f"{number}.npy", array, allow_pickle=False)
+    _write_scores(out / "scores", scores)
     target = data.validation.target.cpu().double().numpy()
     weight = data.validation.weight
     weights = np.ones(len(target)) if weight is None else weight.cpu().double().numpy()
@@ -111,6 +106,16 @@ def write_ensemble(
     found = propose(scores, rows, metric, seed)
     write_json(out / "ensemble.json", found.to_json(overrides))
     print(describe(found, len(scores)))
+
+
+def _write_scores(folder: Path, scores: Mapping[int, Array]) -> None:
+    folder.mkdir()
+    for number, array in scores.items():
+        np.save(folder / f"{number}.npy", array, allow_pickle=False)
+    if not scores:
+        # DVC warns of an empty folder at each run.
+        why = "No trial was run, or none of its scores is kept (tune.keep_scores).\n"
+        (folder / "none.txt").write_text(why, encoding="utf-8")
 
 
 def _write(
