@@ -117,7 +117,8 @@ def evaluate(params: Params, out: Path) -> None:
         or predictor.calibration.threshold is not None,
         is_transformed=scale is not None and scale.transform is not None,
     )
-    num_validation = int(recipe["rows"]["validation"])
+    # With folds these are all rows: each was validated by the training that had not seen it.
+    num_validation = len(np.load(TRAINED / "validation/target.npy", mmap_mode="r"))
     questions = list(find_questions(judged, covered, section.coverage, num_validation, first))
 
     facts = Facts(

@@ -2,7 +2,6 @@
 
 import re
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from tests.support.samples import (
     trained_files,
     training,
 )
+from tests.support.training.said import read_until
 
 CHANGES: dict[str, Any] = {
     "train.epochs": 12,
@@ -161,16 +161,6 @@ def test_lines_of_a_training_stand_under_its_name(capsys: pytest.CaptureFixture[
 def checkpoints(project: Project) -> set[str]:
     folder = project.path / ".reprise/checkpoints"
     return {path.name for path in folder.iterdir() if path.is_dir()}
-
-
-def read_until(process: "subprocess.Popen[str]", what: str) -> str:
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if what in line:
-            return said
-    raise AssertionError(f"never said {what!r}:\n{said}")
 
 
 @pytest.mark.soak

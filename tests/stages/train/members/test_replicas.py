@@ -30,6 +30,7 @@ from tests.support.samples import (
     trained_files,
     training,
 )
+from tests.support.training.said import read_until
 
 CHANGES = {
     "train.epochs": 30,
@@ -116,16 +117,6 @@ def test_the_served_model_is_replica_0_and_knows_nothing_of_the_others(
     assert again["model.safetensors"] == three["replicas/1/model.safetensors"]
     set_params(project, {"seed": 0})
     run_stages(project, "build")
-
-
-def read_until(process: "subprocess.Popen[str]", what: str) -> str:
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if what in line:
-            return said
-    raise AssertionError(f"never said {what!r}:\n{said}")
 
 
 def members(group: int) -> list[int]:
