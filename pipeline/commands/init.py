@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -31,6 +32,8 @@ LARGE_BYTES = 1_000_000
 HEADINGS = ("column", "role", "missing", "distinct", "values", "why")
 # Where a line is short: characters for an example of a value, for a reason, and its least.
 MIN_VALUES, WIDE_WHY, MIN_WHY = 21, 40, 16
+# Of a table of more columns so many are shown of those that are treated alike.
+MAX_COLUMNS, MAX_ALIKE = 100, 20
 
 
 def init(
@@ -155,9 +158,28 @@ def _show(found: Mapping[str, Any]) -> None:
         click.echo(f"{choice['key']:{width}}  {value}  ({choice['why']})")
 
 
+def _without_many_alike(
+    columns: list[Mapping[str, Any]],
+) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """The columns to show, and lines on the rest: of many that are treated alike the first few."""
+    seen: Counter[tuple[str, str]] = Counter()
+    shown = []
+    for column in columns:
+        alike = column["role"], column["why"]
+        seen[alike] += 1
+        if len(columns) <= MAX_COLUMNS or seen[alike] <= MAX_ALIKE:
+            shown.append(column)
+    left = {alike: num - MAX_ALIKE for alike, num in seen.items() if num > MAX_ALIKE}
+    if len(shown) == len(columns):
+        return shown, []
+    lines = [f"… and {num:,} more that are {role}: {why}" for (role, why), num in left.items()]
+    return shown, [*lines, "    (--json has each of them)"]
+
+
 def show_columns(columns: list[Mapping[str, Any]], num_rows: int) -> None:
     """Print the table, in which values and reasons are wrapped to the terminal's width."""
-    rows = [HEADINGS, *(_cells(column, num_rows) for column in columns)]
+    shown, rest = _without_many_alike(columns)
+    rows = [HEADINGS, *(_cells(column, num_rows) for column in shown)]
     *fixed, values, why = (max(map(len, cells)) for cells in zip(*rows, strict=True))
     total = shutil.get_terminal_size((10_000, 0)).columns
     space = total - sum(fixed) - 2 * len(fixed)
@@ -175,6 +197,8 @@ def show_columns(columns: list[Mapping[str, Any]], num_rows: int) -> None:
             click.echo("  ".join(padded).rstrip())
         for text in below:
             click.echo(f"    {text}")
+    for alike in rest:
+        click.echo(alike)
 
 
 def _lines(cell: str, width: int) -> list[str]:

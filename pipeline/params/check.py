@@ -20,6 +20,7 @@ from pipeline.params.stage_meta import read_metas
 from pipeline.params.task_check import check_guess, check_task, check_task_gates
 from stages.build.params import BuildParams
 from stages.common.config import (
+    MissingKeyError,
     Overrides,
     apply_overrides,
     check_seed,
@@ -264,7 +265,7 @@ def _make_check(tree: Mapping[str, Any], schema: Mapping[str, Any], target: Targ
         for name in sorted(names):
             try:
                 changed[name] = apply_overrides(recipe[name], overrides, name)
-            except (KeyError, TypeError):
+            except MissingKeyError:
                 if before[name]:
                     return  # its parents may be what is wrong there
                 raise

@@ -6,13 +6,20 @@ Unknown keys and wrong types are errors, told in the project's words with the ke
 import copy
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.common.addresses import find_fault, is_object
 from stages.common.counts import either
-from stages.common.errors import Problem, UserError, shorten, wrong_name, wrong_value
+from stages.common.errors import (
+    Problem,
+    UserError,
+    did_you_mean,
+    shorten,
+    wrong_name,
+    wrong_value,
+)
 from stages.common.yamlfile import yaml_text
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -239,14 +246,38 @@ def apply_overrides(
     """A copy of `tree`, the section `section`, with the overrides of that section set.
 
     Paths start with the section's name: `train.optimizer.lr`. Those of other sections are left.
+    Raises MissingKeyError where there is nothing that a key could be below.
     """
     changed = copy.deepcopy(dict(tree))
     for path, value in overrides.items():
         first, *parents, last = path.split(".")
         if first != section:
             continue
-        node = changed
-        for parent in parents:
+        node: Any = changed
+        for place, parent in enumerate(parents, start=1):
+            if parent not in node:
+                raise MissingKeyError(path, place, node)
             node = node[parent]
+            if not isinstance(node, dict):
+                raise MissingKeyError(path, place + 1, ())
         node[last] = value
     return changed
+
+
+@final
+class MissingKeyError(LookupError):
+    """A dotted key that can't be set, since what it would be below is not there."""
+
+    def __init__(self, path: str, place: int, known: Iterable[str]) -> None:
+        """`known` are the names that could stand at `place` of the path, counted from 0."""
+        super().__init__(path)
+        self.path = path
+        parts = path.split(".")
+        near = did_you_mean(parts[place], known)
+        self.suggestion = near and ".".join([*parts[:place], near, *parts[place + 1 :]])
+
+    def problem(self, key: str, value: object = None) -> Problem:
+        """The problem of the place `key` of a file, where this key and its value are named."""
+        shown = None if value is None else shorten(value)
+        message = f"there is no parameter '{self.path}'"
+        return Problem(message, key, shown, suggestion=self.suggestion)

@@ -4,7 +4,7 @@
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stages.common.addresses import hide_secrets
@@ -90,10 +90,20 @@ def quoted(text: str) -> str:
 
 def shorten(value: object) -> str:
     """`value` as text that fits a line, without the user and password of an address."""
-    # YAML and JSON have other names for these than Python.
-    shown = "null" if value is None else str(value)
-    text = hide_secrets(shown.lower() if isinstance(value, bool) else shown)
+    text = hide_secrets(value if isinstance(value, str) else _as_yaml(value))
     return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 1] + "…"
+
+
+def _as_yaml(value: object) -> str:
+    """A value as it stands in a line of `params.yaml`, maps and lists in brackets."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_as_yaml(k)}: {_as_yaml(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_as_yaml, value))}]"
+    if isinstance(value, str):
+        return quoted(value)
+    shown = "null" if value is None else str(value)
+    return shown.lower() if isinstance(value, bool) else shown
 
 
 def format_problem(problem: Problem) -> str:

@@ -6,8 +6,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from stages.common.config import Overrides
-from stages.common.errors import Problem, UserError, wrong_name
+from stages.common.config import MissingKeyError, Overrides
+from stages.common.errors import Problem, UserError, shorten, wrong_name
 from stages.common.yamlfile import yaml_text
 from stages.training.params import (
     NUM_CLASSES,
@@ -27,6 +27,7 @@ WHOLE = {
 }
 
 OF_MEMBERS = ("build.model.", "train.")
+SHOWN = tuple(f"{start}*" for start in OF_MEMBERS)
 NOT_OF_A_MEMBER = {
     "build.model.name": "only the file of the model that it names is a dependency",
     "train.objective.name": "only the file that it names is a dependency",
@@ -136,27 +137,17 @@ def check_members(
         known = len(problems)
         for path, value in member.set.items():
             if message := find_not_of_a_member(path):
-                problems.append(Problem(message, f"{key}.{path}", str(value), OF_MEMBERS))
+                allowed = () if path.startswith(OF_MEMBERS) else SHOWN
+                problems.append(Problem(message, f"{key}.{path}", shorten(value), allowed))
         if len(problems) > known:
             continue
         try:
             check(member.set)
         except UserError as error:
             problems += [_of_member(problem, number, member, key) for problem in error.problems]
-        except (KeyError, TypeError):
-            path = next(path for path in member.set if _is_missing(path, member, check))
-            problems.append(Problem(f"there is no parameter '{path}'", f"{key}.{path}"))
+        except MissingKeyError as error:
+            problems.append(error.problem(f"{key}.{error.path}", member.set[error.path]))
     return problems
-
-
-def _is_missing(path: str, member: EnsembleMember, check: Callable[[Overrides], object]) -> bool:
-    try:
-        check({path: member.set[path]})
-    except UserError:
-        return False
-    except (KeyError, TypeError):
-        return True
-    return False
 
 
 def find_not_of_a_member(path: str) -> str:
@@ -172,7 +163,7 @@ def _of_member(problem: Problem, number: int, member: EnsembleMember, key: str) 
     """The problem at the path that the member sets, where it is of one."""
     at = f"{problem.key}."
     path = next((p for p in member.set if at.startswith(f"{p}.") or f"{p}.".startswith(at)), None)
-    where, value = (key, None) if path is None else (f"{key}.{path}", str(member.set[path]))
+    where, value = (key, None) if path is None else (f"{key}.{path}", shorten(member.set[path]))
     message = f"member {number} of the ensemble: {problem.message}"
     return Problem(message, where, value, problem.allowed, problem.suggestion)
 

@@ -5,11 +5,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from stages.common.config import MAX_COUNT, MAX_NUMBER, Config, Overrides, Value
-from stages.common.errors import Problem, UserError
+from stages.common.config import (
+    MAX_COUNT,
+    MAX_NUMBER,
+    Config,
+    MissingKeyError,
+    Overrides,
+    Value,
+)
+from stages.common.errors import Problem, UserError, shorten
 
 Number = int | float
 TUNABLE = ("build.model.", "train.")
+SHOWN = tuple(f"{start}*" for start in TUNABLE)
 _NOT_TUNABLE = {
     "train.class_weights": "losses that are weighed differently can't be compared",
     "train.early_stopping.metric": "trials are compared by it",
@@ -164,7 +172,7 @@ def check_space(params: TuneParams, check: Callable[[Overrides], object], watche
     for path, values in params.space.items():
         key = f"tune.space.{path}"
         if message := find_untunable(path, watched):
-            allowed = () if path.startswith("train.loss.") else ("build.model.*", "train.*")
+            allowed = () if path.startswith(TUNABLE) else SHOWN
             problems.append(Problem(message, key=key, allowed=allowed))
             continue
         if params.sampler == "grid" and isinstance(values, Range):
@@ -180,9 +188,8 @@ def check_space(params: TuneParams, check: Callable[[Overrides], object], watche
             except UserError as error:
                 problems += [_at(problem, key, path, value) for problem in error.problems]
                 break
-            except (KeyError, TypeError):
-                message = f"there is no parameter '{path}'"
-                problems.append(Problem(message, key=key))
+            except MissingKeyError as error:
+                problems.append(error.problem(key))
                 break
     if problems:
         raise UserError(*problems)
@@ -213,15 +220,14 @@ def _check_condition(path: str, params: TuneParams) -> list[Problem]:
         dimension = params.space.get(name)
         if not name.startswith(TUNABLE):
             message = f"a condition is on a key of the model or of the training, not on '{name}'"
-            allowed = ("build.model.*", "train.*")
-            return [Problem(message, key=f"{key}.{name}", value=str(value), allowed=allowed)]
+            return [Problem(message, key=f"{key}.{name}", value=shorten(value), allowed=SHOWN)]
         if isinstance(dimension, Range):
             message = f"a condition needs a list of values for '{name}', not a range"
             return [Problem(message, key=f"{key}.{name}")]
         if dimension is not None and value not in listed(dimension):
-            tried = tuple(str(each) for each in listed(dimension))
-            message = f"'{name}' is never {value!r} in this space"
-            return [Problem(message, key=f"{key}.{name}", value=str(value), allowed=tried)]
+            tried = tuple(map(shorten, listed(dimension)))
+            message = f"'{name}' is never {_said(value)} in this space"
+            return [Problem(message, key=f"{key}.{name}", value=shorten(value), allowed=tried)]
     return []
 
 
@@ -236,28 +242,17 @@ def _check_wanted(
         # What is wrong with the values of the key itself is said there.
         others = [problem for problem in error.problems if problem.key != path]
         return [_at_condition(problem, key, wanted) for problem in others]
-    except (KeyError, TypeError):
-        name = next(name for name in wanted if _is_missing(name, wanted[name], check))
-        return [Problem(f"there is no parameter '{name}'", f"{key}.{name}", str(wanted[name]))]
+    except MissingKeyError as error:
+        return [error.problem(f"{key}.{error.path}", wanted.get(error.path))]
     return []
 
 
 def _at_condition(problem: Problem, key: str, wanted: Overrides) -> Problem:
     named = [name for name in wanted if f"{problem.key}.".startswith(f"{name}.")]
     name = next(iter(named or wanted))
-    message = f"'{name}' can't be {wanted[name]!r}: {problem.message}"
+    message = f"'{name}' can't be {_said(wanted[name])}: {problem.message}"
     at = f"{key}.{name}"
-    return Problem(message, at, str(wanted[name]), problem.allowed, problem.suggestion)
-
-
-def _is_missing(path: str, value: object, check: Callable[[Overrides], object]) -> bool:
-    try:
-        check({path: value})
-    except UserError:
-        return False
-    except (KeyError, TypeError):
-        return True
-    return False
+    return Problem(message, at, shorten(wanted[name]), problem.allowed, problem.suggestion)
 
 
 def _check_value(
@@ -278,5 +273,10 @@ def _check_value(
 
 
 def _at(problem: Problem, key: str, path: str, value: object) -> Problem:
-    message = f"'{path}' can't be {value!r}: {problem.message}"
+    message = f"'{path}' can't be {_said(value)}: {problem.message}"
     return Problem(message, key, None, problem.allowed, problem.suggestion)
+
+
+def _said(value: object) -> str:
+    """A value in a sentence: a text in quotes, all else as YAML has it."""
+    return f"'{value}'" if isinstance(value, str) else shorten(value)

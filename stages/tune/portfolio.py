@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from stages.common.config import Config, Overrides
+from stages.common.config import Config, MissingKeyError, Overrides
 from stages.common.errors import UserError
 from stages.common.params import to_plain
 from stages.common.yamlfile import read_yaml
@@ -54,7 +54,7 @@ def read_portfolio(
             continue
         try:
             check(overrides)
-        except (UserError, KeyError, TypeError):
+        except (UserError, MissingKeyError):
             continue
         found[entry.name] = overrides
     return found

@@ -25,8 +25,9 @@ MAX_ROWS_ATTRIBUTED = 1000
 MAX_NUMBERS_ATTRIBUTED, MIN_ROWS_ATTRIBUTED = 1 << 18, 100
 # Evenly spaced test rows: each column costs `REPEATS` predictions of them.
 MAX_ROWS = 5000
-# As many columns are shuffled, those that move predictions most: each costs as much as all others.
-MAX_COLUMNS = 200
+# Of more columns than the first so many as the second are shuffled, those that move predictions
+# most: the more columns there are, the longer takes a prediction, and each column costs five.
+MAX_COLUMNS, OF_MANY = 200, 50
 COLUMNS = ("column", "importance", "deviation")
 
 Score = Callable[[dict[str, Array]], Predicted]
@@ -44,7 +45,7 @@ def write_importance(
 ) -> str | None:
     """A line for each column but images: how much worse the metric `name` is without it.
 
-    Of more than 200 columns those that move predictions most, by `moved` (`write_attribution`).
+    Of more than 200 columns the fifty that move predictions most, by `moved` (`write_attribution`).
 
     That is the mean and the standard deviation over five shuffles, in the metric's units; the
     most important first, which is returned. `score` gives for `arrays` what `compute_metrics`
@@ -84,7 +85,7 @@ def _most_moving(schema: Schema, moved: Mapping[str, float]) -> list[Feature]:
         return features
     # What can't be told apart by attribution is no less important for it.
     ordered = sorted(features, key=lambda f: -moved.get(f.name, np.inf))
-    kept = {feature.name for feature in ordered[:MAX_COLUMNS]}
+    kept = {feature.name for feature in ordered[:OF_MANY]}
     return [feature for feature in features if feature.name in kept]
 
 

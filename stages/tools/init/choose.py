@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from stages.features.schema import Schema
+from stages.features.schema import CODES, WORDS, Schema
 
 # Of tables up to so many train rows several trainings on other rows, whose mean is served, win more
 # than they cost; of small ones more of them.
@@ -18,6 +18,8 @@ SMALL_FOLDS, FOLDS = 8, 6
 UNITS_PER_FOLD = 2
 TABLE_STEPS, MAX_TABLE_EPOCHS, TABLE_RATE = 12_000, 200, 5e-3
 MIN_PATIENCE, MAX_PATIENCE, PATIENCE_STEPS = 8, 40, 400
+# A number becomes 16 by default, and fewer where all of a row would become more than these.
+EMBEDDED, EMBEDDING, BINS_PER_NUMBER = 4_096, 16, 3
 # Optimizer steps of a training: the epochs follow from them.
 NUM_STEPS = 6_000
 MIN_EPOCHS, MAX_EPOCHS = 8, 100
@@ -124,8 +126,7 @@ def _for_tables(facts: Facts, batch_size: int) -> Iterator[Choice]:
     if facts.schema.of_kind("image"):
         yield from _for_mixed(facts, batch_size)
         return
-    why = "columns of a table: an ensemble of small networks on embedded numbers"
-    yield Choice("build.model", {"name": "tabm"}, why)
+    yield _tabm(facts.schema)
     epochs = _epochs(facts.num_train, batch_size, TABLE_STEPS, MIN_EPOCHS, MAX_TABLE_EPOCHS)
     yield Choice("train.epochs", epochs, "at most; early stopping ends it")
     optimizer = {"name": "AdamW", "lr": TABLE_RATE, "weight_decay": 3e-4}
@@ -142,6 +143,21 @@ def _for_tables(facts: Facts, batch_size: int) -> Iterator[Choice]:
         "train.optimizer.lr": {"low": 5e-4, "high": 1e-2, "log": True},
     }
     yield Choice("tune.space", space, "where a search would look")
+
+
+def _tabm(schema: Schema) -> Choice:
+    """The model of a table; of very many numbers each becomes fewer.
+
+    The weights grow with both, and few rows to each column tell little of its shape.
+    """
+    why = "columns of a table: an ensemble of small networks on embedded numbers"
+    shapes = (shape for kind, shape in schema.inputs().items() if kind not in (*CODES, *WORDS))
+    embedding = EMBEDDED // max(1, sum(shape[0] for shape in shapes))
+    if embedding >= EMBEDDING:
+        return Choice("build.model", {"name": "tabm"}, why)
+    embedding = max(2, embedding)
+    model = {"name": "tabm", "bins": BINS_PER_NUMBER * embedding, "embedding": embedding}
+    return Choice("build.model", model, f"{why}, in few bins each since they are so many")
 
 
 def _folds(facts: Facts) -> int | None:

@@ -140,6 +140,18 @@ def test_every_reason_is_shown_whole(
     assert why in " ".join(shown.split())
 
 
+def test_of_very_many_columns_those_that_differ_are_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one = {"role": "numeric", "missing": 0, "distinct": 3, "values": "0 to 1", "why": "numbers"}
+    odd = {**one, "name": "odd", "role": "left out", "why": "one value"}
+    show_columns([*({**one, "name": f"x{n}"} for n in range(300)), odd], 900)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 20 + 1 + 2
+    assert lines[-3].startswith("odd")
+    assert lines[-2] == "… and 280 more that are numeric: numbers"
+
+
 @pytest.mark.soak
 def test_a_folder_of_photographs_is_prepared_by_its_parts(project: Project) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (160, 120, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ from stages.common.files import read_csv
 from stages.evaluate.measure.bootstrap import wilson
 from stages.evaluate.measure.predictions import Classified
 from stages.evaluate.measure.weighted_metrics import Floats
-from stages.evaluate.outputs.importance import MAX_COLUMNS, REPEATS, write_importance
+from stages.evaluate.outputs.importance import MAX_COLUMNS, OF_MANY, REPEATS, write_importance
 from stages.evaluate.outputs.mistakes import (
     MAX_MISTAKES,
     find_mistakes,
@@ -159,6 +159,6 @@ def test_of_many_columns_those_that_move_most_are_shuffled(tmp_path: Path) -> No
     moved = {name: float(place) for place, name in enumerate(names)}
     write_importance(tmp_path / "i.csv", "mae", schema, arrays, score(arrays), score, moved)
     lines = read_csv(tmp_path / "i.csv")
-    assert {line["column"] for line in lines} == set(names[50:])
+    assert {line["column"] for line in lines} == set(names[-OF_MANY:])
     assert lines[0]["column"] == names[-1]
-    assert asked == 2 + REPEATS * MAX_COLUMNS
+    assert asked == 2 + REPEATS * OF_MANY

@@ -20,7 +20,7 @@ def problems(project: Project, space: dict[str, Any], sampler: str = "tpe") -> l
     ("path", "values", "says"),
     [
         ("train.optimizer.lrr", [0.1, 0.2], "did you mean 'lr'?"),
-        ("train.optimiser.lr", [0.1, 0.2], "no parameter"),
+        ("train.optimiser.lr", [0.1, 0.2], "did you mean 'train.optimizer.lr'?"),
         ("train.batch_size.x", [1, 2], "no parameter"),
         ("build.model.widht", [4, 8], "did you mean 'width'?"),
         ("prepare.split.seed", [0, 1], "can't be tuned"),

@@ -3,12 +3,14 @@
 import shlex
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
 from stages.common.errors import UserError, format_problem
+from stages.features.schema import Feature, Schema, Target
 from stages.tools.init.choose import Facts, choose
 from stages.tools.init.options import Options, name_option
 from stages.tools.init.survey import survey
@@ -42,9 +44,21 @@ def test_texts_alone_are_weighed_word_by_word(tmp_path: Path) -> None:
     assert found["values"]["build.model"]["name"] == "tabm"
 
 
-def test_a_rare_class_moves_the_first_metric() -> None:
-    from stages.features.schema import Feature, Schema, Target
+@pytest.mark.parametrize(
+    ("num_columns", "model"),
+    [
+        (256, {"name": "tabm"}),
+        (1000, {"name": "tabm", "bins": 12, "embedding": 4}),
+        (9000, {"name": "tabm", "bins": 6, "embedding": 2}),
+    ],
+)
+def test_of_very_many_numbers_each_becomes_fewer(num_columns: int, model: dict[str, Any]) -> None:
+    features = [Feature(name=f"x{n}", kind="numeric") for n in range(num_columns)]
+    schema = Schema(key=None, features=features, target=Target(name="y", task="regression"))
+    assert next(choose(Facts(schema, 200))).value == model
 
+
+def test_a_rare_class_moves_the_first_metric() -> None:
     target = Target(name="y", task="classification", classes=["ill", "well"])
     schema = Schema(key=None, features=[Feature(name="x", kind="numeric")], target=target)
     first = {
