@@ -13,7 +13,9 @@ from stages.build.architecture import read_weights
 from stages.build.folder import find_folder, find_spec
 from stages.build.params import BuildParams
 from stages.build.pretrained import compare, read_pretrained
+from stages.build.probe import find_unread
 from stages.build.summary import check_gradients, summarise
+from stages.build.unsaved import check_unsaved
 from stages.common.params import Params
 from stages.features.schema import read_schema
 from stages.model.model import (
@@ -32,6 +34,9 @@ def build(params: Params, out: Path) -> None:
     spec = find_spec(section, schema)
     model = make_model(spec, params.seed)
     check_gradients(model, spec, params.seed)
+    check_unsaved(model, make_model(spec, params.seed + 1), spec, params.seed)
+    if unread := find_unread(model, spec, params.seed):
+        print(f"warning  {spec.name} looks at no {' or '.join(unread)}: no score depends on it")
 
     summary = summarise(model, spec, params.seed)
     pretrained: dict[str, Tensor] = {}

@@ -9,37 +9,19 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
+from stages.build.probe import PROBE_ROWS, at_random_weights, probe_batch
 from stages.build.table import lay_out
 from stages.common.errors import Problem, UserError
 from stages.common.user_code import problem_of, to_user_error
-from stages.features.schema import CODES, WORDS
 from stages.model.layers import ByColumn
 from stages.model.model import ModelSpec
 
-PROBE_ROWS = 2
 # As many rows may be asked about at once, too.
 OTHER_ROWS = (1, 3)
 # Of the largest score: by less a row may differ alone, as float32 rounds.
 MAX_SHIFT = 1e-3
 # A layer's name, the layer, and what it was called with.
 Running = tuple[str, nn.Module, Any]
-
-
-def probe_batch(spec: ModelSpec, seed: int, num_rows: int = PROBE_ROWS) -> dict[str, Tensor]:
-    """Random rows of the shapes that the model is given."""
-    generator = torch.Generator().manual_seed(seed)
-    batch = {}
-    for kind, shape in spec.inputs.items():
-        if kind in CODES:
-            codes = [torch.randint(n, (num_rows,), generator=generator) for n in shape]
-            batch[kind] = torch.stack(codes, dim=1)
-        elif kind in WORDS:
-            pairs = zip(shape[::2], shape[1::2], strict=True)
-            words = [torch.randint(n, (num_rows, size), generator=generator) for size, n in pairs]
-            batch[kind] = torch.cat(words, dim=1)
-        else:
-            batch[kind] = torch.randn(num_rows, *shape, generator=generator)
-    return batch
 
 
 def check_gradients(model: nn.Module, spec: ModelSpec, seed: int) -> None:
@@ -56,8 +38,6 @@ def check_gradients(model: nn.Module, spec: ModelSpec, seed: int) -> None:
         with torch.no_grad():
             _run(model.eval(), spec, seed, num_rows)
     model.load_state_dict(kept)
-    # A linear output layer that starts at zero passes no gradient to what is below it: so the
-    # pass runs at random weights. They are not those that are saved.
     _backward_at_random_weights(model, spec, seed)
     without = [name for name, weight in model.named_parameters() if weight.grad is None]
     model.zero_grad(set_to_none=True)
@@ -125,20 +105,15 @@ def _forward_of(model: nn.Module) -> object:
 
 
 def _backward_at_random_weights(model: nn.Module, spec: ModelSpec, seed: int) -> None:
-    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        for weight in model.parameters():
-            weight.normal_(std=0.1)
     model.eval()
-    scores = model(probe_batch(spec, seed))
-    if scores.requires_grad:
-        scores.square().sum().backward()
-    # Drawn once more: a model may write into its batch.
-    first = {kind: values[:1] for kind, values in probe_batch(spec, seed).items()}
-    with torch.no_grad():
-        alone = model(first)
-    model.load_state_dict(kept)
+    with at_random_weights(model, seed):
+        scores = model(probe_batch(spec, seed))
+        if scores.requires_grad:
+            scores.square().sum().backward()
+        # Drawn once more: a model may write into its batch.
+        first = {kind: values[:1] for kind, values in probe_batch(spec, seed).items()}
+        with torch.no_grad():
+            alone = model(first)
     _check_rows_apart(scores.detach(), alone, model, spec)
 
 

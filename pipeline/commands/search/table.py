@@ -1,7 +1,8 @@
 """The best trials of a search side by side, with the values in which they differ."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 from rich.console import Console, Group
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from pipeline.commands.search.progress import Progress, Row, is_running, read_progress
 from stages.common.errors import UserError
+from stages.locks import is_free
 
 NUM_BEST = 5
 REFRESH_SECONDS = 1.0
@@ -18,20 +20,22 @@ REFRESH_SECONDS = 1.0
 MAX_MISSED = 30
 # A stage loads its libraries before it can be told that it runs.
 WAIT_SECONDS = 120.0
+# DVC holds it until it starts a stage, which then takes a while to say that it runs.
+DVC_LOCK, BEGIN_SECONDS = Path(".dvc/tmp/lock"), 10.0
 # A search that has written nothing for so long is worth a look.
 QUIET_SECONDS = 60.0
 
 
 def show_search(*, watch: bool) -> None:
-    """Print the best trials and what is left; on a terminal, `watch` until the search ends.
+    """Print the best trials and what is left; with `watch`, until the search ends.
 
-    To `watch` is to wait for a search that is about to begin, too. Raises UserError when there is
-    no search to show.
+    To `watch` is to wait for a search that is about to begin, too; where there is no terminal, only
+    the end is printed. Raises UserError when there is no search to show.
     """
     console = Console()
     try:
         progress = _wait_for_search(console) if watch else read_progress()
-        if watch and console.is_terminal and not _has_ended(progress):
+        if watch and not _has_ended(progress):
             _follow(console, progress)
         else:
             console.print(draw(progress))
@@ -46,18 +50,23 @@ def _has_ended(progress: Progress) -> bool:
 def _wait_for_search(console: Console) -> Progress:
     """The first search there is; one that was stopped is waited for on a terminal alone.
 
-    Raises UserError where none begins within `WAIT_SECONDS` and the stage does not run.
+    An earlier one that has ended is none while the stage runs, or DVC is about to start it. Raises
+    UserError where none begins within `WAIT_SECONDS` and the stage does not run.
     """
-    until, told = time.monotonic() + WAIT_SECONDS, False
+    until, told, begins_until = time.monotonic() + WAIT_SECONDS, False, 0.0
     while True:
+        if is_running() or not is_free(DVC_LOCK):
+            begins_until = time.monotonic() + BEGIN_SECONDS
+        begins = time.monotonic() < begins_until
         progress, missing = None, None
         try:
             progress = read_progress()
         except UserError as error:
             missing = error
-        if progress is not None and (progress.stopped_at is None or not console.is_terminal):
+        waits = begins if progress and progress.reason else console.is_terminal
+        if progress is not None and not (_has_ended(progress) and waits):
             return progress
-        if time.monotonic() >= until and not is_running():
+        if time.monotonic() >= until and not begins:
             if progress is None:
                 raise missing or AssertionError
             return progress
@@ -69,16 +78,26 @@ def _wait_for_search(console: Console) -> Progress:
 
 
 def _follow(console: Console, progress: Progress) -> None:
-    """Show a search until it ends, or nobody runs it any more."""
+    """Show a search until it ends, or nobody runs it any more; without a terminal its end."""
+    if not console.is_terminal:
+        *_, progress = _each_state(progress)
+        console.print(draw(progress))
+        return
     with Live(draw(progress), console=console, auto_refresh=False) as live:
-        missed = 0
-        while not _has_ended(progress) and missed < MAX_MISSED:
-            time.sleep(REFRESH_SECONDS)
-            try:
-                progress, missed = read_progress(), 0
-            except UserError:
-                missed += 0 if is_running() else 1
-            live.update(draw(progress), refresh=True)
+        for state in _each_state(progress):
+            live.update(draw(state), refresh=True)
+
+
+def _each_state(progress: Progress) -> Iterator[Progress]:
+    """The state of a search once a second, until it ends, or nobody runs it any more."""
+    missed = 0
+    while not _has_ended(progress) and missed < MAX_MISSED:
+        time.sleep(REFRESH_SECONDS)
+        try:
+            progress, missed = read_progress(), 0
+        except UserError:
+            missed += 0 if is_running() else 1
+        yield progress
 
 
 def draw(progress: Progress) -> Group:

@@ -13,10 +13,9 @@ from stages.features.spelling import (
     INSIDE,
     LEADING_ZERO,
     as_line,
-    as_list,
-    as_text,
     is_unit,
 )
+from stages.prepare.columns.looks import say_line
 from stages.prepare.columns.written import Written
 
 # Of the values: with more of them, a column is one of numbers.
@@ -71,9 +70,7 @@ def say_numbers(column: pl.Series) -> str | None:
     shown = ", ".join(map(repr, filled.filter(looks).unique(maintain_order=True).head(3)))
     remedy = "write them as 1234.5 in the file"
     if len(several) == 1 and is_unit(several[0]) and not bare.any() and len(words) <= MAX_WORDS:
-        gaps = f", missing: {as_list(words)}" if words else ""
-        said = f"{{kind: numeric, unit: {as_text(several[0])}{gaps}}}"
-        remedy = f"say so: {as_line(column.name, said)}"
+        remedy = f"say so: {say_line(column.name, words, 'numeric', several[0])}"
     elif several:
         line = as_line(column.name, "{kind: numeric, unit: '…'}")
         remedy = f"write one unit behind each in the file, and {line}; or {remedy}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stages.build.folder import find_spec
 from stages.build.params import BuildParams
-from stages.build.summary import probe_batch
+from stages.build.probe import probe_batch
 from stages.common.params import read_params
 from stages.features.schema import read_schema
 from stages.model.model import make_model

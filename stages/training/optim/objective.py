@@ -1,11 +1,13 @@
 """The objective of a step, by name: the one place that loads a file of `stages/zoo/objectives`."""
 
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -18,6 +20,8 @@ from stages.tensors.objective import Loss, Scores
 
 OBJECTIVES = Path("stages/zoo/objectives")
 AT = "train.objective"
+# What an objective is given in their order, and its `arguments` by name.
+CALLED_WITH = ("model", "batch", "target", "loss_fn", "rng")
 
 # Means over the rows at hand () by the names that the history has them under.
 Logged = dict[str, Tensor]
@@ -56,15 +60,52 @@ def unpack(found: object, objective: Objective) -> tuple[Tensor, Logged]:
     Raises UserError for what is no loss, with the line of the function.
     """
     loss, logged = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
-    if isinstance(loss, Tensor) and loss.shape == () and isinstance(logged, dict):
-        return loss, logged
-    what = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{type(loss).__name__}"
+    if not (isinstance(loss, Tensor) and loss.shape == () and isinstance(logged, dict)):
+        message = (
+            f"the objective gives {_kind(loss)}; the mean over rows is needed, a tensor (), alone "
+            "or with a dict of what to log"
+        )
+        raise _wrong(message, objective)
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        message = (
+            "the objective gives a loss that no weight has a part in, so that nothing can be "
+            "learned from it: is it detached, or made by .item() or under no_grad?"
+        )
+        raise _wrong(message, objective)
+    return loss, {name: _as_mean(name, logged[name], loss, objective) for name in logged}
+
+
+def check_logged(before: Collection[str], logged: Logged, objective: Objective) -> None:
+    """Stop where a step logs other names than earlier ones did, whose means are over all steps."""
+    if before and set(before) != set(logged):
+        was, now = (", ".join(sorted(names)) for names in (before, logged))
+        message = f"the objective logs {now}, and earlier steps logged {was}: log the same in each"
+        raise _wrong(message, objective)
+
+
+def _as_mean(name: object, value: object, loss: Tensor, objective: Objective) -> Tensor:
+    """A number to log as a tensor (). Raises UserError for anything else."""
+    if isinstance(name, str) and isinstance(value, Tensor) and value.shape == ():
+        return value
+    if isinstance(name, str) and isinstance(value, int | float):
+        return loss.new_tensor(float(value))
     message = (
-        f"the objective gives {what}; the mean over rows is needed, a tensor (), alone or with a "
-        "dict of what to log"
+        f"the objective logs {name!r}: {_kind(value)}; a name and a mean over rows are needed, a "
+        "tensor () or a number"
     )
+    raise _wrong(message, objective)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def _wrong(message: str, objective: Objective) -> UserError:
+    """The error of what an objective gives, at its function."""
     function = objective.func if isinstance(objective, partial) else objective
-    raise problem_of(message, function, Problem(message, AT))
+    return problem_of(message, function, Problem(message, AT))
 
 
 def _zoo_module(name: str) -> Any:
@@ -74,4 +115,12 @@ def _zoo_module(name: str) -> Any:
     if not callable(getattr(module, "objective", None)):
         message = f"the objective '{name}' has no function 'objective' ({HOW})"
         raise UserError(at_line(message, (f"{OBJECTIVES}/{name}.py", 1)))
+    try:
+        inspect.signature(module.objective).bind(*CALLED_WITH, arguments=None)
+    except TypeError as error:
+        message = (
+            f"the objective '{name}' can't be called with ({', '.join(CALLED_WITH)}, arguments): "
+            f"{error}"
+        )
+        raise problem_of(message, module.objective, Problem(message, AT)) from None
     return module

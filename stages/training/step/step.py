@@ -24,7 +24,7 @@ from stages.tensors.batch import Batch, take
 from stages.training.data.batching import LocalBatch, micro_batches, to_global_slice
 from stages.training.device.distributed import World
 from stages.training.device.out_of_memory import halve_micro_batch, is_out_of_memory
-from stages.training.optim.objective import Logged, Objective, unpack
+from stages.training.optim.objective import Logged, Objective, check_logged, unpack
 from stages.training.state import EpochTotals, State
 from stages.training.step.buffer_snapshot import BufferSnapshot, Place, snapshot_buffers
 from stages.training.step.loss_of_scores import compute_loss, prepare_scores
@@ -135,6 +135,9 @@ def compute_gradients(
                 raise
         else:
             if logged:
+                epochs = state.result.history
+                before = state.totals.logged or (epochs[0].logged if epochs else {})
+                check_logged(before, logged, context.objective)
                 state.totals.note(logged)
             return loss
         # Outside the except block: the traceback would keep the activations alive.

@@ -71,11 +71,23 @@ def run_until(batch: int, epoch: int, **changes: Any) -> None:
         search(params, CURRENT, "minimize", 0, JOURNAL, train)
 
 
+def write_outputs() -> None:
+    """The outputs of a search of two trials."""
+    Path("data/tune").mkdir(parents=True)
+    write_csv(
+        Path("data/tune/trials.csv"),
+        ("trial", "state", "value", "epochs", "origin", LR),
+        [(0, "complete", 0.5, 9, "params.yaml", 0.1), (1, "pruned", "", 1, "tpe", 0.2)],
+    )
+    facts = {"direction": "minimize", "sampler": "tpe", "reason": "all 2 trials were tried"}
+    write_json(Path("data/tune/search.json"), facts)
+
+
 def test_a_running_search_is_shown_from_its_journal() -> None:
     with running_stage():
         run_until(batch=3, epoch=2, pruner="halving")
         progress = read_progress()
-        said, watched = shown(), shown("--watch")
+        said = shown()
     assert [row.number for row in progress.rows] == list(range(12))
     training = progress.training
     # Of the third batch two have survived the first epoch, and stand at the second.
@@ -86,8 +98,6 @@ def test_a_running_search_is_shown_from_its_journal() -> None:
     assert "2 train, at epoch 2, about 0 s left" in said
     assert "of 20 trials (random)" in said
     assert LR in said
-    # No terminal: it is printed once.
-    assert watched == said
 
 
 def test_a_search_that_was_killed_no_longer_trains() -> None:
@@ -119,14 +129,58 @@ def test_to_watch_waits_for_a_search_that_is_about_to_begin(
         waits.append(seconds)
         if len(waits) == 3:
             run_until(batch=1, epoch=2)
+        elif len(waits) == 4:
+            write_outputs()
 
     with running_stage():
         assert "the stage tune has begun" in CliRunner().invoke(main, ["tune"]).output
         monkeypatch.setattr(table, "WAIT_SECONDS", 0.0)
         monkeypatch.setattr(table.time, "sleep", begin)
         said = shown("--watch")
+    assert len(waits) == 4
+    assert "ended: all 2 trials were tried" in said
+
+
+def test_to_watch_without_a_terminal_is_to_wait_for_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    def end(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            write_outputs()
+
+    with running_stage():
+        run_until(batch=3, epoch=2, pruner="halving")
+        monkeypatch.setattr(table.time, "sleep", end)
+        said = shown("--watch")
     assert len(waits) == 3
-    assert "4 train, at epoch 2" in said
+    assert "ended: all 2 trials were tried" in said
+    assert "left" not in said
+
+
+def test_an_earlier_search_is_not_the_one_that_is_about_to_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_outputs()
+    waits: list[float] = []
+    monkeypatch.setattr(table.time, "sleep", waits.append)
+    assert "ended: all 2 trials were tried" in shown("--watch")
+    assert waits == []
+
+    def begin(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            run_until(batch=1, epoch=2)
+            os.utime("data/tune/search.json", (1, 1))
+        elif len(waits) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(table.time, "sleep", begin)
+    with running_stage():
+        CliRunner().invoke(main, ["tune", "--watch"])
+    assert len(waits) == 5
 
 
 def test_a_line_that_is_being_written_is_left_out() -> None:
@@ -137,14 +191,7 @@ def test_a_line_that_is_being_written_is_left_out() -> None:
 
 
 def test_the_outputs_of_the_last_search_are_shown_when_none_runs() -> None:
-    Path("data/tune").mkdir(parents=True)
-    write_csv(
-        Path("data/tune/trials.csv"),
-        ("trial", "state", "value", "epochs", "origin", LR),
-        [(0, "complete", 0.5, 9, "params.yaml", 0.1), (1, "pruned", "", 1, "tpe", 0.2)],
-    )
-    facts = {"direction": "minimize", "sampler": "tpe", "reason": "all 2 trials were tried"}
-    write_json(Path("data/tune/search.json"), facts)
+    write_outputs()
     assert "2 of 2 trials (tpe), 1 pruned, ended: all 2 trials were tried" in shown()
 
 

@@ -24,7 +24,13 @@ from stages.training.data.source import TensorSource
 from stages.training.device import compile as compiled
 from stages.training.device.distributed import World
 from stages.training.loop import train
-from stages.training.optim.objective import Objective, make_objective, objective_names, unpack
+from stages.training.optim.objective import (
+    Objective,
+    check_logged,
+    make_objective,
+    objective_names,
+    unpack,
+)
 from stages.training.optim.preflight import check_names
 from stages.training.state import Data, State
 from stages.training.step.loss_of_scores import compute_loss
@@ -183,6 +189,26 @@ def test_what_gives_no_loss_is_told_with_its_line() -> None:
             "stages/zoo/objectives/supervised.py",
             "def objective(",
         )
+
+
+def test_what_an_objective_logs_is_a_name_with_a_number() -> None:
+    objective = make_objective(ClassSpec(name="supervised"))
+    loss = torch.ones((), requires_grad=True)
+    _, logged = unpack((loss, {"a": 0.5, "b": torch.ones(()), "c": 3}), objective)
+    assert {name: float(value) for name, value in logged.items()} == {"a": 0.5, "b": 1.0, "c": 3.0}
+    check_logged([], logged, objective)
+    check_logged(["c", "a", "b"], logged, objective)
+    for wrong, said in (
+        ({"size": torch.ones(2, 3)}, "logs 'size': a tensor (2, 3)"),
+        ({3: loss}, "logs 3: a tensor ()"),
+        ({"size": "large"}, "logs 'size': str"),
+    ):
+        with pytest.raises(UserError, match=re.escape(said)):
+            unpack((loss, wrong), objective)
+    with pytest.raises(UserError, match="logs a, b, c, and earlier steps logged a, d"):
+        check_logged(["a", "d"], logged, objective)
+    with pytest.raises(UserError, match="a loss that no weight has a part in"):
+        unpack(loss.detach(), objective)
 
 
 def test_rows_that_cannot_be_mixed_or_moved_are_refused() -> None:

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from stages.build.summary import probe_batch, summarise
+from stages.build.probe import probe_batch
+from stages.build.summary import summarise
 from stages.model.model import ModelSpec, make_model
 from tests.support.stages.models import IMAGES, SPEC, spec_of
 
