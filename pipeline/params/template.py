@@ -14,6 +14,10 @@ from stages.common.errors import UserError, wrong_name
 from stages.common.yamlfile import read_yaml
 
 TEMPLATE_FILE = Path(__file__).with_name("template.yaml")
+# A line is never broken.
+WIDTH = 4096
+# A text that surely needs no quotes, unless it is a word of YAML's: those ruamel.yaml knows.
+PLAIN_TEXT = re.compile(r"[A-Za-z_][A-Za-z0-9_.%-]*")
 # What stands before a comment: no '#', except in quotes or within a word.
 BEFORE_COMMENT = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|[^#'"]|(?<!\s)#)*?\s(?=#)""")
 
@@ -44,14 +48,50 @@ def read_title(recipe: Path) -> str | None:
 
 
 def flow_map(value: object) -> object:
-    """Return a map as the file writes it, in braces; anything else as it is."""
+    """Return a map as the file writes it, in braces; anything else as it is, texts quoted."""
     from ruamel.yaml.comments import CommentedMap
 
+    value = _with_quotes(value)
     if not isinstance(value, dict):
         return value
     node = CommentedMap(value)
     node.fa.set_flow_style()
     return node
+
+
+def _with_quotes(value: object) -> object:
+    """Return a value in whose texts those are marked that are read back only in quotes.
+
+    ruamel.yaml writes `12:30` and `?a` without, which no other parser takes within brackets.
+    """
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    if isinstance(value, dict):
+        return {_with_quotes(key): _with_quotes(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_quotes(each) for each in value]
+    if isinstance(value, str) and not isinstance(value, DoubleQuotedScalarString):
+        return value if PLAIN_TEXT.fullmatch(value) else _quoted_if_needed(value)
+    return value
+
+
+def _quoted_if_needed(text: str) -> str:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
+    from ruamel.yaml.error import YAMLError
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    node = CommentedMap({text: [text]})
+    node.fa.set_flow_style()
+    written, yaml = io.StringIO(), YAML()
+    yaml.width = WIDTH
+    yaml.dump(node, written)
+    try:
+        is_right = YAML(typ="safe").load(written.getvalue()) == {text: [text]}
+    except (YAMLError, ValueError):
+        is_right = False
+    # Some signs that end a line stand as they are unless they are in double quotes.
+    return text if is_right and text.isprintable() else DoubleQuotedScalarString(text)
 
 
 @dataclass(frozen=True)
@@ -135,9 +175,9 @@ def _layout(key: str, value: object) -> list[str]:
     *sections, name = key.split(".")
     shown = flow_map(value)
     if isinstance(value, dict) and any(isinstance(inner, dict) for inner in value.values()):
-        shown = {inner: flow_map(each) for inner, each in value.items()}
+        shown = {_with_quotes(inner): flow_map(each) for inner, each in value.items()}
     yaml = YAML()
-    yaml.width = 4096
+    yaml.width = WIDTH
     text = io.StringIO()
     yaml.dump({name: shown}, text)
     return [f"{'  ' * len(sections)}{line}" for line in text.getvalue().splitlines()]

@@ -24,6 +24,7 @@ from stages.parallel.mapper import Mapper
 from stages.parallel.open_mapper import open_mapper
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import SOURCE, check_names, find_schema, names_rows
+from stages.prepare.columns.looks import has_target
 from stages.prepare.columns.parts import say_files
 from stages.prepare.columns.pretrained import with_pretrained
 from stages.prepare.columns.target import check_transform, find_target
@@ -146,15 +147,12 @@ def _rows_with_target(table: Table, section: PrepareParams) -> Mask | None:
     """The rows to learn from (rows,); None: all, unless those without a target are to go."""
     if not section.drop_missing_target or section.target not in table.columns:
         return None
-    gaps = []
-    for target in table.column_parts(section.target):
-        is_gap = target.is_null() | (target.is_nan() if target.dtype.is_float() else False)
-        gaps.append(is_gap.fill_null(value=True).to_numpy())
-    missing = np.concatenate(gaps)
+    has = [has_target(part).to_numpy() for part in table.column_parts(section.target)]
+    missing = ~np.concatenate(has)
     if not missing.any():
         return None
-    has = either(missing.sum(), "has", "have")
-    print(f"note: {missing.sum()} of {table.height} rows {has} no '{section.target}': left out")
+    have = either(missing.sum(), "has", "have")
+    print(f"note: {missing.sum()} of {table.height} rows {have} no '{section.target}': left out")
     return np.asarray(~missing)
 
 

@@ -48,6 +48,13 @@ def are_gaps(words: pl.Series) -> bool:
     return bool(words.str.to_lowercase().is_in(GAPS).all())
 
 
+def has_target(column: pl.Series) -> pl.Series:
+    """Check which rows have a target: no gap, nor a number that is infinite or none."""
+    if not column.dtype.is_float():
+        return column.is_not_null()
+    return column.is_finite().fill_null(value=False)
+
+
 def say_line(
     name: str,
     words: Sequence[object],

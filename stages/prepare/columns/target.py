@@ -156,12 +156,13 @@ def _stop_at_words(column: pl.Series, start: int, rows: Rows | None, gaps: Seque
 
 
 def _guess_task(values: _Values) -> str:
-    if values.is_whole:
-        few = values.is_counted and values.counts.height <= min(
-            MAX_INTEGER_CLASSES, values.num_rows // 20
-        )
-        return "classification" if few else "regression"
-    return "regression" if _may_have_fractions(values.dtype) else "classification"
+    if not values.is_whole:
+        return "regression" if _may_have_fractions(values.dtype) else "classification"
+    num, rarest = values.counts.height, min((count for _, count in values.counts.rows()), default=0)
+    # Two whole numbers are yes and no, however short the table is.
+    is_yes_no = num == 2 and rarest >= MIN_ROWS_PER_CLASS
+    few = is_yes_no or num <= min(MAX_INTEGER_CLASSES, values.num_rows // 20)
+    return "classification" if values.is_counted and few else "regression"
 
 
 def _find_classes(name: str, values: _Values) -> list[Class]:
@@ -189,11 +190,12 @@ def _too_rare(name: str, values: _Values, rare: list[tuple[str, int]]) -> Proble
         f"three splits: {shown}\n  in the file, give these rows another class or remove them"
     )
     key, allowed = f"prepare.columns.{name}", tuple[str, ...]()
-    if len(rare) <= MAX_SHOWN and values.dtype != pl.Boolean:
+    num_left = values.counts.height - len(rare)
+    if len(rare) <= MAX_SHOWN and values.dtype != pl.Boolean and num_left > 1:
         line = as_line(name, f"{{missing: {as_list([value for value, _ in rare])}}}")
         message += f"; or leave them out: {line} and drop_missing_target: true"
     numbers = values.counts["value"].cast(pl.Float64, strict=False)
-    if 2 * numbers.count() > values.counts.height:
+    if 2 * numbers.count() > values.counts.height > 2:
         message += "; is it a number to predict? Then the task is regression"
         key, allowed = "prepare.task", ("auto", "regression", "classification")
     elif len(rare) > MAX_SHOWN:

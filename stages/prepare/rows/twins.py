@@ -82,12 +82,14 @@ def find_twins(
         keys = ", ".join(map(str, names[is_twin.arg_true()[:MAX_KEYS_SHOWN]]))
         named = "first have the keys" if has_key else "first are the rows"
         extent = "in every feature" if equal.any() else "in all that is learned from"
+        right = "what is learnt by heart looks right there"
+        if not alike.any():
+            right = "nothing that is learned from tells their targets apart"
         line = (
             f"{is_twin.sum()} of {features.len()} {split} rows "
             f"({groups} of equal rows) stand in "
             f"{' or '.join(before)} too, {extent}, {alike.sum()} of them with the "
-            f"same target: the {named} {keys}; what is learnt by heart "
-            "looks right there"
+            f"same target: the {named} {keys}; {right}"
         )
         yield Twins(line, bool(equal.any()), bool(copies.any()))
 

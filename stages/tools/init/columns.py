@@ -1,16 +1,22 @@
 """One column at a time: its values in short, and what is done with it."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import Any
 
 import polars as pl
 
+from stages.common.errors import UserError
 from stages.features.schema import Feature
 from stages.features.spelling import as_line
 from stages.features.words.recognise import have_several_words
 
 NUM_EXAMPLES, MAX_EXAMPLE = 3, 20
 LEFT_OUT = "left out"
+# Roles of columns that no model sees.
+NOT_LEARNED = (LEFT_OUT, "key", "target", "group", "weight")
+MAX_REASONS = 12
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,50 @@ def describe(
         gaps += int(column.is_nan().sum())
     distinct = None if column.dtype.is_nested() else column.drop_nulls().n_unique()
     return Column(column.name, role, gaps, distinct, _values(column), why, setting)
+
+
+def stop_at_none(columns: Iterable[Column]) -> None:
+    """Stop where nothing is left to learn from. Raises UserError with the reason of each column."""
+    left = [column for column in columns if column.role not in NOT_LEARNED]
+    out = [column for column in columns if column.role == LEFT_OUT]
+    if left:
+        return
+    lines = [f"  {column.name}: {column.why}" for column in out[:MAX_REASONS]]
+    if len(out) > MAX_REASONS:
+        lines.append(f"  and {len(out) - MAX_REASONS} more")
+    if out:
+        name = quote(f"{out[0].name}=…")
+        lines.append(f"say what one is: --column {name} (docs/init.md)")
+    raise UserError("\n".join(["no column is left to learn from", *lines]))
+
+
+def judge_repeats(column: pl.Series, line: Column) -> Column:
+    """The line of a column that names what has several rows each, with a question.
+
+    Names of numbers that hardly repeat are left out; a model would learn from their amount.
+    """
+    name, num, count = column.name, column.drop_nulls().n_unique(), column.count()
+    of_each = f"'{name}' names {num:,} different things in {count:,} rows"
+    group = f"--group {quote(name)}"
+    apart = f"if new rows are of others, {group} tests by rows of others, too"
+    if line.role == LEFT_OUT:
+        return replace(line, warnings=[*line.warnings, f"{of_each}: {apart}"])
+    if column.dtype.is_integer() and num > count / 2:
+        why = f"names what rows are of, {num:,} in {count:,} rows: no amount"
+        return replace(
+            line,
+            role=LEFT_OUT,
+            why=why,
+            setting="exclude",
+            warnings=[f"{of_each}, and is left out: {apart}"],
+        )
+    what = f"learned from as {'an amount' if column.dtype.is_integer() else 'a category'}"
+    out = f"--column {quote(f'{name}=exclude')}"
+    warning = (
+        f"{of_each}, and is {what}: test rows of the same ones look better than rows of others "
+        f"will; {apart}, and {out} leaves it out"
+    )
+    return replace(line, warnings=[*line.warnings, warning])
 
 
 def say_kind(feature: Feature, column: pl.Series) -> str:

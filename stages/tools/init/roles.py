@@ -8,12 +8,27 @@ import polars as pl
 from stages.features.columns import as_category
 from stages.features.numbers import Rows
 
-# A name that says that a column names the rows: id, ID, customer_id, rowKey, uuid, index, no.
+# What rows may be of, and be named by without a blank: userid, patientid, casenumber.
+_NOUNS = (
+    "account|book|case|child|client|customer|cust|employee|emp|firm|household|invoice|item|member|"
+    "movie|obs|order|participant|passenger|patient|pat|person|product|record|respondent|seller|"
+    "session|song|student|subject|subj|ticket|track|transaction|trans|tree|trip|user|visit|p|u"
+)
+# A name that says that a column names the rows: id, ID#, customer_id, userid, rowKey, uuid, no.
 _KEY_NAME = re.compile(
-    r"(?i:(?:.*[_\W])?(?:id|key|uuid|guid|index|idx|nr|no)|rownames?)|.*(?:Id|ID)"
+    rf"(?i:(?:.*[_\W])?(?:id\W?|key|uuid|guid|index|idx|nr|no)|rownames?|(?:{_NOUNS})id"
+    rf"|(?:{_NOUNS})[_ ]?num(?:ber)?)|.*(?:Id|ID)"
 )
 # What a row may be of. A subject may be that of a mail, too: names of rows have no blanks.
 _ROW_NAME = re.compile(r"(?i:sample|subject|patient|barcode)")
+# What several rows may be of.
+_OWNER_NAME = re.compile(
+    r"(?i:animal|child|client|customer|household|member|participant|patient|person|respondent|"
+    r"student|subj|subject|user)"
+)
+# A column with a value for so many rows tells them apart, and from fewer different ones on nobody
+# divides by it.
+MAX_ROWS_OF_ONE, MIN_OWNERS = 50, 10
 
 
 def is_key(column: pl.Series, rows: Rows) -> bool:
@@ -39,6 +54,16 @@ def counts_up(column: pl.Series, rows: Rows) -> bool:
     if not column.dtype.is_integer() or column.is_empty() or column[0] not in (0, 1):
         return False
     return not column.null_count() and bool((column - column[0] == pl.Series(rows)).all())
+
+
+def names_repeat(column: pl.Series) -> bool:
+    """Check whether whole numbers or texts name by their name what has several rows each."""
+    name = column.name.strip()
+    is_named = _KEY_NAME.fullmatch(name) or _OWNER_NAME.fullmatch(name)
+    if not is_named or not (column.dtype.is_integer() or column.dtype == pl.String):
+        return False
+    num, count = column.drop_nulls().n_unique(), column.count()
+    return num >= MIN_OWNERS and num < count <= num * MAX_ROWS_OF_ONE
 
 
 def names_hardly_repeat(column: pl.Series) -> bool:

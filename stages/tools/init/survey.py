@@ -16,7 +16,7 @@ from stages.features.schema import Schema, Target
 from stages.features.written import drop_words
 from stages.prepare.columns.doubts import find_doubts
 from stages.prepare.columns.infer_schema import find_feature, find_schema, names_rows
-from stages.prepare.columns.looks import TEXTS
+from stages.prepare.columns.looks import TEXTS, has_target
 from stages.prepare.columns.parts import say_files
 from stages.prepare.columns.strays import stray_gaps
 from stages.prepare.columns.target import encode_classes, find_target
@@ -31,12 +31,20 @@ from stages.prepare.table.dots import signed_columns
 from stages.prepare.table.long_table import apply_writing
 from stages.prepare.table.open_table import open_table
 from stages.prepare.table.sample import take_sample
-from stages.prepare.table.table import Mask, Table
+from stages.prepare.table.table import Table
 from stages.prepare.table.total import stop_at_total
 from stages.tools.expect.draft import draft_suite
 from stages.tools.init import roles
 from stages.tools.init.choose import TEXT_VALIDATION, Facts, choose, texts_alone
-from stages.tools.init.columns import LEFT_OUT, Column, describe, say_kind, say_words
+from stages.tools.init.columns import (
+    LEFT_OUT,
+    Column,
+    describe,
+    judge_repeats,
+    say_kind,
+    say_words,
+    stop_at_none,
+)
 from stages.tools.init.counts import Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import are_bytes, count_train, find_layout
 from stages.tools.init.leaks import Numbers, as_answers, judge_leak
@@ -80,19 +88,19 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     counts = count_all(table)
     if looked.height < table.height:
         notes.append(f"note: what columns are is judged by {looked.height:,} rows")
-    has_target = _has_target(table, options.target)
-    if num_gaps := int((~has_target).sum()):
+    usable = np.concatenate([has_target(p).to_numpy() for p in table.column_parts(options.target)])
+    if num_gaps := int((~usable).sum()):
         have, are = either(num_gaps, "has", "have"), either(num_gaps, "is", "are")
         notes.append(
             f"note: {num_gaps:,} of {table.height:,} rows {have} no '{options.target}' and {are} "
             "left out: drop_missing_target: true"
         )
-    labelled = table.where(has_target)
-    source_rows = np.flatnonzero(has_target)
+    labelled = table.where(usable)
+    source_rows = np.flatnonzero(usable)
     words = gap_words(options.target, params)
     parts = labelled.column_parts(options.target)
     target = find_target(parts, options.task or "auto", source_rows, words)
-    rows, is_seen = sample.rows[: looked.height], looked[options.target].is_not_null()
+    rows, is_seen = sample.rows[: looked.height], has_target(looked[options.target])
     seen, seen_rows = looked.filter(is_seen), rows[is_seen.to_numpy()]
     answers = as_answers(seen[options.target], is_class=target.classes is not None)
     columns = []
@@ -114,7 +122,8 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         gaps, distinct = counts.gaps[column.name], counts.distinct[column.name]
         columns.append(replace(line, missing=gaps, distinct=distinct))
     columns = list(_without_copies(columns, looked, table, said))
-    prepare = prepare_values(columns, options, target, has_gaps=not has_target.all())
+    stop_at_none(columns)
+    prepare = prepare_values(columns, options, target, has_gaps=not usable.all())
     if options.target in written and written[options.target].decimal is not None:
         # A class that stands as a text would stay one by its name; here texts became numbers.
         prepare["task"] = options.task or "auto"
@@ -194,11 +203,6 @@ def _as_params(settings: Mapping[str, Setting], options: Options) -> PreparePara
     return PrepareParams.model_validate(values | {"columns": settings, "key": options.key})
 
 
-def _has_target(table: Table, name: str) -> Mask:
-    """The rows that have a target (rows,)."""
-    return np.concatenate([part.is_not_null().to_numpy() for part in table.column_parts(name)])
-
-
 def _look_at(
     column: pl.Series,
     rows: Rows,
@@ -233,6 +237,8 @@ def _look_at(
         return _left_out(column, "row labels of pandas or R", is_known=True)
     if options.key is None and roles.is_key(column, rows) and is_unique(table, name):
         return describe(column, "key", "one value each, by its name or as their number")
+    if seen.height < column.len() and seen[name].n_unique() < 2:
+        return _left_out(column, "one value in every row that has a target")
     if counts.is_constant(name):
         return _left_out(column, "one value in every row: nothing to learn")
     if roles.counts_up(column, rows):
@@ -246,7 +252,9 @@ def _look_at(
         why = f"{num:,} different texts in {total:,} rows: categories that say nothing of new rows"
         return _left_out(column, say_numbers(column) or f"{why}{say_words(column)}")
     line = describe(column, feature.kind, say_kind(feature, column))
-    return judge_leak(line, seen[name], answers)
+    line = judge_leak(line, seen[name], answers)
+    is_asked = options.group is None and options.time is None and roles.names_repeat(column)
+    return judge_repeats(column, line) if is_asked else line
 
 
 def _as_said(column: pl.Series, said: Settings) -> Column:

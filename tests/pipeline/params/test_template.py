@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.commands.suite_file import read_rules, suite_text
 from pipeline.params.template import TEMPLATE_FILE, apply_recipe, fill_template
 from stages.common.errors import UserError
 from stages.common.yamlfile import read_yaml, with_location
@@ -115,3 +116,31 @@ def test_keys_that_the_template_does_not_have_are_named_with_file_and_line(tmp_p
     recipe.write_text("- train\n", encoding="utf-8")
     with pytest.raises(UserError, match="must hold sections"):
         apply_recipe(recipe)
+
+
+ODD_TEXTS = [
+    "12:30",
+    "2:Med",
+    "http://x.y/z",
+    "?a",
+    "? a",
+    "- a",
+    "a\tb",
+    "\u2028",
+    "0123",
+    "no",
+    "a: b",
+]
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_texts_are_read_back_as_they_were(text: str, tmp_path: Path) -> None:
+    values = {"prepare.target": text, "prepare.columns": {text: {"missing": [text, "z"]}}}
+    file, suite = tmp_path / "params.yaml", tmp_path / "suite.yaml"
+    file.write_text(fill_template(values), encoding="utf-8")
+    section = read_yaml(file)["prepare"]
+    assert section["target"] == text
+    assert section["columns"] == {text: {"missing": [text, "z"]}}
+    rule = {"type": "x", "column": text, "value_set": [text, "z"]}
+    suite.write_text(suite_text("of it", [rule]), encoding="utf-8")
+    assert read_rules(suite) == [rule]

@@ -121,7 +121,7 @@ def test_a_class_of_too_few_rows_is_an_error() -> None:
     assert "'c' (2), 'd' (1)" in found.message
     assert """{"y": {missing: ['c', 'd']}} and drop_missing_target: true""" in found.message
     assert found.key == "prepare.columns.y"
-    found = problem({"x": range(12), "y": [1] * 11 + [2]}, task="classification")
+    found = problem({"x": range(12), "y": [1] * 5 + [3] * 6 + [2]}, task="classification")
     assert found.message.startswith("1 class of the target 'y' has fewer than 3 rows")
     assert "Then the task is regression" in found.message
     assert found.key == "prepare.task"
@@ -139,3 +139,10 @@ def test_lists_are_no_target() -> None:
     found = problem({"x": range(20), "y": [[1, 2], [3, 4]] * 10})
     assert found.key == "prepare.target"
     assert "List" in found.message
+
+
+def test_leaving_a_rare_class_out_is_no_way_where_one_is_left() -> None:
+    found = problem({"x": range(12), "y": [0] * 10 + [1] * 2}, task="classification")
+    assert "'1' (2)" in found.message
+    assert "missing" not in found.message
+    assert "regression" not in found.message

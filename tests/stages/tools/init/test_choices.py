@@ -185,8 +185,8 @@ def test_a_key_that_repeats_and_a_weight_below_zero_name_their_options(tmp_path:
 
 
 def test_files_that_are_called_after_parts_are_said(tmp_path: Path) -> None:
-    for name in ("train.csv", "test.csv"):
-        ships().write_csv(tmp_path / name)
+    ships().write_csv(tmp_path / "train.csv")
+    ships().with_columns(pl.col("PassengerId") + NUM_ROWS).write_csv(tmp_path / "test.csv")
     (said,) = survey(Options(str(tmp_path), "Survived"))["warnings"]
     assert "holds test.csv, train.csv, whose rows are mixed and divided anew; to keep" in said
     (tmp_path / "test.csv").rename(tmp_path / "more.csv")

@@ -67,6 +67,10 @@ def test_an_unknown_column_is_told_with_the_nearest(tmp_path: Path) -> None:
         ("sample", ["S1", "S3", "S2"], True),
         ("subject", ["Re: your order", "Invoice", "Offer"], False),
         ("orderId", [7, 3, 9], True),
+        ("userid", [7, 3, 9], True),
+        ("ID#", [7, 3, 9], True),
+        ("customer_number", [7, 3, 9], True),
+        ("bid", [7, 3, 9], False),
         ("n", [1, 2, 3], True),
         ("paid", [7, 3, 9], False),
         ("id", [7, 3, 7], False),
@@ -171,3 +175,51 @@ def test_records_and_lists_have_a_way_on_and_dates_are_called_so(tmp_path: Path)
     assert "flatten it before, in Polars: table.unnest('user')" in user["why"]
     assert "each number wants a column (docs/files.md)" in line(found, "vector")["why"]
     assert line(found, "day")["why"] == "dates, read as datetime"
+
+
+def test_what_has_several_rows_each_is_asked_about(tmp_path: Path) -> None:
+    patients = [1000 + number // 4 for number in range(NUM_ROWS)]
+    found = look(tmp_path, ships(patid=patients))
+    assert line(found, "patid")["role"] == "numeric"
+    (said,) = [text for text in found["warnings"] if "'patid'" in text]
+    assert f"names {NUM_ROWS // 4:,} different things in {NUM_ROWS:,} rows" in said
+    assert "--group patid" in said
+    assert not any(
+        "patid" in text for text in look(tmp_path, ships(patid=patients), group="patid")["warnings"]
+    )
+    # Of few different ones nobody divides by them, and numbers that hardly repeat are no amounts.
+    few = [number % 5 for number in range(NUM_ROWS)]
+    assert not any("patid" in text for text in look(tmp_path, ships(patid=few))["warnings"])
+    hardly = [1000 + 7 * max(number, 9) for number in range(NUM_ROWS)]
+    assert line(look(tmp_path, ships(patid=hardly)), "patid")["setting"] == "exclude"
+
+
+def test_what_is_one_value_where_there_is_a_target_is_left_out(tmp_path: Path) -> None:
+    fares = [float(n) + 0.5 if n % 2 else None for n in range(NUM_ROWS)]
+    doses = [None if n % 2 else n for n in range(NUM_ROWS)]
+    found = look(tmp_path, ships(Fare=fares, dose=doses), target="Fare")
+    assert line(found, "dose")["why"] == "one value in every row that has a target"
+
+
+@pytest.mark.parametrize("gap", [float("nan"), float("inf")])
+def test_a_target_that_is_no_number_is_a_gap(gap: float, tmp_path: Path) -> None:
+    fares = [gap if n % 9 == 0 else float(n) + 0.5 for n in range(NUM_ROWS)]
+    found = look(tmp_path, ships(Fare=fares), target="Fare")
+    assert found["task"]["name"] == "regression"
+    assert found["values"]["prepare.drop_missing_target"] is True
+
+
+def test_two_whole_numbers_are_classes_in_a_short_table(tmp_path: Path) -> None:
+    short = ships(ok=[n % 2 for n in range(NUM_ROWS)]).head(30)
+    assert look(tmp_path, short, target="ok")["task"]["name"] == "classification"
+
+
+def test_where_nothing_is_left_each_column_has_its_reason(tmp_path: Path) -> None:
+    codes = [f"c{n}" for n in range(NUM_ROWS)]
+    table = ships(code=codes, one=["a"] * NUM_ROWS).select("code", "one", "Survived")
+    with pytest.raises(UserError, match="no column is left to learn from") as raised:
+        look(tmp_path, table)
+    said = str(raised.value)
+    assert "code: " in said
+    assert "one: one value in every row" in said
+    assert "--column 'code=…'" in said
