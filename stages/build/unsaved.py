@@ -1,4 +1,4 @@
-"""What a model keeps outside of its weights and buffers: no file has it, and no optimizer moves it.
+"""Parts of a model outside of its weights and buffers: no file has them, no optimizer moves them.
 
 A training makes its model by a seed of its own, and all that predict make it anew and load the
 weights. So a model has to be what its weights and buffers make it.
@@ -58,7 +58,7 @@ def _check_containers(model: nn.Module, spec: ModelSpec) -> None:
 
 
 def _attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """What the layers of a model keep beside weights, buffers and layers, by their full names."""
+    """Attributes of the layers of a model beside weights, saved buffers and layers, by full names."""
     of_torch, saved = vars(nn.Module()).keys(), model.state_dict().keys()
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
