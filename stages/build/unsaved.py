@@ -58,7 +58,7 @@ def _check_containers(model: nn.Module, spec: ModelSpec) -> None:
 
 
 def _attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Attributes of the layers of a model beside weights, saved buffers and layers, by full names."""
+    """Attributes of all layers beside weights, saved buffers and layers, by their full names."""
     of_torch, saved = vars(nn.Module()).keys(), model.state_dict().keys()
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():

@@ -44,13 +44,14 @@ def draft_suite(table: Table, schema: Schema) -> list[Rule]:
         rules.append(about("expect_column_values_to_be_in_set", target.name, "critical", **allowed))
     for feature in features:
         rules += _of_feature(feature, facts[feature.name])
-    return rules
+    # Great Expectations takes no empty name, be it of the target.
+    return [each for each in rules if each.get("column") != ""]
 
 
 def features_of_rules(schema: Schema) -> list[Feature]:
     """The features that a draft has rules about.
 
-    Prepare itself counts the images that it can't read; Great Expectations takes no empty name.
+    Prepare itself counts the images that it can't read; a column without a name has no rules.
     """
     return [each for each in schema.features[:MAX_COLUMNS] if each.name and not each.is_array]
 

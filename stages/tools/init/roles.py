@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from shlex import quote
 
 import polars as pl
 
@@ -54,6 +55,13 @@ def counts_up(column: pl.Series, rows: Rows) -> bool:
     if not column.dtype.is_integer() or column.is_empty() or column[0] not in (0, 1):
         return False
     return not column.null_count() and bool((column - column[0] == pl.Series(rows)).all())
+
+
+def say_another_key(name: str) -> str:
+    """The reason for leaving a further key out; one that counts the rows may be an amount."""
+    if _KEY_NAME.fullmatch(name.strip()) or _ROW_NAME.fullmatch(name.strip()):
+        return "names the rows too"
+    return f"numbers the rows too; --column {quote(f'{name}=numeric')} learns from it"
 
 
 def names_repeat(column: pl.Series) -> bool:

@@ -281,7 +281,8 @@ def _without_copies(
     key = next((c.name for c in columns if c.role == "key"), None)
     for column in columns:
         if column.role == "key" and column.name != key:
-            yield replace(column, role=LEFT_OUT, why="names the rows too", setting="exclude")
+            why = roles.say_another_key(column.name)
+            yield replace(column, role=LEFT_OUT, why=why, setting="exclude")
         elif column.name in copies and column.role not in NAMED and column.name not in said:
             why = f"the same in each row as '{copies[column.name]}'"
             yield replace(column, role=LEFT_OUT, why=why, setting="exclude")
