@@ -37,7 +37,7 @@ LIKELY_GAPS = (
     *("na", "n/a", "n.a.", "nan", "null", "-", "--", "—", "?"),
     *("#n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#name?", "#num!"),
 )
-GAPS = (*LIKELY_GAPS, "none", "nil", "missing", "unknown", "undefined", "void", ".")
+GAPS = (*LIKELY_GAPS, "none", "nil", "missing", "unknown", "undefined", "void", ".", "nat")
 # Numbers that stand for 'no value' where they lie far from all others.
 SENTINELS = (-99, -999, -9999, -99999, 9999, 99999, 999999)
 NO_TEXTS = pl.DataFrame(schema={"row": pl.Int64, "text": pl.String})

@@ -102,9 +102,9 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         else:
             known = layout.columns.get(column.name)
             line = known or _look_at(
-                column, rows, seen, answers, target, options, table, counts, said
+                column, rows, seen, answers, target, options, table, counts, said, settings
             )
-            line = replace(line, setting=line.setting or settings.get(column.name))
+            line = replace(line, setting=_with_gaps(line.setting, settings.get(column.name)))
             if (
                 isinstance(line.setting, dict)
                 and "unit" in line.setting
@@ -209,12 +209,13 @@ def _look_at(
     table: Table,
     counts: Counts,
     said: Mapping[str, Setting],
+    settings: Mapping[str, Setting],
 ) -> Column:
     """The role of one column, by the first rule that fits.
 
     `rows` (rows,) are the numbers of its values in the source, `seen` those rows that have a
     target and `answers` (rows,) these targets, `table` is all, `counts` are of it, and `said` are
-    the settings of the command line.
+    the settings of the command line, `settings` those found, too.
     """
     name = column.name
     if name == target.name:
@@ -238,7 +239,7 @@ def _look_at(
     if roles.counts_up(column, rows):
         return _left_out(column, "numbers the rows: the order of the file")
     try:
-        feature = find_feature(column, Settings())
+        feature = find_feature(column, Settings(missing=words_alone(settings.get(name))))
     except UserError as error:
         return _left_out(column, say_numbers(column) or error.problems[0].message)
     if feature.kind == "categorical" and roles.names_hardly_repeat(column):
@@ -255,6 +256,13 @@ def _as_said(column: pl.Series, said: Settings) -> Column:
         return _left_out(column, COLUMN, is_known=True)
     feature = find_feature(column, said)
     return describe(column, feature.kind, f"{COLUMN}; {say_kind(feature, column)}")
+
+
+def _with_gaps(own: Setting | None, found: Setting | None) -> Setting | None:
+    """The setting of a column, with the words for gaps that were found in it."""
+    if isinstance(own, dict) and isinstance(found, dict) and "missing" in found:
+        return {**own, "missing": found["missing"]}
+    return own or found
 
 
 def _left_out(column: pl.Series, why: str, *, is_known: bool = False) -> Column:
