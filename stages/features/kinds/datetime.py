@@ -68,7 +68,7 @@ def infer(column: "pl.Series", key: str) -> Feature:
 
 
 def with_format(column: "pl.Series", form: str | None, words: Sequence[object] = ()) -> Feature:
-    """Describe a column of dates, without its `words` for gaps; form None: the only one that fits."""
+    """Describe a column of dates without `words` for gaps; form None: the only one that fits."""
     from stages.features.dates.columns import find_format
 
     form, zone = find_format(column, form, words)

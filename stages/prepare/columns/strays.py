@@ -32,6 +32,9 @@ from stages.prepare.columns.looks import (
 )
 from stages.prepare.columns.units import MAX_WORDS, find_unit
 
+# Beside words in half of the rows or more, one number alone is a flag.
+FEWEST_AMONG_GAPS = 2
+
 
 def stop_at_strays(
     column: pl.Series, rows: Rows | None = None, known: Sequence[object] = ()
@@ -63,16 +66,21 @@ def stop_at_words_among_dates(
         raise UserError(_stray(column.name, texts, words, "dates", known, form))
 
 
-def stray_gaps(column: pl.Series) -> list[str]:
+def stray_gaps(column: pl.Series, *, may_be_most: bool = True) -> list[str]:
     """The words among a column's numbers, truths or dates, where each is one used for gaps.
 
-    Numbers may all have one unit.
+    Numbers may all have one unit. `may_be_most`: half of the values and more may be words, if the
+    others are several.
     """
     texts = texts_of(column) if column.dtype in TEXTS else NO_TEXTS
     is_gap = texts["text"].str.to_lowercase().is_in(GAPS)
-    if not 0 < is_gap.sum() < MAJORITY * texts.height:
-        return []
     rest = texts.filter(~is_gap)
+    if not is_gap.any() or not rest.height:
+        return []
+    if is_gap.sum() >= MAJORITY * texts.height and (
+        not may_be_most or rest["text"].n_unique() < FEWEST_AMONG_GAPS
+    ):
+        return []
     are_alike = any(like(rest, pattern).all() for pattern in (ANY_NUMBER, TRUTH))
     if not are_alike and find_unit(rest["text"]) is None and not fit_dates(rest["text"]):
         return []

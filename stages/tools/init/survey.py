@@ -165,7 +165,9 @@ def _settings(
         # What has a type is read as it is.
         if column.name == options.key or (column.name not in said and column.dtype not in TEXTS):
             continue
-        if column.name not in said and (found := stray_gaps(column)):
+        if column.name not in said and (
+            found := stray_gaps(column, may_be_most=column.name != options.target)
+        ):
             settings[column.name] = {"missing": found}
         words = words_alone(settings.get(column.name))
         unit = None

@@ -126,3 +126,17 @@ def test_words_that_are_gaps_stand_in_the_lines_that_say_what_a_date_is(tmp_path
     assert len(lines) == 2
     for line in lines:
         assert found(table, **YAML(typ="safe").load(line))[1] == []
+
+
+@pytest.mark.parametrize("word", [".", "None", "unknown", "NA", "-"])
+def test_words_for_gaps_in_most_rows_are_said_with_the_line_that_makes_numbers_of_the_rest(
+    tmp_path: Path, word: str
+) -> None:
+    codes = ["1", "2", "3"] * 10
+    (line,) = found(table_of(tmp_path, [*codes, *[word] * 90]))[1]
+    assert line.startswith("'x' holds numbers, taken as 4 categories for the 90 words among them")
+    (advice,) = re.findall("these stand for no value, (.*?), or columns", line)
+    schema, told = found(table_of(tmp_path, codes), **YAML(typ="safe").load(advice))
+    assert (schema.features[0].kind, told) == ("numeric", [])
+    # A word that may be one among others is one.
+    assert found(table_of(tmp_path, [*codes, *["often"] * 90]))[1] == []

@@ -127,3 +127,16 @@ def test_words_for_gaps_are_taken_from_dates(tmp_path: Path) -> None:
     assert any("1 'NA'" in note for note in found["notes"])
     (warning,) = line(found, "two")["warnings"]
     assert "{kind: datetime, format: '%m/%d/%Y', missing: ['NULL']}" in warning
+
+
+def test_words_for_gaps_may_stand_in_most_rows(tmp_path: Path) -> None:
+    rows = range(NUM_ROWS)
+    table = ships(
+        dose=["." if n % 5 else str(n % 25) for n in rows],
+        flag=["." if n % 4 else "1" for n in rows],
+        level=["none" if n % 4 else str(n % 12) for n in rows],
+    )
+    found = look(tmp_path, table, "level")
+    assert found["values"]["prepare.columns"] == {"dose": {"missing": ["."]}}
+    assert [line(found, name)["role"] for name in ("dose", "flag")] == ["numeric", "categorical"]
+    assert found["task"]["name"] == "classification"
