@@ -8,6 +8,8 @@ import polars as pl
 from stages.features.schema import Feature
 from stages.features.spelling import as_line
 from stages.features.words.recognise import have_several_words
+from stages.prepare.columns.periods import say_periods
+from stages.prepare.columns.units import say_numbers
 
 NUM_EXAMPLES, MAX_EXAMPLE = 3, 20
 LEFT_OUT = "left out"
@@ -58,6 +60,11 @@ def say_kind(feature: Feature, column: pl.Series) -> str:
     if column.dtype.is_temporal():
         return f"{_type(column)}, read as {feature.kind}{gaps}"
     return f"{_type(column)} that read as {feature.kind}"
+
+
+def say_looks(column: pl.Series) -> str | None:
+    """A reason for leaving out texts that look like times or numbers; None for others."""
+    return say_periods(column) or say_numbers(column)
 
 
 def say_words(column: pl.Series) -> str:

@@ -20,7 +20,7 @@ from stages.prepare.columns.looks import TEXTS
 from stages.prepare.columns.parts import say_files
 from stages.prepare.columns.strays import stray_gaps
 from stages.prepare.columns.target import encode_classes, find_target
-from stages.prepare.columns.units import describe_signs, find_unit, say_numbers, with_signs
+from stages.prepare.columns.units import describe_signs, find_unit, with_signs
 from stages.prepare.columns.variants import find_variants
 from stages.prepare.columns.written import gap_words, read_written, with_written
 from stages.prepare.params import Column as Settings
@@ -36,12 +36,12 @@ from stages.prepare.table.total import stop_at_total
 from stages.tools.expect.draft import draft_suite
 from stages.tools.init import roles
 from stages.tools.init.choose import TEXT_VALIDATION, Facts, choose, texts_alone
-from stages.tools.init.columns import LEFT_OUT, Column, describe, say_kind, say_words
+from stages.tools.init.columns import LEFT_OUT, Column, describe, say_kind, say_looks, say_words
 from stages.tools.init.counts import Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import are_bytes, count_train, find_layout
 from stages.tools.init.leaks import Numbers, as_answers, judge_leak
 from stages.tools.init.manifest import judge_paths
-from stages.tools.init.options import COLUMN, Options, Setting, check_named, words_alone
+from stages.tools.init.options import COLUMN, Options, Setting, check_named, with_gaps, words_alone
 from stages.tools.init.target import say_tail, why_task
 from stages.tools.init.times import describe_time, judge_groups, stop_at_few_groups
 from stages.tools.init.values import all_values, prepare_values
@@ -104,7 +104,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
             line = known or _look_at(
                 column, rows, seen, answers, target, options, table, counts, said, settings
             )
-            line = replace(line, setting=_with_gaps(line.setting, settings.get(column.name)))
+            line = replace(line, setting=with_gaps(line.setting, settings.get(column.name)))
             if (
                 isinstance(line.setting, dict)
                 and "unit" in line.setting
@@ -243,11 +243,11 @@ def _look_at(
     try:
         feature = find_feature(column, Settings(missing=words_alone(settings.get(name))))
     except UserError as error:
-        return _left_out(column, say_numbers(column) or error.problems[0].message)
+        return _left_out(column, say_looks(column) or error.problems[0].message)
     if feature.kind == "categorical" and roles.names_hardly_repeat(column):
         num, total = column.drop_nulls().n_unique(), column.count()
         why = f"{num:,} different texts in {total:,} rows: categories that say nothing of new rows"
-        return _left_out(column, say_numbers(column) or f"{why}{say_words(column)}")
+        return _left_out(column, say_looks(column) or f"{why}{say_words(column)}")
     line = describe(column, feature.kind, say_kind(feature, column))
     return judge_leak(line, seen[name], answers)
 
@@ -258,13 +258,6 @@ def _as_said(column: pl.Series, said: Settings) -> Column:
         return _left_out(column, COLUMN, is_known=True)
     feature = find_feature(column, said)
     return describe(column, feature.kind, f"{COLUMN}; {say_kind(feature, column)}")
-
-
-def _with_gaps(own: Setting | None, found: Setting | None) -> Setting | None:
-    """The setting of a column, with the words for gaps that were found in it."""
-    if isinstance(own, dict) and isinstance(found, dict) and "missing" in found:
-        return {**own, "missing": found["missing"]}
-    return own or found
 
 
 def _left_out(column: pl.Series, why: str, *, is_known: bool = False) -> Column:

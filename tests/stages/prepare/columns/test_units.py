@@ -14,7 +14,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
     [
         [f"{n % 9 + 1}{LETTERS[n % 26]}Jq5{LETTERS[n % 7]}XK{n}Ln{LETTERS[n % 5]}" for n in ROWS],
         [f"3{n * 7919:08d}{'X' if n % 11 == 3 else n % 10}" for n in ROWS],
-        [f"{1960 + n // 12} {'Jan Feb Mar Apr May Jun'.split()[n % 6]}" for n in ROWS],
+        [f"{1960 + n // 12} {['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun'][n % 6]}" for n in ROWS],
         [f"{n}.7,{n % 13}.2" for n in ROWS],
         [f"{n} {LETTERS[n % 26]}street" for n in ROWS],
     ],
