@@ -62,7 +62,10 @@ _DATES = (
 )
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 # Months, each of which is its first day: of a column whose every text is one.
-MONTHS: Final = ("%m/%Y", "%Y/%m", "%m.%Y", "%m-%Y", "%Y-%m", "%b %Y", "%b-%Y", "%b, %Y")
+MONTHS: Final = (
+    *("%m/%Y", "%Y/%m", "%m.%Y", "%m-%Y", "%Y-%m"),
+    *("%b %Y", "%b-%Y", "%b, %Y", "%Y %b", "%Y-%b"),
+)
 # Those that a column is tried for.
 FORMATS: Final = (ISO, *(date + time for date, time in product(_DATES, _TIMES)), *MONTHS)
 _START = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,6 +1,7 @@
 """A column of dates and times as seconds since 1970, and the one format that its texts have."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import polars as pl
 
 from stages.common.errors import Problem, UserError
 from stages.features.columns import as_category, check_single
-from stages.features.spelling import as_line
+from stages.features.spelling import as_line, as_list
 from stages.features.times import (
     FORMATS,
     ISO,
@@ -63,6 +64,19 @@ def are_dates(column: pl.Series) -> bool:
     return are_months(texts, form) if form in MONTHS else bool(fits.mean() > MAJORITY)
 
 
+def fit_dates(texts: pl.Series, told: str | None = None) -> bool:
+    """Check whether all texts are dates of one format, or months; `told` is one that is said."""
+    different = texts.unique(maintain_order=True)
+    if different.is_empty():
+        return False
+    if told is not None:
+        return bool(parse(different, told).fits.all())
+    return any(
+        are_months(different, form) if form in MONTHS else parse(different, form).fits.all()
+        for form in _possible(different)
+    )
+
+
 def are_months(texts: pl.Series, form: str) -> bool:
     """Check whether every text is a month of these centuries in a format.
 
@@ -76,8 +90,12 @@ def are_months(texts: pl.Series, form: str) -> bool:
     return not bool(((first + 1) % 100 == second).fill_null(value=False).all())
 
 
-def find_format(column: pl.Series, told: str | None) -> tuple[str, str | None]:
+def find_format(
+    column: pl.Series, told: str | None, words: Sequence[object] = ()
+) -> tuple[str, str | None]:
     """The one format of a column, and its zone if it has offsets; `told` is one that is said.
+
+    `words` are those for gaps, which the column no longer has.
 
     Raises UserError where no format fits all values, or several do, and where some values have an
     offset from UTC and others none.
@@ -89,7 +107,7 @@ def find_format(column: pl.Series, told: str | None) -> tuple[str, str | None]:
     there = texts.drop_nulls()
     forms = [told] if told else [f for f in _possible(there) if parse(there, f).fits.all()]
     if len(forms) > 1:
-        raise UserError(_several(texts, forms))
+        raise UserError(_several(texts, forms, words))
     form = forms[0] if forms else _best(there)[0]
     parsed = parse(texts, form)
     known = texts.is_not_null().to_numpy()
@@ -196,13 +214,13 @@ def _possible(texts: pl.Series) -> list[str]:
     return [form for form in FORMATS if any(re.match(pattern(form), t) for t in head)]
 
 
-def _several(texts: pl.Series, forms: list[str]) -> Problem:
+def _several(texts: pl.Series, forms: list[str], words: Sequence[object]) -> Problem:
     """The mistake of dates that several formats fit, of which each gives other days."""
     first = str(texts.drop_nulls()[0])
-    lines = []
+    gaps, lines = f", missing: {as_list(words)}" if words else "", []
     for form in forms:
         seconds, _ = read_text(first, form)
-        line = as_line(texts.name, f"{{kind: datetime, format: '{form}'}}")
+        line = as_line(texts.name, f"{{kind: datetime, format: '{form}'{gaps}}}")
         lines.append(f"{line}  # {first} is {write_text(seconds, ISO, aware=False)}")
     message = (
         f"the dates of the column '{texts.name}' may be read in {len(forms)} ways, each of which "

@@ -8,7 +8,7 @@ in which train has some. What has an offset from UTC or a zone is in UTC.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -67,11 +67,11 @@ def infer(column: "pl.Series", key: str) -> Feature:
     return with_format(column, None)
 
 
-def with_format(column: "pl.Series", form: str | None) -> Feature:
-    """Describe a column of dates in the format `form`; None: in the only one that fits."""
+def with_format(column: "pl.Series", form: str | None, words: Sequence[object] = ()) -> Feature:
+    """Describe a column of dates without `words` for gaps; form None: the only one that fits."""
     from stages.features.dates.columns import find_format
 
-    form, zone = find_format(column, form)
+    form, zone = find_format(column, form, words)
     own = None if form == ISO else form
     return Feature(name=column.name, kind="datetime", format=own, zone=zone)
 

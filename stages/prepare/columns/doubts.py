@@ -34,6 +34,7 @@ from stages.prepare.columns.looks import (
 )
 from stages.prepare.columns.mixed import say_mixed
 from stages.prepare.columns.parts import names_parts
+from stages.prepare.columns.periods import find_periods, say_days
 from stages.prepare.columns.units import find_unit
 from stages.prepare.params import Column
 
@@ -60,6 +61,7 @@ def find_doubts(
             yield from _of_gaps(column, feature)
         if feature.kind == "numeric" and column.dtype.is_numeric():
             yield from _of_unix(column)
+            yield from filter(None, [say_days(column)])
         if not feature.name.strip():
             line = as_line(feature.name, "exclude")
             yield f"the column without a name is learned from; if it is none of yours, {line}"
@@ -170,6 +172,12 @@ def _of_texts(column: pl.Series, feature: Feature, rows: Rows | None) -> Iterato
             f"{show_examples(texts)}; if it says which row is for what, write "
             f"prepare.split: {{seed: 0, validation: 0.15, test: 0.2, column: {as_name(column.name)}"
             f"}}, {left_out}; {meant}"
+        )
+    elif period := find_periods(texts["text"]):
+        what, remedy = period
+        yield (
+            f"'{column.name}' holds {what}, taken as {categories}: {show_examples(texts)}; "
+            f"{remedy}, {left_out}; {meant}"
         )
     elif dates.sum() > most:
         yield (

@@ -14,7 +14,7 @@ from stages.features.numbers import Rows
 from stages.features.schema import KINDS, Feature, FeatureKind, Schema, Target
 from stages.formats.text.header import numbered
 from stages.prepare.columns.looks import TEXTS
-from stages.prepare.columns.strays import stop_at_strays
+from stages.prepare.columns.strays import stop_at_strays, stop_at_words_among_dates
 from stages.prepare.columns.target import LongNumbers, find_target
 from stages.prepare.params import Column, PrepareParams
 
@@ -111,13 +111,17 @@ def find_feature(column: pl.Series, said: Column, rows: Rows | None = None) -> F
     Raises UserError where it can't be told.
     """
     named = "datetime" if said.format is not None else said.named_kind
-    kind = kind_of(named or guess_kind(column, rows, said.missing or ()))
+    words = said.missing or ()
+    name = named or guess_kind(column, rows, words)
+    kind = kind_of(name)
     key = f"prepare.columns.{column.name}"
     if kind.TYPE != ARRAY and column.null_count() == column.len():
         message = f"the column '{column.name}' is empty: exclude it"
         raise UserError(Problem(message, key=key, allowed=("exclude",)))
-    if said.format is not None or said.calendar:
-        found = with_format(column, said.format)
+    if name == "datetime":
+        if column.dtype in TEXTS and not said.calendar:
+            stop_at_words_among_dates(column, said.format, rows, words)
+        found = with_format(column, said.format, words)
         return found.model_copy(update={"calendar": said.calendar})
     found = kind.infer(column, key)
     if said.places is not None and found.kind != "text":

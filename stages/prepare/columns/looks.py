@@ -27,7 +27,6 @@ DATE = "|".join(
         r"^\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})" + _TIME,
         r"^\d{1,2}[ -][A-Za-z]{3,9}\.?[ -]\d{2,4}" + _TIME,
         r"^[A-Za-z]{3,9}\.? \d{1,2},? \d{4}" + _TIME,
-        r"^\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?$",
     ]
 )
 TRUTH = r"^(?i:true|false)$"
@@ -37,7 +36,7 @@ LIKELY_GAPS = (
     *("na", "n/a", "n.a.", "nan", "null", "-", "--", "—", "?"),
     *("#n/a", "#na", "#null!", "#div/0!", "#value!", "#ref!", "#name?", "#num!"),
 )
-GAPS = (*LIKELY_GAPS, "none", "nil", "missing", "unknown", "undefined", "void", ".")
+GAPS = (*LIKELY_GAPS, "none", "nil", "missing", "unknown", "undefined", "void", ".", "nat")
 # Numbers that stand for 'no value' where they lie far from all others.
 SENTINELS = (-99, -999, -9999, -99999, 9999, 99999, 999999)
 NO_TEXTS = pl.DataFrame(schema={"row": pl.Int64, "text": pl.String})

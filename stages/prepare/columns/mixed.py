@@ -15,6 +15,7 @@ from stages.features.schema import Feature
 from stages.features.spelling import as_line
 from stages.features.times import ISO, MONTHS, read_text, write_text
 from stages.prepare.columns.looks import MAJORITY, say_line, show_examples, texts_of
+from stages.prepare.columns.strays import stray_gaps
 from stages.prepare.columns.units import MAX_WORDS, find_unit
 from stages.prepare.columns.written import find_writing
 
@@ -34,9 +35,10 @@ def say_mixed(column: pl.Series, feature: Feature, rows: Rows | None) -> str | N
     texts, known = texts_of(column, rows), feature.missing_words or []
     is_word = ~texts["text"].str.contains("[0-9]")
     words = texts.filter(is_word)["text"].unique(maintain_order=True).to_list()
-    if len(words) > MAX_WORDS or is_word.sum() >= MAJORITY * texts.height:
-        return None
     rest, gaps = texts.filter(~is_word)["text"], [*known, *words]
+    are_most = is_word.sum() >= MAJORITY * texts.height
+    if len(words) > MAX_WORDS or (are_most and not set(words) <= set(stray_gaps(column))):
+        return None
     if form := _find_months(rest):
         month = write_text(read_text(rest[0], form)[0], ISO, aware=False)[:7]
         what, when = "what may be months", f"{rest[0]!r} is {month}"

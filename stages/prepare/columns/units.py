@@ -15,13 +15,15 @@ from stages.features.spelling import (
     as_line,
     is_unit,
 )
-from stages.prepare.columns.looks import say_line
+from stages.prepare.columns.looks import ANY_NUMBER, say_line
 from stages.prepare.columns.written import Written
 
 # Of the values: with more of them, a column is one of numbers.
 MAJORITY = 0.5
 # Of texts with a unit: as many values may be words, which are named.
 MAX_WORDS = 5
+# Of texts with several units: as many may they be, and of as many characters.
+MAX_UNITS, MAX_UNIT = 10, 12
 _CODES = "EUR|USD|GBP|CHF|JPY|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|Rs|Fr|kr"
 _MONEY = rf"(?:[A-Z]{{0,3}}\p{{Sc}}|{_CODES})"
 _DIGITS = rf"[0-9](?:[0-9.,'’{BLANKS}]*[0-9])?"
@@ -33,6 +35,14 @@ _PER = rf"/?[^0-9.,'’+:/{BLANKS}-](?:.*[^0-9{BLANKS}])?"
 _BOTH = rf"^[+-]?({_MONEY})[{BLANKS}]?{_NUMBER}[{BLANKS}]?({_PER})$"
 _PLAIN = r"^[+-]?[0-9]+(?:\.[0-9]+)?$"
 _DATE = r"^[0-9]{1,4}\.[0-9]{1,2}\.[0-9]"
+
+# So many digits in a row at the start are an id.
+_LONG = r"^[0-9]{8}"
+_LAKHS = r"^[+-]?[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?$"
+_MONTH = (
+    "^(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|"
+    r"sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?$"
+)
 
 
 def units(texts: pl.Series) -> pl.Series:
@@ -59,13 +69,21 @@ def say_numbers(column: pl.Series) -> str | None:
     if column.dtype != pl.String:
         return None
     filled = column.drop_nulls()
-    found = units(filled)
-    bare = filled.str.contains(f"^{_NUMBER}$") & ~filled.str.contains(f"{_DATE}|{LEADING_ZERO}")
+    found, is_id = units(filled), filled.str.contains(_LONG)
+    bare = filled.str.contains(f"{ANY_NUMBER}|{_LAKHS}") & ~filled.str.contains(
+        f"{_DATE}|{LEADING_ZERO}"
+    )
+    several = found.drop_nulls().unique(maintain_order=True).to_list()
+    if len(several) > 1 or bare.any():
+        # Several units of a column are a few, short, and none of a code such as 030640615X.
+        found, bare = found.set(is_id, None), bare & ~is_id
+        if not _may_be_units(found.drop_nulls()):
+            found = found.set(found.is_not_null(), None)
+        several = found.drop_nulls().unique(maintain_order=True).to_list()
     looks = found.is_not_null() | bare
     is_plain = filled.filter(looks).str.contains(_PLAIN).all()
     if looks.sum() <= MAJORITY * filled.len() or is_plain:
         return None
-    several = found.drop_nulls().unique(maintain_order=True).to_list()
     words = filled.filter(~looks).unique(maintain_order=True).to_list()
     shown = ", ".join(map(repr, filled.filter(looks).unique(maintain_order=True).head(3)))
     remedy = "write them as 1234.5 in the file"
@@ -75,6 +93,17 @@ def say_numbers(column: pl.Series) -> str | None:
         line = as_line(column.name, "{kind: numeric, unit: '…'}")
         remedy = f"write one unit behind each in the file, and {line}; or {remedy}"
     return f"texts that look like numbers, as {shown}: {remedy}"
+
+
+def _may_be_units(found: pl.Series) -> bool:
+    """Check whether the units of texts are few and short, and no months."""
+    different = found.unique()
+    is_short = different.str.len_chars() <= MAX_UNIT
+    return (
+        different.len() <= MAX_UNITS
+        and 2 * different.len() <= max(found.len(), MAX_WORDS)
+        and bool((is_short & ~different.str.contains(_MONTH)).all())
+    )
 
 
 def describe_signs(setting: Mapping[str, object]) -> str:

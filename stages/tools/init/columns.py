@@ -1,7 +1,7 @@
 """One column at a time: its values in short, and what is done with it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from shlex import quote
 from typing import Any
 
@@ -11,6 +11,8 @@ from stages.common.errors import UserError
 from stages.features.schema import Feature
 from stages.features.spelling import as_line
 from stages.features.words.recognise import have_several_words
+from stages.prepare.columns.periods import say_periods
+from stages.prepare.columns.units import say_numbers
 
 NUM_EXAMPLES, MAX_EXAMPLE = 3, 20
 LEFT_OUT = "left out"
@@ -64,35 +66,6 @@ def stop_at_none(columns: Iterable[Column]) -> None:
     raise UserError("\n".join(["no column is left to learn from", *lines]))
 
 
-def judge_repeats(column: pl.Series, line: Column) -> Column:
-    """The line of a column that names what has several rows each, with a question.
-
-    Names of numbers that hardly repeat are left out; a model would learn from their amount.
-    """
-    name, num, count = column.name, column.drop_nulls().n_unique(), column.count()
-    of_each = f"'{name}' names {num:,} different things in {count:,} rows"
-    group = f"--group {quote(name)}"
-    apart = f"if new rows are of others, {group} tests by rows of others, too"
-    if line.role == LEFT_OUT:
-        return replace(line, warnings=[*line.warnings, f"{of_each}: {apart}"])
-    if column.dtype.is_integer() and num > count / 2:
-        why = f"names what rows are of, {num:,} in {count:,} rows: no amount"
-        return replace(
-            line,
-            role=LEFT_OUT,
-            why=why,
-            setting="exclude",
-            warnings=[f"{of_each}, and is left out: {apart}"],
-        )
-    what = f"learned from as {'an amount' if column.dtype.is_integer() else 'a category'}"
-    out = f"--column {quote(f'{name}=exclude')}"
-    warning = (
-        f"{of_each}, and is {what}: test rows of the same ones look better than rows of others "
-        f"will; {apart}, and {out} leaves it out"
-    )
-    return replace(line, warnings=[*line.warnings, warning])
-
-
 def say_kind(feature: Feature, column: pl.Series) -> str:
     """The reason for a column's kind, and what a model gets of it."""
     gaps = ", and 0 or 1 for a gap" if column.null_count() else ""
@@ -108,6 +81,11 @@ def say_kind(feature: Feature, column: pl.Series) -> str:
     if column.dtype.is_temporal():
         return f"{_type(column)}, read as {feature.kind}{gaps}"
     return f"{_type(column)} that read as {feature.kind}"
+
+
+def say_looks(column: pl.Series) -> str | None:
+    """A reason for leaving out texts that look like times or numbers; None for others."""
+    return say_periods(column) or say_numbers(column)
 
 
 def say_words(column: pl.Series) -> str:

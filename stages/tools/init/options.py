@@ -99,6 +99,13 @@ def words_alone(setting: Setting | None) -> list[Any] | None:
     )
 
 
+def with_gaps(own: Setting | None, found: Setting | None) -> Setting | None:
+    """The setting of a column, with the words for gaps that were found in it."""
+    if isinstance(own, dict) and isinstance(found, dict) and "missing" in found:
+        return {**own, "missing": found["missing"]}
+    return own or found
+
+
 def check_named(columns: Collection[str], options: Options, said: Collection[str]) -> None:
     """Raise UserError for names of the command line that the source does not have."""
     named = [(f"--{each}", getattr(options, each)) for each in ("target", "key", "time")]

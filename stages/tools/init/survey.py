@@ -20,7 +20,7 @@ from stages.prepare.columns.looks import TEXTS, has_target
 from stages.prepare.columns.parts import say_files
 from stages.prepare.columns.strays import stray_gaps
 from stages.prepare.columns.target import encode_classes, find_target
-from stages.prepare.columns.units import describe_signs, find_unit, say_numbers, with_signs
+from stages.prepare.columns.units import describe_signs, find_unit, with_signs
 from stages.prepare.columns.variants import find_variants
 from stages.prepare.columns.written import gap_words, read_written, with_written
 from stages.prepare.params import Column as Settings
@@ -40,8 +40,8 @@ from stages.tools.init.columns import (
     LEFT_OUT,
     Column,
     describe,
-    judge_repeats,
     say_kind,
+    say_looks,
     say_words,
     stop_at_none,
 )
@@ -49,7 +49,8 @@ from stages.tools.init.counts import Counts, count_all, find_equal, is_unique
 from stages.tools.init.images import are_bytes, count_train, find_layout
 from stages.tools.init.leaks import Numbers, as_answers, judge_leak
 from stages.tools.init.manifest import judge_paths
-from stages.tools.init.options import COLUMN, Options, Setting, check_named, words_alone
+from stages.tools.init.options import COLUMN, Options, Setting, check_named, with_gaps, words_alone
+from stages.tools.init.repeats import judge_repeats
 from stages.tools.init.target import say_tail, why_task
 from stages.tools.init.times import describe_time, judge_groups, stop_at_few_groups
 from stages.tools.init.values import all_values, prepare_values
@@ -110,9 +111,9 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         else:
             known = layout.columns.get(column.name)
             line = known or _look_at(
-                column, rows, seen, answers, target, options, table, counts, said
+                column, rows, seen, answers, target, options, table, counts, said, settings
             )
-            line = replace(line, setting=line.setting or settings.get(column.name))
+            line = replace(line, setting=with_gaps(line.setting, settings.get(column.name)))
             if (
                 isinstance(line.setting, dict)
                 and "unit" in line.setting
@@ -174,7 +175,9 @@ def _settings(
         # What has a type is read as it is.
         if column.name == options.key or (column.name not in said and column.dtype not in TEXTS):
             continue
-        if column.name not in said and (found := stray_gaps(column)):
+        if column.name not in said and (
+            found := stray_gaps(column, may_be_most=column.name != options.target)
+        ):
             settings[column.name] = {"missing": found}
         words = words_alone(settings.get(column.name))
         unit = None
@@ -213,12 +216,13 @@ def _look_at(
     table: Table,
     counts: Counts,
     said: Mapping[str, Setting],
+    settings: Mapping[str, Setting],
 ) -> Column:
     """The role of one column, by the first rule that fits.
 
     `rows` (rows,) are the numbers of its values in the source, `seen` those rows that have a
     target and `answers` (rows,) these targets, `table` is all, `counts` are of it, and `said` are
-    the settings of the command line.
+    the settings of the command line, `settings` those found, too.
     """
     name = column.name
     if name == target.name:
@@ -244,17 +248,15 @@ def _look_at(
     if roles.counts_up(column, rows):
         return _left_out(column, "numbers the rows: the order of the file")
     try:
-        feature = find_feature(column, Settings())
+        feature = find_feature(column, Settings(missing=words_alone(settings.get(name))))
     except UserError as error:
-        return _left_out(column, say_numbers(column) or error.problems[0].message)
+        return _left_out(column, say_looks(column) or error.problems[0].message)
     if feature.kind == "categorical" and roles.names_hardly_repeat(column):
         num, total = column.drop_nulls().n_unique(), column.count()
         why = f"{num:,} different texts in {total:,} rows: categories that say nothing of new rows"
-        return _left_out(column, say_numbers(column) or f"{why}{say_words(column)}")
+        return _left_out(column, say_looks(column) or f"{why}{say_words(column)}")
     line = describe(column, feature.kind, say_kind(feature, column))
-    line = judge_leak(line, seen[name], answers)
-    is_asked = options.group is None and options.time is None and roles.names_repeat(column)
-    return judge_repeats(column, line) if is_asked else line
+    return judge_repeats(column, judge_leak(line, seen[name], answers), options)
 
 
 def _as_said(column: pl.Series, said: Settings) -> Column:

@@ -27,7 +27,7 @@ from tests.support.tables import read_table
     [
         (
             [f"{1 + n % 12}:{30 + n % 7}" for n in range(300)],
-            "'x' holds dates, taken as 84 categories: '1:30' (row 0), '2:31' (row 1), ",
+            "'x' holds times of day, durations or ratios, taken as 84 categories: '1:30' (row 0), ",
         ),
         ([f"({n})" for n in range(300)], "'x' holds numbers as texts, taken as 300 categories: "),
         (

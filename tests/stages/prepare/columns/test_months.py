@@ -47,6 +47,8 @@ SHOWN = "jan feb mar apr may jun jul aug sep oct nov dec".title().split()
         ("{m:02d}.{y}", "%m.%Y"),
         ("{name} {y}", "%b %Y"),
         ("{name}-{y}", "%b-%Y"),
+        ("{y} {name}", "%Y %b"),
+        ("{y}-{name}", "%Y-%b"),
     ],
 )
 def test_months_are_dates_of_their_first_day(tmp_path: Path, shown: str, form: str) -> None:

@@ -1,5 +1,6 @@
 """A few values that are not like the others: said, or stopped for."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,46 @@ def test_a_column_that_has_words_for_gaps_is_judged_by_its_other_texts(tmp_path:
         assert found(table, columns={"x": said})[1] == []
     problem = stopped(table_of(tmp_path, [*NUMBERS, "N/A", "a few"]), missing=["N/A"])
     assert "say so: columns: {x: {missing: ['N/A', 'a few']}}" in problem.message
+
+
+@pytest.mark.parametrize("word", ["NA", "NaT", "NULL", ".", "to be said"])
+def test_words_among_dates_stop_with_the_line_that_makes_gaps_of_them(
+    tmp_path: Path, word: str
+) -> None:
+    days = [f"2021-{1 + n % 12:02d}-{1 + n % 28:02d}" for n in range(90)]
+    table = table_of(tmp_path, [*days, word])
+    advice = f"columns: {{x: {{missing: ['{word}']}}}}"
+    for said in ({}, {"x": "datetime"}):
+        problem = stopped(table, columns=said)
+        assert f"holds 90 dates, and 1 value is none: '{word}' (row 90)\n" in problem.message
+        assert f"say so: {advice}; or, if each of its" in problem.message
+    schema, told = found(table, **YAML(typ="safe").load(advice))
+    assert (schema.features[0].kind, told) == ("datetime", [])
+    # The format that is said stays in the line.
+    form = {"kind": "datetime", "format": "%Y-%m-%d"}
+    problem = stopped(table, columns={"x": form})
+    (advice,) = re.findall("say so: (.*?); or, if", problem.message)
+    assert YAML(typ="safe").load(advice) == {"columns": {"x": {**form, "missing": [word]}}}
+
+
+def test_words_that_are_gaps_stand_in_the_lines_that_say_what_a_date_is(tmp_path: Path) -> None:
+    table = table_of(tmp_path, [*["01/02/2024", "03/04/2024"] * 9, "NA"])
+    problem = stopped(table, columns={"x": {"missing": ["NA"]}})
+    lines = [line.partition("#")[0] for line in problem.message.splitlines()[1:]]
+    assert len(lines) == 2
+    for line in lines:
+        assert found(table, **YAML(typ="safe").load(line))[1] == []
+
+
+@pytest.mark.parametrize("word", [".", "None", "unknown", "NA", "-"])
+def test_words_for_gaps_in_most_rows_are_said_with_the_line_that_makes_numbers_of_the_rest(
+    tmp_path: Path, word: str
+) -> None:
+    codes = ["1", "2", "3"] * 10
+    (line,) = found(table_of(tmp_path, [*codes, *[word] * 90]))[1]
+    assert line.startswith("'x' holds numbers, taken as 4 categories for the 90 words among them")
+    (advice,) = re.findall("these stand for no value, (.*?), or columns", line)
+    schema, told = found(table_of(tmp_path, codes), **YAML(typ="safe").load(advice))
+    assert (schema.features[0].kind, told) == ("numeric", [])
+    # A word that may be one among others is one.
+    assert found(table_of(tmp_path, [*codes, *["often"] * 90]))[1] == []

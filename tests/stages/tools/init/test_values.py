@@ -111,3 +111,32 @@ def test_parts_dates_and_durations_are_said(tmp_path: Path) -> None:
     assert target.startswith("the target 'due' is dates, and each of the 40 is a class: to predict")
     assert "holds durations: write a number of seconds in the file" in line(found, "stay")["why"]
     assert look(tmp_path, table, columns=["part=categorical"])["warnings"] == []
+
+
+def test_words_for_gaps_are_taken_from_dates(tmp_path: Path) -> None:
+    days = [f"2021-{1 + n % 12:02d}-{1 + n % 28:02d}" for n in range(NUM_ROWS)]
+    table = ships(
+        day=["NA" if n == 4 else day for n, day in enumerate(days)],
+        seen=["NaT" if n % 3 == 1 else day for n, day in enumerate(days)],
+        two=[{4: "NULL"}.get(n, f"{1 + n % 12}/{1 + n % 11}/2021") for n in range(NUM_ROWS)],
+    )
+    found = look(tmp_path, table)
+    said = {"day": {"missing": ["NA"]}, "seen": {"missing": ["NaT"]}, "two": "exclude"}
+    assert found["values"]["prepare.columns"] == said
+    assert [line(found, name)["role"] for name in said] == ["datetime", "datetime", "left out"]
+    assert any("1 'NA'" in note for note in found["notes"])
+    (warning,) = line(found, "two")["warnings"]
+    assert "{kind: datetime, format: '%m/%d/%Y', missing: ['NULL']}" in warning
+
+
+def test_words_for_gaps_may_stand_in_most_rows(tmp_path: Path) -> None:
+    rows = range(NUM_ROWS)
+    table = ships(
+        dose=["." if n % 5 else str(n % 25) for n in rows],
+        flag=["." if n % 4 else "1" for n in rows],
+        level=["none" if n % 4 else str(n % 12) for n in rows],
+    )
+    found = look(tmp_path, table, "level")
+    assert found["values"]["prepare.columns"] == {"dose": {"missing": ["."]}}
+    assert [line(found, name)["role"] for name in ("dose", "flag")] == ["numeric", "categorical"]
+    assert found["task"]["name"] == "classification"

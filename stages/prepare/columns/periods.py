@@ -1,0 +1,85 @@
+"""Times of day, durations, quarters and weeks in texts, and days in whole numbers.
+
+They are no dates as they stand: each is said with what makes numbers or dates of them.
+"""
+
+import re
+from datetime import date
+
+import polars as pl
+
+from stages.features.columns import as_category
+from stages.features.dates.columns import parse
+from stages.features.spelling import as_line
+from stages.features.times import ISO, read_text, write_text
+from stages.prepare.columns.looks import MAJORITY, TEXTS
+
+_CLOCK = r"^\d{1,2}:\d{2}(?:\.\d+)?$"
+_LONG = r"^\d{1,3}:\d{2}:\d{2}(?:\.\d+)?$"
+_QUARTER = r"^\d{4}[ _/-]?[Qq][1-4]$|^[Qq][1-4][ _/-]?\d{4}$"
+_WEEK = r"^\d{4}[ _/-]?[Ww](?:0?[1-9]|[1-4]\d|5[0-3])$"
+_MONTH = r"^\d{4}[ _/-]?[Mm](?:0?[1-9]|1[0-2])$"
+_SECONDS = "write a number of seconds in the file"
+_LETTERS = {"Q": "quarters", "W": "weeks", "M": "months"}
+DAYS = "%Y%m%d"
+# The first and the last whole number that may be a day: of these centuries, as months are.
+_FIRST_DAY, _LAST_DAY = 19_000_101, 20_991_231
+
+
+def find_periods(texts: pl.Series) -> tuple[str, str] | None:
+    """The name of what more than half of the texts are, and what helps; None: neither of these."""
+    there = texts.drop_nulls()
+
+    def share(pattern: str) -> float:
+        return int(there.str.contains(pattern).sum()) / max(there.len(), 1)
+
+    if share(_LONG) > MAJORITY:
+        return "times of day or durations", _SECONDS
+    if share(f"{_CLOCK}|{_LONG}") > MAJORITY:
+        what = "times of day, durations or ratios"
+        return what, f"{_SECONDS}, and of a ratio its quotient"
+    for pattern in (_QUARTER, _WEEK, _MONTH):
+        if share(pattern) > MAJORITY:
+            first = there.filter(there.str.contains(pattern))[0]
+            letter, day = _first_day(first)
+            what = _LETTERS[letter]
+            return what, f"write the first day of each in the file, of {first!r} {day}"
+    return None
+
+
+def say_periods(column: pl.Series) -> str | None:
+    """A reason for leaving out texts that are times or periods, with what helps; None: others."""
+    if column.dtype not in TEXTS:
+        return None
+    texts = as_category(column).drop_nulls()
+    if (found := find_periods(texts)) is None:
+        return None
+    what, remedy = found
+    shown = ", ".join(map(repr, texts.unique(maintain_order=True).head(3)))
+    return f"{what}, as {shown}: {remedy}"
+
+
+def _first_day(text: str) -> tuple[str, date]:
+    """The letter of a period, and its first day; that of a week is a Monday."""
+    year = int(re.findall(r"\d{4}", text)[0])
+    ((letter, number),) = re.findall(r"([QWM])(\d{1,2})", text.upper())
+    if letter == "W":
+        return letter, date.fromisocalendar(year, min(int(number), 52), 1)
+    return letter, date(year, 3 * int(number) - 2 if letter == "Q" else int(number), 1)
+
+
+def say_days(column: pl.Series) -> str | None:
+    """A line on numbers that are all days, written as 20190104; None for others."""
+    known = column.cast(pl.Float64).drop_nulls().drop_nans()
+    if not known.is_between(_FIRST_DAY, _LAST_DAY).all():
+        return None
+    numbers = as_category(column).drop_nulls().unique(maintain_order=True)
+    if numbers.len() < 2 or not parse(numbers, DAYS).fits.all():
+        return None
+    first = numbers[0]
+    day = write_text(read_text(first, DAYS)[0], ISO, aware=False)
+    line = as_line(column.name, f"{{kind: datetime, format: '{DAYS}'}}")
+    return (
+        f"'{column.name}' seems to hold days, taken as numbers: {first} is {day}; if they are "
+        f"dates, {line}; if numbers are meant, {as_line(column.name, 'numeric')}"
+    )
