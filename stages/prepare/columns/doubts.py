@@ -61,7 +61,7 @@ def find_doubts(
             yield from _of_gaps(column, feature)
         if feature.kind == "numeric" and column.dtype.is_numeric():
             yield from _of_unix(column)
-            yield from filter(None, [say_days(column)])
+            yield from filter(None, [say_days(column, feature.missing_words or [])])
         if not feature.name.strip():
             line = as_line(feature.name, "exclude")
             yield f"the column without a name is learned from; if it is none of yours, {line}"

@@ -4,6 +4,7 @@ They are no dates as they stand: each is said with what makes numbers or dates o
 """
 
 import re
+from collections.abc import Sequence
 from datetime import date
 
 import polars as pl
@@ -12,7 +13,7 @@ from stages.features.columns import as_category
 from stages.features.dates.columns import parse
 from stages.features.spelling import as_line
 from stages.features.times import ISO, read_text, write_text
-from stages.prepare.columns.looks import MAJORITY, TEXTS
+from stages.prepare.columns.looks import MAJORITY, TEXTS, say_line
 
 _CLOCK = r"^\d{1,2}:\d{2}(?:\.\d+)?$"
 _LONG = r"^\d{1,3}:\d{2}:\d{2}(?:\.\d+)?$"
@@ -30,16 +31,16 @@ def find_periods(texts: pl.Series) -> tuple[str, str] | None:
     """The name of what more than half of the texts are, and what helps; None: neither of these."""
     there = texts.drop_nulls()
 
-    def share(pattern: str) -> float:
-        return int(there.str.contains(pattern).sum()) / max(there.len(), 1)
+    def are_most(pattern: str) -> bool:
+        return bool(there.str.contains(pattern).sum() > MAJORITY * there.len())
 
-    if share(_LONG) > MAJORITY:
+    if are_most(_LONG):
         return "times of day or durations", _SECONDS
-    if share(f"{_CLOCK}|{_LONG}") > MAJORITY:
+    if are_most(f"{_CLOCK}|{_LONG}"):
         what = "times of day, durations or ratios"
         return what, f"{_SECONDS}, and of a ratio its quotient"
     for pattern in (_QUARTER, _WEEK, _MONTH):
-        if share(pattern) > MAJORITY:
+        if are_most(pattern):
             first = there.filter(there.str.contains(pattern))[0]
             letter, day = _first_day(first)
             what = _LETTERS[letter]
@@ -68,8 +69,11 @@ def _first_day(text: str) -> tuple[str, date]:
     return letter, date(year, 3 * int(number) - 2 if letter == "Q" else int(number), 1)
 
 
-def say_days(column: pl.Series) -> str | None:
-    """A line on numbers that are all days, written as 20190104; None for others."""
+def say_days(column: pl.Series, words: Sequence[object]) -> str | None:
+    """A line on numbers that are all days, written as 20190104; None for others.
+
+    `words` are those for gaps, which the column no longer has.
+    """
     known = column.cast(pl.Float64).drop_nulls().drop_nans()
     if not known.is_between(_FIRST_DAY, _LAST_DAY).all():
         return None
@@ -78,7 +82,7 @@ def say_days(column: pl.Series) -> str | None:
         return None
     first = numbers[0]
     day = write_text(read_text(first, DAYS)[0], ISO, aware=False)
-    line = as_line(column.name, f"{{kind: datetime, format: '{DAYS}'}}")
+    line = say_line(column.name, words, "datetime", form=DAYS)
     return (
         f"'{column.name}' seems to hold days, taken as numbers: {first} is {day}; if they are "
         f"dates, {line}; if numbers are meant, {as_line(column.name, 'numeric')}"

@@ -68,6 +68,11 @@ def test_whole_numbers_that_are_all_days_are_said_with_the_line_that_makes_dates
     schema, said = found(table, **YAML(typ="safe").load(advice))
     assert (schema.features[0].kind, said) == ("datetime", [])
     assert found(table, columns={"d": "numeric"})[1] == []
+    gaps = table.with_columns(pl.col("d").fill_null(-1))
+    (line,) = found(gaps, columns={"d": {"missing": [-1]}})[1]
+    advice = "columns: {d: {kind: datetime, format: '%Y%m%d', missing: ['-1']}}"
+    assert advice in line
+    assert found(gaps, **YAML(typ="safe").load(advice))[1] == []
     # One that is no day makes numbers of all.
     other = table.with_columns(pl.col("d").replace(20190105, 20190132))
     assert found(other)[1] == []
