@@ -73,19 +73,37 @@ class ConditionalChoices(Config):
     `{train.optimizer.name: SGD}`.
     """
 
+    @model_validator(mode="before")
+    @classmethod
+    def _need_condition(cls, tree: object) -> object:
+        values = tree.get("values") if isinstance(tree, dict) and len(tree) == 1 else None
+        if isinstance(values, list):
+            raise ValueError(
+                "values are for a condition, 'when'; without one the list itself stands there: "
+                f"{shorten(values)}"
+            )
+        return tree
 
-def _tag(values: object) -> str:
+
+def _tag(values: object) -> str | None:
     """The one of the three that is meant, so that a mistake is told in its terms alone."""
     if isinstance(values, ConditionalChoices) or (isinstance(values, dict) and "values" in values):
         return "conditional"
-    return "range" if isinstance(values, dict | Range) else "choices"
+    if isinstance(values, dict | Range):
+        return "range"
+    return "choices" if isinstance(values, list) else None
 
 
 Values = Annotated[
     Annotated[Range, Tag("range")]
     | Annotated[ConditionalChoices, Tag("conditional")]
     | Annotated[Choices, Tag("choices")],
-    Discriminator(_tag),
+    Discriminator(
+        _tag,
+        custom_error_type="no_dimension",
+        custom_error_message="a key of the space has a list of values or a range: [1, 2] or "
+        "{low: 1, high: 2}",
+    ),
 ]
 Dimension = Range | ConditionalChoices | list[Any]
 
