@@ -29,7 +29,12 @@ LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
     (
         "train.optimizer.lr: {low: 1e-4, high: 1e-1, log: true}",
         "train.optimizer.name: [AdamW, Rprop]",
-        [("tune.space.train.optimizer.name", "Rprop takes no 'weight_decay'")],
+        [
+            (
+                "tune.space.train.optimizer.name",
+                "Rprop takes no 'weight_decay'\ntake train.optimizer.weight_decay out of params",
+            )
+        ],
     ),
     (
         "task: auto ",

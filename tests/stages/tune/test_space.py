@@ -62,8 +62,8 @@ def test_losses_can_be_tuned_where_another_metric_compares_them(project: Project
         ({"low": 0.1}, "missing"),
         ({"low": 0.1, "high": 1.0, "step": 0.1}, "unknown key 'step'"),
         ([0.1], "at least 2 items"),
-        (0.1, "has a list of values or a range"),
-        (None, "has a list of values or a range"),
+        (0.1, "a key has a list of values or a range"),
+        (None, "a key has a list of values or a range"),
     ],
 )
 def test_a_range_or_list_that_says_nothing_is_an_error(
