@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stages.common.config import Config
 from stages.common.errors import Problem, wrong_name
@@ -74,6 +74,10 @@ class Gate(Config):
     def _bound_something(self) -> Self:
         if self.minimum is None and self.maximum is None and self.not_worse_by is None:
             raise ValueError("a gate needs a minimum, a maximum or not_worse_by")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(
+                f"minimum ({self.minimum:g}) is above maximum ({self.maximum:g}): nothing passes"
+            )
         return self
 
 
@@ -92,6 +96,13 @@ class EvaluateParams(Config):
     """The share of rows whose target lies in the interval around a predicted value, or in the set
     of classes, that each prediction comes with; null: with none.
     """
+
+    @field_validator("metrics")
+    @classmethod
+    def _once(cls, metrics: list[str]) -> list[str]:
+        if doubled := [name for index, name in enumerate(metrics) if name in metrics[:index]]:
+            raise ValueError(f"{doubled[0]} is listed twice")
+        return metrics
 
 
 class GatedEvaluateParams(EvaluateParams):

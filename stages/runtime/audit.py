@@ -137,7 +137,14 @@ class Audit:
         if not inside and real.startswith(self._elsewhere):
             return
         name = os.path.relpath(real, self._root) if inside else path
-        if name.endswith(".py"):
+        if name.startswith("stages/zoo/") and name.endswith(".py"):
+            remedy = (
+                "a file of the zoo stands alone: what several share belongs in "
+                "stages/model/layers.py, or is copied"
+            )
+        elif name.startswith("stages/") and name.endswith(".py"):
+            remedy = "'reprise check' says what may be imported there, 'reprise deps' declares it"
+        elif name.endswith(".py"):
             remedy = "move that code into stages/, import it from there, and run 'reprise deps'"
         elif place.startswith("stages/zoo/"):
             remedy = (
@@ -177,6 +184,8 @@ class Audit:
         while frame is not None:
             file = os.path.normpath(os.path.join(self._root, frame.f_code.co_filename))
             own = file.startswith(self._root) and not file.startswith(self._python)
+            # Such as `<frozen importlib._bootstrap>`, which is no file.
+            own = own and not frame.f_code.co_filename.startswith("<")
             if own and file != __file__:
                 return f"{file[len(self._root) :]}:{frame.f_lineno}"
             frame = frame.f_back

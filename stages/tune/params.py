@@ -1,18 +1,12 @@
 """The section `tune` of `params.yaml`, and what its search space may hold."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from stages.common.config import (
-    MAX_COUNT,
-    MAX_NUMBER,
-    Config,
-    MissingKeyError,
-    Overrides,
-    Value,
-)
+from stages.common.config import MAX_COUNT, MAX_NUMBER, Config, MissingKeyError, Overrides, Value
 from stages.common.errors import Problem, UserError, shorten
 
 Number = int | float
@@ -31,11 +25,9 @@ _NOT_TUNABLE = {
     **dict.fromkeys(("train.replicas", "train.folds", "train.ensemble"), "a trial is one training"),
     "train.parallel": "a trial trains in one process",
     "train.packed": "it is how trials are trained, and changes the last bits alone",
-    "build.model.name": "only the file of the model that it names is a dependency; "
-    "try models one by one",
+    "build.model.name": "only the file that it names is a dependency; try models one by one",
     "train.objective.name": "only the file that it names is a dependency; try them one by one",
 }
-
 
 Choices = Annotated[list[Value], Field(min_length=2)]
 
@@ -73,19 +65,34 @@ class ConditionalChoices(Config):
     `{train.optimizer.name: SGD}`.
     """
 
+    @model_validator(mode="before")
+    @classmethod
+    def _need_condition(cls, tree: object) -> object:
+        values = tree.get("values") if isinstance(tree, dict) and len(tree) == 1 else None
+        if isinstance(values, list):
+            said = "values are for a condition, 'when'; without one the list itself stands there"
+            raise ValueError(f"{said}: {shorten(values)}")
+        return tree
 
-def _tag(values: object) -> str:
+
+def _tag(values: object) -> str | None:
     """The one of the three that is meant, so that a mistake is told in its terms alone."""
     if isinstance(values, ConditionalChoices) or (isinstance(values, dict) and "values" in values):
         return "conditional"
-    return "range" if isinstance(values, dict | Range) else "choices"
+    if isinstance(values, dict | Range):
+        return "range"
+    return "choices" if isinstance(values, list) else None
 
 
 Values = Annotated[
     Annotated[Range, Tag("range")]
     | Annotated[ConditionalChoices, Tag("conditional")]
     | Annotated[Choices, Tag("choices")],
-    Discriminator(_tag),
+    Discriminator(
+        _tag,
+        custom_error_type="no_dimension",
+        custom_error_message="a key has a list of values or a range: [1, 2] or {low: 1, high: 2}",
+    ),
 ]
 Dimension = Range | ConditionalChoices | list[Any]
 
@@ -240,19 +247,17 @@ def _check_wanted(
         _check_value(wanted, params, check)
     except UserError as error:
         # What is wrong with the values of the key itself is said there.
-        others = [problem for problem in error.problems if problem.key != path]
-        return [_at_condition(problem, key, wanted) for problem in others]
+        return [_at_condition(p, key, wanted) for p in error.problems if p.key != path]
     except MissingKeyError as error:
         return [error.problem(f"{key}.{error.path}", wanted.get(error.path))]
     return []
 
 
 def _at_condition(problem: Problem, key: str, wanted: Overrides) -> Problem:
-    named = [name for name in wanted if f"{problem.key}.".startswith(f"{name}.")]
-    name = next(iter(named or wanted))
+    named = (name for name in wanted if f"{problem.key}.".startswith(f"{name}."))
+    name = next(named, next(iter(wanted)))
     message = f"'{name}' can't be {_said(wanted[name])}: {problem.message}"
-    at = f"{key}.{name}"
-    return Problem(message, at, shorten(wanted[name]), problem.allowed, problem.suggestion)
+    return replace(problem, message=message, key=f"{key}.{name}", value=shorten(wanted[name]))
 
 
 def _check_value(
@@ -264,17 +269,30 @@ def _check_value(
         needed = condition(values)
         if path not in added and needed and needed.items() <= overrides.items():
             added[path] = listed(values)[0]
-    try:
-        check(overrides)
-    except UserError:
-        if added == overrides:
-            raise
-        check(added)
+    problems: list[Problem] = []
+    for tried in (overrides, added):
+        try:
+            check(tried)
+        except UserError as error:
+            problems = error.problems
+        else:
+            return
+    raise UserError(*(_say_in_file(problem, added) for problem in problems))
+
+
+def _say_in_file(problem: Problem, tried: Overrides) -> Problem:
+    """The problem of an argument that `params.yaml` itself has beside another name, told so."""
+    name = str(problem.key).rpartition(".")[2]
+    unknown = (f"unknown key '{name}'", f"takes no '{name}'")
+    if problem.key not in tried and problem.message.endswith(unknown):
+        remedy = f"take {problem.key} out of params.yaml; tune.space may have it, with 'when'"
+        return replace(problem, message=f"{problem.message}\n{remedy}")
+    return problem
 
 
 def _at(problem: Problem, key: str, path: str, value: object) -> Problem:
     message = f"'{path}' can't be {_said(value)}: {problem.message}"
-    return Problem(message, key, None, problem.allowed, problem.suggestion)
+    return replace(problem, message=message, key=key, value=None)
 
 
 def _said(value: object) -> str:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from stages.common.errors import Problem, UserError, did_you_mean
 from stages.common.files import rounded
-from stages.evaluate.measure.own_metrics import own_less_is_better, own_metrics
+from stages.common.user_code import problem_of
+from stages.evaluate.measure.own_metrics import own_function, own_less_is_better, own_metrics
 from stages.evaluate.measure.predictions import Predicted, codes_of, probabilities_of
 from stages.evaluate.measure.row_weights import find_counting
 from stages.evaluate.measure.weighted_metrics import PINBALL, Codes, Floats, calibration_error
@@ -80,23 +81,33 @@ def compute_metrics(
 
 
 def check_defined(found: Sequence[Mapping[str, float]]) -> None:
-    """Raise UserError for metrics that some prediction of the test rows does not define.
+    """Raise UserError for metrics that are no finite number for some prediction of the test rows.
 
     Such are a ROC AUC where a class has no row, or an R² of one row. `found` is what
     `compute_metrics` has given, one for each prediction.
     """
-    problems = [
-        Problem(
-            f"{name} has no value on these test rows: they are too few, or lack a class; "
-            "leave it out, or make prepare.split.test larger",
-            f"evaluate.metrics.{index}",
-            name,
-        )
-        for index, name in enumerate(found[0])
-        if not all(math.isfinite(values[name]) for values in found)
-    ]
+    problems: list[Problem] = []
+    for index, name in enumerate(found[0]):
+        wrong = [values[name] for values in found if not math.isfinite(values[name])]
+        if wrong:
+            problems += _undefined(name, wrong[0], f"evaluate.metrics.{index}").problems
     if problems:
         raise UserError(*problems)
+
+
+def _undefined(name: str, value: float, key: str) -> UserError:
+    """The error of a metric that is nan or inf on the test rows."""
+    function = own_function(name)
+    if function is not None:
+        message = f"the metric '{name}' gives {value} on the test rows, and must be a finite number"
+        return problem_of(message, function, Problem(message, key, name))
+    message = (
+        f"{name} has no value on these test rows: they are too few, or lack a class; "
+        "leave it out, or make prepare.split.test larger"
+    )
+    if math.isinf(value):
+        message = f"{name} is {value} on these test rows, and must be a finite number; leave it out"
+    return UserError(Problem(message, key, name))
 
 
 def metrics_of(task: str) -> dict[str, Callable[..., float]]:

@@ -43,6 +43,11 @@ def own_less_is_better() -> frozenset[str]:
     return named
 
 
+def own_function(name: str) -> Callable[..., float] | None:
+    """The function of a metric of one's own; None: it is another metric."""
+    return _functions(_load()).get(name)
+
+
 def takes_weights(metric: Callable[..., float]) -> bool:
     """Check whether a metric of one's own knows weights of rows."""
     return "sample_weight" in inspect.signature(metric).parameters

@@ -74,8 +74,12 @@ def find_fault(loss: nn.Module, task: str, num_classes: int) -> str | None:
         return f"it gives {shape} in place of one number, the mean over rows"
     if not whole.requires_grad:
         return "it has no gradient by the scores"
+    if not whole.isfinite():
+        return f"it gives {whole.item()} in place of a finite number"
     alone = [loss(scores[row : row + 1], target[row : row + 1]) for row in range(NUM_ROWS)]
     mean = torch.stack(alone).mean()
+    if not mean.isfinite():
+        return f"it gives {mean.item()} in place of a finite number where a batch is one row"
     if not torch.allclose(whole, mean, rtol=1e-4, atol=1e-6):
         return (
             f"it is no mean over rows: of {NUM_ROWS} rows together it is {whole:.4g}, and the mean "

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stages.common.errors import shorten
 from stages.model.dropout import Dropout
 from stages.training.data.source import TensorSource
 from stages.training.device.rng import put_generators, read_generators
@@ -57,8 +58,12 @@ def why_not_members(members: Sequence[Member]) -> str | None:
             isinstance(s, TensorSource) for s in (member.data.train, member.data.validation)
         ):
             return "the rows are read from disk"
-        if find_buffers(member.model):
-            return "the model has buffers that its steps move, such as those of a batch norm"
+        if names := list(dict.fromkeys(name for _, name in find_buffers(member.model))):
+            return (
+                "the model has buffers that a step may move, as a batch norm's are: "
+                f"{shorten(', '.join(names))}; one that no step moves is registered by "
+                "register_constant of stages/model/layers.py"
+            )
     if len({form_of(member) for member in members}) > 1:
         return "they differ in more than numbers that change no shape"
     if not _attributes_agree([member.model for member in members]):

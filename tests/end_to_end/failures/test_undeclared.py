@@ -124,6 +124,24 @@ def test_a_file_of_the_repository_must_be_declared(
             audit.hook("open", (spelt, "r", 0))
 
 
+def test_a_file_of_the_zoo_that_imports_another_is_told_at_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "stages/zoo/models"
+    models.mkdir(parents=True)
+    (models / "mlp.py").touch()
+    audit = audited(tmp_path, monkeypatch, "stages/zoo/models/own.py")
+    # As Python's import does: between the line and the file that is opened are frames of its own.
+    opens = compile("hook('open', ('stages/zoo/models/mlp.py', 'r', 0))", "<frozen x>", "exec")
+    imports = compile("\n\nexec(opens)", "stages/zoo/models/own.py", "exec")
+    with pytest.raises(UserError) as caught:
+        exec(imports, {"opens": opens, "hook": audit.hook})
+    said = str(caught.value)
+    assert said.startswith("stages/zoo/models/own.py:3 opens stages/zoo/models/mlp.py, which")
+    assert "stands alone: what several share belongs in stages/model/layers.py" in said
+    assert "move that code into stages/" not in said
+
+
 def test_a_file_elsewhere_on_the_machine_must_be_declared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

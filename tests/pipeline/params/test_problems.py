@@ -29,7 +29,12 @@ LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
     (
         "train.optimizer.lr: {low: 1e-4, high: 1e-1, log: true}",
         "train.optimizer.name: [AdamW, Rprop]",
-        [("tune.space.train.optimizer.name", "Rprop takes no 'weight_decay'")],
+        [
+            (
+                "tune.space.train.optimizer.name",
+                "Rprop takes no 'weight_decay'\ntake train.optimizer.weight_decay out of params",
+            )
+        ],
     ),
     (
         "task: auto ",
@@ -69,6 +74,8 @@ LONELY: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("seed: 0,", "seed: 4294967296,", [("prepare.split.seed", "be at most 4294967295")]),
     ("accuracy: {", "acuracy: {", [("evaluate.gates.acuracy", "no 'acuracy' among")]),
     ("{name: cnn, channels: [16, 32], width: 64, dropout: 0.0}", "cnn", [("build.model", "{name")]),
+    ("0.95}", "0.95, maximum: 0.1}", [("evaluate.gates.accuracy", "nothing passes")]),
+    ("- f1_macro\n", "- accuracy\n", [("evaluate.metrics", "accuracy is listed twice")]),
     ("{minimum: 0.95}", "0.95", [("evaluate.gates.accuracy", "must be keys with values")]),
     (METRICS, "metrics: []", [("evaluate.metrics", "at least 1 item")]),
     ("epochs: 30", "epochs: 1.5", [("train.epochs", "epochs must be a whole number")]),

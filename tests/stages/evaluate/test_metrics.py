@@ -1,5 +1,6 @@
 """Metrics against their formulas, those that are not defined, gates."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -100,17 +101,39 @@ MISTAKES = {
 def test_a_mistake_in_a_metric_of_ones_own_is_told(
     head: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    name = add_metric(head, "0.5", monkeypatch)
+    with pytest.raises(UserError, match=re.escape(MISTAKES[head])):
+        compute_metrics([name], "classification", *guesses(2))
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_metric_of_ones_own_that_is_no_finite_number_is_told_at_its_line(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = add_metric("mine(target, classes)", f"float('{value}')", monkeypatch)
+    found = compute_metrics(["accuracy", name], "classification", *guesses(2))
+    with pytest.raises(UserError, match=f"the metric 'mine' gives {value} on the test") as caught:
+        check_defined([found])
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.line) == ("stages/zoo/metrics.py", 1)
+
+
+def add_metric(head: str, value: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Add a metric to those of one's own, as from their file; its name."""
     space: dict[str, Any] = {"__name__": stages.zoo.metrics.__name__}
-    exec(f"def {head}: return 0.5", space)
+    exec(f"def {head}: return {value}", space)
     name = head.partition("(")[0]
     monkeypatch.setattr(stages.zoo.metrics, name, space[name], raising=False)
-    # As from its file.
     file = str(ROOT / "stages/zoo/metrics.py")
     code = space[name].__code__.replace(co_filename=file)
     monkeypatch.setattr(space[name], "__code__", code)
     monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match=re.escape(MISTAKES[head])):
-        compute_metrics([name], "classification", *guesses(2))
+    return name
+
+
+def test_a_metric_that_is_infinite_is_not_said_to_want_rows() -> None:
+    with pytest.raises(UserError, match="mape is inf on these test rows, and must be a finite"):
+        check_defined([{"mape": math.inf}])
 
 
 def test_what_less_is_better_of_is_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,8 @@ def test_losses_can_be_tuned_where_another_metric_compares_them(project: Project
         ({"low": 0.1}, "missing"),
         ({"low": 0.1, "high": 1.0, "step": 0.1}, "unknown key 'step'"),
         ([0.1], "at least 2 items"),
+        (0.1, "a key has a list of values or a range"),
+        (None, "a key has a list of values or a range"),
     ],
 )
 def test_a_range_or_list_that_says_nothing_is_an_error(
@@ -128,7 +130,7 @@ NAME, MOMENTUM = "train.optimizer.name", "train.optimizer.momentum"
             "train.schedule.step_size",
             "three",
         ),
-        ({WIDTH: {"values": [4, 8]}}, f"{WIDTH}.when", "missing"),
+        ({WIDTH: {"values": [4, 8]}}, WIDTH, "without one the list itself stands there: [4, 8]"),
         # A name that can't be without an argument may be tried together with it.
         (
             {

@@ -126,6 +126,12 @@ def test_a_loss_of_ones_own_is_named_by_its_class(monkeypatch: pytest.MonkeyPatc
         (lambda s, t: (s - t).square().sum(), "it is no mean over rows: of 6 rows together it is"),
         (lambda s, t: (s - t).abs().max(), "it is no mean over rows"),
         (lambda s, t: (s - t).square().mean().sqrt(), "it is no mean over rows"),
+        (lambda s, t: (s - t).mean() * math.nan, "it gives nan in place of a finite number"),
+        (lambda s, t: (s - t).abs().mean() / 0.0, "it gives inf in place of a finite number"),
+        (
+            lambda s, t: (s - t).square().sum() / (len(s) - 1),
+            "it gives inf in place of a finite number where a batch is one row",
+        ),
         (lambda s, t: (s - t).square(), "it gives (6,) in place of one number"),
         (lambda s, t: (s - t).square().mean().item(), "it gives float in place of one number"),
         (lambda s, t: ((s > t) == (t > 0)).float().mean(), "it has no gradient by the scores"),

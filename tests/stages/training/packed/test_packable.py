@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.model.dropout import Dropout
+from stages.model.layers import register_constant
 from stages.training.packed.pack import Member, make_pack
 from stages.training.packed.packable import why_no_step, why_not_members, why_not_recipe
 from tests.support.samples import classification, train_params
@@ -86,6 +87,13 @@ def test_models_of_the_zoo_train_in_packs_but_for_those_that_vmap_has_no_rule_fo
 def test_models_of_ones_own_that_a_pack_would_change_are_left_alone() -> None:
     assert "random" in str(reason([named("draws"), named("draws")]))
     assert "batch norm" in str(reason([Normed(), Normed()]))
+    told = Own()
+    told.register_buffer("bins", torch.ones(3))
+    assert "a step may move, as a batch norm's are: bins; one" in str(reason([told, told]))
+    assert "register_constant of stages/model/layers.py" in str(reason([told, told]))
+    constant = Own()
+    register_constant(constant, "bins", torch.ones(3))
+    assert reason([constant, constant]) is None
     one, other = Fitted(), Fitted()
     assert "no part" in str(reason([one, other]))
     other.factor = 2.0
