@@ -30,6 +30,8 @@ HEAD_TEXTS, FIRST_TEXTS = 1000, 20
 MAX_EXAMPLES = 3
 # Months are of the years 1900 to 2099; another number is a code.
 _FIRST_MONTH, _LAST_MONTH = -2_208_988_800.0, 4_102_444_800.0
+# In so many years, months that are all 1 or 2 are halves of them.
+MIN_YEARS = 3
 # Seconds of 2001 to 2065 that are taken for milliseconds lie in January 1970.
 EARLY, LATE = (1e6, 3e6), 1e9
 # Where the parts of a time are in texts of a width, and the signs between them.
@@ -80,10 +82,14 @@ def fit_dates(texts: pl.Series, told: str | None = None) -> bool:
 def are_months(texts: pl.Series, form: str) -> bool:
     """Check whether every text is a month of these centuries in a format.
 
-    Those that all name a year and the next one, as 2010-11 does, are none: they may be seasons.
+    Those that all name a year and the next one, as 2010-11 does, are none: they may be seasons. Nor
+    are 2010-1 and 2010-2 of several years with no other month: they are halves of years.
     """
     seconds = parse(texts, form).seconds
     if not ((seconds >= _FIRST_MONTH) & (seconds < _LAST_MONTH)).all():
+        return False
+    halves = texts.str.extract("^([0-9]{4})[-/][12]$")
+    if not halves.has_nulls() and halves.n_unique() >= MIN_YEARS:
         return False
     years = texts.str.extract_groups("^[0-9]{2}([0-9]{2})[-/]([0-9]{2})$").struct.unnest()
     first, second = (year.cast(pl.Int64) for year in years)

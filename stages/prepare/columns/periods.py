@@ -15,11 +15,11 @@ from stages.features.spelling import as_line
 from stages.features.times import ISO, read_text, write_text
 from stages.prepare.columns.looks import MAJORITY, TEXTS, say_line
 
-_CLOCK = r"^\d{1,2}:\d{2}(?:\.\d+)?$"
-_LONG = r"^\d{1,3}:\d{2}:\d{2}(?:\.\d+)?$"
-_QUARTER = r"^\d{4}[ _/-]?[Qq][1-4]$|^[Qq][1-4][ _/-]?\d{4}$"
-_WEEK = r"^\d{4}[ _/-]?[Ww](?:0?[1-9]|[1-4]\d|5[0-3])$"
-_MONTH = r"^\d{4}[ _/-]?[Mm](?:0?[1-9]|1[0-2])$"
+_CLOCK = r"^[0-9]{1,2}:[0-9]{2}(?:\.[0-9]+)?$"
+_LONG = r"^[0-9]{1,3}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?$"
+_QUARTER = r"^[1-9][0-9]{3}[ _/-]?[Qq][1-4]$|^[Qq][1-4][ _/-]?[1-9][0-9]{3}$"
+_WEEK = r"^[1-9][0-9]{3}[ _/-]?[Ww](?:0?[1-9]|[1-4][0-9]|5[0-3])$"
+_MONTH = r"^[1-9][0-9]{3}[ _/-]?[Mm](?:0?[1-9]|1[0-2])$"
 _SECONDS = "write a number of seconds in the file"
 _LETTERS = {"Q": "quarters", "W": "weeks", "M": "months"}
 DAYS = "%Y%m%d"
@@ -62,11 +62,14 @@ def say_periods(column: pl.Series) -> str | None:
 
 def _first_day(text: str) -> tuple[str, date]:
     """The letter of a period, and its first day; that of a week is a Monday."""
-    year = int(re.findall(r"\d{4}", text)[0])
-    ((letter, number),) = re.findall(r"([QWM])(\d{1,2})", text.upper())
+    if text[0] in "Qq":
+        letter, number, year = "Q", int(text[1]), int(text[-4:])
+    else:
+        ((letter, digits),) = re.findall(r"([QWM])([0-9]{1,2})$", text.upper())
+        number, year = int(digits), int(text[:4])
     if letter == "W":
-        return letter, date.fromisocalendar(year, min(int(number), 52), 1)
-    return letter, date(year, 3 * int(number) - 2 if letter == "Q" else int(number), 1)
+        return letter, date.fromisocalendar(year, min(number, 52), 1)
+    return letter, date(year, 3 * number - 2 if letter == "Q" else number, 1)
 
 
 def say_days(column: pl.Series, words: Sequence[object]) -> str | None:

@@ -75,11 +75,13 @@ def test_months_are_dates_of_their_first_day(tmp_path: Path, shown: str, form: s
 
 
 @pytest.mark.parametrize(
-    "shown", ["{y}-{next:02d}", "{m:02d}/4{n:03d}", "{n:02d}/{y}", "{y}/{n:02d}"]
+    "shown", ["{y}-{next:02d}", "{m:02d}/4{n:03d}", "{n:02d}/{y}", "{y}/{n:02d}", "{y}-{h}"]
 )
 def test_seasons_and_codes_are_no_months(tmp_path: Path, shown: str) -> None:
     pairs = [(n, 2000 + n % 12) for n in range(20)] * 6
-    texts = [shown.format(n=n, y=y, next=(y + 1) % 100, m=1 + n % 12) for n, y in pairs]
+    texts = [
+        shown.format(n=n, y=y, next=(y + 1) % 100, m=1 + n % 12, h=1 + n % 2) for n, y in pairs
+    ]
     schema, said = found(table_of(tmp_path, texts))
     assert (schema.features[0].kind, said) == ("categorical", [])
 

@@ -29,6 +29,7 @@ ROWS = range(120)
         ([f"{2000 + n // 4} Q{1 + n % 4}" for n in ROWS], "quarters", "of '2000 Q1' 2000-01-01"),
         ([f"{2000 + n // 4}Q{4 - n % 4}" for n in ROWS], "quarters", "of '2000Q4' 2000-10-01"),
         ([f"Q{1 + n % 4}-{2000 + n // 4}" for n in ROWS], "quarters", "of 'Q1-2000' 2000-01-01"),
+        ([f"Q{1 + n % 4}{2011 + n // 4}" for n in ROWS], "quarters", "of 'Q12011' 2011-01-01"),
         ([f"1991 W{6 + n % 40:02d}" for n in ROWS], "weeks", "of '1991 W06' 1991-02-04"),
         ([f"{2000 + n // 12}M{1 + n % 12:02d}" for n in ROWS], "months", "of '2000M01' 2000-01-01"),
     ],
@@ -48,7 +49,13 @@ def test_times_and_periods_are_said_with_what_helps(
 
 
 def test_codes_are_no_periods() -> None:
-    for texts in (["2000Q7", "1234Q9"], ["a1:30", "b2:30"], ["Q1", "Q2"], ["1:2", "3:4"]):
+    for texts in (
+        ["2000Q7", "1234Q9"],
+        ["0000Q1", "Q20000"],
+        ["a1:30", "b2:30"],
+        ["Q1", "Q2"],
+        ["1:2", "3:4"],
+    ):
         assert say_looks(pl.Series("x", texts * 20)) is None
 
 
