@@ -19,6 +19,7 @@ LEFT_OUT = "left out"
 # Roles of columns that no model sees.
 NOT_LEARNED = (LEFT_OUT, "key", "target", "group", "weight")
 MAX_REASONS = 12
+NO_NAME = "the one without a name"
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,11 @@ def stop_at_none(columns: Iterable[Column]) -> None:
     out = [column for column in columns if column.role == LEFT_OUT]
     if left:
         return
-    lines = [f"  {column.name}: {column.why}" for column in out[:MAX_REASONS]]
+    lines = [f"  {c.name or NO_NAME}: {c.why}" for c in out[:MAX_REASONS]]
     if len(out) > MAX_REASONS:
         lines.append(f"  and {len(out) - MAX_REASONS} more")
-    if out:
-        name = quote(f"{out[0].name}=…")
-        lines.append(f"say what one is: --column {name} (docs/init.md)")
+    if named := [column.name for column in out if column.name]:
+        lines.append(f"say what one is: --column {quote(f'{named[0]}=…')} (docs/init.md)")
     raise UserError("\n".join(["no column is left to learn from", *lines]))
 
 
