@@ -17,7 +17,7 @@ TEMPLATE_FILE = Path(__file__).with_name("template.yaml")
 # A line is never broken.
 WIDTH = 4096
 # A text that surely needs no quotes, unless it is a word of YAML's: those ruamel.yaml knows.
-PLAIN_TEXT = re.compile(r"[A-Za-z_][A-Za-z0-9_.%-]*")
+PLAIN_TEXT = re.compile(r"[A-Za-z_][A-Za-z0-9_.%-]*(?: [A-Za-z0-9_.%-]+)*")
 # What stands before a comment: no '#', except in quotes or within a word.
 BEFORE_COMMENT = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|[^#'"]|(?<!\s)#)*?\s(?=#)""")
 

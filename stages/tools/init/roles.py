@@ -15,11 +15,12 @@ _NOUNS = (
     "movie|obs|order|participant|passenger|patient|pat|person|product|record|respondent|seller|"
     "session|song|student|subject|subj|ticket|track|transaction|trans|tree|trip|user|visit|p|u"
 )
-# A name that says that a column names the rows: id, ID#, customer_id, userid, rowKey, uuid, no.
-_KEY_NAME = re.compile(
-    rf"(?i:(?:.*[_\W])?(?:id\W?|key|uuid|guid|index|idx|nr|no)|rownames?|(?:{_NOUNS})id"
-    rf"|(?:{_NOUNS})[_ ]?num(?:ber)?)|.*(?:Id|ID)"
+# A name that says that the values are names: id, ID#, customer_id, userid, order_number, uuid.
+_ID_NAME = re.compile(
+    rf"(?i:(?:.*[_\W])?(?:id\W?|uuid|guid)|(?:{_NOUNS})id|(?:{_NOUNS})[_ ]?num(?:ber)?)|.*(?:Id|ID)"
 )
+# Others say it of a column without a repetition alone: a price_index is an amount.
+_KEY_NAME = re.compile(rf"{_ID_NAME.pattern}|(?i:(?:.*[_\W])?(?:key|index|idx|nr|no)|rownames?)")
 # What a row may be of. A subject may be that of a mail, too: names of rows have no blanks.
 _ROW_NAME = re.compile(r"(?i:sample|subject|patient|barcode)")
 # What several rows may be of.
@@ -67,7 +68,7 @@ def say_another_key(name: str) -> str:
 def names_repeat(column: pl.Series) -> bool:
     """Check whether whole numbers or texts name by their name what has several rows each."""
     name = column.name.strip()
-    is_named = _KEY_NAME.fullmatch(name) or _OWNER_NAME.fullmatch(name)
+    is_named = _ID_NAME.fullmatch(name) or _OWNER_NAME.fullmatch(name)
     if not is_named or not (column.dtype.is_integer() or column.dtype == pl.String):
         return False
     num, count = column.drop_nulls().n_unique(), column.count()

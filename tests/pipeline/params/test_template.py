@@ -130,6 +130,9 @@ ODD_TEXTS = [
     "0123",
     "no",
     "a: b",
+    "a b: c",
+    "a #b",
+    "New York",
 ]
 
 

@@ -192,6 +192,10 @@ def test_what_has_several_rows_each_is_asked_about(tmp_path: Path) -> None:
     assert not any("patid" in text for text in look(tmp_path, ships(patid=few))["warnings"])
     hardly = [1000 + 7 * max(number, 9) for number in range(NUM_ROWS)]
     assert line(look(tmp_path, ships(patid=hardly)), "patid")["setting"] == "exclude"
+    # A price index is an amount, whatever repeats in it.
+    found = look(tmp_path, ships(price_index=hardly, line_no=patients))
+    assert {line(found, name)["role"] for name in ("price_index", "line_no")} == {"numeric"}
+    assert not any("different things" in text for text in found["warnings"])
 
 
 def test_what_is_one_value_where_there_is_a_target_is_left_out(tmp_path: Path) -> None:
