@@ -1,14 +1,18 @@
 """A stage runs under the libraries and with the code that `dvc.lock` will record, or not at all."""
 
+import ast
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
+from types import ModuleType
 
 from stages.common.errors import UserError
 from stages.common.params import VERSIONS, declared, declared_deps
 from stages.common.yamlfile import read_yaml
 from stages.runtime.installed import check_installed
+from stages.runtime.outside import ZOO, imported
 
 
 def check_versions(stage: str) -> None:
@@ -39,21 +43,24 @@ def check_imports(stage: str) -> None:
     """Stop when this process has loaded a file of the project that `stage` does not declare.
 
     A change of that file would not rerun the stage. Nor would one of a library that is not as it
-    was installed, or of code from elsewhere: see `check_installed`. Raises UserError.
+    was installed, or of code from elsewhere: see `check_installed`; or of a library that a file of
+    the zoo imports and the stage does not declare. Raises UserError.
     """
     check_installed()
     root = f"{Path.cwd()}{os.sep}"
     deps = tuple(f"{root}{dep}" for dep in declared_deps(stage))
     # The environment may lie inside the repository.
     libraries = tuple(f"{p}{os.sep}" for p in sys.path if p.endswith("-packages"))
-    problems = []
+    problems: list[str] = []
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
         if not file.startswith(root) or file.startswith((f"{sys.prefix}{os.sep}", *libraries)):
             continue
+        path = Path(file).relative_to(root)
+        if ZOO in path.parents:
+            problems += _find_undeclared_libraries(stage, module, path)
         if any(file == dep or file.startswith(f"{dep}{os.sep}") for dep in deps):
             continue
-        path = Path(file).relative_to(root)
         remedy = "'reprise deps' lists it, or says why not"
         if path.parts[0] not in ("stages", "pipeline"):
             remedy = "move it into stages/, import it from there, and run 'reprise deps'"
@@ -63,3 +70,27 @@ def check_imports(stage: str) -> None:
         )
     if problems:
         raise UserError(*dict.fromkeys(problems))
+
+
+def _find_undeclared_libraries(stage: str, module: ModuleType, path: Path) -> Iterator[str]:
+    """Tell of each library that a file of the zoo imports and `stage` does not declare."""
+    declared_here = {_plain(library) for library in declared(stage, VERSIONS)}
+    known = {"stages", *sys.stdlib_module_names, *getattr(module, "LIBRARIES", {})}
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        for name in imported(node):
+            if name in known or _plain(name) in declared_here:
+                continue
+            if (
+                not {_plain(each) for each in packages_distributions().get(name, ())}
+                & declared_here
+            ):
+                yield (
+                    f"{path}:{getattr(node, 'lineno', 0)}: imports '{name}', whose version "
+                    f"dvc.yaml does not list for the stage '{stage}': another one would rerun "
+                    "nothing\n  'reprise check' says what to do"
+                )
+
+
+def _plain(name: str) -> str:
+    """A library's name as it is compared: `ruamel.yaml` is `ruamel-yaml`."""
+    return name.lower().replace("_", "-").replace(".", "-")

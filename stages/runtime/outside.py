@@ -61,13 +61,17 @@ def find_outside(file: Path) -> Iterator[Problem]:
             yield Problem(f"{file}:{line}: {what}, and no stage would run again\n  {remedy}")
 
 
-def _find_call(node: ast.AST) -> tuple[str, str] | None:
-    names: list[str] = []
+def imported(node: ast.AST) -> list[str]:
+    """The first part of each module that an absolute import names; nothing for other nodes."""
     if isinstance(node, ast.Import):
-        names = [alias.name.split(".")[0] for alias in node.names]
-    elif isinstance(node, ast.ImportFrom) and node.level == 0:
-        names = [(node.module or "").split(".")[0]]
-    for name in names:
+        return [alias.name.split(".")[0] for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.level == 0:
+        return [(node.module or "").split(".")[0]]
+    return []
+
+
+def _find_call(node: ast.AST) -> tuple[str, str] | None:
+    for name in imported(node):
         if name in _CLOCK:
             return (
                 f"'{name}' gives another value each time",

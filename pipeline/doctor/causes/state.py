@@ -65,14 +65,21 @@ CAUSES = (
         (
             "the stage 'train' runs stages/extra.py (the module 'stages.extra'), which dvc.yaml "
             "does not list among its deps: a change there would rerun nothing",
+            "stages/zoo/models/own.py:3: imports 'pandas', whose version dvc.yaml does not list "
+            "for the stage 'build': another one would rerun nothing",
         ),
         "What a stage imports or opens must be among its dependencies, else an edit of it would "
         "rerun nothing, and the cache would tell old results for new ones.",
         (
             "`reprise deps` writes the imports into `dvc.yaml`; a file that is read goes into the "
             "stage's `deps` by hand",
+            "`reprise check` says where a library is imported so that its version counts",
         ),
-        (r"which dvc\.yaml does not list", r"don't hold what the code imports"),
+        (
+            r"whose version dvc\.yaml does not list",
+            r"which dvc\.yaml does not list",
+            r"don't hold what the code imports",
+        ),
     ),
     Cause(
         "an edit while a stage ran",

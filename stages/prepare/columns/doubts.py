@@ -34,7 +34,7 @@ from stages.prepare.columns.looks import (
 )
 from stages.prepare.columns.mixed import say_mixed
 from stages.prepare.columns.parts import names_parts
-from stages.prepare.columns.periods import find_periods, say_days
+from stages.prepare.columns.periods import find_periods, say_days, say_short_years
 from stages.prepare.columns.units import find_unit
 from stages.prepare.params import Column
 
@@ -62,6 +62,8 @@ def find_doubts(
         if feature.kind == "numeric" and column.dtype.is_numeric():
             yield from _of_unix(column)
             yield from filter(None, [say_days(column, feature.missing_words or [])])
+        if feature.kind == "datetime":
+            yield from filter(None, [say_short_years(column, feature.format)])
         if not feature.name.strip():
             line = as_line(feature.name, "exclude")
             yield f"the column without a name is learned from; if it is none of yours, {line}"

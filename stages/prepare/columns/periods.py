@@ -5,10 +5,12 @@ They are no dates as they stand: each is said with what makes numbers or dates o
 
 import re
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 
+import numpy as np
 import polars as pl
 
+from stages.common.counts import counted
 from stages.features.columns import as_category
 from stages.features.dates.columns import parse
 from stages.features.spelling import as_line
@@ -25,6 +27,8 @@ _LETTERS = {"Q": "quarters", "W": "weeks", "M": "months"}
 DAYS = "%Y%m%d"
 # The first and the last whole number that may be a day: of these centuries, as months are.
 _FIRST_DAY, _LAST_DAY = 19_000_101, 20_991_231
+# What expires or falls due lies nearer.
+_FAR_AHEAD_SECONDS = 10 * 365.2425 * 86_400
 
 
 def find_periods(texts: pl.Series) -> tuple[str, str] | None:
@@ -89,4 +93,23 @@ def say_days(column: pl.Series, words: Sequence[object]) -> str | None:
     return (
         f"'{column.name}' seems to hold days, taken as numbers: {first} is {day}; if they are "
         f"dates, {line}; if numbers are meant, {as_line(column.name, 'numeric')}"
+    )
+
+
+def say_short_years(column: pl.Series, form: str | None) -> str | None:
+    """A line on dates far ahead whose years have two digits, such as births in 2045; or None."""
+    if form is None or "%y" not in form or column.dtype not in TEXTS:
+        return None
+    texts = as_category(column).drop_nulls()
+    seconds = parse(texts, form).seconds
+    late = seconds > datetime.now(UTC).timestamp() + _FAR_AHEAD_SECONDS
+    if not late.any():
+        return None
+    last = int(np.nanargmax(seconds))
+    day = write_text(float(seconds[last]), ISO, aware=False)
+    number = counted(int(late.sum()), "date")
+    return (
+        f"'{column.name}' has {number} of ten years ahead and more, the last {texts[last]!r}, "
+        f"taken as {day}: two digits of a year are 1969 to 2068; if they are past, write years of "
+        "four digits in the file"
     )

@@ -1,5 +1,6 @@
 """No stage ends well that reads what DVC does not know of: a change there would rerun nothing."""
 
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -59,6 +60,15 @@ def test_code_elsewhere_in_the_repository_is_refused(prepared: Project) -> None:
     said = build(prepared, "import helper")
     assert "opens helper.py, which dvc.yaml does not declare" in said
     assert "move that code into stages/" in said
+
+
+def test_a_library_whose_version_no_stage_declares_is_refused(prepared: Project) -> None:
+    said = build(
+        prepared, "pass", "import torch.nn.functional\nimport math\nfrom pandas import DataFrame"
+    )
+    assert re.search(r"zoo/models/mlp\.py:[0-9]+: imports 'pandas', whose version dvc", said)
+    assert "'reprise check' says what to do" in said
+    assert "torch" not in said
 
 
 @pytest.mark.soak

@@ -83,3 +83,18 @@ def test_whole_numbers_that_are_all_days_are_said_with_the_line_that_makes_dates
     # One that is no day makes numbers of all.
     other = table.with_columns(pl.col("d").replace(20190105, 20190132))
     assert found(other)[1] == []
+
+
+def test_years_of_two_digits_that_lie_far_ahead_are_said() -> None:
+    births = ["03/07/45", "21/11/52", "14/02/71", "30/08/99", None]
+    table = pl.DataFrame({"born": births * 8, "y": ["a", "b"] * 20})
+    (line,) = found(table)[1]
+    assert line == (
+        "'born' has 16 dates of ten years ahead and more, the last '21/11/52', taken as "
+        "2052-11-21: two digits of a year are 1969 to 2068; if they are past, write years of four "
+        "digits in the file"
+    )
+    past = table.with_columns(pl.col("born").str.replace("45|52", "80"))
+    assert found(past)[1] == []
+    whole = table.with_columns(pl.col("born").str.replace("/(..)$", "/20$1"))
+    assert found(whole)[1] == []
