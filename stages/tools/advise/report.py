@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.common.counts import counted
 from stages.common.files import rounded, write_csv
 from stages.common.yamlfile import yaml_text
 from stages.features.numbers import Rows
@@ -83,7 +84,7 @@ def find_all(
     found = suspect_rows(study, plan.screen)
     suspects = None if found is None else found[0]
     screened = screen(study, plan, arms, suspects)
-    _say(study, f"{len(screened)} of {len(arms)} changes are screened")
+    _say(study, f"{len(screened)} of {counted(len(arms), 'change')} screened")
     chosen = choose_finalists(screened)
     plan = fit_final(study, plan, chosen)
     finalists = [at_final_share(study, plan, arm) for arm in chosen]
@@ -91,7 +92,8 @@ def find_all(
         finalists += drop_arms([leak.column], present)
     measure_finals(study, plan, finalists)
     places = study.measured(INCUMBENT, plan.finals)
-    _say(study, f"{len(finalists)} changes are measured anew, {len(places)} times")
+    changes, times = counted(len(finalists), "change"), counted(len(places), "time")
+    _say(study, f"{changes} measured anew, {times}")
     known = [(arm, estimate) for arm in finalists if (estimate := _estimate(study, plan, arm))]
     base = _choose_base(known)
     curve = measure_curve(study, plan, base)
