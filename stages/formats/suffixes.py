@@ -28,6 +28,15 @@ FORMATS: Mapping[str, Callable[[], ModuleType]] = {
     ".npz": lambda: import_module("stages.formats.images.arrays"),
 }
 SUFFIXES = tuple(FORMATS)
+# The way on with files of others, in a line.
+_OTHERS = {
+    ".npy": "of an array, numpy.savez('arrays.npz', x=…, y=…) makes one",
+    ".json": "polars.read_json(…).write_ndjson('table.jsonl') makes one",
+    ".xls": "saved as .xlsx it is one",
+    **dict.fromkeys((".sqlite", ".sqlite3", ".db"), "docs/sources.md, 'Databases', has a way"),
+    **dict.fromkeys((".txt", ".dat", ".data"), "if it is a table in text, name it .csv"),
+    **dict.fromkeys((".zip", ".tar", ".tgz"), "unpack it before"),
+}
 # Those that have a writer.
 WRITTEN = tuple(suffix for suffix in SUFFIXES if suffix not in (".xlsx", ".npz"))
 
@@ -37,11 +46,12 @@ def _check_suffix(name: str) -> str:
         raise ValueError(fault)
     is_folder = name.endswith("/") or not Path(name).suffix
     if not name or (not is_folder and suffix_of(Path(name)) not in SUFFIXES):
+        way = _OTHERS.get(Path(name).suffix.lower())
         known = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         raise ValueError(
             f"'{name}' is not a kind of table that can be read: one file in {known}, texts also "
             "in .gz or .zst behind that, or a folder of such files or of images (with a "
-            "'/' at its end, if there is a '.' in its name)"
+            f"'/' at its end, if there is a '.' in its name){f'; {way}' if way else ''}"
         )
     return name
 

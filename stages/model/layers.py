@@ -1,10 +1,12 @@
 """Layers that models of the zoo are made of, beside torch's own."""
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
+from stages.common.errors import Problem, UserError
 from stages.features.schema import CODES, WORDS
 from stages.model.dropout import Dropout
 from stages.model.term_frequency import count_times, dampen, length_of
@@ -23,6 +25,21 @@ NEAR = 4 * torch.finfo(torch.float32).eps
 # The buffers that hold the bins: for each column their lower edges and one over their widths
 # (bins,), the normal score of the lowest edge, and what each bin adds to it (bins,).
 BINS = ("lows", "factors", "first_score", "steps")
+
+
+def refuse_inputs(name: str, takes: str, inputs: Collection[str]) -> UserError:
+    """The error of a model that takes other columns than `inputs` has, with those that take them.
+
+    `takes` goes on where `name`, that of its file first, begins a sentence.
+    """
+    fitting: tuple[str, ...] = ("tabm", "realmlp")
+    if "image" in inputs:
+        fitting = ("resnet", "cnn") if len(inputs) == 1 else ("mixed",)
+    elif "text" in inputs:
+        fitting = ("ngrams", "transformer", *fitting)
+    message = f"{name} {takes}, and the data holds {', '.join(inputs)}"
+    file = name.split(" ")[0]
+    return UserError(Problem(message, "build.model.name", file, (*fitting, "linear", "mlp")))
 
 
 def register_constant(

@@ -16,6 +16,8 @@ CLOSE = {"Connection": "close"}
 _LONG = re.compile(rb"(?<![\d.])(?:-\d{19}|\d{20})\d*+(?![.eE])")
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_RUN = b"0" * 19
+# The first bytes of a PNG and of a JPEG.
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff")
 
 
 def find_header(scope: Scope, name: bytes) -> bytes:
@@ -76,7 +78,9 @@ def parse_json(body: bytes) -> Any:
                 orjson.dumps(found)
                 return found
         message = f"the body is no JSON: {str(error)[:200]}"
-        if body.lstrip()[:1] not in (b"{", b"["):
+        if body.startswith(_IMAGES):
+            message = "the body is an image: send it as a form, with curl -F COLUMN=@FILE"
+        elif body.lstrip()[:1] not in (b"{", b"["):
             message += "; rows come as JSON, and those of a file by `reprise predict FILE`"
         raise RequestError(400, message) from None
     # To look for a row of digits so takes a hundredth of what the expression takes.

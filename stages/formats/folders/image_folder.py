@@ -42,7 +42,8 @@ def read(folder: Path, key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[D
         )
     parts = find_parts(images)
     places = [name.split("/") for name in images]
-    labels = [place[1 if parts else 0] for place in places]
+    depth = 1 if parts else 0
+    labels = [place[depth] for place in places]
     columns = {PATH: images, IMAGE: images, LABEL: labels}
     if parts:
         columns[SPLIT] = [PARTS[place[0].lower()] for place in places]
@@ -51,6 +52,16 @@ def read(folder: Path, key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[D
     shown = ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=in_numbers)[:20])
     rest = f" and {len(counts) - 20} more" if len(counts) > 20 else ""
     noticed.remarks.append(f"{folder} has {len(counts)} classes: {shown}{rest}")
+    inner: dict[str, set[str]] = {}
+    for place in places:
+        if len(place) > depth + 2:
+            inner.setdefault(place[depth], set()).add(place[depth + 1])
+    for label, names in inner.items():
+        if len(names) > 1:
+            noticed.remarks.append(
+                f"the images of '{label}' lie in folders ({as_some(sorted(names))}) and are of one "
+                "class: lift these folders out of it if they are the classes"
+            )
     return table, []
 
 

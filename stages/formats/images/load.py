@@ -145,9 +145,19 @@ def source_of(value: object, folder: Path) -> Source:
     if not isinstance(value, str):
         return ImageError("there is no image")
     path = Path(value)
+    if (inner := _inside(path, folder)) and (path.is_absolute() or not (folder / path).exists()):
+        return ImageError(
+            f"'{value}' is no path from the table's folder, {folder}: write '{inner}'"
+        )
     if path.is_absolute() or ".." in path.parts:
         return ImageError(f"'{value}' does not lie in {folder}, where DVC would see it")
     return folder / path
+
+
+def _inside(path: Path, folder: Path) -> Path | None:
+    """The path from `folder` on of one that begins at the root, or at the working directory."""
+    whole, of_folder = Path.cwd() / path, Path.cwd() / folder
+    return whole.relative_to(of_folder) if of_folder in whole.parents else None
 
 
 def map_sources(

@@ -16,6 +16,7 @@ from stages.features.numbers import Rows
 from stages.features.schema import CODES, Feature, Schema
 from stages.features.spelling import LEADING_ZERO, as_line, as_list, as_name
 from stages.features.times import UNIX
+from stages.prepare.columns.labels import say_labels
 from stages.prepare.columns.looks import (
     DATE,
     LIKELY_GAPS,
@@ -78,6 +79,8 @@ def find_doubts(
                 f"out: {as_line(feature.name, 'exclude')}"
             )
     yield from _of_target(table[schema.target.name], schema)
+    if schema.target.classes is not None and schema.target.name not in said:
+        yield from filter(None, [say_labels(schema.target.name, schema.target.classes)])
     for name in filter(None, (schema.key, schema.target.name)):
         if table[name].dtype in TEXTS:
             yield from _of_zeros(texts_of(table[name], rows), name)

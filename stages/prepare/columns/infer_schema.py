@@ -12,6 +12,7 @@ from stages.features.kind import ARRAY, BY_TYPE, kind_of
 from stages.features.kinds.datetime import with_format
 from stages.features.numbers import Rows
 from stages.features.schema import KINDS, Feature, FeatureKind, Schema, Target
+from stages.features.spelling import as_line
 from stages.formats.text.header import numbered
 from stages.prepare.columns.looks import TEXTS
 from stages.prepare.columns.strays import stop_at_strays, stop_at_words_among_dates
@@ -20,7 +21,7 @@ from stages.prepare.params import Column, PrepareParams
 
 SOURCE = "prepare.source"
 # Names that pandas and R give to the column of a frame's row labels.
-_LABELS = re.compile(r"|Unnamed: 0(\.\d+)?|__index_level_\d+__")
+_LABELS = re.compile(r"|Unnamed: 0(\.\d+)?|__index_level_\d+__|row[._]?names?")
 
 
 def find_schema(
@@ -78,7 +79,8 @@ def names_rows(column: pl.Series) -> bool:
     """
     if _LABELS.fullmatch(column.name) is None:
         return False
-    labels = column.dtype.is_integer() or column.dtype == pl.String
+    # R's may be such as 12.3, the third visit of the twelfth patient.
+    labels = column.dtype.is_integer() or column.dtype == pl.String or column.name.startswith("row")
     return column.name.startswith("__") or (labels and not column.is_duplicated().any())
 
 
@@ -130,6 +132,11 @@ def find_feature(column: pl.Series, said: Column, rows: Rows | None = None) -> F
     return found.model_copy(update={"places": said.places})
 
 
+def _has_files(record: pl.Struct) -> bool:
+    """Check for a field `bytes`, as the tables of Hugging Face's datasets have it."""
+    return any(field.name == "bytes" and field.dtype == pl.Binary for field in record.fields)
+
+
 def guess_kind(
     column: pl.Series, rows: Rows | None = None, words: Sequence[object] = ()
 ) -> FeatureKind:
@@ -139,6 +146,17 @@ def guess_kind(
     """
     sure, kind = max(((kind_of(kind).guess(column), kind) for kind in KINDS), key=itemgetter(0))
     if not sure:
+        if column.dtype == pl.Binary:
+            line = as_line(column.name, "image")
+            raise undecided(column, f"holds bytes: if they are files of images, {line}")
+        if isinstance(column.dtype, pl.Struct) and _has_files(column.dtype):
+            one = f"pl.col({column.name!r}).struct.field('bytes').alias({column.name!r})"
+            line = as_line(column.name, "image")
+            raise undecided(
+                column,
+                f"holds records with the bytes of a file: keep these, in Polars "
+                f"table.with_columns({one}); if they are images, {line}",
+            )
         if column.dtype == pl.Struct:
             remedy = f"flatten it before, in Polars: table.unnest({column.name!r}) (docs/files.md)"
             raise undecided(column, f"holds records: {remedy}")

@@ -103,9 +103,9 @@ def find_target(
     values, long = _Values(task), LongNumbers()
     for column in parts:
         if column.dtype.is_nested():
-            what = f"the target '{column.name}' is of type {column.dtype}"
-            problem = Problem(f"{what}, not a class or a value", "prepare.target", column.name)
-            raise UserError(problem)
+            what = f"the target '{column.name}' is of type {column.dtype}, not a class or a value"
+            what = f"{what}: a model has one answer for a row (docs/init.md, 'Several targets')"
+            raise UserError(Problem(what, "prepare.target", column.name))
         if task == "regression":
             _stop_at_words(column, values.num_rows, rows, gaps)
             as_numeric(column, "prepare.target")

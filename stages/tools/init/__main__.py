@@ -14,7 +14,7 @@ from stages.tools.init.options import Options, found_as_options, name_option
 from stages.tools.init.survey import survey
 
 # Keys that are no parameter, since there is no params.yaml yet that names the file.
-SOURCE = "PATH"
+SOURCES = ("PATH", "prepare.source")
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     except UserError as error:
         for problem in error.problems:
             plain = name_option(problem)
-            plain = replace(plain, key=None) if plain.key == SOURCE else plain
+            plain = replace(plain, key=None) if plain.key in SOURCES else plain
             print(name_objects(format_problem(plain)), file=sys.stderr)
         sys.exit(1)
     print(json.dumps(found, ensure_ascii=False, default=str))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from stages.common.config import validate
 from stages.common.counts import either
 from stages.common.errors import UserError
 from stages.features.numbers import Rows
@@ -91,11 +92,8 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
         notes.append(f"note: what columns are is judged by {looked.height:,} rows")
     usable = np.concatenate([has_target(p).to_numpy() for p in table.column_parts(options.target)])
     if num_gaps := int((~usable).sum()):
-        have, are = either(num_gaps, "has", "have"), either(num_gaps, "is", "are")
-        notes.append(
-            f"note: {num_gaps:,} of {table.height:,} rows {have} no '{options.target}' and {are} "
-            "left out: drop_missing_target: true"
-        )
+        what = f"{num_gaps:,} of {table.height:,} rows {either(num_gaps, 'has', 'have')} no"
+        notes.append(f"note: {what} '{options.target}': left out, by drop_missing_target: true")
     labelled = table.where(usable)
     source_rows = np.flatnonzero(usable)
     words = gap_words(options.target, params)
@@ -203,7 +201,7 @@ def _settings(
 def _as_params(settings: Mapping[str, Setting], options: Options) -> PrepareParams:
     """The section `prepare` so far."""
     values = prepare_values([], options, None, has_gaps=False)
-    return PrepareParams.model_validate(values | {"columns": settings, "key": options.key})
+    return validate(PrepareParams, values | {"columns": settings, "key": options.key}, "prepare")
 
 
 def _look_at(

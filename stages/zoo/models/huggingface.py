@@ -21,10 +21,17 @@ from torch import Tensor, nn
 from stages.common.config import Config
 from stages.common.errors import Problem, UserError, shorten, wrong_name
 from stages.model.dropout import Dropout
-from stages.model.layers import ByColumn, Flatten, FrozenNorm, attend, register_constant
+from stages.model.layers import (
+    ByColumn,
+    Flatten,
+    FrozenNorm,
+    attend,
+    refuse_inputs,
+    register_constant,
+)
 
 LIBRARIES = {"transformers": "5.24.0"}
-NAME, PRETRAINED, CONFIG = "build.model.name", "build.pretrained", "build.model.config"
+PRETRAINED, CONFIG = "build.pretrained", "build.model.config"
 # Those that the tests try: the same numbers as in transformers, no randomness but the project's,
 # a gradient for every weight, and no row that depends on the others.
 TEXTS = (
@@ -59,10 +66,7 @@ class Arguments(Config):
 
 
 class Model(nn.Module):
-    """The body of the model, and a linear head on its pooled output and all other columns.
-
-    Several columns of text go through the same body.
-    """
+    """The body, for all columns of text, and a linear head on its pooled output and the others."""
 
     def __init__(
         self, arguments: Arguments, inputs: dict[str, list[int]], num_outputs: int
@@ -74,10 +78,8 @@ class Model(nn.Module):
         self.body = make_body(arguments.config)
         self.kind = "text" if self.body.config.model_type in TEXTS else "image"
         if self.kind not in inputs or (self.kind == "text" and "image" in inputs):
-            message = f"huggingface with {self.body.config.model_type} takes {self.kind}s, with"
-            message += " columns of numbers and categories or without: "
-            message += f"{', '.join(inputs)} is here"
-            raise UserError(Problem(message, NAME, "huggingface", ("linear", "mlp")))
+            takes = f"takes {self.kind}s, with numbers and categories or without"
+            raise refuse_inputs(f"huggingface {self.body.config.model_type}", takes, inputs)
         self.lengths = inputs["text"][::2] if self.kind == "text" else [1]
         config = self.body.config
         (check_texts if self.kind == "text" else check_images)(self.body, inputs[self.kind])
@@ -103,8 +105,7 @@ class Model(nn.Module):
             for column, given in enumerate(self._split(batch[self.kind]))
         ]
         parts += [] if self.flatten is None else [self.flatten(batch)]
-        scores: Tensor = self.output(self.dropout(torch.cat(parts, dim=1)))
-        return scores
+        return self.output(self.dropout(torch.cat(parts, dim=1)))  # type: ignore[no-any-return]
 
     def _split(self, values: Tensor) -> Iterator[dict[str, Tensor]]:
         """Yield what the body is given: the pixels of images; of each text ids and their places."""

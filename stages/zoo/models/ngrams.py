@@ -15,9 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.common.config import Config
-from stages.common.errors import Problem, UserError
 from stages.model.dropout import Dropout
-from stages.model.layers import ByColumn, Flatten, register_constant
+from stages.model.layers import ByColumn, Flatten, refuse_inputs, register_constant
 from stages.model.term_frequency import count_times, dampen, length_of
 
 # Parts of a word are of so many letters, the blanks around it among them; a word has at most so
@@ -80,9 +79,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         if "text" not in inputs or "image" in inputs:
-            message = f"ngrams takes texts, with columns or without: {', '.join(inputs)} is here"
-            problem = Problem(message, "build.model.name", "ngrams", ("linear", "mlp"))
-            raise UserError(problem)
+            raise refuse_inputs("ngrams", "takes texts, with columns of a table or without", inputs)
         self.lengths, self.nums = inputs["text"][::2], inputs["text"][1::2]
         self.start, self.num_outputs = arguments.start, num_outputs
         num = sum(self.nums)

@@ -16,10 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.common.config import Config
-from stages.common.errors import Problem, UserError
 from stages.features.schema import CODES, WORDS
 from stages.model.dropout import Dropout
-from stages.model.layers import ByColumn, TextBag, join_near, register_constant
+from stages.model.layers import ByColumn, TextBag, join_near, refuse_inputs, register_constant
 
 MAX_WIDTH = 1_000_000
 # Learning rates beside that of the weights.
@@ -52,10 +51,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         if "image" in inputs:
-            message = f"realmlp takes no images, and the data holds {', '.join(inputs)}"
-            allowed = ("linear", "mlp") if len(inputs) > 1 else ("cnn", "linear", "mlp")
-            problem = Problem(message, "build.model.name", "realmlp", allowed)
-            raise UserError(problem)
+            raise refuse_inputs("realmlp", "takes no images", inputs)
         self.num_outputs = num_outputs
         self.dense = [kind for kind in inputs if kind not in (*CODES, *WORDS)]
         num_dense = sum(inputs[kind][0] for kind in self.dense)

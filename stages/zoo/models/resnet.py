@@ -6,8 +6,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.common.config import Config
-from stages.common.errors import Problem, UserError
 from stages.model.dropout import Dropout
+from stages.model.layers import refuse_inputs
 
 MAX_GROUPS = 4
 MAX_WIDTH = 1_000_000
@@ -59,11 +59,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         if list(inputs) != ["image"]:
-            message = f"resnet takes images alone, and the data holds {', '.join(inputs)}"
-            allowed = ("linear", "mlp")
-            raise UserError(
-                Problem(message, key="build.model.name", value="resnet", allowed=allowed)
-            )
+            raise refuse_inputs("resnet", "takes images alone", inputs)
         before, *sides = inputs["image"]
         layers: list[nn.Module] = []
         for index, after in enumerate(arguments.channels):

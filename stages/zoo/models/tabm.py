@@ -12,10 +12,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.common.config import Config
-from stages.common.errors import Problem, UserError
 from stages.features.schema import CODES
 from stages.model.dropout import Dropout
-from stages.model.layers import Flatten, PiecewiseLinear, register_constant
+from stages.model.layers import Flatten, PiecewiseLinear, refuse_inputs, register_constant
 
 MAX_WIDTH = 1_000_000
 # Values of a batch up to which the products of each column are kept: width times as many numbers.
@@ -48,9 +47,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         if "image" in inputs:
-            message = f"tabm takes no images, and the data holds {', '.join(inputs)}"
-            allowed = ("linear", "mlp") if len(inputs) > 1 else ("cnn", "linear", "mlp")
-            raise UserError(Problem(message, key="build.model.name", value="tabm", allowed=allowed))
+            raise refuse_inputs("tabm", "takes no images", inputs)
         self.members, self.num_outputs = arguments.members, num_outputs
         self.dense = [kind for kind in inputs if kind not in CODES and kind != "text"]
         num_dense = sum(inputs[kind][0] for kind in self.dense)

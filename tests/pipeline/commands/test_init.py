@@ -110,13 +110,17 @@ def test_a_dry_run_looks_elsewhere_and_writes_nothing(project: Project, tmp_path
 
 
 def test_mistakes_are_told_on_one_screen(project: Project) -> None:
+    (project.path / "data/raw/array.npy").touch()
     for words, said in (
+        (("data/raw/array.npy", "--target", "y"), "numpy.savez('arrays.npz', x=…, y=…) makes one"),
         (("data/raw/patients.csv", "--target", "yy"), "did you mean 'y'?"),
         (("data/raw/patient.csv", "--target", "y"), "does not exist"),
     ):
         done = project.run("reprise", "init", *words, ok=False)
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+        # There is no params.yaml yet that names the file.
+        assert "prepare.source" not in done.stderr
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])

@@ -64,6 +64,7 @@ def deep_rows(row: str) -> bytes:
     [
         (b"a,b\n1,2\n", 400, "those of a file by `reprise predict FILE`"),
         (b"{", 400, "no JSON"),
+        (b"\xff\xd8\xff\xe0", 400, "curl -F COLUMN=@FILE"),
         (b"[" * 100_000, 400, "no JSON"),
         (b'{"NaN": ' * 100_000, 400, "no JSON"),
         (b'{"rows": [{"town": "\\ud800", "size": NaN}]}', 400, "no JSON"),

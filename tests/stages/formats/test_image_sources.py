@@ -185,6 +185,9 @@ def test_a_manifest_mixes_images_with_other_columns(tmp_path: Path) -> None:
     table.write_csv(folder / "manifest.csv")
     rows = write_photos(new, 12).drop("kind")
     more = pl.DataFrame({"photo": ["0/none.png", "../raw/photos/0/000.png", None], "shape": "s0"})
+    from_root = str(new / rows["photo"][0])
+    whole = pl.DataFrame({"photo": [from_root, from_root.removeprefix(f"{made.path}/")]})
+    more = pl.concat([more, whole.with_columns(shape=pl.lit("s0"))])
     pl.concat([rows, more]).write_ndjson(new / "manifest.jsonl")
     run_stages(made, *ROAD, "infer")
     # One of 120 is broken: left out by name.
@@ -198,6 +201,10 @@ def test_a_manifest_mixes_images_with_other_columns(tmp_path: Path) -> None:
     assert reasons[0] == "there is no file 'data/raw/new/0/none.png'"
     assert "does not lie in data/raw/new, where DVC would see it" in reasons[1]
     assert reasons[2] == "there is no image"
+    for reason in reasons[3:]:
+        way = f"is no path from the table's folder, data/raw/new: write '{rows['photo'][0]}'"
+        assert reason.endswith(way)
+    assert len(reasons) == 5
 
 
 def test_paths_in_a_table_alone_are_refused_where_dvc_would_not_see_them(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from tests.support.samples import prepare_params
 from tests.support.stages.images import DIGITS, load, read_folder, write_few
 
 
-def test_a_class_is_the_first_folder_of_the_path(tmp_path: Path) -> None:
+def test_a_class_is_the_first_folder_of_the_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_few(tmp_path / "pets")
     (folder / "dog/deep/er").mkdir(parents=True)
     Image.new("RGB", (4, 3), "red").save(folder / "dog/deep/er/9.jpeg", quality=95)
@@ -27,6 +29,12 @@ def test_a_class_is_the_first_folder_of_the_path(tmp_path: Path) -> None:
     assert table["label"].to_list() == ["cat", "cat", "dog", "dog"]
     # One in colour makes all of them so.
     assert table["image"].dtype == pl.Array(pl.UInt8, (3, 4, 3))
+    assert "lie in folders" not in capsys.readouterr().out
+    (folder / "dog/terrier").mkdir()
+    Image.new("RGB", (4, 3), "red").save(folder / "dog/terrier/1.png")
+    read_folder(folder)
+    said = "the images of 'dog' lie in folders (deep, terrier) and are of one class: "
+    assert said in capsys.readouterr().out
 
 
 def test_a_folder_that_can_not_be_trained_on_says_why(tmp_path: Path) -> None:

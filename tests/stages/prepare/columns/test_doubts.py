@@ -155,12 +155,15 @@ def labelled(folder: Path, kind: str) -> Path:
         FRAME.to_csv(path)
     elif kind == "read and written":
         FRAME.rename_axis("Unnamed: 0").to_csv(path)
+    elif kind == "rownames":
+        visits = FRAME.rename(index=lambda place: place // 4 + 1 + (place % 4 + 1) / 10)
+        visits.to_csv(path, index_label=kind)
     else:
         FRAME.rename(index="row {}".format).to_csv(path, quoting=2)
     return path
 
 
-@pytest.mark.parametrize("kind", ["csv", "read and written", "R", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "read and written", "R", "rownames", "parquet"])
 def test_row_labels_of_pandas_are_left_out_and_said_and_infer_takes_the_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:

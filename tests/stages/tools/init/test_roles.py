@@ -120,7 +120,7 @@ def test_what_is_left_out_is_counted_as_it_is(tmp_path: Path) -> None:
     assert line(found, "cabin")["distinct"] == 44
     assert line(found, "cabin")["why"].startswith("44 different texts in 44 rows")
     (note,) = found["notes"]
-    assert note.startswith("note: 20 of 400 rows have no 'Survived' and are left out")
+    assert note.startswith("note: 20 of 400 rows have no 'Survived': left out, by drop_missing")
 
 
 def test_a_column_without_a_name_is_learned_from_and_has_no_rule(tmp_path: Path) -> None:
@@ -166,6 +166,8 @@ def test_records_and_lists_have_a_way_on_and_dates_are_called_so(tmp_path: Path)
     days = [date(1912, 4, 1) + timedelta(days=n % 30) for n in range(NUM_ROWS)]
     table = ships(
         user=[{"age": n % 50, "geo": {"country": "no"}} for n in range(NUM_ROWS)],
+        photo=[{"bytes": b"\x89PNG%d" % n, "path": "a.png"} for n in range(NUM_ROWS)],
+        scan=[b"\x89PNG%d" % n for n in range(NUM_ROWS)],
         vector=pl.Series([[n, 1.0, 2.0, 0.5] for n in range(NUM_ROWS)], dtype=pl.List(pl.Float64)),
         day=days,
     )
@@ -173,6 +175,10 @@ def test_records_and_lists_have_a_way_on_and_dates_are_called_so(tmp_path: Path)
     user = line(found, "user")
     assert user["values"] == "records"
     assert "flatten it before, in Polars: table.unnest('user')" in user["why"]
+    of_record = "pl.col('photo').struct.field('bytes').alias('photo')"
+    assert of_record in line(found, "photo")["why"]
+    for name in ("photo", "scan"):
+        assert line(found_as_options(found), name)["why"].endswith(f", --column {name}=image")
     assert "each number wants a column (docs/files.md)" in line(found, "vector")["why"]
     assert line(found, "day")["why"] == "dates, read as datetime"
 

@@ -50,7 +50,7 @@ def test_an_unknown_model_is_told_with_those_of_the_zoo() -> None:
 def test_cnn_takes_images_alone() -> None:
     found = problem({"name": "cnn"})
     assert "numeric, boolean, categorical" in found.message
-    assert found.allowed == ("linear", "mlp")
+    assert found.allowed == ("tabm", "realmlp", "linear", "mlp")
 
 
 def test_a_spec_spells_all_arguments_out() -> None:
