@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from PIL import Image
@@ -23,8 +24,9 @@ from stages.features.pixels import GREY
 from stages.features.schema import Feature, Schema, Target
 from stages.formats.arrow import read
 from stages.formats.csv import open_csv
-from stages.formats.folders.folder_kind import find_kind, list_shards
+from stages.formats.folders.folder_kind import find_kind, find_manifests, list_shards
 from stages.formats.images.folder import IMAGE, SUFFIXES
+from stages.formats.images.load import load_column
 from stages.formats.reading import Noticed
 from stages.formats.text.compressed import suffix_of
 from stages.formats.text.json_scan import parse_lines, read_lines
@@ -33,12 +35,13 @@ from stages.model.model import ModelSpec, arguments_class, make_model
 from stages.prepare.columns.infer_schema import find_schema
 from stages.prepare.columns.pretrained import with_pretrained
 from stages.prepare.columns.written import read_written, with_written
+from stages.prepare.images import find_columns
 from stages.prepare.params import Kind, PrepareParams
 from stages.training.optim.preflight import check_names
 from stages.training.optim.registry import losses_of
 from stages.training.params import TrainParams
 
-FIRST_ROWS = 200
+FIRST_ROWS, FIRST_IMAGES = 200, 5
 
 
 def rehearse(request: Mapping[str, Any]) -> list[Problem]:
@@ -95,15 +98,25 @@ def find_schema_of(prepare: PrepareParams) -> Schema | None:
 
 
 def _look_at_rows(prepare: PrepareParams) -> Schema | None:
-    path = Path(prepare.source)
+    path = source = Path(prepare.source)
     if path.is_dir():
         kind = find_kind(path)
-        if kind != "shards":
+        if kind in ("images", "idx"):
             return _of_images(path, prepare) if kind == "images" else None
-        path = list_shards(path)[0]
+        path = (find_manifests(path) if kind == "manifest" else list_shards(path))[0]
     table = _first_rows(path, prepare.named)
     if table is None:
         return None
+    folder = source if source.is_dir() else source.parent
+    size = None if prepare.image is None else (prepare.image.height, prepare.image.width)
+    try:
+        for name in find_columns(table, prepare):
+            # As many as can be read of the first ones, so many rows: kinds are told by the others.
+            loaded = load_column(table[name].head(FIRST_IMAGES), folder, size, "prepare.image")
+            pixels = np.resize(loaded.pixels, (table.height, *loaded.pixels.shape[1:]))
+            table = table.with_columns(pl.Series(name, pixels))
+    except UserError:
+        return None  # prepare says so
     # As prepare finds them, except the target, of which a few rows say little.
     others = table.drop(prepare.target, strict=False)
     others = others.with_columns(pl.int_range(table.height).alias(prepare.target))

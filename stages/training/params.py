@@ -96,11 +96,11 @@ class CalibrationParams(Config):
 class Augment(Config):
     """Random variations of the train rows, new in each epoch; 0: none."""
 
-    flip: Annotated[float, Field(ge=0, le=1)]
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share of images that are mirrored left to right."""
-    shift: Annotated[int, Field(ge=0, le=10_000)]
+    shift: Annotated[int, Field(ge=0, le=10_000)] = 0
     """The number of pixels that an image moves at most, each way."""
-    noise: Annotated[float, Field(ge=0, le=1000)]
+    noise: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """The standard deviation of what is added to numeric columns and images, which are
     standardised.
     """

@@ -30,9 +30,10 @@ def judge_order(column: pl.Series, structure: Structure, codes: Codes, ways: str
     if times[test].max() <= times[last]:
         num_tied = _count_tied(structure, float(times[last]))
         message = (
-            f"{num_tied} groups end together, at {shown_last}, the latest time of all, those of "
-            f"the test rows among them: by '{column.name}' none is later than the train rows, and "
-            f"the test rows begin at {shown_first}; say what divides the rows\n{ways}"
+            f"{num_tied} groups end together, at {shown_last}, the latest time of all: whole "
+            f"groups can't be divided into earlier and later ones by '{column.name}' (test rows "
+            f"would begin at {shown_first}, and no group of theirs would end later than those of "
+            f"training); say what divides the rows\n{ways}"
         )
         raise UserError(Problem(message, key="prepare.structure"))
     return [

@@ -3,7 +3,9 @@
 import subprocess
 from pathlib import Path
 
+import polars as pl
 import pytest
+from PIL import Image
 
 from pipeline.deps.import_closure import find_closure
 from pipeline.params import rehearsal
@@ -32,6 +34,25 @@ def test_arguments_that_are_wrong_together_and_a_model_of_other_data(
         "train.optimizer",
         "build.model.channels",
     ]
+
+
+def test_a_model_is_asked_about_images_beside_other_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    pets = tmp_path / "pets"
+    pets.mkdir()
+    Image.new("RGB", (9, 8)).save(pets / "a.png")
+    kinds = {"photo": ["a.png"] * 4, "age": [1.5, 2.5, 3.5, 4.0], "kind": ["cat", "dog"] * 2}
+    pl.DataFrame(kinds).write_csv(pets / "manifest.csv")
+    tree = read_yaml(Path("params.yaml"))
+    tree["prepare"] |= {"source": str(pets), "target": "kind", "key": None}
+    tree["prepare"] |= {"image": {"height": 8, "width": 8}}
+    (problem,) = rehearse(tree)
+    assert problem.message == "cnn takes images alone, and the data holds numeric, image"
+    assert problem.allowed == ("mixed", "linear", "mlp")
+    tree["build"]["model"] = {"name": "mixed"}
+    assert rehearse(tree) == []
 
 
 def test_it_is_asked_again_only_when_something_has_changed(

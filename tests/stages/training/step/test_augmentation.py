@@ -104,9 +104,7 @@ def test_colours_change_by_channel_and_a_square_is_cut_out() -> None:
 
 
 def test_noise_has_the_deviation_that_was_asked_for() -> None:
-    augment = make_augment(
-        Augment(flip=0, shift=0, noise=0.3), {"numeric": torch.zeros(1, 4)}, masks(5000)
-    )
+    augment = make_augment(Augment(noise=0.3), {"numeric": torch.zeros(1, 4)}, masks(5000))
     assert augment is not None
     noise = augment({"numeric": torch.zeros(5000, 4)})["numeric"]
     assert noise.std().item() == pytest.approx(0.3, rel=0.03)
@@ -139,5 +137,5 @@ def test_what_the_features_can_not_have_is_refused() -> None:
     assert "no image to shift" in said
     assert "no image to cut out of" in said
     assert "no numeric columns" in said
-    said = refused(Augment(flip=0, shift=5, noise=0), {"image": images(1)})
+    said = refused(Augment(shift=5), {"image": images(1)})
     assert "5 x 6 pixels" in said
