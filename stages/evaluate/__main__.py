@@ -97,6 +97,8 @@ def evaluate(params: Params, out: Path) -> None:
     residuals = [(f"{s.column}: {s.label}", s.rows, s.residual) for s in slices if s.residual]
     write_residuals(out / "plots/residuals_by_slice.csv", residuals)
 
+    _tell(table.height, intervals, of_sets, spreads if len(tables) > 1 else {}, len(tables))
+
     def score(changed: dict[str, Array]) -> Predicted:
         return read_predicted(predictor.decode(predictor.scores(changed)))
 
@@ -148,18 +150,29 @@ def evaluate(params: Params, out: Path) -> None:
         rows = pl.DataFrame([*beside, *each.iter_columns()])
         rows.write_parquet(file, compression="zstd", statistics=True)
     shutil.copyfile(out / "replicas" / "0.parquet", out / "predictions.parquet")
-    shown = [f"{name} {found.value:.4f}" for name, found in intervals.items()]
-    shown += [f"{name} {value:.4g}" for name, value in of_sets.items()]
-    print(f"{table.height} test rows: {', '.join(shown)}")
-    if len(tables) > 1:
-        moved = (f"{name} {s.mean:.4f} ± {s.deviation:.4f}" for name, s in spreads.items())
-        print(f"mean ± deviation over {len(tables)} seeds: {', '.join(moved)}")
     for question in questions:
         print(f"warning  {question}")
     print(*unexplained, sep="\n", end="\n" if unexplained else "")
     if worst is not None:
         what, value = f"{worst.column or repr('')} {worst.label}", worst.metric.value
         print(f"worst slice: {what} ({worst.rows} rows): {names[0]} {value:.4f}")
+
+
+def _tell(
+    num_rows: int,
+    intervals: dict[str, Interval],
+    of_sets: dict[str, float],
+    spreads: dict[str, Spread],
+    num_seeds: int,
+) -> None:
+    """Print the metrics, and what the stage is at from here on."""
+    shown = [f"{name} {found.value:.4f}" for name, found in intervals.items()]
+    shown += [f"{name} {value:.4g}" for name, value in of_sets.items()]
+    print(f"{num_rows} test rows: {', '.join(shown)}")
+    if spreads:
+        moved = (f"{name} {s.mean:.4f} ± {s.deviation:.4f}" for name, s in spreads.items())
+        print(f"mean ± deviation over {num_seeds} seeds: {', '.join(moved)}")
+    print("next, and longest: how much each column moves and brings", flush=True)
 
 
 def _of_worst(name: str, worst: Slice | None) -> dict[str, float]:
