@@ -23,7 +23,6 @@ from pipeline.deps.import_closure import (
     LOADER,
     OBJECTIVE_LOADER,
     Closure,
-    canonical,
     check_extras,
     find_closure,
     name_libraries,
@@ -40,6 +39,7 @@ from pipeline.deps.zoo_imports import (
     objective_files,
 )
 from stages.common.errors import UserError
+from stages.common.extras import canonical
 from stages.common.params import DVC_FILE, VERSIONS
 from stages.runtime.outside import ZOO as ZOO_FOLDER
 from stages.runtime.outside import stop_if_outside

@@ -5,16 +5,14 @@ parent packages count, relative ones are resolved.
 """
 
 import ast
-import functools
-import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from stages.common.errors import Problem, UserError
+from stages.common.extras import canonical, module_libraries
 
 PROJECT = ("stages", "pipeline")
 # The places that import by a name from params.yaml; what they can reach is the zoo.
@@ -179,23 +177,12 @@ def check_extras(files: Iterable[Path], pinned: Mapping[str, str]) -> None:
         raise UserError(*problems)
 
 
-def canonical(name: str) -> str:
-    """A library's name as package indexes compare it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-@functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    """The installed libraries by the modules that they bring; a second to find out."""
-    return packages_distributions()
-
-
 def name_libraries(imports: tuple[Import, ...], pinned: dict[str, str]) -> set[str]:
     """The libraries that `imports` belong to, by canonical name; Python's own are left out.
 
     Raises UserError for those that `pinned` (library to version) does not hold.
     """
-    distributions = _distributions()
+    distributions = module_libraries()
     names: set[str] = set()
     problems: dict[str, Problem] = {}
     for statement in imports:

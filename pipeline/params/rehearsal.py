@@ -14,6 +14,7 @@ from typing import Any
 
 from stages.common.errors import Problem
 from stages.common.files import read_json, write_json
+from stages.formats.folders.folder_kind import find_manifests, list_shards
 
 STAMP = Path(".reprise/rehearsed.json")
 SECTIONS = ("prepare", "build", "train")
@@ -81,7 +82,8 @@ def _stamp(tree: Mapping[str, Any]) -> str:
     source = Path(str(tree["prepare"].get("source")))
     folders = [Path(str(tree[name].get("pretrained"))) for name in ("prepare", "build")]
     of_models = [file for folder in folders for file in sorted(folder.glob("*.json"))]
-    for path in (source, *folders, *of_models):
+    tables = [*find_manifests(source), *list_shards(source)[:1]] if source.is_dir() else []
+    for path in (source, *tables, *folders, *of_models):
         if path.exists():
             state = path.stat()
             digest.update(f"{state.st_mtime_ns} {state.st_size}".encode())

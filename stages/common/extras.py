@@ -1,12 +1,14 @@
-"""Libraries that only some projects need: an extra of `pyproject.toml`, which a file asks for.
+"""Libraries by their names, and those that only some projects need: extras of `pyproject.toml`.
 
 The file that imports one says its version in `LIBRARIES`, by the module's name. So a stage depends
 on that version by depending on the file, and who does not use the file need not have the library.
 `reprise deps` holds the version to the one in `constraints.txt`.
 """
 
+import functools
+import re
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
 from stages.common.errors import Problem, UserError
 
@@ -33,3 +35,14 @@ def _installed(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
+
+
+def canonical(name: str) -> str:
+    """A library's name as package indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@functools.cache
+def module_libraries() -> Mapping[str, list[str]]:
+    """The installed libraries by the modules that they bring; a second to find out."""
+    return packages_distributions()

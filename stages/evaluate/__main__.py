@@ -97,7 +97,7 @@ def evaluate(params: Params, out: Path) -> None:
     residuals = [(f"{s.column}: {s.label}", s.rows, s.residual) for s in slices if s.residual]
     write_residuals(out / "plots/residuals_by_slice.csv", residuals)
 
-    _tell(table.height, intervals, of_sets, spreads if len(tables) > 1 else {}, len(tables))
+    _print_metrics(table.height, intervals, of_sets, spreads, len(tables))
 
     def score(changed: dict[str, Array]) -> Predicted:
         return read_predicted(predictor.decode(predictor.scores(changed)))
@@ -158,7 +158,7 @@ def evaluate(params: Params, out: Path) -> None:
         print(f"worst slice: {what} ({worst.rows} rows): {names[0]} {value:.4f}")
 
 
-def _tell(
+def _print_metrics(
     num_rows: int,
     intervals: dict[str, Interval],
     of_sets: dict[str, float],
@@ -169,10 +169,10 @@ def _tell(
     shown = [f"{name} {found.value:.4f}" for name, found in intervals.items()]
     shown += [f"{name} {value:.4g}" for name, value in of_sets.items()]
     print(f"{num_rows} test rows: {', '.join(shown)}")
-    if spreads:
+    if num_seeds > 1:
         moved = (f"{name} {s.mean:.4f} ± {s.deviation:.4f}" for name, s in spreads.items())
         print(f"mean ± deviation over {num_seeds} seeds: {', '.join(moved)}")
-    print("next, and longest: how much each column moves and brings", flush=True)
+    print("next, the longest part: how much each column contributes", flush=True)
 
 
 def _of_worst(name: str, worst: Slice | None) -> dict[str, float]:

@@ -28,13 +28,13 @@ FORMATS: Mapping[str, Callable[[], ModuleType]] = {
     ".npz": lambda: import_module("stages.formats.images.arrays"),
 }
 SUFFIXES = tuple(FORMATS)
-# The way on with files of others, in a line.
+# How files of other kinds become tables.
 _OTHERS = {
-    ".npy": "of an array, numpy.savez('arrays.npz', x=…, y=…) makes one",
-    ".json": "polars.read_json(…).write_ndjson('table.jsonl') makes one",
-    ".xls": "saved as .xlsx it is one",
-    **dict.fromkeys((".sqlite", ".sqlite3", ".db"), "docs/sources.md, 'Databases', has a way"),
-    **dict.fromkeys((".txt", ".dat", ".data"), "if it is a table in text, name it .csv"),
+    ".npy": "numpy.savez('arrays.npz', x=…, y=…)",
+    ".json": "of a list of records, polars.read_json(…).write_ndjson('table.jsonl')",
+    ".xls": "save it as .xlsx",
+    **dict.fromkeys((".sqlite", ".sqlite3", ".db"), "see docs/sources.md, 'Databases'"),
+    **dict.fromkeys((".txt", ".dat", ".data"), "of a table in text, call it .csv"),
     **dict.fromkeys((".zip", ".tar", ".tgz"), "unpack it before"),
 }
 # Those that have a writer.
@@ -46,12 +46,14 @@ def _check_suffix(name: str) -> str:
         raise ValueError(fault)
     is_folder = name.endswith("/") or not Path(name).suffix
     if not name or (not is_folder and suffix_of(Path(name)) not in SUFFIXES):
-        way = _OTHERS.get(Path(name).suffix.lower())
+        inner = Path(name.lower().removesuffix(".gz").removesuffix(".zst"))
+        way = None if Path(name).is_dir() else _OTHERS.get(inner.suffix)
         known = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         raise ValueError(
             f"'{name}' is not a kind of table that can be read: one file in {known}, texts also "
             "in .gz or .zst behind that, or a folder of such files or of images (with a "
-            f"'/' at its end, if there is a '.' in its name){f'; {way}' if way else ''}"
+            "'/' at its end, if there is a '.' in its name)"
+            + (f"\n  to make a table of it: {way}" if way else "")
         )
     return name
 

@@ -27,10 +27,10 @@ NEAR = 4 * torch.finfo(torch.float32).eps
 BINS = ("lows", "factors", "first_score", "steps")
 
 
-def refuse_inputs(name: str, takes: str, inputs: Collection[str]) -> UserError:
+def wrong_inputs(name: str, takes: str, inputs: Collection[str]) -> UserError:
     """The error of a model that takes other columns than `inputs` has, with those that take them.
 
-    `takes` goes on where `name`, that of its file first, begins a sentence.
+    `name` is that of its file, maybe with more behind it; `takes` goes on with the sentence.
     """
     fitting: tuple[str, ...] = ("tabm", "realmlp")
     if "image" in inputs:

@@ -4,15 +4,18 @@ import ast
 import os
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
 from stages.common.errors import UserError
+from stages.common.extras import canonical, module_libraries
 from stages.common.params import VERSIONS, declared, declared_deps
 from stages.common.yamlfile import read_yaml
 from stages.runtime.installed import check_installed
 from stages.runtime.outside import ZOO, imported
+
+_REMEDY = "'reprise deps' lists it, or says why not"
 
 
 def check_versions(stage: str) -> None:
@@ -61,7 +64,7 @@ def check_imports(stage: str) -> None:
             problems += _find_undeclared_libraries(stage, module, path)
         if any(file == dep or file.startswith(f"{dep}{os.sep}") for dep in deps):
             continue
-        remedy = "'reprise deps' lists it, or says why not"
+        remedy = _REMEDY
         if path.parts[0] not in ("stages", "pipeline"):
             remedy = "move it into stages/, import it from there, and run 'reprise deps'"
         problems.append(
@@ -74,23 +77,17 @@ def check_imports(stage: str) -> None:
 
 def _find_undeclared_libraries(stage: str, module: ModuleType, path: Path) -> Iterator[str]:
     """Tell of each library that a file of the zoo imports and `stage` does not declare."""
-    declared_here = {_plain(library) for library in declared(stage, VERSIONS)}
-    known = {"stages", *sys.stdlib_module_names, *getattr(module, "LIBRARIES", {})}
+    declared_here = {canonical(library) for library in declared(stage, VERSIONS)}
+    # Files of the project that are not declared are told of above.
+    known = {"stages", "pipeline", *sys.stdlib_module_names, *getattr(module, "LIBRARIES", {})}
     for node in ast.walk(ast.parse(path.read_bytes())):
         for name in imported(node):
-            if name in known or _plain(name) in declared_here:
+            if name in known or canonical(name) in declared_here:
                 continue
-            if (
-                not {_plain(each) for each in packages_distributions().get(name, ())}
-                & declared_here
-            ):
+            libraries = {canonical(each) for each in module_libraries().get(name, ())}
+            if libraries and not libraries & declared_here:
                 yield (
                     f"{path}:{getattr(node, 'lineno', 0)}: imports '{name}', whose version "
                     f"dvc.yaml does not list for the stage '{stage}': another one would rerun "
-                    "nothing\n  'reprise check' says what to do"
+                    f"nothing\n  {_REMEDY}"
                 )
-
-
-def _plain(name: str) -> str:
-    """A library's name as it is compared: `ruamel.yaml` is `ruamel-yaml`."""
-    return name.lower().replace("_", "-").replace(".", "-")

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from PIL import Image
@@ -105,29 +104,42 @@ def _look_at_rows(prepare: PrepareParams) -> Schema | None:
             return _of_images(path, prepare) if kind == "images" else None
         path = (find_manifests(path) if kind == "manifest" else list_shards(path))[0]
     table = _first_rows(path, prepare.named)
-    if table is None:
+    if table is None or not table.height:
         return None
-    folder = source if source.is_dir() else source.parent
-    size = None if prepare.image is None else (prepare.image.height, prepare.image.width)
     try:
-        for name in find_columns(table, prepare):
-            # As many as can be read of the first ones, so many rows: kinds are told by the others.
-            loaded = load_column(table[name].head(FIRST_IMAGES), folder, size, "prepare.image")
-            pixels = np.resize(loaded.pixels, (table.height, *loaded.pixels.shape[1:]))
-            table = table.with_columns(pl.Series(name, pixels))
-    except UserError:
+        images = _find_images(table, source, prepare)
+    except (UserError, OSError):
         return None  # prepare says so
+    table = table.drop(feature.name for feature in images)
     # As prepare finds them, except the target, of which a few rows say little.
     others = table.drop(prepare.target, strict=False)
     others = others.with_columns(pl.int_range(table.height).alias(prepare.target))
     left: dict[str, Kind] = {} if prepare.key is None else {prepare.key: "exclude"}
     columns = {name: k for name, k in (prepare.columns | left).items() if name in table.columns}
     params = prepare.model_copy(update={"task": "regression", "key": None, "columns": columns})
+    target = Target(name=prepare.target, task="regression")
+    if images and not set(others.columns) - {prepare.target, prepare.key}:
+        return Schema(key=None, features=images, target=target)
     try:
         others, written, _ = read_written(others, params)
-        return with_written(find_schema(others, params), written)
+        found = with_written(find_schema(others, params), written)
     except UserError:
         return None  # prepare says so
+    return found.model_copy(update={"features": [*found.features, *images]})
+
+
+def _find_images(table: pl.DataFrame, source: Path, prepare: PrepareParams) -> list[Feature]:
+    """The columns of image files, each with the shape of the first ones."""
+    folder = source if source.is_dir() else source.parent
+    size = None if prepare.image is None else (prepare.image.height, prepare.image.width)
+    found = []
+    for name in find_columns(table, prepare):
+        files = table[name].head(FIRST_IMAGES)
+        pixels = load_column(files, folder, size, "prepare.image").pixels
+        _, height, width, *channels = pixels.shape
+        shape = [*(channels or [1]), height, width]
+        found.append(Feature(name=name, kind="image", shape=shape, layout="CHW"))
+    return found
 
 
 def _of_images(folder: Path, prepare: PrepareParams) -> Schema | None:

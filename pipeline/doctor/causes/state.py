@@ -71,9 +71,8 @@ CAUSES = (
         "What a stage imports or opens must be among its dependencies, else an edit of it would "
         "rerun nothing, and the cache would tell old results for new ones.",
         (
-            "`reprise deps` writes the imports into `dvc.yaml`; a file that is read goes into the "
-            "stage's `deps` by hand",
-            "`reprise check` says where a library is imported so that its version counts",
+            "`reprise deps` writes the imports and their libraries into `dvc.yaml`, or says why "
+            "not; a file that is read goes into the stage's `deps` by hand",
         ),
         (
             r"whose version dvc\.yaml does not list",

@@ -78,15 +78,15 @@ class Report:
         for tried in self.content["axes"]:
             count, on_all = tried["num_changes"], tried["num_on_all_folds"]
             interval = f"{tried['gain']:+.3g} [{tried['low']:+.3g}, {tried['high']:+.3g}]"
-            tries = f"of {count} tried briefly the best was" if count > 1 else "tried briefly was"
-            sentence = f"{tried['axis']}: {tries} {tried['best']}, {interval}"
+            if on_all > 1:
+                which = f"the best of the {on_all} tried on all folds ({count} in short)"
+            else:
+                which = "the one tried" + ("" if count == 1 else f" on all folds, of {count}")
+            sentence = f"{tried['axis']}: {tried['best']}, {which}: {interval}"
             if not any(each["axis"] == tried["axis"] for each in self.sure):
-                most = tried["most"]
-                worth = "none of them helps" if most <= 0 else f"none gains more than {most:.2g}"
-                if on_all == 1:
-                    worth = "it brings nothing" if most <= 0 else f"it gains at most {most:.2g}"
-                where = "on all folds" if on_all == 1 else f"of the {on_all} on all folds"
-                sentence += f"; {where} {worth}"
+                who, most = "none of these" if on_all > 1 else "it never", tried["most"]
+                worth = "helps" if most <= 0 else f"gains more than {most:.2g}"
+                sentence += f"; {who} {worth}"
             found.append(f"{sentence}.")
         return found
 

@@ -79,7 +79,8 @@ def parse_json(body: bytes) -> Any:
                 return found
         message = f"the body is no JSON: {str(error)[:200]}"
         if body.startswith(_IMAGES):
-            message = "the body is an image: send it as a form, with curl -F COLUMN=@FILE"
+            message = "the body is an image, which a model of images takes in a form: "
+            message += "curl -F COLUMN=@FILE"
         elif body.lstrip()[:1] not in (b"{", b"["):
             message += "; rows come as JSON, and those of a file by `reprise predict FILE`"
         raise RequestError(400, message) from None

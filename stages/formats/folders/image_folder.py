@@ -1,6 +1,6 @@
 """Images from a folder, however deep they lie: one row a file, with its path as the image."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,17 +52,29 @@ def read(folder: Path, key: str, noticed: Noticed) -> tuple[pl.DataFrame, list[D
     shown = ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=in_numbers)[:20])
     rest = f" and {len(counts) - 20} more" if len(counts) > 20 else ""
     noticed.remarks.append(f"{folder} has {len(counts)} classes: {shown}{rest}")
+    noticed.remarks += _tell_inner(places, depth)
+    return table, []
+
+
+def _tell_inner(places: Sequence[Sequence[str]], depth: int) -> Iterator[str]:
+    """Tell of folders within those of classes, which may be the classes; `depth`: where these are.
+
+    Nothing where all classes have the same ones, such as left and right.
+    """
     inner: dict[str, set[str]] = {}
     for place in places:
+        found = inner.setdefault(place[depth], set())
         if len(place) > depth + 2:
-            inner.setdefault(place[depth], set()).add(place[depth + 1])
-    for label, names in inner.items():
-        if len(names) > 1:
-            noticed.remarks.append(
-                f"the images of '{label}' lie in folders ({as_some(sorted(names))}) and are of one "
-                "class: lift these folders out of it if they are the classes"
-            )
-    return table, []
+            found.add(place[depth + 1])
+    named = sorted(label for label, names in inner.items() if len(names) > 1)
+    if not named or all(names == inner[named[0]] for names in inner.values()):
+        return
+    names = sorted(set().union(*(inner[label] for label in named)))
+    classes = f"{counted(len(named), 'class', 'classes')} ({as_some(named)})"
+    yield (
+        f"the images of {classes} lie in folders of their own ({as_some(names)}): if these are "
+        "the classes, lift them out"
+    )
 
 
 def parts(path: Path, key: str, noticed: Noticed, _as_text: frozenset[str]) -> Iterator[Part]:

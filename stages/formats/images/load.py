@@ -1,5 +1,6 @@
 """A column of image files, by path or as bytes, to arrays: the rows of a whole table."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -145,19 +146,23 @@ def source_of(value: object, folder: Path) -> Source:
     if not isinstance(value, str):
         return ImageError("there is no image")
     path = Path(value)
-    if (inner := _inside(path, folder)) and (path.is_absolute() or not (folder / path).exists()):
-        return ImageError(
-            f"'{value}' is no path from the table's folder, {folder}: write '{inner}'"
-        )
+    # A row of millions has no time for more than this.
+    if path.is_absolute() or path.parts[:1] == folder.parts[:1]:
+        inner = _inside(Path.cwd() / path, Path.cwd() / folder)
+        if inner is not None and (path.is_absolute() or not (folder / path).exists()):
+            where = f"the table's folder, {folder}: write '{inner.as_posix()}'"
+            return ImageError(f"'{value}' is no path from {where}")
     if path.is_absolute() or ".." in path.parts:
         return ImageError(f"'{value}' does not lie in {folder}, where DVC would see it")
     return folder / path
 
 
 def _inside(path: Path, folder: Path) -> Path | None:
-    """The path from `folder` on of one that begins at the root, or at the working directory."""
-    whole, of_folder = Path.cwd() / path, Path.cwd() / folder
-    return whole.relative_to(of_folder) if of_folder in whole.parents else None
+    """The path of a file from `folder` on; None where it lies elsewhere, or there is none."""
+    if ".." in path.parts or not path.is_relative_to(folder):
+        return None
+    # Not Path.is_file, which a name that is too long makes raise.
+    return path.relative_to(folder) if os.path.isfile(path) else None  # noqa: PTH113
 
 
 def map_sources(

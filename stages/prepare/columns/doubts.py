@@ -54,7 +54,7 @@ def find_doubts(
     for feature in schema.features:
         column = table[feature.name]
         setting = said.get(feature.name, Column())
-        if isinstance(setting, str) or setting.model_fields_set - {"missing"}:
+        if isinstance(setting, str) or _is_meant(setting):
             continue
         is_text = feature.kind in CODES and column.dtype in TEXTS
         mixed = say_mixed(column, feature, rows) if is_text else None
@@ -79,11 +79,16 @@ def find_doubts(
                 f"out: {as_line(feature.name, 'exclude')}"
             )
     yield from _of_target(table[schema.target.name], schema)
-    if schema.target.classes is not None and schema.target.name not in said:
+    if schema.target.classes is not None and not _is_meant(said.get(schema.target.name, Column())):
         yield from filter(None, [say_labels(schema.target.name, schema.target.classes)])
     for name in filter(None, (schema.key, schema.target.name)):
         if table[name].dtype in TEXTS:
             yield from _of_zeros(texts_of(table[name], rows), name)
+
+
+def _is_meant(setting: str | Column) -> bool:
+    """Check whether more is said of a column than its words for gaps."""
+    return isinstance(setting, str) or bool(setting.model_fields_set - {"missing"})
 
 
 def _of_target(column: pl.Series, schema: Schema) -> Iterator[str]:

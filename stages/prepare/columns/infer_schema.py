@@ -21,7 +21,7 @@ from stages.prepare.params import Column, PrepareParams
 
 SOURCE = "prepare.source"
 # Names that pandas and R give to the column of a frame's row labels.
-_LABELS = re.compile(r"|Unnamed: 0(\.\d+)?|__index_level_\d+__|row[._]?names?")
+_LABELS = re.compile(r"|Unnamed: 0(\.\d+)?|__index_level_\d+__|[Rr]ow[._]?names?")
 
 
 def find_schema(
@@ -80,7 +80,8 @@ def names_rows(column: pl.Series) -> bool:
     if _LABELS.fullmatch(column.name) is None:
         return False
     # R's may be such as 12.3, the third visit of the twelfth patient.
-    labels = column.dtype.is_integer() or column.dtype == pl.String or column.name.startswith("row")
+    is_r = column.name[:1] in ("R", "r") and column.dtype.is_numeric()
+    labels = column.dtype.is_integer() or column.dtype == pl.String or is_r
     return column.name.startswith("__") or (labels and not column.is_duplicated().any())
 
 
@@ -146,12 +147,11 @@ def guess_kind(
     """
     sure, kind = max(((kind_of(kind).guess(column), kind) for kind in KINDS), key=itemgetter(0))
     if not sure:
+        line = as_line(column.name, "image")
         if column.dtype == pl.Binary:
-            line = as_line(column.name, "image")
             raise undecided(column, f"holds bytes: if they are files of images, {line}")
         if isinstance(column.dtype, pl.Struct) and _has_files(column.dtype):
             one = f"pl.col({column.name!r}).struct.field('bytes').alias({column.name!r})"
-            line = as_line(column.name, "image")
             raise undecided(
                 column,
                 f"holds records with the bytes of a file: keep these, in Polars "

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 import numpy as np
 import polars as pl
 
-from stages.common.counts import counted
+from stages.common.counts import counted, either
 from stages.features.columns import as_category
 from stages.features.dates.columns import parse
 from stages.features.spelling import as_line
@@ -96,20 +96,20 @@ def say_days(column: pl.Series, words: Sequence[object]) -> str | None:
     )
 
 
-def say_short_years(column: pl.Series, form: str | None) -> str | None:
+def say_short_years(column: pl.Series, form: str | None, now: datetime | None = None) -> str | None:
     """A line on dates far ahead whose years have two digits, such as births in 2045; or None."""
     if form is None or "%y" not in form or column.dtype not in TEXTS:
         return None
     texts = as_category(column).drop_nulls()
     seconds = parse(texts, form).seconds
-    late = seconds > datetime.now(UTC).timestamp() + _FAR_AHEAD_SECONDS
+    late = seconds > (now or datetime.now(UTC)).timestamp() + _FAR_AHEAD_SECONDS
     if not late.any():
         return None
     last = int(np.nanargmax(seconds))
     day = write_text(float(seconds[last]), ISO, aware=False)
-    number = counted(int(late.sum()), "date")
+    lie = f"{counted(int(late.sum()), 'date')} {either(int(late.sum()), 'lies', 'lie')}"
     return (
-        f"'{column.name}' has {number} of ten years ahead and more, the last {texts[last]!r}, "
-        f"taken as {day}: two digits of a year are 1969 to 2068; if they are past, write years of "
-        "four digits in the file"
+        f"of '{column.name}' {lie} ten years ahead or more, the last {texts[last]!r}, taken as "
+        f"{day}: two digits of a year are 1969 to 2068; if they are past, write years of four "
+        f"digits in the file; if they are meant, {as_line(column.name, 'datetime')}"
     )

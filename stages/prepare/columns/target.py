@@ -30,6 +30,7 @@ from stages.features.schema import (
 )
 from stages.features.spelling import as_line, as_list
 from stages.features.target_scale import to_scale, transform
+from stages.prepare.columns.labels import say_labels
 from stages.prepare.low_values import find_low, stop_at_classes, stop_at_low
 
 SOURCE = "prepare.source"
@@ -200,6 +201,8 @@ def _too_rare(name: str, values: _Values, rare: list[tuple[str, int]]) -> Proble
         key, allowed = "prepare.task", ("auto", "regression", "classification")
     elif len(rare) > MAX_SHOWN:
         message, key = f"{message}; or name another target", "prepare.target"
+    if labels := say_labels(name, values.counts["value"].to_list()):
+        message = f"{message}\n  {labels}"
     return Problem(message, key=key, allowed=allowed)
 
 

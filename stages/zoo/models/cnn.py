@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from stages.common.config import Config
 from stages.common.errors import Problem, UserError
 from stages.model.dropout import Dropout
-from stages.model.layers import refuse_inputs
+from stages.model.layers import wrong_inputs
 
 MAX_GROUPS = 8
 MAX_WIDTH = 1_000_000
@@ -35,7 +35,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         if list(inputs) != ["image"]:
-            raise refuse_inputs("cnn", "takes images alone", inputs)
+            raise wrong_inputs("cnn", "takes images alone", inputs)
         before, height, width = inputs["image"]
         blocks: list[nn.Module] = []
         for index, after in enumerate(arguments.channels):

@@ -26,8 +26,8 @@ from stages.model.layers import (
     Flatten,
     FrozenNorm,
     attend,
-    refuse_inputs,
     register_constant,
+    wrong_inputs,
 )
 
 LIBRARIES = {"transformers": "5.24.0"}
@@ -79,7 +79,7 @@ class Model(nn.Module):
         self.kind = "text" if self.body.config.model_type in TEXTS else "image"
         if self.kind not in inputs or (self.kind == "text" and "image" in inputs):
             takes = f"takes {self.kind}s, with numbers and categories or without"
-            raise refuse_inputs(f"huggingface {self.body.config.model_type}", takes, inputs)
+            raise wrong_inputs(f"huggingface {self.body.config.model_type}", takes, inputs)
         self.lengths = inputs["text"][::2] if self.kind == "text" else [1]
         config = self.body.config
         (check_texts if self.kind == "text" else check_images)(self.body, inputs[self.kind])

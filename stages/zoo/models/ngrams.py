@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stages.common.config import Config
 from stages.model.dropout import Dropout
-from stages.model.layers import ByColumn, Flatten, refuse_inputs, register_constant
+from stages.model.layers import ByColumn, Flatten, register_constant, wrong_inputs
 from stages.model.term_frequency import count_times, dampen, length_of
 
 # Parts of a word are of so many letters, the blanks around it among them; a word has at most so
@@ -79,7 +79,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         if "text" not in inputs or "image" in inputs:
-            raise refuse_inputs("ngrams", "takes texts, with columns of a table or without", inputs)
+            raise wrong_inputs("ngrams", "takes texts, with columns of a table or without", inputs)
         self.lengths, self.nums = inputs["text"][::2], inputs["text"][1::2]
         self.start, self.num_outputs = arguments.start, num_outputs
         num = sum(self.nums)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stages.common.config import Config
 from stages.features.schema import CODES, WORDS
 from stages.model.dropout import Dropout
-from stages.model.layers import ByColumn, TextBag, join_near, refuse_inputs, register_constant
+from stages.model.layers import ByColumn, TextBag, join_near, register_constant, wrong_inputs
 
 MAX_WIDTH = 1_000_000
 # Learning rates beside that of the weights.
@@ -51,7 +51,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         if "image" in inputs:
-            raise refuse_inputs("realmlp", "takes no images", inputs)
+            raise wrong_inputs("realmlp", "takes no images", inputs)
         self.num_outputs = num_outputs
         self.dense = [kind for kind in inputs if kind not in (*CODES, *WORDS)]
         num_dense = sum(inputs[kind][0] for kind in self.dense)

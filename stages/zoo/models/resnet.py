@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from stages.common.config import Config
 from stages.model.dropout import Dropout
-from stages.model.layers import refuse_inputs
+from stages.model.layers import wrong_inputs
 
 MAX_GROUPS = 4
 MAX_WIDTH = 1_000_000
@@ -59,7 +59,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         if list(inputs) != ["image"]:
-            raise refuse_inputs("resnet", "takes images alone", inputs)
+            raise wrong_inputs("resnet", "takes images alone", inputs)
         before, *sides = inputs["image"]
         layers: list[nn.Module] = []
         for index, after in enumerate(arguments.channels):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stages.common.config import Config
 from stages.features.schema import CODES
 from stages.model.dropout import Dropout
-from stages.model.layers import Flatten, PiecewiseLinear, refuse_inputs, register_constant
+from stages.model.layers import Flatten, PiecewiseLinear, register_constant, wrong_inputs
 
 MAX_WIDTH = 1_000_000
 # Values of a batch up to which the products of each column are kept: width times as many numbers.
@@ -47,7 +47,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         if "image" in inputs:
-            raise refuse_inputs("tabm", "takes no images", inputs)
+            raise wrong_inputs("tabm", "takes no images", inputs)
         self.members, self.num_outputs = arguments.members, num_outputs
         self.dense = [kind for kind in inputs if kind not in CODES and kind != "text"]
         num_dense = sum(inputs[kind][0] for kind in self.dense)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from stages.common.config import Config
 from stages.common.errors import Problem, UserError
 from stages.model.dropout import Dropout
-from stages.model.layers import ByColumn, Flatten, refuse_inputs
+from stages.model.layers import ByColumn, Flatten, wrong_inputs
 
 # Of the first numbers of words, places and columns.
 DEVIATION = 0.1
@@ -42,7 +42,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         if "text" not in inputs:
-            raise refuse_inputs("transformer", "takes texts, with other columns or without", inputs)
+            raise wrong_inputs("transformer", "takes texts, with other columns or without", inputs)
         width = arguments.width
         if width % arguments.heads:
             message = f"a width of {width} can't be divided among {arguments.heads} heads"

@@ -67,7 +67,7 @@ def test_a_library_whose_version_no_stage_declares_is_refused(prepared: Project)
         prepared, "pass", "import torch.nn.functional\nimport math\nfrom pandas import DataFrame"
     )
     assert re.search(r"zoo/models/mlp\.py:[0-9]+: imports 'pandas', whose version dvc", said)
-    assert "'reprise check' says what to do" in said
+    assert "'reprise deps' lists it, or says why not" in said
     assert "torch" not in said
 
 

@@ -112,7 +112,7 @@ def test_a_dry_run_looks_elsewhere_and_writes_nothing(project: Project, tmp_path
 def test_mistakes_are_told_on_one_screen(project: Project) -> None:
     (project.path / "data/raw/array.npy").touch()
     for words, said in (
-        (("data/raw/array.npy", "--target", "y"), "numpy.savez('arrays.npz', x=…, y=…) makes one"),
+        (("data/raw/array.npy", "--target", "y"), "to make a table of it: numpy.savez("),
         (("data/raw/patients.csv", "--target", "yy"), "did you mean 'y'?"),
         (("data/raw/patient.csv", "--target", "y"), "does not exist"),
     ):

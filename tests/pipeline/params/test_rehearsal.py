@@ -40,6 +40,7 @@ def test_a_model_is_asked_about_images_beside_other_columns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(rehearsal, "STAMP", tmp_path / "rehearsed.json")
     pets = tmp_path / "pets"
     pets.mkdir()
     Image.new("RGB", (9, 8)).save(pets / "a.png")
@@ -53,6 +54,11 @@ def test_a_model_is_asked_about_images_beside_other_columns(
     assert problem.allowed == ("mixed", "linear", "mlp")
     tree["build"]["model"] = {"name": "mixed"}
     assert rehearse(tree) == []
+    tree["build"]["model"] = {"name": "cnn"}
+    assert [each.message for each in rehearsal.rehearse(tree)] == [problem.message]
+    # An edit in place, which the folder's own time does not show.
+    pl.DataFrame(kinds).drop("age").write_csv(pets / "manifest.csv")
+    assert rehearsal.rehearse(tree) == []
 
 
 def test_it_is_asked_again_only_when_something_has_changed(

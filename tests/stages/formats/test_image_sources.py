@@ -186,7 +186,8 @@ def test_a_manifest_mixes_images_with_other_columns(tmp_path: Path) -> None:
     rows = write_photos(new, 12).drop("kind")
     more = pl.DataFrame({"photo": ["0/none.png", "../raw/photos/0/000.png", None], "shape": "s0"})
     from_root = str(new / rows["photo"][0])
-    whole = pl.DataFrame({"photo": [from_root, from_root.removeprefix(f"{made.path}/")]})
+    in_root = from_root.removeprefix(f"{made.path}/")
+    whole = pl.DataFrame({"photo": [from_root, in_root, f"{in_root}.none"]})
     more = pl.concat([more, whole.with_columns(shape=pl.lit("s0"))])
     pl.concat([rows, more]).write_ndjson(new / "manifest.jsonl")
     run_stages(made, *ROAD, "infer")
@@ -201,6 +202,7 @@ def test_a_manifest_mixes_images_with_other_columns(tmp_path: Path) -> None:
     assert reasons[0] == "there is no file 'data/raw/new/0/none.png'"
     assert "does not lie in data/raw/new, where DVC would see it" in reasons[1]
     assert reasons[2] == "there is no image"
+    assert reasons.pop() == f"there is no file 'data/raw/new/{in_root}.none'"
     for reason in reasons[3:]:
         way = f"is no path from the table's folder, data/raw/new: write '{rows['photo'][0]}'"
         assert reason.endswith(way)

@@ -33,8 +33,13 @@ def test_a_class_is_the_first_folder_of_the_path(
     (folder / "dog/terrier").mkdir()
     Image.new("RGB", (4, 3), "red").save(folder / "dog/terrier/1.png")
     read_folder(folder)
-    said = "the images of 'dog' lie in folders (deep, terrier) and are of one class: "
+    said = "the images of 1 class (dog) lie in folders of their own (deep, terrier): if these are "
     assert said in capsys.readouterr().out
+    for side in ("deep", "terrier"):
+        (folder / "cat" / side).mkdir()
+        Image.new("RGB", (4, 3), "red").save(folder / "cat" / side / "1.png")
+    read_folder(folder)
+    assert "lie in folders" not in capsys.readouterr().out
 
 
 def test_a_folder_that_can_not_be_trained_on_says_why(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """Times of day, durations, quarters and weeks in texts, and days in whole numbers."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 from ruamel.yaml import YAML
 
+from stages.prepare.columns.periods import say_short_years
 from stages.tools.init.columns import say_looks
 from tests.support.stages.doubts import found, table_of
 
@@ -86,15 +87,18 @@ def test_whole_numbers_that_are_all_days_are_said_with_the_line_that_makes_dates
 
 
 def test_years_of_two_digits_that_lie_far_ahead_are_said() -> None:
-    births = ["03/07/45", "21/11/52", "14/02/71", "30/08/99", None]
-    table = pl.DataFrame({"born": births * 8, "y": ["a", "b"] * 20})
-    (line,) = found(table)[1]
+    births = pl.Series("born", ["03/07/45", "21/11/52", "14/02/71", "30/08/99", None] * 8)
+    table = pl.DataFrame({"born": births, "y": ["a", "b"] * 20})
+    assert found(table)[0].features[0].format == "%d/%m/%y"
+    line = say_short_years(births, "%d/%m/%y", datetime(2026, 1, 1, tzinfo=UTC))
     assert line == (
-        "'born' has 16 dates of ten years ahead and more, the last '21/11/52', taken as "
-        "2052-11-21: two digits of a year are 1969 to 2068; if they are past, write years of four "
-        "digits in the file"
+        "of 'born' 16 dates lie ten years ahead or more, the last '21/11/52', taken as 2052-11-21: "
+        "two digits of a year are 1969 to 2068; if they are past, write years of four digits in "
+        "the file; if they are meant, columns: {born: datetime}"
     )
-    past = table.with_columns(pl.col("born").str.replace("45|52", "80"))
-    assert found(past)[1] == []
-    whole = table.with_columns(pl.col("born").str.replace("/(..)$", "/20$1"))
-    assert found(whole)[1] == []
+    assert say_short_years(births, "%d/%m/%y", datetime(2050, 1, 1, tzinfo=UTC)) is None
+    # Until 2058.
+    late = table.with_columns(born=births.str.replace("45|52", "68"))
+    assert len(found(late)[1]) == 1
+    assert found(late, columns={"born": "datetime"})[1] == []
+    assert found(late.with_columns(pl.col("born").str.replace("/(..)$", "/20$1")))[1] == []
