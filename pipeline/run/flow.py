@@ -172,7 +172,7 @@ def _run_prepared(
     result.verdicts = judge_run(result)
     result.server_lost = not contact.is_there()
     if not result.server_lost:
-        _publish(publish_results, console)
+        _publish(partial(publish_results, result), console)
     return result
 
 
