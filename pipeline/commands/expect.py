@@ -81,7 +81,7 @@ def check(path: str | None, suite: str | None) -> None:
 
 def _draft(table: Path | None, write: Path | None, *, drift: bool) -> None:
     from pipeline.commands.suite_file import suite_text
-    from pipeline.common.atomic import write_whole
+    from pipeline.common.atomic import write_output
 
     if write is not None and write.exists():
         raise UserError(f"{_shown(write)} is there already: name another file, or remove it")
@@ -93,7 +93,7 @@ def _draft(table: Path | None, write: Path | None, *, drift: bool) -> None:
     if write is None:
         click.echo(text, nl=False)
         return
-    write_whole(write, text)
+    write_output(write, text, "--write")
     click.echo(f"wrote {_shown(write)}")
     if drift:
         click.echo(f"next: reprise expect check NEW_ROWS --suite {_shown(write)}")

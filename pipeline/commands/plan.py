@@ -3,19 +3,23 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.common.dvc_repo import default_remote
 from pipeline.params.check import check_params
 from pipeline.params.schema_check import SCHEMA
 from pipeline.plan.forecast import FRESH, RESTORABLE, STALE
 from pipeline.plan.plan import Reason, StagePlan, describe, make_plan
+from pipeline.plan.way import find_bars, find_sent
 from stages.common.counts import counted
-from stages.common.errors import UserError
+from stages.common.errors import UserError, format_problem
 
+HERE = Path()
 MAX_LINES = 6
 MAX_NAMES = 10
 COLOURS = {FRESH: "green", RESTORABLE: "cyan", STALE: "yellow"}
@@ -36,7 +40,7 @@ def show_plan(targets: Sequence[str], *, as_json: bool = False, check: bool = Fa
         click.echo(json.dumps([to_json(plan) for plan in plans], indent=2, ensure_ascii=False))
     elif not check:
         Console().print(to_table(plans))
-        for line in sum_up(plans):
+        for line in [*sum_up(plans), *map(format_problem, find_bars(find_sent(plans), HERE))]:
             click.echo(line)
     elif stale:
         Console().print(to_table(stale))
@@ -106,7 +110,7 @@ def sum_up(plans: Sequence[StagePlan]) -> list[str]:
     news = [
         reason.new or "" for plan in stale for reason in plan.reasons if reason.kind == "output"
     ]
-    if any("not in the cache" in new for new in news):
+    if any("not in the cache" in new for new in news) and default_remote(HERE) is not None:
         lines.append("'dvc pull' fetches outputs that a remote has")
     sources = [plan.name for plan in stale if plan.name.endswith(".dvc")]
     if any(new == "missing" for new in news) and sources:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SOURCE = "--set"
 # As the shell counts: 128 and the number of SIGINT.
 INTERRUPTED = 130
+# And that of SIGTERM.
+TERMINATED = 143
 # All is well except for the server, which can't be told (EX_UNAVAILABLE).
 SERVER_LOST = 69
 
@@ -45,6 +47,7 @@ def run(
     With `advise_seconds` it measures for as long what to improve first, after them.
     Raises UserError for what the user can mend, most of it before anything runs.
     """
+    _check_names(stages)
     overrides = parse_overrides(settings)
     if overrides:
         preview_overrides(overrides, SOURCE)
@@ -74,7 +77,18 @@ def run(
         advise_seconds=advise_seconds,
     )
     show_result(result)
+    if result.terminated:
+        sys.exit(TERMINATED)
     return is_well(result)
+
+
+def _check_names(stages: Sequence[str]) -> None:
+    """Raise UserError for what can be no stage, but a value without its `--set`."""
+    # Behind the @ of a foreach or matrix anything may stand.
+    if values := [name for name in stages if "=" in name.partition("@")[0]]:
+        meant = " ".join(f"--set {value}" for value in values)
+        shown = ", ".join(f"'{value}'" for value in values)
+        raise UserError(f"{shown} can't be a stage: each value has its own --set\n  {meant}")
 
 
 def is_well(result: "RunResult") -> bool:

@@ -4,20 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.common.dvc_repo import default_remote
 from pipeline.elsewhere.inputs import find_stage
-from stages.common.errors import UserError
-
-
-def check_remote(folder: Path) -> str:
-    """The name of the DVC remote that carries data. Raises UserError where there is none."""
-    name = default_remote(folder)
-    if name is None:
-        raise UserError(
-            "data reaches a work pool by way of DVC's remote: this project has no default one\n"
-            "  dvc remote add --default NAME ADDRESS   (one that the pool's workers reach as well)"
-        )
-    return name
 
 
 def push_inputs(repo: Any, outs: Sequence[Any]) -> list[str]:

@@ -24,11 +24,12 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from pipeline.common.dvc_repo import open_repo
 from pipeline.common.git import hide_secrets
-from pipeline.elsewhere.data import check_remote, missing_inputs, pull, push_outputs
+from pipeline.elsewhere.data import missing_inputs, pull, push_outputs
 from pipeline.elsewhere.names import ALIVE_LOG, DONE, STAGE_LOG
 from pipeline.elsewhere.refs import RESULT, STATE, push_ref, ref_of, remove_useless
 from pipeline.elsewhere.result import commit_result
 from pipeline.elsewhere.search.helper import help_search
+from pipeline.plan.way import check_remote
 from pipeline.run.console import Console
 from pipeline.run.execute import StageEnd, Supervisors, read_grace_seconds, run_stage
 from pipeline.run.server_contact import POLL_SECONDS, Contact

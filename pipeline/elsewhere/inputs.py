@@ -137,19 +137,3 @@ def name_clone(folder: Path) -> str:
             os.link(new, path)
         new.unlink()
     return path.read_text(encoding="utf-8")
-
-
-def find_origin(folder: Path) -> str:
-    """The address of `origin`, a path as seen from anywhere.
-
-    Raises UserError where the repository has none.
-    """
-    if "origin" not in git(folder, "remote").split():
-        raise UserError(
-            "a stage reaches a work pool by way of git: this repository has no remote 'origin'\n"
-            "  git remote add origin ADDRESS   (one that the pool's workers reach as well)"
-        )
-    address = git(folder, "ls-remote", "--get-url", "origin")
-    is_path = ":" not in address
-    top = Path(git(folder, "rev-parse", "--show-toplevel"))
-    return str((top / address).resolve()) if is_path else address

@@ -15,6 +15,11 @@ SILENT_SECONDS = 180.0
 MIN_SILENT_SECONDS = 5.0
 
 
+def not_run(stage: str, pool: str) -> str:
+    """The line before the reason why a stage was not run, which the message of a run holds."""
+    return f"{stage} was not run in the work pool '{pool}'"
+
+
 def read_silent_seconds() -> float:
     """The silence after which a run counts as lost. Raises UserError."""
     text = os.environ.get(SILENT_VARIABLE, str(SILENT_SECONDS))

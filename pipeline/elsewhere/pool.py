@@ -1,6 +1,6 @@
 """The runs of a stage in a work pool, by Prefect's client: found by their key, or started."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,7 +21,6 @@ from prefect.states import Cancelled, Cancelling, Crashed
 
 from pipeline.elsewhere.refs import KEY_LENGTH
 from pipeline.server.names import BASE
-from stages.common.errors import UserError, wrong_name
 
 FLOW = "elsewhere"
 ENTRYPOINT = "pipeline/elsewhere/flow.py:elsewhere"
@@ -44,20 +43,6 @@ def is_passing(error: Exception) -> bool:
     if isinstance(error, httpx.HTTPStatusError | PrefectHTTPStatusError):
         return error.response.status_code in PASSING
     return isinstance(error, httpx.TransportError)
-
-
-def check_pool(client: SyncPrefectClient, pool: str, say: Callable[[str], None]) -> None:
-    """Raise UserError where the server has no such work pool."""
-    try:
-        found = client.read_work_pool(pool)
-    except ObjectNotFound:
-        names = sorted(each.name for each in client.read_work_pools())
-        problem = wrong_name(f"Prefect has no work pool '{pool}'", pool, names)
-        error = UserError(problem)
-        error.add_note(f"  to make it: prefect work-pool create {pool} --type process")
-        raise error from None
-    if found.is_paused:
-        say(f"the work pool '{pool}' is paused: nothing in it starts until it is resumed")
 
 
 def ensure_deployment(client: SyncPrefectClient, pool: str) -> UUID:

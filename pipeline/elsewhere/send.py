@@ -16,11 +16,13 @@ from typing import NoReturn
 from pipeline.common.dvc_repo import open_repo
 from pipeline.common.git import hide_secrets
 from pipeline.common.processes import RUN_VARIABLE
-from pipeline.elsewhere.data import check_remote, missing_inputs, pull
-from pipeline.elsewhere.inputs import find_origin, name_clone, name_run, read_inputs
+from pipeline.elsewhere.data import missing_inputs, pull
+from pipeline.elsewhere.inputs import name_clone, name_run, read_inputs
+from pipeline.elsewhere.names import not_run
 from pipeline.elsewhere.sending import Sending, Stopped
 from pipeline.elsewhere.snapshot import make_snapshot
 from pipeline.plan.forecast import RESTORABLE
+from pipeline.plan.way import check_remote, find_origin
 from pipeline.run.supervisor import ENDED
 from stages.common.errors import UserError, format_problem
 
@@ -39,7 +41,7 @@ def main() -> None:
     except Stopped:
         sys.exit(ENDED)
     except UserError as error:
-        print(f"\n{given.stage} was not run in the work pool '{given.pool}'")
+        print(f"\n{not_run(given.stage, given.pool)}")
         for problem in error.problems:
             print(hide_secrets(format_problem(problem)))
         for note in getattr(error, "__notes__", []):
@@ -60,13 +62,13 @@ def say(line: str) -> None:
 def send(stage: str, pool: str, *, force: bool, workers: int) -> int:
     """Run `stage` in the pool and take its result; the exit code. Raises UserError."""
     folder = Path.cwd()
-    origin = find_origin(folder)
-    check_remote(folder)
     with open_repo(wait=True) as repo:
         inputs = read_inputs(repo, stage)
         if inputs.state == RESTORABLE and not force:
             pull(repo, missing_inputs(repo, stage))
             _restore_here(stage)
+        origin = find_origin(folder)
+        check_remote(folder)
         commit = make_snapshot(repo, inputs.plain, inputs.cached, f"{stage}, sent to run elsewhere")
         run = os.environ.get(RUN_VARIABLE, "") if force or inputs.stage.always_changed else ""
         key = name_run(inputs, commit, origin, pool, f"{name_clone(folder)} {run}")

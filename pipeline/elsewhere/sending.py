@@ -15,8 +15,8 @@ from pipeline.elsewhere.data import push_inputs
 from pipeline.elsewhere.follow import Follower
 from pipeline.elsewhere.inputs import Inputs
 from pipeline.elsewhere.link import Link
-from pipeline.elsewhere.names import read_silent_seconds
-from pipeline.elsewhere.pool import cancel, check_pool, find_going, start_run
+from pipeline.elsewhere.names import not_run, read_silent_seconds
+from pipeline.elsewhere.pool import cancel, find_going, start_run
 from pipeline.elsewhere.refs import (
     LEFT,
     RESULT,
@@ -33,6 +33,7 @@ from pipeline.elsewhere.refs import (
 from pipeline.elsewhere.search.helpers import Helpers
 from pipeline.elsewhere.take import UnusableResultError, take_result
 from pipeline.run.execute import read_grace_seconds
+from pipeline.run.prepare import check_pool
 from pipeline.run.supervisor import ALONE_SECONDS
 from stages.common.errors import UserError
 
@@ -185,10 +186,14 @@ class Sending:
                 remove_useless(self._folder, self._key)
 
     def _give_up(self, state: State) -> int:
+        stage = self._inputs.stage.addressing
+        message = state.message or f"the run in the pool ended as '{state.name}'"
         if state.is_cancelled():
-            self._say("the run in the pool was cancelled in Prefect, not here")
-        else:
-            self._say(state.message or f"the run in the pool ended as '{state.name}'")
+            message = "the run in the pool was cancelled in Prefect, not here"
+        # Else its own lines have said why it failed there.
+        if not message.startswith(f"{stage} failed ("):
+            self._say(not_run(stage, self._pool))
+        self._say(message)
         self._end_helpers()
         with suppress(UserError):
             remove_useless(self._folder, self._key)

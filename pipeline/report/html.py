@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.common.atomic import write_whole
+from pipeline.common.atomic import write_output
 from pipeline.metrics.metrics import format_value
 from pipeline.report.build import Report
 from pipeline.report.markdown import as_markdown, rows_note, verdict
@@ -29,11 +29,10 @@ TITLE = "What this change did"
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write both files into `folder`, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write both files into `folder`, each whole or not at all. Raises UserError."""
     written = []
     for name, text in (("report.md", as_markdown(report)), ("report.html", as_page(report))):
-        write_whole(folder / name, text)
+        write_output(folder / name, text)
         written.append(folder / name)
     return written
 

@@ -5,8 +5,10 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
-from pipeline.metrics.metrics import format_value
+from pipeline.metrics.gates import EVALUATE, PASS
+from pipeline.metrics.metrics import format_value, read_metrics
 from pipeline.plan.plan import StagePlan, describe
+from pipeline.run.run_result import ENDED_WELL, RunResult
 from stages.evaluate.outputs.markdown import plain
 
 
@@ -20,26 +22,28 @@ def publish_plan(plan: Sequence[StagePlan]) -> None:
     create_markdown_artifact(text, key="plan", description="What would run, and why")
 
 
-def publish_results() -> None:
-    """The metrics and parameters in the working folder against the last commit."""
+def publish_results(result: RunResult) -> None:
+    """The metrics of a run with its gates; they and the parameters against the last commit."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    values = _values(result)
+    shown = "\n\n" + _table(("stage", "metric", "value", "gate"), values) if values else ""
     with Repo() as repo:
         try:
             metrics = repo.metrics.diff(a_rev="HEAD", b_rev="workspace")
             params = repo.params.diff(a_rev="HEAD", b_rev="workspace")
         except DvcException as error:
             create_markdown_artifact(
-                f"There is nothing to compare with: {plain(error)}", key="metrics"
+                f"There is nothing to compare with: {plain(error)}{shown}", key="metrics"
             )
             return
     rows = _changes(metrics.get("diff", {}))
     text = _table(("file", "metric", "last commit", "now", "difference"), rows)
     create_markdown_artifact(
-        text if rows else "No metric differs from the last commit.",
+        f"{text if rows else 'No metric differs from the last commit.'}{shown}",
         key="metrics",
-        description="Metrics against the last commit",
+        description="Metrics against the last commit, and the gates",
     )
     rows = [row[:4] for row in _changes(params.get("diff", {}))]
     text = _table(("file", "parameter", "last commit", "now"), rows)
@@ -48,6 +52,24 @@ def publish_results() -> None:
         key="params",
         description="Parameters that differ from the last commit",
     )
+
+
+def _values(result: RunResult) -> list[tuple[str, ...]]:
+    """The metrics of the stages that ended well, with the verdicts of the gates on them."""
+    gates: dict[str, list[str]] = {}
+    for verdict in result.verdicts:
+        word = "passed" if verdict.result == PASS else "failed"
+        gates.setdefault(verdict.metric, []).append(f"{word}: {verdict.gate}")
+    found = {
+        stage: {**dict.fromkeys(gates if stage == EVALUATE else ()), **metrics}
+        for stage, metrics in read_metrics().items()
+        if result.states.get(stage) in ENDED_WELL
+    }
+    return [
+        (stage, name, _shown(value), ", ".join(gates.get(name, ())) if stage == EVALUATE else "")
+        for stage, metrics in found.items()
+        for name, value in metrics.items()
+    ]
 
 
 def _changes(diff: dict[str, dict[str, dict[str, Any]]]) -> list[tuple[str, ...]]:

@@ -32,8 +32,11 @@ _SAYS = {
     "unchanged": re.compile(r"^(Stage )?'.*' didn't change, skipping"),
 }
 _EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)$")
-# A stage says so before its mistakes (stages/runtime/stage.py).
-_STOPPED = re.compile(r"^\w+ stopped$")
+# A stage says so before its mistakes (stages/runtime/stage.py), and who sends one to a work pool.
+_STOPPED = re.compile(
+    r"^\w+ stopped$|^.+ was not run in the work pool '.+'$"
+    r"|^the inputs of .+ could not be fetched from DVC's remote$"
+)
 _BUSY = re.compile(r"' is busy, it is being blocked by")
 # What DVC says to a person who typed the command.
 _CHATTER = re.compile(
@@ -109,9 +112,10 @@ class Supervisors:
 
     def forget(self, process: subprocess.Popen[bytes]) -> None:
         """Hold the supervisor no longer: the command has ended, or else it is ended now."""
-        if process.poll() is None:
-            self.let_go(process)
-            process.wait()
+        self.let_go(process)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
         with self._lock:
             self._held.discard(process)
 

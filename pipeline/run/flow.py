@@ -6,9 +6,11 @@ ended, `evaluate.gates` judge the values of evaluate's metrics; a gate that fail
 Failed and takes nothing back. DVC is the only cache: Prefect keeps no results.
 """
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Empty, Queue
 from typing import Any, NoReturn
@@ -19,22 +21,25 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
+from prefect.states import Failed
 from prefect.utilities.annotations import allow_failure
 
 from pipeline.common.lockfile import keep_order, locked_stages
 from pipeline.metrics.gates import EVALUATE, Verdict, judge_values, read_gates
 from pipeline.metrics.metrics import read_metrics
-from pipeline.params.stage_meta import StageMeta, read_metas
+from pipeline.params.stage_meta import StageMeta
 from pipeline.plan.plan import StagePlan, make_plan
 from pipeline.run.advice_task import AdviceAsked, run_advice
 from pipeline.run.artifacts import publish_plan, publish_results
 from pipeline.run.console import Console
 from pipeline.run.execute import Supervisors, read_grace_seconds
-from pipeline.run.run_lock import GaveUpError, hold_folder
+from pipeline.run.prepare import Prepared, prepare
+from pipeline.run.run_lock import hold_folder
 from pipeline.run.run_result import ENDED_WELL, RunResult
 from pipeline.run.server_contact import POLL_SECONDS, Contact
 from pipeline.run.stage_task import StageTask
 from pipeline.run.watchdog import keep
+from stages.common.errors import UserError
 
 
 def run_flow(
@@ -50,97 +55,125 @@ def run_flow(
 ) -> RunResult:
     """Run stages in the current folder as a flow run of its own; see `run_pipeline`.
 
-    `on_server_lost` ends this process once the stages have ended and the server is gone for good:
-    Prefect would try for minutes to report to it.
+    `edit` may change files once nothing else goes on in the folder. `on_server_lost` ends this
+    process once the stages have ended and the server is gone for good: Prefect would try for
+    minutes to report to it. Raises UserError as `prepare` does, and for another run in this folder
+    where that is not to `wait` for, without a trace on the server.
     """
     results: list[RunResult] = []
+    mistakes: list[UserError] = []
 
     @flow(name="reprise", persist_result=False)
     def run_all(stages: list[str], force: bool, parallel: int) -> State[Any]:  # noqa: FBT001
         console.note(f"run {flow_run.name}: {flow_run.ui_url}")
+        note_run(str(flow_run.id))
         with keep(str(flow_run.id), read_grace_seconds()):
-            results.append(
-                run_pipeline(
-                    stages,
-                    force=force,
-                    parallel=parallel,
-                    wait=wait,
-                    console=console,
-                    edit=edit,
-                    advice=advice,
-                )
-            )
+            try:
+                if edit is not None:
+                    edit()
+                ready = prepared or prepare(stages, console.note, force=force)
+            except UserError as error:
+                mistakes.append(error)
+                return Failed(message=str(error))
+            options: dict[str, Any] = {"force": force, "parallel": parallel}
+            results.append(_run_prepared(ready, console, advice, sigterm=True, **options))
         if results[0].server_lost:
             on_server_lost(results[0])
         return results[0].as_state()
 
-    try:
-        state = run_all(list(stages), force, parallel, return_state=True)
-    except httpx.TransportError:
-        if results:
-            on_server_lost(results[0])
-        raise
-    if not results:
-        state.result(raise_on_failure=True)
-    return results[0]
+    with hold_folder(read_grace_seconds(), console.note, wait=wait) as note_run:
+        prepared = None
+        if edit is None:
+            prepared = prepare(stages, console.note, force=force)
+        else:
+            make_plan(stages)  # a name that is no stage's can't be mended by the edit
+        try:
+            state = run_all(list(stages), force, parallel, return_state=True)
+        except httpx.TransportError:
+            if results:
+                on_server_lost(results[0])
+            raise
+        if mistakes:
+            raise mistakes[0]
+        if not results:
+            state.result(raise_on_failure=True)
+        return results[0]
 
 
 def run_pipeline(
-    stages: Sequence[str],
-    *,
-    force: bool,
-    parallel: int,
-    wait: bool = False,
-    console: Console | None = None,
-    edit: Callable[[], None] | None = None,
-    advice: AdviceAsked | None = None,
+    stages: Sequence[str], *, force: bool, parallel: int, advice: AdviceAsked | None = None
 ) -> RunResult:
     """Run the stages that are stale, as tasks of the current flow run, in the current folder.
 
     `stages` are run with what they need; none means all. `force` runs them even when fresh.
-    `edit` may change files once the folder is locked. `advice` is measured when all stages ended
-    well. A watchdog must be there.
-    Raises UserError before anything runs: unknown stages, a broken `dvc.yaml`, wrong `meta:`,
-    another run in this folder.
+    `advice` is measured when all stages ended well. A watchdog must be there.
+    Raises UserError before anything runs: as `prepare` does, and for another run in this folder.
     """
-    console = console or Console(live=False)
+    console = Console(live=False)
+    with hold_folder(read_grace_seconds(), console.note) as note_run:
+        note_run(str(flow_run.id))
+        prepared = prepare(stages, console.note, force=force)
+        return _run_prepared(prepared, console, advice, force=force, parallel=parallel)
+
+
+@contextmanager
+def _told_to_end(*, sigterm: bool) -> Iterator[threading.Event]:
+    """An event that SIGTERM sets meanwhile, if wanted; Prefect would call the run Crashed."""
+    told = threading.Event()
+    if not sigterm:
+        yield told
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run_prepared(
+    prepared: Prepared,
+    console: Console,
+    advice: AdviceAsked | None,
+    *,
+    force: bool,
+    parallel: int,
+    sigterm: bool = False,
+) -> RunResult:
+    """Run the stages; with `sigterm` that signal cancels them, as a wish in Prefect does.
+
+    Without, it is the worker's, which Prefect answers itself.
+    """
     supervisors = Supervisors(str(flow_run.id))
     contact = Contact(console)
-    try:
-        with hold_folder(
-            supervisors.run,
-            supervisors.grace_seconds,
-            console.note,
-            wait=wait,
-            cancelled=contact.is_cancelled,
-        ):
-            if edit is not None:
-                make_plan(stages)  # before the edit: a name that is no stage's stops it
-                edit()
-            plan = make_plan(stages)
-            metas = read_metas({each.name: each.meta for each in plan})
-            if EVALUATE in (each.name for each in plan):
-                read_gates()  # a wrong one is no reason to fail after hours of training
-            _publish(partial(publish_plan, plan), console)
-            before = locked_stages()
-            result = RunResult(plan)
-            with console.shown(plan):
-                try:
-                    _run_stages(
-                        result, metas, supervisors, console, contact, force=force, parallel=parallel
-                    )
-                    if advice is not None and not result.failed and not result.cancelled:
-                        run_advice(advice, supervisors, console)
-                finally:
-                    supervisors.end_all()
-            keep_order([each.name for each in plan], before)
-            result.verdicts = judge_run(result)
-            result.server_lost = not contact.is_there()
-            if not result.server_lost:
-                _publish(publish_results, console)
-            return result
-    except GaveUpError:
-        return RunResult([], cancelled=True)
+    plan = prepared.plan
+    _publish(partial(publish_plan, plan), console)
+    before = locked_stages()
+    result = RunResult(plan)
+    with console.shown(plan):
+        try:
+            with _told_to_end(sigterm=sigterm) as told:
+                _run_stages(
+                    result,
+                    prepared.metas,
+                    supervisors,
+                    console,
+                    contact,
+                    told,
+                    force=force,
+                    parallel=parallel,
+                )
+            result.terminated = told.is_set()
+            result.cancelled = result.cancelled or result.terminated
+            if advice is not None and not result.failed and not result.cancelled:
+                run_advice(advice, supervisors, console)
+        finally:
+            supervisors.end_all()
+    keep_order([each.name for each in plan], before)
+    result.verdicts = judge_run(result)
+    result.server_lost = not contact.is_there()
+    if not result.server_lost:
+        _publish(partial(publish_results, result), console)
+    return result
 
 
 def judge_run(result: RunResult) -> list[Verdict]:
@@ -167,6 +200,7 @@ def _run_stages(
     supervisors: Supervisors,
     console: Console,
     contact: Contact,
+    told: threading.Event,
     *,
     force: bool,
     parallel: int,
@@ -195,7 +229,7 @@ def _run_stages(
             futures[each.name] = future
         if time.monotonic() - polled > POLL_SECONDS:
             polled = time.monotonic()
-            result.cancelled = result.cancelled or contact.is_cancelled()
+            result.cancelled = result.cancelled or told.is_set() or contact.is_cancelled()
             if result.cancelled:
                 waiting.clear()
                 supervisors.end_all()

@@ -17,37 +17,29 @@ LOCK = Path(".reprise/run.lock")
 WAIT_SECONDS = 1.0
 
 
-class GaveUpError(Exception):
-    """The run was cancelled while it waited for the folder."""
-
-
 @contextmanager
 def hold_folder(
-    run: str,
-    grace_seconds: float,
-    say: Callable[[str], None],
-    *,
-    wait: bool = False,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> Iterator[None]:
-    """Hold the current folder for the run of this id; the kernel lets go when this process ends.
+    grace_seconds: float, say: Callable[[str], None], *, wait: bool = False
+) -> Iterator[Callable[[str], None]]:
+    """Hold the current folder for one run; the kernel lets go when this process ends.
 
-    Ends the processes of an earlier run that was killed, and mends the lock file that its DVC
-    may have left half written. Raises UserError when another run is going and `wait` is False,
-    GaveUpError when `cancelled()` becomes true while it waits.
+    Gives a function that notes the run's id, before it starts anything. Ends the processes of an
+    earlier run that was killed, and mends the lock file that its DVC may have left half written.
+    Raises UserError when another run is going and `wait` is False.
     """
     LOCK.parent.mkdir(exist_ok=True)
-    with _lock(say, cancelled, wait=wait) as file:
+    with _lock(say, wait=wait) as file:
         left = _read(file).get("run")
         if left is not None:
             _end_left(str(left), grace_seconds, say)
         mend_rwlock(say)
-        _write(file, {"run": run, "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
-        yield
+        holder = {"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        _write(file, holder)
+        yield lambda run: _write(file, {"run": run, **holder})
         _write(file, {})
 
 
-def _lock(say: Callable[[str], None], cancelled: Callable[[], bool], *, wait: bool) -> IO[str]:
+def _lock(say: Callable[[str], None], *, wait: bool) -> IO[str]:
     """The lock file, held."""
     file = hold(LOCK)
     if file is None:
@@ -62,8 +54,6 @@ def _lock(say: Callable[[str], None], cancelled: Callable[[], bool], *, wait: bo
             )
         say(f"waiting for {who} in this folder to end")
     while file is None:
-        if cancelled():
-            raise GaveUpError
         file = hold(LOCK, wait_seconds=WAIT_SECONDS)
     return file
 

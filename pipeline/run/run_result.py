@@ -27,6 +27,8 @@ class RunResult:
     states: dict[str, str] = field(default_factory=dict)
     ends: dict[str, StageEnd] = field(default_factory=dict)
     cancelled: bool = False
+    # Whether that was by SIGTERM to this process.
+    terminated: bool = False
     # Whether Prefect's server was gone when the stages had ended.
     server_lost: bool = False
     verdicts: list[Verdict] = field(default_factory=list)

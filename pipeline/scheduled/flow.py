@@ -35,6 +35,8 @@ class PipelineFailedError(Exception):
     """Stages have failed; nothing is published, and the clone is kept."""
 
 
+# The form of a deployment in Prefect's UI shows what stands below `Args:`. No list of the allowed
+# stages: the revision may have others.
 @flow(name="scheduled", persist_result=False)
 def scheduled(
     stages: list[str] = [],  # noqa: B006
@@ -45,10 +47,14 @@ def scheduled(
 ) -> State[Any]:
     """Run the pipeline at a revision in a clone, and publish what it has changed.
 
-    stages: the stages to run with what they need; none: all. overrides: values of params.yaml by
-    their dotted keys, such as {"train.epochs": 3}. revision: a branch, tag or commit; none: the
-    default branch. update_imports: bring imported data (`dvc import`) up to date first.
-    advise_seconds: measure for as long what to improve first, when all stages have ended well.
+    Args:
+        stages: The stages to run with what they need: prepare, build, tune, train, evaluate,
+            infer, or another of dvc.yaml. Empty: all.
+        overrides: Values of params.yaml by their dotted keys, such as {"train.epochs": 3}.
+        revision: A branch, tag or commit. Empty: the default branch.
+        update_imports: Bring imported data (`dvc import`) up to date first.
+        advise_seconds: Measure for as long what to improve first, when all stages have ended
+            well. Empty: not at all.
     """
     results: list[RunResult] = []
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.common.atomic import write_whole
+from pipeline.common.atomic import write_output
 from pipeline.report.page.page import escape, make_page
 from pipeline.report.show import advice, metrics, origin, pictures
 from pipeline.report.show.outputs import Run, read_run
@@ -28,11 +28,9 @@ SECTIONS: tuple[tuple[str, str, Callable[[Run], Iterator[str]]], ...] = (
 def write_show(output: Path) -> Path:
     """Write the page of the last run to `output`, whole or not at all.
 
-    Raises UserError when no stage has written metrics yet.
+    Raises UserError when no stage has written metrics yet, and where it can't be written.
     """
-    page = draw_run(read_run())
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, page)
+    write_output(output, draw_run(read_run()))
     return output
 
 

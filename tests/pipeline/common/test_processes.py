@@ -1,5 +1,6 @@
 """What several commands share: files written whole, lock files, processes found and ended."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -21,10 +22,11 @@ def test_a_file_that_can_not_be_written_stays_as_it_was(
     assert path.read_bytes() == "é\r\n".encode()
 
     def full(_descriptor: int) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    # Not that of the temporary file.
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'$"):
         write_whole(path, b"new")
     assert path.read_bytes() == "é\r\n".encode()
     assert list(tmp_path.iterdir()) == [path]

@@ -10,14 +10,15 @@ import pytest
 
 from pipeline.common.dvc_repo import open_repo
 from pipeline.common.git import git
-from pipeline.elsewhere.data import check_remote, missing_inputs, push_inputs, push_outputs
-from pipeline.elsewhere.inputs import find_origin, name_clone, name_run, read_inputs
+from pipeline.elsewhere.data import missing_inputs, push_inputs, push_outputs
+from pipeline.elsewhere.inputs import name_clone, name_run, read_inputs
 from pipeline.elsewhere.refs import RESULT, fetch_ref, find_refs, push_ref, ref_of, remove_refs
 from pipeline.elsewhere.result import commit_result
 from pipeline.elsewhere.snapshot import MAX_UNTRACKED_BYTES, make_snapshot
 from pipeline.elsewhere.take import take_result
 from pipeline.params.work_pool import check_variables, find_work_pool
 from pipeline.plan.plan import make_plan
+from pipeline.plan.way import check_remote, find_origin
 from pipeline.scheduled.workspace import WORKSPACES
 from stages.common.errors import UserError
 from tests.conftest import Project

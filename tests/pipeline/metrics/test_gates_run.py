@@ -85,6 +85,11 @@ def test_a_failed_gate_fails_the_flow_after_all_is_written(
         assert told["message"].startswith("gate failed: accuracy 0.9301, at least 0.95; ")
         assert f"{state.lower()}: evaluate, infer" in told["message"]
         assert set(read_yaml(project.path / "dvc.lock")["stages"]) == {"evaluate", "infer"}
+        wanted = {"flow_runs": {"id": {"any_": [flow_run_in(done.stdout)]}}}
+        artifacts = {a["key"]: a["data"] for a in ask(prefect_server, "/artifacts/filter", wanted)}
+        assert ("No metric differs" in artifacts["metrics"]) == (state == "Unchanged")
+        assert "| evaluate | accuracy | 0.9301 | failed: at least 0.95 |" in artifacts["metrics"]
+        project.commit("with these metrics")
 
     # A stage that failed comes first, with the first line of its mistake.
     stop = "echo infer stopped && echo the table is empty && false && echo infer"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.commands.run import run
 from pipeline.params.overrides import apply_overrides_to_file, parse_overrides
 from pipeline.params.template import apply_recipe
 from stages.common.errors import UserError
@@ -34,6 +35,8 @@ def test_a_value_is_read_as_yaml() -> None:
     for wrong in ("train.epochs", "=3", "train.epochs=[1"):
         with pytest.raises(UserError):
             parse_overrides([wrong])
+    with pytest.raises(UserError, match=r"'b=null' can't be a stage: each value has its own --set"):
+        run(["train", "b=null"], ["a=1"], force=False, parallel=1, wait=False)
 
 
 def test_one_line_changes_and_comments_stay(params: Path) -> None:

@@ -122,6 +122,7 @@ def test_a_clone_that_pulled_nothing_can_be_checked(tiny: Project, tmp_path: Pat
     tiny.commit("with an input that DVC tracks")
     clone = Project(tmp_path / "clone")
     tiny.run("git", "clone", "--quiet", ".", str(clone.path))
+    clone.run("dvc", "remote", "add", "--default", "store", "../store")
     assert "dvc.lock is current" in clone.run("reprise", "plan", "--check").stdout
     shown = clone.run("reprise", "plan").stdout
     assert "out/first.txt is missing" in shown

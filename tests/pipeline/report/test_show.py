@@ -30,6 +30,8 @@ def test_the_page_of_the_example(example: Project, tmp_path: Path) -> None:
     output = tmp_path / "pages" / "show.html"
     done = example.run("reprise", "show", "--output", str(output))
     assert done.stdout == f"wrote {output}\n"
+    refused = example.run("reprise", "show", "--output", "/proc/x.html", ok=False).stderr
+    assert refused == "--output /proc/x.html can't be written: No such file or directory\n"
     page = output.read_text(encoding="utf-8")
     # It loads nothing and runs nothing; the picture of mistakes, where there are any, is inside.
     assert "http" not in page

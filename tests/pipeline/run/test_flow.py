@@ -127,7 +127,9 @@ def test_one_run_at_a_time_in_a_folder(prefect_server: str, tmp_path: Path) -> N
     with started(project, prefect_server) as first:
         wait_until(lambda: (project.path / "here").exists())
         env = {"PREFECT_API_URL": prefect_server}
-        said = project.run("reprise", "run", ok=False, env=env).stderr
+        done = project.run("reprise", "run", ok=False, env=env)
+        assert done.stdout == "", "the server hears nothing of it"
+        said = done.stderr
         assert f"a run (process {first.pid}, since " in said
         assert "is going in this folder" in said
         assert "'reprise run --wait'" in said
@@ -148,8 +150,24 @@ def test_wrong_meta_and_unknown_stages_are_said_before_anything_runs(
     assert "unknown key 'retires'" in said
     assert "did you mean 'retries'?" in said
     project.edit("dvc.yaml", "retires", "retries")
-    said = project.run("reprise", "run", "tow", ok=False, env=env).stderr
-    assert "did you mean 'two'?" in said
+    done = project.run("reprise", "run", "tow", ok=False, env=env)
+    assert "did you mean 'two'?" in done.stderr
+    assert done.stdout == "", "the server hears nothing of it"
+    # A pool that the server does not have, for the second of two stages.
+    project.run("git", "remote", "add", "origin", "../origin.git")
+    project.run("dvc", "remote", "add", "--default", "store", "../store")
+    env |= {"REPRISE_WORK_POOL_two": "nopool"}
+    done = project.run("reprise", "run", ok=False, env=env)
+    assert "can't be sent to a work pool: two (to 'nopool')" in done.stderr
+    assert "Prefect has no work pool 'nopool'" in done.stderr
+    # After an edit the run is there, and says why in a line of its own.
+    settings = ("--set", "train.epochs=3")
+    done = project.run("reprise", "run", *settings, ok=False, env=env)
+    told = ask(prefect_server, f"/flow_runs/{flow_run_in(done.stdout)}")["state"]
+    assert (told["type"], told["message"].splitlines()[1]) == (
+        "FAILED",
+        "Prefect has no work pool 'nopool'",
+    )
     assert not (project.path / "one.out").exists()
 
 

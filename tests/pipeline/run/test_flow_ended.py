@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.commands.run import SERVER_LOST
+from pipeline.commands.run import SERVER_LOST, TERMINATED
 from pipeline.run.server_contact import LOST_SECONDS
 from tests.support.dags import (
     DEAF,
@@ -67,8 +67,12 @@ def end_a_run(url: str, tmp_path: Path, how: str, *, torchrun: bool, **env: str)
         else:
             process.send_signal(getattr(signal, how))
         took = wait_until(lambda: family(project) == [], 2 * END_SECONDS)
-        process.wait(30)
-    took += wait_until(lambda: state_of(url, flow_run) in ("CANCELLED", "CRASHED"))
+        said, _ = process.communicate(timeout=30)
+    end = "CRASHED" if how == "SIGKILL" else "CANCELLED"
+    took += wait_until(lambda: state_of(url, flow_run) == end)
+    if how != "SIGKILL":
+        assert said.endswith("cancelled: every process of the run has ended\n")
+        assert process.returncode == (TERMINATED if how == "SIGTERM" else 1)
     assert took < END_SECONDS
     assert "Running" not in task_states(url, flow_run).values()
     project.edit("dvc.yaml", f"({command})", "true")

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from pipeline.run import supervisor
+from pipeline.run.execute import Supervisors, run_command
 
 # A family as torchrun's: a child in a session of its own that is deaf to SIGTERM, its parent gone.
 ORPHAN = "import os,signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
@@ -147,3 +148,10 @@ def test_a_signal_to_the_supervisor_is_letting_go(number: signal.Signals) -> Non
         held.send_signal(number)
         assert held.wait(10) == supervisor.ENDED
     assert family_of(f"signal{number}") == []
+
+
+def test_the_mistake_of_a_stage_is_found_also_where_it_was_not_sent() -> None:
+    for head in ("train stopped", "train@1 was not run in the work pool 'gpu'"):
+        said = f'echo first; echo; echo "{head}"; echo why; echo "  a remedy"; exit 1'
+        end = run_command("train", ["sh", "-c", said], Supervisors("no-run"), print)
+        assert (end.state, end.mistake) == ("failed", "why")

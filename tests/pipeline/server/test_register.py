@@ -59,8 +59,10 @@ def test_what_is_registered_is_registered_once(folder: Project, prefect_server: 
     assert schedule["schedule"]["timezone"] == "Europe/Berlin"
     (step,) = nightly["pull_steps"]
     assert list(step.values()) == [{"directory": "{{ $REPRISE_BASE }}"}]
-    asked = set(on_demand["parameter_openapi_schema"]["properties"])
-    assert asked == {"stages", "overrides", "revision", "update_imports", "advise_seconds"}
+    asked = on_demand["parameter_openapi_schema"]["properties"]
+    assert set(asked) == {"stages", "overrides", "revision", "update_imports", "advise_seconds"}
+    # The form in the UI says what each is for.
+    assert all(each.get("description") for each in asked.values()), asked
     # Somebody switches the schedule on in the UI, and the automation off: both stay.
     on = {"active": True}
     path = f"/deployments/{nightly['id']}/schedules/{schedule['id']}"
