@@ -28,9 +28,9 @@ check: setup
 	mypy
 	pytest tests/test_imports.py
 
-# Four workers for two cores: those that wait for servers and processes leave the others room.
+# Three workers for two cores: some tests wait, and each worker more collects all of them once more.
 test: setup
-	pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not soak'
+	pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not soak'
 
 soak: setup
 	pytest -m soak
