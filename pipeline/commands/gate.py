@@ -26,6 +26,7 @@ from pipeline.metrics.gates import (
 from pipeline.metrics.metrics import read_metrics
 from pipeline.report.base import find_base
 from pipeline.report.build import compare_with
+from pipeline.run.run_lock import tell_run
 
 COLOURS = {PASS: "green", FAIL: "red", INCONCLUSIVE: "yellow"}
 EXIT_FAIL, EXIT_INCONCLUSIVE = 1, 2
@@ -38,6 +39,7 @@ def show_gates(revision: str | None, *, strict: bool, as_json: bool) -> int:
     `revision` is the base revision, for which only gates against a base look. Raises UserError when
     there is no such revision.
     """
+    tell_run()
     gates, metrics = read_gates(), read_metrics().get(EVALUATE, {})
     stale = stale_evaluate(read_lock())
     verdicts = judge_values(gates, metrics, stale)

@@ -7,6 +7,7 @@ from rich.table import Table
 from pipeline.common.lockfile import describe_stale, find_stale, read_lock
 from pipeline.metrics.gates import EVALUATE, PASS, judge_values, read_gates
 from pipeline.metrics.metrics import format_value, read_metrics
+from pipeline.run.run_lock import tell_run
 from stages.common.errors import UserError
 from stages.evaluate.params import Gate
 
@@ -17,6 +18,7 @@ def show_metrics() -> None:
     Those of a stale stage are of another model or other data: they are marked, and not judged.
     Raises UserError when nothing has run yet.
     """
+    tell_run()
     gates, stale = read_gates(), find_stale(read_lock())
     table = Table()
     table.add_column("stage")

@@ -2,11 +2,14 @@
 
 import json
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from pipeline.common.processes import end_run, find_processes, wait_for_end
 from pipeline.common.rwlock import mend_rwlock
@@ -39,13 +42,29 @@ def hold_folder(
         _write(file, {})
 
 
+def tell_run() -> None:
+    """Say on standard error that a run is going in this folder, whose metrics are not whole yet."""
+    try:
+        with LOCK.open(encoding="utf-8") as file:
+            holder = _read(file)
+    except FileNotFoundError:
+        return
+    # A run that was killed stands there still.
+    if psutil.pid_exists(int(holder.get("pid", -1))):
+        print(f"note: {_describe(holder)} is going in this folder", file=sys.stderr)
+
+
+def _describe(holder: Mapping[str, Any]) -> str:
+    return f"a run (process {holder.get('pid', '?')}, since {holder.get('since', '?')})"
+
+
 def _lock(say: Callable[[str], None], *, wait: bool) -> IO[str]:
     """The lock file, held."""
     file = hold(LOCK)
     if file is None:
         with LOCK.open(encoding="utf-8") as other:
             holder = _read(other)
-        who = f"a run (process {holder.get('pid', '?')}, since {holder.get('since', '?')})"
+        who = _describe(holder)
         if not wait:
             raise UserError(
                 f"{who} is going in this folder\n"

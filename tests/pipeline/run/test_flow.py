@@ -133,12 +133,15 @@ def test_one_run_at_a_time_in_a_folder(prefect_server: str, tmp_path: Path) -> N
         assert f"a run (process {first.pid}, since " in said
         assert "is going in this folder" in said
         assert "'reprise run --wait'" in said
+        gate = project.run("reprise", "gate", ok=None, env=env)
+        assert f"note: a run (process {first.pid}, since " in gate.stderr
         with started(project, prefect_server, "--wait") as second:
             time.sleep(3)
             assert second.poll() is None
             (project.path / "go").touch()
             assert first.wait(30) == 0
             assert second.wait(30) == 0
+    assert "is going" not in project.run("reprise", "gate", ok=None, env=env).stderr
 
 
 def test_wrong_meta_and_unknown_stages_are_said_before_anything_runs(
