@@ -118,7 +118,7 @@ FLOWS = (
     "pipeline/run/advice_task.py",
     "pipeline/run/artifacts.py",
     "pipeline/run/flow.py",
-    "pipeline/run/prepare.py",
+    "pipeline/run/run_plan.py",
     "pipeline/run/run_result.py",
     "pipeline/run/server_contact.py",
     "pipeline/run/stage_task.py",

@@ -33,7 +33,7 @@ from pipeline.elsewhere.refs import (
 from pipeline.elsewhere.search.helpers import Helpers
 from pipeline.elsewhere.take import UnusableResultError, take_result
 from pipeline.run.execute import read_grace_seconds
-from pipeline.run.prepare import check_pool
+from pipeline.run.run_plan import check_pool
 from pipeline.run.supervisor import ALONE_SECONDS
 from stages.common.errors import UserError
 

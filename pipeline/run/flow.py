@@ -33,8 +33,8 @@ from pipeline.run.advice_task import AdviceAsked, run_advice
 from pipeline.run.artifacts import publish_plan, publish_results
 from pipeline.run.console import Console
 from pipeline.run.execute import Supervisors, read_grace_seconds
-from pipeline.run.prepare import Prepared, prepare
 from pipeline.run.run_lock import hold_folder
+from pipeline.run.run_plan import RunPlan, plan_run
 from pipeline.run.run_result import ENDED_WELL, RunResult
 from pipeline.run.server_contact import POLL_SECONDS, Contact
 from pipeline.run.stage_task import StageTask
@@ -57,7 +57,7 @@ def run_flow(
 
     `edit` may change files once nothing else goes on in the folder. `on_server_lost` ends this
     process once the stages have ended and the server is gone for good: Prefect would try for
-    minutes to report to it. Raises UserError as `prepare` does, and for another run in this folder
+    minutes to report to it. Raises UserError as `plan_run` does, and for another run in this folder
     where that is not to `wait` for, without a trace on the server.
     """
     results: list[RunResult] = []
@@ -71,20 +71,21 @@ def run_flow(
             try:
                 if edit is not None:
                     edit()
-                ready = prepared or prepare(stages, console.note, force=force)
+                ready = planned or plan_run(stages, console.note, force=force)
             except UserError as error:
                 mistakes.append(error)
                 return Failed(message=str(error))
-            options: dict[str, Any] = {"force": force, "parallel": parallel}
-            results.append(_run_prepared(ready, console, advice, sigterm=True, **options))
+            results.append(
+                _run_planned(ready, console, advice, force=force, parallel=parallel, sigterm=True)
+            )
         if results[0].server_lost:
             on_server_lost(results[0])
         return results[0].as_state()
 
     with hold_folder(read_grace_seconds(), console.note, wait=wait) as note_run:
-        prepared = None
+        planned = None
         if edit is None:
-            prepared = prepare(stages, console.note, force=force)
+            planned = plan_run(stages, console.note, force=force)
         else:
             make_plan(stages)  # a name that is no stage's can't be mended by the edit
         try:
@@ -107,13 +108,13 @@ def run_pipeline(
 
     `stages` are run with what they need; none means all. `force` runs them even when fresh.
     `advice` is measured when all stages ended well. A watchdog must be there.
-    Raises UserError before anything runs: as `prepare` does, and for another run in this folder.
+    Raises UserError before anything runs: as `plan_run` does, and for another run in this folder.
     """
     console = Console(live=False)
     with hold_folder(read_grace_seconds(), console.note) as note_run:
         note_run(str(flow_run.id))
-        prepared = prepare(stages, console.note, force=force)
-        return _run_prepared(prepared, console, advice, force=force, parallel=parallel)
+        planned = plan_run(stages, console.note, force=force)
+        return _run_planned(planned, console, advice, force=force, parallel=parallel)
 
 
 @contextmanager
@@ -130,8 +131,8 @@ def _told_to_end(*, sigterm: bool) -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run_prepared(
-    prepared: Prepared,
+def _run_planned(
+    planned: RunPlan,
     console: Console,
     advice: AdviceAsked | None,
     *,
@@ -145,7 +146,7 @@ def _run_prepared(
     """
     supervisors = Supervisors(str(flow_run.id))
     contact = Contact(console)
-    plan = prepared.plan
+    plan = planned.plan
     _publish(partial(publish_plan, plan), console)
     before = locked_stages()
     result = RunResult(plan)
@@ -154,7 +155,7 @@ def _run_prepared(
             with _told_to_end(sigterm=sigterm) as told:
                 _run_stages(
                     result,
-                    prepared.metas,
+                    planned.metas,
                     supervisors,
                     console,
                     contact,

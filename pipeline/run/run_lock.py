@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
 from pipeline.common.processes import end_run, find_processes, wait_for_end
 from pipeline.common.rwlock import mend_rwlock
 from stages.common.errors import UserError
-from stages.locks import hold
+from stages.locks import hold, is_free
 
 LOCK = Path(".reprise/run.lock")
 WAIT_SECONDS = 1.0
@@ -44,14 +42,9 @@ def hold_folder(
 
 def tell_run() -> None:
     """Say on standard error that a run is going in this folder, whose metrics are not whole yet."""
-    try:
+    if not is_free(LOCK):
         with LOCK.open(encoding="utf-8") as file:
-            holder = _read(file)
-    except FileNotFoundError:
-        return
-    # A run that was killed stands there still.
-    if psutil.pid_exists(int(holder.get("pid", -1))):
-        print(f"note: {_describe(holder)} is going in this folder", file=sys.stderr)
+            print(f"note: {_describe(_read(file))} is going in this folder", file=sys.stderr)
 
 
 def _describe(holder: Mapping[str, Any]) -> str:

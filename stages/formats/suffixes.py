@@ -31,10 +31,10 @@ SUFFIXES = tuple(FORMATS)
 # How files of other kinds become tables.
 _OTHERS = {
     ".npy": "numpy.savez('arrays.npz', x=…, y=…)",
-    ".json": "of a list of records, polars.read_json(…).write_ndjson('table.jsonl')",
+    ".json": "polars.read_json(…).write_ndjson('table.jsonl'), if it is a list of records",
     ".xls": "save it as .xlsx",
     **dict.fromkeys((".sqlite", ".sqlite3", ".db"), "see docs/sources.md, 'Databases'"),
-    **dict.fromkeys((".txt", ".dat", ".data"), "of a table in text, call it .csv"),
+    **dict.fromkeys((".txt", ".dat", ".data"), "call it .csv, if it is a table in text"),
     **dict.fromkeys((".zip", ".tar", ".tgz"), "unpack it before"),
 }
 # Those that have a writer.

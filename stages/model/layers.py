@@ -1,4 +1,4 @@
-"""Layers that models of the zoo are made of, beside torch's own."""
+"""Layers that models of the zoo are made of, and the error of one that can't take the data."""
 
 import math
 from collections.abc import Collection
@@ -30,7 +30,7 @@ BINS = ("lows", "factors", "first_score", "steps")
 def wrong_inputs(name: str, takes: str, inputs: Collection[str]) -> UserError:
     """The error of a model that takes other columns than `inputs` has, with those that take them.
 
-    `name` is that of its file, maybe with more behind it; `takes` goes on with the sentence.
+    `name` is that of its file, with which the message begins; `takes` goes on.
     """
     fitting: tuple[str, ...] = ("tabm", "realmlp")
     if "image" in inputs:
@@ -38,8 +38,7 @@ def wrong_inputs(name: str, takes: str, inputs: Collection[str]) -> UserError:
     elif "text" in inputs:
         fitting = ("ngrams", "transformer", *fitting)
     message = f"{name} {takes}, and the data holds {', '.join(inputs)}"
-    file = name.split(" ")[0]
-    return UserError(Problem(message, "build.model.name", file, (*fitting, "linear", "mlp")))
+    return UserError(Problem(message, "build.model.name", name, (*fitting, "linear", "mlp")))
 
 
 def register_constant(

@@ -84,9 +84,12 @@ class Report:
                 which = "the one tried" + ("" if count == 1 else f" on all folds, of {count}")
             sentence = f"{tried['axis']}: {tried['best']}, {which}: {interval}"
             if not any(each["axis"] == tried["axis"] for each in self.sure):
-                who, most = "none of these" if on_all > 1 else "it never", tried["most"]
-                worth = "helps" if most <= 0 else f"gains more than {most:.2g}"
-                sentence += f"; {who} {worth}"
+                most = tried["most"]
+                if on_all > 1:
+                    worth = "helps" if most <= 0 else f"gains more than {most:.2g}"
+                    sentence += f"; none of these {worth}"
+                else:
+                    sentence += "; it does not help" if most <= 0 else f"; at most {most:.2g}"
             found.append(f"{sentence}.")
         return found
 

@@ -146,7 +146,7 @@ def source_of(value: object, folder: Path) -> Source:
     if not isinstance(value, str):
         return ImageError("there is no image")
     path = Path(value)
-    # A row of millions has no time for more than this.
+    # Cheap for the millions of rows whose paths are right: the disk is asked of the others alone.
     if path.is_absolute() or path.parts[:1] == folder.parts[:1]:
         inner = _inside(Path.cwd() / path, Path.cwd() / folder)
         if inner is not None and (path.is_absolute() or not (folder / path).exists()):

@@ -79,8 +79,11 @@ def find_doubts(
                 f"out: {as_line(feature.name, 'exclude')}"
             )
     yield from _of_target(table[schema.target.name], schema)
-    if schema.target.classes is not None and not _is_meant(said.get(schema.target.name, Column())):
-        yield from filter(None, [say_labels(schema.target.name, schema.target.classes)])
+    name = schema.target.name
+    if not _is_meant(said.get(name, Column())) and (
+        labels := say_labels(name, schema.target.classes or ())
+    ):
+        yield f"{labels}; if classes are meant, {as_line(name, 'categorical')}"
     for name in filter(None, (schema.key, schema.target.name)):
         if table[name].dtype in TEXTS:
             yield from _of_zeros(texts_of(table[name], rows), name)

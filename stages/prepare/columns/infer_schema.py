@@ -20,8 +20,9 @@ from stages.prepare.columns.target import LongNumbers, find_target
 from stages.prepare.params import Column, PrepareParams
 
 SOURCE = "prepare.source"
-# Names that pandas and R give to the column of a frame's row labels.
-_LABELS = re.compile(r"|Unnamed: 0(\.\d+)?|__index_level_\d+__|[Rr]ow[._]?names?")
+# Names that pandas, or both, and R give to the column of a frame's row labels.
+_LABELS = re.compile(r"|Unnamed: 0(\.\d+)?|__index_level_\d+__")
+_R_LABELS = re.compile(r"[Rr]ow[._]?names?")
 
 
 def find_schema(
@@ -77,11 +78,12 @@ def names_rows(column: pl.Series) -> bool:
 
     They are known by their names, and by their values: no two are alike.
     """
-    if _LABELS.fullmatch(column.name) is None:
+    is_r = _R_LABELS.fullmatch(column.name) is not None
+    if not is_r and _LABELS.fullmatch(column.name) is None:
         return False
     # R's may be such as 12.3, the third visit of the twelfth patient.
-    is_r = column.name[:1] in ("R", "r") and column.dtype.is_numeric()
-    labels = column.dtype.is_integer() or column.dtype == pl.String or is_r
+    is_number = column.dtype.is_numeric() if is_r else column.dtype.is_integer()
+    labels = is_number or column.dtype == pl.String
     return column.name.startswith("__") or (labels and not column.is_duplicated().any())
 
 

@@ -3,8 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from stages.features.spelling import as_line
-
 _SIGNS = (";", "|", ",", "+")
 # What a list of Python or JSON has around it and its parts.
 _AROUND = " []()'\""
@@ -34,6 +32,6 @@ def say_labels(name: str, classes: Sequence[object]) -> str | None:
             f"the target '{name}' seems to hold several labels a row, as {shown}: each of its "
             f"{len(classes)} combinations is a class of its own; to predict the labels, write a "
             "column of yes and no for each in the file, and make a model for each (docs/init.md, "
-            f"'Several targets'); if classes are meant, {as_line(name, 'categorical')}"
+            "'Several targets')"
         )
     return None

@@ -76,12 +76,11 @@ class Model(nn.Module):
             message = "huggingface has no architecture of its own: name the folder of a model"
             raise UserError(Problem(message, PRETRAINED, "null", ("data/raw/bert",)))
         self.body = make_body(arguments.config)
-        self.kind = "text" if self.body.config.model_type in TEXTS else "image"
-        if self.kind not in inputs or (self.kind == "text" and "image" in inputs):
-            takes = f"takes {self.kind}s, with numbers and categories or without"
-            raise wrong_inputs(f"huggingface {self.body.config.model_type}", takes, inputs)
-        self.lengths = inputs["text"][::2] if self.kind == "text" else [1]
         config = self.body.config
+        self.kind = "text" if config.model_type in TEXTS else "image"
+        if self.kind not in inputs or (self.kind == "text" and "image" in inputs):
+            raise wrong_inputs("huggingface", f"as {config.model_type} takes {self.kind}s", inputs)
+        self.lengths = inputs["text"][::2] if self.kind == "text" else [1]
         (check_texts if self.kind == "text" else check_images)(self.body, inputs[self.kind])
         self.pad = getattr(config, "pad_token_id", None) or 0
         pooler = getattr(self.body, "pooler", None)
@@ -105,7 +104,8 @@ class Model(nn.Module):
             for column, given in enumerate(self._split(batch[self.kind]))
         ]
         parts += [] if self.flatten is None else [self.flatten(batch)]
-        return self.output(self.dropout(torch.cat(parts, dim=1)))  # type: ignore[no-any-return]
+        scores: Tensor = self.output(self.dropout(torch.cat(parts, dim=1)))
+        return scores
 
     def _split(self, values: Tensor) -> Iterator[dict[str, Tensor]]:
         """Yield what the body is given: the pixels of images; of each text ids and their places."""

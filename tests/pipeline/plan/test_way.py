@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.commands.plan import show_plan
-from pipeline.run.prepare import prepare
+from pipeline.run.run_plan import plan_run
 from stages.common.errors import UserError
 from tests.support.remotes import make_tiny
 
@@ -30,14 +30,14 @@ def test_a_stage_that_reaches_no_pool_is_named_before_anything_runs(
     said = planned()
     assert all(bar in said for bar in BARS), said
     with pytest.raises(UserError) as raised:
-        prepare((), print, force=False)
+        plan_run((), print, force=False)
     assert all(bar in str(raised.value) for bar in BARS)
     # One that is fresh or restored is not sent, unless by force.
     project.repro()
     assert "work pool:" not in planned()
-    assert prepare((), print, force=False).plan[0].work_pool == "gpu"
+    assert plan_run((), print, force=False).plan[0].work_pool == "gpu"
     with pytest.raises(UserError, match="can't be sent"):
-        prepare((), print, force=True)
+        plan_run((), print, force=True)
     # Outputs that are gone: only a remote can have them.
     project.run("rm", "-r", ".dvc/cache", "counted.txt")
     said = planned()

@@ -15,14 +15,14 @@ from stages.common.errors import UserError, wrong_name
 
 
 @dataclass(frozen=True)
-class Prepared:
+class RunPlan:
     """The stages of a run as planned, upstream first, and the `meta:` of each by its name."""
 
     plan: list[StagePlan]
     metas: dict[str, StageMeta]
 
 
-def prepare(stages: Sequence[str], say: Callable[[str], None], *, force: bool) -> Prepared:
+def plan_run(stages: Sequence[str], say: Callable[[str], None], *, force: bool) -> RunPlan:
     """Plan the run of these stages and what they need; none means all.
 
     Raises UserError for unknown stages, a broken `dvc.yaml`, wrong `meta:` or gates, and a stage
@@ -34,7 +34,7 @@ def prepare(stages: Sequence[str], say: Callable[[str], None], *, force: bool) -
         read_gates()  # a wrong one is no reason to fail after hours of training
     if sent := find_sent(plan, force=force):
         _check_way(sent, say)
-    return Prepared(plan, metas)
+    return RunPlan(plan, metas)
 
 
 def _check_way(sent: Sequence[StagePlan], say: Callable[[str], None]) -> None:
