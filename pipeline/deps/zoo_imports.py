@@ -22,7 +22,12 @@ ZOO = Path("stages/zoo/models")
 DATASETS = Path("stages/zoo/datasets")
 LAYERS = Path("stages/model/layers.py")
 # What loads a model, and what models are made of.
-_ALLOWED = ("stages.model.model", "stages.model.layers", "stages.model.dropout")
+_ALLOWED = (
+    "stages.model.model",
+    "stages.model.layers",
+    "stages.model.dropout",
+    "stages.model.line",
+)
 # And what an objective is called with.
 _ALLOWED_OBJECTIVES = (*_ALLOWED, "stages.tensors.objective")
 OBJECTIVES = Path("stages/zoo/objectives")

@@ -37,7 +37,8 @@ OF_FILE: dict[str, dict[str, Any]] = {
         "bert": {"config": argument("bert", vocab_size=200, num_hidden_layers=1)},
         "vit": {"config": argument("vit", image_size=[2, 3], patch_size=1, **GREY)},
         "resnet": {"config": argument("resnet", num_channels=1)},
-    }
+    },
+    "tabm": {"": {}, "line": {"line": True}},
 }
 # What each of those reads. To ask the model is to import transformers, three seconds in each worker
 # that collects tests; that it takes these kinds and refuses all others is in the contract.

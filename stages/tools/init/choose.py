@@ -126,7 +126,7 @@ def _for_tables(facts: Facts, batch_size: int) -> Iterator[Choice]:
     if facts.schema.of_kind("image"):
         yield from _for_mixed(facts, batch_size)
         return
-    yield _tabm(facts.schema)
+    yield _tabm(facts)
     epochs = _epochs(facts.num_train, batch_size, TABLE_STEPS, MIN_EPOCHS, MAX_TABLE_EPOCHS)
     yield Choice("train.epochs", epochs, "at most; early stopping ends it")
     optimizer = {"name": "AdamW", "lr": TABLE_RATE, "weight_decay": 3e-4}
@@ -145,19 +145,24 @@ def _for_tables(facts: Facts, batch_size: int) -> Iterator[Choice]:
     yield Choice("tune.space", space, "where a search would look")
 
 
-def _tabm(schema: Schema) -> Choice:
-    """The model of a table; of very many numbers each becomes fewer.
+def _tabm(facts: Facts) -> Choice:
+    """The model of a table; of few rows with a line, of very many numbers with fewer of each.
 
     The weights grow with both, and few rows to each column tell little of its shape.
     """
+    model: dict[str, Any] = {}
     why = "columns of a table: an ensemble of small networks on embedded numbers"
-    shapes = (shape for kind, shape in schema.inputs().items() if kind not in (*CODES, *WORDS))
+    inputs = facts.schema.inputs()
+    shapes = (shape for kind, shape in inputs.items() if kind not in (*CODES, *WORDS))
     embedding = EMBEDDED // max(1, sum(shape[0] for shape in shapes))
-    if embedding >= EMBEDDING:
-        return Choice("build.model", {"name": "tabm"}, why)
-    embedding = max(2, embedding)
-    model = {"name": "tabm", "bins": BINS_PER_NUMBER * embedding, "embedding": embedding}
-    return Choice("build.model", model, f"{why}, in few bins each since they are so many")
+    if embedding < EMBEDDING:
+        embedding = max(2, embedding)
+        model = {"bins": BINS_PER_NUMBER * embedding, "embedding": embedding}
+        why += ", in few bins each since they are so many"
+    if facts.num_train <= SMALL_ROWS:
+        model["line"] = True
+        why += "; few rows: half of them from a straight line on"
+    return Choice("build.model", {"name": "tabm", **model}, why)
 
 
 def _folds(facts: Facts) -> int | None:

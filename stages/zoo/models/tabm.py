@@ -12,19 +12,24 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.common.config import Config
-from stages.features.schema import CODES
+from stages.features.schema import CODES, WORDS
 from stages.model.dropout import Dropout
 from stages.model.layers import Flatten, PiecewiseLinear, register_constant, wrong_inputs
+from stages.model.line import Line
 
 MAX_WIDTH = 1_000_000
 # Values of a batch up to which the products of each column are kept: width times as many numbers.
 MAX_PRODUCTS = 1 << 17
+# Where the line explains so much of the variance of values, the mean of members with it and without
+# is worse than of those with it.
+MOST = 0.75
 
 
 class Arguments(Config):
     """`members` networks of `layers` layers of `width` units, all but a scale for each column and
     their outputs in common. A number becomes `embedding` numbers by way of `bins` bins; `dropout`
-    is the share of units set to zero.
+    is the share of units set to zero. `line`: half of the members learn only what a straight line
+    leaves, which is fitted to the train rows first, or all where it explains most of a value.
     """
 
     members: Annotated[int, Field(ge=1, le=1000)] = 8
@@ -33,6 +38,7 @@ class Arguments(Config):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     bins: Annotated[int, Field(ge=1, le=1000)] = 48
     embedding: Annotated[int, Field(ge=1, le=1000)] = 16
+    line: bool = False
 
 
 class Model(nn.Module):
@@ -67,17 +73,30 @@ class Model(nn.Module):
             hidden += [nn.Linear(width, width), nn.ReLU(), Dropout(arguments.dropout)]
         self.hidden = nn.Sequential(*hidden)
         self.output = Outputs(self.members, width, num_outputs)
+        self.line: Line | None = None
+        if arguments.line:
+            if set(inputs) <= set(WORDS):
+                raise wrong_inputs("tabm", "with `line: true` takes more than texts", inputs)
+            self.line = Line(inputs, num_outputs)
+            register_constant(self, "on_line", torch.zeros(self.members, 1))
 
-    def fit(self, batch: dict[str, Tensor], target: Tensor) -> None:  # noqa: ARG002
-        """Take the bins from the quantiles of train rows."""
+    def fit(self, batch: dict[str, Tensor], target: Tensor) -> None:
+        """Take the bins from the quantiles of train rows, and the line through these."""
         if self.embedding is not None:
             self.embedding.fit(self._dense(batch))
+        if self.line is not None:
+            explained = self.line.fit(batch, target)
+            is_most = target.is_floating_point() and explained >= MOST
+            count = self.members if is_most else (self.members + 1) // 2
+            self.get_buffer("on_line").copy_((torch.arange(self.members) < count)[:, None])
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Scores (rows, num_outputs); in training (rows, members, num_outputs)."""
         hidden = self._first_layer(batch) + self.first.bias
         hidden = self.hidden(self.dropout(hidden.relu()))
         scores: Tensor = self.output(hidden)
+        if self.line is not None:
+            scores = scores + self.line(batch)[:, None] * self.get_buffer("on_line")
         if self.training:
             return scores
         if self.num_outputs == 1:

@@ -89,7 +89,14 @@ SPECS = {
     ),
     "tabm": ModelSpec(
         name="tabm",
-        arguments={"members": 3, "width": 8, "bins": 4, "embedding": 2, "dropout": 0.3},
+        arguments={
+            "members": 3,
+            "width": 8,
+            "bins": 4,
+            "embedding": 2,
+            "dropout": 0.3,
+            "line": True,
+        },
         inputs={"numeric": [36]},
         num_outputs=3,
     ),

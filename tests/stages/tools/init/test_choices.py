@@ -47,15 +47,18 @@ def test_texts_alone_are_weighed_word_by_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("num_columns", "model"),
     [
-        (256, {"name": "tabm"}),
-        (1000, {"name": "tabm", "bins": 12, "embedding": 4}),
-        (9000, {"name": "tabm", "bins": 6, "embedding": 2}),
+        (256, {"name": "tabm", "line": True}),
+        (1000, {"name": "tabm", "bins": 12, "embedding": 4, "line": True}),
+        (9000, {"name": "tabm", "bins": 6, "embedding": 2, "line": True}),
     ],
 )
 def test_of_very_many_numbers_each_becomes_fewer(num_columns: int, model: dict[str, Any]) -> None:
     features = [Feature(name=f"x{n}", kind="numeric") for n in range(num_columns)]
     schema = Schema(key=None, features=features, target=Target(name="y", task="regression"))
     assert next(choose(Facts(schema, 200))).value == model
+    # Enough rows show what is not straight.
+    more = {key: value for key, value in model.items() if key != "line"}
+    assert next(choose(Facts(schema, 20_000))).value == more
 
 
 def test_a_rare_class_moves_the_first_metric() -> None:
