@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -77,8 +78,8 @@ def run(
         advise_seconds=advise_seconds,
     )
     show_result(result)
-    if result.terminated:
-        sys.exit(TERMINATED)
+    if result.signal_number is not None:
+        sys.exit(INTERRUPTED if result.signal_number == signal.SIGINT else TERMINATED)
     return is_well(result)
 
 

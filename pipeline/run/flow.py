@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Empty, Queue
+from types import FrameType
 from typing import Any, NoReturn
 
 import httpx
@@ -76,7 +77,9 @@ def run_flow(
                 mistakes.append(error)
                 return Failed(message=str(error))
             results.append(
-                _run_planned(ready, console, advice, force=force, parallel=parallel, sigterm=True)
+                _run_planned(
+                    ready, console, advice, force=force, parallel=parallel, by_signals=True
+                )
             )
         if results[0].server_lost:
             on_server_lost(results[0])
@@ -118,17 +121,27 @@ def run_pipeline(
 
 
 @contextmanager
-def _told_to_end(*, sigterm: bool) -> Iterator[threading.Event]:
-    """An event that SIGTERM sets meanwhile, if wanted; Prefect would call the run Crashed."""
-    told = threading.Event()
-    if not sigterm:
-        yield told
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+def _signals_that_cancel(supervisors: Supervisors, *, wanted: bool) -> Iterator[list[int]]:
+    """The numbers of SIGTERM or Ctrl-C that have come meanwhile, if wanted.
+
+    The first ends what runs; Prefect would call the run Crashed. A second Ctrl-C interrupts.
+    """
+    told: list[int] = []
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        if told and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        told.append(number)
+        # Not in this thread, which may hold the lock that this takes.
+        threading.Thread(target=supervisors.end_all, daemon=True).start()
+
+    numbers = (signal.SIGTERM, signal.SIGINT) if wanted else ()
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield told
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run_planned(
@@ -138,11 +151,11 @@ def _run_planned(
     *,
     force: bool,
     parallel: int,
-    sigterm: bool = False,
+    by_signals: bool = False,
 ) -> RunResult:
-    """Run the stages; with `sigterm` that signal cancels them, as a wish in Prefect does.
+    """Run the stages; `by_signals`: SIGTERM and Ctrl-C cancel them, as a wish in Prefect does.
 
-    Without, it is the worker's, which Prefect answers itself.
+    Else they are the worker's, which Prefect answers itself.
     """
     supervisors = Supervisors(str(flow_run.id))
     contact = Contact(console)
@@ -152,7 +165,7 @@ def _run_planned(
     result = RunResult(plan)
     with console.shown(plan):
         try:
-            with _told_to_end(sigterm=sigterm) as told:
+            with _signals_that_cancel(supervisors, wanted=by_signals) as told:
                 _run_stages(
                     result,
                     planned.metas,
@@ -163,10 +176,10 @@ def _run_planned(
                     force=force,
                     parallel=parallel,
                 )
-            result.terminated = told.is_set()
-            result.cancelled = result.cancelled or result.terminated
-            if advice is not None and not result.failed and not result.cancelled:
-                run_advice(advice, supervisors, console)
+                if advice is not None and not result.failed and not result.cancelled:
+                    run_advice(advice, supervisors, console)
+            result.signal_number = told[0] if told else None
+            result.cancelled = result.cancelled or bool(told)
         finally:
             supervisors.end_all()
     keep_order([each.name for each in plan], before)
@@ -201,7 +214,7 @@ def _run_stages(
     supervisors: Supervisors,
     console: Console,
     contact: Contact,
-    told: threading.Event,
+    told: list[int],
     *,
     force: bool,
     parallel: int,
@@ -230,7 +243,7 @@ def _run_stages(
             futures[each.name] = future
         if time.monotonic() - polled > POLL_SECONDS:
             polled = time.monotonic()
-            result.cancelled = result.cancelled or told.is_set() or contact.is_cancelled()
+            result.cancelled = result.cancelled or bool(told) or contact.is_cancelled()
             if result.cancelled:
                 waiting.clear()
                 supervisors.end_all()

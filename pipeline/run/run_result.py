@@ -27,8 +27,8 @@ class RunResult:
     states: dict[str, str] = field(default_factory=dict)
     ends: dict[str, StageEnd] = field(default_factory=dict)
     cancelled: bool = False
-    # Whether that was by SIGTERM to this process.
-    terminated: bool = False
+    # The number of SIGTERM or SIGINT, if this process has got one.
+    signal_number: int | None = None
     # Whether Prefect's server was gone when the stages had ended.
     server_lost: bool = False
     verdicts: list[Verdict] = field(default_factory=list)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.commands.run import SERVER_LOST, TERMINATED
+from pipeline.commands.run import INTERRUPTED, SERVER_LOST, TERMINATED
 from pipeline.run.server_contact import LOST_SECONDS
 from tests.support.dags import (
     DEAF,
@@ -29,7 +29,10 @@ from tests.support.pipeline.flows import proxy, run
 
 @pytest.mark.parametrize(
     "how",
-    [*(pytest.param(how, marks=pytest.mark.soak) for how in ("cancel", "SIGTERM")), "SIGKILL"],
+    [
+        *(pytest.param(how, marks=pytest.mark.soak) for how in ("cancel", "SIGTERM", "SIGINT")),
+        "SIGKILL",
+    ],
 )
 def test_nothing_is_left_of_a_run_that_is_ended(
     prefect_server: str, tmp_path: Path, how: str
@@ -72,7 +75,7 @@ def end_a_run(url: str, tmp_path: Path, how: str, *, torchrun: bool, **env: str)
     took += wait_until(lambda: state_of(url, flow_run) == end)
     if how != "SIGKILL":
         assert said.endswith("cancelled: every process of the run has ended\n")
-        assert process.returncode == (TERMINATED if how == "SIGTERM" else 1)
+        assert process.returncode == {"SIGTERM": TERMINATED, "SIGINT": INTERRUPTED}.get(how, 1)
     assert took < END_SECONDS
     assert "Running" not in task_states(url, flow_run).values()
     project.edit("dvc.yaml", f"({command})", "true")
