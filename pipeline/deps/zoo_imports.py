@@ -1,6 +1,6 @@
 """A file of the zoo stands alone: what it may import is what every model's stages declare anyway.
 
-That is what `stages.model.model` and `stages.model.layers` reach, libraries included. So the
+That is what `stages.model.model`, `layers`, `line` and `dropout` reach, libraries included. So the
 dependencies of a stage don't follow from which models there are, and a new one reruns nothing.
 """
 

@@ -1,8 +1,9 @@
 """A straight line through the train rows, fitted before the first step, for models to begin with.
 
 Ridge regression for values, logistic regression for classes. The strength of the penalty and the
-columns that count are chosen by cross-validation within the train rows. That takes seconds, also
-where the columns are more than the rows and steps of an optimizer would learn noise.
+columns that count are chosen by cross-validation within the train rows, which knows no groups, no
+order and no weights of rows. It takes seconds, also where the columns are more than the rows and
+steps of an optimizer would learn noise.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ from stages.features.schema import WORDS
 from stages.model.layers import Flatten, register_constant
 
 NUM_FOLDS = 5
-# A fit takes so many rows, evenly spaced, or rows of so many numbers together, if those are more.
-MIN_ROWS, MAX_NUMBERS = 1_000, 200_000
+# Of many rows a fit takes some, evenly spaced: as many as have so many numbers together, counted
+# for each output, and no fewer than the first.
+MIN_ROWS, MAX_NUMBERS = 1_000, 500_000
 # Penalties beside the largest variance of the rows, from strong to weak.
 SQUARES_PENALTIES = tuple(10.0 ** (quarter / 4) for quarter in range(4, -37, -1))
 ENTROPY_PENALTIES = tuple(10.0**power for power in range(0, -6, -1))
@@ -55,15 +57,22 @@ class Line(nn.Module):
         Returns the share of the variance of values, or of the cross entropy of the classes' shares,
         that the line takes away from rows that were held out.
         """
-        step = -(-len(target) // max(MIN_ROWS, MAX_NUMBERS // max(1, self.flatten.width)))
-        rows = self.flatten({kind: values[::step] for kind, values in batch.items()})
+        num_outputs = len(self.get_buffer("bias"))
+        most = max(MIN_ROWS, MAX_NUMBERS // max(1, self.flatten.width * num_outputs))
+        places = torch.linspace(0, len(target) - 1, min(len(target), most), dtype=torch.float64)
+        chosen = places.round().long().to(target.device)
+        rows = self.flatten({kind: values[chosen] for kind, values in batch.items()}).cpu()
+        target = target[chosen].cpu()
+        # Rows of one's own code may hold others, which no step learns from either.
+        finite = rows.isfinite().all(dim=1) & target.isfinite()
+        rows, target = rows[finite], target[finite]
+        if not rows.numel():
+            return 0.0
         lowest, highest = rows.amin(dim=0), rows.amax(dim=0)
         margin = (highest - lowest) * MARGIN
         self.get_buffer("low").copy_(lowest - margin)
         self.get_buffer("high").copy_(highest + margin)
-        # A GPU has no double precision that is worth the name, or none at all.
-        num_outputs = len(self.get_buffer("bias"))
-        (weight, bias), explained = fit_line(rows.double().cpu(), target[::step].cpu(), num_outputs)
+        (weight, bias), explained = fit_line(rows.double(), target, num_outputs)
         self.get_buffer("weight").copy_(weight.T)
         self.get_buffer("bias").copy_(bias)
         return explained
@@ -109,7 +118,7 @@ def fit_line(rows: Tensor, target: Tensor, num_outputs: int) -> tuple[Weights, f
             for own, size in zip(learned, sizes, strict=True)
         ]
         error, lines = _choose_penalty(paths, rows, wanted, learned)
-        if error >= least:
+        if not error < least:
             break
         least, best = error, lines[-1]
         sizes = [_sizes_of(weight) for weight, _ in lines]
@@ -137,9 +146,6 @@ def _choose_penalty(
             error += _error(rows[~own] @ weight + bias, wanted[~own], is_classes=is_classes)
         if error < least:
             least, best = error, lines
-        elif is_classes:
-            # Weaker ones take the most steps, and are hardly ever better again.
-            break
     return least, best
 
 

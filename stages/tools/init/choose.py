@@ -44,7 +44,8 @@ FEWEST_JUDGED = 12
 class Facts:
     """Findings that the rules go by. `rarest`: share of the rarest class; None: regression.
 
-    `num_groups`: groups of rows that stay together, of all splits; None: none, or very many.
+    `num_groups`: groups of rows that stay together, of all splits; None: none, or very many. The
+    column `group` names them.
     `has_pixels`: the numbers of images are bytes, 0 to 255.
     """
 
@@ -53,6 +54,7 @@ class Facts:
     rarest: float | None = None
     num_groups: int | None = None
     has_pixels: bool = True
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,18 @@ def _tabm(facts: Facts) -> Choice:
         embedding = max(2, embedding)
         model = {"bins": BINS_PER_NUMBER * embedding, "embedding": embedding}
         why += ", in few bins each since they are so many"
-    if facts.num_train <= SMALL_ROWS:
+    if _takes_line(facts):
         model["line"] = True
-        why += "; few rows: half of them from a straight line on"
+        why += "; few rows: half of the networks, or all, learn what a straight line leaves"
     return Choice("build.model", {"name": "tabm", **model}, why)
+
+
+def _takes_line(facts: Facts) -> bool:
+    """Check for few rows that each stand for themselves and count alike, as in the line's folds."""
+    schema = facts.schema
+    alone = facts.group is None and not schema.ordered and schema.weight is None
+    few_classes = len(schema.target.classes or ()) <= NUM_CLASSES_SHOWN
+    return facts.num_train <= SMALL_ROWS and alone and few_classes
 
 
 def _folds(facts: Facts) -> int | None:

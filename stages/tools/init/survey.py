@@ -140,7 +140,7 @@ def _survey(options: Options, folder: Path) -> dict[str, Any]:
     lines += say_tail(seen[options.target], target)
     num_train = count_train(layout, labelled.height, params)
     found = {choice.key for choice in layout.choices}
-    chosen = choose(_facts(schema, labelled, num_train, groups))
+    chosen = choose(_facts(schema, labelled, num_train, groups, options.group))
     choices = [*layout.choices, *(choice for choice in chosen if choice.key not in found)]
     return {
         "source": options.source,
@@ -290,9 +290,11 @@ def _without_copies(
             yield column
 
 
-def _facts(schema: Schema, table: Table, num_train: int, groups: int | None) -> Facts:
+def _facts(
+    schema: Schema, table: Table, num_train: int, groups: int | None, group: str | None
+) -> Facts:
     codes = encode_classes(table.column_parts(schema.target.name), schema)
     rarest = None if codes is None else float(np.bincount(codes).min()) / table.height
     images = (table.column_parts(feature.name) for feature in schema.of_kind("image"))
     has_pixels = all(are_bytes(part) for parts in images for part in parts)
-    return Facts(schema, num_train, rarest, groups, has_pixels)
+    return Facts(schema, num_train, rarest, groups, has_pixels, group)

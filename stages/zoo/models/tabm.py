@@ -12,10 +12,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.common.config import Config
+from stages.common.errors import Problem, UserError
 from stages.features.schema import CODES, WORDS
 from stages.model.dropout import Dropout
 from stages.model.layers import Flatten, PiecewiseLinear, register_constant, wrong_inputs
 from stages.model.line import Line
+from stages.model.model import PRETRAINED
 
 MAX_WIDTH = 1_000_000
 # Values of a batch up to which the products of each column are kept: width times as many numbers.
@@ -76,15 +78,19 @@ class Model(nn.Module):
         self.line: Line | None = None
         if arguments.line:
             if set(inputs) <= set(WORDS):
-                raise wrong_inputs("tabm", "with `line: true` takes more than texts", inputs)
+                message = "tabm begins with no line of texts, and the data holds nothing else"
+                raise UserError(Problem(message, "build.model.line", "true", ("false",)))
             self.line = Line(inputs, num_outputs)
             register_constant(self, "on_line", torch.zeros(self.members, 1))
 
     def fit(self, batch: dict[str, Tensor], target: Tensor) -> None:
-        """Take the bins from the quantiles of train rows, and the line through these."""
+        """Take the bins from the quantiles of train rows, and the line through these.
+
+        Heads from a file (`build.pretrained`) keep the line that they have learned beside, or none.
+        """
         if self.embedding is not None:
             self.embedding.fit(self._dense(batch))
-        if self.line is not None:
+        if self.line is not None and not hasattr(self.output.weight, PRETRAINED):
             explained = self.line.fit(batch, target)
             is_most = target.is_floating_point() and explained >= MOST
             count = self.members if is_most else (self.members + 1) // 2

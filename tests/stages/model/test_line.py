@@ -59,6 +59,25 @@ def test_few_of_many_columns_are_found() -> None:
     assert weight[:, 0].abs().argsort()[-5:].sort().values.tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_classes_are_found_behind_what_all_columns_share(num_classes: int) -> None:
+    # As the offset of a spectrum: most of the variance, of which no class depends.
+    def made(num_rows: int, seed: int) -> tuple[Tensor, Tensor]:
+        own = rows_of(num_rows, num_classes, seed)
+        rows = rows_of(num_rows, 1, seed + 10) + rows_of(num_rows, 60, seed + 20) * 0.001
+        rows[:, :num_classes] += own * 0.01
+        return rows, own.argmax(dim=1)
+
+    (weight, bias), explained = fit_line(*made(200, 1), num_classes)
+    rows, target = made(500, 2)
+    scores = rows @ weight + bias
+    assert float((scores.argmax(dim=1) == target).double().mean()) > 0.8
+    judged = nn.functional.cross_entropy(scores, target)
+    shares = torch.full((num_classes,), 1 / num_classes, dtype=torch.float64).log()
+    constant = nn.functional.cross_entropy(shares.expand(500, -1), target)
+    assert explained == pytest.approx(1 - float(judged / constant), abs=0.15)
+
+
 @pytest.mark.parametrize("is_classes", [True, False])
 def test_where_no_column_says_anything_there_is_no_line(*, is_classes: bool) -> None:
     rows, noise = rows_of(60, 3), rows_of(60, 1, seed=5)[:, 0]
@@ -91,3 +110,32 @@ def test_a_number_far_beyond_the_train_rows_is_held() -> None:
     )
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer(batch)[:, 0], found)
+
+
+def test_of_too_many_rows_as_many_as_it_takes_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Tensor] = []
+
+    def note(rows: Tensor, target: Tensor, num_outputs: int) -> tuple[line.Weights, float]:
+        taken.append(target)
+        return fit_line(rows, target, num_outputs)
+
+    monkeypatch.setattr(line, "fit_line", note)
+    monkeypatch.setattr(line, "MIN_ROWS", 20)
+    for num_rows, num_taken in ((20, 20), (21, 20), (1_000, 20)):
+        rows = torch.arange(float(num_rows))[:, None].expand(-1, 10).contiguous()
+        monkeypatch.setattr(line, "MAX_NUMBERS", 200)
+        Line({"numeric": [10]}, 1).fit({"numeric": rows}, rows[:, 0])
+        assert len(taken[-1]) == num_taken
+        assert taken[-1][[0, -1]].tolist() == [0, num_rows - 1]
+
+
+def test_rows_without_a_finite_number_are_left_out() -> None:
+    rows = rows_of(50, 2).float()
+    target = rows.sum(dim=1)
+    rows[3, 1], rows[7, 0], target[9] = float("nan"), float("inf"), float("nan")
+    layer = Line({"numeric": [2]}, 1)
+    assert layer.fit({"numeric": rows}, target) > 0.99
+    torch.testing.assert_close(layer.weight, torch.ones(1, 2), rtol=0, atol=1e-3)
+    none = Line({"numeric": [2]}, 1)
+    assert none.fit({"numeric": torch.full((4, 2), float("nan"))}, torch.ones(4)) == 0
+    assert torch.equal(none({"numeric": rows[:2]}), torch.zeros(2, 1))

@@ -61,6 +61,21 @@ def test_of_very_many_numbers_each_becomes_fewer(num_columns: int, model: dict[s
     assert next(choose(Facts(schema, 20_000))).value == more
 
 
+def test_rows_that_hang_together_begin_with_no_line(tmp_path: Path) -> None:
+    def model(**arguments: Any) -> dict[str, Any]:
+        found: dict[str, Any] = look(tmp_path, ships(**columns), **arguments)["values"]
+        return dict(found["build.model"])
+
+    columns = {
+        "family": np.arange(NUM_ROWS) // 4,
+        "people": np.arange(NUM_ROWS) % 5 + 1,
+        "when": [date(2020, 1, 1) + timedelta(n) for n in range(NUM_ROWS)],
+    }
+    assert model()["line"] is True
+    for option in ({"group": "family"}, {"weight": "people"}, {"time": "when"}):
+        assert "line" not in model(**option), option
+
+
 def test_a_rare_class_moves_the_first_metric() -> None:
     target = Target(name="y", task="classification", classes=["ill", "well"])
     schema = Schema(key=None, features=[Feature(name="x", kind="numeric")], target=target)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.model.model import PRETRAINED
 from stages.zoo.models import tabm
 from stages.zoo.models.tabm import Arguments, Model, Outputs
 
@@ -43,3 +44,47 @@ def test_products_by_column_are_those_of_scaled_weights(
     monkeypatch.setattr(tabm, "MAX_PRODUCTS", 0)
     for one, other in zip(found, learn(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("noise", "is_classes", "members", "with_line"),
+    [
+        (0.1, False, 8, 8),  # it explains most of the values
+        (3.0, False, 8, 4),
+        (0.1, True, 8, 4),
+        (3.0, False, 3, 2),
+        (3.0, False, 1, 1),
+    ],
+)
+def test_half_of_the_members_learn_what_a_line_leaves(
+    noise: float, members: int, with_line: int, *, is_classes: bool
+) -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(200, 4)
+    target = rows.sum(dim=1) + noise * torch.randn(200)
+    if is_classes:
+        target = (target > 0).long()
+    model = Model(Arguments(members=members, line=True, dropout=0), {"numeric": [4]}, 2)
+    batch = {"numeric": rows}
+    before = model(batch)
+    assert model.line is not None
+    assert torch.equal(model.line(batch), torch.zeros(200, 2))
+    model.fit(batch, target)
+    embedded, line = model.embedding, model.line(batch)
+    assert embedded is not None
+    model.get_buffer("on_line").zero_()
+    plain = model(batch)
+    assert plain.shape == before.shape
+    model.fit(batch, target)
+    added = model(batch) - plain
+    torch.testing.assert_close(added[:, :with_line], line[:, None].expand(-1, with_line, -1))
+    assert torch.equal(added[:, with_line:], torch.zeros(200, members - with_line, 2))
+    assert float(line.std()) > 0.1
+
+
+def test_heads_from_a_file_keep_the_line_that_they_have_learned_beside() -> None:
+    rows = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    model = Model(Arguments(line=True), {"numeric": [3]}, 1)
+    setattr(model.output.weight, PRETRAINED, True)
+    model.fit({"numeric": rows}, rows.sum(dim=1))
+    assert not model.get_buffer("on_line").any()
