@@ -124,13 +124,11 @@ def run_pipeline(
 def _signals_that_cancel(supervisors: Supervisors, *, wanted: bool) -> Iterator[list[int]]:
     """The numbers of SIGTERM or Ctrl-C that have come meanwhile, if wanted.
 
-    The first ends what runs; Prefect would call the run Crashed. A second Ctrl-C interrupts.
+    Any ends what runs, within the grace period; Prefect would call the run Crashed.
     """
     told: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
-        if told and number == signal.SIGINT:
-            raise KeyboardInterrupt
         told.append(number)
         # Not in this thread, which may hold the lock that this takes.
         threading.Thread(target=supervisors.end_all, daemon=True).start()

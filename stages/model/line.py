@@ -114,7 +114,7 @@ def fit_line(rows: Tensor, target: Tensor, num_outputs: int) -> tuple[Weights, f
     # Of a single row none can be held out.
     for _ in range(MAX_ROUNDS if len(target) > 1 else 0):
         paths = [
-            Path(rows[own], wanted[own], size, is_classes=is_classes)
+            RegularizationPath(rows[own], wanted[own], size, is_classes=is_classes)
             for own, size in zip(learned, sizes, strict=True)
         ]
         error, lines = _choose_penalty(paths, rows, wanted, learned)
@@ -134,7 +134,7 @@ def _sizes_of(weight: Tensor) -> Tensor:
 
 
 def _choose_penalty(
-    paths: Sequence["Path"], rows: Tensor, wanted: Tensor, learned: Sequence[Tensor]
+    paths: Sequence["RegularizationPath"], rows: Tensor, wanted: Tensor, learned: Sequence[Tensor]
 ) -> tuple[float, list[Weights]]:
     """The error on held-out rows at the best penalty, and the line of each of `paths` there."""
     is_classes = paths[0].is_classes
@@ -164,7 +164,7 @@ def _error(scores: Tensor, wanted: Tensor, *, is_classes: bool) -> float:
 
 
 @final
-class Path:
+class RegularizationPath:
     """Lines through some rows, with one penalty after the other, each from the line before."""
 
     def __init__(self, rows: Tensor, wanted: Tensor, sizes: Tensor, *, is_classes: bool) -> None:

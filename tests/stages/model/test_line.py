@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor, nn
 
 from stages.model import line
-from stages.model.line import Line, Path, fit_line
+from stages.model.line import Line, RegularizationPath, fit_line
 
 
 def rows_of(num_rows: int, num_columns: int, seed: int = 0) -> Tensor:
@@ -19,7 +19,7 @@ def rows_of(num_rows: int, num_columns: int, seed: int = 0) -> Tensor:
 def test_a_penalty_on_squares_is_that_of_ridge(num_rows: int, num_columns: int) -> None:
     rows, sizes = rows_of(num_rows, num_columns), torch.linspace(0.1, 1, num_columns).double()
     wanted = rows[:, :1] * 2 + rows_of(num_rows, 1, seed=1) + 3
-    path = Path(rows, wanted, sizes, is_classes=False)
+    path = RegularizationPath(rows, wanted, sizes, is_classes=False)
     weight, bias = path.solve(0.02)
     penalty = 0.02 * float(path.variances.max())
     known = Ridge(alpha=penalty).fit((rows * sizes).numpy(), wanted[:, 0].numpy())
@@ -36,7 +36,9 @@ def test_a_penalty_on_cross_entropy_is_that_of_logistic_regression(
     rows = rows_of(num_rows, num_columns)
     codes = (rows[:, :3] + rows_of(num_rows, 3, seed=1)).argmax(dim=1)
     wanted = nn.functional.one_hot(codes, 3).double()
-    path = Path(rows, wanted, torch.ones(num_columns, dtype=torch.float64), is_classes=True)
+    path = RegularizationPath(
+        rows, wanted, torch.ones(num_columns, dtype=torch.float64), is_classes=True
+    )
     weight, bias = path.solve(0.05)
     penalty = 0.05 * float(path.variances.max())
     known = LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=10_000)

@@ -70,8 +70,7 @@ def test_half_of_the_members_learn_what_a_line_leaves(
     assert model.line is not None
     assert torch.equal(model.line(batch), torch.zeros(200, 2))
     model.fit(batch, target)
-    embedded, line = model.embedding, model.line(batch)
-    assert embedded is not None
+    line = model.line(batch)
     model.get_buffer("on_line").zero_()
     plain = model(batch)
     assert plain.shape == before.shape
@@ -85,6 +84,9 @@ def test_half_of_the_members_learn_what_a_line_leaves(
 def test_heads_from_a_file_keep_the_line_that_they_have_learned_beside() -> None:
     rows = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     model = Model(Arguments(line=True), {"numeric": [3]}, 1)
+    assert model.line is not None
+    of_file = model.line.get_buffer("weight").fill_(0.5).clone()
     setattr(model.output.weight, PRETRAINED, True)
     model.fit({"numeric": rows}, rows.sum(dim=1))
+    assert torch.equal(model.line.get_buffer("weight"), of_file)
     assert not model.get_buffer("on_line").any()
